@@ -1,0 +1,59 @@
+# make up: run it. make test: test it. make help: the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := .venv/.run
+DEV := .venv/.dev
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev up test check lint fmt lock fuzz chaos bench clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+install: $(RUN)  ## .venv with what running needs
+install-dev: $(DEV)  ## .venv with what tests need too
+
+$(RUN): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+up: $(RUN)  ## run the whole system (ARGS="--port 9000 ..." passes options)
+	@$(BIN)/scepstream up $(ARGS)
+
+lint: $(DEV)  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(DEV)  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint  ## everything this machine can test; says what it left out
+	$(BIN)/pytest -n 2 tests/unit tests/contract tests/architecture
+	$(BIN)/pytest tests/integration tests/interop tests/chaos
+
+check:  ## make test in full: a missing client, browser or database fails it
+	SCEPSTREAM_TEST_REQUIRE=all $(MAKE) test
+
+fuzz: $(DEV)  ## 200 000 mutated messages against the codec (N=... for more)
+	SCEPSTREAM_TEST_MUTATIONS=$(or $(N),200000) $(BIN)/pytest -p no:randomly tests/unit/shared/scep/test_fuzz.py
+
+chaos: $(DEV)  ## ten minutes of kill -9 under load
+	SCEPSTREAM_TEST_CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest --timeout=1800 -s tests/chaos
+
+bench: $(DEV)  ## ratios: codec to the crypto floor, system to the peer server
+	$(BIN)/python -m benchmarks.run
+
+lock: $(DEV)  ## resolve the lock files anew (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --extra up --group build pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --extra up --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove what make made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

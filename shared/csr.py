@@ -1,0 +1,161 @@
+"""PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from shared.names import GeneralName, read_general_names
+from shared.scep.algorithms import SHA1, SHA256, SHA384, SHA512, Digest
+from shared.scep.asn1 import (
+    BIT_STRING,
+    CONSTRUCTED_0,
+    INTEGER,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    SET,
+    Der,
+    dotted,
+    is_string,
+    object_identifier,
+    text,
+)
+from shared.scep.errors import FailInfo, ScepError
+
+MAX_CHALLENGE_BYTES: Final = 32 * 1024
+SUBJECT_ALT_NAME: Final = "2.5.29.17"
+_CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")
+_EXTENSION_REQUEST: Final = object_identifier("1.2.840.113549.1.9.14")
+_BOOLEAN: Final = 0x01
+_SIGNATURES: Final[dict[str, Digest]] = {
+    "1.2.840.113549.1.1.5": SHA1,
+    "1.2.840.113549.1.1.11": SHA256,
+    "1.2.840.113549.1.1.12": SHA384,
+    "1.2.840.113549.1.1.13": SHA512,
+    "1.2.840.10045.4.1": SHA1,
+    "1.2.840.10045.4.3.2": SHA256,
+    "1.2.840.10045.4.3.3": SHA384,
+    "1.2.840.10045.4.3.4": SHA512,
+}
+
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """An X.509 extension: dotted OID, criticality, and the DER inside its OCTET STRING."""
+
+    oid: str
+    critical: bool
+    value: bytes
+
+
+@dataclass(frozen=True)
+class CertificationRequest:
+    """A CSR by position: `info` is the CertificationRequestInfo exactly as received.
+
+    `subject` and `spki` are whole DER elements; `challenge` is None where absent or blank.
+    """
+
+    info: bytes
+    subject: bytes
+    spki: bytes
+    challenge: str | None
+    extensions: tuple[Extension, ...]
+    signature_algorithm: str
+    signature: bytes
+
+    @cached_property
+    def sans(self) -> tuple[GeneralName, ...]:
+        """The requested subjectAltName entries, in order."""
+        values = [e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME]
+        if len(values) > 1:
+            raise ScepError("subjectAltName twice", FailInfo.BAD_REQUEST)
+        return read_general_names(values[0]) if values else ()
+
+    @cached_property
+    def public_key(self) -> PublicKey:
+        """The RSA or EC key that a certificate is asked for; others are badAlg."""
+        try:
+            key = load_der_public_key(self.spki)
+        except (ValueError, UnsupportedAlgorithm):
+            raise ScepError("unreadable public key", FailInfo.BAD_ALG) from None
+        if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+            raise ScepError("unsupported key type", FailInfo.BAD_ALG)
+        return key
+
+
+def read_csr(der: bytes) -> CertificationRequest:
+    """Walk a CSR of any version (Apple sends 2); nothing is verified yet."""
+    outer = Der(der)
+    request = outer.enter(SEQUENCE)
+    if outer.rest().strip(b"\r\n"):
+        raise ScepError("bytes after the CSR")
+    info = request.element(SEQUENCE)
+    algorithm = dotted(request.enter(SEQUENCE).value(OID))
+    signature = request.value(BIT_STRING)
+    request.finish()
+    if signature[:1] != b"\0":
+        raise ScepError("signature is not whole octets")
+    body = Der(info).enter(SEQUENCE)
+    body.value(INTEGER)
+    subject, spki = body.element(SEQUENCE), body.element(SEQUENCE)
+    attributes = body.enter(CONSTRUCTED_0) if body.next_is(CONSTRUCTED_0) else Der(b"")
+    challenge, extensions = _attributes(attributes)
+    return CertificationRequest(
+        info, subject, spki, challenge, extensions, algorithm, signature[1:]
+    )
+
+
+def _attributes(der: Der) -> tuple[str | None, tuple[Extension, ...]]:
+    """(challengePassword, requested extensions); other attributes are passed over."""
+    challenge: str | None = None
+    extensions: tuple[Extension, ...] = ()
+    seen: set[bytes] = set()
+    while der.more():
+        attribute = der.enter(SEQUENCE)
+        oid, values = attribute.element(OID), attribute.enter(SET)
+        if oid in seen and oid in (_CHALLENGE_PASSWORD, _EXTENSION_REQUEST):
+            raise ScepError("attribute twice")
+        seen.add(oid)
+        if oid == _CHALLENGE_PASSWORD:
+            challenge = _challenge(*values.any())
+        elif oid == _EXTENSION_REQUEST:
+            extensions = _extensions(values.enter(SEQUENCE))
+    return challenge, extensions
+
+
+def _challenge(tag: int, contents: bytes) -> str | None:
+    """challengePassword in any of the string types; blank is absent (RFC 2985 s5.4.1)."""
+    if not is_string(tag) or len(contents) > MAX_CHALLENGE_BYTES:
+        raise ScepError("challengePassword is no string or too long")
+    return text(tag, contents).strip() or None
+
+
+def _extensions(der: Der) -> tuple[Extension, ...]:
+    found = []
+    while der.more():
+        extension = der.enter(SEQUENCE)
+        oid = dotted(extension.value(OID))
+        critical = extension.next_is(_BOOLEAN) and extension.value(_BOOLEAN) != b"\0"
+        found.append(Extension(oid, critical, extension.value(OCTET_STRING)))
+    return tuple(found)
+
+
+def verify_self_signature(csr: CertificationRequest) -> None:
+    """Proof of possession: the signature over the CertificationRequestInfo as received."""
+    digest = _SIGNATURES.get(csr.signature_algorithm)
+    if digest is None:
+        raise ScepError("unsupported CSR signature", FailInfo.BAD_ALG)
+    key = csr.public_key
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(csr.signature, csr.info, padding.PKCS1v15(), digest.hash)
+        else:
+            key.verify(csr.signature, csr.info, ec.ECDSA(digest.hash))
+    except (InvalidSignature, ValueError):
+        raise ScepError("CSR signature does not verify") from None

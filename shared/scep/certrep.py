@@ -1,0 +1,152 @@
+"""CertRep: the three answers to a request, and reading one as a client does (RFC 8894 s3.3.2)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared.scep import cms
+from shared.scep.algorithms import AES128, SHA256, ContentCipher, Digest
+from shared.scep.asn1 import (
+    OCTET_STRING,
+    PRINTABLE_STRING,
+    UTF8_STRING,
+    object_identifier,
+    text,
+    tlv,
+)
+from shared.scep.errors import FailInfo, ScepError
+from shared.scep.pkimessage import (
+    FAIL_INFO,
+    MESSAGE_TYPE,
+    PKI_STATUS,
+    RECIPIENT_NONCE,
+    SENDER_NONCE,
+    TRANSACTION_ID,
+    MessageType,
+    PkiMessage,
+    TransactionId,
+)
+
+FAIL_INFO_TEXT: Final = object_identifier("1.3.6.1.5.5.7.24.1")
+NONCE_SIZE: Final = 16
+
+
+class PkiStatus(StrEnum):
+    """pkiStatus (RFC 8894 s3.2.1.3)."""
+
+    SUCCESS = "0"
+    FAILURE = "2"
+    PENDING = "3"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """What a CertRep repeats of its request, and the fresh nonce it carries.
+
+    `digest` is the request's, raised to the profile's floor.
+    """
+
+    transaction_id: TransactionId
+    recipient_nonce: bytes
+    sender_nonce: bytes
+    digest: Digest
+
+
+def reply_to(message: PkiMessage, sender_nonce: bytes, *, legacy: bool) -> ReplyTo:
+    """Mirror the request's digest; SHA-256 is the floor, except on `legacy` profiles."""
+    digest = SHA256 if message.digest.legacy and not legacy else message.digest
+    return ReplyTo(message.transaction_id, message.sender_nonce, sender_nonce, digest)
+
+
+def floor_cipher(cipher: ContentCipher, *, legacy: bool) -> ContentCipher:
+    """Mirror the request's cipher; AES-128 is the floor, except on `legacy` profiles."""
+    return AES128 if cipher.legacy and not legacy else cipher
+
+
+def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
+    """The signed attributes of every CertRep (RFC 8894 s3.2.1)."""
+    message_type = str(int(MessageType.CERT_REP)).encode()
+    return [
+        cms.attribute(TRANSACTION_ID, to.transaction_id.encode()),
+        cms.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, message_type)),
+        cms.attribute(PKI_STATUS, tlv(PRINTABLE_STRING, status.encode())),
+        cms.attribute(SENDER_NONCE, tlv(OCTET_STRING, to.sender_nonce)),
+        cms.attribute(RECIPIENT_NONCE, tlv(OCTET_STRING, to.recipient_nonce)),
+    ]
+
+
+def success(
+    to: ReplyTo,
+    certificates: list[bytes],
+    request: PkiMessage,
+    sealing: cms.Sealing,
+    signer: cms.Signer,
+) -> bytes:
+    """SUCCESS: the certificates, leaf first, encrypted to the request's signer (s3.3.2.1)."""
+    envelope = cms.write_envelope(cms.write_certs_only(certificates), request.signer, sealing)
+    return cms.write_signed_data(envelope, _attributes(to, PkiStatus.SUCCESS), to.digest, signer)
+
+
+def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: cms.Signer) -> bytes:
+    """FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2).
+
+    eContent is present and empty; the RFC wants it omitted, which breaks real clients.
+    """
+    attributes = _attributes(to, PkiStatus.FAILURE)
+    code = tlv(PRINTABLE_STRING, str(int(fail_info)).encode())
+    attributes.append(cms.attribute(FAIL_INFO, code))
+    if detail:
+        attributes.append(cms.attribute(FAIL_INFO_TEXT, tlv(UTF8_STRING, detail.encode())))
+    return cms.write_signed_data(b"", attributes, to.digest, signer)
+
+
+def pending(to: ReplyTo, signer: cms.Signer) -> bytes:
+    """PENDING: ask again later (s3.3.2.3)."""
+    return cms.write_signed_data(b"", _attributes(to, PkiStatus.PENDING), to.digest, signer)
+
+
+@dataclass(frozen=True, slots=True)
+class CertRep:
+    """A reply as a client reads it; `signed.content` is the envelope of a SUCCESS."""
+
+    status: PkiStatus
+    fail_info: FailInfo | None
+    fail_info_text: str
+    transaction_id: bytes
+    sender_nonce: bytes
+    recipient_nonce: bytes
+    signed: cms.SignedData
+
+
+def read_reply(data: bytes) -> CertRep:
+    """A CertRep from DER or BER with its signature verified; whose key signed is for the caller."""
+    signed = cms.read_der_or_ber(data, cms.read_signed_data)
+    cms.verify(signed)
+    attributes = signed.attributes
+    if _value(attributes, MESSAGE_TYPE) != str(int(MessageType.CERT_REP)).encode():
+        raise ScepError("not a CertRep")
+    code = _value(attributes, FAIL_INFO)
+    tag, detail = attributes.get(FAIL_INFO_TEXT, (UTF8_STRING, b""))
+    try:
+        status = PkiStatus(_value(attributes, PKI_STATUS).decode("ascii"))
+        fail_info = FailInfo(int(code)) if code else None
+    except ValueError:
+        raise ScepError("pkiStatus or failInfo unknown") from None
+    return CertRep(
+        status,
+        fail_info,
+        text(tag, detail),
+        _value(attributes, TRANSACTION_ID),
+        _value(attributes, SENDER_NONCE),
+        _value(attributes, RECIPIENT_NONCE),
+        signed,
+    )
+
+
+def _value(attributes: dict[bytes, tuple[int, bytes]], oid: bytes) -> bytes:
+    return attributes.get(oid, (0, b""))[1]
+
+
+def read_certificates(plaintext: bytes) -> tuple[bytes, ...]:
+    """The certificates of a decrypted SUCCESS, in their order."""
+    return cms.read_der_or_ber(plaintext, cms.read_certs_only)

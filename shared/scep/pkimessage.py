@@ -1,0 +1,182 @@
+"""pkiMessage: what a SCEP request says, checked step by step (RFC 8894 s3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from shared.scep import cms
+from shared.scep.algorithms import SHA256, AlgorithmPolicy, Digest
+from shared.scep.asn1 import (
+    INTEGER,
+    OCTET_STRING,
+    PRINTABLE_STRING,
+    Der,
+    is_printable,
+    is_string,
+    object_identifier,
+    tlv,
+)
+from shared.scep.certificate import Certificate
+from shared.scep.errors import FailInfo, ScepError
+
+_SCEP: Final = "2.16.840.1.113733.1.9."
+MESSAGE_TYPE: Final = object_identifier(_SCEP + "2")
+PKI_STATUS: Final = object_identifier(_SCEP + "3")
+FAIL_INFO: Final = object_identifier(_SCEP + "4")
+SENDER_NONCE: Final = object_identifier(_SCEP + "5")
+RECIPIENT_NONCE: Final = object_identifier(_SCEP + "6")
+TRANSACTION_ID: Final = object_identifier(_SCEP + "7")
+MAX_TRANSACTION_ID: Final = 255
+MAX_NONCE: Final = 64
+
+
+class MessageType(IntEnum):
+    """messageType (RFC 8894 s3.2.1.2)."""
+
+    CERT_REP = 3
+    RENEWAL_REQ = 17
+    PKCS_REQ = 19
+    CERT_POLL = 20
+    GET_CERT = 21
+    GET_CRL = 22
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionId:
+    """transactionID: opaque bytes and the string type they came as."""
+
+    tag: int
+    value: bytes
+
+    def encode(self) -> bytes:
+        """The same bytes, as PrintableString where they can be (RFC 8894 s3.2.1.1)."""
+        plain = self.tag != PRINTABLE_STRING and is_printable(self.value)
+        return tlv(PRINTABLE_STRING if plain else self.tag, self.value)
+
+    def text(self) -> str:
+        """For people: what does not decode is shown escaped."""
+        return self.value.decode("ascii", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True)
+class PkiMessage:
+    """A request of which transaction, nonce and signer are known; nothing is verified yet.
+
+    `message_type` is the number as sent, known or not; `signed` is the CMS it came in.
+    """
+
+    message_type: int
+    transaction_id: TransactionId
+    sender_nonce: bytes
+    signed: cms.SignedData
+
+    @property
+    def signer(self) -> Certificate:
+        """The certificate whose key signed, and to which a reply is encrypted."""
+        return self.signed.signer
+
+    @property
+    def digest(self) -> Digest:
+        """The digest to answer with; SHA-256 where the request's is unknown."""
+        return self.signed.digest or SHA256
+
+
+def read_message(data: bytes) -> PkiMessage:
+    """A pkiMessage from DER or BER, unverified.
+
+    Raises `ScepError` where there is no transaction to answer: the caller can only say 400.
+    """
+    return cms.read_der_or_ber(data, _read_message)
+
+
+def _read_message(der: Der) -> PkiMessage:
+    signed = cms.read_signed_data(der)
+    attributes = signed.attributes
+    nonce = attributes.get(SENDER_NONCE, (0, b""))
+    if nonce[0] != OCTET_STRING or not 0 < len(nonce[1]) <= MAX_NONCE:
+        raise ScepError("senderNonce missing or of a wrong size", FailInfo.BAD_REQUEST)
+    tag, value = attributes.get(TRANSACTION_ID, (0, b""))
+    if not is_string(tag) or not 0 < len(value) <= MAX_TRANSACTION_ID:
+        raise ScepError("transactionID missing or of a wrong size", FailInfo.BAD_REQUEST)
+    message_type = _number(*attributes.get(MESSAGE_TYPE, (0, b"")))
+    return PkiMessage(message_type, TransactionId(tag, value), nonce[1], signed)
+
+
+def _number(tag: int, contents: bytes) -> int:
+    """messageType: a decimal PrintableString, or the bare INTEGER of old clients."""
+    if tag == INTEGER and len(contents) == 1:
+        return contents[0]
+    if is_string(tag) and contents.isdigit() and len(contents) <= 3:  # noqa: PLR2004 - 0..255
+        return int(contents)
+    raise ScepError("messageType missing or not a number", FailInfo.BAD_REQUEST)
+
+
+def verify(message: PkiMessage, policy: AlgorithmPolicy) -> None:
+    """Check the digest against the profile, then the CMS signature (RFC 8894 s3.1)."""
+    if message.signed.digest is not None:
+        policy.check(message.signed.digest)
+    cms.verify(message.signed)
+
+
+def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> cms.Envelope:
+    """The pkcsPKIEnvelope, still encrypted; its cipher checked against the profile."""
+    envelope = cms.read_envelope(message.signed.content)
+    policy.check(envelope.cipher)
+    return envelope
+
+
+@dataclass(frozen=True, slots=True)
+class DecryptionKey:
+    """An RA's decryption key and the certificate it was published in."""
+
+    key: rsa.RSAPrivateKey
+    certificate: Certificate
+
+
+def unwrap_content_key(
+    envelope: cms.Envelope, keys: Sequence[DecryptionKey], fallback: bytes
+) -> bytes:
+    """The content-encryption key, or `fallback` where it cannot be had.
+
+    A fixed outcome for every failure: the caller goes on with the fallback (random, made anew for
+    each message, at least as long as any key) and fails on the content, so that neither an
+    answer nor its time says which step it was (RFC 3218). Several keys are tried only where the
+    recipient names none of them.
+    """
+    size = envelope.cipher.key_size
+    for recipient in envelope.recipients:
+        named = [k for k in keys if _names(recipient, k.certificate)]
+        for candidate in named:
+            return _decrypt(candidate.key, recipient, size) or fallback[:size]
+    if len(envelope.recipients) == 1:
+        for candidate in keys:
+            key = _decrypt(candidate.key, envelope.recipients[0], size)
+            if key is not None and _opens(envelope, key):
+                return key
+    return fallback[:size]
+
+
+def _names(recipient: cms.Recipient, certificate: Certificate) -> bool:
+    if recipient.key_id is not None:
+        return recipient.key_id == certificate.key_id
+    return (recipient.issuer, recipient.serial) == (certificate.issuer, certificate.serial)
+
+
+def _decrypt(key: rsa.RSAPrivateKey, recipient: cms.Recipient, size: int) -> bytes | None:
+    """The key if RSA gave one of the right size; OpenSSL answers bad padding with random bytes."""
+    try:
+        content_key = key.decrypt(recipient.encrypted_key, recipient.transport.padding())
+    except ValueError:
+        return None
+    return content_key if len(content_key) == size else None
+
+
+def _opens(envelope: cms.Envelope, key: bytes) -> bool:
+    try:
+        envelope.decrypt(key)
+    except ScepError:
+        return False
+    return True
