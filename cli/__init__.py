@@ -1,0 +1,1 @@
+"""The scepstream command line."""

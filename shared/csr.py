@@ -130,7 +130,7 @@ def _attributes(der: Der) -> tuple[str | None, tuple[Extension, ...]]:
 
 
 def _challenge(tag: int, contents: bytes) -> str | None:
-    """challengePassword in any of the string types; blank is absent (RFC 2985 s5.4.1)."""
+    """A challengePassword in any of the string types; blank is absent (RFC 2985 s5.4.1)."""
     if not is_string(tag) or len(contents) > MAX_CHALLENGE_BYTES:
         raise ScepError("challengePassword is no string or too long")
     return text(tag, contents).strip() or None

@@ -1,4 +1,4 @@
-"""Distinguished names and subjectAltNames as text, tolerant of what devices put in them (RFC 5280)."""
+"""Names and subjectAltNames as text, tolerant of what devices put in them (RFC 5280)."""
 
 import ipaddress
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""The gateway: SCEP over HTTP, at the edge of the log."""

@@ -1,0 +1,1 @@
+"""The issuer: turns approved verdicts into certificates."""

@@ -1,0 +1,1 @@
+"""The validator: decides who may enroll."""

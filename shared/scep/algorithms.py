@@ -1,4 +1,4 @@
-"""The algorithms SCEP messages name: digests, content ciphers, key transport (RFC 8894 s2.9, RFC 8017)."""
+"""The algorithms SCEP messages name: digests, content ciphers, key transport (RFC 8894 s2.9)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def _single_des(key: bytes) -> BlockCipherAlgorithm:
     return TripleDES(key * 3)
 
 
-SHA1: Final = Digest("sha1", object_identifier("1.3.14.3.2.26"), hashes.SHA1(), legacy=True)
+SHA1: Final = Digest("sha1", object_identifier("1.3.14.3.2.26"), hashes.SHA1(), legacy=True)  # noqa: S303 - legacy profiles only
 SHA256: Final = Digest("sha256", object_identifier("2.16.840.1.101.3.4.2.1"), hashes.SHA256())
 SHA384: Final = Digest("sha384", object_identifier("2.16.840.1.101.3.4.2.2"), hashes.SHA384())
 SHA512: Final = Digest("sha512", object_identifier("2.16.840.1.101.3.4.2.3"), hashes.SHA512())
@@ -108,7 +108,7 @@ _MGF1: Final = object_identifier("1.2.840.113549.1.1.8")
 _P_SPECIFIED_EMPTY: Final = tlv(
     SEQUENCE, object_identifier("1.2.840.113549.1.1.9"), tlv(OCTET_STRING)
 )
-# The signatureAlgorithm of a SignerInfo may be rsaEncryption or name the digest too (RFC 3370 s3.2).
+# A SignerInfo's signatureAlgorithm is rsaEncryption or names the digest too (RFC 3370 s3.2).
 RSA_SIGNATURES: Final = {
     RSA_ENCRYPTION: None,
     object_identifier("1.2.840.113549.1.1.5"): SHA1,

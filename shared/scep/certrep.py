@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.scep import cms
+from shared.scep import cms, envelope, signed_data
 from shared.scep.algorithms import AES128, SHA256, ContentCipher, Digest
 from shared.scep.asn1 import (
     OCTET_STRING,
@@ -67,11 +67,11 @@ def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
     """The signed attributes of every CertRep (RFC 8894 s3.2.1)."""
     message_type = str(int(MessageType.CERT_REP)).encode()
     return [
-        cms.attribute(TRANSACTION_ID, to.transaction_id.encode()),
-        cms.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, message_type)),
-        cms.attribute(PKI_STATUS, tlv(PRINTABLE_STRING, status.encode())),
-        cms.attribute(SENDER_NONCE, tlv(OCTET_STRING, to.sender_nonce)),
-        cms.attribute(RECIPIENT_NONCE, tlv(OCTET_STRING, to.recipient_nonce)),
+        signed_data.attribute(TRANSACTION_ID, to.transaction_id.encode()),
+        signed_data.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, message_type)),
+        signed_data.attribute(PKI_STATUS, tlv(PRINTABLE_STRING, status.encode())),
+        signed_data.attribute(SENDER_NONCE, tlv(OCTET_STRING, to.sender_nonce)),
+        signed_data.attribute(RECIPIENT_NONCE, tlv(OCTET_STRING, to.recipient_nonce)),
     ]
 
 
@@ -79,30 +79,34 @@ def success(
     to: ReplyTo,
     certificates: list[bytes],
     request: PkiMessage,
-    sealing: cms.Sealing,
-    signer: cms.Signer,
+    sealing: envelope.Sealing,
+    signer: signed_data.Signer,
 ) -> bytes:
     """SUCCESS: the certificates, leaf first, encrypted to the request's signer (s3.3.2.1)."""
-    envelope = cms.write_envelope(cms.write_certs_only(certificates), request.signer, sealing)
-    return cms.write_signed_data(envelope, _attributes(to, PkiStatus.SUCCESS), to.digest, signer)
+    content = envelope.write_envelope(
+        signed_data.write_certs_only(certificates), request.signer, sealing
+    )
+    return signed_data.write_signed_data(
+        content, _attributes(to, PkiStatus.SUCCESS), to.digest, signer
+    )
 
 
-def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: cms.Signer) -> bytes:
+def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.Signer) -> bytes:
     """FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2).
 
     eContent is present and empty; the RFC wants it omitted, which breaks real clients.
     """
     attributes = _attributes(to, PkiStatus.FAILURE)
     code = tlv(PRINTABLE_STRING, str(int(fail_info)).encode())
-    attributes.append(cms.attribute(FAIL_INFO, code))
+    attributes.append(signed_data.attribute(FAIL_INFO, code))
     if detail:
-        attributes.append(cms.attribute(FAIL_INFO_TEXT, tlv(UTF8_STRING, detail.encode())))
-    return cms.write_signed_data(b"", attributes, to.digest, signer)
+        attributes.append(signed_data.attribute(FAIL_INFO_TEXT, tlv(UTF8_STRING, detail.encode())))
+    return signed_data.write_signed_data(b"", attributes, to.digest, signer)
 
 
-def pending(to: ReplyTo, signer: cms.Signer) -> bytes:
+def pending(to: ReplyTo, signer: signed_data.Signer) -> bytes:
     """PENDING: ask again later (s3.3.2.3)."""
-    return cms.write_signed_data(b"", _attributes(to, PkiStatus.PENDING), to.digest, signer)
+    return signed_data.write_signed_data(b"", _attributes(to, PkiStatus.PENDING), to.digest, signer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +119,13 @@ class CertRep:
     transaction_id: bytes
     sender_nonce: bytes
     recipient_nonce: bytes
-    signed: cms.SignedData
+    signed: signed_data.SignedData
 
 
 def read_reply(data: bytes) -> CertRep:
     """A CertRep from DER or BER with its signature verified; whose key signed is for the caller."""
-    signed = cms.read_der_or_ber(data, cms.read_signed_data)
-    cms.verify(signed)
+    signed = cms.read_der_or_ber(data, signed_data.read_signed_data)
+    signed_data.verify(signed)
     attributes = signed.attributes
     if _value(attributes, MESSAGE_TYPE) != str(int(MessageType.CERT_REP)).encode():
         raise ScepError("not a CertRep")
@@ -149,4 +153,4 @@ def _value(attributes: dict[bytes, tuple[int, bytes]], oid: bytes) -> bytes:
 
 def read_certificates(plaintext: bytes) -> tuple[bytes, ...]:
     """The certificates of a decrypted SUCCESS, in their order."""
-    return cms.read_der_or_ber(plaintext, cms.read_certs_only)
+    return cms.read_der_or_ber(plaintext, signed_data.read_certs_only)

@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from shared.scep import cms
+from shared.scep import cms, envelope, signed_data
 from shared.scep.algorithms import SHA256, AlgorithmPolicy, Digest
 from shared.scep.asn1 import (
     INTEGER,
@@ -71,7 +71,7 @@ class PkiMessage:
     message_type: int
     transaction_id: TransactionId
     sender_nonce: bytes
-    signed: cms.SignedData
+    signed: signed_data.SignedData
 
     @property
     def signer(self) -> Certificate:
@@ -93,7 +93,7 @@ def read_message(data: bytes) -> PkiMessage:
 
 
 def _read_message(der: Der) -> PkiMessage:
-    signed = cms.read_signed_data(der)
+    signed = signed_data.read_signed_data(der)
     attributes = signed.attributes
     nonce = attributes.get(SENDER_NONCE, (0, b""))
     if nonce[0] != OCTET_STRING or not 0 < len(nonce[1]) <= MAX_NONCE:
@@ -118,14 +118,14 @@ def verify(message: PkiMessage, policy: AlgorithmPolicy) -> None:
     """Check the digest against the profile, then the CMS signature (RFC 8894 s3.1)."""
     if message.signed.digest is not None:
         policy.check(message.signed.digest)
-    cms.verify(message.signed)
+    signed_data.verify(message.signed)
 
 
-def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> cms.Envelope:
+def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> envelope.Envelope:
     """The pkcsPKIEnvelope, still encrypted; its cipher checked against the profile."""
-    envelope = cms.read_envelope(message.signed.content)
-    policy.check(envelope.cipher)
-    return envelope
+    found = envelope.read_envelope(message.signed.content)
+    policy.check(found.cipher)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class DecryptionKey:
 
 
 def unwrap_content_key(
-    envelope: cms.Envelope, keys: Sequence[DecryptionKey], fallback: bytes
+    enveloped: envelope.Envelope, keys: Sequence[DecryptionKey], fallback: bytes
 ) -> bytes:
     """The content-encryption key, or `fallback` where it cannot be had.
 
@@ -146,26 +146,26 @@ def unwrap_content_key(
     answer nor its time says which step it was (RFC 3218). Several keys are tried only where the
     recipient names none of them.
     """
-    size = envelope.cipher.key_size
-    for recipient in envelope.recipients:
+    size = enveloped.cipher.key_size
+    for recipient in enveloped.recipients:
         named = [k for k in keys if _names(recipient, k.certificate)]
         for candidate in named:
             return _decrypt(candidate.key, recipient, size) or fallback[:size]
-    if len(envelope.recipients) == 1:
+    if len(enveloped.recipients) == 1:
         for candidate in keys:
-            key = _decrypt(candidate.key, envelope.recipients[0], size)
-            if key is not None and _opens(envelope, key):
+            key = _decrypt(candidate.key, enveloped.recipients[0], size)
+            if key is not None and _opens(enveloped, key):
                 return key
     return fallback[:size]
 
 
-def _names(recipient: cms.Recipient, certificate: Certificate) -> bool:
+def _names(recipient: envelope.Recipient, certificate: Certificate) -> bool:
     if recipient.key_id is not None:
         return recipient.key_id == certificate.key_id
     return (recipient.issuer, recipient.serial) == (certificate.issuer, certificate.serial)
 
 
-def _decrypt(key: rsa.RSAPrivateKey, recipient: cms.Recipient, size: int) -> bytes | None:
+def _decrypt(key: rsa.RSAPrivateKey, recipient: envelope.Recipient, size: int) -> bytes | None:
     """The key if RSA gave one of the right size; OpenSSL answers bad padding with random bytes."""
     try:
         content_key = key.decrypt(recipient.encrypted_key, recipient.transport.padding())
@@ -174,9 +174,9 @@ def _decrypt(key: rsa.RSAPrivateKey, recipient: cms.Recipient, size: int) -> byt
     return content_key if len(content_key) == size else None
 
 
-def _opens(envelope: cms.Envelope, key: bytes) -> bool:
+def _opens(enveloped: envelope.Envelope, key: bytes) -> bool:
     try:
-        envelope.decrypt(key)
+        enveloped.decrypt(key)
     except ScepError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.scep import cms
+from shared.scep import envelope, signed_data
 from shared.scep.algorithms import Digest
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, SEQUENCE, tlv
 from shared.scep.certificate import Certificate
@@ -23,18 +23,20 @@ def write_request(
     payload: bytes,
     head: RequestHead,
     recipient: Certificate,
-    sealing: cms.Sealing,
-    signer: cms.Signer,
+    sealing: envelope.Sealing,
+    signer: signed_data.Signer,
 ) -> bytes:
     """A pkiMessage around `payload` (a CSR, or an IssuerAndSubject), encrypted to `recipient`."""
-    envelope = cms.write_envelope(payload, recipient, sealing)
+    content = envelope.write_envelope(payload, recipient, sealing)
     number = str(int(message_type)).encode()
     attributes = (
-        cms.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, number)),
-        cms.attribute(TRANSACTION_ID, tlv(PRINTABLE_STRING, head.transaction_id.encode("ascii"))),
-        cms.attribute(SENDER_NONCE, tlv(OCTET_STRING, head.sender_nonce)),
+        signed_data.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, number)),
+        signed_data.attribute(
+            TRANSACTION_ID, tlv(PRINTABLE_STRING, head.transaction_id.encode("ascii"))
+        ),
+        signed_data.attribute(SENDER_NONCE, tlv(OCTET_STRING, head.sender_nonce)),
     )
-    return cms.write_signed_data(envelope, attributes, head.digest, signer)
+    return signed_data.write_signed_data(content, attributes, head.digest, signer)
 
 
 def issuer_and_subject(issuer: bytes, subject: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""Measurements: the codec against the crypto floor, the system against a peer server."""

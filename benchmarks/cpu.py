@@ -1,0 +1,79 @@
+"""CPU seconds of processes, by name, from /proc."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_QUIET = 0.04  # of a core: what idle services use with their heartbeats
+_SAMPLE_SECONDS = 0.25
+
+Pids = Iterable[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """Nanosecond counts of the live threads, and the coarser sum that has dead threads too."""
+
+    threads: dict[str, int]
+    total: float
+
+    def since(self, before: "_Process") -> float:
+        if not self.threads or before.threads.keys() - self.threads.keys():
+            return self.total - before.total
+        spent = sum(ns - before.threads.get(tid, 0) for tid, ns in self.threads.items())
+        return spent / 1e9
+
+
+Snapshot = dict[tuple[str, int], _Process]
+
+
+def snapshot(pids: Pids) -> Snapshot:
+    """What each process has used until now; those that are gone are left out."""
+    return {(name, pid): found for name, pid in pids if (found := _read(Path(f"/proc/{pid}")))}
+
+
+def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
+    """CPU seconds by name; a process that went away in between counts as nothing."""
+    seconds: dict[str, float] = {}
+    for (name, pid), now in after.items():
+        then = before.get((name, pid), _Process({}, 0.0))
+        seconds[name] = seconds.get(name, 0.0) + now.since(then)
+    return seconds
+
+
+def settled(pids: Pids, limit: float) -> Snapshot:
+    """A snapshot once the processes are idle: work done after the last answer counts too."""
+    pids, deadline = tuple(pids), time.monotonic() + limit
+    last = snapshot(pids)
+    while pids and time.monotonic() < deadline:
+        time.sleep(_SAMPLE_SECONDS)  # sampling, not waiting for anyone
+        this = snapshot(pids)
+        if sum(spent(last, this).values()) < _QUIET * _SAMPLE_SECONDS:
+            return this
+        last = this
+    return last
+
+
+def _read(process: Path) -> _Process | None:
+    try:
+        fields = (process / "stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return _Process(_threads(process), (int(fields[11]) + int(fields[12])) / _TICKS)
+
+
+def _threads(process: Path) -> dict[str, int]:
+    try:
+        tasks = list((process / "task").iterdir())
+    except OSError:
+        return {}
+    counts = {}
+    for task in tasks:
+        try:
+            counts[task.name] = int((task / "schedstat").read_text().split()[0])
+        except (OSError, IndexError):
+            continue
+    return counts

@@ -1,0 +1,69 @@
+"""The whole system as `scepstream up` runs it, on free ports and in a folder of its own."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.target import Target, running, tail
+
+COMMAND = Path(sys.executable).parent / "scepstream"
+_START_SECONDS = 60
+_POLL_SECONDS = 0.1
+
+
+class Profile(msgspec.Struct, frozen=True):
+    url: str
+    challenge: str
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What of run.json is needed here."""
+
+    profiles: dict[str, Profile]
+    pids: dict[str, int | list[int]]
+
+
+def missing() -> str:
+    """Why the system cannot be run here; empty when it can."""
+    if not COMMAND.exists():
+        return f"{COMMAND} is not there: make install"
+    probe = subprocess.run([COMMAND, "up", "--help"], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return ""
+    return "scepstream up does not run: " + "".join(probe.stderr.splitlines()[-1:])
+
+
+@contextmanager
+def system(profile: str = "demo") -> Iterator[Target]:
+    """Everything started, the profile's URL and the pids of all processes known."""
+    with tempfile.TemporaryDirectory(prefix="scepstream-") as folder:
+        data, log = Path(folder) / "data", Path(folder) / "log"
+        data.mkdir()
+        command = [str(COMMAND), "up", "--data", str(data), "--port", "0", "--admin-port", "0"]
+        with running(command, log) as process:
+            run = _started(process, data / "run.json", log)
+            chosen = run.profiles[profile]
+            yield Target("scepstream", chosen.url, chosen.challenge, tuple(_pids(run)))
+
+
+def _started(process: subprocess.Popen[bytes], path: Path, log: Path) -> Run:
+    """run.json, once it is there and whole."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Run)
+        except (FileNotFoundError, msgspec.DecodeError):
+            time.sleep(_POLL_SECONDS)
+    raise RuntimeError(f"scepstream up did not start: {tail(log)}")
+
+
+def _pids(run: Run) -> Iterator[tuple[str, int]]:
+    for name, found in run.pids.items():
+        for pid in [found] if isinstance(found, int) else found:
+            yield name, pid

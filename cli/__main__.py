@@ -1,0 +1,28 @@
+"""The `scepstream` command."""
+
+import typer
+
+from cli import audit, provision, services
+from cli.enroll.command import enroll
+from cli.up.command import up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="SCEP certificate enrollment (RFC 8894) as an event log.",
+)
+app.command()(up)
+app.command()(enroll)
+app.add_typer(audit.app, name="audit")
+app.add_typer(provision.app, name="provision")
+for command in (services.gateway, services.validator, services.issuer):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the `scepstream` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`scepstream enroll`: a real SCEP client."""

@@ -1,0 +1,97 @@
+"""Whom the client believes: GetCACert's certificates, pinned by file or fingerprint."""
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from shared.scep.cacert import read_ca_certs
+from shared.scep.certificate import Certificate, read_certificate
+
+
+class UntrustedError(Exception):
+    """Raised where the server's certificates are not those the operator pinned, or do not fit."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The CA and the RA certificates it vouches for."""
+
+    ca: x509.Certificate
+    recipient: Certificate
+    signers: tuple[bytes, ...]
+    chain: tuple[x509.Certificate, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the CA certificate, in hex."""
+        return self.ca.fingerprint(hashes.SHA256()).hex()
+
+
+def read_authority(body: bytes) -> Authority:
+    """Sort GetCACert's certificates into CA, recipient and signers; all RAs must be the CA's."""
+    ders = read_ca_certs(body)
+    certificates = [x509.load_der_x509_certificate(der) for der in ders]
+    cas = [c for c in certificates if _is_ca(c)]
+    if not cas:
+        raise UntrustedError("GetCACert holds no CA certificate")
+    ras = [(c, der) for c, der in zip(certificates, ders, strict=True) if c not in cas]
+    issuing = next((ca for ca in cas if any(_issued(ca, ra) for ra, _ in ras)), cas[0])
+    if any(not _issued(issuing, ra) for ra, _ in ras):
+        raise UntrustedError("an RA certificate was not issued by the CA beside it")
+    own = [(c, d) for c, d in zip(certificates, ders, strict=True) if c == issuing]
+    candidates = ras or own
+    recipient = next((der for c, der in candidates if _usable(c, "key_encipherment")), None)
+    if recipient is None:
+        raise UntrustedError("no certificate can receive an encrypted request")
+    signers = tuple(der for c, der in candidates if _usable(c, "digital_signature"))
+    return Authority(issuing, read_certificate(recipient), signers, tuple(cas))
+
+
+def check_pin(
+    authority: Authority, pinned: x509.Certificate | None, fingerprint: str | None
+) -> bool:
+    """Whether the CA was pinned; `UntrustedError` where it is another one."""
+    if pinned is not None:
+        if authority.ca != pinned and not _issued(pinned, authority.ca):
+            raise UntrustedError("the server's CA is not the one in --ca-file")
+        return True
+    if fingerprint is not None:
+        wanted = fingerprint.replace(":", "").replace(" ", "").lower()
+        if wanted != authority.fingerprint:
+            raise UntrustedError(f"the CA's fingerprint is {authority.fingerprint}")
+        return True
+    return False
+
+
+def issued_by(authority: Authority, certificate: x509.Certificate) -> bool:
+    """Whether one of the CAs signed it."""
+    return any(_issued(ca, certificate) for ca in authority.chain)
+
+
+def _issued(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return certificate.issuer == certificate.subject
+
+
+def _usable(certificate: x509.Certificate, usage: str) -> bool:
+    """An RSA certificate that may be used so; one without KeyUsage, or a CA on its own, may."""
+    if not isinstance(certificate.public_key(), rsa.RSAPublicKey):
+        return False
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return bool(getattr(found, usage)) or _is_ca(certificate)

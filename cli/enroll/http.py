@@ -1,0 +1,52 @@
+"""SCEP over HTTP from the client's side."""
+
+import base64
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+
+_TIMEOUT: Final = 60.0
+_PKI_MESSAGE: Final = "application/x-pki-message"
+
+
+class UnreachableError(Exception):
+    """Raised where the server does not answer, or says it cannot now."""
+
+
+class ServerError(Exception):
+    """Raised where the server answers with an HTTP error."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A SCEP URL."""
+
+    url: str
+
+    def get(self, operation: str) -> tuple[str, bytes]:
+        """(Content-Type, body) of a GET operation."""
+        return self._send("GET", f"operation={operation}&message=scepstream", None)
+
+    def pki_operation(self, message: bytes, *, post: bool) -> bytes:
+        """The CertRep for a pkiMessage."""
+        if post:
+            return self._send("POST", "operation=PKIOperation", message)[1]
+        parameter = quote(base64.b64encode(message), safe="")
+        return self._send("GET", f"operation=PKIOperation&message={parameter}", None)[1]
+
+    def _send(self, method: str, query: str, body: bytes | None) -> tuple[str, bytes]:
+        separator = "&" if "?" in self.url else "?"
+        headers = {"content-type": _PKI_MESSAGE} if body is not None else {}
+        try:
+            with httpx.Client(timeout=_TIMEOUT) as client:
+                url = f"{self.url}{separator}{query}"
+                response = client.request(method, url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UnreachableError(f"{type(error).__name__}: {error}") from None
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise UnreachableError(f"503: {response.text.strip()[:200]}")
+        if not response.is_success:
+            raise ServerError(f"HTTP {response.status_code}: {response.text.strip()[:200]}")
+        return response.headers.get("content-type", ""), response.content

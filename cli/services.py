@@ -1,0 +1,122 @@
+"""`scepstream gateway|validator|issuer|audit`: one service process, alone or under `up`."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import structlog
+import typer
+
+from shared.bus.core import BusError
+from shared.process import configure_logging, inherited, listen, log_failure, now, run
+from shared.settings import Configuration, SettingsError, load
+
+Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
+Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]
+OperationsListen = Annotated[str, typer.Option(help="HOST:PORT of health and metrics")]
+OperationsFd = Annotated[int | None, typer.Option(help="or an inherited socket", hidden=True)]
+_DEFAULT = Path("scepstream.toml")
+_S = TypeVar("_S")
+
+
+def gateway(
+    config: Config = _DEFAULT,
+    name: Name = "gateway-0",
+    listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT of SCEP")] = (
+        "127.0.0.1:8080"
+    ),
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    operations_listen: OperationsListen = "127.0.0.1:9101",
+    operations_fd: OperationsFd = None,
+) -> None:
+    """Serve SCEP over HTTP."""
+    from services.gateway import __main__ as service  # noqa: PLC0415 - only this service's extra
+    from services.gateway.settings import read_settings  # noqa: PLC0415
+
+    configure_logging("gateway", name)
+    settings = _settings(config, lambda c: read_settings(c, now()))
+    listener = inherited(fd) if fd is not None else listen(*_address(listen_on))
+    operations = _operations(operations_fd, operations_listen)
+    _run(lambda stop: service.serve(settings, name, listener, operations, stop))
+
+
+def validator(
+    config: Config = _DEFAULT,
+    name: Name = "validator-0",
+    operations_listen: OperationsListen = "127.0.0.1:9102",
+    operations_fd: OperationsFd = None,
+) -> None:
+    """Decide who may enroll."""
+    from services.validator import __main__ as service  # noqa: PLC0415
+    from services.validator.settings import read_settings  # noqa: PLC0415
+
+    configure_logging("validator", name)
+    settings = _settings(config, read_settings)
+    operations = _operations(operations_fd, operations_listen)
+    _run(lambda stop: service.serve(settings, name, operations, stop))
+
+
+def issuer(
+    config: Config = _DEFAULT,
+    name: Name = "issuer-0",
+    operations_listen: OperationsListen = "127.0.0.1:9103",
+    operations_fd: OperationsFd = None,
+) -> None:
+    """Turn verdicts into certificates."""
+    from services.issuer import __main__ as service  # noqa: PLC0415
+    from services.issuer.settings import read_settings  # noqa: PLC0415
+
+    configure_logging("issuer", name)
+    settings = _settings(config, read_settings)
+    operations = _operations(operations_fd, operations_listen)
+    _run(lambda stop: service.serve(settings, name, operations, stop))
+
+
+def audit(
+    config: Config = _DEFAULT,
+    name: Name = "audit-0",
+    operations_listen: OperationsListen = "127.0.0.1:8090",
+    operations_fd: OperationsFd = None,
+) -> None:
+    """Keep every event in the database."""
+    from services.audit import __main__ as service  # noqa: PLC0415
+    from services.audit.settings import read_settings  # noqa: PLC0415
+
+    configure_logging("audit", name)
+    settings = _settings(config, read_settings)
+    operations = _operations(operations_fd, operations_listen)
+    _run(lambda stop: service.serve(settings, name, operations, stop))
+
+
+def _settings(config: Path, read: Callable[[Configuration], _S]) -> _S:
+    try:
+        return read(load(config))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    try:
+        run(main)
+    except BusError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        log_failure("service_failed", error)
+        raise
+    structlog.get_logger().info("stopped")
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        raise typer.BadParameter(f"{text}: write HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _operations(fd: int | None, address: str) -> socket.socket:
+    return inherited(fd) if fd is not None else listen(*_address(address))

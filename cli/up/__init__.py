@@ -1,0 +1,1 @@
+"""`scepstream up`: the whole system on one machine, from nothing."""

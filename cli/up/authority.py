@@ -1,0 +1,89 @@
+"""A CA and RA certificates for `up`: made at first start, RA pairs renewed before they end."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from shared.keys import CaKey
+
+CA_LIFETIME: Final = timedelta(days=3652)
+RA_LIFETIME: Final = timedelta(days=730)
+_BACKDATE: Final = timedelta(minutes=10)
+# Certificate Request Agent: Windows refuses RA certificates without it.
+_REQUEST_AGENT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA's certificate and key."""
+
+    certificate: x509.Certificate
+    key: CaKey
+
+
+def pem(key: CaKey) -> bytes:
+    """A private key as PEM, without a password: the file's mode protects it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _usage(*names: str) -> x509.KeyUsage:
+    every = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+        "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: name in names for name in every})
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def make_ca(kind: str, now: float) -> Authority:
+    """A self-signed root, `rsa:2048` or `ec:p256`, whose name is its own."""
+    key: CaKey = (
+        ec.generate_private_key(ec.SECP256R1())
+        if kind == "ec:p256"
+        else rsa.generate_private_key(65537, int(kind.partition(":")[2]))
+    )
+    name = _name(f"scepstream CA {secrets.token_hex(4)}")
+    start = datetime.fromtimestamp(now, UTC) - _BACKDATE
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + CA_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_usage("digital_signature", "key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(key_id, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(certificate, key)
+
+
+def make_ra(ca: Authority, use: str, now: float) -> bytes:
+    """An RA pair, certificate and key in one PEM; `use` is "signing" or "encryption"."""
+    key = rsa.generate_private_key(65537, 2048)
+    start = datetime.fromtimestamp(now, UTC) - _BACKDATE
+    end = min(start + RA_LIFETIME, ca.certificate.not_valid_after_utc)
+    usage = _usage("digital_signature" if use == "signing" else "key_encipherment")
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    certificate = (
+        x509.CertificateBuilder(
+            ca.certificate.subject, _name(f"scepstream RA {use}"), key.public_key(),
+            x509.random_serial_number(), start, end,
+        )
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([_REQUEST_AGENT]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(authority, critical=False)
+        .sign(ca.key, hashes.SHA256())
+    )  # fmt: skip
+    return certificate.public_bytes(Encoding.PEM) + pem(key)

@@ -1,0 +1,166 @@
+"""First start: keys, CA, RA pairs, challenges and the configuration, made once and then kept."""
+
+import hashlib
+import os
+import secrets
+import string
+from pathlib import Path
+from typing import Final
+
+import nkeys
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from cli.up.authority import Authority, make_ca, make_ra, pem
+from cli.up.layout import VERSION, Layout, UpError, write_private
+from shared.bus.topology import Role
+from shared.keys import check_pair, read_ca_key, read_certificates, spki
+from shared.settings import SettingsError
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_CHALLENGE_LENGTH: Final = 24
+
+_CONFIG: Final = """\
+# Made by the first `scepstream up`. Keys and their meaning: docs/configuration.md.
+# Holds the challenges: nobody but its owner may read it.
+version = 1
+
+[bus]
+url = "nats://127.0.0.1:{nats_port}"
+
+[trust]
+validator_keys = "keys/validator-signing.pub"
+issuer_keys = "keys/issuer-signing.pub"
+sealing_key = "keys/validator-opening.pub"
+
+[gateway]
+nkey_path = "keys/gateway.nkey"
+default_profile = "demo"
+
+[validator]
+nkey_path = "keys/validator.nkey"
+signing_key_path = "keys/validator-signing.key"
+opening_key_path = "keys/validator-opening.key"
+
+[issuer]
+nkey_path = "keys/issuer.nkey"
+signing_key_path = "keys/issuer-signing.key"
+
+[audit]
+nkey_path = "keys/audit.nkey"
+database_url = "sqlite:///audit.db"
+
+[issuers.local]
+kind = "local"
+ca_cert_path = "ca/ca.pem"
+ca_key_path = "ca/ca.key"
+secret_path = "ca/serial.secret"
+
+[certificate_profiles.device]
+key_types = ["rsa:2048", "rsa:3072", "rsa:4096"]
+key_usages = ["digitalSignature", "keyEncipherment"]
+extended_key_usages = ["clientAuth"]
+sans = ["dns", "rfc822", "uri", "ip", "upn"]
+max_ttl = "365d"
+backdate = "10m"
+{profiles}"""
+
+_PROFILE: Final = """
+[profiles.{name}]
+issuer_id = "local"
+ca_spki_sha256 = "{pin}"
+profile_id = "device"
+challenge_password = "{challenge}"
+ra_cert_path = ["ra/signing.pem", "ra/encryption.pem"]
+ra_key_path = ["ra/signing.pem", "ra/encryption.pem"]
+legacy = {legacy}
+reply_budget = "10s"
+"""
+
+
+def is_first(layout: Layout) -> bool:
+    """Whether the directory still has to be made; one that was left half made is made anew."""
+    return not layout.version.exists()
+
+
+def first_start(
+    layout: Layout, ca_kind: str, given: tuple[Path, Path] | None, nats_port: int, now: float
+) -> None:
+    """Make everything; the version file comes last, so that a kill in between starts over.
+
+    `given` is a CA's certificate (chain) and key to use instead of making one.
+    """
+    write_private(layout.marker, b"")
+    for role in Role:
+        write_private(layout.key(f"{role}.nkey"), _nkey_seed())
+    for name in ("validator", "issuer"):
+        _signing_pair(layout, name)
+    _opening_pair(layout)
+    ca = _given_ca(layout, *given) if given else _new_ca(layout, ca_kind, now)
+    write_private(layout.root / "ca" / "serial.secret", secrets.token_bytes(32))
+    for use in ("signing", "encryption"):
+        write_private(layout.ra(use), make_ra(ca, use, now))
+    write_private(layout.admin_token, secrets.token_urlsafe(32).encode())
+    write_private(layout.config, _configuration(ca, nats_port).encode())
+    write_private(layout.version, f"{VERSION}\n".encode())
+    layout.marker.unlink()
+
+
+def _nkey_seed() -> bytes:
+    return bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+
+
+def _signing_pair(layout: Layout, role: str) -> None:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_private(layout.key(f"{role}-signing.key"), private)
+    write_private(layout.key(f"{role}-signing.pub"), public)
+
+
+def _opening_pair(layout: Layout) -> None:
+    key = X25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_private(layout.key("validator-opening.key"), private)
+    write_private(layout.key("validator-opening.pub"), public)
+
+
+def _new_ca(layout: Layout, kind: str, now: float) -> Authority:
+    ca = make_ca(kind, now)
+    write_private(layout.root / "ca" / "ca.key", pem(ca.key))
+    write_private(layout.ca_cert, ca.certificate.public_bytes(Encoding.PEM))
+    return ca
+
+
+def _given_ca(layout: Layout, cert_path: Path, key_path: Path) -> Authority:
+    """Copy an existing (sub-)CA in; its certificate file may hold the chain above it."""
+    try:
+        certificates, key = read_certificates(cert_path), read_ca_key(key_path)
+        check_pair(certificates[0], key, cert_path, key_path)
+    except SettingsError as error:
+        raise UpError(str(error)) from None
+    write_private(layout.root / "ca" / "ca.key", pem(key))
+    chain = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
+    write_private(layout.ca_cert, chain)
+    return Authority(certificates[0], key)
+
+
+def _configuration(ca: Authority, nats_port: int) -> str:
+    pin = hashlib.sha256(spki(ca.certificate)).hexdigest()
+    profiles = "".join(
+        _PROFILE.format(name=name, pin=pin, challenge=_challenge(), legacy=legacy)
+        for name, legacy in (("demo", "false"), ("legacy", "true"))
+    )
+    return _CONFIG.format(nats_port=nats_port, profiles=profiles)
+
+
+def _challenge() -> str:
+    """Letters and digits: a PrintableString that every client takes."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_CHALLENGE_LENGTH))

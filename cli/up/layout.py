@@ -1,0 +1,118 @@
+"""Where things stand in the data directory, and how files are written there."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+VERSION: Final = "1"
+
+
+class UpError(Exception):
+    """Raised where `up` cannot go on; the message is the one sentence the user reads."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below one data directory."""
+
+    root: Path
+
+    @property
+    def version(self) -> Path:
+        """Present when a first start was completed."""
+        return self.root / "VERSION"
+
+    @property
+    def marker(self) -> Path:
+        """Present while a first start is under way."""
+        return self.root / ".first-start"
+
+    @property
+    def config(self) -> Path:
+        """What the services read."""
+        return self.root / "scepstream.toml"
+
+    @property
+    def run_file(self) -> Path:
+        """What is running, for people and tools."""
+        return self.root / "run.json"
+
+    @property
+    def ports(self) -> Path:
+        """Ports chosen once and kept."""
+        return self.root / "ports.json"
+
+    @property
+    def admin_token(self) -> Path:
+        """The first operator's token."""
+        return self.root / "admin-token"
+
+    @property
+    def nats_config(self) -> Path:
+        """nats-server's configuration."""
+        return self.root / "nats" / "nats-server.conf"
+
+    @property
+    def nats_store(self) -> Path:
+        """The event log itself."""
+        return self.root / "nats" / "jetstream"
+
+    @property
+    def ca_cert(self) -> Path:
+        """The CA certificate, for clients to pin."""
+        return self.root / "ca" / "ca.pem"
+
+    def key(self, name: str) -> Path:
+        """A role's key file."""
+        return self.root / "keys" / name
+
+    def ra(self, name: str) -> Path:
+        """An RA pair: certificate and key in one file, so that one rename replaces both."""
+        return self.root / "ra" / f"{name}.pem"
+
+    def log(self, name: str) -> Path:
+        """A process's log."""
+        return self.root / "logs" / f"{name}.log"
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, all of it or nothing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def open_directory(root: Path) -> Layout:
+    """The data directory: made if need be, checked, locked while this process lives."""
+    layout = Layout(root.resolve())
+    try:
+        layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(layout.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UpError(f"cannot write to the data directory {root}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UpError(f"the data directory {root} is in use by another `scepstream up`") from None
+    _check_version(layout, root)
+    return layout
+
+
+def _check_version(layout: Layout, root: Path) -> None:
+    if layout.version.exists():
+        found = layout.version.read_text().strip()
+        if found != VERSION:
+            raise UpError(
+                f"the data directory {root} is of version {found}, this program needs {VERSION}"
+            )
+        return
+    foreign = {p.name for p in layout.root.iterdir()} - {"lock", layout.marker.name}
+    if foreign and not layout.marker.exists():
+        raise UpError(f"{root} is not empty and not a scepstream data directory")

@@ -1,0 +1,95 @@
+"""Every event of every stream into the database, in order, without a gap, in batches."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from services.audit.database import position, store
+from services.audit.projection import row
+from shared.bus.core import Bus, BusUnavailableError, Consumption, Delivery
+from shared.events import Stored
+from shared.process import log_failure
+from shared.telemetry import EVENTS_STORED
+
+_log = structlog.get_logger()
+_RETRY_SECONDS: Final = 1.0
+
+
+@dataclass
+class StreamRecorder:
+    """One stream's durable consumer into `events`.
+
+    The database's own position decides what is missing: a message is acknowledged after its row
+    is committed, and what lies between the position and the next message is read by sequence.
+    """
+
+    bus: Bus
+    engine: Engine
+    stream: str
+    batch: int
+    _waiting: list[Delivery] = field(default_factory=list)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _consumption: Consumption | None = None
+    _task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to record."""
+        self._consumption = await self.bus.consume(
+            self.stream, "audit", self._on_delivery, self.batch * 2
+        )
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop pulling; write what has arrived."""
+        if self._consumption is not None:
+            await self._consumption.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        self._waiting.append(delivery)
+        self._arrived.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                batch = self._waiting[: self.batch]
+                await self._record(batch)
+                del self._waiting[: len(batch)]
+
+    async def _record(self, batch: list[Delivery]) -> None:
+        """Commit a batch, then acknowledge up to its last; wait out whatever is away."""
+        while True:
+            try:
+                await self._store([delivery.stored for delivery in batch])
+                return await batch[-1].ack(len(batch))
+            except (BusUnavailableError, OperationalError) as error:
+                log_failure("audit_waits", error, stream=self.stream)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _store(self, messages: list[Stored]) -> None:
+        done = await asyncio.to_thread(position, self.engine, self.stream)
+        fresh = {m.sequence: m for m in messages if m.sequence > done}
+        last = max(fresh, default=done)
+        for first in range(done + 1, last + 1, self.batch):
+            found = [
+                fresh.get(sequence) or await self._missed(sequence)
+                for sequence in range(first, min(first + self.batch, last + 1))
+            ]
+            rows = [row(self.stream, message) for message in found if message is not None]
+            stored = await asyncio.to_thread(store, self.engine, self.stream, rows)
+            EVENTS_STORED.labels(self.stream).inc(stored)
+
+    async def _missed(self, sequence: int) -> Stored | None:
+        """What was acknowledged once but is not in this database: a new one, or a restored one."""
+        message = await self.bus.get_sequence(self.stream, sequence)
+        if message is None:
+            _log.error("sequence_missing", stream=self.stream, sequence=sequence)
+        return message

@@ -1,0 +1,48 @@
+"""What the audit service takes from the configuration."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from shared.bus.topology import consumers
+from shared.keys import read_nkey
+from shared.settings import Configuration, SettingsError
+from shared.shards import all_shards
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the audit service runs on; `streams` are those it records."""
+
+    bus_url: str
+    nkey_seed: str
+    shards: tuple[str, ...]
+    streams: tuple[str, ...]
+    database_url: str
+    batch: int
+
+
+def read_settings(configuration: Configuration) -> Settings:
+    """Read the audit service's part; `SettingsError` names what is wrong."""
+    section = configuration.audit
+    shards = all_shards([e.epoch() for e in configuration.log.epochs])
+    return Settings(
+        bus_url=configuration.bus.url,
+        nkey_seed=read_nkey(configuration.path(section.nkey_path)),
+        shards=shards,
+        streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
+        database_url=database_url(configuration),
+        batch=section.batch,
+    )
+
+
+def database_url(configuration: Configuration) -> str:
+    """The database's URL; a relative SQLite path is relative to the configuration file."""
+    try:
+        url = make_url(configuration.audit.database_url)
+    except ArgumentError:
+        raise SettingsError("audit.database_url: not a database URL") from None
+    if url.get_backend_name() == "sqlite" and url.database:
+        url = url.set(database=str(configuration.directory / url.database))
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,86 @@
+"""RA keys of a profile: which one signs, which ones decrypt, what GetCACert shows."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.keys import check_pair, read_certificates, read_rsa_key
+from shared.scep.certificate import read_certificate
+from shared.scep.pkimessage import DecryptionKey
+from shared.scep.signed_data import Signer
+from shared.settings import SettingsError
+
+_MIN_BITS = 2048
+
+
+@dataclass(frozen=True)
+class RaPair:
+    """An RA certificate, its key, and what its key usage lets it do."""
+
+    certificate: x509.Certificate
+    key: rsa.RSAPrivateKey
+    signs: bool
+    decrypts: bool
+
+    @property
+    def der(self) -> bytes:
+        """The certificate as DER."""
+        return self.certificate.public_bytes(Encoding.DER)
+
+
+@dataclass(frozen=True)
+class RaKeys:
+    """The newest signing key, every decryption key (newest first), and the current certificates."""
+
+    signer: Signer
+    decryption: tuple[DecryptionKey, ...]
+    certificates: tuple[bytes, ...]
+    not_after: datetime
+
+
+def read_pair(cert_path: Path, key_path: Path) -> RaPair:
+    """One pair from its files; `SettingsError` says what does not fit."""
+    certificate = read_certificates(cert_path)[0]
+    key = read_rsa_key(key_path)
+    check_pair(certificate, key, cert_path, key_path)
+    if key.key_size < _MIN_BITS:
+        raise SettingsError(f"{key_path}: RSA key has {key.key_size} bits, needs {_MIN_BITS}")
+    signs, decrypts = _usages(certificate)
+    if not signs and not decrypts:
+        raise SettingsError(f"{cert_path}: needs digitalSignature or keyEncipherment")
+    return RaPair(certificate, key, signs, decrypts)
+
+
+def _usages(certificate: x509.Certificate) -> tuple[bool, bool]:
+    """(may sign, may decrypt); without a KeyUsage extension both (RFC 5280 s4.2.1.3)."""
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True, True
+    return usage.digital_signature, usage.key_encipherment
+
+
+def assemble(pairs: list[RaPair], now: float) -> RaKeys:
+    """Choose among a profile's pairs: the newest of each use is current, older ones decrypt.
+
+    An expired pair is left out, so that the previous one may run out in peace.
+    """
+    moment = datetime.fromtimestamp(now, UTC)
+    valid = [p for p in pairs if p.certificate.not_valid_after_utc > moment]
+    newest_first = sorted(valid, key=lambda p: p.certificate.not_valid_before_utc, reverse=True)
+    signing = [p for p in newest_first if p.signs]
+    decrypting = [p for p in newest_first if p.decrypts]
+    if not signing or not decrypting:
+        missing = "digitalSignature" if not signing else "keyEncipherment"
+        raise SettingsError(f"ra_cert_path: no valid certificate with {missing}")
+    current = [signing[0]] if signing[0] is decrypting[0] else [signing[0], decrypting[0]]
+    return RaKeys(
+        signer=Signer(signing[0].key, read_certificate(signing[0].der)),
+        decryption=tuple(DecryptionKey(p.key, read_certificate(p.der)) for p in decrypting),
+        certificates=tuple(p.der for p in current),
+        not_after=min(p.certificate.not_valid_after_utc for p in current),
+    )

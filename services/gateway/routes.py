@@ -1,0 +1,59 @@
+"""Which profile and operation a request line means, and the message in a GET. Pure."""
+
+import base64
+import binascii
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+_SUFFIXES: Final = ("/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll", "/pkiclient.exe")
+_OPERATIONS: Final = {
+    name.lower(): name for name in ("GetCACaps", "GetCACert", "GetNextCACert", "PKIOperation")
+}
+_PROFILE: Final = re.compile(r"/scep/([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
+
+
+def profile_of(path: str, default: str | None) -> str | None:
+    """The profile that a path names, whatever suffixes a client appended to it."""
+    bare, stripped = path, True
+    while stripped:
+        bare = bare.rstrip("/")
+        stripped = False
+        for suffix in _SUFFIXES:
+            if bare.lower().endswith(suffix):
+                bare, stripped = bare[: -len(suffix)], True
+                break
+    if bare.lower() == "/scep" or (not bare and path.rstrip("/")):
+        return default
+    found = _PROFILE.fullmatch(bare)
+    return found[1] if found else None
+
+
+def query_values(query: bytes) -> dict[bytes, bytes]:
+    """The raw values of a query string, the first of each name, nothing decoded."""
+    values: dict[bytes, bytes] = {}
+    for part in query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        values.setdefault(name.lower(), value)
+    return values
+
+
+def operation_of(query: dict[bytes, bytes]) -> str | None:
+    """The operation's name as the RFC spells it, None where it is none."""
+    given = query.get(b"operation", b"").decode("ascii", "replace")
+    return _OPERATIONS.get(given.lower())
+
+
+def decode_message(raw: bytes) -> bytes | None:
+    """The bytes of a GET's `message`: base64 as clients write it; None where it is none.
+
+    `+` comes unescaped (macOS) and so may have become a space; base64url, line breaks and missing
+    padding are all seen.
+    """
+    text = unquote_to_bytes(raw).translate(_BASE64_SPACE, b"\r\n\t")
+    text = text.rstrip(b"=")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return None

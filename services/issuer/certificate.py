@@ -1,0 +1,77 @@
+"""The TBSCertificate of a template, byte for byte, and its serial number. Pure (RFC 5280 s4.1)."""
+
+import hmac
+from datetime import UTC, datetime
+from typing import Final
+
+from shared.events import CertificateTemplate, TemplateExtension
+from shared.scep.asn1 import (
+    BIT_STRING,
+    CONSTRUCTED_0,
+    INTEGER,
+    OCTET_STRING,
+    SEQUENCE,
+    integer,
+    object_identifier,
+    tlv,
+)
+
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+_FIRST_GENERALIZED_YEAR: Final = 2050
+_EXTENSIONS: Final = CONSTRUCTED_0 | 3
+_TRUE: Final = b"\x01\x01\xff"
+_VERSION_3: Final = tlv(CONSTRUCTED_0, integer(2))
+SERIAL_BYTES: Final = 16
+
+
+def serial_number(
+    template: CertificateTemplate, issuer_name: bytes, algorithm: bytes, secret: bytes
+) -> bytes:
+    """16 positive bytes that follow from the content: the same template, the same serial.
+
+    An HMAC, so that nobody without the issuer's secret can foresee one (RFC 5280 s4.1.2.2).
+    """
+    content = tbs_certificate(template, issuer_name, algorithm, b"")
+    digest = hmac.digest(secret, content, "sha256")[:SERIAL_BYTES]
+    # Positive and never shorter: the top bit is cleared, the one below is set.
+    return bytes((digest[0] & 0x3F | 0x40,)) + digest[1:]
+
+
+def tbs_certificate(
+    template: CertificateTemplate, issuer_name: bytes, algorithm: bytes, serial: bytes
+) -> bytes:
+    """The TBSCertificate; extensions in the template's order."""
+    return tlv(
+        SEQUENCE,
+        _VERSION_3,
+        tlv(INTEGER, serial),
+        algorithm,
+        issuer_name,
+        tlv(SEQUENCE, _time(template.not_before), _time(template.not_after)),
+        template.subject,
+        template.spki,
+        tlv(_EXTENSIONS, tlv(SEQUENCE, *map(_extension, template.extensions))),
+    )
+
+
+def certificate(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
+    """The Certificate around a signed TBSCertificate."""
+    return tlv(SEQUENCE, tbs, algorithm, tlv(BIT_STRING, b"\0", signature))
+
+
+def _extension(extension: TemplateExtension) -> bytes:
+    return tlv(
+        SEQUENCE,
+        object_identifier(extension.oid),
+        _TRUE if extension.critical else b"",
+        tlv(OCTET_STRING, extension.value),
+    )
+
+
+def _time(seconds: int) -> bytes:
+    """UTCTime through 2049, GeneralizedTime from then on (RFC 5280 s4.1.2.5)."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    if moment.year < _FIRST_GENERALIZED_YEAR:
+        return tlv(_UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode("ascii"))
+    return tlv(_GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))

@@ -1,0 +1,96 @@
+"""The issuer's own ceilings, checked at the key whatever the verdict says. Pure."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from shared.events import CertificateTemplate, TemplateExtension
+from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
+from shared.scep.errors import ScepError
+
+_KEY_USAGE: Final = "2.5.29.15"
+_EXTENDED_KEY_USAGE: Final = "2.5.29.37"
+# Key usages, extended key usages, key identifiers and SANs: nothing else is ever signed, so
+# neither BasicConstraints nor a SID (1.3.6.1.4.1.311.25.2) that a CSR smuggled through.
+_ALLOWED: Final = frozenset(
+    {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", "2.5.29.17"}
+)
+_CA_USAGES: Final = 0x04 | 0x02  # keyCertSign and cRLSign: bits 5 and 6 of the first octet
+_MIN_RSA_BITS: Final = 2048
+_MAX_RSA_BITS: Final = 8192
+_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What one issuer will sign at most; times in seconds, EKUs as dotted OIDs."""
+
+    ca_spki_sha256: str
+    ca_not_after: int
+    max_ttl: int
+    extended_key_usages: frozenset[str]
+
+
+def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
+    """What in the template goes too far, "" where nothing does."""
+    if template.ca_spki_sha256 != ceilings.ca_spki_sha256:
+        return "the verdict is for another CA key"
+    if template.not_after > ceilings.ca_not_after:
+        return "the certificate would outlive its CA"
+    if not 0 < template.not_after - template.not_before <= ceilings.max_ttl:
+        return "the validity is longer than this issuer allows"
+    try:
+        return _bad_key(template.spki) or _bad_extensions(template.extensions, ceilings)
+    except ScepError:
+        return "the template does not parse"
+
+
+def _bad_key(spki: bytes) -> str:
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm):
+        return "the public key does not parse"
+    if isinstance(key, rsa.RSAPublicKey) and _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
+        return ""
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
+        return ""
+    return "the public key is too weak or of a kind that is never signed"
+
+
+def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceilings) -> str:
+    oids = [extension.oid for extension in extensions]
+    if len(set(oids)) != len(oids):
+        return "an extension stands twice"
+    if not _ALLOWED.issuperset(oids):
+        return "an extension that is never signed"
+    if not {_KEY_USAGE, _EXTENDED_KEY_USAGE} <= set(oids):
+        return "key usages are missing"
+    for extension in extensions:
+        if extension.oid == _KEY_USAGE and _is_ca_usage(extension.value):
+            return "a CA key usage"
+        if extension.oid == _EXTENDED_KEY_USAGE and not (
+            ceilings.extended_key_usages.issuperset(_oids(extension.value))
+        ):
+            return "an extended key usage that this issuer does not allow"
+    return ""
+
+
+def _is_ca_usage(value: bytes) -> bool:
+    bits = Der(value).value(BIT_STRING)
+    return len(bits) < 2 or bool(bits[1] & _CA_USAGES)  # noqa: PLR2004 - count octet and usages
+
+
+def _oids(value: bytes) -> set[str]:
+    sequence, found = Der(value).enter(SEQUENCE), set()
+    while sequence.more():
+        found.add(dotted(sequence.value(OID)))
+    return found
+
+
+def spki_sha256(spki: bytes) -> str:
+    """How certificates' keys are named in events and pins."""
+    return hashlib.sha256(spki).hexdigest()

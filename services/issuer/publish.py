@@ -1,0 +1,23 @@
+"""Keeps each CA's chain in the bucket where gateways and validators look for it."""
+
+import asyncio
+
+from services.issuer.settings import Settings
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import chain_subject
+from shared.events import CaChain, encode
+
+_RETRY_SECONDS = 0.5
+
+
+async def publish_chains(bus: Bus, settings: Settings) -> None:
+    """Put every chain, then hint; tries until the bus took them all."""
+    for name, ca in settings.issuers.items():
+        message = encode(CaChain(certificates=ca.chain))
+        while True:
+            try:
+                await bus.put(chain_subject(name), message)
+                await bus.hint(f"chain.{name}", message)
+                break
+            except BusUnavailableError:
+                await asyncio.sleep(_RETRY_SECONDS)

@@ -1,0 +1,39 @@
+"""What the issuer takes from the configuration: its CAs, its keys, the validators it believes."""
+
+from dataclasses import dataclass
+
+from services.issuer.connectors.local import LocalCa, read_local_ca
+from shared.events import EventSigner, Trusted
+from shared.keys import read_event_signer, read_nkey, read_trusted
+from shared.settings import Configuration
+from shared.shards import all_shards
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the issuer runs on."""
+
+    bus_url: str
+    nkey_seed: str
+    shards: tuple[str, ...]
+    signer: EventSigner
+    validators: Trusted
+    issuers: dict[str, LocalCa]
+    concurrency: int
+
+
+def read_settings(configuration: Configuration) -> Settings:
+    """Read the issuer's keys; `SettingsError` names what is wrong."""
+    section = configuration.issuer
+    return Settings(
+        bus_url=configuration.bus.url,
+        nkey_seed=read_nkey(configuration.path(section.nkey_path)),
+        shards=all_shards([e.epoch() for e in configuration.log.epochs]),
+        signer=read_event_signer(configuration.path(section.signing_key_path)),
+        validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
+        issuers={
+            name: read_local_ca(configuration, issuer)
+            for name, issuer in configuration.issuers.items()
+        },
+        concurrency=section.concurrency,
+    )

@@ -1,0 +1,98 @@
+"""The certificate template: what a profile makes of a CSR. Pure; nothing is copied unasked."""
+
+import hashlib
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from services.validator.gates import Policy
+from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
+from shared.events import CertificateTemplate, TemplateExtension
+from shared.names import read_name
+from shared.scep.asn1 import BIT_STRING, SEQUENCE, Der
+from shared.x509names import EXTENDED_KEY_USAGES, KEY_USAGES
+
+_EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
+
+
+def build_template(
+    csr: CertificationRequest, policy: Policy, ca: x509.Certificate, requested_at: int
+) -> CertificateTemplate:
+    """Subject and SANs from the CSR, byte for byte; everything else from the profile.
+
+    What a CSR asks for beyond that (BasicConstraints, CA key usages, a SID) is not looked at.
+    The certificate ends before its CA does.
+    """
+    not_before = requested_at - policy.backdate
+    not_after = min(requested_at + policy.max_ttl, int(ca.not_valid_after_utc.timestamp()))
+    return CertificateTemplate(
+        issuer=policy.issuer,
+        ca_spki_sha256=policy.ca_spki_sha256,
+        subject=csr.subject,
+        spki=csr.spki,
+        not_before=not_before,
+        not_after=not_after,
+        extensions=_extensions(csr, policy, ca),
+    )
+
+
+def _extensions(
+    csr: CertificationRequest, policy: Policy, ca: x509.Certificate
+) -> tuple[TemplateExtension, ...]:
+    """In the order in which most CAs write them."""
+    extensions = [
+        _extension(_key_usage(csr, policy), critical=True),
+        _extension(_extended_key_usage(policy), critical=False),
+        _extension(x509.SubjectKeyIdentifier(_key_id(csr.spki)), critical=False),
+        _extension(_authority_key_id(ca), critical=False),
+    ]
+    requested = [e.value for e in csr.extensions if e.oid == SUBJECT_ALT_NAME]
+    if csr.sans:
+        # RFC 5280 s4.2.1.6: critical where the subject is empty.
+        critical = not read_name(csr.subject)
+        san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=requested[0])
+        extensions.append(san)
+    return tuple(extensions)
+
+
+def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtension:
+    return TemplateExtension(
+        oid=value.oid.dotted_string, critical=critical, value=value.public_bytes()
+    )
+
+
+def _key_usage(csr: CertificationRequest, policy: Policy) -> x509.KeyUsage:
+    """The profile's usages, as far as the key can do them (RFC 5480 s3)."""
+    is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
+    usages = {u for u in policy.key_usages if is_rsa or u in _EC_USAGES}
+    return x509.KeyUsage(
+        **{argument: name in usages for name, argument in KEY_USAGES.items()},
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _extended_key_usage(policy: Policy) -> x509.ExtendedKeyUsage:
+    return x509.ExtendedKeyUsage(
+        [x509.ObjectIdentifier(EXTENDED_KEY_USAGES.get(n, n)) for n in policy.extended_key_usages]
+    )
+
+
+def _key_id(spki: bytes) -> bytes:
+    """SHA-1 of the subjectPublicKey bits (RFC 5280 s4.2.1.2, method 1)."""
+    info = Der(spki).enter(SEQUENCE)
+    info.element(SEQUENCE)
+    return hashlib.sha1(info.value(BIT_STRING)[1:], usedforsecurity=False).digest()
+
+
+def _authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """The CA's own key identifier, so that chains are found whatever its method was."""
+    try:
+        own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())  # type: ignore[arg-type]  # a CA key is RSA or EC
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)

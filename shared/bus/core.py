@@ -1,0 +1,99 @@
+"""What the services ask of a bus, and the errors it may answer with."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from shared.events import Message, Stored
+
+
+class BusError(Exception):
+    """Root of what a bus raises."""
+
+
+class BusUnavailableError(BusError):
+    """Raised where the bus did not answer: the call may or may not have taken effect."""
+
+
+class AppendConflictError(BusError):
+    """Raised where the subject holds an event already: go on from that one."""
+
+
+class NobodyListensError(BusUnavailableError):
+    """Raised where no one answers on a subject.
+
+    Either the role may not reach it (its account imports only what it may use), or the stream
+    behind it is not there yet.
+    """
+
+
+class Delivery(Protocol):
+    """A message handed out by a consumer; `deliveries` counts from 1."""
+
+    @property
+    def stored(self) -> Stored:
+        """The message and its place in the stream."""
+
+    @property
+    def stream(self) -> str:
+        """The stream it stands in."""
+
+    @property
+    def deliveries(self) -> int:
+        """How often it was handed out, this time included."""
+
+    async def ack(self, count: int = 1) -> None:
+        """Done with it; on an ack-all consumer, with the `count` messages up to it."""
+
+    async def nak(self, delay: float) -> None:
+        """Not done: hand it out again after `delay` seconds."""
+
+    async def in_progress(self) -> None:
+        """Still at it: start the ack wait anew."""
+
+
+class Consumption(Protocol):
+    """A running subscription to a durable consumer."""
+
+    async def stop(self) -> None:
+        """Ask for no more; what was handed out may still be acknowledged."""
+
+
+OnDelivery = Callable[[Delivery], None]
+OnHint = Callable[[str, bytes, Mapping[str, str]], None]
+
+
+class Bus(Protocol):
+    """Append, read, consume, hint. Every call may raise `BusUnavailableError`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the bus can be asked now."""
+
+    async def append(self, subject: str, message: Message) -> int:
+        """Store as the subject's only message; its sequence, or `AppendConflictError`."""
+
+    async def put(self, subject: str, message: Message) -> int:
+        """Store as the subject's latest message (of a stream that keeps the latest)."""
+
+    async def get_last(self, stream: str, subject: str) -> Stored | None:
+        """The last message on a subject or wildcard, None where there is none."""
+
+    async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
+        """The message at this sequence, None where there is none."""
+
+    async def hint(self, subject: str, message: Message) -> None:
+        """A core publish: no storage, no acknowledgement."""
+
+    async def on_hint(self, subject: str, callback: OnHint) -> None:
+        """Call back (subject, payload, headers) for each hint."""
+
+    async def consume(
+        self, stream: str, durable: str, callback: OnDelivery, limit: int
+    ) -> Consumption:
+        """Hand out a durable consumer's messages, at most `limit` unsettled at a time."""
+
+    async def close(self) -> None:
+        """Flush and leave."""
+
+
+EXPECT_NONE = {"Nats-Expected-Last-Subject-Sequence": "0"}

@@ -1,0 +1,253 @@
+"""The bus on a real nats-server: one ack inbox with bare futures, pulled deliveries."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, Self
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from shared.bus.core import (
+    EXPECT_NONE,
+    AppendConflictError,
+    BusUnavailableError,
+    Consumption,
+    NobodyListensError,
+    OnDelivery,
+    OnHint,
+)
+from shared.bus.pull import PullConsumption
+from shared.events import Message, Stored
+
+_log = structlog.get_logger()
+_WRONG_LAST_SEQUENCE: Final = 10071
+_MAX_PER_SUBJECT: Final = 10077
+_NO_RESPONDERS: Final = "503"
+_NOT_FOUND: Final = "404"
+_SWEEP_SECONDS: Final = 0.5
+
+
+class PubError(msgspec.Struct, frozen=True):
+    """The error part of a PubAck."""
+
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """The server's answer to an append."""
+
+    seq: int = 0
+    error: PubError | None = None
+
+
+_PUB_ACK: Final = msgspec.json.Decoder(PubAck)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An outstanding request: who waits for it, and until when (loop time)."""
+
+    future: asyncio.Future[Msg]
+    deadline: float
+
+
+@dataclass
+class JetStreamBus:
+    """A `Bus` over one NATS connection; `connect` makes it."""
+
+    client: Client
+    timeout: float
+    _inbox: str = ""
+    _asked: dict[str, _Asked] = field(default_factory=dict)
+    _ids: "itertools.count[int]" = field(default_factory=itertools.count)
+    _sweeper: asyncio.Task[None] | None = None
+    _pulls: list[PullConsumption] = field(default_factory=list)
+
+    @classmethod
+    async def connect(cls, url: str, seed: str, name: str, timeout: float = 5.0) -> Self:  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
+        """Connect as the role whose nkey `seed` is; wait for a server as long as it takes."""
+        client = Client()
+        bus = cls(client, timeout)
+        while True:
+            try:
+                await client.connect(
+                    url,
+                    name=name,
+                    nkeys_seed_str=seed,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # it is compared with seconds
+                    connect_timeout=2,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    pending_size=0,  # nothing is stored behind our back after a reconnect
+                    error_cb=_on_error,
+                    reconnected_cb=bus._on_reconnected,
+                )
+                break
+            except (OSError, NatsError) as error:
+                _log.info("bus_not_there_yet", error=type(error).__name__)
+                await asyncio.sleep(0.2)
+        await bus._start()
+        return bus
+
+    async def _start(self) -> None:
+        self._inbox = self.client.new_inbox()
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands."""
+        return self.client.is_connected
+
+    async def append(self, subject: str, message: Message) -> int:
+        """See `Bus.append`."""
+        return await self._store(subject, message.payload, message.headers | EXPECT_NONE)
+
+    async def put(self, subject: str, message: Message) -> int:
+        """See `Bus.put`."""
+        return await self._store(subject, message.payload, message.headers)
+
+    async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
+        answer = await self.request(subject, payload, headers)
+        try:
+            ack = _PUB_ACK.decode(answer.data)
+        except msgspec.MsgspecError:
+            raise BusUnavailableError("no PubAck") from None
+        if ack.error is None:
+            return ack.seq
+        if ack.error.err_code == _WRONG_LAST_SEQUENCE:
+            raise AppendConflictError(subject)
+        if ack.error.err_code == _MAX_PER_SUBJECT and await self._holds(subject):
+            raise AppendConflictError(subject)
+        raise BusUnavailableError(ack.error.description)
+
+    async def _holds(self, subject: str) -> bool:
+        """Tell "the subject has its one message" from "the stream is full": both are 10077."""
+        if not subject.startswith("enroll."):
+            return False
+        stream = f"ENROLL_{subject.split('.')[1]}"
+        return await self.get_last(stream, subject) is not None
+
+    async def get_last(self, stream: str, subject: str) -> Stored | None:
+        """See `Bus.get_last`."""
+        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b""))
+
+    async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
+        """See `Bus.get_sequence`."""
+        body = json.dumps({"seq": sequence}).encode()
+        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
+
+    async def hint(self, subject: str, message: Message) -> None:
+        """See `Bus.hint`."""
+        await self._publish(subject, message.payload, "", message.headers)
+
+    async def on_hint(self, subject: str, callback: OnHint) -> None:
+        """See `Bus.on_hint`."""
+
+        async def deliver(msg: Msg) -> None:
+            callback(msg.subject, msg.data, msg.headers or {})
+
+        await self.client.subscribe(subject, cb=deliver)
+
+    async def consume(
+        self, stream: str, durable: str, callback: OnDelivery, limit: int
+    ) -> Consumption:
+        """See `Bus.consume`."""
+        pull = PullConsumption(self.client, stream, durable, callback, limit)
+        self._pulls.append(pull)
+        await pull.start()
+        return pull
+
+    async def close(self) -> None:
+        """See `Bus.close`."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for pull in self._pulls:
+            await pull.stop()
+        await self.client.close()
+
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """Publish with a reply subject of ours and wait for the one answer."""
+        loop = asyncio.get_running_loop()
+        key = str(next(self._ids))
+        asked = _Asked(loop.create_future(), loop.time() + self.timeout)
+        self._asked[key] = asked
+        try:
+            await self._publish(subject, payload, f"{self._inbox}.{key}", headers)
+            answer = await asked.future
+        finally:
+            self._asked.pop(key, None)
+        if answer.headers and answer.headers.get("Status") == _NO_RESPONDERS:
+            raise NobodyListensError(f"nothing answers on {subject}")
+        return answer
+
+    async def _publish(
+        self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None
+    ) -> None:
+        if not self.client.is_connected:
+            raise BusUnavailableError("not connected")
+        try:
+            await self.client.publish(subject, payload, reply, headers)
+        except NatsError as error:
+            raise BusUnavailableError(type(error).__name__) from error
+
+    async def _on_answer(self, msg: Msg) -> None:
+        asked = self._asked.pop(msg.subject.rpartition(".")[2], None)
+        if asked is not None and not asked.future.done():
+            asked.future.set_result(msg)
+
+    async def _sweep(self) -> None:
+        """Fail what was not answered in time: one timer for all, none for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = loop.time()
+            for key, asked in list(self._asked.items()):
+                if asked.deadline < now or not self.client.is_connected:
+                    self._asked.pop(key, None)
+                    if not asked.future.done():
+                        asked.future.set_exception(BusUnavailableError("no answer in time"))
+
+    async def _on_reconnected(self) -> None:
+        _log.info("bus_reconnected")
+        for pull in self._pulls:
+            await pull.restart()
+
+
+async def _on_error(error: Exception) -> None:
+    """Permission violations and slow consumers show up here and nowhere else."""
+    _log.warning("bus_error", error=type(error).__name__, detail=str(error)[:200])
+
+
+def _stored(msg: Msg) -> Stored | None:
+    """The message in a direct get's answer."""
+    headers: Mapping[str, str] = msg.headers or {}
+    if headers.get("Status") == _NOT_FOUND:
+        return None
+    if "Nats-Sequence" not in headers:
+        raise BusUnavailableError("direct get: " + headers.get("Description", "no message"))
+    return Stored(
+        headers["Nats-Subject"],
+        msg.data,
+        headers,
+        int(headers["Nats-Sequence"]),
+        _nanoseconds(headers["Nats-Time-Stamp"]),
+    )
+
+
+def _nanoseconds(stamp: str) -> int:
+    """Unix nanoseconds of an RFC 3339 time with up to nine decimals."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)

@@ -1,0 +1,169 @@
+"""Makes streams and consumers as the topology says, and renders nats-server's configuration."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from shared.bus.topology import (
+    ACK_WAIT_SECONDS,
+    HINTS,
+    SERVICES,
+    ConsumerSpec,
+    Grant,
+    Role,
+    StreamSpec,
+    consumers,
+    grants,
+    streams,
+)
+
+_LOG_ACCOUNT = "LOG"
+_MAX_ACK_PENDING = 4096
+
+
+def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
+    """What JetStream is told of a stream: nothing on it can be deleted, purged or rolled up."""
+    first = spec.keep == "first"
+    return StreamConfig(
+        name=spec.name,
+        subjects=list(spec.subjects),
+        max_msgs_per_subject=1,
+        discard=DiscardPolicy.NEW if first else DiscardPolicy.OLD,
+        discard_new_per_subject=first,
+        allow_direct=True,
+        deny_delete=True,
+        deny_purge=True,
+        allow_rollup_hdrs=False,
+        num_replicas=replicas,
+    )
+
+
+def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
+    """What JetStream is told of a durable: it delivers for ever, workers end what is poison."""
+    return ConsumerConfig(
+        durable_name=spec.durable,
+        filter_subjects=list(spec.filters),
+        ack_policy=AckPolicy.ALL if spec.ack_all else AckPolicy.EXPLICIT,
+        ack_wait=ACK_WAIT_SECONDS,
+        max_deliver=-1,
+        max_ack_pending=_MAX_ACK_PENDING,
+    )
+
+
+async def provision(url: str, seed: str, shards: Sequence[str], replicas: int) -> None:
+    """Make, or bring up to date, every stream and consumer. Idempotent.
+
+    `seed` is the provisioner's nkey; running services hold none that could do this.
+    """
+    client = Client()
+    await client.connect(
+        url, nkeys_seed_str=seed, name="provisioner", max_reconnect_attempts=40,
+        reconnect_time_wait=1, error_cb=_ignore,
+    )  # fmt: skip
+    try:
+        context = client.jetstream(timeout=10)
+        for stream in streams(shards):
+            await _stream(context, stream_config(stream, replicas))
+        for spec in consumers(shards):
+            await context.add_consumer(spec.stream, consumer_config(spec))
+    finally:
+        await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """Refused connections while the server starts: `connect` raises in the end."""
+
+
+async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await context.stream_info(config.name or "")
+    except NotFoundError:
+        await context.add_stream(config)
+    else:
+        await context.update_stream(config)
+
+
+def server_config(
+    public_keys: Mapping[Role, str],
+    shards: Sequence[str],
+    store: Path,
+    listen: str,
+    sync_interval: str,
+) -> str:
+    """nats-server's configuration: an account a role, each importing only what it may use.
+
+    Plain permissions would not do: the server checks no reply subject, so that a role could have
+    a PubAck or a direct get's answer written into a stream. Across accounts it cannot.
+    """
+    table = grants(shards)
+    accounts = "\n".join(_service_account(role, public_keys[role], table) for role in SERVICES)
+    return f"""# Made by `scepstream provision` from shared/bus/topology.py; changes here are lost.
+listen: "{listen}"
+server_name: scepstream
+max_payload: 1MB
+jetstream {{
+  store_dir: "{store}"
+  sync_interval: {sync_interval}
+}}
+accounts {{
+{_log_account(public_keys[Role.PROVISIONER], table)}
+{accounts}
+}}
+"""
+
+
+def _log_account(public_key: str, table: Sequence[Grant]) -> str:
+    exports: dict[tuple[str, str], list[str]] = {}
+    for grant in table:
+        answers = "response_type: stream, " if grant.answers == "stream" else ""
+        roles = exports.setdefault((grant.subject, answers), [])
+        roles.append(grant.role.upper())
+    lines = "\n".join(
+        f'      {{service: "{subject}", {answers}accounts: [{", ".join(roles)}]}}'
+        for (subject, answers), roles in exports.items()
+    )
+    return f"""  {_LOG_ACCOUNT} {{
+    jetstream: enabled
+    users: [{{nkey: {public_key}}}]
+    exports: [
+{lines}
+    ]
+  }}"""
+
+
+def _service_account(role: Role, public_key: str, table: Sequence[Grant]) -> str:
+    imports = [
+        f'      {{service: {{account: {_LOG_ACCOUNT}, subject: "{grant.subject}"}}}}'
+        for grant in table
+        if grant.role is role
+    ]
+    imports += [
+        f'      {{stream: {{account: {hint.publisher.upper()}, subject: "{hint.subject}"}}}}'
+        for hint in HINTS
+        if hint.listener is role
+    ]
+    exports: dict[str, list[str]] = {}
+    for hint in HINTS:
+        if hint.publisher is role:
+            exports.setdefault(hint.subject, []).append(hint.listener.upper())
+    exported = "\n".join(
+        f'      {{stream: "{subject}", accounts: [{", ".join(listeners)}]}}'
+        for subject, listeners in exports.items()
+    )
+    return "\n".join(
+        (
+            f"  {role.upper()} {{",
+            f"    users: [{{nkey: {public_key}}}]",
+            "    imports: [",
+            *imports,
+            "    ]",
+            "    exports: [",
+            *([exported] if exported else []),
+            "    ]",
+            "  }",
+        )
+    )

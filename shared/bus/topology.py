@@ -1,0 +1,166 @@
+"""Streams, durable consumers, and who may touch what: the one table everything is made from."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+ACK_WAIT_SECONDS: Final = 5.0
+CA_CHAINS: Final = "KV_CA_CHAINS"
+CERTS: Final = "CERTS"
+DEAD_LETTERS: Final = "DEAD_LETTERS"
+_GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
+
+
+class Role(StrEnum):
+    """The services, each in an account of its own; the provisioner owns the log's account."""
+
+    GATEWAY = "gateway"
+    VALIDATOR = "validator"
+    ISSUER = "issuer"
+    AUDIT = "audit"
+    PROVISIONER = "provisioner"
+
+
+SERVICES: Final = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
+
+
+def enroll_stream(shard: str) -> str:
+    """The stream of a shard."""
+    return f"ENROLL_{shard}"
+
+
+def chain_subject(issuer: str) -> str:
+    """Where an issuer publishes its CA chain: a key of the CA_CHAINS bucket."""
+    return f"$KV.CA_CHAINS.{issuer}"
+
+
+def gateway_hints(gateway: str) -> str:
+    """Where terminal events are announced to a gateway; its name came in an unsigned event."""
+    return f"gw.{gateway if _GATEWAY.fullmatch(gateway) else 'nobody'}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces."""
+
+    name: str
+    subjects: tuple[str, ...]
+    keep: Literal["first", "latest"] = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A durable pull consumer; `ack_all` acknowledges everything up to a message."""
+
+    stream: str
+    durable: str
+    filters: tuple[str, ...]
+    ack_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One subject of the log's account that a role may call; `stream` answers come in numbers."""
+
+    role: Role
+    subject: str
+    answers: Literal["one", "stream"] = "one"
+
+
+@dataclass(frozen=True, slots=True)
+class HintGrant:
+    """Core subjects that one role publishes and another hears."""
+
+    publisher: Role
+    listener: Role
+    subject: str
+
+
+HINTS: Final = (
+    HintGrant(Role.VALIDATOR, Role.GATEWAY, "gw.*"),
+    HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
+    HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
+    HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
+)
+
+
+def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
+    """All streams."""
+    return (
+        *(StreamSpec(enroll_stream(s), (f"enroll.{s}.*.*.*.*.*",)) for s in shards),
+        StreamSpec(CERTS, ("cert.*.*.issued",)),
+        StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest"),
+        StreamSpec(DEAD_LETTERS, ("dead.*.*.*",)),
+    )
+
+
+def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
+    """All durable consumers."""
+    enroll = [
+        spec
+        for s in shards
+        for spec in (
+            ConsumerSpec(enroll_stream(s), "validator", (f"enroll.{s}.*.*.*.*.request",)),
+            ConsumerSpec(enroll_stream(s), "issuer", (f"enroll.{s}.*.*.*.*.verdict",)),
+            ConsumerSpec(enroll_stream(s), "audit", (f"enroll.{s}.>",), ack_all=True),
+        )
+    ]
+    others = (
+        ConsumerSpec(name, "audit", (subject,), ack_all=True)
+        for name, subject in ((CERTS, "cert.>"), (DEAD_LETTERS, "dead.>"))
+    )
+    return (*enroll, *others)
+
+
+def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
+    """Everything any role may call; what is not here, no role can."""
+    return (
+        *(g for s in shards for g in _shard_grants(s)),
+        *(
+            Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
+            for role in (Role.GATEWAY, Role.VALIDATOR)
+        ),
+        Grant(Role.ISSUER, "$KV.CA_CHAINS.*"),
+        Grant(Role.ISSUER, "cert.*.*.issued"),
+        *(Grant(role, f"dead.{role}.*.*") for role in (Role.VALIDATOR, Role.ISSUER)),
+        *(g for spec in consumers(shards) for g in _consumer_grants(spec)),
+    )
+
+
+def _shard_grants(shard: str) -> tuple[Grant, ...]:
+    stream = enroll_stream(shard)
+    stages = (
+        (Role.GATEWAY, "request"),
+        (Role.VALIDATOR, "verdict"),
+        (Role.ISSUER, "outcome"),
+    )
+    return (
+        *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role, _ in stages),
+    )
+
+
+def _consumer_grants(spec: ConsumerSpec) -> tuple[Grant, ...]:
+    role = Role(spec.durable)
+    common = (
+        Grant(role, f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.durable}", "stream"),
+        Grant(role, f"$JS.ACK.{spec.stream}.{spec.durable}.>"),
+    )
+    if role is not Role.AUDIT:
+        return common
+    return (*common, Grant(role, f"$JS.API.DIRECT.GET.{spec.stream}"))
+
+
+FORBIDDEN: Final[dict[Role, str]] = {
+    Role.GATEWAY: "verdict",
+    Role.VALIDATOR: "outcome",
+    Role.ISSUER: "verdict",
+    Role.AUDIT: "request",
+}
+
+
+def forbidden_subject(role: Role, shard: str) -> str:
+    """A subject that this role must not be able to append to: for the self-test at start."""
+    return f"enroll.{shard}.self-test.none.none.0.{FORBIDDEN[role]}"

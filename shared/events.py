@@ -1,0 +1,362 @@
+"""The events of the log: their subjects, their JSON, their signatures. Additive, versioned, frozen.
+
+A field is never renamed or removed and a new one has a default: any version of a service reads
+any version of an event. tests/golden holds one file for every version ever written.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from shared.reasons import Reason
+from shared.scep.errors import FailInfo
+
+TYPE: Final = "Scepstream-Type"
+VERSION: Final = "Scepstream-Version"
+KEY: Final = "Scepstream-Key"
+SIGNATURE: Final = "Scepstream-Signature"
+SUBJECT: Final = "Scepstream-Subject"
+_CONTEXT: Final = b"scepstream/1\0"
+_TOKEN_CHARS: Final = 26
+
+
+class Stage(StrEnum):
+    """The last token of an enrollment's subjects; each has one writer role."""
+
+    REQUEST = "request"
+    VERDICT = "verdict"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentId:
+    """One attempt of one enrollment; its subjects differ in the stage alone."""
+
+    shard: str
+    profile: str
+    transaction: str
+    csr: str
+    attempt: int
+
+    def subject(self, stage: Stage) -> str:
+        """The subject of this stage's event."""
+        return f"{self.prefix()}.{stage}"
+
+    def prefix(self) -> str:
+        """What the subjects of all stages begin with."""
+        return f"enroll.{self.shard}.{self.profile}.{self.transaction}.{self.csr}.{self.attempt}"
+
+    def any_attempt(self) -> str:
+        """The wildcard over the requests of every attempt."""
+        return f"enroll.{self.shard}.{self.profile}.{self.transaction}.{self.csr}.*.request"
+
+    def at(self, attempt: int) -> "EnrollmentId":
+        """The same enrollment, another attempt."""
+        return EnrollmentId(self.shard, self.profile, self.transaction, self.csr, attempt)
+
+
+def any_request(shard: str, profile: str, transaction: str) -> str:
+    """The wildcard over every request of a transaction."""
+    return f"enroll.{shard}.{profile}.{transaction}.*.*.request"
+
+
+def parse_subject(subject: str) -> tuple[EnrollmentId, Stage]:
+    """The enrollment and stage that a subject names; ValueError where it names none."""
+    _, shard, profile, transaction, csr, attempt, stage = subject.split(".")
+    return EnrollmentId(shard, profile, transaction, csr, int(attempt)), Stage(stage)
+
+
+def token(*parts: bytes) -> str:
+    """A subject token for strings of clients: base32 of a digest of length-prefixed parts."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(len(part).to_bytes(4, "big"))
+        state.update(part)
+    return base64.b32encode(state.digest()).decode("ascii")[:_TOKEN_CHARS].lower()
+
+
+def transaction_token(profile: str, transaction_id: bytes, signer_spki: bytes) -> str:
+    """The token of a transaction: its profile, transactionID and signer key."""
+    return token(profile.encode(), transaction_id, hashlib.sha256(signer_spki).digest())
+
+
+def csr_token(certification_request_info: bytes) -> str:
+    """The token of a CSR: its CertificationRequestInfo, not its signature."""
+    return token(certification_request_info)
+
+
+class EventPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """What all events are: immutable, JSON objects, unknown fields ignored."""
+
+
+class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
+    """A device asks: its PKIMessage as received, the content key sealed to the validators."""
+
+    pki_message: bytes
+    content_key: bytes
+    sealing_key: str
+    transaction_id: str
+    message_type: int
+    signer_sha256: str
+    client_address: str
+    gateway: str
+    reply_budget_ms: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the CSR says, without its secrets: for the record."""
+
+    subject: str
+    sans: tuple[str, ...]
+    key_type: str
+    key_bits: int
+    spki_sha256: str
+    csr_sha256: str
+    challenge: str
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate's answer and what it compared, never a secret."""
+
+    gate: str
+    passed: bool
+    detail: str = ""
+
+
+class TemplateExtension(msgspec.Struct, frozen=True, kw_only=True):
+    """An extension of the certificate to be: dotted OID, criticality, DER value."""
+
+    oid: str
+    critical: bool
+    value: bytes
+
+
+class CertificateTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """Exactly what is to be signed, but for the serial number; times are Unix seconds."""
+
+    issuer: str
+    ca_spki_sha256: str
+    subject: bytes
+    spki: bytes
+    not_before: int
+    not_after: int
+    extensions: tuple[TemplateExtension, ...]
+
+
+class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
+    """The validator's yes: the template to sign, and until when (Unix seconds) it may be."""
+
+    request_sha256: str
+    gateway: str
+    facts: Facts
+    gates: tuple[GateResult, ...]
+    template: CertificateTemplate
+    valid_until: int
+
+
+class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
+    """The validator's no. Terminal."""
+
+    request_sha256: str
+    reason: Reason
+    fail_info: FailInfo
+    detail: str
+    facts: Facts | None = None
+    gates: tuple[GateResult, ...] = ()
+
+
+class CertificateIssued(EventPayload, frozen=True, kw_only=True):
+    """The certificate, as DER. Terminal."""
+
+    request_sha256: str
+    issuer: str
+    serial: str
+    certificate: bytes
+    not_after: int
+
+
+class IssuanceFailed(EventPayload, frozen=True, kw_only=True):
+    """The issuer could not or would not. Terminal."""
+
+    request_sha256: str
+    reason: Reason
+    fail_info: FailInfo
+    detail: str
+
+
+class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
+    """The CERTS index: this serial belongs to this enrollment; appended before it is signed."""
+
+    request_sha256: str
+    enrollment: str
+    spki_sha256: str
+    subject: str
+    not_before: int
+    not_after: int
+
+
+class CaChain(EventPayload, frozen=True, kw_only=True):
+    """An issuer's certificates as DER, the issuing CA first: what profiles pin by SPKI."""
+
+    certificates: tuple[bytes, ...]
+
+
+class DeadLetter(EventPayload, frozen=True, kw_only=True):
+    """A message that a worker gave up on: where it stands and how often it was tried."""
+
+    subject: str
+    stream: str
+    sequence: int
+    deliveries: int
+    role: str
+
+
+Event = (
+    EnrollmentRequested
+    | EnrollmentApproved
+    | EnrollmentRejected
+    | CertificateIssued
+    | IssuanceFailed
+    | CertificateRecorded
+    | CaChain
+    | DeadLetter
+)
+Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed
+EVENT_TYPES: Final[dict[str, type[Event]]] = {
+    kind.__name__: kind
+    for kind in (
+        EnrollmentRequested,
+        EnrollmentApproved,
+        EnrollmentRejected,
+        CertificateIssued,
+        IssuanceFailed,
+        CertificateRecorded,
+        CaChain,
+        DeadLetter,
+    )
+}
+VERSIONS: Final[dict[str, int]] = dict.fromkeys(EVENT_TYPES, 1)
+STAGE_TYPES: Final[dict[Stage, frozenset[str]]] = {
+    Stage.REQUEST: frozenset({"EnrollmentRequested"}),
+    Stage.VERDICT: frozenset({"EnrollmentApproved", "EnrollmentRejected"}),
+    Stage.OUTCOME: frozenset({"CertificateIssued", "IssuanceFailed"}),
+}
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
+
+
+class UnreadableEventError(Exception):
+    """Raised for stored bytes that are no event of ours, or not authentic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event as it travels: its payload bytes and its headers."""
+
+    payload: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as the stream holds it; `time` is the server's, in Unix nanoseconds."""
+
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    sequence: int
+    time: int
+
+    def sha256(self) -> str:
+        """The digest of the payload, in hex: how other events name a request."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+def key_id(public_key: Ed25519PublicKey) -> str:
+    """How events name the key that signed them."""
+    return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSigner:
+    """A role's Ed25519 key and its id."""
+
+    key: Ed25519PrivateKey
+    id: str
+
+    @classmethod
+    def of(cls, key: Ed25519PrivateKey) -> "EventSigner":
+        """The signer for a key."""
+        return cls(key, key_id(key.public_key()))
+
+
+def encode(event: Event) -> Message:
+    """An event without a signature: only a request is one (the device signed it)."""
+    kind = type(event).__name__
+    headers = {TYPE: kind, VERSION: str(VERSIONS[kind])}
+    return Message(_ENCODER.encode(event), headers)
+
+
+def sign(event: Event, subject: str, request_sha256: str, signer: EventSigner) -> Message:
+    """An event signed for one subject and one stored request."""
+    message = encode(event)
+    signature = signer.key.sign(_signed_bytes(subject, request_sha256, message.payload))
+    message.headers[KEY] = signer.id
+    message.headers[SIGNATURE] = base64.b64encode(signature).decode("ascii")
+    return message
+
+
+def _signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
+    """What is signed; the subject holds no NUL and the digest has one length: unambiguous."""
+    return b"".join((_CONTEXT, subject.encode(), b"\0", bytes.fromhex(request_sha256), payload))
+
+
+def decode(payload: bytes, headers: Mapping[str, str]) -> Event:
+    """The event in these bytes, whoever wrote it; `UnreadableEventError` where there is none."""
+    decoder = _DECODERS.get(headers.get(TYPE, ""))
+    if decoder is None:
+        raise UnreadableEventError("unknown event type")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise UnreadableEventError("payload does not fit its type") from None
+
+
+Trusted = Mapping[str, Ed25519PublicKey]
+
+
+def authenticate(
+    stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
+) -> Event:
+    """The event, if a trusted key signed it for this very subject and request, at this stage.
+
+    `request_sha256` is what the caller knows of the stored request; a caller that has not read it
+    takes the event's own word, which the signature then covers.
+    """
+    event = decode(stored.payload, stored.headers)
+    if stored.headers[TYPE] not in STAGE_TYPES[stage] or not stored.subject.endswith(f".{stage}"):
+        raise UnreadableEventError("event type does not belong to the stage")
+    if isinstance(event, EnrollmentRequested | CaChain | DeadLetter):
+        raise UnreadableEventError("this event carries no signature")
+    if request_sha256 not in (None, event.request_sha256):
+        raise UnreadableEventError("event belongs to another request")
+    _check_signature(stored, trusted, event.request_sha256)
+    return event
+
+
+def _check_signature(stored: Stored, trusted: Trusted, request_sha256: str) -> None:
+    public_key = trusted.get(stored.headers.get(KEY, ""))
+    if public_key is None:
+        raise UnreadableEventError("signed by an unknown key")
+    try:
+        signature = base64.b64decode(stored.headers.get(SIGNATURE, ""), validate=True)
+        public_key.verify(signature, _signed_bytes(stored.subject, request_sha256, stored.payload))
+    except (ValueError, InvalidSignature):
+        raise UnreadableEventError("signature does not verify") from None

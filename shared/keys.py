@@ -1,0 +1,112 @@
+"""Keys and certificates out of files, each failure naming its file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from shared.events import EventSigner, key_id
+from shared.settings import SettingsError, read_file, read_secret_file
+
+CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+def read_private_key(path: Path) -> object:
+    """Any private key; PEM without a password."""
+    pem = read_secret_file(path)
+    try:
+        return load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise SettingsError(f"{path}: no private key in PEM") from None
+
+
+def read_rsa_key(path: Path) -> rsa.RSAPrivateKey:
+    """An RSA private key: an EC key can never decrypt a SCEP request."""
+    key = read_private_key(path)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise SettingsError(f"{path}: must be an RSA key")
+    return key
+
+
+def read_ca_key(path: Path) -> CaKey:
+    """A CA's private key, RSA or EC."""
+    key = read_private_key(path)
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"{path}: must be an RSA or EC key")
+    return key
+
+
+def read_event_signer(path: Path) -> EventSigner:
+    """The Ed25519 key with which a role signs its events."""
+    key = read_private_key(path)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"{path}: must be an Ed25519 key")
+    return EventSigner.of(key)
+
+
+def read_opening_key(path: Path) -> X25519PrivateKey:
+    """An X25519 key that opens sealed content keys."""
+    key = read_private_key(path)
+    if not isinstance(key, X25519PrivateKey):
+        raise SettingsError(f"{path}: must be an X25519 key")
+    return key
+
+
+def read_sealing_key(path: Path) -> X25519PublicKey:
+    """The X25519 public key to which gateways seal."""
+    key = _public_key(path)
+    if not isinstance(key, X25519PublicKey):
+        raise SettingsError(f"{path}: must be an X25519 public key")
+    return key
+
+
+def read_trusted(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
+    """Ed25519 public keys by key id."""
+    trusted = {}
+    for path in paths:
+        key = _public_key(path)
+        if not isinstance(key, Ed25519PublicKey):
+            raise SettingsError(f"{path}: must be an Ed25519 public key")
+        trusted[key_id(key)] = key
+    return trusted
+
+
+def _public_key(path: Path) -> object:
+    try:
+        return load_pem_public_key(read_file(path))
+    except ValueError:
+        raise SettingsError(f"{path}: no public key in PEM") from None
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates of a PEM file, at least one."""
+    try:
+        return x509.load_pem_x509_certificates(read_file(path))
+    except ValueError:
+        raise SettingsError(f"{path}: no certificate in PEM") from None
+
+
+def read_nkey(path: Path) -> str:
+    """The seed of a role's nkey."""
+    return read_secret_file(path).decode("ascii", "replace").strip()
+
+
+def spki(certificate: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate, as DER."""
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def check_pair(certificate: x509.Certificate, key: CaKey, cert_path: Path, key_path: Path) -> None:
+    """Refuse a certificate and a key that do not belong together."""
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if public != spki(certificate):
+        raise SettingsError(f"{key_path}: is not the key of {cert_path}")

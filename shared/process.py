@@ -1,0 +1,121 @@
+"""What every service process does alike: clock, logs, signals, HTTP on a given socket."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+import structlog
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+DRAIN_SECONDS: Final = 20.0
+_MAX_REQUEST_LINE: Final = 64 * 1024
+
+
+def now() -> float:
+    """The time in Unix seconds: the one clock, handed on as an argument."""
+    return time.time()
+
+
+def configure_logging(service: str, name: str) -> None:
+    """JSON lines on standard error, each with the service and the replica."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(service=service, name=name)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has one way to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `run`."""
+        yield
+
+
+class HttpServer:
+    """An ASGI application on sockets that somebody else bound."""
+
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
+        """Take the application and its listening sockets."""
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=int(DRAIN_SECONDS),
+            timeout_keep_alive=75,
+            backlog=2048,
+            h11_max_incomplete_event_size=_MAX_REQUEST_LINE,
+        )
+        self._server = _Server(config)
+        self._sockets = sockets
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._task = asyncio.create_task(self._server.serve(sockets=self._sockets))
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what is in flight."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run a service until SIGTERM or SIGINT; `main` gets the event that says so."""
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+
+    uvloop.run(supervised())
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 is any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    sock.listen(2048)
+    return sock
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """A listening socket that the supervisor bound and keeps."""
+    return socket.socket(fileno=descriptor)
+
+
+def log_failure(event: str, error: BaseException, **details: Any) -> None:
+    """One line for an unexpected error: its type and place, never its text (it may hold input)."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
+    structlog.get_logger().error(event, error=type(error).__name__, place=place, **details)

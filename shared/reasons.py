@@ -1,0 +1,41 @@
+"""Why an enrollment is refused, and the one map from reason to failInfo (RFC 8894 s3.2.1.4.4)."""
+
+from enum import StrEnum
+from typing import Final
+
+from shared.scep.errors import FailInfo
+
+
+class Reason(StrEnum):
+    """The label under which a refusal is counted and recorded."""
+
+    BAD_MESSAGE = "bad_message"
+    BAD_ALGORITHM = "bad_algorithm"
+    UNSUPPORTED_MESSAGE = "unsupported_message"
+    NO_SUCH_TRANSACTION = "no_such_transaction"
+    KEY_NOT_ALLOWED = "key_not_allowed"
+    SUBJECT_NOT_ALLOWED = "subject_not_allowed"
+    SAN_NOT_ALLOWED = "san_not_allowed"
+    CHALLENGE_MISSING = "challenge_missing"
+    CHALLENGE_WRONG = "challenge_wrong"
+    NOT_A_PROFILE = "not_a_profile"
+    VERDICT_EXPIRED = "verdict_expired"
+    BEYOND_CEILING = "beyond_ceiling"
+    POISON = "poison"
+
+
+FAIL_INFO: Final[dict[Reason, FailInfo]] = {
+    Reason.BAD_MESSAGE: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.BAD_ALGORITHM: FailInfo.BAD_ALG,
+    Reason.UNSUPPORTED_MESSAGE: FailInfo.BAD_REQUEST,
+    Reason.NO_SUCH_TRANSACTION: FailInfo.BAD_CERT_ID,
+    Reason.KEY_NOT_ALLOWED: FailInfo.BAD_ALG,
+    Reason.SUBJECT_NOT_ALLOWED: FailInfo.BAD_REQUEST,
+    Reason.SAN_NOT_ALLOWED: FailInfo.BAD_REQUEST,
+    Reason.CHALLENGE_MISSING: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.CHALLENGE_WRONG: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.NOT_A_PROFILE: FailInfo.BAD_REQUEST,
+    Reason.VERDICT_EXPIRED: FailInfo.BAD_REQUEST,
+    Reason.BEYOND_CEILING: FailInfo.BAD_REQUEST,
+    Reason.POISON: FailInfo.BAD_REQUEST,
+}

@@ -1,0 +1,262 @@
+"""SignedData: who signed what, checked over the bytes as received (RFC 5652 s5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from shared.scep.algorithms import DIGESTS, RSA_ENCRYPTION, RSA_SIGNATURES, Digest
+from shared.scep.asn1 import (
+    CONSTRUCTED_0,
+    CONTEXT_0,
+    INTEGER,
+    NULL,
+    OCTET_STRING,
+    OID,
+    SEQUENCE,
+    SET,
+    Der,
+    integer,
+    object_identifier,
+    tlv,
+)
+from shared.scep.certificate import Certificate, read_certificate
+from shared.scep.cms import (
+    DATA,
+    SIGNED_DATA,
+    content_info,
+    octets,
+    rsa_public_key,
+    write_content_info,
+)
+from shared.scep.errors import FailInfo, ScepError
+
+CONTENT_TYPE: Final = object_identifier("1.2.840.113549.1.9.3")
+MESSAGE_DIGEST: Final = object_identifier("1.2.840.113549.1.9.4")
+_CRLS: Final = CONSTRUCTED_0 | 1
+_MAX_CERTIFICATES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SignedData:
+    """A SignedData with one signer whose certificate came along (`signer`).
+
+    `attributes` maps each signed attribute's OID (as DER) to the (tag, contents) of its one
+    value; `signed_attrs` is the contents of the SET exactly as received. `digest` is None where it
+    is none of ours, so that the refusal can still name the transaction.
+    """
+
+    content_type: bytes
+    content: bytes
+    certificates: tuple[bytes, ...]
+    signer: Certificate
+    digest: Digest | None
+    signature_algorithm: bytes
+    signature: bytes
+    signed_attrs: bytes
+    attributes: dict[bytes, tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A key that signs CMS messages and the certificate that names it."""
+
+    key: rsa.RSAPrivateKey
+    certificate: Certificate
+
+
+def read_signed_data(der: Der) -> SignedData:
+    """The SignedData of a ContentInfo, nothing verified yet."""
+    body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
+    body.value(INTEGER)
+    body.enter(SET)
+    content_type, content = _encapsulated(body.enter(SEQUENCE))
+    certificates = _certificates(body.enter(CONSTRUCTED_0)) if body.next_is(CONSTRUCTED_0) else ()
+    body.skip_if(_CRLS)
+    signers = body.enter(SET)
+    info = signers.enter(SEQUENCE)
+    signers.finish()
+    return _signer_info(info, content_type, content, certificates)
+
+
+def _signer_info(
+    info: Der, content_type: bytes, content: bytes, certificates: tuple[bytes, ...]
+) -> SignedData:
+    """SignerInfo (RFC 5652 s5.3) and what it signs."""
+    info.value(INTEGER)
+    signer = _find_signer(info, certificates)
+    digest = DIGESTS.get(info.enter(SEQUENCE).element(OID))
+    signed_attrs = info.value(CONSTRUCTED_0)
+    signature_algorithm = info.enter(SEQUENCE).element(OID)
+    signature = info.value(OCTET_STRING)
+    return SignedData(
+        content_type,
+        content,
+        certificates,
+        signer,
+        digest,
+        signature_algorithm,
+        signature,
+        signed_attrs,
+        _attributes(Der(signed_attrs)),
+    )
+
+
+def _encapsulated(info: Der) -> tuple[bytes, bytes]:
+    """(contentType, content) of an EncapsulatedContentInfo; a missing content is empty."""
+    content_type = info.element(OID)
+    if not info.more():
+        return content_type, b""
+    return content_type, octets(info.enter(CONSTRUCTED_0))
+
+
+def _certificates(der: Der) -> tuple[bytes, ...]:
+    """The certificates of a CertificateSet; other choices are passed over (RFC 5652 s10.2.2)."""
+    found = []
+    while der.more():
+        if der.next_is(SEQUENCE):
+            found.append(der.element())
+        else:
+            der.element()
+    if len(found) > _MAX_CERTIFICATES:
+        raise ScepError("too many certificates")
+    return tuple(found)
+
+
+def _find_signer(info: Der, certificates: tuple[bytes, ...]) -> Certificate:
+    """The certificate that the SignerIdentifier names, wherever it stands in the set."""
+    if info.next_is(CONTEXT_0):
+        key_id = info.value(CONTEXT_0)
+        for der in certificates:
+            if (found := read_certificate(der)).key_id == key_id:
+                return found
+        raise ScepError("signer certificate missing")
+    sid = info.enter(SEQUENCE)
+    issuer, serial = sid.element(SEQUENCE), sid.value(INTEGER)
+    for der in certificates:
+        found = read_certificate(der)
+        if found.issuer == issuer and found.serial == serial:
+            return found
+    raise ScepError("signer certificate missing")
+
+
+def _attributes(der: Der) -> dict[bytes, tuple[int, bytes]]:
+    """Signed attributes by OID; each must stand once and hold one value (RFC 5652 s11)."""
+    attributes: dict[bytes, tuple[int, bytes]] = {}
+    while der.more():
+        attribute = der.enter(SEQUENCE)
+        oid = attribute.element(OID)
+        values = attribute.enter(SET)
+        if oid in attributes:
+            raise ScepError("attribute twice")
+        attributes[oid] = values.any()
+        values.finish()
+    return attributes
+
+
+def verify(signed: SignedData) -> None:
+    """Check contentType, messageDigest and the signature (RFC 5652 s5.4, s5.6, s11.1, s11.2).
+
+    The signature is checked over the attributes as received, then over their sorted form.
+    """
+    if signed.digest is None:
+        raise ScepError("unsupported digest", FailInfo.BAD_ALG)
+    if signed.attributes.get(CONTENT_TYPE) != (OID, _contents(signed.content_type)):
+        raise ScepError("contentType attribute missing or different")
+    if signed.attributes.get(MESSAGE_DIGEST) != (OCTET_STRING, signed.digest.of(signed.content)):
+        raise ScepError("messageDigest missing or different")
+    if signed.signature_algorithm not in RSA_SIGNATURES:
+        raise ScepError("unsupported signature algorithm", FailInfo.BAD_ALG)
+    if RSA_SIGNATURES[signed.signature_algorithm] not in (None, signed.digest):
+        raise ScepError("signature algorithm names another digest")
+    key = rsa_public_key(signed.signer.spki)
+    received = tlv(SET, signed.signed_attrs)
+    if not any(
+        _verifies(key, signed.signature, form, signed.digest)
+        for form in (received, _sorted(received))
+    ):
+        raise ScepError("signature does not verify")
+
+
+def _contents(element: bytes) -> bytes:
+    return Der(element).any()[1]
+
+
+def _sorted(attributes: bytes) -> bytes:
+    """The same SET OF in DER order."""
+    der, elements = Der(attributes).enter(SET), []
+    while der.more():
+        elements.append(der.element())
+    return tlv(SET, *sorted(elements))
+
+
+def _verifies(key: rsa.RSAPublicKey, signature: bytes, data: bytes, digest: Digest) -> bool:
+    try:
+        key.verify(signature, data, padding.PKCS1v15(), digest.hash)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def attribute(oid: bytes, value: bytes) -> bytes:
+    """An Attribute with one value."""
+    return tlv(SEQUENCE, oid, tlv(SET, value))
+
+
+def write_signed_data(
+    content: bytes, attributes: Sequence[bytes], digest: Digest, signer: Signer
+) -> bytes:
+    """A SignedData over `content` with the signer's certificate, as strict DER.
+
+    The content is always present, be it empty, and signatureAlgorithm is rsaEncryption: absent
+    content breaks certmonger, sha256WithRSAEncryption breaks strongSwan.
+    """
+    attributes = (
+        *attributes,
+        attribute(CONTENT_TYPE, DATA),
+        attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, digest.of(content))),
+    )
+    body = b"".join(sorted(attributes))
+    signature = signer.key.sign(tlv(SET, body), padding.PKCS1v15(), digest.hash)
+    signer_info = tlv(
+        SEQUENCE,
+        integer(1),
+        signer.certificate.issuer_and_serial(),
+        digest.identifier(),
+        tlv(CONSTRUCTED_0, body),
+        tlv(SEQUENCE, RSA_ENCRYPTION, NULL),
+        tlv(OCTET_STRING, signature),
+    )
+    signed = tlv(
+        SEQUENCE,
+        integer(1),
+        tlv(SET, digest.identifier()),
+        tlv(SEQUENCE, DATA, tlv(CONSTRUCTED_0, tlv(OCTET_STRING, content))),
+        tlv(CONSTRUCTED_0, signer.certificate.der),
+        tlv(SET, signer_info),
+    )
+    return write_content_info(SIGNED_DATA, signed)
+
+
+def write_certs_only(certificates: Sequence[bytes]) -> bytes:
+    """A degenerate SignedData that holds certificates, in the order given (RFC 8894 s3.4)."""
+    signed = tlv(
+        SEQUENCE,
+        integer(1),
+        tlv(SET),
+        tlv(SEQUENCE, DATA),
+        tlv(CONSTRUCTED_0, *certificates),
+        tlv(SET),
+    )
+    return write_content_info(SIGNED_DATA, signed)
+
+
+def read_certs_only(der: Der) -> tuple[bytes, ...]:
+    """The certificates of a degenerate SignedData."""
+    body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
+    body.value(INTEGER)
+    body.enter(SET)
+    body.enter(SEQUENCE)
+    return _certificates(body.enter(CONSTRUCTED_0)) if body.next_is(CONSTRUCTED_0) else ()

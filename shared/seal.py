@@ -1,0 +1,32 @@
+"""HPKE of content keys: gateways seal to the validators and cannot open (RFC 9180)."""
+
+import hashlib
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class SealError(Exception):
+    """Raised where a sealed key does not open: another key, another subject, other bytes."""
+
+
+def sealing_key_id(public_key: X25519PublicKey) -> str:
+    """How a sealed key names the key that opens it."""
+    return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
+
+
+def seal(content_key: bytes, subject: str, public_key: X25519PublicKey) -> bytes:
+    """Encapsulated key and ciphertext, bound to the subject of the request event."""
+    return _SUITE.encrypt(content_key, public_key, subject.encode())
+
+
+def unseal(sealed: bytes, subject: str, private_key: X25519PrivateKey) -> bytes:
+    """The content key; `SealError` where it does not open."""
+    try:
+        return _SUITE.decrypt(sealed, private_key, subject.encode())
+    except (InvalidTag, ValueError):
+        raise SealError("the sealed key does not open") from None

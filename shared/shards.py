@@ -1,0 +1,44 @@
+"""Which shard of the log an enrollment lives on, now and before a change of the map. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A shard map from `effective_at` (Unix seconds) on; `pinned` sends a profile to one shard."""
+
+    effective_at: float
+    shards: tuple[str, ...]
+    pinned: dict[str, str] = field(default_factory=dict)
+
+    def shard(self, profile: str, transaction: str) -> str:
+        """The shard of a transaction: pinned by profile, else hashed by transaction."""
+        if profile in self.pinned:
+            return self.pinned[profile]
+        digest = hashlib.sha256(transaction.encode()).digest()
+        return self.shards[int.from_bytes(digest[:8], "big") % len(self.shards)]
+
+
+def shards_for(
+    epochs: Sequence[Epoch], profile: str, transaction: str, now: float, window: float
+) -> tuple[str, ...]:
+    """The shard to append to, then those of epochs that ended within the last `window` seconds."""
+    newest_first = sorted(
+        (e for e in epochs if e.effective_at <= now), key=lambda e: e.effective_at, reverse=True
+    )
+    if not newest_first:
+        raise ValueError("no shard map is in effect")
+    found = [newest_first[0].shard(profile, transaction)]
+    for newer, older in pairwise(newest_first):
+        if newer.effective_at + window < now:
+            break
+        found.append(older.shard(profile, transaction))
+    return tuple(dict.fromkeys(found))
+
+
+def all_shards(epochs: Sequence[Epoch]) -> tuple[str, ...]:
+    """Every shard that any epoch names, in order of first mention."""
+    return tuple(dict.fromkeys(shard for epoch in epochs for shard in epoch.shards))

@@ -1,0 +1,74 @@
+"""Metrics, and the small HTTP application that serves them with liveness and readiness."""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+REQUESTS: Final = Counter(
+    "scepstream_requests_total",
+    "SCEP operations answered, by HTTP status",
+    ["profile", "operation", "status"],
+)
+REPLIES: Final = Counter(
+    "scepstream_replies_total",
+    "CertReps sent, by message type, status and reason",
+    ["profile", "message_type", "status", "reason"],
+)
+REFUSED: Final = Counter(
+    "scepstream_refused_total",
+    "Requests the gateway refused before the log",
+    ["profile", "reason"],
+)
+VERDICTS: Final = Counter(
+    "scepstream_verdicts_total", "Verdicts written, by result and reason", ["profile", "reason"]
+)
+OUTCOMES: Final = Counter(
+    "scepstream_outcomes_total", "Outcomes written, by issuer and reason", ["issuer", "reason"]
+)
+SECURITY_EVENTS: Final = Counter(
+    "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
+)
+DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
+REDELIVERIES: Final = Counter(
+    "scepstream_redeliveries_total", "Deliveries after the first", ["role"]
+)
+FAILURES: Final = Counter("scepstream_failures_total", "Unexpected errors in a handler", ["role"])
+HANDLING: Final = Histogram(
+    "scepstream_handling_seconds", "Time spent on one message or request", ["role"]
+)
+IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests being worked on", ["role"])
+EVENTS_STORED: Final = Counter(
+    "scepstream_audit_events_total", "Events written to the database", ["stream"]
+)
+EXPIRY_DAYS: Final = Gauge(
+    "scepstream_certificate_expiry_days", "Days until a certificate of ours ends", ["kind", "name"]
+)
+
+Ready = Callable[[], str]
+
+
+def operations_routes(ready: Ready) -> list[Route]:
+    """/healthz and /readyz; `ready` says what is missing, "" when nothing is."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        missing = ready()
+        return PlainTextResponse(f"{missing or 'ready'}\n", 503 if missing else 200)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]
+
+
+def operations_app(ready: Ready) -> Starlette:
+    """What operators and Prometheus ask of any service."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[*operations_routes(ready), Route("/metrics", metrics)])

@@ -1,0 +1,18 @@
+"""Names of key usages as configuration writes them (RFC 5280 s4.2.1.3, s4.2.1.12)."""
+
+from typing import Final
+
+KEY_USAGES: Final = {
+    "digitalSignature": "digital_signature",
+    "nonRepudiation": "content_commitment",
+    "keyEncipherment": "key_encipherment",
+    "dataEncipherment": "data_encipherment",
+}
+EXTENDED_KEY_USAGES: Final = {
+    "serverAuth": "1.3.6.1.5.5.7.3.1",
+    "clientAuth": "1.3.6.1.5.5.7.3.2",
+    "codeSigning": "1.3.6.1.5.5.7.3.3",
+    "emailProtection": "1.3.6.1.5.5.7.3.4",
+    "ipsecIKE": "1.3.6.1.5.5.7.3.17",
+    "smartcardLogon": "1.3.6.1.4.1.311.20.2.2",
+}

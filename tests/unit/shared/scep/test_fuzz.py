@@ -1,0 +1,438 @@
+"""Any bytes at all give a value or the codec's one error, nothing else."""
+
+import base64
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from shared.csr import read_csr, verify_self_signature
+from shared.names import name_text, read_general_names, read_name
+from shared.scep import ber, cacaps, cacert, certrep, envelope, pkimessage
+from shared.scep.algorithms import AES128, PKCS1V15, SHA256, AlgorithmPolicy
+from shared.scep.asn1 import PRINTABLE_STRING
+from shared.scep.certificate import read_certificate
+from shared.scep.envelope import Sealing
+from shared.scep.errors import FailInfo, ScepError
+from shared.scep.pkimessage import DecryptionKey, PkiMessage, TransactionId
+from tests.unit.shared.scep.messages import (
+    BMP,
+    CIPHERS,
+    CONTENT_KEY,
+    DEVICE_NAME,
+    IV,
+    NONCE,
+    PRINTABLE,
+    SEQ,
+    SET,
+    TRANSPORTS,
+    UTF8,
+    Identity,
+    attribute,
+    certs_only,
+    challenge,
+    csr,
+    enveloped,
+    extension,
+    extension_request,
+    identity,
+    indefinite,
+    oid,
+    recipient,
+    san,
+    signed,
+    tlv,
+)
+from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
+
+MUTATIONS: Final = int(os.getenv("SCEPSTREAM_TEST_MUTATIONS", "20000"))
+POLICY: Final = AlgorithmPolicy(legacy=True)
+FALLBACK: Final = bytes(32)
+SEALING: Final = Sealing(AES128, PKCS1V15, CONTENT_KEY[:16], IV)
+FORMS: Final = ("primitive", "constructed", "ber")
+GENERAL_NAMES: Final = (
+    tlv(0x82, b"d.example"),
+    tlv(0x81, b"r@example"),
+    tlv(0x86, b"urn:x"),
+    tlv(0x87, bytes(4)),
+    tlv(0x87, bytes(16)),
+    tlv(0xA0, oid("1.3.6.1.4.1.311.20.2.3"), tlv(0xA0, tlv(UTF8, b"u@example"))),
+    tlv(0xA4, DEVICE_NAME),
+)
+Read = Callable[[bytes], object]
+
+
+# The corpus
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Good bytes of every kind, made of fixed keys: what fails can be read again anywhere."""
+
+    ra: Identity
+    device: Identity
+    messages: list[bytes]
+    envelopes: list[bytes]
+    requests: list[bytes]
+    replies: list[bytes]
+    certificates: list[bytes]
+
+    @property
+    def all(self) -> list[bytes]:
+        names = [DEVICE_NAME, tlv(SEQ, *GENERAL_NAMES)]
+        kinds = (self.messages, self.envelopes, self.requests, self.replies, self.certificates)
+        return [each for kind in (*kinds, names) for each in kind]
+
+
+def requests_of(device: Identity) -> list[bytes]:
+    key = ec.derive_private_key(0xC0FFEE, ec.SECP256R1())
+    attributes = (
+        challenge(BMP, "s3cret".encode("utf-16-be")),
+        attribute("1.2.840.113549.1.9.20", tlv(UTF8, b"friendly")),
+        extension_request(
+            san(*GENERAL_NAMES),
+            extension("2.5.29.15", tlv(3, b"\x05\xa0"), critical=b"\x01\x01\xff"),
+        ),
+    )
+    return [
+        csr(device.key, *attributes),
+        csr(device.key, challenge(PRINTABLE, b"s3cret"), version=2),
+        csr(
+            key,
+            *attributes,
+            algorithm=tlv(SEQ, oid("1.2.840.10045.4.3.2")),
+            sign=lambda data: key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)),
+        ),
+    ]
+
+
+def replies_to(request: PkiMessage, ra: Identity) -> list[bytes]:
+    to = certrep.ReplyTo(TransactionId(PRINTABLE_STRING, b"1"), NONCE, NONCE, SHA256)
+    return [
+        certrep.success(to, [ra.der], request, SEALING, ra.signer),
+        certrep.failure(to, FailInfo.BAD_TIME, "late", ra.signer),
+        certrep.pending(to, ra.signer),
+    ]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    ra = recorded_ra()
+    device = identity("device", 0x7001, ra.key)
+    requests = requests_of(device)
+    envelopes, messages = [], [message_bytes(vector) for vector in recorded()]
+    transports, key_id = list(TRANSPORTS), tlv(0x80, device.key_id)
+    for number, (cipher, form) in enumerate((c, f) for c in CIPHERS for f in FORMS):
+        info = recipient(
+            ra,
+            cipher=cipher,
+            transport=transports[number % len(transports)],
+            sid=key_id if number % 4 == 3 else None,
+        )
+        inner = enveloped(requests[number % len(requests)], info, cipher=cipher, form=form)
+        envelopes.append(inner)
+        sid = key_id if number % 2 else None
+        messages += [signed(inner, device, ber=ber_too, sid=sid) for ber_too in (False, True)]
+    replies = replies_to(pkimessage.read_message(messages[-1]), ra)
+    certificates = [ra.der, device.der, certs_only(ra.der, device.der)]
+    return Corpus(ra, device, messages, envelopes, requests, replies, certificates)
+
+
+# Every reading function
+
+
+def read_whole_csr(data: bytes) -> None:
+    """Each part apart: that one is refused says nothing of the others."""
+    request = read_csr(data)
+    parts: list[Callable[[], object]] = [
+        lambda: request.sans,
+        lambda: request.public_key,
+        lambda: name_text(request.subject),
+        lambda: verify_self_signature(request),
+    ]
+    for part in parts:
+        refused_or_done(part)
+
+
+def refused_or_done(step: Callable[[], object]) -> bool:
+    """Whether the step gave a value rather than the codec's error."""
+    try:
+        step()
+    except ScepError:
+        return False
+    return True
+
+
+def read_certificates(data: bytes) -> None:
+    for der in certrep.read_certificates(data):
+        refused_or_done(lambda der=der: read_certificate(der))
+
+
+READERS: Final[dict[str, Read]] = {
+    "read_message": pkimessage.read_message,
+    "read_envelope": envelope.read_envelope,
+    "read_csr": read_whole_csr,
+    "read_reply": certrep.read_reply,
+    "read_certificates": read_certificates,
+    "read_ca_certs": cacert.read_ca_certs,
+    "read_caps": cacaps.read_caps,
+    "read_certificate": read_certificate,
+    "normalise": ber.normalise,
+    "read_name": read_name,
+    "read_general_names": read_general_names,
+}
+each_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+TAGS: Final = st.sampled_from(
+    [SEQ, SET, 0xA0, 0xA1, 0xA3, 0x24, 0x80, 2, 3, 4, 5, 6, UTF8, PRINTABLE, BMP]
+) | st.integers(0, 255)
+IDS: Final = st.sampled_from(
+    [
+        oid("1.2.840.113549.1.7.2"),
+        oid("1.2.840.113549.1.7.3"),
+        oid("1.2.840.113549.1.9.14"),
+        oid("2.5.29.17"),
+        oid("2.5.4.3"),
+    ]
+)
+
+
+def branch(children: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    several = st.lists(children, max_size=5).map(b"".join)
+    return st.builds(tlv, TAGS, several) | st.builds(indefinite, TAGS, several)
+
+
+TREES: Final = st.recursive(st.builds(tlv, TAGS, st.binary(max_size=20)) | IDS, branch)
+EDITS: Final = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=4
+)
+
+
+def edited(data: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    for where, removed, added in edits:
+        at = int(where * len(data))
+        data = data[:at] + added + data[at + removed :]
+    return data
+
+
+@each_reader
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=400))
+@example(data=b"")
+@example(data=b"\x30\x80")
+@example(data=tlv(SEQ, tlv(6, b"\x2a" + b"\x81" * 3000 + b"\x01")))
+def test_any_bytes_give_a_value_or_the_one_error(read: Read, data: bytes) -> None:
+    refused_or_done(lambda: read(data))
+
+
+@each_reader
+@settings(max_examples=200, deadline=None)
+@given(data=TREES)
+def test_any_asn1_gives_a_value_or_the_one_error(read: Read, data: bytes) -> None:
+    refused_or_done(lambda: read(data))
+
+
+@each_reader
+@settings(max_examples=200, deadline=None)
+@given(number=st.integers(0, 1000), edits=EDITS)
+def test_any_edit_of_good_bytes_gives_a_value_or_the_one_error(
+    corpus: Corpus, read: Read, number: int, edits: list[tuple[float, int, bytes]]
+) -> None:
+    """Each reader gets the bytes of every kind: another's as well as its own."""
+    samples = corpus.all
+    refused_or_done(lambda: read(edited(samples[number % len(samples)], edits)))
+
+
+@each_reader
+def test_every_reader_reads_something_of_the_corpus(corpus: Corpus, read: Read) -> None:
+    """Guards the tests above: edits start from what is good."""
+    assert any(refused_or_done(lambda each=each: read(each)) for each in corpus.all)
+
+
+# Mutations, taken through all steps
+
+
+def headers(data: bytes) -> list[int]:
+    """Where elements start, also those inside of octet strings; found without the codec."""
+    found: list[int] = []
+    todo = [(0, len(data))]
+    while todo:
+        pos, end = todo.pop()
+        while pos + 2 <= end:
+            tag, size, start = data[pos], data[pos + 1], pos + 2
+            found.append(pos)
+            if size == 0x80:
+                pos = start
+                continue
+            if size > 0x80:
+                start += size - 0x80
+                size = int.from_bytes(data[pos + 2 : start], "big")
+            if tag & 0x20 or (tag in (3, 4) and data[start : start + 1] in (b"\x30", b"\x24")):
+                todo.append((start, min(start + size, end)))
+            pos = start + size
+    return found
+
+
+def flip(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    data[rng.randrange(len(data))] ^= rng.choice((1, 2, 4, 8, 16, 32, 64, 128, rng.randrange(256)))
+
+
+def delete(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    at = rng.randrange(len(data))
+    del data[at : at + rng.choice((1, 1, 2, 4, 30))]
+
+
+def insert(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    at = rng.randrange(len(data))
+    data[at:at] = rng.choice(
+        (rng.randbytes(rng.randrange(1, 9)), b"\0\0", b"\x30\x80", b"\x05\x00")
+    )
+
+
+def duplicate(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    at = rng.randrange(len(data))
+    data[at:at] = data[at : at + rng.choice((1, 2, 9, 40, 300))]
+
+
+def splice(rng: random.Random, data: bytearray, others: list[bytes]) -> None:
+    other = rng.choice(others)
+    at, there = rng.randrange(len(data)), rng.randrange(len(other))
+    size = rng.choice((2, 9, 40, 300))
+    data[at : at + size] = other[there : there + size]
+
+
+def edit_length(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    at = rng.choice(headers(data) or [0]) + 1
+    if at < len(data):
+        near = (data[at] + rng.choice((-2, -1, 1, 2))) & 0xFF
+        data[at] = rng.choice((near, near, near, 0, 0x7F, 0x80, 0x81, 0x82, 0x84, 0x85, 0xFF))
+
+
+def edit_tag(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    at = rng.choice(headers(data) or [0])
+    data[at] = rng.choice((data[at] ^ 0x20, rng.randrange(256), SEQ, SET, 0xA0, 0x24, 4, 2, 6))
+
+
+def drop_element(rng: random.Random, data: bytearray, _: list[bytes]) -> None:
+    """Cut from the start of an element to the start of another."""
+    starts = headers(data)
+    if len(starts) > 1:
+        first, last = sorted(rng.sample(starts, 2))
+        del data[first : min(last, first + 600)]
+
+
+MUTATORS: Final = (
+    *(flip, flip, delete, insert, duplicate, splice),
+    *(edit_length, edit_length, edit_tag, drop_element),
+)
+
+
+def mutated(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        if out:
+            rng.choice(MUTATORS)(rng, out, others)
+    return bytes(out)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The steps of the gateway and of a client, and how often each gave a value."""
+
+    corpus: Corpus
+    keys: list[DecryptionKey]
+    reached: Counter[str]
+
+    def done(self, name: str, step: Callable[[], object]) -> bool:
+        self.reached[name] += (good := refused_or_done(step))
+        return good
+
+    def request(self, data: bytes) -> None:
+        """On to the end, even where the signature does not hold: the parser must not rely on it."""
+        message = pkimessage.read_message(data)
+        self.reached["read_message"] += 1
+        self.done("verify", lambda: pkimessage.verify(message, POLICY))
+        self.done("reply", lambda: envelope.write_envelope(b"", message.signer, SEALING))
+        found = pkimessage.read_envelope(message, POLICY)
+        self.reached["read_envelope"] += 1
+        key = pkimessage.unwrap_content_key(found, self.keys, FALLBACK)
+        assert len(key) == found.cipher.key_size
+        self.plaintext(found.decrypt(key))
+
+    def plaintext(self, data: bytes) -> None:
+        self.reached["decrypt"] += 1
+        request = read_csr(data)
+        self.reached["read_csr"] += 1
+        self.done("sans", lambda: request.sans)
+        self.done("public_key", lambda: request.public_key)
+        self.done("subject", lambda: name_text(request.subject))
+        self.done("verify_self_signature", lambda: verify_self_signature(request))
+
+    def reply(self, data: bytes) -> None:
+        reply = certrep.read_reply(data)
+        self.reached["read_reply"] += 1
+        found = envelope.read_envelope(reply.signed.content)
+        key = pkimessage.unwrap_content_key(found, self.keys, FALLBACK)
+        certrep.read_certificates(found.decrypt(key))
+
+    def certificates(self, data: bytes) -> None:
+        self.done("read_ca_certs", lambda: cacert.read_ca_certs(data))
+        read_certificates(data)
+        self.reached["read_certificates"] += 1
+
+
+def mutation(rng: random.Random, run: Run) -> tuple[Callable[[bytes], None], bytes]:
+    """(what reads it, bytes): a changed message, or a good one around changed insides."""
+    corpus = run.corpus
+    kind = rng.random()
+    if kind < 0.55:
+        return run.request, mutated(rng, rng.choice(corpus.messages), corpus.messages)
+    if kind < 0.70:
+        inner = mutated(rng, rng.choice(corpus.envelopes), corpus.envelopes)
+        return run.request, signed(inner, corpus.device, ber=rng.random() < 0.3)
+    if kind < 0.85:
+        payload = mutated(rng, rng.choice(corpus.requests), corpus.requests)
+        inner = enveloped(payload, WRAPPED, form=rng.choice(FORMS))
+        return run.request, signed(inner, corpus.device)
+    if kind < 0.92:
+        return run.reply, mutated(rng, rng.choice(corpus.replies), corpus.replies)
+    return run.certificates, mutated(rng, rng.choice(corpus.certificates), corpus.certificates)
+
+
+WRAPPED: Final = recipient(recorded_ra())
+STEPS: Final = (
+    *("read_message", "verify", "reply", "read_envelope", "decrypt", "read_csr", "sans"),
+    *("public_key", "subject", "verify_self_signature", "read_ca_certs", "read_certificates"),
+)
+
+
+def test_mutated_messages_give_values_or_the_one_error(corpus: Corpus) -> None:
+    """Through every step from bytes to a verified CSR, and back to a reply's key.
+
+    SCEPSTREAM_TEST_MUTATIONS says how many, SCEPSTREAM_TEST_SEED repeats a run.
+    """
+    seed = int(os.getenv("SCEPSTREAM_TEST_SEED") or random.getrandbits(32))
+    print(f"SCEPSTREAM_TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
+    keys = [corpus.ra.decryption, corpus.device.decryption]
+    run = Run(corpus, keys, Counter())
+    for number in range(MUTATIONS):
+        read, data = mutation(random.Random(f"{seed}:{number}"), run)
+        try:
+            read(data)
+        except ScepError:
+            continue
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of the Rust below is none of Exception
+            what = f"seed {seed}, number {number}: {error!r} from {read.__name__} of "
+            pytest.fail(what + base64.b64encode(data).decode())
+    if MUTATIONS >= 5000:
+        rare = {step: n for step in STEPS if (n := run.reached[step]) < MUTATIONS / 1000}
+        assert not rare, f"the mutations hardly get through: {rare}"

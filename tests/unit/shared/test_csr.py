@@ -1,0 +1,408 @@
+from collections.abc import Callable
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.x509.oid import AttributeOID, NameOID
+
+from shared.csr import (
+    MAX_CHALLENGE_BYTES,
+    CertificationRequest,
+    Extension,
+    read_csr,
+    verify_self_signature,
+)
+from shared.names import GeneralName, name_text
+from shared.scep.asn1 import Der
+from shared.scep.errors import FailInfo, ScepError
+from tests.unit.shared.scep.messages import (
+    BMP,
+    CHALLENGE_PASSWORD,
+    COMMON_NAME,
+    DEVICE_NAME,
+    EXTENSION_REQUEST,
+    HASHES,
+    IA5,
+    NULL,
+    PRINTABLE,
+    SEQ,
+    SET,
+    T61,
+    UNIVERSAL,
+    UTF8,
+    Identity,
+    attribute,
+    challenge,
+    csr,
+    device_csr,
+    extension,
+    extension_request,
+    integer,
+    name,
+    oid,
+    rsa_sign,
+    san,
+    spki,
+    tlv,
+)
+from tests.unit.shared.scep.oracles import openssl
+
+UPN = "1.3.6.1.4.1.311.20.2.3"
+FRIENDLY_NAME = attribute("1.2.840.113549.1.9.20", tlv(BMP, "Ü".encode("utf-16-be")))
+RSA_SIGNATURES = {"sha1": 5, "sha256": 11, "sha384": 12, "sha512": 13}
+EC_SIGNATURES = {"sha1": "1", "sha256": "3.2", "sha384": "3.3", "sha512": "3.4"}
+
+
+def verified(der: bytes) -> CertificationRequest:
+    found = read_csr(der)
+    verify_self_signature(found)
+    return found
+
+
+def refusal(der: bytes) -> FailInfo:
+    found = read_csr(der)
+    with pytest.raises(ScepError) as caught:
+        verify_self_signature(found)
+    return caught.value.fail_info
+
+
+def challenged(device: Identity, *attributes: bytes) -> str | None:
+    return verified(csr(device.key, *attributes)).challenge
+
+
+def test_csr_of_cryptography_is_read(device: Identity) -> None:
+    names = [x509.NameAttribute(NameOID.COMMON_NAME, "device")]
+    usage = x509.KeyUsage(
+        *(True, False, True, False, False, False, False), encipher_only=False, decipher_only=False
+    )
+    made = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name(names))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("d.example")]), critical=False)
+        .add_extension(usage, critical=True)
+        .add_attribute(AttributeOID.CHALLENGE_PASSWORD, b"s3cret")
+        .sign(device.key, hashes.SHA256())
+    )
+    found = verified(made.public_bytes(serialization.Encoding.DER))
+    assert found.info == made.tbs_certrequest_bytes
+    assert found.subject == made.subject.public_bytes()
+    assert found.spki == spki(device.key.public_key())
+    assert found.signature == made.signature
+    assert found.signature_algorithm == made.signature_algorithm_oid.dotted_string
+    assert found.challenge == "s3cret"
+    assert found.sans == (GeneralName("dns", "d.example"),)
+    expected = {e.oid.dotted_string: (e.critical, e.value.public_bytes()) for e in made.extensions}
+    assert {e.oid: (e.critical, e.value) for e in found.extensions} == expected
+    assert found.public_key == device.key.public_key()
+
+
+def test_csr_of_openssl_is_read(device: Identity) -> None:
+    config = b"""
+[req]
+distinguished_name = dn
+attributes = attrs
+prompt = no
+[dn]
+CN = device
+unstructuredName = router
+[attrs]
+challengePassword = sekret
+"""
+    der = openssl(
+        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null"),
+        *("-config", "/dev/stdin", "-outform", "DER"),
+        stdin=config,
+    )
+    found = verified(der)
+    assert found.challenge == "sekret"
+    assert name_text(found.subject) == "CN=device, unstructuredName=router"
+    assert found.public_key != device.key.public_key()
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 255, 2**40])
+def test_version_is_not_looked_at(device: Identity, version: int) -> None:
+    """Apple sends 2."""
+    verified(csr(device.key, version=version))
+
+
+def test_attributes_need_no_order(device: Identity) -> None:
+    attributes = [challenge(PRINTABLE, b"s3cret"), extension_request(san()), FRIENDLY_NAME]
+    for given in (sorted(attributes), sorted(attributes, reverse=True)):
+        found = verified(csr(device.key, *given))
+        assert found.challenge == "s3cret"
+        assert [e.oid for e in found.extensions] == ["2.5.29.17"]
+
+
+def test_what_is_signed_keeps_its_bytes(device: Identity) -> None:
+    der = csr(device.key, FRIENDLY_NAME, challenge(UTF8, b"s3cret"), version=2)
+    assert read_csr(der).info == Der(Der(der).value(SEQ)).element(SEQ)
+
+
+def test_attributes_may_be_absent(device: Identity) -> None:
+    info = tlv(SEQ, integer(0), DEVICE_NAME, spki(device.key.public_key()))
+    algorithm = tlv(SEQ, oid("1.2.840.113549.1.1.11"), NULL)
+    signature = tlv(3, b"\0", rsa_sign(device.key)(info))
+    found = verified(tlv(SEQ, info, algorithm, signature))
+    assert (found.challenge, found.extensions, found.sans) == (None, (), ())
+
+
+@pytest.mark.parametrize(
+    ("tag", "contents"),
+    [
+        (PRINTABLE, b"s3cret"),
+        (PRINTABLE, b"s3_cret*@"),
+        (UTF8, "pässwörd ☃".encode()),
+        (T61, "pässwörd".encode("latin-1")),
+        (IA5, b"s3cret@*"),
+        (BMP, "pässwörd".encode("utf-16-be")),
+        (UNIVERSAL, "pässwörd".encode("utf-32-be")),
+    ],
+)
+def test_challenge_of_any_string_type_is_read(device: Identity, tag: int, contents: bytes) -> None:
+    codec = {T61: "latin-1", BMP: "utf-16-be", UNIVERSAL: "utf-32-be"}.get(tag, "utf-8")
+    assert challenged(device, challenge(tag, contents)) == contents.decode(codec)
+
+
+@pytest.mark.parametrize(
+    ("tag", "contents"),
+    [(PRINTABLE, b""), (UTF8, b" "), (PRINTABLE, b" \t\r\n"), (BMP, b""), (BMP, b"\0 \0 ")],
+)
+def test_blank_challenge_is_none(device: Identity, tag: int, contents: bytes) -> None:
+    assert challenged(device, challenge(tag, contents)) is None
+
+
+def test_challenge_of_32_kib_is_read_and_a_longer_one_refused(device: Identity) -> None:
+    """Signed challenges are tokens of some length."""
+    longest = b"x" * 32 * 1024
+    assert len(longest) == MAX_CHALLENGE_BYTES
+    assert challenged(device, challenge(UTF8, longest)) == longest.decode()
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, challenge(UTF8, longest + b"x")))
+
+
+@pytest.mark.parametrize("value", [tlv(4, b"s3cret"), integer(5), tlv(SEQ), NULL])
+def test_challenge_that_is_no_string_is_refused(device: Identity, value: bytes) -> None:
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, attribute(CHALLENGE_PASSWORD, value)))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        (challenge(UTF8, b"a"), challenge(UTF8, b"b")),
+        (extension_request(), extension_request()),
+    ],
+    ids=["challenge", "extensions"],
+)
+def test_attribute_twice_is_refused(device: Identity, attributes: tuple[bytes, ...]) -> None:
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, *attributes))
+
+
+@pytest.mark.parametrize("kind", [CHALLENGE_PASSWORD, EXTENSION_REQUEST])
+def test_attribute_without_a_value_is_refused(device: Identity, kind: str) -> None:
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, attribute(kind)))
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        (name((COMMON_NAME, PRINTABLE, b"DESKTOP_1!@*")), "CN=DESKTOP_1!@*"),
+        (name(("1.2.840.113549.1.9.2", IA5, b"router.example")), "unstructuredName=router.example"),
+        (name((COMMON_NAME, UTF8, b"x" * 200)), "CN=" + "x" * 200),
+        (name((COMMON_NAME, T61, b"Zo\xeb")), "CN=Zoë"),
+        (name((COMMON_NAME, PRINTABLE, b"\xff")), "CN=\ufffd"),
+        (name((COMMON_NAME, UTF8, b"")), "CN="),
+        (tlv(SEQ), ""),
+    ],
+    ids=["Windows 11", "Cisco", "200 characters", "T61", "no text", "empty CN", "empty"],
+)
+def test_subject_keeps_its_bytes(device: Identity, subject: bytes, shown: str) -> None:
+    found = verified(csr(device.key, subject=subject))
+    assert found.subject == subject
+    assert name_text(found.subject) == shown
+
+
+def test_requested_extensions_are_kept(device: Identity) -> None:
+    request = extension_request(
+        extension("2.5.29.15", tlv(3, b"\x05\xa0"), critical=b"\x01\x01\xff"),
+        extension("2.5.29.19", tlv(SEQ), critical=b"\x01\x01\x00"),
+        extension("1.3.6.1.4.1.311.20.2", tlv(BMP, b"\0W")),
+    )
+    assert verified(csr(device.key, request)).extensions == (
+        Extension("2.5.29.15", critical=True, value=tlv(3, b"\x05\xa0")),
+        Extension("2.5.29.19", critical=False, value=tlv(SEQ)),
+        Extension("1.3.6.1.4.1.311.20.2", critical=False, value=tlv(BMP, b"\0W")),
+    )
+
+
+def test_sans_of_every_kind_are_read(device: Identity) -> None:
+    request = extension_request(
+        san(
+            tlv(0x82, b"d.example"),
+            tlv(0x81, b"r@example"),
+            tlv(0x86, b"https://u.example"),
+            tlv(0x87, bytes((192, 0, 2, 1))),
+            tlv(0x87, bytes(15) + b"\x01"),
+            tlv(0xA0, oid(UPN), tlv(0xA0, tlv(UTF8, b"u@example"))),
+            tlv(0x88, b"\x2a\x03"),
+        )
+    )
+    assert [(n.kind, n.value) for n in verified(csr(device.key, request)).sans] == [
+        ("dns", "d.example"),
+        ("rfc822", "r@example"),
+        ("uri", "https://u.example"),
+        ("ip", "192.0.2.1"),
+        ("ip", "::1"),
+        ("upn", "u@example"),
+        ("other", "2a03"),
+    ]
+
+
+def test_san_extension_twice_is_bad_request(device: Identity) -> None:
+    found = read_csr(csr(device.key, extension_request(san(), san())))
+    with pytest.raises(ScepError) as caught:
+        _ = found.sans
+    assert caught.value.fail_info is FailInfo.BAD_REQUEST
+
+
+def test_broken_san_extension_is_refused_when_it_is_read(device: Identity) -> None:
+    found = read_csr(csr(device.key, extension_request(extension("2.5.29.17", b"\x30\x05"))))
+    with pytest.raises(ScepError):
+        _ = found.sans
+
+
+@pytest.mark.parametrize("digest", RSA_SIGNATURES)
+def test_rsa_signature_with_every_digest_verifies(device: Identity, digest: str) -> None:
+    dotted = f"1.2.840.113549.1.1.{RSA_SIGNATURES[digest]}"
+    for parameters in (NULL, b""):
+        algorithm = tlv(SEQ, oid(dotted), parameters)
+        der = csr(device.key, algorithm=algorithm, sign=rsa_sign(device.key, digest))
+        assert verified(der).signature_algorithm == dotted
+
+
+@pytest.mark.parametrize("digest", EC_SIGNATURES)
+@pytest.mark.parametrize("curve", [ec.SECP256R1, ec.SECP384R1, ec.SECP521R1])
+def test_ec_key_is_read_and_its_signature_verifies(
+    curve: Callable[[], ec.EllipticCurve], digest: str
+) -> None:
+    key = ec.generate_private_key(curve())
+    algorithm = tlv(SEQ, oid("1.2.840.10045.4." + EC_SIGNATURES[digest]))
+    der = csr(
+        key,
+        challenge(UTF8, b"s3cret"),
+        algorithm=algorithm,
+        sign=lambda data: key.sign(data, ec.ECDSA(HASHES[digest][1])),
+    )
+    assert verified(der).public_key == key.public_key()
+
+
+def test_signature_of_another_key_is_refused(device: Identity, ra: Identity) -> None:
+    """No proof of possession."""
+    der = csr(device.key, sign=rsa_sign(ra.key))
+    assert refusal(der) is FailInfo.BAD_MESSAGE_CHECK
+
+
+def test_changed_request_is_refused(device: Identity) -> None:
+    der = device_csr(device)
+    changed = der.replace(b"device.example", b"master.example")
+    assert changed != der
+    assert refusal(changed) is FailInfo.BAD_MESSAGE_CHECK
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 257])
+def test_signature_of_another_size_is_refused(device: Identity, size: int) -> None:
+    der = csr(device.key, sign=lambda _: b"\x01" * size)
+    assert refusal(der) is FailInfo.BAD_MESSAGE_CHECK
+
+
+def test_rsa_signature_that_claims_to_be_ecdsa_on_an_ec_key_is_refused(
+    device: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    public = spki(ec_key.public_key())
+    der = csr(device.key, public=public, algorithm=tlv(SEQ, oid("1.2.840.10045.4.3.2")))
+    assert refusal(der) is FailInfo.BAD_MESSAGE_CHECK
+
+
+@pytest.mark.parametrize("dotted", ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.1", "2.999.1"])
+def test_unknown_signature_algorithm_is_bad_alg(device: Identity, dotted: str) -> None:
+    der = csr(device.key, algorithm=tlv(SEQ, oid(dotted), NULL))
+    assert refusal(der) is FailInfo.BAD_ALG
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        spki(ed25519.Ed25519PrivateKey.generate().public_key()),
+        spki(x25519.X25519PrivateKey.generate().public_key()),
+        tlv(SEQ),
+        tlv(SEQ, tlv(SEQ, oid("1.2.3")), tlv(3, b"\0abc")),
+        tlv(SEQ, tlv(SEQ, oid("1.2.840.10045.2.1"), oid("1.2.3")), tlv(3, b"\0\x04abc")),
+        tlv(SEQ, tlv(SEQ, oid("1.2.840.10045.2.1")), tlv(3, b"\0\x04abc")),
+    ],
+    ids=["Ed25519", "X25519", "empty", "unknown", "unknown curve", "no curve"],
+)
+def test_other_keys_are_bad_alg(device: Identity, public: bytes) -> None:
+    der = csr(device.key, public=public)
+    with pytest.raises(ScepError) as caught:
+        _ = read_csr(der).public_key
+    assert caught.value.fail_info is FailInfo.BAD_ALG
+    assert refusal(der) is FailInfo.BAD_ALG
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, (1 << 64) + 1, (1 << 4000) + 1])
+@pytest.mark.parametrize("modulus", [0, 15, (1 << 2047) + 1, (1 << 20_000) + 1], ids=int.bit_length)
+def test_odd_rsa_keys_are_refused_in_words(device: Identity, modulus: int, exponent: int) -> None:
+    numbers = tlv(SEQ, integer(modulus), integer(exponent))
+    public = tlv(SEQ, tlv(SEQ, oid("1.2.840.113549.1.1.1"), NULL), tlv(3, b"\0", numbers))
+    assert refusal(csr(device.key, public=public)) in (FailInfo.BAD_ALG, FailInfo.BAD_MESSAGE_CHECK)
+
+
+def test_oversized_object_identifiers_are_refused(device: Identity) -> None:
+    """Thousands of bytes in one arc: more digits than Python converts to text."""
+    huge = tlv(6, b"\x2a" + b"\x81" * 3000 + b"\x01")
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, algorithm=tlv(SEQ, huge)))
+    with pytest.raises(ScepError):
+        read_csr(csr(device.key, extension_request(tlv(SEQ, huge, tlv(4)))))
+
+
+def test_line_ends_after_the_csr_are_ignored_and_other_bytes_refused(device: Identity) -> None:
+    der = device_csr(device)
+    assert read_csr(der + b"\r\n") == read_csr(der)
+    for tail in (b"\0", b" ", b"\r\n\0"):
+        with pytest.raises(ScepError):
+            read_csr(der + tail)
+
+
+def test_csr_cut_anywhere_is_refused(device: Identity) -> None:
+    der = device_csr(device)
+    for end in range(len(der)):
+        with pytest.raises(ScepError):
+            read_csr(der[:end])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x30\x00",
+        b"\x30\x80",
+        tlv(SEQ, tlv(SEQ), tlv(SEQ), tlv(3, b"\0")),
+        tlv(SEQ, tlv(SEQ), tlv(SEQ, oid("1.2.3")), tlv(3)),
+        tlv(SEQ, tlv(SEQ), tlv(SEQ, oid("1.2.3")), tlv(3, b"\x01a")),
+        tlv(SEQ, tlv(SEQ), tlv(SEQ, oid("1.2.3")), tlv(3, b"\0a"), NULL),
+        tlv(SEQ, tlv(SET), tlv(SEQ, oid("1.2.3")), tlv(3, b"\0a")),
+    ],
+)
+def test_what_is_no_csr_is_refused(data: bytes) -> None:
+    with pytest.raises(ScepError):
+        read_csr(data)
+
+
+def test_key_of_1024_bits_is_read() -> None:
+    """Whether it is long enough is for the profile."""
+    key = rsa.generate_private_key(65537, 1024)
+    assert verified(csr(key)).public_key == key.public_key()
