@@ -40,13 +40,13 @@ test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest tests/integration tests/interop tests/chaos
 
 check:  ## make test in full: a missing client, browser or database fails it
-	SCEPSTREAM_TEST_REQUIRE=all $(MAKE) test
+	TEST_REQUIRE=all $(MAKE) test
 
 fuzz: $(DEV)  ## 200 000 mutated messages against the codec (N=... for more)
-	SCEPSTREAM_TEST_MUTATIONS=$(or $(N),200000) $(BIN)/pytest -p no:randomly tests/unit/shared/scep/test_fuzz.py
+	TEST_MUTATIONS=$(or $(N),200000) $(BIN)/pytest -p no:randomly tests/unit/shared/scep/test_fuzz.py
 
 chaos: $(DEV)  ## ten minutes of kill -9 under load
-	SCEPSTREAM_TEST_CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest --timeout=1800 -s tests/chaos
+	TEST_CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest --timeout=1800 -s tests/chaos
 
 bench: $(DEV)  ## ratios: codec to the crypto floor, system to the peer server
 	$(BIN)/python -m benchmarks.run

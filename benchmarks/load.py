@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import msgspec
 import uvloop
 
@@ -128,7 +129,11 @@ async def _levels(arguments: argparse.Namespace) -> list[Figures]:
 
 def main() -> int:
     arguments = _parser().parse_args()
-    found = uvloop.run(_levels(arguments))
+    try:
+        found = uvloop.run(_levels(arguments))
+    except httpx.HTTPError as error:
+        print(f"no GetCACert from {arguments.url}: {error}", file=sys.stderr)
+        return 1
     if arguments.json:
         arguments.json.write_bytes(msgspec.json.encode(found))
     return 1 if any(figures.failed for figures in found) else 0

@@ -133,7 +133,8 @@ def _challenge(tag: int, contents: bytes) -> str | None:
     """A challengePassword in any of the string types; blank is absent (RFC 2985 s5.4.1)."""
     if not is_string(tag) or len(contents) > MAX_CHALLENGE_BYTES:
         raise ScepError("challengePassword is no string or too long")
-    return text(tag, contents).strip() or None
+    challenge = text(tag, contents)
+    return challenge if challenge.strip() else None
 
 
 def _extensions(der: Der) -> tuple[Extension, ...]:

@@ -137,26 +137,30 @@ class PullConsumption:
 
     async def _on_message(self, msg: Msg) -> None:
         self._last_heard = asyncio.get_running_loop().time()
-        pull = msg.subject.rpartition(".")[2]
         if msg.reply.startswith("$JS.ACK."):
-            self._count_down(pull)
+            self._count_down()
             self._unsettled += 1
             self.callback(_delivery(msg, self))
             return
         status = (msg.headers or {}).get("Status", "")
         if status != "100":  # anything but a heartbeat ends this pull
-            self._asked.pop(pull, None)
+            self._asked.pop(msg.subject.rpartition(".")[2], None)
             if status not in ("404", "408"):
                 _log.info("pull_ended", status=status, durable=self.durable)
                 return  # the watchdog asks again: at once would be a busy loop
             await self._refill()
 
-    def _count_down(self, pull: str) -> None:
-        left = self._asked.get(pull, 0) - 1
-        if left > 0:
-            self._asked[pull] = left
-        else:
-            self._asked.pop(pull, None)
+    def _count_down(self) -> None:
+        """Pulls are served in order: one message less to come for the oldest.
+
+        Which pull a message answers cannot be seen: it arrives under its own subject.
+        """
+        oldest = next(iter(self._asked), None)
+        if oldest is None:
+            return
+        self._asked[oldest] -= 1
+        if self._asked[oldest] <= 0:
+            del self._asked[oldest]
 
     async def _watch(self) -> None:
         """Ask anew when not even heartbeats come, and when a pull ended in an error."""

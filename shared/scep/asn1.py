@@ -34,6 +34,7 @@ _STRING_CODECS: Final = {
 _LONG_FORM: Final = 0x80
 _HIGH_TAG: Final = 0x1F
 _MAX_LENGTH_BYTES: Final = 4
+_MAX_ARC_BITS: Final = 128  # a UUID under 2.25 (X.667) is the longest in use
 
 
 class Der:
@@ -160,6 +161,8 @@ def dotted(contents: bytes) -> str:
     arc = 0
     for octet in contents:
         arc = arc << 7 | octet & 0x7F
+        if arc >> _MAX_ARC_BITS:
+            raise ScepError("object identifier arc is too long")
         if not octet & 0x80:
             arcs.append(arc)
             arc = 0

@@ -67,7 +67,7 @@ def _children(
     """(DER of each child, position after the last one or after the end-of-contents octets)."""
     children: list[bytes] = []
     while True:
-        if until_eoc and data[pos : pos + 2] == b"\0\0":
+        if until_eoc and data[pos : min(pos + 2, stop)] == b"\0\0":
             return children, pos + 2
         if pos >= stop:
             if until_eoc:

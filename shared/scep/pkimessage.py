@@ -31,6 +31,7 @@ RECIPIENT_NONCE: Final = object_identifier(_SCEP + "6")
 TRANSACTION_ID: Final = object_identifier(_SCEP + "7")
 MAX_TRANSACTION_ID: Final = 255
 MAX_NONCE: Final = 64
+UNKNOWN_TYPE: Final = -1
 
 
 class MessageType(IntEnum):
@@ -65,7 +66,7 @@ class TransactionId:
 class PkiMessage:
     """A request of which transaction, nonce and signer are known; nothing is verified yet.
 
-    `message_type` is the number as sent, known or not; `signed` is the CMS it came in.
+    `message_type` is the number as sent, known or not (-1: there is none); `signed` is the CMS it came in.
     """
 
     message_type: int
@@ -106,12 +107,12 @@ def _read_message(der: Der) -> PkiMessage:
 
 
 def _number(tag: int, contents: bytes) -> int:
-    """messageType: a decimal PrintableString, or the bare INTEGER of old clients."""
+    """messageType: a decimal PrintableString, or the bare INTEGER of old clients; else -1."""
     if tag == INTEGER and len(contents) == 1:
         return contents[0]
     if is_string(tag) and contents.isdigit() and len(contents) <= 3:  # noqa: PLR2004 - 0..255
         return int(contents)
-    raise ScepError("messageType missing or not a number", FailInfo.BAD_REQUEST)
+    return UNKNOWN_TYPE
 
 
 def verify(message: PkiMessage, policy: AlgorithmPolicy) -> None:

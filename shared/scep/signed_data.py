@@ -129,17 +129,25 @@ def _find_signer(info: Der, certificates: tuple[bytes, ...]) -> Certificate:
     """The certificate that the SignerIdentifier names, wherever it stands in the set."""
     if info.next_is(CONTEXT_0):
         key_id = info.value(CONTEXT_0)
-        for der in certificates:
-            if (found := read_certificate(der)).key_id == key_id:
-                return found
+        named = [c for c in _readable(certificates) if c.key_id == key_id]
+    else:
+        sid = info.enter(SEQUENCE)
+        name = sid.element(SEQUENCE), sid.value(INTEGER)
+        named = [c for c in _readable(certificates) if (c.issuer, c.serial) == name]
+    if not named:
         raise ScepError("signer certificate missing")
-    sid = info.enter(SEQUENCE)
-    issuer, serial = sid.element(SEQUENCE), sid.value(INTEGER)
+    return named[0]
+
+
+def _readable(certificates: tuple[bytes, ...]) -> list[Certificate]:
+    """The certificates that can be walked; one that cannot must not hide the signer's."""
+    found = []
     for der in certificates:
-        found = read_certificate(der)
-        if found.issuer == issuer and found.serial == serial:
-            return found
-    raise ScepError("signer certificate missing")
+        try:
+            found.append(read_certificate(der))
+        except ScepError:
+            continue
+    return found
 
 
 def _attributes(der: Der) -> dict[bytes, tuple[int, bytes]]:

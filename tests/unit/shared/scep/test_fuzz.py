@@ -53,7 +53,7 @@ from tests.unit.shared.scep.messages import (
 )
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
 
-MUTATIONS: Final = int(os.getenv("SCEPSTREAM_TEST_MUTATIONS", "20000"))
+MUTATIONS: Final = int(os.getenv("TEST_MUTATIONS", "20000"))
 POLICY: Final = AlgorithmPolicy(legacy=True)
 FALLBACK: Final = bytes(32)
 SEALING: Final = Sealing(AES128, PKCS1V15, CONTENT_KEY[:16], IV)
@@ -416,10 +416,10 @@ STEPS: Final = (
 def test_mutated_messages_give_values_or_the_one_error(corpus: Corpus) -> None:
     """Through every step from bytes to a verified CSR, and back to a reply's key.
 
-    SCEPSTREAM_TEST_MUTATIONS says how many, SCEPSTREAM_TEST_SEED repeats a run.
+    TEST_MUTATIONS says how many, TEST_SEED repeats a run.
     """
-    seed = int(os.getenv("SCEPSTREAM_TEST_SEED") or random.getrandbits(32))
-    print(f"SCEPSTREAM_TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
+    seed = int(os.getenv("TEST_SEED") or random.getrandbits(32))
+    print(f"TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
     keys = [corpus.ra.decryption, corpus.device.decryption]
     run = Run(corpus, keys, Counter())
     for number in range(MUTATIONS):
