@@ -1,7 +1,7 @@
 """PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986)."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -80,13 +80,19 @@ class CertificationRequest:
     @cached_property
     def public_key(self) -> PublicKey:
         """The RSA or EC key that a certificate is asked for; others are badAlg."""
-        try:
-            key = load_der_public_key(self.spki)
-        except (ValueError, UnsupportedAlgorithm):
-            raise ScepError("unreadable public key", FailInfo.BAD_ALG) from None
-        if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-            raise ScepError("unsupported key type", FailInfo.BAD_ALG)
-        return key
+        return _public_key(self.spki)
+
+
+@lru_cache(maxsize=64)
+def _public_key(spki: bytes) -> PublicKey:
+    """Loaded once for one request's many looks at it."""
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ScepError("unreadable public key", FailInfo.BAD_ALG) from None
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise ScepError("unsupported key type", FailInfo.BAD_ALG)
+    return key
 
 
 def read_csr(der: bytes) -> CertificationRequest:

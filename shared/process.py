@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -58,6 +59,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # else anyone on this host could name any client address
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
@@ -84,6 +86,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a service until SIGTERM or SIGINT; `main` gets the event that says so."""
 
     async def supervised() -> None:
+        gc.freeze()  # what is loaded by now lives as long as the process: never looked at again
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

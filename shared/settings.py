@@ -78,6 +78,7 @@ class LogSection(Section):
 
     epochs: tuple[EpochSection, ...] = (EpochSection(),)
     replicas: int = Field(default=1, ge=1, le=5)
+    sync_interval: Annotated[str, Field(pattern=r"^(always|\d+(ms|s))$")] = "100ms"
     retry_window: Duration = 86400.0
 
 

@@ -62,7 +62,7 @@ def write_nats_config(layout: Layout, configuration: Configuration, port: int) -
         all_shards([e.epoch() for e in configuration.log.epochs]),
         layout.nats_store,
         f"127.0.0.1:{port}",
-        "10ms",
+        configuration.log.sync_interval,
     )
     write_private(layout.nats_config, text.encode())
 

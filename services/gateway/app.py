@@ -56,9 +56,8 @@ class Gateway:
         """The ASGI application: health, and everything else is SCEP."""
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         app.router.routes.extend(operations_routes(self.ready))
-        app.add_api_route(
-            "/{path:path}", self.serve, methods=["GET", "POST"], response_class=Response
-        )
+        # A plain route: no parameter of a SCEP request is FastAPI's to parse.
+        app.add_route("/{path:path}", self.serve, methods=["GET", "POST"])
         return app
 
     async def serve(self, request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The certificate template: what a profile makes of a CSR. Pure; nothing is copied unasked."""
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -41,12 +42,10 @@ def _extensions(
     csr: CertificationRequest, policy: Policy, ca: x509.Certificate
 ) -> tuple[TemplateExtension, ...]:
     """In the order in which most CAs write them."""
-    extensions = [
-        _extension(_key_usage(csr, policy), critical=True),
-        _extension(_extended_key_usage(policy), critical=False),
-        _extension(x509.SubjectKeyIdentifier(_key_id(csr.spki)), critical=False),
-        _extension(_authority_key_id(ca), critical=False),
-    ]
+    is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
+    key_usage, extended_key_usage, authority_key_id = _fixed(policy, is_rsa, ca)
+    key_id = _extension(x509.SubjectKeyIdentifier(_key_id(csr.spki)), critical=False)
+    extensions = [key_usage, extended_key_usage, key_id, authority_key_id]
     requested = [e.value for e in csr.extensions if e.oid == SUBJECT_ALT_NAME]
     if csr.sans:
         # RFC 5280 s4.2.1.6: critical where the subject is empty.
@@ -56,15 +55,28 @@ def _extensions(
     return tuple(extensions)
 
 
+@lru_cache(maxsize=64)
+def _fixed(
+    policy: Policy,
+    is_rsa: bool,  # noqa: FBT001 - private, and part of the cache's key
+    ca: x509.Certificate,
+) -> tuple[TemplateExtension, TemplateExtension, TemplateExtension]:
+    """What is the same in every certificate of a profile: key usages and the CA's key id."""
+    return (
+        _extension(_key_usage(policy, is_rsa), critical=True),
+        _extension(_extended_key_usage(policy), critical=False),
+        _extension(_authority_key_id(ca), critical=False),
+    )
+
+
 def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtension:
     return TemplateExtension(
         oid=value.oid.dotted_string, critical=critical, value=value.public_bytes()
     )
 
 
-def _key_usage(csr: CertificationRequest, policy: Policy) -> x509.KeyUsage:
+def _key_usage(policy: Policy, is_rsa: bool) -> x509.KeyUsage:  # noqa: FBT001 - private
     """The profile's usages, as far as the key can do them (RFC 5480 s3)."""
-    is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
     usages = {u for u in policy.key_usages if is_rsa or u in _EC_USAGES}
     return x509.KeyUsage(
         **{argument: name in usages for name, argument in KEY_USAGES.items()},

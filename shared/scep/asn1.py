@@ -1,5 +1,6 @@
 """Strict DER: a cursor that reads it and functions that write it (X.690 s8, s10)."""
 
+from functools import lru_cache
 from typing import Final
 
 from shared.scep.errors import ScepError
@@ -143,6 +144,7 @@ def integer(value: int) -> bytes:
     return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
+@lru_cache(maxsize=256)
 def object_identifier(dotted: str) -> bytes:
     """An OBJECT IDENTIFIER from its dotted form."""
     first, second, *arcs = (int(arc) for arc in dotted.split("."))
@@ -155,6 +157,7 @@ def object_identifier(dotted: str) -> bytes:
     return tlv(OID, bytes(body))
 
 
+@lru_cache(maxsize=256)
 def dotted(contents: bytes) -> str:
     """The dotted form of an OBJECT IDENTIFIER's contents."""
     arcs: list[int] = []

@@ -1,6 +1,7 @@
 """What CMS structures share: content types, octet strings, DER or BER, RSA keys (RFC 5652)."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -77,6 +78,7 @@ def segments(der: Der) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=64)
 def rsa_public_key(spki: bytes) -> rsa.RSAPublicKey:
     """The RSA key of a SubjectPublicKeyInfo; anything else is badAlg: no reply could reach it."""
     try:

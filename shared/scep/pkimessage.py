@@ -66,7 +66,8 @@ class TransactionId:
 class PkiMessage:
     """A request of which transaction, nonce and signer are known; nothing is verified yet.
 
-    `message_type` is the number as sent, known or not (-1: there is none); `signed` is the CMS it came in.
+    `message_type` is the number as sent, known or not (-1: there is none); `signed` is the CMS
+    it came in.
     """
 
     message_type: int

@@ -181,9 +181,9 @@ def verify(signed: SignedData) -> None:
         raise ScepError("signature algorithm names another digest")
     key = rsa_public_key(signed.signer.spki)
     received = tlv(SET, signed.signed_attrs)
-    if not any(
-        _verifies(key, signed.signature, form, signed.digest)
-        for form in (received, _sorted(received))
+    if not (
+        _verifies(key, signed.signature, received, signed.digest)
+        or _verifies(key, signed.signature, _sorted(received), signed.digest)
     ):
         raise ScepError("signature does not verify")
 

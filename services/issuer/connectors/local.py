@@ -1,6 +1,7 @@
 """A CA whose key is in a file: signs templates itself."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -41,7 +42,7 @@ class LocalCa:
         """The AlgorithmIdentifier of its signatures."""
         return _RSA_SHA256 if isinstance(self.key, rsa.RSAPrivateKey) else _ECDSA_SHA256
 
-    @property
+    @cached_property
     def name(self) -> bytes:
         """Its subject, byte for byte."""
         return read_certificate(self.chain[0]).subject
