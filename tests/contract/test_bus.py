@@ -1,0 +1,241 @@
+"""One suite for the bus: what services rely on holds in memory and on a real nats-server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shared.bus.core import AppendConflictError, Bus, Delivery
+from shared.bus.topology import CA_CHAINS, Role, chain_subject, consumers, enroll_stream, streams
+from shared.events import Message
+from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream, matches
+from tests.nats import nats_server
+
+REQUEST = "enroll.0.demo.tx.csr.0.request"
+STREAM = enroll_stream("0")
+
+
+@dataclass
+class Buses:
+    """The bus as each role sees it."""
+
+    gateway: Bus
+    validator: Bus
+    issuer: Bus
+    audit: Bus
+
+
+def memory() -> Buses:
+    bus = MemoryBus()
+    for spec in streams(["0"]):
+        bus.streams[spec.name] = MemoryStream(spec.subjects)
+    for consumer in consumers(["0"]):
+        key = f"{consumer.stream}/{consumer.durable}"
+        bus.consumers[key] = MemoryConsumer(consumer.stream, consumer.filters, consumer.ack_all)
+    return Buses(bus, bus, bus, bus)
+
+
+@pytest.fixture(params=["memory", "nats-server"])
+async def buses(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Buses]:
+    if request.param == "memory":
+        found = memory()
+        yield found
+        await found.gateway.close()
+        return
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        roles = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
+        connected = [await server.connect(role) for role in roles]
+        yield Buses(*connected)
+        for bus in connected:
+            await bus.close()
+
+
+def message(payload: bytes = b"{}") -> Message:
+    return Message(payload, {"Scepstream-Type": "Test"})
+
+
+class Collector:
+    """Deliveries as they come."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.queue.put_nowait(delivery)
+
+    async def next(self, seconds: float = 15) -> Delivery:
+        return await asyncio.wait_for(self.queue.get(), seconds)
+
+
+async def test_an_append_is_stored_with_headers_and_sequence(buses: Buses) -> None:
+    sequence = await buses.gateway.append(REQUEST, message(b"one"))
+    stored = await buses.gateway.get_last(STREAM, REQUEST)
+
+    assert stored is not None
+    assert (stored.subject, stored.payload, stored.sequence) == (REQUEST, b"one", sequence)
+    assert stored.headers["Scepstream-Type"] == "Test"
+    assert stored.time > 0
+
+
+async def test_a_second_append_on_a_subject_conflicts_and_changes_nothing(buses: Buses) -> None:
+    await buses.gateway.append(REQUEST, message(b"first"))
+
+    with pytest.raises(AppendConflictError):
+        await buses.gateway.append(REQUEST, message(b"second"))
+
+    stored = await buses.gateway.get_last(STREAM, REQUEST)
+    assert stored is not None
+    assert stored.payload == b"first"
+
+
+async def test_of_racing_appends_exactly_one_wins(buses: Buses) -> None:
+    results = await asyncio.gather(
+        *(buses.gateway.append(REQUEST, message(b"%d" % i)) for i in range(20)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(r, int) for r in results) == 1
+    assert sum(isinstance(r, AppendConflictError) for r in results) == 19
+
+
+async def test_a_wildcard_read_gives_the_last_of_its_subjects(buses: Buses) -> None:
+    for attempt in range(3):
+        await buses.gateway.append(f"enroll.0.demo.tx.csr.{attempt}.request", message())
+    await buses.gateway.append("enroll.0.demo.other.csr.0.request", message())
+
+    stored = await buses.gateway.get_last(STREAM, "enroll.0.demo.tx.csr.*.request")
+    assert stored is not None
+    assert stored.subject == "enroll.0.demo.tx.csr.2.request"
+    assert await buses.gateway.get_last(STREAM, "enroll.0.demo.none.*.*.request") is None
+
+
+async def test_a_message_is_read_by_sequence(buses: Buses) -> None:
+    sequence = await buses.gateway.append(REQUEST, message(b"x"))
+    stored = await buses.audit.get_sequence(STREAM, sequence)
+    assert stored is not None
+    assert (stored.subject, stored.payload) == (REQUEST, b"x")
+    assert await buses.audit.get_sequence(STREAM, sequence + 1) is None
+
+
+async def test_a_put_replaces_what_was_there(buses: Buses) -> None:
+    await buses.issuer.put(chain_subject("local"), message(b"old"))
+    await buses.issuer.put(chain_subject("local"), message(b"new"))
+    stored = await buses.gateway.get_last(CA_CHAINS, chain_subject("local"))
+    assert stored is not None
+    assert stored.payload == b"new"
+
+
+async def test_a_consumer_gets_its_stage_alone_in_order(buses: Buses) -> None:
+    collector = Collector()
+    await buses.validator.consume(STREAM, "validator", collector, 8)
+    await buses.gateway.append(REQUEST, message(b"1"))
+    await buses.validator.append("enroll.0.demo.tx.csr.0.verdict", message(b"not for it"))
+    await buses.gateway.append("enroll.0.demo.ty.csr.0.request", message(b"2"))
+
+    first, second = await collector.next(), await collector.next()
+    assert [first.stored.payload, second.stored.payload] == [b"1", b"2"]
+    assert first.stream == STREAM
+    assert first.deliveries == 1
+    assert first.stored.time > 0
+
+
+async def test_more_than_one_pull_of_messages_flows_through(buses: Buses) -> None:
+    """A pull asks for a limited number; the next one must be asked for in time."""
+    done = asyncio.Event()
+    seen: list[int] = []
+
+    def on_delivery(delivery: Delivery) -> None:
+        seen.append(delivery.stored.sequence)
+        tasks.append(asyncio.create_task(delivery.ack()))
+        if len(seen) == 100:
+            done.set()
+
+    tasks: list[asyncio.Task[None]] = []
+    await buses.validator.consume(STREAM, "validator", on_delivery, 8)
+    for i in range(100):
+        await buses.gateway.append(f"enroll.0.demo.t{i}.csr.0.request", message())
+
+    # Far below the time after which a silent pull is asked for anew: nothing may wait for that.
+    await asyncio.wait_for(done.wait(), 4)
+    await asyncio.gather(*tasks)
+    assert seen == sorted(set(seen))
+
+
+async def test_unsettled_messages_are_limited(buses: Buses) -> None:
+    collector = Collector()
+    await buses.validator.consume(STREAM, "validator", collector, 4)
+    for i in range(6):
+        await buses.gateway.append(f"enroll.0.demo.t{i}.csr.0.request", message())
+    held = [await collector.next() for _ in range(4)]
+    with pytest.raises(TimeoutError):
+        await collector.next(0.5)
+    for delivery in held:
+        await delivery.ack()
+    assert {(await collector.next()).stored.sequence for _ in range(2)} == {5, 6}
+
+
+async def test_a_nak_hands_the_message_out_again_and_counts(buses: Buses) -> None:
+    collector = Collector()
+    await buses.validator.consume(STREAM, "validator", collector, 4)
+    await buses.gateway.append(REQUEST, message())
+    await (await collector.next()).nak(0.1)
+    again = await collector.next()
+    assert again.deliveries == 2
+    assert again.stored.subject == REQUEST
+
+
+async def test_what_was_acknowledged_is_not_handed_to_the_next_subscriber(buses: Buses) -> None:
+    collector = Collector()
+    consumption = await buses.validator.consume(STREAM, "validator", collector, 4)
+    await buses.gateway.append(REQUEST, message(b"1"))
+    await (await collector.next()).ack()
+    await consumption.stop()
+
+    later = Collector()
+    await buses.validator.consume(STREAM, "validator", later, 4)
+    await buses.gateway.append("enroll.0.demo.ty.csr.0.request", message(b"2"))
+    assert (await later.next()).stored.payload == b"2"
+
+
+async def test_one_acknowledgement_settles_a_batch_of_an_ack_all_consumer(buses: Buses) -> None:
+    collector = Collector()
+    await buses.audit.consume(STREAM, "audit", collector, 4)
+    for i in range(8):
+        await buses.gateway.append(f"enroll.0.demo.t{i}.csr.0.request", message())
+    batch = [await collector.next() for _ in range(4)]
+    await batch[-1].ack(len(batch))
+    assert [(await collector.next()).stored.sequence for _ in range(4)] == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("publisher", ["validator", "issuer"])
+async def test_a_hint_reaches_the_gateway_that_listens(buses: Buses, publisher: str) -> None:
+    heard: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue()
+    await buses.gateway.on_hint(
+        "gw.g1", lambda s, p, h: heard.put_nowait((s, p, h["Scepstream-Type"]))
+    )
+    sender: Bus = getattr(buses, publisher)
+    # A core subscription is in force only once the server has it: ask until one arrives.
+    for _ in range(50):
+        await sender.hint("gw.g1", message(b"hint"))
+        try:
+            found = await asyncio.wait_for(heard.get(), 0.2)
+        except TimeoutError:
+            continue
+        assert found == ("gw.g1", b"hint", "Test")
+        return
+    raise AssertionError("no hint arrived")
+
+
+def test_wildcards_of_the_fake_are_those_of_nats() -> None:
+    cases: list[tuple[str, str, bool]] = [
+        ("a.*.c", "a.b.c", True),
+        ("a.*.c", "a.b.d", False),
+        ("a.*", "a.b.c", False),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a", False),
+        ("*.*", "a.b", True),
+        ("a.b", "a.b", True),
+    ]
+    assert [matches(p, s) for p, s, _ in cases] == [expected for *_, expected in cases]

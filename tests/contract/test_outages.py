@@ -1,0 +1,88 @@
+"""The real bus through kills of nats-server: errors that say so, and nothing that hangs."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
+from shared.bus.topology import Role
+from shared.events import Message
+from tests.nats import nats_server
+
+REQUEST = "enroll.0.demo.tx.csr.0.request"
+
+
+async def eventually_append(bus: object, subject: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await bus.append(subject, Message(b"{}", {}))  # type: ignore[attr-defined]
+            except BusUnavailableError:
+                await asyncio.sleep(0.05)
+            except AppendConflictError:
+                return
+            else:
+                return
+
+
+async def test_calls_fail_while_the_server_is_away_and_work_after_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway = await server.connect(Role.GATEWAY, timeout=1.0)
+        await gateway.append(REQUEST, Message(b"kept", {}))
+        server.kill()
+        with pytest.raises(BusUnavailableError):
+            await gateway.append("enroll.0.demo.ty.csr.0.request", Message(b"{}", {}))
+        server.start()
+        await eventually_append(gateway, "enroll.0.demo.tz.csr.0.request")
+
+        with pytest.raises(AppendConflictError):
+            await gateway.append(REQUEST, Message(b"second", {}))
+        stored = await gateway.get_last("ENROLL_0", REQUEST)
+        assert stored is not None
+        assert stored.payload == b"kept"
+        await gateway.close()
+
+
+async def test_a_consumer_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway = await server.connect(Role.GATEWAY)
+        validator = await server.connect(Role.VALIDATOR)
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        await validator.consume("ENROLL_0", "validator", arrived.put_nowait, 8)
+        await gateway.append(REQUEST, Message(b"{}", {}))
+        await (await asyncio.wait_for(arrived.get(), 10)).ack()
+        server.kill()
+        server.start()
+        later = "enroll.0.demo.tz.csr.0.request"
+        await eventually_append(gateway, later)
+
+        async with asyncio.timeout(30):
+            while (delivery := await arrived.get()).stored.subject != later:
+                await delivery.ack()
+        assert delivery.deliveries >= 1
+        await gateway.close()
+        await validator.close()
+
+
+async def test_a_message_whose_worker_died_is_handed_to_another(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway = await server.connect(Role.GATEWAY)
+        first, second = await server.connect(Role.VALIDATOR), await server.connect(Role.VALIDATOR)
+        arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        await first.consume("ENROLL_0", "validator", arrived.put_nowait, 8)
+        await gateway.append(REQUEST, Message(b"{}", {}))
+        await asyncio.wait_for(arrived.get(), 10)
+        await first.close()  # dies without a word about the message
+
+        again: asyncio.Queue[Delivery] = asyncio.Queue()
+        await second.consume("ENROLL_0", "validator", again.put_nowait, 8)
+        delivery = await asyncio.wait_for(again.get(), 20)
+        assert (delivery.stored.subject, delivery.deliveries) == (REQUEST, 2)
+        await gateway.close()
+        await second.close()
