@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import audit, provision, services
+from cli import audit, config, provision, services
 from cli.enroll.command import enroll
 from cli.up.command import up
 
@@ -14,6 +14,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(enroll)
 app.add_typer(audit.app, name="audit")
+app.add_typer(config.app, name="config")
 app.add_typer(provision.app, name="provision")
 for command in (services.gateway, services.validator, services.issuer):
     app.command()(command)

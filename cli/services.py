@@ -12,7 +12,8 @@ import typer
 
 from shared.bus.core import BusError
 from shared.process import configure_logging, inherited, listen, log_failure, now, run
-from shared.settings import Configuration, SettingsError, load
+from shared.sections import Configuration
+from shared.settings import SettingsError, load
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]

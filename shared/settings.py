@@ -5,185 +5,24 @@ names it. Relative paths are relative to the file.
 """
 
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from shared.shards import Epoch
+from shared.sections import Configuration, ProfileSection, Section
 
 PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"
-PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
 _SECTIONS: Final = ("bus", "log", "trust", "gateway", "validator", "issuer", "audit")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class SettingsError(Exception):
     """Raised for a configuration that cannot be used; the message says what is wrong, and where."""
-
-
-def _duration(value: object) -> object:
-    """Seconds of "250ms", "90s", "60m", "24h", "365d"."""
-    if not isinstance(value, str):
-        raise ValueError('write a duration as a string: "90s", "60m", "24h"')  # noqa: TRY004 - pydantic collects ValueErrors
-    found = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value)
-    if found is None:
-        raise ValueError('not a duration: write "90s", "60m", "24h"')
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def _list(value: object) -> object:
-    """One value is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
-Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
-PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
-
-
-class Section(BaseModel):
-    """What every part of the configuration is: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class BusSection(Section):
-    """Where nats-server is."""
-
-    url: str
-
-
-class EpochSection(Section):
-    """A shard map and when (Unix seconds) it takes effect."""
-
-    effective_at: float = 0.0
-    shards: tuple[str, ...] = ("0",)
-    pinned: dict[str, str] = {}
-
-    def epoch(self) -> Epoch:
-        """The same, as the shard map's functions take it."""
-        return Epoch(self.effective_at, self.shards, self.pinned)
-
-
-class LogSection(Section):
-    """The event log: its shard maps, its replicas."""
-
-    epochs: tuple[EpochSection, ...] = (EpochSection(),)
-    replicas: int = Field(default=1, ge=1, le=5)
-    sync_interval: Annotated[str, Field(pattern=r"^(always|\d+(ms|s))$")] = "100ms"
-    retry_window: Duration = 86400.0
-
-
-class TrustSection(Section):
-    """Public keys that services believe: never taken from the bus."""
-
-    validator_keys: Paths
-    issuer_keys: Paths
-    sealing_key: Path
-
-
-class GatewaySection(Section):
-    """The HTTP edge."""
-
-    nkey_path: Path
-    default_profile: str | None = None
-    body_limit: int = Field(default=256 * 1024, ge=4096, le=512 * 1024)
-    max_in_flight: int = Field(default=2048, ge=1)
-    max_in_flight_per_source: int = Field(default=1024, ge=1)
-    failure_floor: Duration = 0.05
-    trusted_proxies: tuple[str, ...] = ()
-
-
-class ValidatorSection(Section):
-    """The decider."""
-
-    nkey_path: Path
-    signing_key_path: Path
-    opening_key_path: Paths
-    verdict_ttl: Duration = 86400.0
-    concurrency: int = Field(default=64, ge=1, le=1024)
-
-
-class IssuerSection(Section):
-    """The signer."""
-
-    nkey_path: Path
-    signing_key_path: Path
-    concurrency: int = Field(default=64, ge=1, le=1024)
-
-
-class AuditSection(Section):
-    """The keeper of the read model."""
-
-    nkey_path: Path
-    database_url: str
-    batch: int = Field(default=256, ge=1, le=4096)
-
-
-class LocalIssuerSection(Section):
-    """A CA whose key is a file, and the ceilings that no verdict exceeds."""
-
-    kind: Literal["local"] = "local"
-    ca_cert_path: Path
-    ca_key_path: Path
-    chain_path: Path | None = None
-    secret_path: Path
-    max_ttl: Duration = 2 * 365 * 86400.0
-    extended_key_usages: tuple[str, ...] = ("clientAuth", "serverAuth", "emailProtection")
-
-
-class CertificateProfileSection(Section):
-    """What certificates of a kind look like."""
-
-    key_types: tuple[str, ...] = ("rsa:2048", "rsa:3072", "rsa:4096")
-    key_usages: tuple[str, ...] = ("digitalSignature", "keyEncipherment")
-    extended_key_usages: tuple[str, ...] = ("clientAuth",)
-    sans: tuple[str, ...] = ("dns", "rfc822", "uri", "ip", "upn")
-    max_ttl: Duration = 365 * 86400.0
-    backdate: Duration = 600.0
-
-
-class ProfileSection(Section):
-    """One SCEP endpoint; keys are named as operators know them."""
-
-    issuer_id: str
-    ca_spki_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    profile_id: str
-    challenge_password: Secrets = ()
-    ra_cert_path: Paths
-    ra_key_path: Paths
-    legacy: bool = False
-    include_chain: bool = False
-    reply_budget: Duration = 10.0
-
-
-class Configuration(Section):
-    """The whole file."""
-
-    version: Literal[1] = 1
-    bus: BusSection
-    log: LogSection = LogSection()
-    trust: TrustSection
-    gateway: GatewaySection
-    validator: ValidatorSection
-    issuer: IssuerSection
-    audit: AuditSection
-    issuers: dict[PathId, LocalIssuerSection]
-    certificate_profiles: dict[PathId, CertificateProfileSection]
-    profiles: dict[PathId, ProfileSection] = Field(min_length=1)
-    directory: Path = Path()
-
-    def path(self, path: Path) -> Path:
-        """A configured path, relative to the file it stands in."""
-        return self.directory / path
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Configuration:

@@ -21,7 +21,8 @@ from cli.up.ports import Ports, bind
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.keys import read_nkey
-from shared.settings import Configuration, SettingsError, inherited_environment, load
+from shared.sections import Configuration
+from shared.settings import SettingsError, inherited_environment, load
 from shared.shards import all_shards
 
 _READY_SECONDS: Final = 60.0

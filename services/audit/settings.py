@@ -7,7 +7,8 @@ from sqlalchemy.exc import ArgumentError
 
 from shared.bus.topology import consumers
 from shared.keys import read_nkey
-from shared.settings import Configuration, SettingsError
+from shared.sections import Configuration
+from shared.settings import SettingsError
 from shared.shards import all_shards
 
 

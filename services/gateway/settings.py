@@ -9,7 +9,8 @@ from shared.events import Trusted
 from shared.keys import read_nkey, read_sealing_key, read_trusted
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.seal import sealing_key_id
-from shared.settings import Configuration, ProfileSection, SettingsError
+from shared.sections import Configuration, ProfileSection
+from shared.settings import SettingsError
 from shared.shards import Epoch
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from services.issuer.connectors.local import LocalCa, read_local_ca
 from shared.events import EventSigner, Trusted
 from shared.keys import read_event_signer, read_nkey, read_trusted
-from shared.settings import Configuration
+from shared.sections import Configuration
 from shared.shards import all_shards
 
 

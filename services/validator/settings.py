@@ -8,7 +8,7 @@ from services.validator.gates import Policy
 from shared.events import EventSigner
 from shared.keys import read_event_signer, read_nkey, read_opening_key
 from shared.seal import sealing_key_id
-from shared.settings import Configuration, ProfileSection
+from shared.sections import Configuration, ProfileSection
 from shared.shards import all_shards
 
 

@@ -15,7 +15,8 @@ from shared.events import CertificateTemplate
 from shared.keys import CaKey, check_pair, read_ca_key, read_certificates, spki
 from shared.scep.asn1 import NULL, SEQUENCE, object_identifier, tlv
 from shared.scep.certificate import read_certificate
-from shared.settings import Configuration, LocalIssuerSection, SettingsError, read_secret_file
+from shared.sections import Configuration, LocalIssuerSection
+from shared.settings import SettingsError, read_secret_file
 from shared.x509names import EXTENDED_KEY_USAGES
 
 _RSA_SHA256 = tlv(SEQUENCE, object_identifier("1.2.840.113549.1.1.11"), NULL)

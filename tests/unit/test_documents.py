@@ -1,0 +1,36 @@
+"""Documents that are made from code are equal to what the code makes today."""
+
+import re
+from pathlib import Path
+
+from cli.config import render
+from shared.bus.provision import server_config
+from shared.bus.topology import Role
+from tests.unit.documents import EXAMPLE_KEYS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_configuration_reference_is_that_of_the_classes() -> None:
+    assert (ROOT / "docs/configuration.md").read_text() == render()
+
+
+def test_the_example_of_the_servers_configuration_is_that_of_the_topology() -> None:
+    expected = server_config(EXAMPLE_KEYS, ["0"], Path("/var/lib/nats"), "127.0.0.1:4222", "100ms")
+    assert (ROOT / "deploy/nats/nats-server.example.conf").read_text() == expected
+
+
+def test_every_role_has_an_example_key() -> None:
+    assert set(EXAMPLE_KEYS) == set(Role)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
