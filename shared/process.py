@@ -15,9 +15,11 @@ import structlog
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 DRAIN_SECONDS: Final = 20.0
-_MAX_REQUEST_LINE: Final = 64 * 1024
+# A request line may have 64 KiB (a message in a GET); headers come on top.
+_MAX_HEAD: Final = 128 * 1024
 
 
 def now() -> float:
@@ -38,6 +40,30 @@ def configure_logging(service: str, name: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(service=service, name=name)
+
+
+class _BoundedHead(HttpToolsProtocol):
+    """uvicorn's HTTP with an end to what may come before a request's body."""
+
+    _head = 0
+    _in_head = True
+
+    def data_received(self, data: bytes) -> None:
+        """Count while the head lasts; a connection that sends no end to it is closed."""
+        super().data_received(data)
+        self._head += len(data) if self._in_head else 0
+        if self._head > _MAX_HEAD:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A new request on this connection."""
+        self._head, self._in_head = 0, True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """From here on it is body, which the application bounds."""
+        self._head, self._in_head = 0, False
+        super().on_headers_complete()
 
 
 class _Server(uvicorn.Server):
@@ -65,7 +91,7 @@ class HttpServer:
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
             timeout_keep_alive=75,
             backlog=2048,
-            h11_max_incomplete_event_size=_MAX_REQUEST_LINE,
+            http=_BoundedHead,
         )
         self._server = _Server(config)
         self._sockets = sockets

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
 from fastapi import FastAPI, Request, Response
 
 from services.gateway.enroll import Enroller, UnanswerableError
@@ -14,10 +15,11 @@ from shared.chains import Chain, ChainBook
 from shared.process import log_failure
 from shared.scep.cacaps import write_caps
 from shared.scep.cacert import write_ca_certs
-from shared.telemetry import IN_FLIGHT, REQUESTS, operations_routes
+from shared.telemetry import IN_FLIGHT, REFUSED, REQUESTS, operations_routes
+
+_log = structlog.get_logger()
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
-_RETRY_AFTER: Final = "5"
 
 
 def _text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
@@ -25,16 +27,43 @@ def _text(status: int, sentence: str, headers: dict[str, str] | None = None) -> 
     return Response(sentence.encode(), status, {"content-type": "text/plain", **(headers or {})})
 
 
-def _unavailable(sentence: str) -> Response:
-    return _text(503, sentence, {"retry-after": _RETRY_AFTER})
-
-
 def _typed(content_type: str, body: bytes) -> Response:
     return Response(body, 200, {"content-type": content_type})
 
 
-class TooLargeError(Exception):
-    """Raised for a body over the limit, before the rest of it is read."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The HTTP answer to what is no request for the log; `reason` is counted."""
+
+    status: int
+    reason: str
+    sentence: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def response(self) -> Response:
+        """A sentence and nothing else: neither what was sent nor what went wrong inside."""
+        return _text(self.status, f"{self.sentence}\n", dict(self.headers))
+
+
+class RefusedError(Exception):
+    """Raised to leave with a refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Carry the answer."""
+        super().__init__(refusal.sentence)
+        self.refusal = refusal
+
+
+_RETRY: Final = (("retry-after", "5"),)
+_CLOSE: Final = (("connection", "close"),)
+_NO_PROFILE: Final = Refusal(404, "no_profile", "no such SCEP profile")
+_NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
+_NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
+_EMPTY: Final = Refusal(400, "empty_message", "empty message")
+_TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
+_OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
+_NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
+_NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
 
 
 @dataclass
@@ -66,42 +95,48 @@ class Gateway:
         name = profile_of(request.scope["path"], self.settings.default_profile)
         profile = self.settings.profiles.get(name or "")
         operation = operation_of(query)
-        if profile is None:
-            response = _text(404, "no such SCEP profile\n")
-        elif operation is None:
-            response = _text(400, "unknown or missing operation\n")
-        else:
-            response = await self._guarded(profile, operation, query, request)
-        labels = (profile.name if profile else "", operation or "", str(response.status_code))
-        REQUESTS.labels(*labels).inc()
+        known = profile.name if profile else ""
+        try:
+            response = await self._checked(profile, operation, query, request)
+        except RefusedError as refused:
+            refusal = refused.refusal
+            REFUSED.labels(known, refusal.reason).inc()
+            _log.info("refused", profile=known, reason=refusal.reason, status=refusal.status)
+            response = refusal.response()
+        except UnanswerableError:
+            response = _text(400, "not a SCEP message\n")
+        except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
+            log_failure("request_failed", error, profile=known)
+            response = _text(500, "internal error\n")
+        REQUESTS.labels(known, operation or "", str(response.status_code)).inc()
         return response
 
-    async def _guarded(
-        self, profile: Profile, operation: str, query: dict[bytes, bytes], request: Request
+    async def _checked(
+        self,
+        profile: Profile | None,
+        operation: str | None,
+        query: dict[bytes, bytes],
+        request: Request,
     ) -> Response:
-        """Within the limits on what may be in flight, with every error turned into a status."""
+        """Within the limits on what may be in flight."""
+        if profile is None:
+            raise RefusedError(_NO_PROFILE)
+        if operation is None:
+            raise RefusedError(_NO_OPERATION)
         address = self._address(request)
         limits = self.settings.limits
         if (
             self._in_flight.total() >= limits.in_flight
             or self._in_flight[address] >= limits.in_flight_per_source
         ):
-            return _unavailable("too many requests in flight\n")
+            raise RefusedError(_OVERLOAD)
         self._in_flight[address] += 1
-        IN_FLIGHT.labels("gateway").inc()
         try:
-            return await self._operate(profile, operation, query, request, address)
+            with IN_FLIGHT.labels("gateway").track_inprogress():
+                return await self._operate(profile, operation, query, request, address)
         except BusUnavailableError:
-            return _unavailable("the event log is not reachable\n")
-        except TooLargeError:
-            return _text(413, "message too large\n", {"connection": "close"})
-        except UnanswerableError:
-            return _text(400, "not a SCEP message\n")
-        except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
-            log_failure("request_failed", error, profile=profile.name)
-            return _text(500, "internal error\n")
+            raise RefusedError(_NO_BUS) from None
         finally:
-            IN_FLIGHT.labels("gateway").dec()
             self._in_flight[address] -= 1
             if not self._in_flight[address]:
                 del self._in_flight[address]
@@ -117,15 +152,15 @@ class Gateway:
         if operation == "GetCACaps":
             return _typed("text/plain", write_caps(legacy=profile.legacy))
         if operation == "GetNextCACert":
-            return _text(404, "no next CA certificate\n")
+            raise RefusedError(_NO_NEXT_CA)
         chain = self.chains.get(profile.issuer, profile.ca_spki_sha256)
         if chain is None:
-            return _unavailable("the CA chain was not read yet\n")
+            raise RefusedError(_NO_CHAIN)
         if operation == "GetCACert":
             return _typed(*write_ca_certs(_advertised(profile, chain)))
         message = await self._message(query, request)
         if not message:
-            return _text(400, "empty message\n")
+            raise RefusedError(_EMPTY)
         body = await self.enroller.answer(profile, chain, message, address)
         return _typed(_PKI_MESSAGE, body)
 
@@ -136,12 +171,12 @@ class Gateway:
         limit = self.settings.limits.body
         declared = request.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
-            raise TooLargeError
+            raise RefusedError(_TOO_LARGE)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > limit:
-                raise TooLargeError
+                raise RefusedError(_TOO_LARGE)
         return bytes(body)
 
     def _address(self, request: Request) -> str:
