@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,10 +114,15 @@ def _announce(run: dict[str, Any]) -> None:
     _console.print(f"admin      {run['admin_url']}")
     _console.print(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")
     _console.print(
-        f"try        scepstream enroll {demo['url']} --challenge {demo['challenge']} "
+        f"try        {_program()} enroll {demo['url']} --challenge {demo['challenge']} "
         f"--cn device-1 --ca-file {run['ca_file']}",
         soft_wrap=True,
     )
+
+
+def _program() -> str:
+    """How this program was called, so that the line above can be pasted."""
+    return sys.argv[0] if sys.argv[0].endswith("scepstream") else "scepstream"
 
 
 def _short(data: bytes) -> str:
