@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 DRAIN_SECONDS: Final = 20.0
+_LAST_WORDS_SECONDS: Final = 2.0
 # A request line may have 64 KiB (a message in a GET); headers come on top.
 _MAX_HEAD: Final = 128 * 1024
 
@@ -117,7 +118,16 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await main(stop)
+        task = asyncio.ensure_future(main(stop))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        # A service that still waits for its bus does not look at `stop`: it is not asked twice.
+        await asyncio.wait((task,), timeout=DRAIN_SECONDS + _LAST_WORDS_SECONDS)
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     uvloop.run(supervised())
 

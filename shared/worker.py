@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError, Consumption, Delivery
-from shared.bus.topology import ACK_WAIT_SECONDS, Role
+from shared.bus.topology import ACK_WAIT_SECONDS, Role, enroll_stream
 from shared.events import DeadLetter, Stored, encode
 from shared.process import DRAIN_SECONDS, log_failure
 from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
@@ -119,3 +120,22 @@ class Worker:
             for delivery, started in list(self._running.values()):
                 if started < before:
                     await delivery.in_progress()
+
+
+@asynccontextmanager
+async def working(
+    bus: Bus,
+    role: Role,
+    shards: Sequence[str],
+    handlers: tuple[Handler, Handler],
+    concurrency: int,
+) -> AsyncIterator[None]:
+    """Workers of a role on every shard; `handlers` are (handle, give_up)."""
+    handle, give_up = handlers
+    workers = [
+        Worker(bus, role, enroll_stream(shard), handle, give_up, concurrency) for shard in shards
+    ]
+    for worker in workers:
+        await worker.start()
+    yield
+    await asyncio.gather(*(worker.stop() for worker in workers))

@@ -69,6 +69,20 @@ class Caller:
     deadline: float
 
 
+@dataclass(frozen=True)
+class Job:
+    """An opened request, for whom, and under which profile and CA."""
+
+    profile: Profile
+    chain: Chain
+    opened: Opened
+    caller: Caller
+
+    def request(self, enrollment: EnrollmentId, sha256: str) -> Request:
+        """The stored request whose end is wanted."""
+        return Request(enrollment, sha256, self.opened.csr.spki, self.profile)
+
+
 @dataclass
 class Enroller:
     """Takes pkiMessages to CertReps by way of the log."""
@@ -112,7 +126,7 @@ class Enroller:
             # One answer at one time for every failure behind the key transport (RFC 3218).
             await asyncio.sleep(floor - asyncio.get_running_loop().time())
             return replier.refusal(Reason.BAD_MESSAGE, "")
-        end = await self._enroll(replier.profile, chain, opened, caller)
+        end = await self._enroll(Job(replier.profile, chain, opened, caller))
         if end.terminal is None:
             return replier.pending()
         return replier.terminal(end.terminal, chain, opened.mirror)
@@ -137,21 +151,20 @@ class Enroller:
             raise ScepError("signed by another key than the CSR's")
         return Opened(message, body, csr, content_key, mirror)
 
-    async def _enroll(self, profile: Profile, chain: Chain, opened: Opened, caller: Caller) -> End:
+    async def _enroll(self, job: Job) -> End:
         """Append the request, or find it on the log; then its end within the reply budget."""
-        message = opened.message
+        profile, message = job.profile, job.opened.message
         transaction = transaction_token(
             profile.name, message.transaction_id.value, message.signer.spki
         )
-        csr = csr_token(opened.csr.info)
+        csr = csr_token(job.opened.csr.info)
         shard, *older = self._shards(profile, transaction)
         for old in older:
             enrollment = EnrollmentId(old, profile.name, transaction, csr, 0)
             if await self.bus.get_last(enroll_stream(old), enrollment.any_attempt()):
-                return await self._resume(profile, chain, opened, caller, enrollment)
+                return await self._resume(job, enrollment)
         enrollment = EnrollmentId(shard, profile.name, transaction, csr, 0)
-        end = await self._attempt(profile, chain, opened, caller, enrollment)
-        return end or await self._resume(profile, chain, opened, caller, enrollment)
+        return await self._attempt(job, enrollment) or await self._resume(job, enrollment)
 
     def _shards(self, profile: Profile, transaction: str) -> tuple[str, ...]:
         settings = self.settings
@@ -159,29 +172,19 @@ class Enroller:
             settings.epochs, profile.name, transaction, self.clock(), settings.retry_window
         )
 
-    async def _attempt(
-        self,
-        profile: Profile,
-        chain: Chain,
-        opened: Opened,
-        caller: Caller,
-        enrollment: EnrollmentId,
-    ) -> End | None:
+    async def _attempt(self, job: Job, enrollment: EnrollmentId) -> End | None:
         """Append one attempt and wait for its end; None where the attempt is there already."""
-        event = encode(self._event(enrollment, opened, caller, profile.reply_budget))
+        event = encode(self._event(job, enrollment))
         with self.outcomes.waiter(enrollment) as hint:
             try:
                 await self.bus.append(enrollment.subject(Stage.REQUEST), event)
             except AppendConflictError:
                 return None
-            digest = hashlib.sha256(event.payload).hexdigest()
-            request = Request(enrollment, digest, opened.csr.spki, profile)
-            return await self.outcomes.wait(request, chain, hint, caller.deadline)
+            request = job.request(enrollment, hashlib.sha256(event.payload).hexdigest())
+            return await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
 
-    def _event(
-        self, enrollment: EnrollmentId, opened: Opened, caller: Caller, budget: float
-    ) -> EnrollmentRequested:
-        subject = enrollment.subject(Stage.REQUEST)
+    def _event(self, job: Job, enrollment: EnrollmentId) -> EnrollmentRequested:
+        opened, subject = job.opened, enrollment.subject(Stage.REQUEST)
         return EnrollmentRequested(
             pki_message=opened.pki_message,
             content_key=seal(opened.content_key, subject, self.settings.sealing_key),
@@ -189,26 +192,19 @@ class Enroller:
             transaction_id=opened.message.transaction_id.text(),
             message_type=opened.message.message_type,
             signer_sha256=hashlib.sha256(opened.message.signer.der).hexdigest(),
-            client_address=caller.address,
-            gateway=caller.gateway,
-            reply_budget_ms=int(budget * 1000),
+            client_address=job.caller.address,
+            gateway=job.caller.gateway,
+            reply_budget_ms=int(job.profile.reply_budget * 1000),
         )
 
-    async def _resume(
-        self,
-        profile: Profile,
-        chain: Chain,
-        opened: Opened,
-        caller: Caller,
-        enrollment: EnrollmentId,
-    ) -> End:
+    async def _resume(self, job: Job, enrollment: EnrollmentId) -> End:
         """Go on from what is stored: wait for it, repeat its answer, or try anew."""
         while True:
             stored = await self._newest(enrollment.shard, enrollment.any_attempt())
             newest, _ = parse_subject(stored.subject)
-            request = Request(newest, stored.sha256(), opened.csr.spki, profile)
+            request = job.request(newest, stored.sha256())
             with self.outcomes.waiter(newest) as hint:
-                end = await self.outcomes.read(request, chain)
+                end = await self.outcomes.read(request, job.chain)
                 now = self.clock()
                 step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
                 if end.forged:
@@ -216,9 +212,8 @@ class Enroller:
                 if isinstance(step, Answer):
                     return end
                 if isinstance(step, Wait):
-                    return await self.outcomes.wait(request, chain, hint, caller.deadline)
-            anew = newest.at(step.attempt)
-            found = await self._attempt(profile, chain, opened, caller, anew)
+                    return await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
+            found = await self._attempt(job, newest.at(step.attempt))
             if found is not None:
                 return found
 

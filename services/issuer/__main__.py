@@ -8,10 +8,10 @@ from services.issuer.publish import publish_chains
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream
+from shared.bus.topology import Role
 from shared.process import HttpServer, now
 from shared.telemetry import EXPIRY_DAYS, operations_app
-from shared.worker import Worker
+from shared.worker import working
 
 
 async def serve(
@@ -22,25 +22,12 @@ async def serve(
     await assert_least_privilege(bus, Role.ISSUER, settings.shards[0])
     await publish_chains(bus, settings)
     consumer = VerdictConsumer(bus, settings, now)
-    workers = [
-        Worker(
-            bus,
-            Role.ISSUER,
-            enroll_stream(shard),
-            consumer.handle,
-            consumer.give_up,
-            settings.concurrency,
-        )
-        for shard in settings.shards
-    ]
     for issuer, ca in settings.issuers.items():
         EXPIRY_DAYS.labels("ca", issuer).set((ca.ceilings.ca_not_after - now()) / 86400)
     server = HttpServer(operations_app(lambda: "" if bus.connected else "bus"), [operations])
     server.start()
-    for worker in workers:
-        await worker.start()
-    await stop.wait()
-    for worker in workers:
-        await worker.stop()
+    handlers = (consumer.handle, consumer.give_up)
+    async with working(bus, Role.ISSUER, settings.shards, handlers, settings.concurrency):
+        await stop.wait()
     await server.stop()
     await bus.close()

@@ -7,11 +7,11 @@ from services.validator.consumer import RequestConsumer
 from services.validator.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream
+from shared.bus.topology import Role
 from shared.chains import ChainBook
 from shared.process import HttpServer
 from shared.telemetry import operations_app
-from shared.worker import Worker
+from shared.worker import working
 
 
 async def serve(
@@ -24,17 +24,6 @@ async def serve(
     chains = ChainBook.of(bus, {(p.issuer, p.ca_spki_sha256) for p in policies})
     await chains.start()
     consumer = RequestConsumer(bus, settings, chains)
-    workers = [
-        Worker(
-            bus,
-            Role.VALIDATOR,
-            enroll_stream(shard),
-            consumer.handle,
-            consumer.give_up,
-            settings.concurrency,
-        )
-        for shard in settings.shards
-    ]
 
     def ready() -> str:
         missing = [] if bus.connected else ["bus"]
@@ -42,11 +31,9 @@ async def serve(
 
     server = HttpServer(operations_app(ready), [operations])
     server.start()
-    for worker in workers:
-        await worker.start()
-    await stop.wait()
-    for worker in workers:
-        await worker.stop()
+    handlers = (consumer.handle, consumer.give_up)
+    async with working(bus, Role.VALIDATOR, settings.shards, handlers, settings.concurrency):
+        await stop.wait()
     await server.stop()
     chains.stop()
     await bus.close()
