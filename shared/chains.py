@@ -15,6 +15,8 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.events import CaChain, Stored, UnreadableEventError, decode
 from shared.keys import spki
+from shared.scep.certificate import read_certificate
+from shared.signatures import PublicKey, is_issued_by
 
 _log = structlog.get_logger()
 _REFRESH_SECONDS: Final = 5.0
@@ -37,13 +39,12 @@ class Chain:
         """The CA that issues."""
         return self.certificates[0]
 
-    def issued(self, certificate: x509.Certificate) -> bool:
-        """Whether the CA's key signed this certificate."""
-        try:
-            certificate.verify_directly_issued_by(self.ca)
-        except (ValueError, TypeError, InvalidSignature):
+    def issued(self, certificate: bytes) -> bool:
+        """Whether the CA's key signed this certificate (DER)."""
+        key = self.ca.public_key()
+        if not isinstance(key, PublicKey):
             return False
-        return True
+        return is_issued_by(certificate, read_certificate(self.der[0]).subject, key)
 
 
 def read_chain(stored: Stored, pin: str) -> Chain:

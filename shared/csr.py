@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from shared.names import GeneralName, read_general_names
-from shared.scep.algorithms import SHA1, SHA256, SHA384, SHA512, Digest
 from shared.scep.asn1 import (
     BIT_STRING,
     CONSTRUCTED_0,
@@ -25,24 +24,13 @@ from shared.scep.asn1 import (
     text,
 )
 from shared.scep.errors import FailInfo, ScepError
+from shared.signatures import DIGESTS, PublicKey, verifies
 
 MAX_CHALLENGE_BYTES: Final = 32 * 1024
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")
 _EXTENSION_REQUEST: Final = object_identifier("1.2.840.113549.1.9.14")
 _BOOLEAN: Final = 0x01
-_SIGNATURES: Final[dict[str, Digest]] = {
-    "1.2.840.113549.1.1.5": SHA1,
-    "1.2.840.113549.1.1.11": SHA256,
-    "1.2.840.113549.1.1.12": SHA384,
-    "1.2.840.113549.1.1.13": SHA512,
-    "1.2.840.10045.4.1": SHA1,
-    "1.2.840.10045.4.3.2": SHA256,
-    "1.2.840.10045.4.3.3": SHA384,
-    "1.2.840.10045.4.3.4": SHA512,
-}
-
-PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +109,18 @@ def _attributes(der: Der) -> tuple[str | None, tuple[Extension, ...]]:
     """(challengePassword, requested extensions); other attributes are passed over."""
     challenge: str | None = None
     extensions: tuple[Extension, ...] = ()
-    seen: set[bytes] = set()
+    seen = False
     while der.more():
         attribute = der.enter(SEQUENCE)
         oid, values = attribute.element(OID), attribute.enter(SET)
-        if oid in seen and oid in (_CHALLENGE_PASSWORD, _EXTENSION_REQUEST):
-            raise ScepError("attribute twice")
-        seen.add(oid)
         if oid == _CHALLENGE_PASSWORD:
+            if seen:
+                raise ScepError("challengePassword twice")
+            seen = True
             challenge = _challenge(*values.any())
         elif oid == _EXTENSION_REQUEST:
-            extensions = _extensions(values.enter(SEQUENCE))
+            # One each for the SAN and the rest is what some clients send (RFC 2985 has one).
+            extensions += _extensions(values.enter(SEQUENCE))
     return challenge, extensions
 
 
@@ -155,14 +144,8 @@ def _extensions(der: Der) -> tuple[Extension, ...]:
 
 def verify_self_signature(csr: CertificationRequest) -> None:
     """Proof of possession: the signature over the CertificationRequestInfo as received."""
-    digest = _SIGNATURES.get(csr.signature_algorithm)
+    digest = DIGESTS.get(csr.signature_algorithm)
     if digest is None:
         raise ScepError("unsupported CSR signature", FailInfo.BAD_ALG)
-    key = csr.public_key
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(csr.signature, csr.info, padding.PKCS1v15(), digest.hash)
-        else:
-            key.verify(csr.signature, csr.info, ec.ECDSA(digest.hash))
-    except (InvalidSignature, ValueError):
-        raise ScepError("CSR signature does not verify") from None
+    if not verifies(csr.public_key, digest, csr.signature, csr.info):
+        raise ScepError("CSR signature does not verify")

@@ -6,6 +6,7 @@ any version of an event. tests/golden holds one file for every version ever writ
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ SIGNATURE: Final = "Scepstream-Signature"
 SUBJECT: Final = "Scepstream-Subject"
 _CONTEXT: Final = b"scepstream/1\0"
 _TOKEN_CHARS: Final = 26
+# One way to write a number: else two requests could share one verdict.
+_ATTEMPT: Final = re.compile("0|[1-9][0-9]{0,8}")
 
 
 class Stage(StrEnum):
@@ -69,7 +72,9 @@ def any_request(shard: str, profile: str, transaction: str) -> str:
 
 def parse_subject(subject: str) -> tuple[EnrollmentId, Stage]:
     """The enrollment and stage that a subject names; ValueError where it names none."""
-    _, shard, profile, transaction, csr, attempt, stage = subject.split(".")
+    prefix, shard, profile, transaction, csr, attempt, stage = subject.split(".")
+    if prefix != "enroll" or not _ATTEMPT.fullmatch(attempt):
+        raise ValueError("not an enrollment's subject")
     return EnrollmentId(shard, profile, transaction, csr, int(attempt)), Stage(stage)
 
 
@@ -325,7 +330,7 @@ def decode(payload: bytes, headers: Mapping[str, str]) -> Event:
         raise UnreadableEventError("unknown event type")
     try:
         return decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise UnreadableEventError("payload does not fit its type") from None
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.shards import Epoch
+from shared.x509names import EXTENDED_KEY_USAGES
 
 PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,6 +31,14 @@ def _list(value: object) -> object:
 Duration = Annotated[float, BeforeValidator(_duration)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
 Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Token = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,32}$")]
+KeyType = Annotated[str, Field(pattern="^(rsa:(2048|3072|4096|8192)|ec:(p256|p384|p521))$")]
+KeyUsage = Literal["digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment"]
+ExtendedKeyUsage = Annotated[
+    str, Field(pattern=f"^({'|'.join(EXTENDED_KEY_USAGES)}|[0-2](\\.[0-9]+)+)$")
+]
+SanKind = Literal["dns", "rfc822", "uri", "ip", "upn", "other"]
 PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
 
 
@@ -53,9 +62,9 @@ class EpochSection(Section):
 
     effective_at: float = 0.0
     """Unix seconds from which this map holds."""
-    shards: tuple[str, ...] = ("0",)
+    shards: Annotated[tuple[Token, ...], Field(min_length=1)] = ("0",)
     """Shard names; transactions are spread over them by hash."""
-    pinned: dict[str, str] = {}
+    pinned: dict[str, Token] = {}
     """Profile to shard, for fleets that must stay on one."""
 
     def epoch(self) -> Epoch:
@@ -102,7 +111,7 @@ class GatewaySection(Section):
     """Requests in work at once from one client address."""
     failure_floor: Duration = 0.05
     """When the one answer to every decryption failure leaves."""
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: Names = ()
     """Addresses whose X-Forwarded-For is believed."""
 
 
@@ -158,20 +167,39 @@ class LocalIssuerSection(Section):
     """Secret from which serial numbers are made, 32 bytes or more, mode 0600."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """No certificate lives longer, whatever the verdict says."""
-    extended_key_usages: tuple[str, ...] = ("clientAuth", "serverAuth", "emailProtection")
+    extended_key_usages: Annotated[tuple[ExtendedKeyUsage, ...], BeforeValidator(_list)] = (
+        "clientAuth",
+        "serverAuth",
+        "emailProtection",
+    )
     """No others are signed."""
 
 
 class CertificateProfileSection(Section):
     """What certificates of a kind look like."""
 
-    key_types: tuple[str, ...] = ("rsa:2048", "rsa:3072", "rsa:4096")
+    key_types: Annotated[tuple[KeyType, ...], BeforeValidator(_list), Field(min_length=1)] = (
+        "rsa:2048",
+        "rsa:3072",
+        "rsa:4096",
+    )
     """Keys that may enroll: rsa:BITS, ec:p256, ec:p384, ec:p521."""
-    key_usages: tuple[str, ...] = ("digitalSignature", "keyEncipherment")
+    key_usages: Annotated[tuple[KeyUsage, ...], BeforeValidator(_list), Field(min_length=1)] = (
+        "digitalSignature",
+        "keyEncipherment",
+    )
     """KeyUsage of the certificates."""
-    extended_key_usages: tuple[str, ...] = ("clientAuth",)
+    extended_key_usages: Annotated[
+        tuple[ExtendedKeyUsage, ...], BeforeValidator(_list), Field(min_length=1)
+    ] = ("clientAuth",)
     """ExtendedKeyUsage: names or OIDs."""
-    sans: tuple[str, ...] = ("dns", "rfc822", "uri", "ip", "upn")
+    sans: Annotated[tuple[SanKind, ...], BeforeValidator(_list)] = (
+        "dns",
+        "rfc822",
+        "uri",
+        "ip",
+        "upn",
+    )
     """Kinds of subjectAltName that a CSR may ask for."""
     max_ttl: Duration = 365 * 86400.0
     """Lifetime, cut where the CA ends."""

@@ -86,14 +86,16 @@ def _override(table: dict[str, Any], environment: Mapping[str, str]) -> None:
             continue
         section, key, model = _place(table, variable)
         annotation = model.model_fields[key].annotation
-        section[key] = _from_text(value, annotation, variable)
+        if isinstance(section, dict):  # what is no table is refused with the whole file
+            section[key] = _from_text(value, annotation, variable)
 
 
 def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, type[Section]]:
     """(table, key, model) that a variable sets."""
     if variable.startswith(_PROFILE_PREFIX):
         rest = variable.removeprefix(_PROFILE_PREFIX).lower()
-        for name, profile in table.get("profiles", {}).items():
+        profiles = table.get("profiles", {})
+        for name, profile in profiles.items() if isinstance(profiles, dict) else ():
             key = rest.removeprefix(name.replace("-", "_") + "_")
             if key != rest and key in ProfileSection.model_fields:
                 return profile, key, ProfileSection

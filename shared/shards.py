@@ -41,4 +41,6 @@ def shards_for(
 
 def all_shards(epochs: Sequence[Epoch]) -> tuple[str, ...]:
     """Every shard that any epoch names, in order of first mention."""
-    return tuple(dict.fromkeys(shard for epoch in epochs for shard in epoch.shards))
+    return tuple(
+        dict.fromkeys(s for epoch in epochs for s in (*epoch.shards, *epoch.pinned.values()))
+    )

@@ -47,7 +47,15 @@ def read_authority(body: bytes) -> Authority:
     if recipient is None:
         raise UntrustedError("no certificate can receive an encrypted request")
     signers = tuple(der for c, der in candidates if _usable(c, "digital_signature"))
-    return Authority(issuing, read_certificate(recipient), signers, tuple(cas))
+    return Authority(issuing, read_certificate(recipient), signers, _chain(issuing, cas))
+
+
+def _chain(issuing: x509.Certificate, cas: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """The issuing CA and those above it; a certificate that nobody below vouches for is left."""
+    chain = [issuing]
+    while above := [ca for ca in cas if ca not in chain and _issued(ca, chain[-1])]:
+        chain.append(above[0])
+    return tuple(chain)
 
 
 def check_pin(

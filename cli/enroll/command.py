@@ -74,6 +74,7 @@ class Files:
             self.directory.mkdir(parents=True, exist_ok=True)
             mode = 0o600 if path == self.key else 0o644
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
+                os.fchmod(out.fileno(), mode)  # an existing file keeps its mode otherwise
                 out.write(data)
         except OSError as error:
             raise RequestError(f"{path}: {error.strerror}") from None
@@ -172,6 +173,7 @@ def _finish(exchange: Exchange, reply: CertRep, files: Files) -> int:
     if reply.status is PkiStatus.FAILURE:
         name = reply.fail_info.name if reply.fail_info is not None else "no failInfo"
         _say("got", f"FAILURE {name} {reply.fail_info_text}".rstrip())
+        files.key.unlink(missing_ok=True)  # of no use to anyone: the next try makes a new one
         return REFUSED
     issued = exchange.open(reply)
     _write(exchange.authority, issued, files)

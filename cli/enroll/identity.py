@@ -2,8 +2,10 @@
 
 import hashlib
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +25,13 @@ from shared.scep.signed_data import Signer
 
 _UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 _BITS = (2048, 3072, 4096)
+_GENERAL_NAMES: Final[dict[str, Callable[[str], x509.GeneralName]]] = {
+    "dns": x509.DNSName,
+    "email": x509.RFC822Name,
+    "uri": x509.UniformResourceIdentifier,
+    "ip": lambda value: x509.IPAddress(ipaddress.ip_address(value)),
+    "upn": lambda value: x509.OtherName(_UPN, tlv(UTF8_STRING, value.encode())),
+}
 
 
 class RequestError(Exception):
@@ -113,18 +122,12 @@ def general_name(text: str) -> x509.GeneralName:
     kind, colon, value = text.partition(":")
     if not colon:
         kind, value = "dns", text
+    if not value:
+        raise RequestError(f"--san {text}: there is no value")
+    make = _GENERAL_NAMES.get(kind.lower())
+    if make is None:
+        raise RequestError(f"--san {text}: write dns:, email:, ip:, uri: or upn: and a value")
     try:
-        match kind.lower():
-            case "dns":
-                return x509.DNSName(value)
-            case "email":
-                return x509.RFC822Name(value)
-            case "uri":
-                return x509.UniformResourceIdentifier(value)
-            case "ip":
-                return x509.IPAddress(ipaddress.ip_address(value))
-            case "upn":
-                return x509.OtherName(_UPN, tlv(UTF8_STRING, value.encode()))
+        return make(value)
     except ValueError as error:
         raise RequestError(f"--san {text}: {error}") from None
-    raise RequestError(f"--san {text}: write dns:, email:, ip:, uri: or upn: and a value")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import nkeys
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -102,7 +103,7 @@ def first_start(
     for name in ("validator", "issuer"):
         _signing_pair(layout, name)
     _opening_pair(layout)
-    ca = _given_ca(layout, *given) if given else _new_ca(layout, ca_kind, now)
+    ca = _given_ca(layout, *given, now) if given else _new_ca(layout, ca_kind, now)
     write_private(layout.root / "ca" / "serial.secret", secrets.token_bytes(32))
     for use in ("signing", "encryption"):
         write_private(layout.ra(use), make_ra(ca, use, now))
@@ -139,13 +140,17 @@ def _new_ca(layout: Layout, kind: str, now: float) -> Authority:
     return ca
 
 
-def _given_ca(layout: Layout, cert_path: Path, key_path: Path) -> Authority:
+def _given_ca(layout: Layout, cert_path: Path, key_path: Path, now: float) -> Authority:
     """Copy an existing (sub-)CA in; its certificate file may hold the chain above it."""
     try:
         certificates, key = read_certificates(cert_path), read_ca_key(key_path)
         check_pair(certificates[0], key, cert_path, key_path)
     except SettingsError as error:
         raise UpError(str(error)) from None
+    if certificates[0].not_valid_after_utc.timestamp() <= now:
+        raise UpError(f"{cert_path}: the CA certificate has expired")
+    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
+        raise UpError(f"{key_path}: an EC key must be on P-256")
     write_private(layout.root / "ca" / "ca.key", pem(key))
     chain = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
     write_private(layout.ca_cert, chain)

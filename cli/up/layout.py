@@ -113,6 +113,10 @@ def _check_version(layout: Layout, root: Path) -> None:
                 f"the data directory {root} is of version {found}, this program needs {VERSION}"
             )
         return
-    foreign = {p.name for p in layout.root.iterdir()} - {"lock", layout.marker.name}
+    foreign = {p.name for p in layout.root.iterdir()} - {
+        "lock",
+        layout.marker.name,
+        f".{layout.marker.name}.new",
+    }
     if foreign and not layout.marker.exists():
         raise UpError(f"{root} is not empty and not a scepstream data directory")

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.database import position, store
 from services.audit.projection import row
@@ -74,7 +74,7 @@ class StreamRecorder:
             try:
                 await self._store([delivery.stored for delivery in batch])
                 return await batch[-1].ack(len(batch))
-            except (BusUnavailableError, OperationalError) as error:
+            except (BusUnavailableError, SQLAlchemyError) as error:
                 log_failure("audit_waits", error, stream=self.stream)
                 await asyncio.sleep(_RETRY_SECONDS)
 

@@ -61,4 +61,9 @@ def _told(stored: Stored) -> dict[str, str | None]:
             told["result"] = event.reason.value
         case _:
             pass
-    return told
+    return {name: _storable(value) for name, value in told.items()}
+
+
+def _storable(text: str | None) -> str | None:
+    """A device's string as any database takes it: PostgreSQL holds no NUL."""
+    return None if text is None else text.replace("\0", "\\x00")

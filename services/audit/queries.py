@@ -65,7 +65,7 @@ def _matching(search: str) -> Select[tuple[str | None]]:
             events.c.transaction_id == search,
             events.c.serial == search.lower(),
             events.c.enrollment == search,
-            events.c.device.contains(search, autoescape=True),
+            func.lower(events.c.device).contains(search.lower(), autoescape=True),
         )
     )
 

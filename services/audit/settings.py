@@ -42,7 +42,7 @@ def database_url(configuration: Configuration) -> str:
     """The database's URL; a relative SQLite path is relative to the configuration file."""
     try:
         url = make_url(configuration.audit.database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError("audit.database_url: not a database URL") from None
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(configuration.directory / url.database))

@@ -18,15 +18,15 @@ events = Table(
     metadata,
     Column("stream", String(64), primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
-    Column("subject", String(300), nullable=False),
+    Column("subject", Text, nullable=False),
     Column("type", String(64), nullable=False),
     Column("recorded_at", BigInteger, nullable=False),  # the log's time, Unix nanoseconds
-    Column("profile", String(63)),
-    Column("enrollment", String(255)),  # the subject without its stage
+    Column("profile", Text),
+    Column("enrollment", Text),  # the subject without its stage
     Column("transaction_id", Text),
     Column("device", Text),  # the CSR's subject, once a verdict told it
     Column("result", String(64)),  # the reason of a refusal, or "approved", "issued"
-    Column("serial", String(64)),
+    Column("serial", Text),
     Column("headers", Text, nullable=False),  # as stored, a JSON object
     Column("payload", LargeBinary, nullable=False),  # as stored: signatures are over these bytes
     Index("events_by_enrollment", "enrollment", "recorded_at"),

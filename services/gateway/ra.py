@@ -65,22 +65,26 @@ def _usages(certificate: x509.Certificate) -> tuple[bool, bool]:
 
 
 def assemble(pairs: list[RaPair], now: float) -> RaKeys:
-    """Choose among a profile's pairs: the newest of each use is current, older ones decrypt.
+    """Choose among a profile's pairs: the newest of each use is current, the others decrypt.
 
-    An expired pair is left out, so that the previous one may run out in peace.
+    An expired pair is left out, so that the previous one may run out in peace; one whose time has
+    not come is not shown yet.
     """
     moment = datetime.fromtimestamp(now, UTC)
     valid = [p for p in pairs if p.certificate.not_valid_after_utc > moment]
     newest_first = sorted(valid, key=lambda p: p.certificate.not_valid_before_utc, reverse=True)
-    signing = [p for p in newest_first if p.signs]
-    decrypting = [p for p in newest_first if p.decrypts]
+    begun = [p for p in newest_first if p.certificate.not_valid_before_utc <= moment]
+    signing = [p for p in begun if p.signs]
+    decrypting = [p for p in begun if p.decrypts]
     if not signing or not decrypting:
         missing = "digitalSignature" if not signing else "keyEncipherment"
         raise SettingsError(f"ra_cert_path: no valid certificate with {missing}")
     current = [signing[0]] if signing[0] is decrypting[0] else [signing[0], decrypting[0]]
     return RaKeys(
         signer=Signer(signing[0].key, read_certificate(signing[0].der)),
-        decryption=tuple(DecryptionKey(p.key, read_certificate(p.der)) for p in decrypting),
+        decryption=tuple(
+            DecryptionKey(p.key, read_certificate(p.der)) for p in newest_first if p.decrypts
+        ),
         certificates=tuple(p.der for p in current),
         not_after=min(p.certificate.not_valid_after_utc for p in current),
     )

@@ -16,18 +16,23 @@ _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 def profile_of(path: str, default: str | None) -> str | None:
     """The profile that a path names, whatever suffixes a client appended to it."""
-    bare, stripped = path, True
-    while stripped:
-        bare = bare.rstrip("/")
-        stripped = False
-        for suffix in _SUFFIXES:
-            if bare.lower().endswith(suffix):
-                bare, stripped = bare[: -len(suffix)], True
-                break
+    bare = path[: _end(path.lower())]
     if bare.lower() == "/scep" or (not bare and path.rstrip("/")):
         return default
     found = _PROFILE.fullmatch(bare)
     return found[1] if found else None
+
+
+def _end(path: str) -> int:
+    """Where a lower-cased path ends without its suffixes and slashes; linear in its length."""
+    end = len(path)
+    while True:
+        while path.endswith("/", 0, end):
+            end -= 1
+        suffix = next((s for s in _SUFFIXES if path.endswith(s, 0, end)), None)
+        if suffix is None:
+            return end
+        end -= len(suffix)
 
 
 def query_values(query: bytes) -> dict[bytes, bytes]:

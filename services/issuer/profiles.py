@@ -80,14 +80,20 @@ def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceiling
 
 
 def _is_ca_usage(value: bytes) -> bool:
-    bits = Der(value).value(BIT_STRING)
+    outer = Der(value)
+    bits = outer.value(BIT_STRING)
+    outer.finish()
     return len(bits) < 2 or bool(bits[1] & _CA_USAGES)  # noqa: PLR2004 - count octet and usages
 
 
 def _oids(value: bytes) -> set[str]:
-    sequence, found = Der(value).enter(SEQUENCE), set()
+    outer, found = Der(value), set()
+    sequence = outer.enter(SEQUENCE)
+    outer.finish()
     while sequence.more():
         found.add(dotted(sequence.value(OID)))
+    if not found:
+        raise ScepError("no extended key usage")
     return found
 
 

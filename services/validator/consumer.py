@@ -46,14 +46,16 @@ class RequestConsumer:
 
     async def handle(self, stored: Stored) -> None:
         """Judge a request and record the verdict."""
-        enrollment, _ = parse_subject(stored.subject)
-        await self._record(enrollment, stored, self._judge(enrollment, stored))
+        enrollment = _enrollment(stored)
+        if enrollment is not None:
+            await self._record(enrollment, stored, self._judge(enrollment, stored))
 
     async def give_up(self, stored: Stored) -> None:
         """End a request that kills its worker."""
-        enrollment, _ = parse_subject(stored.subject)
-        verdict = _rejected(stored, Reason.POISON, "the request could not be processed")
-        await self._record(enrollment, stored, verdict)
+        enrollment = _enrollment(stored)
+        if enrollment is not None:
+            verdict = _rejected(stored, Reason.POISON, "the request could not be processed")
+            await self._record(enrollment, stored, verdict)
 
     def _judge(self, enrollment: EnrollmentId, stored: Stored) -> Verdict:
         try:
@@ -140,6 +142,16 @@ class RequestConsumer:
         if isinstance(event, EnrollmentRequested):
             hint = Message(message.payload, message.headers | {SUBJECT: subject})
             await self.bus.hint(gateway_hints(event.gateway), hint)
+
+
+def _enrollment(stored: Stored) -> EnrollmentId | None:
+    """What the request is about; None for a subject that no gateway of ours writes."""
+    try:
+        return parse_subject(stored.subject)[0]
+    except ValueError:
+        SECURITY_EVENTS.labels(Stage.REQUEST).inc()
+        _log.error("subject_not_ours", subject=stored.subject)
+        return None
 
 
 def _rejected(stored: Stored, reason: Reason, detail: str) -> EnrollmentRejected:

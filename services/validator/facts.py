@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.csr import CertificationRequest, PublicKey, read_csr, verify_self_signature
+from shared.csr import CertificationRequest, read_csr, verify_self_signature
 from shared.events import (
     EnrollmentId,
     EnrollmentRequested,
@@ -22,6 +22,7 @@ from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_envelope, read_message, verify
 from shared.seal import SealError, unseal
+from shared.signatures import PublicKey
 
 
 @dataclass(frozen=True)

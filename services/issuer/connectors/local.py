@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,6 +16,7 @@ from shared.scep.asn1 import NULL, SEQUENCE, object_identifier, tlv
 from shared.scep.certificate import read_certificate
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError, read_secret_file
+from shared.signatures import PublicKey, is_issued_by
 from shared.x509names import EXTENDED_KEY_USAGES
 
 _RSA_SHA256 = tlv(SEQUENCE, object_identifier("1.2.840.113549.1.1.11"), NULL)
@@ -65,12 +65,10 @@ class LocalCa:
 
     def _check(self, der: bytes, template: CertificateTemplate) -> None:
         """A faulty signature gives an RSA key away, and a wrong one breaks a device: look first."""
-        try:
-            signed = x509.load_der_x509_certificate(der)
-            signed.verify_directly_issued_by(self.certificate)
-            parsed = read_certificate(der)
-        except (ValueError, InvalidSignature):
-            raise SigningError("the signed certificate does not verify") from None
+        ca_key = self.certificate.public_key()
+        if not isinstance(ca_key, PublicKey) or not is_issued_by(der, self.name, ca_key):
+            raise SigningError("the signed certificate does not verify")
+        parsed = read_certificate(der)
         if (parsed.subject, parsed.spki) != (template.subject, template.spki):
             raise SigningError("the signed certificate is not the template's")
 

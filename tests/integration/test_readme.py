@@ -1,0 +1,56 @@
+"""The README's commands, run as they stand but for addresses, secret and place."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.system import System, wait_until
+from tests.tools import need
+
+ROOT = Path(__file__).parents[2]
+PLAIN_URL = "http://127.0.0.1:8080/scep/demo"
+
+
+def commands(word: str) -> list[str]:
+    """The README's lines of shell that begin with this word, continuation lines joined."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    return [line for line in blocks.splitlines() if line.startswith(word)]
+
+
+def run(line: str, system: System, directory: Path) -> subprocess.CompletedProcess[str]:
+    line = line.replace(PLAIN_URL, system.url()).replace("CHALLENGE", system.challenge())
+    line = line.replace("data/ca/ca.pem", str(system.ca_file))
+    line = line.replace(".venv/bin/scepstream", f"{shlex.quote(sys.executable)} -m cli")
+    environment = {**os.environ, "SCEPSTREAM_CONFIG": str(system.config), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["sh", "-e", "-c", line], cwd=directory, env=environment, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_our_own_client_and_the_record(system: System, tmp_path: Path) -> None:
+    enroll, listing, show = commands(".venv/bin/scepstream")
+
+    enrolled = run(enroll, system, tmp_path)
+    assert enrolled.returncode == 0, enrolled.stderr
+    assert (tmp_path / "device-1" / "cert.pem").exists()
+
+    def recorded() -> bool:
+        return "CertificateIssued" in run(show, system, tmp_path).stdout
+
+    wait_until(recorded, 30, "the enrollment in the record")
+    listed = run(listing, system, tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "issued" in listed.stdout
+
+
+def test_strongswan(system: System, tmp_path: Path) -> None:
+    need("pki", "strongswan-pki")
+    for line in commands("pki"):
+        done = run(line, system, tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "BEGIN CERTIFICATE" in (tmp_path / "cert.pem").read_text()

@@ -1,0 +1,293 @@
+"""First start, and the renewal of what it made."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cli.up import authority, firststart, renewal
+from cli.up.authority import RA_LIFETIME
+from cli.up.firststart import first_start, is_first
+from cli.up.layout import Layout, UpError, open_directory
+from cli.up.renewal import renew_ra
+from services.audit import settings as audit
+from services.gateway import settings as gateway
+from services.issuer import settings as issuer
+from services.validator import settings as validator
+from shared.keys import read_certificates
+from shared.settings import load
+from tests.unit import pki
+from tests.unit.shared.scep.messages import Identity
+from tests.unit.world import NOW
+
+DAY = 86400.0
+DUE = NOW + RA_LIFETIME.total_seconds() - 29 * DAY
+NOT_DUE = NOW + RA_LIFETIME.total_seconds() - 32 * DAY
+
+
+class KilledError(Exception):
+    """Where a process is killed in a test."""
+
+
+@pytest.fixture(autouse=True)
+def _two_rsa_keys(monkeypatch: pytest.MonkeyPatch, ra: Identity, device: Identity) -> None:
+    """Certificates tell RA pairs apart; new keys for each would take seconds."""
+    keys = [ra.key, device.key]
+
+    def cycle(exponent: int, bits: int) -> Any:
+        assert (exponent, bits) == (65537, 2048)
+        keys.append(keys.pop(0))
+        return keys[0]
+
+    monkeypatch.setattr("cli.up.authority.rsa.generate_private_key", cycle)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A directory that was started once, with an EC CA."""
+    found = open_directory(tmp_path / "data")
+    first_start(found, "ec:p256", None, 20001, NOW)
+    return found
+
+
+def load_all(layout: Layout, now: float = NOW) -> Any:
+    """What every service does at its start; the gateway's settings."""
+    configuration = load(layout.config, {})
+    validator.read_settings(configuration)
+    issuer.read_settings(configuration)
+    audit.read_settings(configuration)
+    return gateway.read_settings(configuration, now)
+
+
+def ra_of(layout: Layout, use: str) -> x509.Certificate:
+    return read_certificates(layout.ra(use))[0]
+
+
+def kill_at_write(monkeypatch: pytest.MonkeyPatch, module: Any, count: int) -> None:
+    """Be killed instead of writing the file number `count`."""
+    real, left = module.write_private, [count]
+
+    def write(path: Path, data: bytes) -> None:
+        if not left[0]:
+            raise KilledError
+        left[0] -= 1
+        real(path, data)
+
+    monkeypatch.setattr(module, "write_private", write)
+
+
+# First start
+
+
+def test_a_first_start_makes_what_every_service_needs(layout: Layout) -> None:
+    found = load_all(layout)
+
+    assert set(found.profiles) == {"demo", "legacy"}
+    assert found.default_profile == "demo"
+    assert found.bus_url == "nats://127.0.0.1:20001"
+    assert found.profiles["legacy"].legacy
+    assert not is_first(layout)
+    assert not layout.marker.exists()
+
+
+def test_secrets_are_their_owners_alone(layout: Layout) -> None:
+    files = [p for p in layout.root.rglob("*") if p.is_file()]
+
+    assert {p.name: p.stat().st_mode & 0o077 for p in files} == dict.fromkeys(
+        (p.name for p in files), 0
+    )
+
+
+def test_each_profile_has_a_challenge_of_its_own(layout: Layout) -> None:
+    profiles = load(layout.config, {}).profiles
+    challenges = {c for p in profiles.values() for c in p.challenge_password}
+
+    assert len(challenges) == 2
+    assert all(len(c) == 24 and c.isalnum() for c in challenges)
+
+
+def test_the_ra_certificates_are_what_windows_asks_for(layout: Layout) -> None:
+    ca = read_certificates(layout.ca_cert)[0]
+    for use, bit in (("signing", "digital_signature"), ("encryption", "key_encipherment")):
+        found = ra_of(layout, use)
+        found.verify_directly_issued_by(ca)
+        usage = found.extensions.get_extension_for_class(x509.KeyUsage).value
+        extended = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert getattr(usage, bit)
+        assert [e.dotted_string for e in extended] == ["1.3.6.1.4.1.311.20.2.1"]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5, 10, 12, 14, 16, 17])
+def test_a_first_start_killed_at_any_point_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    layout = open_directory(tmp_path)
+    with monkeypatch.context() as patch:
+        kill_at_write(patch, firststart, writes)
+        with pytest.raises(KilledError):
+            first_start(layout, "ec:p256", None, 20001, NOW)
+
+    assert is_first(layout)
+    first_start(layout, "ec:p256", None, 20002, NOW)
+    assert load_all(layout).bus_url == "nats://127.0.0.1:20002"
+
+
+def test_a_kill_after_the_version_was_written_is_a_finished_start(layout: Layout) -> None:
+    layout.marker.touch()
+
+    assert not is_first(layout)
+    assert load_all(layout)
+
+
+# A given CA
+
+
+def given(directory: Path, key: Any, **options: Any) -> tuple[Path, Path]:
+    certificate = pki.make_root(key, "Given CA", **options)
+    cert_path = pki.write_certificate(directory / "given.pem", certificate)
+    return cert_path, pki.write_key(directory / "given.key", key)
+
+
+def test_a_given_ca_is_copied_with_its_chain(
+    tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    cert_path, key_path = given(tmp_path, ec_key)
+    above = pki.make_root(ec_key, "Above")
+    own = read_certificates(cert_path)[0]
+    pki.write_certificate(cert_path, own, above)
+    layout = open_directory(tmp_path / "data")
+    first_start(layout, "rsa:2048", (cert_path, key_path), 20001, NOW)
+
+    assert read_certificates(layout.ca_cert) == [own, above]
+    assert load_all(layout).profiles["demo"].ca_spki_sha256 == pki.pin(own)
+
+
+def refused(directory: Path, cert_path: Path, key_path: Path) -> str:
+    """The complaint; the directory can be started again after it."""
+    layout = open_directory(directory / "data")
+    with pytest.raises(UpError) as error:
+        first_start(layout, "rsa:2048", (cert_path, key_path), 20001, NOW)
+    assert is_first(layout)
+    return str(error.value)
+
+
+def test_a_ca_key_of_another_certificate_is_refused(
+    tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    cert_path, key_path = given(tmp_path, ec_key)
+    pki.write_key(key_path, ec.derive_private_key(99, ec.SECP256R1()))
+
+    assert "is not the key of" in refused(tmp_path, cert_path, key_path)
+
+
+def test_a_missing_ca_file_is_named(tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey) -> None:
+    cert_path, key_path = given(tmp_path, ec_key)
+    key_path.unlink()
+
+    assert str(key_path) in refused(tmp_path, cert_path, key_path)
+
+
+def test_a_ca_that_has_ended_is_refused(tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey) -> None:
+    ended = dt.datetime.fromtimestamp(NOW - DAY, dt.UTC)
+
+    assert str(tmp_path) in refused(tmp_path, *given(tmp_path, ec_key, end=ended))
+
+
+def test_a_ca_key_that_the_issuer_will_not_take_is_refused(tmp_path: Path) -> None:
+    """At first start, not by an issuer that then never starts."""
+    key = ec.derive_private_key(99, ec.SECP384R1())
+
+    assert "P-256" in refused(tmp_path, *given(tmp_path, key))
+
+
+# Renewal
+
+
+def test_certificates_with_time_left_stay(layout: Layout) -> None:
+    before = {p: p.read_bytes() for p in layout.root.rglob("*") if p.is_file()}
+
+    assert renew_ra(layout, NOT_DUE) == []
+    assert {p: p.read_bytes() for p in layout.root.rglob("*") if p.is_file()} == before
+
+
+def test_certificates_about_to_end_are_replaced_by_the_same_ca(layout: Layout) -> None:
+    old = ra_of(layout, "signing"), ra_of(layout, "encryption")
+    assert renew_ra(layout, DUE) == ["signing", "encryption"]
+    new = ra_of(layout, "signing"), ra_of(layout, "encryption")
+
+    assert not set(old) & set(new)
+    assert all(c.not_valid_after_utc.timestamp() > DUE + 600 * DAY for c in new)
+    for certificate in new:
+        certificate.verify_directly_issued_by(read_certificates(layout.ca_cert)[0])
+
+
+def test_the_previous_encryption_pair_still_decrypts(layout: Layout) -> None:
+    old = pki.der(ra_of(layout, "encryption"))
+    renew_ra(layout, DUE)
+    found = load_all(layout, DUE)
+
+    for profile in found.profiles.values():
+        current, previous = (key.certificate.der for key in profile.ra.decryption)
+        assert current == pki.der(ra_of(layout, "encryption"))
+        assert previous == old
+        assert old not in profile.ra.certificates
+
+
+def test_after_a_renewal_nothing_is_due(layout: Layout) -> None:
+    renew_ra(layout, DUE)
+
+    assert renew_ra(layout, DUE) == []
+
+
+def test_the_next_renewal_replaces_the_previous_pair(layout: Layout) -> None:
+    renew_ra(layout, DUE)
+    second = pki.der(ra_of(layout, "encryption"))
+    later = DUE + RA_LIFETIME.total_seconds() - 29 * DAY
+    renew_ra(layout, later)
+
+    decryption = load_all(layout, later).profiles["demo"].ra.decryption
+    assert [key.certificate.der for key in decryption][1:] == [second]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_a_renewal_killed_at_any_point_still_loads_and_is_finished_by_the_next_start(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    old = pki.der(ra_of(layout, "encryption"))
+    with monkeypatch.context() as patch:
+        kill_at_write(patch, renewal, writes)
+        with pytest.raises(KilledError):
+            renew_ra(layout, DUE)
+
+    assert load_all(layout, DUE)
+    assert "encryption" in renew_ra(layout, DUE)
+    decryption = load_all(layout, DUE).profiles["demo"].ra.decryption
+    assert [key.certificate.der for key in decryption][1:] == [old]
+
+
+def test_a_configuration_without_these_pairs_is_the_operators_own(layout: Layout) -> None:
+    for use in ("signing", "encryption"):
+        layout.ra(use).unlink()
+
+    assert renew_ra(layout, DUE) == []
+
+
+def test_an_ra_certificate_never_outlives_its_ca(ec_key: ec.EllipticCurvePrivateKey) -> None:
+    end = dt.datetime.fromtimestamp(NOW + 5 * DAY, dt.UTC)
+    ca = authority.Authority(pki.make_root(ec_key, end=end), ec_key)
+    made = x509.load_pem_x509_certificate(authority.make_ra(ca, "signing", NOW))
+
+    assert made.not_valid_after_utc == end
+
+
+@pytest.mark.parametrize("kind", ["ec:p256", "rsa:2048"])
+def test_a_made_ca_can_sign_certificates_and_nothing_is_above_it(kind: str) -> None:
+    made = authority.make_ca(kind, NOW).certificate
+
+    made.verify_directly_issued_by(made)
+    assert made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert made.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    assert made.not_valid_before_utc.timestamp() < NOW < made.not_valid_after_utc.timestamp()

@@ -1,0 +1,125 @@
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, inspect, select
+
+from services.audit.database import migrate, open_engine, position, store
+from services.audit.projection import row
+from services.audit.tables import events, metadata
+from shared.events import TYPE, Message
+from tests.unit.services.audit.stories import STREAM, requested, stored
+
+
+def rows(*sequences: int, stream: str = STREAM) -> list[dict[str, Any]]:
+    return [row(stream, requested(sequence, sequence)) for sequence in sequences]
+
+
+def kept(engine: Engine) -> list[tuple[str, int]]:
+    query = select(events.c.stream, events.c.sequence).order_by(events.c.stream, events.c.sequence)
+    with engine.connect() as connection:
+        return [tuple(found) for found in connection.execute(query)]  # type: ignore[misc]
+
+
+def test_migrations_make_the_tables_and_indexes_that_queries_use(empty: Engine) -> None:
+    migrate(empty)
+    found = inspect(empty)
+
+    for table in metadata.sorted_tables:
+        columns = {c["name"]: c for c in found.get_columns(table.name)}
+        assert set(columns) == {c.name for c in table.columns}
+        assert {n for n, c in columns.items() if not c["nullable"]} == {
+            c.name for c in table.columns if not c.nullable
+        }
+        indexes = {i["name"]: i["column_names"] for i in found.get_indexes(table.name)}
+        assert indexes == {i.name: [c.name for c in i.columns] for i in table.indexes}
+
+
+def test_migrating_twice_changes_nothing_and_keeps_the_rows(engine: Engine) -> None:
+    store(engine, STREAM, rows(1, 2))
+    migrate(engine)
+
+    assert kept(engine) == [(STREAM, 1), (STREAM, 2)]
+
+
+def test_before_the_first_row_the_position_is_zero(engine: Engine) -> None:
+    assert position(engine, STREAM) == 0
+
+
+def test_rows_and_position_are_stored_together(engine: Engine) -> None:
+    assert store(engine, STREAM, rows(1, 2, 5)) == 3
+
+    assert position(engine, STREAM) == 5
+    assert kept(engine) == [(STREAM, 1), (STREAM, 2), (STREAM, 5)]
+
+
+def test_storing_again_adds_nothing(engine: Engine) -> None:
+    store(engine, STREAM, rows(1, 2, 3))
+
+    assert store(engine, STREAM, rows(1, 2, 3)) == 0
+    assert store(engine, STREAM, rows(2, 3, 4)) == 1
+    assert [sequence for _, sequence in kept(engine)] == [1, 2, 3, 4]
+    assert position(engine, STREAM) == 4
+
+
+def test_storing_nothing_moves_nothing(engine: Engine) -> None:
+    assert store(engine, STREAM, []) == 0
+    assert position(engine, STREAM) == 0
+
+
+def test_streams_have_positions_of_their_own(engine: Engine) -> None:
+    store(engine, STREAM, rows(1, 2))
+    store(engine, "CERTS", rows(1, stream="CERTS"))
+
+    assert (position(engine, STREAM), position(engine, "CERTS")) == (2, 1)
+    assert kept(engine) == [("CERTS", 1), (STREAM, 1), (STREAM, 2)]
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(engine: Engine) -> None:
+    store(engine, STREAM, rows(1))
+    broken = [*rows(2), rows(3)[0] | {"subject": None}]
+
+    with pytest.raises(Exception, match=r"(?i)null"):
+        store(engine, STREAM, broken)
+    assert kept(engine) == [(STREAM, 1)]
+    assert position(engine, STREAM) == 1
+
+
+def test_bytes_and_text_come_back_as_they_were(engine: Engine) -> None:
+    message = Message(bytes(range(256)), {TYPE: "Prüf\u9375"})
+    found = row(STREAM, stored(1, "enroll.0.corp.t.c.0.request", message))
+    store(engine, STREAM, [found])
+
+    with engine.connect() as connection:
+        (back,) = connection.execute(select(events)).mappings()
+    assert dict(back) == found
+
+
+def test_a_row_of_a_devices_odd_strings_is_stored(engine: Engine) -> None:
+    """A transactionID is any bytes: a zero byte must not stop the recorder for ever."""
+    found = row(STREAM, requested(1, 1, transaction_id="A\0B"))
+    typed = row(STREAM, stored(2, "enroll.0.corp.t.c.0.request", Message(b"", {TYPE: "A\0B"})))
+
+    assert store(engine, STREAM, [found, typed]) == 2
+
+
+def test_a_row_under_an_overlong_subject_is_stored(engine: Engine) -> None:
+    """A gateway taken over can append there."""
+    subject = f"enroll.0.{'p' * 400}.t.c.0.request"
+
+    assert store(engine, STREAM, [row(STREAM, stored(1, subject, Message(b"", {})))]) == 1
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgresql_is_spoken_to_by_psycopg(scheme: str) -> None:
+    engine = open_engine(f"{scheme}://user:password@db.example/audit")
+
+    assert engine.dialect.driver == "psycopg"
+    engine.dispose()
+
+
+def test_sqlite_lets_readers_read_while_it_writes(tmp_path: Any) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/a.db")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10000
+    engine.dispose()

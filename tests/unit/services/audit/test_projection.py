@@ -1,0 +1,98 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.audit.projection import row
+from services.audit.tables import events
+from shared.events import TYPE, Message
+from tests.unit import golden
+from tests.unit.services.audit.stories import STREAM, stored
+from tests.unit.world import NANOSECONDS, NOW
+
+TOLD = {
+    "EnrollmentRequested": {"transaction_id": "0123456789ABCDEF"},
+    "EnrollmentApproved": {"device": "CN=Prüfgerät 7, O=Lab", "result": "approved"},
+    "EnrollmentRejected": {"device": "CN=Prüfgerät 7, O=Lab", "result": "challenge_wrong"},
+    "CertificateIssued": {"result": "issued", "serial": "40112233445566778899aabbccddeeff"},
+    "IssuanceFailed": {"result": "beyond_ceiling"},
+    "CertificateRecorded": {},
+    "CaChain": {},
+    "DeadLetter": {},
+}
+NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))
+
+
+def made(kind: str) -> dict[str, Any]:
+    subject, _ = golden.EVENTS[kind, 1]
+    return row(STREAM, stored(3, subject, golden.write(kind, 1)))
+
+
+@pytest.mark.parametrize("kind", sorted(golden.EVENTS))
+def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str, int]) -> None:
+    subject, _ = golden.EVENTS[kind]
+    message = golden.write(*kind)
+    found = row(STREAM, stored(3, subject, message))
+    enrolling = subject.startswith("enroll.")
+
+    assert found == NOTHING | TOLD[kind[0]] | {
+        "stream": STREAM,
+        "sequence": 3,
+        "subject": subject,
+        "type": kind[0],
+        "recorded_at": (NOW + 3) * NANOSECONDS,
+        "profile": "corp" if enrolling else None,
+        "enrollment": golden.ENROLLMENT.prefix() if enrolling else None,
+        "headers": json.dumps(dict(sorted(message.headers.items()))),
+        "payload": message.payload,
+    }
+
+
+def test_a_refusal_without_facts_names_no_device() -> None:
+    subject, event = golden.EVENTS["EnrollmentRejected", 1]
+    values = {n: getattr(event, n) for n in event.__struct_fields__} | {"facts": None}
+
+    assert row(STREAM, stored(1, subject, type(event)(**values)))["device"] is None
+
+
+def test_foreign_headers_are_not_kept() -> None:
+    message = Message(b"{}", {TYPE: "CaChain", "Nats-Trace": "x", "Authorization": "secret"})
+
+    assert json.loads(row(STREAM, stored(1, "cert.a.b.issued", message))["headers"]) == {
+        TYPE: "CaChain"
+    }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(b"", {}),
+        Message(b"\xff\x00", {TYPE: "CertificateIssued"}),
+        Message(b"{}", {TYPE: "Unheard"}),
+        Message(b'{"x":' + b"[" * 50_000, {TYPE: "CaChain"}),
+    ],
+    ids=["empty", "no JSON", "unknown type", "nested without end"],
+)
+def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
+    found = row(STREAM, stored(1, "enroll.0.corp.t.c.0.request", message))
+
+    assert found["payload"] == message.payload
+    assert found["type"] == message.headers.get(TYPE, "unreadable")
+    assert {k: found[k] for k in NOTHING} == NOTHING
+
+
+@given(
+    st.binary(max_size=100),
+    st.dictionaries(st.just(TYPE) | st.text(max_size=20), st.text(max_size=100)),
+    st.sampled_from(["enroll.0.corp.t.c.0.request", "cert.a.b.issued", "dead.x.y.1", "x"]),
+)
+def test_any_message_becomes_a_row_with_a_value_for_every_column(
+    payload: bytes, headers: dict[str, str], subject: str
+) -> None:
+    found = row(STREAM, stored(1, subject, Message(payload, headers)))
+
+    assert set(found) == {column.name for column in events.columns}
+    assert all(found[c.name] is not None for c in events.columns if not c.nullable)
+    assert len(found["type"]) <= 64

@@ -1,0 +1,239 @@
+"""A gateway's enroller on the bus in memory, a device, and whoever answers in the others' stead."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.gateway.enroll import Enroller
+from services.gateway.outcomes import Outcomes
+from services.gateway.ra import RaPair, assemble
+from services.gateway.settings import Limits, Profile, Settings
+from services.issuer.certificate import certificate, tbs_certificate
+from services.issuer.connectors.local import LocalCa
+from shared.bus.core import Delivery
+from shared.bus.topology import Role, enroll_stream, gateway_hints
+from shared.chains import Chain
+from shared.events import (
+    SUBJECT,
+    CertificateIssued,
+    EnrollmentId,
+    EnrollmentRejected,
+    EventSigner,
+    IssuanceFailed,
+    Message,
+    Stage,
+    Stored,
+    parse_subject,
+    sign,
+)
+from shared.reasons import FAIL_INFO, Reason
+from shared.scep.certrep import CertRep, read_certificates, read_reply
+from shared.scep.envelope import read_envelope
+from shared.scep.pkimessage import unwrap_content_key
+from shared.shards import Epoch
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit import pki
+from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template
+from tests.unit.shared.scep.messages import (
+    PRINTABLE,
+    SEQ,
+    Identity,
+    cms_attributes,
+    device_csr,
+    enveloped,
+    recipient,
+    scep_attributes,
+    signed,
+    spki,
+    tlv,
+)
+from tests.unit.world import (
+    GATEWAY,
+    ISSUER,
+    ISSUING,
+    NOW,
+    OPENING,
+    OPENING_ID,
+    PROFILE,
+    TRUSTED_ISSUERS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    Clock,
+    append,
+    enrollment_of,
+    memory_bus,
+    messages_of,
+    pki_message,
+)
+
+
+def profile(ra: Identity, ca: LocalCa, **changes: Any) -> Profile:
+    values: dict[str, Any] = {
+        "name": PROFILE,
+        "issuer": ISSUER,
+        "ca_spki_sha256": ca.ceilings.ca_spki_sha256,
+        "legacy": False,
+        "include_chain": False,
+        "reply_budget": 20.0,
+        "ra": assemble([RaPair(ra.x509, ra.key, signs=True, decrypts=True)], NOW),
+    }
+    return Profile(**(values | changes))
+
+
+def settings(
+    profiles: dict[str, Profile], epochs: tuple[Epoch, ...] = (Epoch(0, ("0",)),)
+) -> Settings:
+    return Settings(
+        bus_url="",
+        nkey_seed="",
+        epochs=epochs,
+        retry_window=86400,
+        validators=TRUSTED_VALIDATORS,
+        issuers=TRUSTED_ISSUERS,
+        sealing_key=OPENING.public_key(),
+        sealing_key_id=OPENING_ID,
+        profiles=profiles,
+        default_profile=PROFILE,
+        limits=Limits(256 * 1024, 10, 10, 0.0),
+        trusted_proxies=frozenset(),
+    )
+
+
+@dataclass
+class Others:
+    """Validator and issuer in one: ends each request at once, in the way a test says.
+
+    `hints` False loses every hint; `forge` signs with that key instead of the right one.
+    """
+
+    bus: MemoryBus
+    ca: LocalCa
+    device: Identity
+    answer: str = "issued"
+    hints: bool = True
+    forge: EventSigner | None = None
+    seen: list[EnrollmentId] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def start(self, *shards: str) -> None:
+        for shard in shards:
+            await self.bus.consume(enroll_stream(shard), Role.VALIDATOR, self._on_delivery, 64)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._end(delivery))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, delivery: Delivery) -> None:
+        enrollment, _ = parse_subject(delivery.stored.subject)
+        self.seen.append(enrollment)
+        if self.answer != "nothing":
+            await self.end(enrollment, delivery.stored)
+        await delivery.ack()
+
+    async def end(self, enrollment: EnrollmentId, request: Stored) -> None:
+        """Append the end of a request and hint it."""
+        stage, message = self.message(enrollment, request)
+        subject = enrollment.subject(stage)
+        await append(self.bus, subject, message)
+        if self.hints:
+            hint = Message(message.payload, message.headers | {SUBJECT: subject})
+            await self.bus.hint(gateway_hints(GATEWAY), hint)
+
+    def message(self, enrollment: EnrollmentId, request: Stored) -> tuple[Stage, Message]:
+        sha256 = request.sha256()
+        refusal: dict[str, Any] = {"request_sha256": sha256, "detail": "because"}
+        event: EnrollmentRejected | IssuanceFailed | CertificateIssued
+        if self.answer == "rejected":
+            reason, stage, by = Reason.SAN_NOT_ALLOWED, Stage.VERDICT, VALIDATOR
+            event = EnrollmentRejected(reason=reason, fail_info=FAIL_INFO[reason], **refusal)
+        elif self.answer == "failed":
+            reason, stage, by = Reason.BEYOND_CEILING, Stage.OUTCOME, ISSUING
+            event = IssuanceFailed(reason=reason, fail_info=FAIL_INFO[reason], **refusal)
+        else:
+            stage, by = Stage.OUTCOME, ISSUING
+            event = self.issued(sha256, spki(self.device.key.public_key()))
+        return stage, sign(event, enrollment.subject(stage), sha256, self.forge or by)
+
+    def issued(self, sha256: str, key: bytes, subject: bytes | None = None) -> CertificateIssued:
+        """Signed by hand: what the gateway makes of a certificate is not the issuer's business."""
+        changes = {} if subject is None else {"subject": subject}
+        made = template(self.ca.certificate, spki=key, extensions=(KEY_USAGE, EKU), **changes)
+        serial, algorithm = self.ca.serial(made), self.ca.algorithm
+        tbs = tbs_certificate(made, self.ca.name, algorithm, serial)
+        assert isinstance(self.ca.key, ec.EllipticCurvePrivateKey)
+        signature = self.ca.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+        return CertificateIssued(
+            request_sha256=sha256,
+            issuer=ISSUER,
+            serial=serial.hex(),
+            certificate=certificate(tbs, algorithm, signature),
+            not_after=made.not_after,
+        )
+
+
+@dataclass
+class World:
+    """A device, a gateway, the log, and the others."""
+
+    device: Identity
+    ra: Identity
+    ca: LocalCa
+    clock: Clock
+    bus: MemoryBus
+    profile: Profile
+    outcomes: Outcomes
+    enroller: Enroller
+    others: Others
+
+    @property
+    def chain(self) -> Chain:
+        return Chain(self.ca.chain, (self.ca.certificate,))
+
+    async def send(self, body: bytes) -> CertRep:
+        return read_reply(await self.enroller.answer(self.profile, self.chain, body, "192.0.2.9"))
+
+    async def enroll(self, csr: bytes | None = None) -> CertRep:
+        return await self.send(pki_message(self.device, self.ra, csr))
+
+    async def poll(self, device: Identity | None = None, **attributes: bytes) -> CertRep:
+        content = enveloped(tlv(SEQ), recipient(self.ra))
+        values = {"message_type": tlv(PRINTABLE, b"20")} | attributes
+        found = [*scep_attributes(**values), *cms_attributes(content)]
+        return await self.send(signed(content, device or self.device, found))
+
+    def certificate(self, reply: CertRep) -> bytes:
+        """The one certificate in a SUCCESS, opened with the device's key."""
+        envelope = read_envelope(reply.signed.content)
+        key = unwrap_content_key(envelope, [self.device.decryption], bytes(32))
+        (leaf,) = read_certificates(envelope.decrypt(key))
+        return leaf
+
+    def enrollment(self, **options: Any) -> EnrollmentId:
+        return enrollment_of(self.device, device_csr(self.device), **options)
+
+    def requests(self, shard: str = "0") -> list[Stored]:
+        return messages_of(self.bus, enroll_stream(shard), ".request")
+
+
+async def make_world(
+    device: Identity,
+    ra: Identity,
+    key: Any,
+    *,
+    epochs: tuple[Epoch, ...] = (Epoch(0, ("0",)),),
+    shards: tuple[str, ...] = ("0",),
+    **changes: Any,
+) -> World:
+    clock, ca = Clock(), pki.local_ca(key)
+    bus, served = memory_bus(clock, shards), profile(ra, ca, **changes)
+    found = settings({PROFILE: served}, epochs)
+    outcomes = Outcomes(bus, found)
+    await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
+    enroller = Enroller(bus, found, outcomes, GATEWAY, clock)
+    others = Others(bus, ca, device)
+    await others.start(*shards)
+    return World(device, ra, ca, clock, bus, served, outcomes, enroller, others)

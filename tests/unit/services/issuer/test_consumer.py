@@ -1,0 +1,320 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.issuer.connectors.local import LocalCa
+from services.issuer.consumer import VerdictConsumer
+from services.issuer.settings import Settings
+from shared.bus.core import BusUnavailableError
+from shared.bus.topology import gateway_hints
+from shared.events import (
+    SUBJECT,
+    TYPE,
+    CertificateIssued,
+    CertificateRecorded,
+    EnrollmentId,
+    EnrollmentRejected,
+    IssuanceFailed,
+    Message,
+    Stage,
+    Stored,
+    authenticate,
+    decode,
+)
+from shared.reasons import FAIL_INFO, Reason
+from shared.scep.errors import FailInfo
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit import pki
+from tests.unit.services.issuer.templates import EKU, SPKI, template
+from tests.unit.world import (
+    GATEWAY,
+    ISSUER,
+    ISSUING,
+    NOW,
+    REQUEST_SHA256,
+    STRANGER,
+    TRUSTED_ISSUERS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    Clock,
+    append,
+    approved,
+    counted,
+    memory_bus,
+    messages_of,
+    signed_event,
+    turn,
+    until,
+)
+
+ENROLLMENT = EnrollmentId("0", "demo", "transaction", "csr", 0)
+VERDICT = ENROLLMENT.subject(Stage.VERDICT)
+
+
+@dataclass
+class World:
+    """An issuer without its worker."""
+
+    bus: MemoryBus
+    ca: LocalCa
+    clock: Clock
+    consumer: VerdictConsumer
+    hints: list[tuple[str, Message]] = field(default_factory=list)
+
+    async def verdict(self, event: Any = None, message: Message | None = None) -> Stored:
+        event = event or approved(template(self.ca.certificate))
+        return await append(self.bus, VERDICT, message or signed_event(event, VERDICT, VALIDATOR))
+
+    def outcomes(self) -> list[Stored]:
+        return messages_of(self.bus, "ENROLL_0", ".outcome")
+
+    def records(self) -> list[Stored]:
+        return messages_of(self.bus, "CERTS")
+
+    def outcome(self) -> CertificateIssued | IssuanceFailed:
+        """The one outcome there is, authentic for the request."""
+        (stored,) = self.outcomes()
+        event = authenticate(stored, TRUSTED_ISSUERS, Stage.OUTCOME, REQUEST_SHA256)
+        assert isinstance(event, CertificateIssued | IssuanceFailed)
+        return event
+
+
+@pytest.fixture
+async def world(ec_key: ec.EllipticCurvePrivateKey) -> World:
+    clock, ca = Clock(), pki.local_ca(ec_key)
+    bus = memory_bus(clock)
+    settings = Settings("", "", ("0",), ISSUING, TRUSTED_VALIDATORS, {ISSUER: ca}, 8)
+    found = World(bus, ca, clock, VerdictConsumer(bus, settings, clock))
+    await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
+    return found
+
+
+async def test_an_approval_becomes_a_certificate_of_the_ca(world: World) -> None:
+    await world.consumer.handle(await world.verdict())
+
+    outcome = world.outcome()
+    assert isinstance(outcome, CertificateIssued)
+    leaf = x509.load_der_x509_certificate(outcome.certificate)
+    leaf.verify_directly_issued_by(world.ca.certificate)
+    assert pki.spki(leaf.public_key()) == SPKI
+    assert f"{leaf.serial_number:x}" == outcome.serial
+    assert outcome.not_after == leaf.not_valid_after_utc.timestamp()
+    assert world.outcomes()[0].subject == ENROLLMENT.subject(Stage.OUTCOME)
+
+
+async def test_the_serial_is_recorded_before_there_is_a_certificate(world: World) -> None:
+    verdict = await world.verdict()
+    world.bus.streams["CERTS"].subjects = ()
+    with pytest.raises(BusUnavailableError):
+        await world.consumer.handle(verdict)
+
+    assert world.outcomes() == []
+
+
+async def test_the_record_names_enrollment_key_and_device(world: World) -> None:
+    await world.consumer.handle(await world.verdict())
+
+    (stored,) = world.records()
+    outcome, record = world.outcome(), decode(stored.payload, stored.headers)
+    assert isinstance(outcome, CertificateIssued)
+    assert stored.subject == f"cert.{ISSUER}.{outcome.serial}.issued"
+    assert isinstance(record, CertificateRecorded)
+    assert record.enrollment == ENROLLMENT.prefix()
+    assert record.subject == "CN=device"
+    assert (record.not_before, record.not_after) == (NOW - 600, NOW + 365 * 86400)
+
+
+async def test_the_outcome_is_hinted_to_the_gateway_that_asked(world: World) -> None:
+    await world.consumer.handle(await world.verdict())
+    await until(lambda: world.hints)
+
+    (stored,) = world.outcomes()
+    hint = Message(stored.payload, {**stored.headers, SUBJECT: stored.subject})
+    assert world.hints == [(gateway_hints(GATEWAY), hint)]
+
+
+# What must never become a certificate
+
+
+async def nothing_happens(world: World, verdict: Stored) -> None:
+    """Neither outcome nor record nor hint, but a security event."""
+    before = counted("security_events", stage="verdict")
+    await world.consumer.handle(verdict)
+    await world.consumer.give_up(verdict)
+    await turn()
+
+    assert (world.outcomes(), world.records(), world.hints) == ([], [], [])
+    assert counted("security_events", stage="verdict") == before + 2
+
+
+async def test_a_verdict_signed_by_an_unknown_key_yields_no_certificate(world: World) -> None:
+    event = approved(template(world.ca.certificate))
+
+    verdict = await world.verdict(message=signed_event(event, VERDICT, STRANGER))
+    await nothing_happens(world, verdict)
+
+
+async def test_a_verdict_moved_to_another_subject_yields_no_certificate(world: World) -> None:
+    event = approved(template(world.ca.certificate))
+    elsewhere = signed_event(event, ENROLLMENT.at(1).subject(Stage.VERDICT), VALIDATOR)
+
+    await nothing_happens(world, await world.verdict(message=elsewhere))
+
+
+async def test_a_verdict_altered_in_its_template_yields_no_certificate(world: World) -> None:
+    good = signed_event(approved(template(world.ca.certificate)), VERDICT, VALIDATOR)
+    longer = template(world.ca.certificate, not_after=NOW + 366 * 86400)
+    bad = signed_event(approved(longer), VERDICT, VALIDATOR)
+    assert good.payload != bad.payload
+
+    await nothing_happens(world, await world.verdict(message=Message(bad.payload, good.headers)))
+
+
+async def test_a_verdict_signed_over_another_request_yields_no_certificate(world: World) -> None:
+    event = approved(template(world.ca.certificate))
+    message = signed_event(event, VERDICT, VALIDATOR, request_sha256="00" * 32)
+
+    await nothing_happens(world, await world.verdict(message=message))
+
+
+async def test_an_unsigned_verdict_yields_no_certificate(world: World) -> None:
+    message = signed_event(approved(template(world.ca.certificate)), VERDICT, VALIDATOR)
+    bare = Message(message.payload, {TYPE: message.headers[TYPE]})
+
+    await nothing_happens(world, await world.verdict(message=bare))
+
+
+async def test_an_issuers_own_key_approves_nothing(world: World) -> None:
+    event = approved(template(world.ca.certificate))
+
+    await nothing_happens(world, await world.verdict(message=signed_event(event, VERDICT, ISSUING)))
+
+
+@pytest.mark.parametrize("late", [0.001, 1, 10**6])
+async def test_a_verdict_past_its_valid_until_yields_no_certificate(
+    world: World, late: float
+) -> None:
+    verdict = await world.verdict()
+    world.clock.seconds = NOW + 86400 + late
+    await world.consumer.handle(verdict)
+
+    outcome = world.outcome()
+    assert isinstance(outcome, IssuanceFailed)
+    assert outcome.reason is Reason.VERDICT_EXPIRED
+    assert outcome.fail_info is FAIL_INFO[Reason.VERDICT_EXPIRED]
+    assert world.records() == []
+
+
+async def test_a_verdict_at_its_valid_until_is_acted_on(world: World) -> None:
+    verdict = await world.verdict()
+    world.clock.seconds = NOW + 86400
+    await world.consumer.handle(verdict)
+
+    assert isinstance(world.outcome(), CertificateIssued)
+
+
+async def test_a_rejection_does_nothing(world: World) -> None:
+    rejected = EnrollmentRejected(
+        request_sha256=REQUEST_SHA256,
+        reason=Reason.CHALLENGE_WRONG,
+        fail_info=FailInfo.BAD_MESSAGE_CHECK,
+        detail="",
+    )
+    verdict = await world.verdict(rejected)
+    before = counted("security_events", stage="verdict")
+    await world.consumer.handle(verdict)
+    await world.consumer.give_up(verdict)
+    await turn()
+
+    assert (world.outcomes(), world.records(), world.hints) == ([], [], [])
+    assert counted("security_events", stage="verdict") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ca_spki_sha256": "00" * 32},
+        {"not_after": NOW + 9000 * 86400},
+        {"extensions": (EKU,)},
+        {"issuer": "elsewhere"},
+    ],
+    ids=["another CA key", "too long", "no key usage", "another issuer"],
+)
+async def test_a_verdict_beyond_the_ceilings_fails_and_leaves_no_record(
+    world: World, change: dict[str, Any]
+) -> None:
+    verdict = await world.verdict(approved(template(world.ca.certificate, **change)))
+    await world.consumer.handle(verdict)
+
+    outcome = world.outcome()
+    assert isinstance(outcome, IssuanceFailed)
+    assert outcome.reason is Reason.BEYOND_CEILING
+    assert world.records() == []
+
+
+# Once and again
+
+
+async def test_a_verdict_handled_twice_gives_one_outcome_and_one_record(world: World) -> None:
+    verdict = await world.verdict()
+    before = counted("outcomes", issuer=ISSUER, reason="issued")
+    await world.consumer.handle(verdict)
+    first, record = world.outcomes(), world.records()
+    await world.consumer.handle(verdict)
+    await until(lambda: len(world.hints) == 2)
+
+    assert (world.outcomes(), world.records()) == (first, record)
+    assert world.hints[0] == world.hints[1]
+    assert counted("outcomes", issuer=ISSUER, reason="issued") == before + 1
+
+
+async def test_a_kill_between_record_and_outcome_leads_to_the_same_serial(world: World) -> None:
+    verdict = await world.verdict()
+    await world.consumer.handle(verdict)
+    (lost,) = world.outcomes()
+    del world.bus.streams["ENROLL_0"].messages[lost.sequence]
+    await world.consumer.handle(verdict)
+
+    assert len(world.records()) == 1
+    outcome = world.outcome()
+    assert isinstance(outcome, CertificateIssued)
+    assert outcome.serial in world.records()[0].subject
+
+
+async def test_a_conflict_is_answered_with_the_stored_outcome(world: World) -> None:
+    verdict = await world.verdict()
+    first = IssuanceFailed(
+        request_sha256=REQUEST_SHA256,
+        reason=Reason.POISON,
+        fail_info=FAIL_INFO[Reason.POISON],
+        detail="was there first",
+    )
+    subject = ENROLLMENT.subject(Stage.OUTCOME)
+    stored = await append(world.bus, subject, signed_event(first, subject, ISSUING))
+    await world.consumer.handle(verdict)
+    await until(lambda: world.hints)
+
+    assert world.outcomes() == [stored]
+    assert world.hints[0][1].payload == stored.payload
+
+
+async def test_giving_up_ends_a_verdict_with_a_signed_failure(world: World) -> None:
+    await world.consumer.give_up(await world.verdict())
+    await until(lambda: world.hints)
+
+    outcome = world.outcome()
+    assert isinstance(outcome, IssuanceFailed)
+    assert outcome.reason is Reason.POISON
+    assert world.records() == []
+
+
+async def test_giving_up_after_a_certificate_changes_nothing(world: World) -> None:
+    verdict = await world.verdict()
+    await world.consumer.handle(verdict)
+    before = world.outcomes()
+    await world.consumer.give_up(verdict)
+
+    assert world.outcomes() == before

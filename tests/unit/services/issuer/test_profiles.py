@@ -1,0 +1,208 @@
+import datetime as dt
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+
+from services.issuer.profiles import beyond_ceilings
+from shared.events import TemplateExtension
+from tests.unit import pki
+from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
+from tests.unit.shared.scep.messages import NULL, SEQ, integer, oid, tlv
+from tests.unit.world import NOW
+
+ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
+CEILINGS = pki.ceilings(ROOT)
+CA_END = int(pki.END.timestamp())
+YEARS = 2 * 365 * DAY
+
+
+def problem(**changes: Any) -> str:
+    return beyond_ceilings(template(ROOT, **changes), CEILINGS)
+
+
+def extension(dotted: str, value: bytes = NULL, *, critical: bool = False) -> TemplateExtension:
+    return TemplateExtension(oid=dotted, critical=critical, value=value)
+
+
+def usage(value: bytes) -> TemplateExtension:
+    return extension("2.5.29.15", value, critical=True)
+
+
+def ekus(*names: str) -> TemplateExtension:
+    return extension("2.5.29.37", tlv(SEQ, *map(oid, names)))
+
+
+def rsa_spki(bits: int) -> bytes:
+    """A public key of so many bits; whether it has factors is nobody's concern here."""
+    key = tlv(SEQ, integer((1 << bits - 1) | (1 << bits // 2) | 1), integer(65537))
+    return tlv(SEQ, tlv(SEQ, oid("1.2.840.113549.1.1.1"), NULL), tlv(3, b"\0", key))
+
+
+def test_what_a_validator_approves_is_within_the_ceilings() -> None:
+    assert problem() == ""
+
+
+def test_another_ca_key_is_beyond() -> None:
+    assert problem(ca_spki_sha256="00" * 32) == "the verdict is for another CA key"
+
+
+@pytest.mark.parametrize(("end", "beyond"), [(CA_END, False), (CA_END + 1, True)])
+def test_a_certificate_that_outlives_its_ca_is_beyond(end: int, beyond: bool) -> None:  # noqa: FBT001 - a case
+    assert ("outlive" in problem(not_before=end - DAY, not_after=end)) is beyond
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "beyond"),
+    [
+        (NOW, NOW + YEARS, False),
+        (NOW, NOW + YEARS + 1, True),
+        (NOW - 1, NOW + YEARS, True),
+        (NOW, NOW + 1, False),
+        (NOW, NOW, True),
+        (NOW, NOW - 1, True),
+        (-(10**15), NOW, True),
+    ],
+)
+def test_the_validity_has_a_longest_and_a_shortest(start: int, end: int, beyond: bool) -> None:  # noqa: FBT001 - a case
+    assert ("validity" in problem(not_before=start, not_after=end)) is beyond
+
+
+@pytest.mark.parametrize("bits", [2048, 3072, 4096, 8192])
+def test_rsa_keys_from_2048_to_8192_bits_are_signed(bits: int) -> None:
+    assert problem(spki=rsa_spki(bits)) == ""
+
+
+@pytest.mark.parametrize("bits", [1024, 2040, 16384])
+def test_rsa_keys_of_other_sizes_are_beyond(bits: int) -> None:
+    assert problem(spki=rsa_spki(bits)).startswith("the public key")
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
+def test_keys_on_nists_curves_are_signed(curve: ec.EllipticCurve) -> None:
+    assert problem(spki=pki.spki(ec.derive_private_key(3, curve).public_key())) == ""
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.derive_private_key(3, ec.SECP256K1()).public_key(),
+        ec.derive_private_key(3, ec.SECP224R1()).public_key(),
+        ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key(),
+        x25519.X25519PrivateKey.from_private_bytes(bytes(32)).public_key(),
+    ],
+)
+def test_keys_of_other_kinds_are_beyond(key: Any) -> None:
+    assert "too weak or of a kind" in problem(spki=pki.spki(key))
+
+
+@pytest.mark.parametrize("spki", [b"", NULL, tlv(SEQ), SPKI[:-1], SPKI[::-1]])
+def test_a_key_that_does_not_parse_is_beyond(spki: bytes) -> None:
+    assert problem(spki=spki) == "the public key does not parse"
+
+
+@pytest.mark.parametrize("twice", [KEY_USAGE, EKU, SAN])
+def test_an_extension_that_stands_twice_is_beyond(twice: TemplateExtension) -> None:
+    """Readers differ in which of the two they believe."""
+    assert problem(extensions=(KEY_USAGE, EKU, SAN, twice)) == "an extension stands twice"
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        extension("2.5.29.19", tlv(SEQ, b"\x01\x01\xff"), critical=True),
+        extension("2.5.29.19", tlv(SEQ)),
+        extension("1.3.6.1.4.1.311.25.2", tlv(SEQ)),
+        extension("2.5.29.30", tlv(SEQ)),
+        extension("2.5.29.32", tlv(SEQ)),
+        extension("1.3.6.1.4.1.311.20.2", NULL),
+        extension("1.2.3.4"),
+        extension("2.5.29.015"),
+    ],
+    ids=lambda e: e.oid,
+)
+def test_any_other_extension_is_beyond(smuggled: TemplateExtension) -> None:
+    assert problem(extensions=(KEY_USAGE, EKU, smuggled)) == "an extension that is never signed"
+
+
+@pytest.mark.parametrize("extensions", [(), (KEY_USAGE,), (EKU,), (SAN,)])
+def test_a_certificate_without_both_key_usages_is_beyond(
+    extensions: tuple[TemplateExtension, ...],
+) -> None:
+    """Without them it could be used for anything."""
+    assert problem(extensions=extensions) == "key usages are missing"
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [b"\x03\x02\x02\x04", b"\x03\x02\x01\x02", b"\x03\x02\x01\x06", b"\x03\x02\x01\xa6",
+     b"\x03\x03\x07\xa4\x80", b"\x03\x01\x00"],
+    ids=["keyCertSign", "cRLSign", "both", "among others", "before decipherOnly", "none at all"],
+)  # fmt: skip
+def test_key_usages_of_a_ca_are_beyond(bits: bytes) -> None:
+    assert problem(extensions=(usage(bits), EKU)) == "a CA key usage"
+
+
+@pytest.mark.parametrize("octet", [0x80, 0x40, 0x20, 0x10, 0x08, 0xF8])
+def test_every_other_key_usage_is_signed(octet: int) -> None:
+    assert problem(extensions=(usage(bytes((3, 2, 0, octet))), EKU)) == ""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1.3.6.1.5.5.7.3.1",),
+        (pki.CLIENT_AUTH, "1.3.6.1.5.5.7.3.3"),
+        ("2.5.29.37.0",),
+        ("1.3.6.1.4.1.311.20.2.1",),
+    ],
+)
+def test_an_extended_key_usage_that_is_not_listed_is_beyond(names: tuple[str, ...]) -> None:
+    assert "extended key usage" in problem(extensions=(KEY_USAGE, ekus(*names)))
+
+
+def test_listed_extended_key_usages_are_signed() -> None:
+    both = (pki.CLIENT_AUTH, "1.3.6.1.5.5.7.3.1")
+    wider = replace(CEILINGS, extended_key_usages=frozenset(both))
+
+    made = template(ROOT, extensions=(KEY_USAGE, ekus(*both)))
+    assert beyond_ceilings(made, wider) == ""
+    assert beyond_ceilings(made, CEILINGS) != ""
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [usage(b""), usage(NULL), usage(b"\x03\x05\x00"), extension("2.5.29.37", b"\x30\x05\x06")],
+)
+def test_usages_that_do_not_parse_are_beyond(bad: TemplateExtension) -> None:
+    others = tuple(e for e in (KEY_USAGE, EKU) if e.oid != bad.oid)
+
+    assert problem(extensions=(bad, *others)) == "the template does not parse"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        extension("2.5.29.37", tlv(SEQ, oid(pki.CLIENT_AUTH)) + tlv(SEQ, oid("2.5.29.37.0"))),
+        extension("2.5.29.37", tlv(SEQ)),
+        usage(b"\x03\x02\x05\xa0\x03\x02\x01\x06"),
+    ],
+    ids=["bytes after the EKUs", "no EKU at all", "bytes after the key usage"],
+)
+def test_usages_that_readers_could_take_otherwise_are_beyond(bad: TemplateExtension) -> None:
+    others = tuple(e for e in (KEY_USAGE, EKU) if e.oid != bad.oid)
+
+    assert problem(extensions=(bad, *others)) != ""
+
+
+def test_the_ceiling_is_the_cas_own_end_not_the_clocks() -> None:
+    soon = pki.make_root(
+        ec.derive_private_key(5, ec.SECP256R1()),
+        end=dt.datetime.fromtimestamp(NOW + DAY, dt.UTC),
+    )
+
+    assert beyond_ceilings(template(soon, not_after=NOW + DAY), pki.ceilings(soon)) == ""
+    assert beyond_ceilings(template(soon, not_after=NOW + DAY + 1), pki.ceilings(soon)) != ""
+    assert isinstance(soon, x509.Certificate)

@@ -1,0 +1,281 @@
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.validator.consumer import RequestConsumer
+from services.validator.settings import Settings
+from shared.bus.core import BusUnavailableError
+from shared.bus.topology import chain_subject, gateway_hints
+from shared.chains import ChainBook
+from shared.events import (
+    SUBJECT,
+    TYPE,
+    CaChain,
+    EnrollmentApproved,
+    EnrollmentId,
+    EnrollmentRejected,
+    Message,
+    Stage,
+    Stored,
+    authenticate,
+    encode,
+)
+from shared.reasons import FAIL_INFO, Reason
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit import pki
+from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr
+from tests.unit.world import (
+    GATEWAY,
+    ISSUER,
+    NANOSECONDS,
+    NOW,
+    OPENING,
+    OPENING_ID,
+    STRANGER,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append,
+    counted,
+    enrollment_of,
+    memory_bus,
+    messages_of,
+    policy,
+    requested,
+    signed_event,
+    turn,
+    until,
+)
+
+
+@dataclass
+class World:
+    """A validator without its worker, and what it hints to the gateway."""
+
+    bus: MemoryBus
+    consumer: RequestConsumer
+    device: Identity
+    ra: Identity
+    hints: list[tuple[str, Message]] = field(default_factory=list)
+
+    @property
+    def enrollment(self) -> EnrollmentId:
+        return enrollment_of(self.device, device_csr(self.device))
+
+    async def request(self, profile: str = "demo") -> Stored:
+        enrollment = enrollment_of(self.device, device_csr(self.device), profile=profile)
+        event = requested(self.device, self.ra, enrollment)
+        return await append(self.bus, enrollment.subject(Stage.REQUEST), event)
+
+    def verdicts(self) -> list[Stored]:
+        return messages_of(self.bus, "ENROLL_0", ".verdict")
+
+    def verdict(self, request: Stored) -> EnrollmentApproved | EnrollmentRejected:
+        """The one verdict there is, authentic for this request."""
+        (stored,) = self.verdicts()
+        event = authenticate(stored, TRUSTED_VALIDATORS, Stage.VERDICT, request.sha256())
+        assert isinstance(event, EnrollmentApproved | EnrollmentRejected)
+        return event
+
+
+@pytest.fixture
+async def world(
+    device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> AsyncIterator[World]:
+    bus, root = memory_bus(), pki.make_root(ec_key)
+    rules = policy(ca_spki_sha256=pki.pin(root))
+    settings = Settings("", "", ("0",), VALIDATOR, {OPENING_ID: OPENING}, {"demo": rules}, 8)
+    chains = ChainBook.of(bus, [(ISSUER, rules.ca_spki_sha256)])
+    found = World(bus, RequestConsumer(bus, settings, chains), device, ra)
+    await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
+    await bus.put(chain_subject(ISSUER), encode(CaChain(certificates=(pki.der(root),))))
+    await chains.start()
+    await until(lambda: not chains.missing())
+    yield found
+    chains.stop()
+
+
+async def test_a_good_request_gets_one_approval(world: World) -> None:
+    request = await world.request()
+    await world.consumer.handle(request)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentApproved)
+    assert verdict.gateway == GATEWAY
+    assert verdict.facts.subject == "CN=device, O=Lab"
+    assert verdict.valid_until == NOW + 86400
+    assert verdict.template.not_before == NOW - 600
+    assert world.verdicts()[0].subject == world.enrollment.subject(Stage.VERDICT)
+
+
+async def test_an_approval_is_not_hinted_for_it_is_no_end(world: World) -> None:
+    await world.consumer.handle(await world.request())
+    await turn()
+
+    assert world.hints == []
+
+
+async def test_a_refusal_is_stored_and_hinted_to_the_gateway_that_asked(world: World) -> None:
+    bad = csr(world.device.key, challenge(PRINTABLE, b"wrong"))
+    enrollment = enrollment_of(world.device, bad)
+    event = requested(world.device, world.ra, enrollment, csr=bad)
+    request = await append(world.bus, enrollment.subject(Stage.REQUEST), event)
+    before = counted("verdicts", profile="demo", reason="challenge_wrong")
+    await world.consumer.handle(request)
+    await until(lambda: world.hints)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.CHALLENGE_WRONG
+    assert verdict.fail_info is FAIL_INFO[Reason.CHALLENGE_WRONG]
+    assert [gate.passed for gate in verdict.gates] == [True, True, True, False]
+    assert verdict.facts is not None
+    stored = world.verdicts()[0]
+    headers = {**stored.headers, SUBJECT: stored.subject}
+    assert world.hints == [(gateway_hints(GATEWAY), Message(stored.payload, headers))]
+    assert counted("verdicts", profile="demo", reason="challenge_wrong") == before + 1
+
+
+async def test_a_redelivery_writes_nothing_and_would_write_the_same_bytes(world: World) -> None:
+    request = await world.request()
+    await world.consumer.handle(request)
+    (first,) = world.verdicts()
+    await world.consumer.handle(request)
+
+    assert world.verdicts() == [first]
+    world.bus.streams["ENROLL_0"].messages.pop(first.sequence)
+    await world.consumer.handle(request)
+    (again,) = world.verdicts()
+    assert (again.payload, again.headers) == (first.payload, first.headers)
+
+
+async def test_a_redelivered_refusal_is_hinted_again(world: World) -> None:
+    """The first hint may have been lost with its validator."""
+    request = await world.request("unknown")
+    await world.consumer.handle(request)
+    await world.consumer.handle(request)
+    await until(lambda: len(world.hints) == 2)
+
+    assert world.hints[0] == world.hints[1]
+
+
+async def test_a_stored_refusal_is_announced_instead_of_ones_own_approval(world: World) -> None:
+    request = await world.request()
+    first = EnrollmentRejected(
+        request_sha256=request.sha256(),
+        reason=Reason.POISON,
+        fail_info=FAIL_INFO[Reason.POISON],
+        detail="was there first",
+    )
+    subject = world.enrollment.subject(Stage.VERDICT)
+    stored = await append(world.bus, subject, signed_event(first, subject, VALIDATOR))
+    await world.consumer.handle(request)
+    await until(lambda: world.hints)
+
+    assert world.verdicts() == [stored]
+    assert world.hints[0][1].payload == stored.payload
+
+
+async def test_a_stored_verdict_that_is_not_authentic_is_reported_and_not_announced(
+    world: World,
+) -> None:
+    request = await world.request()
+    forged = EnrollmentRejected(
+        request_sha256=request.sha256(),
+        reason=Reason.POISON,
+        fail_info=FAIL_INFO[Reason.POISON],
+        detail="",
+    )
+    subject = world.enrollment.subject(Stage.VERDICT)
+    stored = await append(world.bus, subject, signed_event(forged, subject, STRANGER))
+    before = counted("security_events", stage="verdict")
+    await world.consumer.handle(request)
+    await turn()
+
+    assert world.verdicts() == [stored]
+    assert world.hints == []
+    assert counted("security_events", stage="verdict") == before + 1
+
+
+async def test_a_request_of_a_profile_that_is_not_here_is_refused(world: World) -> None:
+    request = await world.request("unknown")
+    await world.consumer.handle(request)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.NOT_A_PROFILE
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Message(b"no json", {TYPE: "EnrollmentRequested"}), Reason.BAD_MESSAGE),
+        (Message(b"{}", {}), Reason.BAD_MESSAGE),
+        (encode(CaChain(certificates=())), Reason.NOT_A_PROFILE),
+    ],
+)
+async def test_what_is_no_request_is_refused(
+    world: World, message: Message, reason: Reason
+) -> None:
+    """Whoever stored it: the log must not keep it in flight."""
+    request = await append(world.bus, world.enrollment.subject(Stage.REQUEST), message)
+    await world.consumer.handle(request)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is reason
+
+
+async def test_without_the_ca_chain_the_request_waits(world: World) -> None:
+    world.consumer.chains = ChainBook.of(world.bus, [(ISSUER, "other")])
+
+    with pytest.raises(BusUnavailableError):
+        await world.consumer.handle(await world.request())
+    assert world.verdicts() == []
+
+
+async def test_the_time_of_the_decision_is_the_logs(world: World) -> None:
+    request = await world.request()
+    late = Stored(request.subject, request.payload, request.headers, 1, (NOW + 5) * NANOSECONDS)
+    await world.consumer.handle(late)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentApproved)
+    assert verdict.valid_until == NOW + 5 + 86400
+
+
+async def test_giving_up_ends_a_request_with_a_signed_refusal(world: World) -> None:
+    request = await world.request()
+    await world.consumer.give_up(request)
+    await until(lambda: world.hints)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.POISON
+
+
+async def test_giving_up_after_a_verdict_changes_nothing(world: World) -> None:
+    request = await world.request()
+    await world.consumer.handle(request)
+    before = world.verdicts()
+    await world.consumer.give_up(request)
+
+    assert world.verdicts() == before
+
+
+async def test_giving_up_bears_what_cannot_even_be_read(world: World) -> None:
+    """A gateway taken over may append it; what is given up on must be over then."""
+    deep = Message(b'{"x":' + b"[" * 50_000, {TYPE: "EnrollmentRequested"})
+    request = await append(world.bus, world.enrollment.subject(Stage.REQUEST), deep)
+    await world.consumer.give_up(request)
+
+    assert world.verdict(request)
+
+
+async def test_giving_up_bears_a_subject_that_names_no_enrollment(world: World) -> None:
+    """Else it is handed out for ever, and enough of them stop the validator."""
+    request = await append(world.bus, "enroll.0.demo.t.c.first.request", Message(b"", {}))
+    await world.consumer.give_up(request)
+
+    assert world.verdicts() == []

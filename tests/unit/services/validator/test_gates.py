@@ -1,0 +1,175 @@
+from typing import Any
+
+import pytest
+
+from services.validator.facts import key_kind
+from services.validator.gates import Policy, Refusal, decide
+from shared.csr import read_csr
+from shared.events import GateResult
+from shared.reasons import Reason
+from tests.unit.shared.scep.messages import (
+    BMP,
+    DEVICE_NAME,
+    PRINTABLE,
+    SEQ,
+    UTF8,
+    Identity,
+    challenge,
+    csr,
+    extension_request,
+    oid,
+    san,
+    tlv,
+)
+from tests.unit.world import facts, policy
+
+EMPTY_NAME = tlv(SEQ)
+DNS = tlv(0x82, b"device.example")
+SANS = {
+    "dns": DNS,
+    "rfc822": tlv(0x81, b"a@b.example"),
+    "uri": tlv(0x86, b"urn:device:1"),
+    "ip": tlv(0x87, bytes((192, 0, 2, 1))),
+    "upn": tlv(0xA0, oid("1.3.6.1.4.1.311.20.2.3"), tlv(0xA0, tlv(UTF8, b"a@b"))),
+    "other": tlv(0xA0, oid("1.2.3.4"), tlv(0xA0, tlv(UTF8, b"x"))),
+}
+
+
+def request(
+    device: Identity, *sans: bytes, password: bytes | None = b"s3cret", **options: Any
+) -> Any:
+    attributes = [challenge(options.pop("tag", UTF8), password)] if password is not None else []
+    if sans:
+        attributes.append(extension_request(san(*sans)))
+    return read_csr(csr(device.key, *attributes, **options))
+
+
+def refusal(found: Any, allowed: Policy | None = None, **told: Any) -> Refusal:
+    """The one refusal of a request; the gates end with it."""
+    decision = decide(found, facts(**told), allowed or policy())
+    assert decision.refusal is not None
+    assert [gate.passed for gate in decision.gates] == [True] * (len(decision.gates) - 1) + [False]
+    assert decision.gates[-1].detail == decision.refusal.detail
+    return decision.refusal
+
+
+def test_a_request_within_policy_passes_every_gate(device: Identity) -> None:
+    decision = decide(request(device, DNS), facts(), policy())
+
+    assert decision.refusal is None
+    assert decision.gates == tuple(
+        GateResult(gate=name, passed=True) for name in ("key", "subject", "sans", "challenge")
+    )
+
+
+@pytest.mark.parametrize(
+    ("key_type", "bits"), [("rsa", 1024), ("rsa", 3072), ("p384", 384), ("secp256k1", 256)]
+)
+def test_a_key_that_the_profile_does_not_list_is_refused(
+    device: Identity, key_type: str, bits: int
+) -> None:
+    found = refusal(request(device), key_type=key_type, key_bits=bits)
+
+    assert found.reason is Reason.KEY_NOT_ALLOWED
+    assert key_type in found.detail
+
+
+@pytest.mark.parametrize(("key_type", "bits"), [("rsa", 2048), ("p256", 256)])
+def test_a_key_that_the_profile_lists_passes(device: Identity, key_type: str, bits: int) -> None:
+    told = facts(key_type=key_type, key_bits=bits)
+
+    assert decide(request(device), told, policy()).refusal is None
+
+
+def test_key_kinds_are_named_as_profiles_name_them(device: Identity, ec_key: Any) -> None:
+    assert key_kind(device.key.public_key()) == ("rsa", 2048)
+    assert key_kind(ec_key.public_key()) == ("p256", 256)
+
+
+def test_a_request_that_names_nobody_is_refused(device: Identity) -> None:
+    found = refusal(request(device, subject=EMPTY_NAME))
+
+    assert found.reason is Reason.SUBJECT_NOT_ALLOWED
+
+
+def test_an_empty_subject_is_allowed_where_a_san_names_the_device(device: Identity) -> None:
+    assert decide(request(device, DNS, subject=EMPTY_NAME), facts(), policy()).refusal is None
+
+
+@pytest.mark.parametrize("kind", sorted(SANS))
+def test_a_san_passes_only_where_its_kind_is_allowed(device: Identity, kind: str) -> None:
+    found = request(device, SANS[kind])
+    others = frozenset(SANS) - {kind}
+
+    assert decide(found, facts(), policy(sans=frozenset({kind}))).refusal is None
+    assert refusal(found, policy(sans=others)).reason is Reason.SAN_NOT_ALLOWED
+
+
+def test_one_forbidden_san_among_others_is_refused(device: Identity) -> None:
+    found = request(device, SANS["dns"], SANS["ip"], SANS["dns"])
+
+    assert refusal(found, policy(sans=frozenset({"dns"}))).reason is Reason.SAN_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("password", [None, b"", b"   "])
+def test_a_missing_or_blank_challenge_is_refused(device: Identity, password: bytes | None) -> None:
+    """Blank even where a profile by mistake had a blank one."""
+    found = request(device, password=password)
+
+    assert refusal(found, policy(challenges=("", "   "))).reason is Reason.CHALLENGE_MISSING
+
+
+@pytest.mark.parametrize(
+    "password", [b"S3cret", b"s3cret ", b" s3cret", b"s3cre", b"s3crett", b"s3cret\0", b"\xff\xfe"]
+)
+def test_a_wrong_challenge_is_refused_and_not_repeated(device: Identity, password: bytes) -> None:
+    found = refusal(request(device, password=password))
+
+    assert found.reason is Reason.CHALLENGE_WRONG
+    assert "s3c" not in found.detail.lower()
+
+
+@pytest.mark.parametrize("value", ["first", "second", "third"])
+def test_any_of_several_valid_challenges_opens_the_gate(device: Identity, value: str) -> None:
+    allowed = policy(challenges=("first", "second", "third"))
+
+    assert decide(request(device, password=value.encode()), facts(), allowed).refusal is None
+
+
+def test_parts_of_several_challenges_open_nothing(device: Identity) -> None:
+    allowed = policy(challenges=("first", "second"))
+
+    assert refusal(request(device, password=b"firstsecond"), allowed)
+
+
+@pytest.mark.parametrize(("tag", "codec"), [(UTF8, "utf-8"), (BMP, "utf-16-be")])
+def test_a_challenge_beyond_ascii_is_compared_as_text(
+    device: Identity, tag: int, codec: str
+) -> None:
+    allowed = policy(challenges=("schlüssel-鍵",))
+    right = request(device, password="schlüssel-鍵".encode(codec), tag=tag)
+    wrong = request(device, password="schlussel-鍵".encode(codec), tag=tag)
+
+    assert decide(right, facts(), allowed).refusal is None
+    assert refusal(wrong, allowed).reason is Reason.CHALLENGE_WRONG
+
+
+def test_a_profile_without_challenges_lets_nobody_in(device: Identity) -> None:
+    assert refusal(request(device), policy(challenges=())).reason is Reason.CHALLENGE_WRONG
+
+
+def test_the_first_refusal_ends_it(device: Identity) -> None:
+    """Each gate in turn refuses a request that every later gate would refuse too."""
+    nobody = request(device, password=b"wrong", subject=EMPTY_NAME)
+    bad_san = request(device, SANS["other"], password=b"wrong", subject=DEVICE_NAME)
+    strict = policy(sans=frozenset())
+
+    assert refusal(nobody, strict, key_type="dsa").reason is Reason.KEY_NOT_ALLOWED
+    assert refusal(nobody, strict).reason is Reason.SUBJECT_NOT_ALLOWED
+    assert refusal(bad_san, strict).reason is Reason.SAN_NOT_ALLOWED
+    assert len(decide(nobody, facts(key_type="dsa"), strict).gates) == 1
+    assert len(decide(bad_san, facts(), strict).gates) == 3
+
+
+def test_a_printable_string_challenge_is_the_common_case(device: Identity) -> None:
+    assert decide(request(device, tag=PRINTABLE), facts(), policy()).refusal is None

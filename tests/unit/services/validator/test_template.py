@@ -1,0 +1,218 @@
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.validator.template import build_template
+from shared.csr import read_csr
+from shared.events import CertificateTemplate
+from tests.unit import pki
+from tests.unit.shared.scep.messages import (
+    DEVICE_NAME,
+    NULL,
+    PRINTABLE,
+    SEQ,
+    Identity,
+    challenge,
+    csr,
+    extension,
+    extension_request,
+    name,
+    oid,
+    san,
+    spki,
+    tlv,
+)
+from tests.unit.world import ISSUER, NOW, PIN, policy
+
+DAY = 86400
+SAN = "2.5.29.17"
+KEY_USAGE = "2.5.29.15"
+EKU = "2.5.29.37"
+ORDER = [KEY_USAGE, EKU, "2.5.29.14", "2.5.29.35"]
+DNS = tlv(0x82, b"device.example")
+ASKED_FOR = {
+    "BasicConstraints CA": extension(
+        "2.5.29.19", tlv(SEQ, b"\x01\x01\xff"), critical=b"\x01\x01\xff"
+    ),
+    "CA key usages": extension(KEY_USAGE, b"\x03\x02\x01\x06", critical=b"\x01\x01\xff"),
+    "a SID": extension("1.3.6.1.4.1.311.25.2", tlv(SEQ, b"S-1-5-21-1-2-3-500")),
+    "other extended key usages": extension(EKU, tlv(SEQ, oid("1.3.6.1.5.5.7.3.3"))),
+    "name constraints": extension("2.5.29.30", tlv(SEQ)),
+    "its own key identifier": extension("2.5.29.14", tlv(4, b"mine")),
+    "something unheard of": extension("1.2.3.4.5", NULL),
+}
+
+
+@pytest.fixture(scope="module")
+def ca(ec_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    return pki.make_root(ec_key)
+
+
+def template(
+    device: Identity,
+    ca: x509.Certificate,
+    *extensions: bytes,
+    subject: bytes = DEVICE_NAME,
+    **changes: Any,
+) -> CertificateTemplate:
+    attributes = [challenge(PRINTABLE, b"s3cret")]
+    if extensions:
+        attributes.append(extension_request(*extensions))
+    found = read_csr(csr(device.key, *attributes, subject=subject))
+    return build_template(found, policy(**changes), ca, NOW)
+
+
+def values(made: CertificateTemplate) -> dict[str, bytes]:
+    return {extension.oid: extension.value for extension in made.extensions}
+
+
+def usage(made: CertificateTemplate) -> list[str]:
+    """The names of the KeyUsage bits that are set."""
+    names = (
+        "digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
+        "keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly",
+    )  # fmt: skip
+    value = values(made)[KEY_USAGE]
+    bits = "".join(f"{octet:08b}" for octet in value[3:])
+    return [each for each, bit in zip(names, bits, strict=False) if bit == "1"]
+
+
+def test_subject_and_key_are_the_csrs_byte_for_byte(device: Identity, ca: x509.Certificate) -> None:
+    odd = name(("2.5.4.3", PRINTABLE, b"dev_ice!@*"), ("2.5.4.3", 0x14, b"T61 \xe4"))
+    made = template(device, ca, subject=odd)
+
+    assert made.subject == odd
+    assert made.spki == spki(device.key.public_key())
+    assert (made.issuer, made.ca_spki_sha256) == (ISSUER, PIN)
+
+
+@pytest.mark.parametrize("asked", sorted(ASKED_FOR))
+def test_what_a_csr_asks_for_beyond_names_never_appears(
+    device: Identity, ca: x509.Certificate, asked: str
+) -> None:
+    plain = template(device, ca, san(DNS))
+
+    assert template(device, ca, ASKED_FOR[asked], san(DNS)) == plain
+    assert template(device, ca, san(DNS), ASKED_FOR[asked]) == plain
+
+
+def test_the_extensions_are_the_profiles_in_one_order(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    made = template(device, ca, *ASKED_FOR.values(), san(DNS))
+
+    assert [e.oid for e in made.extensions] == [*ORDER, SAN]
+    assert [e.critical for e in made.extensions] == [True, False, False, False, False]
+
+
+def test_sans_are_copied_byte_for_byte_in_their_order(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    names = (
+        tlv(0x82, b"z.example"),
+        tlv(0x82, b"a.example"),
+        tlv(0x87, bytes(4)),
+        tlv(0xA0, oid("1.2.3.4"), tlv(0xA0, NULL)),
+        tlv(0x82, b"z.example"),
+    )
+    made = template(device, ca, san(*names))
+
+    assert values(made)[SAN] == tlv(SEQ, *names)
+
+
+@pytest.mark.parametrize("critical", [b"", b"\x01\x01\xff"])
+def test_the_san_is_critical_exactly_where_the_subject_is_empty(
+    device: Identity, ca: x509.Certificate, critical: bytes
+) -> None:
+    """Whatever the CSR said of it."""
+    asked = extension(SAN, tlv(SEQ, DNS), critical=critical)
+
+    assert not template(device, ca, asked).extensions[-1].critical
+    assert template(device, ca, asked, subject=tlv(SEQ)).extensions[-1].critical
+
+
+def test_without_a_san_there_is_none(device: Identity, ca: x509.Certificate) -> None:
+    assert SAN not in values(template(device, ca))
+    assert SAN not in values(template(device, ca, san()))
+
+
+def test_an_rsa_key_gets_all_usages_of_the_profile(device: Identity, ca: x509.Certificate) -> None:
+    every = ("dataEncipherment", "keyEncipherment", "nonRepudiation", "digitalSignature")
+
+    assert usage(template(device, ca)) == ["digitalSignature", "keyEncipherment"]
+    assert usage(template(device, ca, key_usages=every)) == [
+        "digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
+    ]  # fmt: skip
+
+
+def test_an_ec_key_gets_no_usage_that_only_rsa_has(
+    ec_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate
+) -> None:
+    algorithm = tlv(SEQ, oid("1.2.840.10045.4.3.2"))
+    found = read_csr(
+        csr(ec_key, algorithm=algorithm, sign=lambda d: ec_key.sign(d, ec.ECDSA(hashes.SHA256())))
+    )
+
+    assert usage(build_template(found, policy(), ca, NOW)) == ["digitalSignature"]
+
+
+def test_extended_key_usages_are_the_profiles_by_name_or_oid(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    made = template(device, ca, extended_key_usages=("serverAuth", "1.2.3.4"))
+
+    assert values(made)[EKU] == tlv(SEQ, oid("1.3.6.1.5.5.7.3.1"), oid("1.2.3.4"))
+
+
+def test_validity_is_counted_from_the_request(device: Identity, ca: x509.Certificate) -> None:
+    made = template(device, ca, max_ttl=30 * DAY, backdate=600)
+
+    assert (made.not_before, made.not_after) == (NOW - 600, NOW + 30 * DAY)
+
+
+@pytest.mark.parametrize(("days", "expected"), [(9, 9), (10, 10), (11, 10), (365, 10)])
+def test_a_certificate_never_outlives_its_ca(
+    device: Identity, ec_key: ec.EllipticCurvePrivateKey, days: int, expected: int
+) -> None:
+    end = pki.dt.datetime.fromtimestamp(NOW + 10 * DAY, pki.dt.UTC)
+    made = template(device, pki.make_root(ec_key, end=end), max_ttl=days * DAY)
+
+    assert made.not_after == NOW + expected * DAY
+
+
+def test_key_identifiers_are_the_ones_other_software_computes(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    own = x509.SubjectKeyIdentifier.from_public_key(device.key.public_key())
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())
+    made = values(template(device, ca))
+
+    assert made["2.5.29.14"] == own.public_bytes()
+    assert made["2.5.29.35"] == authority.public_bytes()
+
+
+def test_the_authority_key_identifier_repeats_what_the_ca_calls_itself(
+    device: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    subject = pki.name("Odd CA")
+    odd = (
+        x509.CertificateBuilder(subject, subject, ec_key.public_key(), 1, pki.START, pki.END)
+        .add_extension(x509.SubjectKeyIdentifier(b"\x01\x02\x03"), critical=False)
+        .sign(ec_key, hashes.SHA256())
+    )
+    nameless = x509.CertificateBuilder(
+        subject, subject, ec_key.public_key(), 1, pki.START, pki.END
+    ).sign(ec_key, hashes.SHA256())
+    computed = x509.AuthorityKeyIdentifier.from_issuer_public_key(ec_key.public_key())
+
+    assert values(template(device, odd))["2.5.29.35"] == tlv(SEQ, tlv(0x80, b"\x01\x02\x03"))
+    assert values(template(device, nameless))["2.5.29.35"] == computed.public_bytes()
+
+
+def test_the_same_request_at_the_same_time_gives_the_same_template(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    assert template(device, ca, san(DNS)) == template(device, ca, san(DNS))

@@ -1,0 +1,119 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.bus.topology import CA_CHAINS, chain_subject
+from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
+from shared.events import CaChain, Message, Stored, encode
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit import golden, pki
+from tests.unit.world import ISSUER, memory_bus, until
+
+CA_KEY = ec.derive_private_key(5, ec.SECP256R1())
+TOP_KEY = ec.derive_private_key(6, ec.SECP256R1())
+ROOT = pki.make_root(CA_KEY)
+TOP = pki.make_root(TOP_KEY, "Top")
+SUB = pki.make_certificate(
+    CA_KEY.public_key(), TOP_KEY, subject="Test CA", issuer="Top", usage=("key_cert_sign",), ca=True
+)
+PIN = pki.pin(ROOT)
+
+
+def chain(*certificates: x509.Certificate) -> CaChain:
+    return CaChain(certificates=tuple(pki.der(c) for c in certificates))
+
+
+def read(event: Any, pin: str = PIN) -> Chain:
+    message = event if isinstance(event, Message) else encode(event)
+    return read_chain(Stored(chain_subject(ISSUER), message.payload, message.headers, 1, 1), pin)
+
+
+def test_a_pinned_ca_is_believed_with_what_stands_above_it() -> None:
+    assert read(chain(ROOT)).ca == ROOT
+    assert read(chain(SUB, TOP)).certificates == (SUB, TOP)
+    assert read(chain(SUB, TOP)).der == (pki.der(SUB), pki.der(TOP))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chain(),
+        chain(TOP),
+        chain(TOP, SUB),
+        chain(SUB, ROOT),
+        chain(ROOT, TOP),
+        CaChain(certificates=(b"\x30\x00",)),
+        golden.EVENTS["DeadLetter", 1][1],
+        Message(b"{", {}),
+    ],
+    ids=["nothing", "another CA", "turned round", "not its issuer", "unrelated", "no certificate",
+         "another event", "no event"],
+)  # fmt: skip
+def test_any_other_chain_is_refused(event: Any) -> None:
+    with pytest.raises(UntrustedChainError):
+        read(event)
+
+
+def test_a_chain_knows_what_its_ca_issued() -> None:
+    leaf_key = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    found = read(chain(ROOT))
+
+    assert found.issued(pki.der(pki.make_certificate(leaf_key, CA_KEY)))
+    assert not found.issued(pki.der(pki.make_certificate(leaf_key, TOP_KEY)))
+    assert not found.issued(b"")
+
+
+@pytest.fixture
+async def bus() -> MemoryBus:
+    return memory_bus()
+
+
+@pytest.fixture
+async def book(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChainBook]:
+    monkeypatch.setattr("shared.chains._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("shared.chains._REFRESH_SECONDS", 60)
+    found = ChainBook.of(bus, [(ISSUER, PIN)])
+    await found.start()
+    yield found
+    found.stop()
+
+
+async def test_a_chain_is_missing_until_it_was_read(bus: MemoryBus, book: ChainBook) -> None:
+    assert book.missing() == [ISSUER]
+    assert book.get(ISSUER, PIN) is None
+
+    await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
+    await until(lambda: not book.missing())
+    found = book.get(ISSUER, PIN)
+    assert found is not None
+    assert found.ca == ROOT
+
+
+async def test_a_hint_has_the_chain_read_again(bus: MemoryBus, book: ChainBook) -> None:
+    await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
+    first = await until(lambda: book.get(ISSUER, PIN))
+    await bus.put(chain_subject(ISSUER), encode(chain(SUB, TOP)))
+    await bus.hint(f"chain.{ISSUER}", Message(b"never looked at", {}))
+    await until(lambda: book.get(ISSUER, PIN) != first)
+
+    found = book.get(ISSUER, PIN)
+    assert found is not None
+    assert found.ca == SUB
+
+
+@pytest.mark.parametrize("bad", [encode(chain(TOP)), Message(b"", {})])
+async def test_a_chain_that_was_read_is_kept_where_a_bad_one_follows(
+    bus: MemoryBus, book: ChainBook, bad: Message
+) -> None:
+    await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
+    first = await until(lambda: book.get(ISSUER, PIN))
+    await bus.put(chain_subject(ISSUER), bad)
+    await book._read(ISSUER, PIN)
+    bus.connected = False
+    await book._read(ISSUER, PIN)
+
+    assert book.get(ISSUER, PIN) is first
+    assert bus.streams[CA_CHAINS].messages
