@@ -36,7 +36,7 @@ fmt: $(DEV)  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 test: lint  ## everything this machine can test; says what it left out
-	$(BIN)/pytest -n 2 tests/unit tests/contract tests/architecture
+	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
 	$(BIN)/pytest tests/integration tests/interop tests/chaos
 
 check:  ## make test in full: a missing client, browser or database fails it

@@ -73,7 +73,7 @@ def show(
     for event in events:
         payload = json.loads(event["payload"])
         if as_json:
-            print(json.dumps({"type": event["type"], "subject": event["subject"], **payload}))
+            print(json.dumps(payload | {"type": event["type"], "subject": event["subject"]}))
             continue
         place = f"{event['stream']}#{event['sequence']}"
         _console.print(f"[bold]{event['type']}[/bold]  {_time(event['recorded_at'])}  {place}")

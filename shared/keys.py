@@ -42,6 +42,8 @@ def read_ca_key(path: Path) -> CaKey:
     key = read_private_key(path)
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise SettingsError(f"{path}: must be an RSA or EC key")
+    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
+        raise SettingsError(f"{path}: an EC key must be on P-256")
     return key
 
 
@@ -98,6 +100,14 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
 def read_nkey(path: Path) -> str:
     """The seed of a role's nkey."""
     return read_secret_file(path).decode("ascii", "replace").strip()
+
+
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Whether BasicConstraints say so; an old self-signed one without them counts too."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return certificate.issuer == certificate.subject
 
 
 def spki(certificate: x509.Certificate) -> bytes:

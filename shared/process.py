@@ -44,27 +44,31 @@ def configure_logging(service: str, name: str) -> None:
 
 
 class _BoundedHead(HttpToolsProtocol):
-    """uvicorn's HTTP with an end to what may come before a request's body."""
+    """uvicorn's HTTP with an end to all of a request that is not its body.
 
-    _head = 0
-    _in_head = True
+    Head, chunk framing and trailers: the application bounds the body and sees none of these.
+    """
+
+    _around = 0
+    _body = 0
 
     def data_received(self, data: bytes) -> None:
-        """Count while the head lasts; a connection that sends no end to it is closed."""
+        """Count what is no body; a connection that sends no end to it is closed."""
+        before = self._body
         super().data_received(data)
-        self._head += len(data) if self._in_head else 0
-        if self._head > _MAX_HEAD:
+        self._around += len(data) - (self._body - before)
+        if self._around > _MAX_HEAD:
             self.transport.close()
 
     def on_message_begin(self) -> None:
         """A new request on this connection."""
-        self._head, self._in_head = 0, True
+        self._around = 0
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        """From here on it is body, which the application bounds."""
-        self._head, self._in_head = 0, False
-        super().on_headers_complete()
+    def on_body(self, body: bytes) -> None:
+        """What the application gets."""
+        self._body += len(body)
+        super().on_body(body)
 
 
 class _Server(uvicorn.Server):

@@ -7,6 +7,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from shared.keys import is_ca
 from shared.scep.cacert import read_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
 
@@ -34,7 +35,7 @@ def read_authority(body: bytes) -> Authority:
     """Sort GetCACert's certificates into CA, recipient and signers; all RAs must be the CA's."""
     ders = read_ca_certs(body)
     certificates = [x509.load_der_x509_certificate(der) for der in ders]
-    cas = [c for c in certificates if _is_ca(c)]
+    cas = [c for c in certificates if is_ca(c)]
     if not cas:
         raise UntrustedError("GetCACert holds no CA certificate")
     ras = [(c, der) for c, der in zip(certificates, ders, strict=True) if c not in cas]
@@ -87,13 +88,6 @@ def _issued(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
     return True
 
 
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return certificate.issuer == certificate.subject
-
-
 def _usable(certificate: x509.Certificate, usage: str) -> bool:
     """An RSA certificate that may be used so; one without KeyUsage, or a CA on its own, may."""
     if not isinstance(certificate.public_key(), rsa.RSAPublicKey):
@@ -102,4 +96,4 @@ def _usable(certificate: x509.Certificate, usage: str) -> bool:
         found = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    return bool(getattr(found, usage)) or _is_ca(certificate)
+    return bool(getattr(found, usage)) or is_ca(certificate)

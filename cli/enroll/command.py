@@ -198,5 +198,7 @@ def _say(label: str, text: str) -> None:
 
 
 def _fail(code: int, text: str) -> typer.Exit:
-    Console(stderr=True, highlight=False).print(f"scepstream enroll: {text}", markup=False)
+    Console(stderr=True, highlight=False).print(
+        f"scepstream enroll: {text}", markup=False, soft_wrap=True
+    )
     return typer.Exit(code)

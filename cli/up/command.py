@@ -53,7 +53,9 @@ def up(
         plan = _plan(layout, host, (port, admin_port), (gateways, validators, issuers), sockets)
         asyncio.run(Supervisor(plan).run(_announce))
     except (UpError, SettingsError) as error:
-        Console(stderr=True, highlight=False).print(f"scepstream up: {error}", markup=False)
+        Console(stderr=True, highlight=False).print(
+            f"scepstream up: {error}", markup=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
 
 

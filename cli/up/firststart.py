@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import nkeys
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
-from shared.keys import check_pair, read_ca_key, read_certificates, spki
+from shared.keys import check_pair, is_ca, read_ca_key, read_certificates, spki
 from shared.settings import SettingsError
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -149,8 +148,8 @@ def _given_ca(layout: Layout, cert_path: Path, key_path: Path, now: float) -> Au
         raise UpError(str(error)) from None
     if certificates[0].not_valid_after_utc.timestamp() <= now:
         raise UpError(f"{cert_path}: the CA certificate has expired")
-    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
-        raise UpError(f"{key_path}: an EC key must be on P-256")
+    if not is_ca(certificates[0]):
+        raise UpError(f"{cert_path}: is not a CA's certificate")
     write_private(layout.root / "ca" / "ca.key", pem(key))
     chain = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
     write_private(layout.ca_cert, chain)

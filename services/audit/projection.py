@@ -30,7 +30,7 @@ def row(stream: str, stored: Stored) -> dict[str, Any]:
         "stream": stream,
         "sequence": stored.sequence,
         "subject": stored.subject,
-        "type": stored.headers.get(TYPE, "unreadable")[:64],
+        "type": _storable(stored.headers.get(TYPE, "unreadable")[:60]),
         "recorded_at": stored.time,
         "profile": profile,
         "enrollment": enrollment,

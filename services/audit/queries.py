@@ -88,7 +88,7 @@ def _line(story: Sequence[RowMapping]) -> EnrollmentLine:
 
 def story(engine: Engine, wanted: str) -> list[RowMapping]:
     """Every event of the newest enrollment that `wanted` (as `search` above) names."""
-    found = recent(engine, 1, search=wanted)
+    found = recent(engine, 1, search=wanted) if wanted else []
     if not found:
         return []
     serial_records = and_(

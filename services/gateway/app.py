@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.routes import decode_message, operation_of, profile_of, query_values
@@ -61,6 +62,7 @@ _NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operatio
 _NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
 _EMPTY: Final = Refusal(400, "empty_message", "empty message")
 _TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
+_BROKEN_OFF: Final = Refusal(400, "broken_off", "the upload broke off", _CLOSE)
 _OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
 _NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
 _NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
@@ -173,10 +175,13 @@ class Gateway:
         if declared.isdigit() and int(declared) > limit:
             raise RefusedError(_TOO_LARGE)
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise RefusedError(_TOO_LARGE)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise RefusedError(_TOO_LARGE)
+        except ClientDisconnect:
+            raise RefusedError(_BROKEN_OFF) from None
         return bytes(body)
 
     def _address(self, request: Request) -> str:

@@ -200,8 +200,7 @@ class Enroller:
     async def _resume(self, job: Job, enrollment: EnrollmentId) -> End:
         """Go on from what is stored: wait for it, repeat its answer, or try anew."""
         while True:
-            stored = await self._newest(enrollment.shard, enrollment.any_attempt())
-            newest, _ = parse_subject(stored.subject)
+            newest, stored = await self._newest(enrollment)
             request = job.request(newest, stored.sha256())
             with self.outcomes.waiter(newest) as hint:
                 end = await self.outcomes.read(request, job.chain)
@@ -217,11 +216,20 @@ class Enroller:
             if found is not None:
                 return found
 
-    async def _newest(self, shard: str, wildcard: str) -> Stored:
-        stored = await self.bus.get_last(enroll_stream(shard), wildcard)
-        if stored is None:
+    async def _newest(self, enrollment: EnrollmentId) -> tuple[EnrollmentId, Stored]:
+        """The newest attempt; counted up one by one where a subject is planted among them."""
+        stream = enroll_stream(enrollment.shard)
+        stored = await self.bus.get_last(stream, enrollment.any_attempt())
+        newest = _parsed(stored)
+        if stored is not None and newest is not None:
+            return newest, stored
+        found: tuple[EnrollmentId, Stored] | None = None
+        while stored := await self.bus.get_last(stream, enrollment.subject(Stage.REQUEST)):
+            found = enrollment, stored
+            enrollment = enrollment.at(enrollment.attempt + 1)
+        if found is None:
             raise BusUnavailableError("a conflicting request cannot be read yet")
-        return stored
+        return found
 
     async def _poll(self, replier: Replier, chain: Chain) -> bytes:
         """CertPoll: by transactionID and signer key; its issuer and subject are often wrong."""
@@ -231,9 +239,9 @@ class Enroller:
         for shard in self._shards(profile, transaction):
             wildcard = any_request(shard, profile.name, transaction)
             stored = await self.bus.get_last(enroll_stream(shard), wildcard)
-            if stored is None:
+            enrollment = _parsed(stored)
+            if stored is None or enrollment is None:
                 continue
-            enrollment, _ = parse_subject(stored.subject)
             request = Request(enrollment, stored.sha256(), spki, profile)
             end = await self.outcomes.read(request, chain)
             if end.terminal is None:
@@ -252,6 +260,14 @@ class Enroller:
         """A counter and one line for what never comes on the log."""
         REFUSED.labels(profile.name, reason).inc()
         _log.info("refused", profile=profile.name, reason=reason.value, detail=detail)
+
+
+def _parsed(stored: Stored | None) -> EnrollmentId | None:
+    """What a stored request is about; None where a gateway taken over made its subject up."""
+    try:
+        return parse_subject(stored.subject)[0] if stored is not None else None
+    except ValueError:
+        return None
 
 
 def _poll_mirror(profile: Profile, message: PkiMessage) -> Mirror:

@@ -80,8 +80,6 @@ def read_local_ca(configuration: Configuration, section: LocalIssuerSection) -> 
     own = read_certificates(cert_path)
     key = read_ca_key(key_path)
     check_pair(own[0], key, cert_path, key_path)
-    if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
-        raise SettingsError(f"{key_path}: an EC key must be on P-256")
     above = read_certificates(configuration.path(section.chain_path)) if section.chain_path else []
     secret_path = configuration.path(section.secret_path)
     secret = read_secret_file(secret_path)

@@ -14,6 +14,7 @@ CA_KEY = ec.derive_private_key(5, ec.SECP256R1())
 LEAF_KEY = ec.derive_private_key(7, ec.SECP256R1()).public_key()
 CA_NAME = pki.name("Test CA").public_bytes()
 LEAF = pki.der(pki.make_certificate(LEAF_KEY, CA_KEY))
+TBS = x509.load_der_x509_certificate(LEAF).tbs_certificate_bytes
 
 
 def issued(der: bytes, name: bytes = CA_NAME, key: Any = None) -> bool:
@@ -41,14 +42,12 @@ def test_it_agrees_with_another_library() -> None:
     assert issued(LEAF, root.subject.public_bytes())
 
 
-@given(st.integers(0, 8 * len(LEAF) - 1))
+@given(st.integers(0, 8 * len(TBS) - 1))
 def test_not_one_signed_bit_may_change(bit: int) -> None:
     changed = bytearray(LEAF)
-    changed[bit // 8] ^= 1 << bit % 8
-    tbs_end = 4 + 4 + int.from_bytes(LEAF[6:8], "big")
-    assert LEAF[4:6] == b"\x30\x82"
-    if bit // 8 < tbs_end:
-        assert not issued(bytes(changed))
+    changed[LEAF.index(TBS) + bit // 8] ^= 1 << bit % 8
+
+    assert not issued(bytes(changed))
 
 
 @pytest.mark.parametrize("der", [b"", tlv(SEQ), LEAF[:-1], LEAF + b"\0", tlv(SEQ, LEAF)])

