@@ -1,4 +1,4 @@
-"""Programs of system packages that tests use, and what is left out where one is missing."""
+"""Programs of system packages that tests use."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-LEFT_OUT: Final[set[str]] = set()
+LEFT_OUT: Final = "left out for want of "
 
 
 def need(program: str, package: str) -> str:
@@ -21,5 +21,4 @@ def need(program: str, package: str) -> str:
         return path
     if os.environ.get("TEST_REQUIRE") == "all":
         pytest.fail(f"{program} is missing: install the package {package}")
-    LEFT_OUT.add(f"{program} (package {package})")
-    pytest.skip(f"{program} is missing")
+    pytest.skip(f"{LEFT_OUT}{program} (package {package})")

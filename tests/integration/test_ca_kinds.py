@@ -1,6 +1,5 @@
 """Certificate authorities of other kinds, and RA certificates that come to their end."""
 
-import shutil
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,14 +16,14 @@ from cli.up.layout import Layout, write_private
 from shared.keys import read_ca_key, read_certificates
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll
 from tests.system import System, running, scepstream
+from tests.tools import need
 
 DAYS_LEFT = 10
 
 
 def verify(directory: Path, leaf: x509.Certificate, root: x509.Certificate, *between: bytes) -> str:
     """What openssl's strictest reading says of the leaf: "OK" or its complaint."""
-    openssl = shutil.which("openssl")
-    assert openssl is not None
+    openssl = need("openssl", "openssl")
     (directory / "leaf.pem").write_bytes(leaf.public_bytes(Encoding.PEM))
     (directory / "root.pem").write_bytes(root.public_bytes(Encoding.PEM))
     (directory / "between.pem").write_bytes(b"".join(between))

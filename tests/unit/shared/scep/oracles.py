@@ -6,6 +6,7 @@ from typing import Any
 
 from asn1crypto import cms
 
+from tests.tools import need
 from tests.unit.shared.scep.messages import Identity
 
 LEGACY = ("-provider", "legacy", "-provider", "default")
@@ -14,7 +15,10 @@ LEGACY = ("-provider", "legacy", "-provider", "default")
 def openssl(*arguments: str | Path, stdin: bytes) -> bytes:
     """What the command writes; its complaint fails the test."""
     done = subprocess.run(
-        ["openssl", *map(str, arguments)], input=stdin, capture_output=True, check=False
+        [need("openssl", "openssl"), *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
