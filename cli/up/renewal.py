@@ -19,9 +19,10 @@ def renew_ra(layout: Layout, now: float) -> list[str]:
         if layout.ra(use).exists()
         and read_certificates(layout.ra(use))[0].not_valid_after_utc < ends_before
     ]
-    if not due:
-        return []
-    ca = Authority(read_certificates(layout.ca_cert)[0], read_ca_key(layout.root / "ca" / "ca.key"))
+    ca_certificate = read_certificates(layout.ca_cert)[0]
+    if not due or ca_certificate.not_valid_after_utc < ends_before:
+        return []  # where the CA ends as soon, a new pair would live no longer
+    ca = Authority(ca_certificate, read_ca_key(layout.root / "ca" / "ca.key"))
     for use in due:
         if use == "encryption":
             _keep_previous(layout)

@@ -46,7 +46,7 @@ class StreamRecorder:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop pulling; write what has arrived."""
+        """Stop: what has arrived and is not committed is delivered again to the next one."""
         if self._consumption is not None:
             await self._consumption.stop()
         if self._task is not None:

@@ -16,17 +16,7 @@ from shared.bus.topology import enroll_stream
 from shared.chains import Chain
 from shared.csr import CertificationRequest, read_csr, verify_self_signature
 from shared.enrollment import Answer, TryAnew, Wait, on_repeat
-from shared.events import (
-    EnrollmentId,
-    EnrollmentRequested,
-    Stage,
-    Stored,
-    any_request,
-    csr_token,
-    encode,
-    parse_subject,
-    transaction_token,
-)
+from shared.events import EnrollmentRequested, Stored, encode
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import (
@@ -39,6 +29,14 @@ from shared.scep.pkimessage import (
 )
 from shared.seal import seal
 from shared.shards import shards_for
+from shared.subjects import (
+    EnrollmentId,
+    Stage,
+    any_request,
+    csr_token,
+    parse_subject,
+    transaction_token,
+)
 from shared.telemetry import REFUSED
 
 _log = structlog.get_logger()
@@ -239,9 +237,11 @@ class Enroller:
         for shard in self._shards(profile, transaction):
             wildcard = any_request(shard, profile.name, transaction)
             stored = await self.bus.get_last(enroll_stream(shard), wildcard)
-            enrollment = _parsed(stored)
-            if stored is None or enrollment is None:
+            if stored is None:
                 continue
+            enrollment = _parsed(stored)
+            if enrollment is None:  # planted: the device's next PKCSReq finds the true one
+                return replier.pending()
             request = Request(enrollment, stored.sha256(), spki, profile)
             end = await self.outcomes.read(request, chain)
             if end.terminal is None:

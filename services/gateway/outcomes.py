@@ -16,10 +16,8 @@ from shared.chains import Chain
 from shared.events import (
     SUBJECT,
     CertificateIssued,
-    EnrollmentId,
     EnrollmentRejected,
     IssuanceFailed,
-    Stage,
     Stored,
     Terminal,
     UnreadableEventError,
@@ -27,6 +25,7 @@ from shared.events import (
 )
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
+from shared.subjects import EnrollmentId, Stage
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

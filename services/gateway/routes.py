@@ -10,7 +10,7 @@ _SUFFIXES: Final = ("/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll", "/pkic
 _OPERATIONS: Final = {
     name.lower(): name for name in ("GetCACaps", "GetCACert", "GetNextCACert", "PKIOperation")
 }
-_PROFILE: Final = re.compile(r"/scep/([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_PROFILE: Final = re.compile(r"/(?i:scep)/([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
 _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 

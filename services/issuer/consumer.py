@@ -17,14 +17,13 @@ from shared.events import (
     EnrollmentApproved,
     IssuanceFailed,
     Message,
-    Stage,
     Stored,
     UnreadableEventError,
     authenticate,
-    parse_subject,
     sign,
 )
 from shared.reasons import FAIL_INFO, Reason
+from shared.subjects import Stage, parse_subject
 from shared.telemetry import OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -14,20 +14,18 @@ from shared.chains import ChainBook
 from shared.events import (
     SUBJECT,
     EnrollmentApproved,
-    EnrollmentId,
     EnrollmentRejected,
     EnrollmentRequested,
     Message,
-    Stage,
     Stored,
     UnreadableEventError,
     authenticate,
     decode,
-    parse_subject,
     sign,
 )
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.algorithms import AlgorithmPolicy
+from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS, VERDICTS
 
 _log = structlog.get_logger()

@@ -8,14 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.csr import CertificationRequest, read_csr, verify_self_signature
-from shared.events import (
-    EnrollmentId,
-    EnrollmentRequested,
-    Facts,
-    Stage,
-    csr_token,
-    transaction_token,
-)
+from shared.events import EnrollmentRequested, Facts
 from shared.names import name_text
 from shared.reasons import Reason
 from shared.scep.algorithms import AlgorithmPolicy
@@ -23,6 +16,7 @@ from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_envelope, read_message, verify
 from shared.seal import SealError, unseal
 from shared.signatures import PublicKey
+from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
 
 
 @dataclass(frozen=True)

@@ -21,19 +21,17 @@ from shared.enrollment import TERMINAL, State, evolve
 from shared.events import (
     CertificateIssued,
     CertificateRecorded,
-    EnrollmentId,
     EnrollmentRequested,
     Event,
-    Stage,
     Stored,
     Trusted,
     UnreadableEventError,
     authenticate,
     decode,
-    parse_subject,
 )
 from shared.keys import read_nkey, read_trusted
 from shared.settings import load
+from shared.subjects import EnrollmentId, Stage, parse_subject
 
 ENROLL = enroll_stream("0")
 RECORDED = (ENROLL, CERTS, DEAD_LETTERS)

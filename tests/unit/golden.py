@@ -11,7 +11,6 @@ from shared.events import (
     CertificateTemplate,
     DeadLetter,
     EnrollmentApproved,
-    EnrollmentId,
     EnrollmentRejected,
     EnrollmentRequested,
     Event,
@@ -19,13 +18,13 @@ from shared.events import (
     GateResult,
     IssuanceFailed,
     Message,
-    Stage,
     TemplateExtension,
     encode,
     sign,
 )
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
+from shared.subjects import EnrollmentId, Stage
 from tests.unit.world import signer
 
 DIRECTORY: Final = Path(__file__).parents[1] / "golden"

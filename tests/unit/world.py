@@ -14,21 +14,18 @@ from services.validator.gates import Policy
 from shared.bus.topology import Role, consumers, enroll_stream, streams
 from shared.events import (
     EnrollmentApproved,
-    EnrollmentId,
     EnrollmentRequested,
     Event,
     EventSigner,
     Facts,
     Message,
-    Stage,
     Stored,
-    csr_token,
     encode,
     sign,
-    transaction_token,
 )
 from shared.scep.asn1 import SEQUENCE, Der
 from shared.seal import seal, sealing_key_id
+from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
 from tests.unit.shared.scep.messages import (
     TRANSACTION,

@@ -13,26 +13,28 @@ from shared.events import (
     STAGE_TYPES,
     TYPE,
     VERSIONS,
-    EnrollmentId,
     EnrollmentRejected,
     IssuanceFailed,
     Message,
-    Stage,
     Stored,
     UnreadableEventError,
-    any_request,
     authenticate,
-    csr_token,
     decode,
     encode,
     key_id,
-    parse_subject,
     sign,
-    token,
-    transaction_token,
 )
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
+from shared.subjects import (
+    EnrollmentId,
+    Stage,
+    any_request,
+    csr_token,
+    parse_subject,
+    token,
+    transaction_token,
+)
 from tests.fakes.memory_bus import matches
 from tests.unit import golden
 from tests.unit.world import REQUEST_SHA256, STRANGER, TRUSTED_VALIDATORS, VALIDATOR

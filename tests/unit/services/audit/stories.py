@@ -5,15 +5,14 @@ from typing import Any, Final
 from shared.events import (
     CertificateRecorded,
     EnrollmentApproved,
-    EnrollmentId,
     EnrollmentRequested,
     Event,
     Facts,
     Message,
-    Stage,
     Stored,
     encode,
 )
+from shared.subjects import EnrollmentId, Stage
 from tests.unit import golden
 from tests.unit.world import NANOSECONDS, NOW
 

@@ -19,14 +19,11 @@ from shared.chains import Chain
 from shared.events import (
     SUBJECT,
     CertificateIssued,
-    EnrollmentId,
     EnrollmentRejected,
     EventSigner,
     IssuanceFailed,
     Message,
-    Stage,
     Stored,
-    parse_subject,
     sign,
 )
 from shared.reasons import FAIL_INFO, Reason
@@ -34,6 +31,7 @@ from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
 from shared.shards import Epoch
+from shared.subjects import EnrollmentId, Stage, parse_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template

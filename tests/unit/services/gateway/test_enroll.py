@@ -9,11 +9,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.enroll import UnanswerableError
 from shared.bus.core import BusUnavailableError
 from shared.enrollment import RETRY_DELAYS
-from shared.events import EnrollmentRequested, Message, Stage, decode
+from shared.events import EnrollmentRequested, Message, decode
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from shared.seal import unseal
 from shared.shards import Epoch
+from shared.subjects import Stage
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (

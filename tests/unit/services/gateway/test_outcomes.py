@@ -5,16 +5,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.outcomes import End, Request
-from shared.events import (
-    SUBJECT,
-    CertificateIssued,
-    EnrollmentRejected,
-    EventSigner,
-    Message,
-    Stage,
-    sign,
-)
+from shared.events import SUBJECT, CertificateIssued, EnrollmentRejected, EventSigner, Message, sign
 from shared.reasons import FAIL_INFO, Reason
+from shared.subjects import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
 from tests.unit.shared.scep.messages import Identity, spki

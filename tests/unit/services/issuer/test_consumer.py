@@ -15,17 +15,16 @@ from shared.events import (
     TYPE,
     CertificateIssued,
     CertificateRecorded,
-    EnrollmentId,
     EnrollmentRejected,
     IssuanceFailed,
     Message,
-    Stage,
     Stored,
     authenticate,
     decode,
 )
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.errors import FailInfo
+from shared.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import EKU, SPKI, template

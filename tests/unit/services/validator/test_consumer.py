@@ -14,15 +14,14 @@ from shared.events import (
     TYPE,
     CaChain,
     EnrollmentApproved,
-    EnrollmentId,
     EnrollmentRejected,
     Message,
-    Stage,
     Stored,
     authenticate,
     encode,
 )
 from shared.reasons import FAIL_INFO, Reason
+from shared.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr
