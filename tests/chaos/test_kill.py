@@ -31,7 +31,6 @@ KEYS = 16
 ASKED_AGAIN = 20
 
 
-@pytest.mark.slow
 def test_whatever_is_killed_every_enrollment_ends_once_and_right(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
