@@ -15,7 +15,7 @@ from benchmarks.sample import Sample, Server, counted, dissect, new_sample
 from benchmarks.timing import interleave
 from shared import csr
 from shared.scep import certrep, pkimessage, signed_data
-from shared.scep.algorithms import AES128, PKCS1V15, AlgorithmPolicy
+from shared.scep.algorithms import AES128, PKCS1V15, SHA256, AlgorithmPolicy
 from shared.scep.certificate import read_certificate
 from shared.scep.envelope import Sealing
 
@@ -53,9 +53,10 @@ def codec(server: Server, message: bytes) -> Callable[[], bytes]:
         key = pkimessage.unwrap_content_key(enveloped, keys, os.urandom(32))
         csr.verify_self_signature(csr.read_csr(enveloped.decrypt(key)))
         server.ca.key.sign(server.tbs, padding.PKCS1v15(), hashes.SHA256())
-        to = certrep.reply_to(request, os.urandom(certrep.NONCE_SIZE), legacy=False)
+        to = certrep.reply_to(request, os.urandom(certrep.NONCE_SIZE), SHA256)
+        content = signed_data.write_certs_only([server.issued])
         seal = Sealing(AES128, PKCS1V15, os.urandom(16), os.urandom(16))
-        return certrep.success(to, [server.issued], request, seal, signer)
+        return certrep.success(to, content, request.signer, seal, signer)
 
     return enroll
 

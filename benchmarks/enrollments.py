@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from benchmarks import parties
-from benchmarks.streamed import streamed
 from shared.scep import pkimessage, request, signed_data
 from shared.scep.algorithms import AES128, AES256, DES3, PKCS1V15, SHA256, ContentCipher
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, tlv
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.envelope import Sealing, write_envelope
+from shared.scep.streamed import streamed
 
 CIPHERS = {"aes128": AES128, "aes256": AES256, "des3": DES3}
 

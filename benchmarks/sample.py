@@ -12,7 +12,7 @@ from benchmarks import parties
 from benchmarks.enrollments import Enrollment, Recipe, enrollment, sealing
 from shared import csr
 from shared.scep import certificate, certrep, envelope, pkimessage, signed_data
-from shared.scep.algorithms import AES128
+from shared.scep.algorithms import AES128, SHA256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,10 @@ def dissect(sample: Sample) -> Pieces:
     key = ra.key.decrypt(enveloped.recipients[0].encrypted_key, padding.PKCS1v15())
     plaintext = enveloped.decrypt(key)
     seal = sealing(AES128)
-    to = certrep.reply_to(request, os.urandom(16), legacy=False)
+    to = certrep.reply_to(request, os.urandom(16), SHA256)
     signer = signed_data.Signer(ra.key, certificate.read_certificate(ra.der))
-    answer = certrep.success(to, [sample.server.issued], request, seal, signer)
+    content = signed_data.write_certs_only([sample.server.issued])
+    answer = certrep.success(to, content, request.signer, seal, signer)
     reply = certrep.read_reply(answer).signed
     reply_envelope = envelope.read_envelope(reply.content)
     size = len(reply_envelope.decrypt(seal.key))

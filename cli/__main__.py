@@ -3,6 +3,8 @@
 import typer
 
 from cli import audit, config, provision, services
+from cli.ca.command import app as ca
+from cli.decide import approve, deny
 from cli.enroll.command import enroll
 from cli.up.command import up
 
@@ -13,6 +15,9 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(enroll)
+app.command()(approve)
+app.command()(deny)
+app.add_typer(ca, name="ca")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(provision.app, name="provision")

@@ -11,10 +11,12 @@ from rich.table import Table
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.places import config_path
 from cli.services import audit as serve
 from services.audit.database import open_engine
 from services.audit.queries import recent, story
 from services.audit.settings import database_url
+from shared.enrollment import State
 from shared.settings import SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
@@ -36,12 +38,13 @@ def list_enrollments(
     search: Annotated[
         str | None, typer.Option(help="part of a device's subject, or a transactionID or serial")
     ] = None,
+    state: Annotated[State | None, typer.Option(help="in this state only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """The newest enrollments first."""
     try:
-        lines = recent(_engine(config), limit, profile, search)
+        lines = recent(_engine(config), limit, profile, search, state)
     except SQLAlchemyError as error:
         raise _unreadable(error) from None
     if as_json:
@@ -83,18 +86,10 @@ def show(
 
 def _engine(config: Path | None) -> Engine:
     try:
-        return open_engine(database_url(load(_config(config))))
+        return open_engine(database_url(load(config_path(config))))
     except SettingsError as error:
         print(error)
         raise typer.Exit(1) from None
-
-
-def _config(given: Path | None) -> Path:
-    """As asked, else here, else where `up` keeps it by default."""
-    if given is not None:
-        return given
-    here = Path("scepstream.toml")
-    return here if here.exists() else Path("data") / here
 
 
 def _unreadable(error: SQLAlchemyError) -> typer.Exit:

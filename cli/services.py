@@ -1,6 +1,5 @@
 """`scepstream gateway|validator|issuer|audit`: one service process, alone or under `up`."""
 
-import asyncio
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,8 @@ import structlog
 import typer
 
 from shared.bus.core import BusError
-from shared.process import configure_logging, inherited, listen, log_failure, now, run
+from shared.process import Signals, configure_logging, inherited, listen, log_failure, now, run
+from shared.reload import Source
 from shared.sections import Configuration
 from shared.settings import SettingsError, load
 
@@ -29,7 +29,15 @@ def gateway(
     listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT of SCEP")] = (
         "127.0.0.1:8080"
     ),
+    tls_listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT of SCEP over TLS [none]")
+    ] = None,
+    mtls_listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT of SCEP with client certificates [none]")
+    ] = None,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    tls_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    mtls_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     operations_listen: OperationsListen = "127.0.0.1:9101",
     operations_fd: OperationsFd = None,
 ) -> None:
@@ -38,10 +46,14 @@ def gateway(
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
     configure_logging("gateway", name)
-    settings = _settings(config, lambda c: read_settings(c, now()))
-    listener = inherited(fd) if fd is not None else listen(*_address(listen_on))
-    operations = _operations(operations_fd, operations_listen)
-    _run(lambda stop: service.serve(settings, name, listener, operations, stop))
+    source = _source(config, lambda c: read_settings(c, now()))
+    listeners = service.Listeners(
+        _socket(fd, listen_on),
+        _socket(operations_fd, operations_listen),
+        _optional_socket(tls_fd, tls_listen),
+        _optional_socket(mtls_fd, mtls_listen),
+    )
+    _run(lambda signals: service.serve(source, name, listeners, signals))
 
 
 def validator(
@@ -55,9 +67,9 @@ def validator(
     from services.validator.settings import read_settings  # noqa: PLC0415
 
     configure_logging("validator", name)
-    settings = _settings(config, read_settings)
-    operations = _operations(operations_fd, operations_listen)
-    _run(lambda stop: service.serve(settings, name, operations, stop))
+    source = _source(config, read_settings)
+    operations = _socket(operations_fd, operations_listen)
+    _run(lambda signals: service.serve(source, name, operations, signals))
 
 
 def issuer(
@@ -66,14 +78,14 @@ def issuer(
     operations_listen: OperationsListen = "127.0.0.1:9103",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Turn verdicts into certificates."""
+    """Turn verdicts into certificates, keep CRLs."""
     from services.issuer import __main__ as service  # noqa: PLC0415
     from services.issuer.settings import read_settings  # noqa: PLC0415
 
     configure_logging("issuer", name)
-    settings = _settings(config, read_settings)
-    operations = _operations(operations_fd, operations_listen)
-    _run(lambda stop: service.serve(settings, name, operations, stop))
+    source = _source(config, read_settings)
+    operations = _socket(operations_fd, operations_listen)
+    _run(lambda signals: service.serve(source, name, operations, signals))
 
 
 def audit(
@@ -87,23 +99,28 @@ def audit(
     from services.audit.settings import read_settings  # noqa: PLC0415
 
     configure_logging("audit", name)
-    settings = _settings(config, read_settings)
-    operations = _operations(operations_fd, operations_listen)
-    _run(lambda stop: service.serve(settings, name, operations, stop))
+    source = _source(config, read_settings)
+    operations = _socket(operations_fd, operations_listen)
+    _run(lambda signals: service.serve(source.first, name, operations, signals))
 
 
-def _settings(config: Path, read: Callable[[Configuration], _S]) -> _S:
-    try:
+def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
+    """The settings, and how to read them again; one sentence where they cannot be used."""
+
+    def again() -> _S:
         return read(load(config))
+
+    try:
+        return Source(again(), again)
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
 
 
-def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+def _run(main: Callable[[Signals], Awaitable[None]]) -> None:
     try:
         run(main)
-    except BusError as error:
+    except (BusError, SettingsError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     except Exception as error:
@@ -119,5 +136,9 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _operations(fd: int | None, address: str) -> socket.socket:
+def _socket(fd: int | None, address: str) -> socket.socket:
     return inherited(fd) if fd is not None else listen(*_address(address))
+
+
+def _optional_socket(fd: int | None, address: str | None) -> socket.socket | None:
+    return None if fd is None and address is None else _socket(fd, address or "")

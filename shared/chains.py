@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -13,26 +13,39 @@ from cryptography.exceptions import InvalidSignature
 
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
-from shared.events import CaChain, Stored, UnreadableEventError, decode
-from shared.keys import spki
+from shared.events import CaChain
+from shared.names import read_name
 from shared.scep.certificate import read_certificate
-from shared.signatures import PublicKey, is_issued_by
+from shared.scep.cms import read_der_or_ber
+from shared.scep.errors import ScepError
+from shared.scep.schemes import public_key
+from shared.scep.signed_data import read_signed_data, verify
+from shared.signatures import is_issued_by
+from shared.stored import Stored, UnreadableEventError, decode
 
 _log = structlog.get_logger()
 _REFRESH_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.2
 
+Wanted = tuple[str, tuple[str, ...]]
+
 
 class UntrustedChainError(Exception):
-    """Raised for a chain whose CA is not the pinned one, or that does not hang together."""
+    """Raised for a chain whose CA is not a pinned one, or that does not hang together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """An issuing CA and what stands above it, as DER and parsed, the CA first."""
+    """An issuing CA and what stands above it, as DER and parsed, the CA first.
+
+    `previous` are CAs of the same issuer before a rollover, as DER; `next_signed` answers
+    GetNextCACert, empty where no next CA is planned.
+    """
 
     der: tuple[bytes, ...]
     certificates: tuple[x509.Certificate, ...]
+    previous: tuple[bytes, ...] = ()
+    next_signed: bytes = b""
 
     @property
     def ca(self) -> x509.Certificate:
@@ -40,15 +53,35 @@ class Chain:
         return self.certificates[0]
 
     def issued(self, certificate: bytes) -> bool:
-        """Whether the CA's key signed this certificate (DER)."""
-        key = self.ca.public_key()
-        if not isinstance(key, PublicKey):
-            return False
-        return is_issued_by(certificate, read_certificate(self.der[0]).subject, key)
+        """Whether one of the issuer's keys, the current or an earlier one, signed it (DER)."""
+        return any(_issued(ca, certificate) for ca in (self.der[0], *self.previous))
+
+    def ca_named(self, name: bytes) -> bytes | None:
+        """The CA of this name (DER), the current one before earlier ones.
+
+        Clients re-encode names, so their text is compared.
+        """
+        wanted = read_name(name)
+        cas = (self.der[0], *self.previous)
+        return next((ca for ca in cas if read_name(read_certificate(ca).subject) == wanted), None)
+
+    def ca_pinned(self, pin: str) -> bytes | None:
+        """The CA (DER) with this SPKI SHA-256; the current one for ""."""
+        if not pin:
+            return self.der[0]
+        return next((ca for ca in (self.der[0], *self.previous) if _pin(ca) == pin), None)
 
 
-def read_chain(stored: Stored, pin: str) -> Chain:
-    """The chain in a stored message; each certificate signed by the next, the first one pinned."""
+def _issued(ca: bytes, certificate: bytes) -> bool:
+    parsed = read_certificate(ca)
+    return is_issued_by(certificate, parsed.subject, public_key(parsed.spki))
+
+
+def read_chain(stored: Stored, pins: Collection[str]) -> Chain:
+    """The chain in a stored message; each certificate signed by the next, the first one pinned.
+
+    Earlier CAs count as far as they are pinned too. `pins` are SHA-256 of SPKIs, in hex.
+    """
     try:
         event = decode(stored.payload, stored.headers)
         if not isinstance(event, CaChain) or not event.certificates:
@@ -56,35 +89,69 @@ def read_chain(stored: Stored, pin: str) -> Chain:
         certificates = tuple(x509.load_der_x509_certificate(der) for der in event.certificates)
         for lower, upper in pairwise(certificates):
             lower.verify_directly_issued_by(upper)
-    except (UnreadableEventError, ValueError, TypeError, InvalidSignature):
+        if _pin(event.certificates[0]) not in pins:
+            raise UntrustedChainError("the CA's key is not a pinned one")
+        previous = tuple(der for der in event.previous if _pin(der) in pins)
+        _check_next(event)
+    except (UnreadableEventError, ValueError, TypeError, InvalidSignature, ScepError):
         raise UntrustedChainError("the chain does not hang together") from None
-    if hashlib.sha256(spki(certificates[0])).hexdigest() != pin:
-        raise UntrustedChainError("the CA's key is not the pinned one")
-    return Chain(event.certificates, certificates)
+    return Chain(event.certificates, certificates, previous, event.next_signed)
+
+
+def _pin(der: bytes) -> str:
+    return hashlib.sha256(read_certificate(der).spki).hexdigest()
+
+
+def _check_next(event: CaChain) -> None:
+    """What answers GetNextCACert must be signed by the CA itself (RFC 8894 s4.7.1)."""
+    if event.next_signed:
+        signed = read_der_or_ber(event.next_signed, read_signed_data)
+        verify(signed)
+        if signed.signer.der != event.certificates[0]:
+            raise ScepError("signed by another key")
 
 
 @dataclass
 class ChainBook:
-    """The current chain of each (issuer, pin), read until all are there, then kept fresh."""
+    """The current chain of each wanted (issuer, pins): read until all are there, kept fresh."""
 
     bus: Bus
-    wanted: frozenset[tuple[str, str]]
-    _chains: dict[tuple[str, str], Chain] = field(default_factory=dict)
+    wanted: frozenset[Wanted]
+    _chains: dict[Wanted, Chain] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, bus: Bus, wanted: Iterable[tuple[str, str]]) -> "ChainBook":
-        """A book for these (issuer, SPKI SHA-256) pairs."""
+    def of(cls, bus: Bus, wanted: Iterable[Wanted]) -> "ChainBook":
+        """A book for these."""
         return cls(bus, frozenset(wanted))
 
-    def get(self, issuer: str, pin: str) -> Chain | None:
+    def want(self, wanted: Iterable[Wanted]) -> None:
+        """Look for these from now on: the configuration was read anew.
+
+        A chain that is known and still pinned goes on being served while the log is asked.
+        """
+        self.wanted = frozenset(wanted)
+        for issuer, pins in self.wanted:
+            for (known, _), chain in list(self._chains.items()):
+                if known == issuer and _pin(chain.der[0]) in pins:
+                    previous = tuple(der for der in chain.previous if _pin(der) in pins)
+                    kept = replace(chain, previous=previous)
+                    self._chains.setdefault((issuer, pins), kept)
+        self._changed.set()
+
+    def get(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
         """The chain, None until it was read once."""
-        return self._chains.get((issuer, pin))
+        return self._chains.get((issuer, pins))
+
+    async def reread(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
+        """The chain as the log has it now."""
+        await self._read(issuer, pins)
+        return self.get(issuer, pins)
 
     def missing(self) -> list[str]:
         """The issuers whose chain was not read yet."""
-        return sorted({issuer for issuer, pin in self.wanted - self._chains.keys()})
+        return sorted({issuer for issuer, pins in self.wanted - self._chains.keys()})
 
     async def start(self) -> None:
         """Begin to read and watch."""
@@ -103,8 +170,8 @@ class ChainBook:
 
     async def _watch(self) -> None:
         while True:
-            for issuer, pin in self.wanted:
-                await self._read(issuer, pin)
+            for issuer, pins in self.wanted:
+                await self._read(issuer, pins)
             try:
                 async with asyncio.timeout(_RETRY_SECONDS if self.missing() else _REFRESH_SECONDS):
                     await self._changed.wait()
@@ -112,12 +179,12 @@ class ChainBook:
                 continue
             self._changed.clear()
 
-    async def _read(self, issuer: str, pin: str) -> None:
+    async def _read(self, issuer: str, pins: tuple[str, ...]) -> None:
         """Read one chain; what was read before is kept where that fails."""
         try:
             stored = await self.bus.get_last(CA_CHAINS, chain_subject(issuer))
             if stored is not None:
-                self._chains[issuer, pin] = read_chain(stored, pin)
+                self._chains[issuer, pins] = read_chain(stored, pins)
         except BusUnavailableError:
             return
         except UntrustedChainError as error:

@@ -1,12 +1,8 @@
 """PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986)."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from shared.names import GeneralName, read_general_names
 from shared.scep.asn1 import (
@@ -24,7 +20,7 @@ from shared.scep.asn1 import (
     text,
 )
 from shared.scep.errors import FailInfo, ScepError
-from shared.signatures import DIGESTS, PublicKey, verifies
+from shared.scep.schemes import PublicKey, public_key, read_signature_algorithm, verifies
 
 MAX_CHALLENGE_BYTES: Final = 32 * 1024
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
@@ -46,7 +42,8 @@ class Extension:
 class CertificationRequest:
     """A CSR by position: `info` is the CertificationRequestInfo exactly as received.
 
-    `subject` and `spki` are whole DER elements; `challenge` is None where absent or blank.
+    `subject`, `spki` and `signature_algorithm` are whole DER elements; `challenge` is None where
+    absent or blank.
     """
 
     info: bytes
@@ -54,7 +51,7 @@ class CertificationRequest:
     spki: bytes
     challenge: str | None
     extensions: tuple[Extension, ...]
-    signature_algorithm: str
+    signature_algorithm: bytes
     signature: bytes
 
     @cached_property
@@ -65,22 +62,21 @@ class CertificationRequest:
             raise ScepError("subjectAltName twice", FailInfo.BAD_REQUEST)
         return read_general_names(values[0]) if values else ()
 
+    @property
+    def names(self) -> bytes:
+        """Subject and subjectAltName as they are asked for: what a renewal may not change.
+
+        An empty subjectAltName is none: no certificate carries it.
+        """
+        if not self.sans:
+            return self.subject
+        sans = (e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME)
+        return self.subject + b"".join(sans)
+
     @cached_property
     def public_key(self) -> PublicKey:
         """The RSA or EC key that a certificate is asked for; others are badAlg."""
-        return _public_key(self.spki)
-
-
-@lru_cache(maxsize=64)
-def _public_key(spki: bytes) -> PublicKey:
-    """Loaded once for one request's many looks at it."""
-    try:
-        key = load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm):
-        raise ScepError("unreadable public key", FailInfo.BAD_ALG) from None
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-        raise ScepError("unsupported key type", FailInfo.BAD_ALG)
-    return key
+        return public_key(self.spki)
 
 
 def read_csr(der: bytes) -> CertificationRequest:
@@ -90,7 +86,7 @@ def read_csr(der: bytes) -> CertificationRequest:
     if outer.rest().strip(b"\r\n"):
         raise ScepError("bytes after the CSR")
     info = request.element(SEQUENCE)
-    algorithm = dotted(request.enter(SEQUENCE).value(OID))
+    algorithm = request.element(SEQUENCE)
     signature = request.value(BIT_STRING)
     request.finish()
     if signature[:1] != b"\0":
@@ -144,8 +140,6 @@ def _extensions(der: Der) -> tuple[Extension, ...]:
 
 def verify_self_signature(csr: CertificationRequest) -> None:
     """Proof of possession: the signature over the CertificationRequestInfo as received."""
-    digest = DIGESTS.get(csr.signature_algorithm)
-    if digest is None:
-        raise ScepError("unsupported CSR signature", FailInfo.BAD_ALG)
-    if not verifies(csr.public_key, digest, csr.signature, csr.info):
+    scheme, digest = read_signature_algorithm(csr.signature_algorithm)
+    if not verifies(csr.public_key, scheme, digest, csr.signature, csr.info):
         raise ScepError("CSR signature does not verify")

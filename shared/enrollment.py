@@ -11,6 +11,8 @@ class State(StrEnum):
     """Where an attempt stands."""
 
     REQUESTED = "requested"
+    HELD = "held"
+    DECIDED = "decided"
     APPROVED = "approved"
     REJECTED = "rejected"
     ISSUED = "issued"
@@ -18,6 +20,12 @@ class State(StrEnum):
 
 
 TRANSITIONS: Final[dict[tuple[State, str], State]] = {
+    (State.REQUESTED, "EnrollmentHeld"): State.HELD,
+    (State.HELD, "HoldDecided"): State.DECIDED,
+    (State.HELD, "EnrollmentApproved"): State.APPROVED,  # its key got a certificate meanwhile
+    (State.HELD, "EnrollmentRejected"): State.REJECTED,  # it killed its worker
+    (State.DECIDED, "EnrollmentApproved"): State.APPROVED,
+    (State.DECIDED, "EnrollmentRejected"): State.REJECTED,
     (State.REQUESTED, "EnrollmentApproved"): State.APPROVED,
     (State.REQUESTED, "EnrollmentRejected"): State.REJECTED,
     (State.APPROVED, "CertificateIssued"): State.ISSUED,

@@ -1,29 +1,29 @@
-"""The events of the log: their subjects, their JSON, their signatures. Additive, versioned, frozen.
+"""The events of the log, as values: past tense, frozen, additive, versioned.
 
 A field is never renamed or removed and a new one has a default: any version of a service reads
 any version of an event. tests/golden holds one file for every version ever written.
 """
 
-import base64
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Final, get_args
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
-from shared.subjects import Stage
 
-TYPE: Final = "Scepstream-Type"
-VERSION: Final = "Scepstream-Version"
-KEY: Final = "Scepstream-Key"
-SIGNATURE: Final = "Scepstream-Signature"
-SUBJECT: Final = "Scepstream-Subject"
-_CONTEXT: Final = b"scepstream/1\0"
+NO_REQUEST: Final = "0" * 64
+
+
+class RevocationReason(StrEnum):
+    """Why a certificate is revoked (RFC 5280 s5.3.1)."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 
 class EventPayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +84,36 @@ class CertificateTemplate(msgspec.Struct, frozen=True, kw_only=True):
     extensions: tuple[TemplateExtension, ...]
 
 
+class RenewedCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate that a renewal replaces; `key_uses` counts renewals with the same key."""
+
+    serial: str
+    not_after: int
+    key_uses: int
+
+
+class EnrollmentHeld(EventPayload, frozen=True, kw_only=True):
+    """All gates are open and the profile wants an operator's word. Not terminal."""
+
+    request_sha256: str
+    facts: Facts
+    gates: tuple[GateResult, ...]
+
+
+class HoldDecided(EventPayload, frozen=True, kw_only=True):
+    """The operator's word on a held enrollment; the validator turns it into a verdict."""
+
+    request_sha256: str
+    approved: bool
+    operator: str
+    note: str = ""
+
+
 class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
-    """The validator's yes: the template to sign, and until when (Unix seconds) it may be."""
+    """The validator's yes: the template to sign, and until when (Unix seconds) it may be.
+
+    `existing` is the serial of the key's live certificate, which is then the answer instead.
+    """
 
     request_sha256: str
     gateway: str
@@ -93,6 +121,8 @@ class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
     gates: tuple[GateResult, ...]
     template: CertificateTemplate
     valid_until: int
+    renews: RenewedCertificate | None = None
+    existing: str = ""
 
 
 class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
@@ -126,7 +156,10 @@ class IssuanceFailed(EventPayload, frozen=True, kw_only=True):
 
 
 class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
-    """The CERTS index: this serial belongs to this enrollment; appended before it is signed."""
+    """The CERTS index: this serial belongs to this enrollment; appended before it is signed.
+
+    It stands under the serial and under the key. `names_sha256` is of subject and SANs.
+    """
 
     request_sha256: str
     enrollment: str
@@ -134,12 +167,77 @@ class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
     subject: str
     not_before: int
     not_after: int
+    serial: str = ""
+    ca_spki_sha256: str = ""
+    names_sha256: str = ""
+    renews: str = ""
+    key_uses: int = 0
+
+
+class RevocationOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants a certificate revoked."""
+
+    issuer: str
+    serial: str
+    attempt: int
+    reason: RevocationReason
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class OrderAnswered(EventPayload, frozen=True, kw_only=True):
+    """What became of an operator's order; `request_sha256` is of the order."""
+
+    request_sha256: str
+    done: bool
+    detail: str
+
+
+class CertificateRevoked(EventPayload, frozen=True, kw_only=True):
+    """The CERTS index: this serial is revoked since `revoked_at` (Unix seconds)."""
+
+    request_sha256: str
+    serial: str
+    ca_spki_sha256: str
+    reason: RevocationReason
+    revoked_at: int
+    operator: str
+
+
+class KeyCompromised(EventPayload, frozen=True, kw_only=True):
+    """A key whose certificate was revoked for compromise: it is refused for ever."""
+
+    request_sha256: str
+    serial: str
+
+
+class CrlPublished(EventPayload, frozen=True, kw_only=True):
+    """A complete CRL stands in the log, in `chunks` pieces; times are Unix seconds.
+
+    It holds every revocation up to sequence `position` of the CERTS stream.
+    """
+
+    issuer: str
+    ca_spki_sha256: str
+    number: int
+    this_update: int
+    next_update: int
+    chunks: int
+    sha256: str
+    position: int
+    request_sha256: str = NO_REQUEST
 
 
 class CaChain(EventPayload, frozen=True, kw_only=True):
-    """An issuer's certificates as DER, the issuing CA first: what profiles pin by SPKI."""
+    """An issuer's certificates as DER, the issuing CA first: what profiles pin by SPKI.
+
+    `previous` are CAs whose certificates still live; `next_signed` is the answer to GetNextCACert,
+    signed by the CA, empty where no next CA is planned.
+    """
 
     certificates: tuple[bytes, ...]
+    previous: tuple[bytes, ...] = ()
+    next_signed: bytes = b""
 
 
 class DeadLetter(EventPayload, frozen=True, kw_only=True):
@@ -154,143 +252,21 @@ class DeadLetter(EventPayload, frozen=True, kw_only=True):
 
 Event = (
     EnrollmentRequested
+    | EnrollmentHeld
+    | HoldDecided
     | EnrollmentApproved
     | EnrollmentRejected
     | CertificateIssued
     | IssuanceFailed
     | CertificateRecorded
+    | RevocationOrdered
+    | OrderAnswered
+    | CertificateRevoked
+    | KeyCompromised
+    | CrlPublished
     | CaChain
     | DeadLetter
 )
 Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed
-EVENT_TYPES: Final[dict[str, type[Event]]] = {
-    kind.__name__: kind
-    for kind in (
-        EnrollmentRequested,
-        EnrollmentApproved,
-        EnrollmentRejected,
-        CertificateIssued,
-        IssuanceFailed,
-        CertificateRecorded,
-        CaChain,
-        DeadLetter,
-    )
-}
+EVENT_TYPES: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(Event)}
 VERSIONS: Final[dict[str, int]] = dict.fromkeys(EVENT_TYPES, 1)
-STAGE_TYPES: Final[dict[Stage, frozenset[str]]] = {
-    Stage.REQUEST: frozenset({"EnrollmentRequested"}),
-    Stage.VERDICT: frozenset({"EnrollmentApproved", "EnrollmentRejected"}),
-    Stage.OUTCOME: frozenset({"CertificateIssued", "IssuanceFailed"}),
-}
-_ENCODER: Final = msgspec.json.Encoder()
-_DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
-
-
-class UnreadableEventError(Exception):
-    """Raised for stored bytes that are no event of ours, or not authentic."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """An event as it travels: its payload bytes and its headers."""
-
-    payload: bytes
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A message as the stream holds it; `time` is the server's, in Unix nanoseconds."""
-
-    subject: str
-    payload: bytes
-    headers: Mapping[str, str]
-    sequence: int
-    time: int
-
-    def sha256(self) -> str:
-        """The digest of the payload, in hex: how other events name a request."""
-        return hashlib.sha256(self.payload).hexdigest()
-
-
-def key_id(public_key: Ed25519PublicKey) -> str:
-    """How events name the key that signed them."""
-    return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class EventSigner:
-    """A role's Ed25519 key and its id."""
-
-    key: Ed25519PrivateKey
-    id: str
-
-    @classmethod
-    def of(cls, key: Ed25519PrivateKey) -> "EventSigner":
-        """The signer for a key."""
-        return cls(key, key_id(key.public_key()))
-
-
-def encode(event: Event) -> Message:
-    """An event without a signature: only a request is one (the device signed it)."""
-    kind = type(event).__name__
-    headers = {TYPE: kind, VERSION: str(VERSIONS[kind])}
-    return Message(_ENCODER.encode(event), headers)
-
-
-def sign(event: Event, subject: str, request_sha256: str, signer: EventSigner) -> Message:
-    """An event signed for one subject and one stored request."""
-    message = encode(event)
-    signature = signer.key.sign(_signed_bytes(subject, request_sha256, message.payload))
-    message.headers[KEY] = signer.id
-    message.headers[SIGNATURE] = base64.b64encode(signature).decode("ascii")
-    return message
-
-
-def _signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
-    """What is signed; the subject holds no NUL and the digest has one length: unambiguous."""
-    return b"".join((_CONTEXT, subject.encode(), b"\0", bytes.fromhex(request_sha256), payload))
-
-
-def decode(payload: bytes, headers: Mapping[str, str]) -> Event:
-    """The event in these bytes, whoever wrote it; `UnreadableEventError` where there is none."""
-    decoder = _DECODERS.get(headers.get(TYPE, ""))
-    if decoder is None:
-        raise UnreadableEventError("unknown event type")
-    try:
-        return decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise UnreadableEventError("payload does not fit its type") from None
-
-
-Trusted = Mapping[str, Ed25519PublicKey]
-
-
-def authenticate(
-    stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
-) -> Event:
-    """The event, if a trusted key signed it for this very subject and request, at this stage.
-
-    `request_sha256` is what the caller knows of the stored request; a caller that has not read it
-    takes the event's own word, which the signature then covers.
-    """
-    event = decode(stored.payload, stored.headers)
-    if stored.headers[TYPE] not in STAGE_TYPES[stage] or not stored.subject.endswith(f".{stage}"):
-        raise UnreadableEventError("event type does not belong to the stage")
-    if isinstance(event, EnrollmentRequested | CaChain | DeadLetter):
-        raise UnreadableEventError("this event carries no signature")
-    if request_sha256 not in (None, event.request_sha256):
-        raise UnreadableEventError("event belongs to another request")
-    _check_signature(stored, trusted, event.request_sha256)
-    return event
-
-
-def _check_signature(stored: Stored, trusted: Trusted, request_sha256: str) -> None:
-    public_key = trusted.get(stored.headers.get(KEY, ""))
-    if public_key is None:
-        raise UnreadableEventError("signed by an unknown key")
-    try:
-        signature = base64.b64decode(stored.headers.get(SIGNATURE, ""), validate=True)
-        public_key.verify(signature, _signed_bytes(stored.subject, request_sha256, stored.payload))
-    except (ValueError, InvalidSignature):
-        raise UnreadableEventError("signature does not verify") from None

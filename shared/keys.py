@@ -14,10 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from shared.events import EventSigner, key_id
+from shared.fields import is_token_uri
 from shared.settings import SettingsError, read_file, read_secret_file
+from shared.stored import EventSigner, key_id
+from shared.tokens import TokenEcKey, TokenRsaKey, token_key
 
 CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+RsaKey = rsa.RSAPrivateKey | TokenRsaKey
+AnyKey = CaKey | TokenRsaKey | TokenEcKey
 
 
 def read_private_key(path: Path) -> object:
@@ -29,18 +33,23 @@ def read_private_key(path: Path) -> object:
         raise SettingsError(f"{path}: no private key in PEM") from None
 
 
-def read_rsa_key(path: Path) -> rsa.RSAPrivateKey:
+def read_rsa_key(path: Path) -> RsaKey:
     """An RSA private key: an EC key can never decrypt a SCEP request."""
-    key = read_private_key(path)
-    if not isinstance(key, rsa.RSAPrivateKey):
+    key = token_key(str(path)) if is_token_uri(path) else read_private_key(path)
+    if not isinstance(key, RsaKey):
         raise SettingsError(f"{path}: must be an RSA key")
     return key
 
 
-def read_ca_key(path: Path) -> CaKey:
-    """A CA's private key, RSA or EC."""
+def read_ca_key(path: Path) -> AnyKey:
+    """A CA's private key, RSA or EC, in a file or a token."""
+    return token_key(str(path)) if is_token_uri(path) else read_ca_key_file(path)
+
+
+def read_ca_key_file(path: Path) -> CaKey:
+    """A CA's private key in a file."""
     key = read_private_key(path)
-    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+    if not isinstance(key, CaKey):
         raise SettingsError(f"{path}: must be an RSA or EC key")
     if isinstance(key, ec.EllipticCurvePrivateKey) and not isinstance(key.curve, ec.SECP256R1):
         raise SettingsError(f"{path}: an EC key must be on P-256")
@@ -115,7 +124,7 @@ def spki(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def check_pair(certificate: x509.Certificate, key: CaKey, cert_path: Path, key_path: Path) -> None:
+def check_pair(certificate: x509.Certificate, key: AnyKey, cert_path: Path, key_path: Path) -> None:
     """Refuse a certificate and a key that do not belong together."""
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if public != spki(certificate):

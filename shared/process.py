@@ -6,9 +6,11 @@ import gc
 import logging
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 DRAIN_SECONDS: Final = 20.0
+CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
 _LAST_WORDS_SECONDS: Final = 2.0
 # A request line may have 64 KiB (a message in a GET); headers come on top.
 _MAX_HEAD: Final = 128 * 1024
@@ -61,9 +64,12 @@ class _BoundedHead(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """A new request on this connection."""
+        """A new request on this connection; with whose certificate it was made, if with one."""
         self._around = 0
         super().on_message_begin()
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
+            self.scope[CLIENT_CERTIFICATE] = tls.getpeercert(binary_form=True)  # type: ignore[typeddict-unknown-key]  # a key of ours
 
     def on_body(self, body: bytes) -> None:
         """What the application gets."""
@@ -83,8 +89,10 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """An ASGI application on sockets that somebody else bound."""
 
-    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
-        """Take the application and its listening sockets."""
+    def __init__(
+        self, app: ASGIApp, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Take the application and its listening sockets; with `tls` they speak TLS."""
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -98,6 +106,8 @@ class HttpServer:
             backlog=2048,
             http=_BoundedHead,
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._sockets = sockets
         self._task: asyncio.Task[None] | None = None
@@ -113,17 +123,26 @@ class HttpServer:
             await self._task
 
 
-def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run a service until SIGTERM or SIGINT; `main` gets the event that says so."""
+@dataclass(frozen=True)
+class Signals:
+    """What was asked of the process: to stop (SIGTERM, SIGINT), to reload (SIGHUP)."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hangup: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def run(main: Callable[[Signals], Awaitable[None]]) -> None:
+    """Run a service until SIGTERM or SIGINT; `main` gets the events that say so."""
 
     async def supervised() -> None:
         gc.freeze()  # what is loaded by now lives as long as the process: never looked at again
-        stop = asyncio.Event()
+        signals = Signals()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        task = asyncio.ensure_future(main(stop))
-        stopping = asyncio.create_task(stop.wait())
+            loop.add_signal_handler(number, signals.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, signals.hangup.set)
+        task = asyncio.ensure_future(main(signals))
+        stopping = asyncio.create_task(signals.stop.wait())
         await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         # A service that still waits for its bus does not look at `stop`: it is not asked twice.
@@ -134,6 +153,17 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
             await task
 
     uvloop.run(supervised())
+
+
+@contextlib.asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let `work` go on beside a block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -13,11 +13,18 @@ class Reason(StrEnum):
     BAD_ALGORITHM = "bad_algorithm"
     UNSUPPORTED_MESSAGE = "unsupported_message"
     NO_SUCH_TRANSACTION = "no_such_transaction"
+    NO_SUCH_CERTIFICATE = "no_such_certificate"
     KEY_NOT_ALLOWED = "key_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
     SAN_NOT_ALLOWED = "san_not_allowed"
     CHALLENGE_MISSING = "challenge_missing"
     CHALLENGE_WRONG = "challenge_wrong"
+    NOT_RENEWABLE = "not_renewable"
+    RENEWED_TOO_EARLY = "renewed_too_early"
+    NAMES_CHANGED = "names_changed"
+    KEY_REUSED = "key_reused"
+    KEY_COMPROMISED = "key_compromised"
+    DENIED = "denied"
     NOT_A_PROFILE = "not_a_profile"
     VERDICT_EXPIRED = "verdict_expired"
     BEYOND_CEILING = "beyond_ceiling"
@@ -29,11 +36,18 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.BAD_ALGORITHM: FailInfo.BAD_ALG,
     Reason.UNSUPPORTED_MESSAGE: FailInfo.BAD_REQUEST,
     Reason.NO_SUCH_TRANSACTION: FailInfo.BAD_CERT_ID,
+    Reason.NO_SUCH_CERTIFICATE: FailInfo.BAD_CERT_ID,
     Reason.KEY_NOT_ALLOWED: FailInfo.BAD_ALG,
     Reason.SUBJECT_NOT_ALLOWED: FailInfo.BAD_REQUEST,
     Reason.SAN_NOT_ALLOWED: FailInfo.BAD_REQUEST,
     Reason.CHALLENGE_MISSING: FailInfo.BAD_MESSAGE_CHECK,
     Reason.CHALLENGE_WRONG: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.NOT_RENEWABLE: FailInfo.BAD_REQUEST,
+    Reason.RENEWED_TOO_EARLY: FailInfo.BAD_REQUEST,
+    Reason.NAMES_CHANGED: FailInfo.BAD_REQUEST,
+    Reason.KEY_REUSED: FailInfo.BAD_REQUEST,
+    Reason.KEY_COMPROMISED: FailInfo.BAD_REQUEST,
+    Reason.DENIED: FailInfo.BAD_REQUEST,
     Reason.NOT_A_PROFILE: FailInfo.BAD_REQUEST,
     Reason.VERDICT_EXPIRED: FailInfo.BAD_REQUEST,
     Reason.BEYOND_CEILING: FailInfo.BAD_REQUEST,

@@ -1,45 +1,25 @@
 """What the configuration may hold: every table and key, with types, limits and defaults."""
 
-import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from shared.fields import (
+    Duration,
+    ExtendedKeyUsages,
+    KeyTypes,
+    KeyUsages,
+    Names,
+    PathId,
+    Paths,
+    Pins,
+    SanKinds,
+    Secrets,
+    Token,
+    is_token_uri,
+)
 from shared.shards import Epoch
-from shared.x509names import EXTENDED_KEY_USAGES
-
-PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _duration(value: object) -> object:
-    """Seconds of "250ms", "90s", "60m", "24h", "365d"."""
-    if not isinstance(value, str):
-        raise ValueError('write a duration as a string: "90s", "60m", "24h"')  # noqa: TRY004 - pydantic collects ValueErrors
-    found = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value)
-    if found is None:
-        raise ValueError('not a duration: write "90s", "60m", "24h"')
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def _list(value: object) -> object:
-    """One value is a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
-Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
-Token = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,32}$")]
-KeyType = Annotated[str, Field(pattern="^(rsa:(2048|3072|4096|8192)|ec:(p256|p384|p521))$")]
-KeyUsage = Literal["digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment"]
-ExtendedKeyUsage = Annotated[
-    str, Field(pattern=f"^({'|'.join(EXTENDED_KEY_USAGES)}|[0-2](\\.[0-9]+)+)$")
-]
-SanKind = Literal["dns", "rfc822", "uri", "ip", "upn", "other"]
-PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
 
 
 class Section(BaseModel):
@@ -92,6 +72,8 @@ class TrustSection(Section):
     """Ed25519 public keys of the validators, PEM."""
     issuer_keys: Paths
     """Ed25519 public keys of the issuers, PEM."""
+    audit_keys: Paths
+    """Ed25519 public keys of the audit service, PEM."""
     sealing_key: Path
     """X25519 public key to which gateways seal content keys, PEM."""
 
@@ -112,7 +94,11 @@ class GatewaySection(Section):
     failure_floor: Duration = 0.05
     """When the one answer to every decryption failure leaves."""
     trusted_proxies: Names = ()
-    """Addresses whose X-Forwarded-For is believed."""
+    """Addresses whose X-Forwarded-For and Client-Cert are believed."""
+    tls_cert_path: Path | None = None
+    """Certificate (chain) of the TLS and mTLS listeners, PEM."""
+    tls_key_path: Path | None = None
+    """Its key, PEM, mode 0600."""
 
 
 class ValidatorSection(Section):
@@ -146,6 +132,8 @@ class AuditSection(Section):
 
     nkey_path: Path
     """The role's nkey seed for the bus, mode 0600."""
+    signing_key_path: Path
+    """Ed25519 key that signs operators' decisions and orders, PEM, mode 0600."""
     database_url: str
     """sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."""
     batch: int = Field(default=256, ge=1, le=4096)
@@ -157,17 +145,23 @@ class LocalIssuerSection(Section):
 
     kind: Literal["local"] = "local"
     """The connector."""
-    ca_cert_path: Path
-    """The CA certificate, PEM; the chain above it may follow."""
-    ca_key_path: Path
-    """Its key, RSA or P-256, PEM, mode 0600."""
+    ca_cert_path: Paths
+    """The CA certificate, PEM, the chain above it may follow; then those of previous CAs."""
+    ca_key_path: Paths
+    """Their keys in the same order, RSA or P-256, PEM, mode 0600."""
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
+    next_ca_cert_path: Path | None = None
+    """The CA certificate to come, PEM: what GetNextCACert shows."""
+    next_ca_key_path: Path | None = None
+    """Its key."""
+    crl_validity: Duration = 7 * 86400.0
+    """From a CRL's thisUpdate to its nextUpdate; it is signed anew at half of it, and on change."""
     secret_path: Path
     """Secret from which serial numbers are made, 32 bytes or more, mode 0600."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """No certificate lives longer, whatever the verdict says."""
-    extended_key_usages: Annotated[tuple[ExtendedKeyUsage, ...], BeforeValidator(_list)] = (
+    extended_key_usages: ExtendedKeyUsages = (
         "clientAuth",
         "serverAuth",
         "emailProtection",
@@ -178,22 +172,20 @@ class LocalIssuerSection(Section):
 class CertificateProfileSection(Section):
     """What certificates of a kind look like."""
 
-    key_types: Annotated[tuple[KeyType, ...], BeforeValidator(_list), Field(min_length=1)] = (
+    key_types: KeyTypes = (
         "rsa:2048",
         "rsa:3072",
         "rsa:4096",
     )
     """Keys that may enroll: rsa:BITS, ec:p256, ec:p384, ec:p521."""
-    key_usages: Annotated[tuple[KeyUsage, ...], BeforeValidator(_list), Field(min_length=1)] = (
+    key_usages: KeyUsages = (
         "digitalSignature",
         "keyEncipherment",
     )
     """KeyUsage of the certificates."""
-    extended_key_usages: Annotated[
-        tuple[ExtendedKeyUsage, ...], BeforeValidator(_list), Field(min_length=1)
-    ] = ("clientAuth",)
+    extended_key_usages: ExtendedKeyUsages = ("clientAuth",)
     """ExtendedKeyUsage: names or OIDs."""
-    sans: Annotated[tuple[SanKind, ...], BeforeValidator(_list)] = (
+    sans: SanKinds = (
         "dns",
         "rfc822",
         "uri",
@@ -201,6 +193,8 @@ class CertificateProfileSection(Section):
         "upn",
     )
     """Kinds of subjectAltName that a CSR may ask for."""
+    crl_distribution_points: Names = ()
+    """URLs where relying parties find the CRL (RFC 5280 4.2.1.13)."""
     max_ttl: Duration = 365 * 86400.0
     """Lifetime, cut where the CA ends."""
     backdate: Duration = 600.0
@@ -212,8 +206,8 @@ class ProfileSection(Section):
 
     issuer_id: str
     """Which of the issuers signs."""
-    ca_spki_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """SHA-256 of its CA's SubjectPublicKeyInfo: no other is believed."""
+    ca_spki_sha256: Pins
+    """SHA-256 of its CA's SubjectPublicKeyInfo, and of CAs before and after it: no other counts."""
     profile_id: str
     """Which certificate profile applies."""
     challenge_password: Secrets = ()
@@ -223,7 +217,31 @@ class ProfileSection(Section):
     ra_key_path: Paths
     """Their keys in the same order, PEM, mode 0600."""
     legacy: bool = False
-    """Accept SHA-1, DES and 3DES."""
+    """Accept MD5, SHA-1, DES and 3DES."""
+    reply_digest: Literal["md5", "sha1", "sha256", "sha384", "sha512"] | None = None
+    """Weakest digest of a reply, which else is the request's [sha256; md5 if legacy]."""
+    reply_cipher: Literal["des", "des3", "aes128", "aes192", "aes256"] | None = None
+    """Weakest cipher of a reply, which else is the request's [aes128; des if legacy]."""
+    password_recipients: bool = False
+    """Open requests encrypted to the challenge password (RFC 8894 3.1): gateways then hold it."""
+    mtls_enabled: bool = False
+    """Serve the sibling /scep-mtls/PATH-ID, which wants a client certificate as well."""
+    mtls_client_ca_trust_bundle_path: Path | None = None
+    """The CAs whose clients it takes, PEM."""
+    approval: Literal["auto", "manual"] = "auto"
+    """manual: an operator decides (`scepstream approve`, `deny`); devices are told PENDING."""
+    renewal: bool = True
+    """Whether a certificate issued here may be renewed by signing the request with it."""
+    renewal_window: Duration | None = None
+    """How long before its end a certificate may be renewed [its last third]; "0s": any time."""
+    renewal_grace: Duration = 0.0
+    """How long after its end it still may."""
+    renewal_challenge: bool = False
+    """Whether a renewal needs the challenge password too."""
+    renewal_names: Literal["same", "any"] = "same"
+    """Whether a renewal may change subject and subjectAltName."""
+    renewal_key_reuse: bool = False
+    """Whether one key may be renewed with itself more than once."""
     include_chain: bool = False
     """Send the certificates above the issuing CA too."""
     reply_budget: Duration = 10.0
@@ -247,5 +265,5 @@ class Configuration(Section):
     directory: Path = Path()
 
     def path(self, path: Path) -> Path:
-        """A configured path, relative to the file it stands in."""
-        return self.directory / path
+        """A configured path, relative to the file it stands in; a PKCS#11 URI is none."""
+        return path if is_token_uri(path) else self.directory / path

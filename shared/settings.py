@@ -61,22 +61,42 @@ def _first_error(error: ValidationError) -> str:
 def _check_references(configuration: Configuration, path: Path) -> None:
     """Names that one table uses and another must define."""
     for name, profile in configuration.profiles.items():
-        where = f"{path}: profiles.{name}"
-        if name == "intune":
-            raise SettingsError(f"{where}: this path id is reserved")
-        if profile.issuer_id not in configuration.issuers:
-            raise SettingsError(f"{where}.issuer_id: no such issuer: {profile.issuer_id}")
-        if profile.profile_id not in configuration.certificate_profiles:
-            raise SettingsError(
-                f"{where}.profile_id: no such certificate profile: {profile.profile_id}"
-            )
-        if not any(profile.challenge_password):
-            raise SettingsError(f"{where}.challenge_password: a profile needs a verifier")
-        if len(profile.ra_cert_path) != len(profile.ra_key_path):
-            raise SettingsError(f"{where}.ra_key_path: one key for each certificate")
+        _check_profile(configuration, name, profile, f"{path}: profiles.{name}")
+    _check_issuers(configuration, path)
+    gateway = configuration.gateway
+    if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
+        raise SettingsError(f"{path}: gateway.tls_key_path: a certificate and its key, or neither")
     default = configuration.gateway.default_profile
     if default is not None and default not in configuration.profiles:
         raise SettingsError(f"{path}: gateway.default_profile: no such profile: {default}")
+
+
+def _check_profile(
+    configuration: Configuration, name: str, profile: ProfileSection, where: str
+) -> None:
+    if name == "intune":
+        raise SettingsError(f"{where}: this path id is reserved")
+    if profile.issuer_id not in configuration.issuers:
+        raise SettingsError(f"{where}.issuer_id: no such issuer: {profile.issuer_id}")
+    if profile.profile_id not in configuration.certificate_profiles:
+        raise SettingsError(
+            f"{where}.profile_id: no such certificate profile: {profile.profile_id}"
+        )
+    if not any(profile.challenge_password):
+        raise SettingsError(f"{where}.challenge_password: a profile needs a verifier")
+    if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
+        raise SettingsError(f"{where}.mtls_client_ca_trust_bundle_path: mtls_enabled needs it")
+    if len(profile.ra_cert_path) != len(profile.ra_key_path):
+        raise SettingsError(f"{where}.ra_key_path: one key for each certificate")
+
+
+def _check_issuers(configuration: Configuration, path: Path) -> None:
+    for name, issuer in configuration.issuers.items():
+        where = f"{path}: issuers.{name}"
+        if len(issuer.ca_cert_path) != len(issuer.ca_key_path):
+            raise SettingsError(f"{where}.ca_key_path: one key for each certificate")
+        if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):
+            raise SettingsError(f"{where}.next_ca_key_path: one key for the next certificate")
 
 
 def _override(table: dict[str, Any], environment: Mapping[str, str]) -> None:

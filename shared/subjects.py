@@ -1,4 +1,4 @@
-"""The subjects of the enrollment log: what each is about, and how strings become tokens. Pure."""
+"""The subjects of the log: what each is about, and how strings become tokens. Pure."""
 
 import base64
 import hashlib
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+NO_RENEWAL: Final = b"renewal by a stranger"
 _TOKEN_CHARS: Final = 26
 # One way to write a number: else two requests could share one verdict.
 _ATTEMPT: Final = re.compile("0|[1-9][0-9]{0,8}")
@@ -16,6 +17,8 @@ class Stage(StrEnum):
     """The last token of an enrollment's subjects; each has one writer role."""
 
     REQUEST = "request"
+    HOLD = "hold"
+    DECISION = "decision"
     VERDICT = "verdict"
     OUTCOME = "outcome"
 
@@ -60,6 +63,11 @@ def parse_subject(subject: str) -> tuple[EnrollmentId, Stage]:
     return EnrollmentId(shard, profile, transaction, csr, int(attempt)), Stage(stage)
 
 
+def parse_prefix(prefix: str) -> EnrollmentId:
+    """The enrollment whose subjects begin so; ValueError where there is none."""
+    return parse_subject(f"{prefix}.{Stage.REQUEST}")[0]
+
+
 def token(*parts: bytes) -> str:
     """A subject token for strings of clients: base32 of a digest of length-prefixed parts."""
     state = hashlib.sha256()
@@ -74,6 +82,58 @@ def transaction_token(profile: str, transaction_id: bytes, signer_spki: bytes) -
     return token(profile.encode(), transaction_id, hashlib.sha256(signer_spki).digest())
 
 
-def csr_token(certification_request_info: bytes) -> str:
-    """The token of a CSR: its CertificationRequestInfo, not its signature."""
-    return token(certification_request_info)
+def csr_token(certification_request_info: bytes, renews: bytes = b"") -> str:
+    """The token of a CSR: its CertificationRequestInfo, not its signature.
+
+    `renews` is the serial of the certificate that signed it, where that is one of ours: the same
+    CSR is another enrollment when it renews another certificate. A RenewalReq by a stranger is one
+    of its own too (`NO_RENEWAL`), so that the client may fall back to a PKCSReq.
+    """
+    return (
+        token(certification_request_info, renews) if renews else token(certification_request_info)
+    )
+
+
+def serial_token(contents: bytes) -> str:
+    """How subjects and events write a serial number: an INTEGER's contents in hex."""
+    return contents.hex()
+
+
+def certificate_issued(issuer: str, serial: str) -> str:
+    """Where a certificate is recorded."""
+    return f"cert.{issuer}.{serial}.issued"
+
+
+def certificate_revoked(issuer: str, serial: str) -> str:
+    """Where its revocation is."""
+    return f"cert.{issuer}.{serial}.revoked"
+
+
+def key_issued(spki_sha256: str, issuer: str, serial: str) -> str:
+    """Where a certificate is recorded under its key; `*` for issuer and serial finds the last."""
+    return f"key.{spki_sha256}.issued.{issuer}.{serial}"
+
+
+def key_compromised(spki_sha256: str) -> str:
+    """Where it stands that a key must never be certified again."""
+    return f"key.{spki_sha256}.compromised"
+
+
+def revocation_order(issuer: str, serial: str, attempt: int) -> str:
+    """Where an operator's order to revoke stands; one that failed may be given again."""
+    return f"ops.revoke.{issuer}.{serial}.{attempt}.order"
+
+
+def revocation_answer(order: str) -> str:
+    """Where the issuer's answer to an order (its subject) stands."""
+    return f"{order.removesuffix('.order')}.answer"
+
+
+def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
+    """Where a complete CRL is announced; `*` for the number finds the newest."""
+    return f"crl.{issuer}.{ca_spki_sha256}.head.{number}"
+
+
+def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:
+    """Where a piece of a CRL stands, under the digest of the whole."""
+    return f"crl.{issuer}.{crl_sha256}.data.{index}"

@@ -10,10 +10,12 @@ from typing import Final
 import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError, Consumption, Delivery
-from shared.bus.topology import ACK_WAIT_SECONDS, Role, enroll_stream
-from shared.events import DeadLetter, Stored, encode
+from shared.bus.topology import ACK_WAIT_SECONDS, Role
+from shared.events import DeadLetter
 from shared.process import DRAIN_SECONDS, log_failure
+from shared.stored import Stored, encode
 from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
+from shared.tokens import TokenUnavailableError
 
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12
@@ -28,7 +30,8 @@ class Worker:
     """Takes messages while it runs; `handle` may see one twice and must bear it.
 
     `give_up` ends what was handed out more than `MAX_DELIVERIES` times: a message that kills
-    its worker. An outage of the bus is waited out in place and counts for nothing.
+    its worker. An outage of the bus, or of the token with the CA's key, is waited out in place
+    and counts for nothing.
     """
 
     bus: Bus
@@ -86,8 +89,10 @@ class Worker:
         while True:
             try:
                 return await step(delivery)
-            except BusUnavailableError as error:
-                _log.info("bus_away", subject=delivery.stored.subject, detail=str(error)[:100])
+            except (BusUnavailableError, TokenUnavailableError) as error:
+                _log.info(
+                    "dependency_away", subject=delivery.stored.subject, detail=str(error)[:100]
+                )
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _handle(self, delivery: Delivery) -> None:
@@ -122,19 +127,21 @@ class Worker:
                     await delivery.in_progress()
 
 
+@dataclass(frozen=True)
+class Job:
+    """One stream's work: its handlers are `handle` and `give_up` of a worker."""
+
+    stream: str
+    handle: Handler
+    give_up: Handler
+
+
 @asynccontextmanager
 async def working(
-    bus: Bus,
-    role: Role,
-    shards: Sequence[str],
-    handlers: tuple[Handler, Handler],
-    concurrency: int,
+    bus: Bus, role: Role, jobs: Sequence[Job], concurrency: int
 ) -> AsyncIterator[None]:
-    """Workers of a role on every shard; `handlers` are (handle, give_up)."""
-    handle, give_up = handlers
-    workers = [
-        Worker(bus, role, enroll_stream(shard), handle, give_up, concurrency) for shard in shards
-    ]
+    """Workers of a role for these jobs."""
+    workers = [Worker(bus, role, job.stream, job.handle, job.give_up, concurrency) for job in jobs]
     for worker in workers:
         await worker.start()
     yield

@@ -50,6 +50,13 @@ class System:
         """Run a `scepstream` command."""
         return scepstream(*arguments)
 
+    def kill(self, role: str) -> None:
+        """Kill -9 for all processes of a role, and wait for those that take their place."""
+        before = self.run["pids"][role]
+        for pid in before if isinstance(before, list) else [before]:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.run["pids"][role] != before, 30, f"another {role}")
+
     def stop(self) -> int:
         """SIGTERM and the exit status."""
         if self.process.poll() is None:

@@ -1,20 +1,52 @@
-"""One enrollment from the client's side: ask, verify everything, or poll."""
+"""One device's exchange with a server: ask, and verify everything that comes back."""
 
 import secrets
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cli.enroll.authority import Authority, issued_by
 from cli.enroll.http import Server
 from cli.enroll.identity import Identity
-from shared.scep.algorithms import AES128, DES3, PKCS1V15, SHA1, SHA256, ContentCipher, Digest
+from shared.scep.algorithms import (
+    AES128,
+    AUTHENTICATED_CIPHERS,
+    CIPHERS,
+    DES3,
+    DIGESTS,
+    PKCS1V15,
+    SHA1,
+    SHA256,
+    AnyCipher,
+    Digest,
+    KeyTransport,
+)
 from shared.scep.certificate import read_certificate
-from shared.scep.certrep import CertRep, read_certificates, read_reply
+from shared.scep.certrep import CertRep, read_certificates, read_crls, read_reply
 from shared.scep.envelope import Sealing, read_envelope
 from shared.scep.errors import ScepError
-from shared.scep.pkimessage import DecryptionKey, MessageType, unwrap_content_key
-from shared.scep.request import RequestHead, issuer_and_subject, write_request
+from shared.scep.pkimessage import (
+    DecryptionKey,
+    MessageType,
+    unwrap_content_key,
+    unwrap_with_password,
+)
+from shared.scep.request import RequestHead, issuer_and_serial, issuer_and_subject, write_request
+from shared.signatures import is_signed_by
+
+CIPHER_NAMES: Final[dict[str, AnyCipher]] = {
+    **{c.name: c for c in CIPHERS.values()},
+    **{c.name: c for c in AUTHENTICATED_CIPHERS.values()},
+}
+DIGEST_NAMES: Final = {d.name: d for d in DIGESTS.values()}
+TRANSPORTS: Final = {
+    "pkcs1v15": PKCS1V15,
+    "oaep": KeyTransport("oaep"),
+    "oaep-sha256": KeyTransport("oaep", SHA256, SHA256),
+}
+_MAX_KEY: Final = 32
 
 
 class BadReplyError(Exception):
@@ -22,55 +54,76 @@ class BadReplyError(Exception):
 
 
 @dataclass(frozen=True)
-class Issued:
-    """SUCCESS: the device's certificate and whatever came with it, as DER."""
+class Style:
+    """How messages are written; None leaves the choice to what the server says it can do."""
 
-    certificate: bytes
-    others: tuple[bytes, ...]
+    cipher: AnyCipher | None = None
+    digest: Digest | None = None
+    transport: KeyTransport = PKCS1V15
+    ber: bool = False
+    get: bool = False
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """How to talk to one server about one key."""
+    """How to talk to one server about one key; `challenge` opens replies to an EC key."""
 
     server: Server
     authority: Authority
     identity: Identity
     caps: frozenset[str]
+    style: Style = Style()
+    challenge: str | None = None
 
     @property
-    def cipher(self) -> ContentCipher:
-        """The best that the server lists."""
+    def cipher(self) -> AnyCipher:
+        """As asked, else the best that the server lists."""
+        if self.style.cipher is not None:
+            return self.style.cipher
         return AES128 if self.caps & {"AES", "SCEPSTANDARD"} else DES3
 
     @property
     def digest(self) -> Digest:
-        """The best that the server lists."""
+        """As asked, else the best that the server lists."""
+        if self.style.digest is not None:
+            return self.style.digest
         return SHA256 if self.caps & {"SHA-256", "SCEPSTANDARD"} else SHA1
 
-    def enroll(self, csr: bytes) -> CertRep:
-        """Send a PKCSReq."""
-        return self._ask(MessageType.PKCS_REQ, csr)
+    @property
+    def decrypts(self) -> bool:
+        """Whether replies can be encrypted to the signing key."""
+        return isinstance(self.identity.signing_key, rsa.RSAPrivateKey)
+
+    def send(self, message_type: MessageType, csr: bytes) -> CertRep:
+        """A PKCSReq or RenewalReq."""
+        return self._ask(message_type, csr)
 
     def poll(self) -> CertRep:
-        """Send a CertPoll for the same transaction."""
+        """A CertPoll for the same transaction."""
         issuer = self.authority.ca.subject.public_bytes()
         payload = issuer_and_subject(issuer, self.identity.name.public_bytes())
         return self._ask(MessageType.CERT_POLL, payload)
 
+    def query(self, message_type: MessageType, serial: int) -> CertRep:
+        """GetCert, or GetCRL, for a certificate of the CA."""
+        contents = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
+        issuer = self.authority.ca.subject.public_bytes()
+        return self._ask(message_type, issuer_and_serial(issuer, contents))
+
     def _ask(self, message_type: MessageType, payload: bytes) -> CertRep:
         nonce = secrets.token_bytes(16)
         head = RequestHead(self.identity.transaction_id, nonce, self.digest)
+        cipher = self.cipher
         sealing = Sealing(
-            self.cipher,
-            PKCS1V15,
-            secrets.token_bytes(self.cipher.key_size),
-            secrets.token_bytes(self.cipher.block_size),
+            cipher,
+            self.style.transport,
+            secrets.token_bytes(cipher.key_size),
+            secrets.token_bytes(cipher.iv_size),
         )
-        recipient, signer = self.authority.recipient, self.identity.signer
-        message = write_request(message_type, payload, head, recipient, sealing, signer)
-        body = self.server.pki_operation(message, post="POSTPKIOPERATION" in self.caps)
-        return self._verified(body, nonce)
+        recipient, signer, ber = self.authority.recipient, self.identity.signer, self.style.ber
+        message = write_request(message_type, payload, head, recipient, sealing, signer, ber=ber)
+        post = not self.style.get and "POSTPKIOPERATION" in self.caps
+        return self._verified(self.server.pki_operation(message, post=post), nonce)
 
     def _verified(self, body: bytes, nonce: bytes) -> CertRep:
         try:
@@ -85,18 +138,56 @@ class Exchange:
             raise BadReplyError("the reply answers another request")
         return reply
 
-    def open(self, reply: CertRep) -> Issued:
-        """Decrypt a SUCCESS and check that the certificate is ours and the CA's."""
-        key = DecryptionKey(self.identity.key, self.identity.signer.certificate)
-        try:
-            envelope = read_envelope(reply.signed.content)
-            content_key = unwrap_content_key(envelope, [key], bytes(32))
-            certificates = read_certificates(envelope.decrypt(content_key))
-            mine = [c for c in certificates if read_certificate(c).spki == self.identity.spki]
-        except ScepError as error:
-            raise BadReplyError(f"the reply does not open: {error.detail}") from None
+    def issued(self, reply: CertRep) -> bytes:
+        """The certificate (DER) of a SUCCESS: for our key, by the CA."""
+        mine = [c for c in self._certificates(reply) if _spki(c) == self.identity.spki]
         if not mine:
             raise BadReplyError("the reply holds no certificate with our key")
         if not issued_by(self.authority, x509.load_der_x509_certificate(mine[0])):
             raise BadReplyError("the certificate is not signed by the CA")
-        return Issued(mine[0], tuple(c for c in certificates if c != mine[0]))
+        return mine[0]
+
+    def fetched(self, reply: CertRep, serial: int) -> bytes:
+        """The certificate (DER) that GetCert asked for, by the CA or its own."""
+        for der in self._certificates(reply):
+            certificate = x509.load_der_x509_certificate(der)
+            if certificate.serial_number == serial and issued_by(self.authority, certificate):
+                return der
+        raise BadReplyError("the reply does not hold the certificate asked for")
+
+    def _certificates(self, reply: CertRep) -> tuple[bytes, ...]:
+        try:
+            found = read_certificates(self._open(reply))
+            for der in found:
+                x509.load_der_x509_certificate(der)
+        except (ScepError, ValueError) as error:
+            raise BadReplyError(f"the reply does not open: {error}") from None
+        return found
+
+    def crl(self, reply: CertRep) -> bytes:
+        """The CRL (DER) that GetCRL asked for, signed by the CA."""
+        try:
+            crls = read_crls(self._open(reply))
+            ca_key = self.authority.ca.public_key()
+            good = [crl for crl in crls if is_signed_by(crl, ca_key)]  # type: ignore[arg-type]  # a CA's key is RSA or EC
+        except ScepError as error:
+            raise BadReplyError(f"the reply does not open: {error.detail}") from None
+        if not good:
+            raise BadReplyError("the reply holds no CRL of the CA")
+        return good[0]
+
+    def _open(self, reply: CertRep) -> bytes:
+        """The content of a SUCCESS, by our key or, where that cannot decrypt, by the challenge."""
+        envelope = read_envelope(reply.signed.content)
+        key = self.identity.signing_key
+        if isinstance(key, rsa.RSAPrivateKey):
+            mine = DecryptionKey(key, self.identity.signer.certificate)
+            return envelope.decrypt(unwrap_content_key(envelope, [mine], bytes(_MAX_KEY)))
+        opened = unwrap_with_password(envelope, [self.challenge] if self.challenge else [])
+        if opened is None:
+            raise ScepError("neither key nor challenge opens it")
+        return envelope.decrypt(opened[1])
+
+
+def _spki(der: bytes) -> bytes:
+    return read_certificate(der).spki

@@ -1,19 +1,31 @@
 """The `enroll` command: options in, files and an exit status out."""
 
-import os
 import re
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TypeVar
 
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from rich.console import Console
 
+from cli.enroll import options as o
+from cli.enroll.asking import get_cert as ask_cert
+from cli.enroll.asking import get_crl as ask_crl
+from cli.enroll.asking import get_next_ca
 from cli.enroll.authority import Authority, UntrustedError, check_pin, read_authority
-from cli.enroll.client import BadReplyError, Exchange, Issued
+from cli.enroll.client import (
+    CIPHER_NAMES,
+    DIGEST_NAMES,
+    TRANSPORTS,
+    BadReplyError,
+    Exchange,
+    Style,
+)
+from cli.enroll.console import ERROR, UNREACHABLE, fail, say
+from cli.enroll.enrolling import Wish, ask, finish
+from cli.enroll.files import Files
 from cli.enroll.http import Server, ServerError, UnreachableError
 from cli.enroll.identity import (
     Identity,
@@ -22,107 +34,172 @@ from cli.enroll.identity import (
     make_csr,
     make_identity,
     make_key,
+    make_renewal_csr,
+    names_of,
     read_key,
+    renewing,
+    signer_of,
 )
 from shared.names import name_text
 from shared.process import now
 from shared.scep.cacaps import read_caps
-from shared.scep.certificate import read_certificate
-from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import ScepError
+from shared.scep.pkimessage import MessageType
 
-ERROR: Final = 1
-REFUSED: Final = 3
-PENDING: Final = 4
-UNREACHABLE: Final = 5
-_POLL_SECONDS: Final = 5.0
-_console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where key, certificate and chain go; nothing is overwritten unless told to."""
-
-    directory: Path
-    force: bool
-
-    @property
-    def key(self) -> Path:
-        """The private key, mode 0600."""
-        return self.directory / "key.pem"
-
-    @property
-    def certificate(self) -> Path:
-        """The device's certificate."""
-        return self.directory / "cert.pem"
-
-    @property
-    def chain(self) -> Path:
-        """The CA and what stands above it."""
-        return self.directory / "chain.pem"
-
-    def check(self, *, keep_key: bool) -> None:
-        """Refuse before anything is sent."""
-        taken = [self.certificate, self.chain] + ([] if keep_key else [self.key])
-        for path in taken:
-            if path.exists() and not self.force:
-                raise RequestError(f"{path} exists: --force overwrites it")
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a file, the key readable to its owner alone."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            mode = 0o600 if path == self.key else 0o644
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
-                os.fchmod(out.fileno(), mode)  # an existing file keeps its mode otherwise
-                out.write(data)
-        except OSError as error:
-            raise RequestError(f"{path}: {error.strerror}") from None
+_T = TypeVar("_T")
 
 
 def enroll(
-    url: Annotated[str, typer.Argument(help="SCEP URL of a profile")],
-    cn: Annotated[str, typer.Option(help="common name of the device")],
-    challenge: Annotated[
-        str | None, typer.Option(envvar="SCEP_CHALLENGE", help="challenge password")
-    ] = None,
-    san: Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")] = None,
-    key: Annotated[str, typer.Option(help="rsa:2048, rsa:3072 or rsa:4096")] = "rsa:2048",
-    out: Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")] = None,
-    ca_file: Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")] = None,
-    fingerprint: Annotated[str | None, typer.Option(help="or its SHA-256 fingerprint")] = None,
-    force: Annotated[bool, typer.Option(help="overwrite files")] = False,
-    poll: Annotated[bool, typer.Option(help="wait while pending; go on with a kept key")] = False,
-    poll_for: Annotated[int, typer.Option(help="seconds to poll at most")] = 600,
+    url: o.Url,
+    cn: o.Cn = "",
+    challenge: o.Challenge = None,
+    san: o.San = None,
+    key: o.KeyKind = "rsa:2048",
+    out: o.Out = None,
+    ca_file: o.CaFile = None,
+    fingerprint: o.Fingerprint = None,
+    force: o.Force = False,
+    poll: o.Poll = False,
+    poll_for: o.PollFor = 600,
+    renew: o.Renew = False,
+    reuse_key: o.ReuseKey = False,
+    as_pkcs_req: o.AsPkcsReq = False,
+    get_cert: o.GetCert = None,
+    get_crl: o.GetCrl = False,
+    next_ca: o.NextCa = False,
+    caps: o.Caps = False,
+    cipher: o.Cipher = None,
+    digest: o.DigestName = None,
+    transport: o.Transport = "pkcs1v15",
+    pss: o.Pss = False,
+    ber: o.Ber = False,
+    get: o.Get = False,
 ) -> None:
-    """Enroll a device: key, request, and everything in the answer verified.
+    """Play a device: enroll, renew, poll, ask; everything in an answer is verified.
 
-    Exit status: 0 issued, 1 error, 3 refused, 4 pending, 5 unreachable.
+    Exit status: 0 issued or answered, 1 error, 3 refused, 4 pending, 5 unreachable.
     """
-    files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn)), force)
+    device = o.Device(cn, challenge, tuple(san or ()), key)
+    files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
-        files.check(keep_key=poll)
-        exchange = _exchange(url, _trusted(ca_file), fingerprint, _identity(files, key, cn, poll))
-        csr = make_csr(exchange.identity, challenge, san or [])
-        files.write(files.key, key_pem(exchange.identity.key))
-        _say("sent", f"PKCSReq, {exchange.digest.name}, {exchange.cipher.name}")
-        reply = exchange.enroll(csr)
-        if poll:
-            reply = _poll(exchange, reply, poll_for)
-        raise typer.Exit(_finish(exchange, reply, files))
+        style = _style(cipher, digest, transport, ber=ber, get=get)
+        session = Session(url, ca_file, fingerprint, device, files, style, pss)
+        questions = o.Questions(get_cert, get_crl, next_ca, caps)
+        renewal = o.Renewal(renew, reuse_key, as_pkcs_req)
+        raise typer.Exit(session.run(questions, renewal, o.Waiting(poll, poll_for)))
     except UnreachableError as error:
-        raise _fail(UNREACHABLE, f"cannot reach the server: {error}") from None
+        raise fail(UNREACHABLE, f"cannot reach the server: {error}") from None
     except (ServerError, UntrustedError, BadReplyError, RequestError) as error:
-        raise _fail(ERROR, str(error)) from None
+        raise fail(ERROR, str(error)) from None
     except ScepError as error:
-        raise _fail(ERROR, f"GetCACert makes no sense: {error.detail}") from None
+        raise fail(ERROR, f"the message cannot be written or read: {error.detail}") from None
 
 
-def _identity(files: Files, kind: str, cn: str, resume: bool) -> Identity:  # noqa: FBT001 - private
-    """A new key, or with --poll the one that is waited for."""
-    kept = resume and files.key.exists()
-    private = read_key(files.key.read_bytes()) if kept else make_key(kind)
-    return make_identity(private, cn, now())
+def _style(
+    cipher: str | None, digest: str | None, transport: str, *, ber: bool, get: bool
+) -> Style:
+    """Names to algorithms."""
+    return Style(
+        _named(cipher, CIPHER_NAMES, "--cipher") if cipher else None,
+        _named(digest, DIGEST_NAMES, "--digest") if digest else None,
+        _named(transport, TRANSPORTS, "--transport"),
+        ber,
+        get,
+    )
+
+
+def _named(name: str, choices: Mapping[str, _T], option: str) -> _T:
+    found = choices.get(name)
+    if found is None:
+        raise RequestError(f"{option} {name}: choose one of {', '.join(choices)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of the command against one server."""
+
+    url: str
+    ca_file: Path | None
+    fingerprint: str | None
+    device: o.Device
+    files: Files
+    style: Style
+    pss: bool
+
+    def run(self, questions: o.Questions, renewal: o.Renewal, waiting: o.Waiting) -> int:
+        """The exit status."""
+        if not (questions or renewal.wanted):
+            self._check_files(waiting)
+        pinned = _trusted(self.ca_file)
+        identity = self._identity(questions, renewal, waiting)
+        server = Server(self.url)
+        caps = read_caps(server.get("GetCACaps")[1])
+        say("server", f"can do {' '.join(sorted(caps)) or 'nothing it tells'}")
+        if questions.caps:
+            return 0
+        authority = _authority(server, pinned, self.fingerprint)
+        exchange = Exchange(server, authority, identity, caps, self.style, self.device.challenge)
+        if questions:
+            return self._ask(questions, exchange)
+        return self._enroll(exchange, renewal, waiting)
+
+    def _check_files(self, waiting: o.Waiting) -> None:
+        if not self.device.cn:
+            raise RequestError("--cn: the device needs a name")
+        self.files.check(keep_key=waiting.poll)
+
+    def _identity(self, questions: o.Questions, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
+        files = self.files
+        if renewal.wanted:
+            return self._renewing(renewal, waiting)
+        if questions and files.key.exists() and files.certificate.exists():
+            key, old = read_key(files.read(files.key), files.key.name), self._certificate()
+            der = old.public_bytes(Encoding.DER)
+            return Identity(key, old.subject, signer_of(key, der, pss=self.pss), key)
+        kept = waiting.poll and not questions and files.key.exists()
+        key = read_key(files.read(files.key), files.key.name) if kept else make_key(self.device.key)
+        return make_identity(key, self.device.cn or "a device that asks", now(), pss=self.pss)
+
+    def _renewing(self, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
+        """The key to be, kept if it is waited for already, and the old one that signs."""
+        files = self.files
+        old_key = read_key(files.read(files.key), files.key.name)
+        if renewal.reuse_key:
+            key = old_key
+        elif waiting.poll and files.renewal_key.exists():
+            key = read_key(files.read(files.renewal_key), files.renewal_key.name)
+        else:
+            key = make_key(self.device.key)
+        return renewing(key, old_key, self._certificate(), pss=self.pss)
+
+    def _certificate(self) -> x509.Certificate:
+        path = self.files.certificate
+        try:
+            return x509.load_pem_x509_certificate(self.files.read(path))
+        except ValueError:
+            raise RequestError(f"{path}: no certificate in PEM") from None
+
+    def _ask(self, questions: o.Questions, exchange: Exchange) -> int:
+        if questions.next_ca:
+            return get_next_ca(exchange.server, exchange.authority, self.files)
+        if questions.get_cert:
+            return ask_cert(exchange, questions.get_cert, self.files)
+        return ask_crl(exchange, self.files)
+
+    def _enroll(self, exchange: Exchange, renewal: o.Renewal, waiting: o.Waiting) -> int:
+        identity, files = exchange.identity, self.files
+        pem = key_pem(identity.key)
+        seconds = waiting.seconds if waiting.poll else 0
+        if not renewal.wanted:
+            csr = make_csr(identity, self.device.challenge, list(self.device.sans))
+            files.write(files.key, pem)
+            reply = ask(exchange, Wish(MessageType.PKCS_REQ, csr, seconds))
+            return finish(exchange, reply, files, None)
+        csr = make_renewal_csr(identity, self.device.challenge, names_of(self._certificate()))
+        files.write(files.renewal_key, pem)
+        kind = MessageType.PKCS_REQ if renewal.as_pkcs_req else MessageType.RENEWAL_REQ
+        return finish(exchange, ask(exchange, Wish(kind, csr, seconds)), files, pem)
 
 
 def _trusted(path: Path | None) -> x509.Certificate | None:
@@ -136,69 +213,16 @@ def _trusted(path: Path | None) -> x509.Certificate | None:
         raise RequestError(f"{path}: no certificate in PEM") from None
 
 
-def _exchange(
-    url: str, pinned: x509.Certificate | None, fingerprint: str | None, identity: Identity
-) -> Exchange:
-    """Ask what the server can do and who it is, and say so."""
-    server = Server(url)
-    caps = read_caps(server.get("GetCACaps")[1])
-    _say("server", f"can do {' '.join(sorted(caps)) or 'nothing it tells'}")
+def _authority(
+    server: Server, pinned: x509.Certificate | None, fingerprint: str | None
+) -> Authority:
+    """Ask who the server is, and say so."""
     try:
         authority = read_authority(server.get("GetCACert")[1])
     except ValueError:
         raise UntrustedError("GetCACert holds no readable certificates") from None
     trusted = check_pin(authority, pinned, fingerprint)
-    _say("CA", name_text(authority.ca.subject.public_bytes()))
-    _say("", f"SHA-256 {authority.fingerprint} ({_trust(trusted)})")
-    return Exchange(server, authority, identity, caps)
-
-
-def _trust(pinned: bool) -> str:  # noqa: FBT001 - private
-    return "pinned" if pinned else "NOT pinned: compare it, then pass --fingerprint"
-
-
-def _poll(exchange: Exchange, reply: CertRep, seconds: int) -> CertRep:
-    deadline = time.monotonic() + seconds
-    while reply.status is PkiStatus.PENDING and time.monotonic() < deadline:
-        _say("got", "PENDING; asking again")
-        time.sleep(_POLL_SECONDS)
-        reply = exchange.poll()
-    return reply
-
-
-def _finish(exchange: Exchange, reply: CertRep, files: Files) -> int:
-    if reply.status is PkiStatus.PENDING:
-        _say("got", f"PENDING: the key is kept in {files.key}; run again with --poll")
-        return PENDING
-    if reply.status is PkiStatus.FAILURE:
-        name = reply.fail_info.name if reply.fail_info is not None else "no failInfo"
-        _say("got", f"FAILURE {name} {reply.fail_info_text}".rstrip())
-        files.key.unlink(missing_ok=True)  # of no use to anyone: the next try makes a new one
-        return REFUSED
-    issued = exchange.open(reply)
-    _write(exchange.authority, issued, files)
-    return 0
-
-
-def _write(authority: Authority, issued: Issued, files: Files) -> None:
-    certificate = x509.load_der_x509_certificate(issued.certificate)
-    chain = b"".join(c.public_bytes(Encoding.PEM) for c in authority.chain)
-    files.write(files.certificate, certificate.public_bytes(Encoding.PEM))
-    files.write(files.chain, chain)
-    _say("got", f"SUCCESS: {name_text(read_certificate(issued.certificate).subject)}")
-    _say("", f"serial {certificate.serial_number:x}")
-    _say("", f"until  {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    for path in (files.key, files.certificate, files.chain):
-        _say("wrote", str(path))
-
-
-def _say(label: str, text: str) -> None:
-    _console.print(f"[bold]{label:>8}[/bold]  ", end="")
-    _console.print(text, markup=False, soft_wrap=True)
-
-
-def _fail(code: int, text: str) -> typer.Exit:
-    Console(stderr=True, highlight=False).print(
-        f"scepstream enroll: {text}", markup=False, soft_wrap=True
-    )
-    return typer.Exit(code)
+    said = "pinned" if trusted else "NOT pinned: compare it, then pass --fingerprint"
+    say("CA", name_text(authority.ca.subject.public_bytes()))
+    say("", f"SHA-256 {authority.fingerprint} ({said})")
+    return authority

@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -19,12 +19,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AttributeOID, NameOID
 
+from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, tlv
 from shared.scep.certificate import read_certificate
+from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE
+from shared.scep.schemes import pss as pss_scheme
 from shared.scep.signed_data import Signer
 
 _UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 _BITS = (2048, 3072, 4096)
+_CURVES: Final[dict[str, ec.EllipticCurve]] = {
+    "ec:p256": ec.SECP256R1(),
+    "ec:p384": ec.SECP384R1(),
+    "ec:p521": ec.SECP521R1(),
+}
 _GENERAL_NAMES: Final[dict[str, Callable[[str], x509.GeneralName]]] = {
     "dns": x509.DNSName,
     "email": x509.RFC822Name,
@@ -38,13 +46,20 @@ class RequestError(Exception):
     """Raised for options that make no request; the message says which."""
 
 
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
 @dataclass(frozen=True)
 class Identity:
-    """A key and the self-signed certificate that signs requests with it."""
+    """A key that wants a certificate, its name, and who signs for it.
 
-    key: rsa.RSAPrivateKey
+    That is itself, or on renewal the key of the certificate that is renewed.
+    """
+
+    key: Key
     name: x509.Name
     signer: Signer
+    signing_key: Key
 
     @property
     def spki(self) -> bytes:
@@ -57,32 +72,34 @@ class Identity:
         return hashlib.sha256(self.spki).hexdigest()
 
 
-def make_key(kind: str) -> rsa.RSAPrivateKey:
-    """A new key, `rsa:<bits>`."""
+def make_key(kind: str) -> Key:
+    """A new key, `rsa:<bits>` or `ec:<curve>`."""
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind])
     algorithm, _, bits = kind.partition(":")
     if algorithm != "rsa" or bits not in map(str, _BITS):
-        allowed = ", ".join(f"rsa:{b}" for b in _BITS)
-        raise RequestError(f"--key {kind}: a SCEP reply is encrypted to an RSA key: {allowed}")
+        allowed = ", ".join([*(f"rsa:{b}" for b in _BITS), *_CURVES])
+        raise RequestError(f"--key {kind}: choose one of {allowed}")
     return rsa.generate_private_key(65537, int(bits))
 
 
-def key_pem(key: rsa.RSAPrivateKey) -> bytes:
+def key_pem(key: Key) -> bytes:
     """The key as PEM, without a password."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def read_key(pem: bytes) -> rsa.RSAPrivateKey:
+def read_key(pem: bytes, name: str) -> Key:
     """A key written before."""
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError):
-        raise RequestError("key.pem holds no usable key") from None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise RequestError("key.pem holds no RSA key")
+        raise RequestError(f"{name} holds no usable key") from None
+    if not isinstance(key, Key):
+        raise RequestError(f"{name} holds neither an RSA nor an EC key")
     return key
 
 
-def make_identity(key: rsa.RSAPrivateKey, common_name: str, now: float) -> Identity:
+def make_identity(key: Key, common_name: str, now: float, *, pss: bool = False) -> Identity:
     """The key under a self-signed certificate of a day (RFC 8894 s2.3)."""
     try:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -90,9 +107,9 @@ def make_identity(key: rsa.RSAPrivateKey, common_name: str, now: float) -> Ident
         raise RequestError(f"--cn: {error}") from None
     moment = datetime.fromtimestamp(now, UTC)
     usage = x509.KeyUsage(
-        digital_signature=True, key_encipherment=True, content_commitment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=False, crl_sign=False,
-        encipher_only=False, decipher_only=False,
+        digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey),
+        content_commitment=False, data_encipherment=False, key_agreement=False,
+        key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
     )  # fmt: skip
     certificate = (
         x509.CertificateBuilder(
@@ -103,7 +120,21 @@ def make_identity(key: rsa.RSAPrivateKey, common_name: str, now: float) -> Ident
         .sign(key, hashes.SHA256())
     )  # fmt: skip
     der = certificate.public_bytes(Encoding.DER)
-    return Identity(key, name, Signer(key, read_certificate(der)))
+    return Identity(key, name, signer_of(key, der, pss=pss), key)
+
+
+def renewing(key: Key, old_key: Key, old: x509.Certificate, *, pss: bool = False) -> Identity:
+    """A new key (or the old one) under the old certificate's name, signed for by that."""
+    der = old.public_bytes(Encoding.DER)
+    return Identity(key, old.subject, signer_of(old_key, der, pss=pss), old_key)
+
+
+def signer_of(key: Key, certificate: bytes, *, pss: bool) -> Signer:
+    """How a key signs messages under this certificate (DER)."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return Signer(key, read_certificate(certificate), ECDSA_SIGNATURE)
+    scheme = pss_scheme(SHA256) if pss else PKCS1V15_SIGNATURE
+    return Signer(key, read_certificate(certificate), scheme)
 
 
 def make_csr(identity: Identity, challenge: str | None, sans: list[str]) -> bytes:
@@ -112,9 +143,34 @@ def make_csr(identity: Identity, challenge: str | None, sans: list[str]) -> byte
     if sans:
         names = x509.SubjectAlternativeName([general_name(san) for san in sans])
         builder = builder.add_extension(names, critical=False)
+    return _signed(builder, identity, challenge)
+
+
+def _signed(
+    builder: x509.CertificateSigningRequestBuilder, identity: Identity, challenge: str | None
+) -> bytes:
     if challenge:
         builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge.encode())
     return builder.sign(identity.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    """The subjectAltName that a renewal has to ask for again."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return None
+    return found.value
+
+
+def make_renewal_csr(
+    identity: Identity, challenge: str | None, names: x509.SubjectAlternativeName | None
+) -> bytes:
+    """A PKCS#10 with the names of the certificate that is renewed, as DER."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(identity.name)
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return _signed(builder, identity, challenge)
 
 
 def general_name(text: str) -> x509.GeneralName:

@@ -1,5 +1,6 @@
 """A CA and RA certificates for `up`: made at first start, RA pairs renewed before they end."""
 
+import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,13 +10,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.keys import CaKey
 
+CA_KINDS: Final = ("rsa:2048", "rsa:3072", "rsa:4096", "ec:p256")
 CA_LIFETIME: Final = timedelta(days=3652)
 RA_LIFETIME: Final = timedelta(days=730)
+TLS_LIFETIME: Final = timedelta(days=365)
 _BACKDATE: Final = timedelta(minutes=10)
+_RA_USAGES: Final = {
+    "signing": ("digital_signature",),
+    "encryption": ("key_encipherment",),
+    "combined": ("digital_signature", "key_encipherment"),
+}
 # Certificate Request Agent: Windows refuses RA certificates without it.
 _REQUEST_AGENT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
 
@@ -68,11 +76,11 @@ def make_ca(kind: str, now: float) -> Authority:
 
 
 def make_ra(ca: Authority, use: str, now: float) -> bytes:
-    """An RA pair, certificate and key in one PEM; `use` is "signing" or "encryption"."""
+    """An RA pair, certificate and key in one PEM; `use` is signing, encryption or combined."""
     key = rsa.generate_private_key(65537, 2048)
     start = datetime.fromtimestamp(now, UTC) - _BACKDATE
     end = min(start + RA_LIFETIME, ca.certificate.not_valid_after_utc)
-    usage = _usage("digital_signature" if use == "signing" else "key_encipherment")
+    usage = _usage(*_RA_USAGES[use])
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     certificate = (
         x509.CertificateBuilder(
@@ -87,3 +95,32 @@ def make_ra(ca: Authority, use: str, now: float) -> bytes:
         .sign(ca.key, hashes.SHA256())
     )  # fmt: skip
     return certificate.public_bytes(Encoding.PEM) + pem(key)
+
+
+def make_tls(ca: Authority, hosts: list[str], now: float) -> bytes:
+    """A TLS server certificate for these names and addresses, and its key, in one PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = datetime.fromtimestamp(now, UTC) - _BACKDATE
+    end = min(start + TLS_LIFETIME, ca.certificate.not_valid_after_utc)
+    certificate = (
+        x509.CertificateBuilder(
+            ca.certificate.subject, _name(hosts[0]), key.public_key(),
+            x509.random_serial_number(), start, end,
+        )
+        .add_extension(_usage("digital_signature"), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False
+        )
+        .sign(ca.key, hashes.SHA256())
+    )  # fmt: skip
+    return certificate.public_bytes(Encoding.PEM) + pem(key)
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.up.authority import CA_KINDS
 from cli.up.firststart import first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
-from cli.up.renewal import renew_ra
-from cli.up.supervisor import Plan, Supervisor
+from cli.up.renewal import ensure_tls, renew_ra
+from cli.up.supervisor import GatewaySockets, Plan, Supervisor
 from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.settings import SettingsError
@@ -22,7 +25,6 @@ from shared.settings import SettingsError
 _console = Console(highlight=False)
 _PORT = 8080
 _ADMIN_PORT = 8090
-_CA_KINDS = ("rsa:2048", "rsa:3072", "rsa:4096", "ec:p256")
 
 
 def up(
@@ -34,10 +36,16 @@ def up(
     admin_port: Annotated[
         int | None, typer.Option(help="admin port [8090]; 0: any free one, kept")
     ] = None,
+    tls_port: Annotated[
+        int | None, typer.Option(help="port of SCEP over TLS too [none]; gateway i: port + i")
+    ] = None,
+    mtls_port: Annotated[
+        int | None, typer.Option(help="port of SCEP with client certificates [none]")
+    ] = None,
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,
     validators: Annotated[int, typer.Option(min=1, max=64)] = 1,
     issuers: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    ca: Annotated[str, typer.Option(help="CA to make at first start: " + ", ".join(_CA_KINDS))] = (
+    ca: Annotated[str, typer.Option(help="CA to make at first start: " + ", ".join(CA_KINDS))] = (
         "rsa:2048"
     ),
     ca_cert: Annotated[
@@ -49,8 +57,11 @@ def up(
     try:
         given = _given(ca, ca_cert, ca_key)
         layout = open_directory(data)
-        sockets = _prepare(layout, ca, given)
-        plan = _plan(layout, host, (port, admin_port), (gateways, validators, issuers), sockets)
+        bus_port = _prepare(layout, ca, given)
+        if tls_port is not None or mtls_port is not None:
+            ensure_tls(layout, host, now())
+        wanted = Wanted(host, port, admin_port, tls_port, mtls_port)
+        plan = _plan(layout, wanted, (gateways, validators, issuers), bus_port)
         asyncio.run(Supervisor(plan).run(_announce))
     except (UpError, SettingsError) as error:
         Console(stderr=True, highlight=False).print(
@@ -61,8 +72,8 @@ def up(
 
 def _given(ca: str, cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     """The CA to use, if one was given."""
-    if ca not in _CA_KINDS:
-        raise UpError(f"--ca {ca}: choose one of {', '.join(_CA_KINDS)}")
+    if ca not in CA_KINDS:
+        raise UpError(f"--ca {ca}: choose one of {', '.join(CA_KINDS)}")
     if bool(cert) != bool(key):
         raise UpError("--ca-cert and --ca-key go together")
     return (cert, key) if cert and key else None
@@ -82,25 +93,44 @@ def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
     return bus_port
 
 
-def _plan(
-    layout: Layout,
-    host: str,
-    ports: tuple[int | None, int | None],
-    replicas: tuple[int, int, int],
-    bus_port: int,
-) -> Plan:
+@dataclass(frozen=True)
+class Wanted:
+    """Where `up` was asked to listen; None for ports that are kept or not wanted."""
+
+    host: str
+    port: int | None
+    admin_port: int | None
+    tls_port: int | None
+    mtls_port: int | None
+
+
+def _plan(layout: Layout, wanted: Wanted, replicas: tuple[int, int, int], bus_port: int) -> Plan:
     """Bind every socket before anything is started."""
-    kept = read_ports(layout)
+    kept, host = read_ports(layout), wanted.host
     gateways, validators, issuers = replicas
     listeners = []
     for index in range(gateways):
         before = kept.gateways[index] if index < len(kept.gateways) else None
-        wanted = wanted_port(ports[0], _PORT, index, before)
-        listeners.append(bind(host, wanted, "the gateway"))
-    admin = bind(host, wanted_port(ports[1], _ADMIN_PORT, 0, kept.admin or None), "the admin port")
+        port = wanted_port(wanted.port, _PORT, index, before)
+        listeners.append(
+            GatewaySockets(
+                bind(host, port, "the gateway"),
+                _optional(host, wanted.tls_port, index, "TLS"),
+                _optional(host, wanted.mtls_port, index, "mTLS"),
+            )
+        )
+    admin_port = wanted_port(wanted.admin_port, _ADMIN_PORT, 0, kept.admin or None)
+    admin = bind(host, admin_port, "the admin port")
     plan = Plan(layout, host, tuple(listeners), admin, bus_port, validators, issuers)
     write_ports(layout, plan.ports())
     return plan
+
+
+def _optional(host: str, port: int | None, index: int, what: str) -> socket.socket | None:
+    """A listener that was asked for; 0 is any free port."""
+    if port is None:
+        return None
+    return bind(host, port + index if port else 0, f"the gateway's {what} listener")
 
 
 def _announce(run: dict[str, Any]) -> None:
@@ -111,7 +141,7 @@ def _announce(run: dict[str, Any]) -> None:
     ca = read_certificates(Path(run["ca_file"]))[0]
     demo = run["profiles"].get("demo") or next(iter(run["profiles"].values()))
     _console.print("[bold]scepstream is up[/bold]", table, sep="\n")
-    for url in run["urls"][1:]:
+    for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
         _console.print(f"also       {url}")
     _console.print(f"admin      {run['admin_url']}")
     _console.print(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
-from shared.keys import check_pair, is_ca, read_ca_key, read_certificates, spki
+from shared.keys import check_pair, is_ca, read_ca_key_file, read_certificates, spki
 from shared.settings import SettingsError
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -37,6 +37,7 @@ url = "nats://127.0.0.1:{nats_port}"
 [trust]
 validator_keys = "keys/validator-signing.pub"
 issuer_keys = "keys/issuer-signing.pub"
+audit_keys = "keys/audit-signing.pub"
 sealing_key = "keys/validator-opening.pub"
 
 [gateway]
@@ -54,6 +55,7 @@ signing_key_path = "keys/issuer-signing.key"
 
 [audit]
 nkey_path = "keys/audit.nkey"
+signing_key_path = "keys/audit-signing.key"
 database_url = "sqlite:///audit.db"
 
 [issuers.local]
@@ -63,7 +65,7 @@ ca_key_path = "ca/ca.key"
 secret_path = "ca/serial.secret"
 
 [certificate_profiles.device]
-key_types = ["rsa:2048", "rsa:3072", "rsa:4096"]
+key_types = ["rsa:2048", "rsa:3072", "rsa:4096", "ec:p256", "ec:p384"]
 key_usages = ["digitalSignature", "keyEncipherment"]
 extended_key_usages = ["clientAuth"]
 sans = ["dns", "rfc822", "uri", "ip", "upn"]
@@ -99,7 +101,7 @@ def first_start(
     write_private(layout.marker, b"")
     for role in Role:
         write_private(layout.key(f"{role}.nkey"), _nkey_seed())
-    for name in ("validator", "issuer"):
+    for name in ("validator", "issuer", "audit"):
         _signing_pair(layout, name)
     _opening_pair(layout)
     ca = _given_ca(layout, *given, now) if given else _new_ca(layout, ca_kind, now)
@@ -142,7 +144,7 @@ def _new_ca(layout: Layout, kind: str, now: float) -> Authority:
 def _given_ca(layout: Layout, cert_path: Path, key_path: Path, now: float) -> Authority:
     """Copy an existing (sub-)CA in; its certificate file may hold the chain above it."""
     try:
-        certificates, key = read_certificates(cert_path), read_ca_key(key_path)
+        certificates, key = read_certificates(cert_path), read_ca_key_file(key_path)
         check_pair(certificates[0], key, cert_path, key_path)
     except SettingsError as error:
         raise UpError(str(error)) from None

@@ -1,11 +1,19 @@
-"""At every start: RA pairs that end soon are replaced, the old encryption pair still decrypts."""
+"""At every start: RA and TLS pairs that end soon are replaced; old RA keys still decrypt."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
-from cli.up.authority import Authority, make_ra
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from cli.toml import set_keys
+from cli.up.authority import Authority, make_ra, make_tls
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key, read_certificates
+from shared.keys import read_ca_key_file, read_certificates
+from shared.sections import Configuration, LocalIssuerSection, ProfileSection
+from shared.settings import load
 
 _RENEW_BEFORE: Final = timedelta(days=30)
 
@@ -13,28 +21,85 @@ _RENEW_BEFORE: Final = timedelta(days=30)
 def renew_ra(layout: Layout, now: float) -> list[str]:
     """Replace what is due and say which; killed at any point, the next start goes on."""
     ends_before = datetime.fromtimestamp(now, UTC) + _RENEW_BEFORE
-    due = [
-        use
-        for use in ("signing", "encryption")
-        if layout.ra(use).exists()
-        and read_certificates(layout.ra(use))[0].not_valid_after_utc < ends_before
-    ]
-    ca_certificate = read_certificates(layout.ca_cert)[0]
-    if not due or ca_certificate.not_valid_after_utc < ends_before:
-        return []  # where the CA ends as soon, a new pair would live no longer
-    ca = Authority(ca_certificate, read_ca_key(layout.root / "ca" / "ca.key"))
-    for use in due:
-        if use == "encryption":
-            _keep_previous(layout)
-        write_private(layout.ra(use), make_ra(ca, use, now))
-    return due
+    configuration = load(layout.config)
+    done = []
+    for profile in configuration.profiles.values():
+        ca = _current_ca(configuration, configuration.issuers[profile.issuer_id])
+        if ca is None or ca.certificate.not_valid_after_utc < ends_before:
+            continue  # where the CA ends as soon, a new pair would live no longer
+        for path, use in _due(configuration, profile, ca, ends_before):
+            if use != "signing":
+                _keep_previous(layout, path)
+            write_private(path, make_ra(ca, use, now))
+            done.append(use)
+    return done
 
 
-def _keep_previous(layout: Layout) -> None:
+def _current_ca(configuration: Configuration, issuer: LocalIssuerSection) -> Authority | None:
+    """The CA that signs, if its key is a file."""
+    key_path = configuration.path(issuer.ca_key_path[0])
+    if not key_path.exists():
+        return None
+    certificate = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]
+    return Authority(certificate, read_ca_key_file(key_path))
+
+
+def _due(
+    configuration: Configuration, profile: ProfileSection, ca: Authority, ends_before: datetime
+) -> Iterator[tuple[Path, str]]:
+    """Pairs of this CA, in a file together, that end soon and have no successor: (file, use)."""
+    for cert_path, key_path in zip(profile.ra_cert_path, profile.ra_key_path, strict=True):
+        path = configuration.path(cert_path)
+        if cert_path != key_path or path.stem.endswith(_PREVIOUS) or not path.exists():
+            continue
+        certificate = read_certificates(path)[0]
+        if certificate.not_valid_after_utc < ends_before and _issued(ca, certificate):
+            yield path, _use(certificate)
+
+
+def _use(certificate: x509.Certificate) -> str:
+    """What the pair is for, as `make_ra` calls it."""
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    if usage.digital_signature and usage.key_encipherment:
+        return "combined"
+    return "signing" if usage.digital_signature else "encryption"
+
+
+def _issued(ca: Authority, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+_PREVIOUS: Final = "-previous"
+
+
+def _keep_previous(layout: Layout, path: Path) -> None:
     """Devices that cached GetCACert go on encrypting to the old key for a while."""
-    write_private(layout.ra("previous-encryption"), layout.ra("encryption").read_bytes())
+    previous = path.with_stem(path.stem + _PREVIOUS)
+    write_private(previous, path.read_bytes())
+    name, kept = (f'"{p.relative_to(layout.root)}"' for p in (path, previous))
     text = layout.config.read_text()
-    if '"ra/previous-encryption.pem"' not in text:
-        with_previous = '"ra/encryption.pem", "ra/previous-encryption.pem"]'
-        text = text.replace('"ra/encryption.pem"]', with_previous)
+    if kept not in text:
+        write_private(layout.config, text.replace(name, f"{name}, {kept}").encode())
+
+
+def ensure_tls(layout: Layout, host: str, now: float) -> None:
+    """A TLS pair of the CA's for `up`'s own TLS listeners, unless the operator configured one."""
+    configuration = load(layout.config)
+    own = layout.root / "tls" / "server.pem"
+    if configuration.gateway.tls_cert_path not in (None, own.relative_to(layout.root)):
+        return
+    ca = _current_ca(configuration, next(iter(configuration.issuers.values())))
+    if ca is None:
+        return
+    ends_before = datetime.fromtimestamp(now, UTC) + _RENEW_BEFORE
+    if not own.exists() or read_certificates(own)[0].not_valid_after_utc < ends_before:
+        write_private(own, make_tls(ca, list(dict.fromkeys((host, "localhost", "127.0.0.1"))), now))
+    if configuration.gateway.tls_cert_path is None:
+        path = str(own.relative_to(layout.root))
+        keys = {"tls_cert_path": path, "tls_key_path": path}
+        text = set_keys(layout.config.read_text(), "gateway", keys)
         write_private(layout.config, text.encode())

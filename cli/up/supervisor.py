@@ -32,12 +32,26 @@ _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
 
 
 @dataclass(frozen=True)
+class GatewaySockets:
+    """What one gateway listens on: SCEP, and where wanted SCEP over TLS and with mTLS."""
+
+    scep: socket.socket
+    tls: socket.socket | None = None
+    mtls: socket.socket | None = None
+
+    def options(self) -> dict[str, socket.socket]:
+        """The command line's option for each."""
+        found = {"--fd": self.scep, "--tls-fd": self.tls, "--mtls-fd": self.mtls}
+        return {option: sock for option, sock in found.items() if sock is not None}
+
+
+@dataclass(frozen=True)
 class Plan:
     """What runs: sockets already bound, replicas, where."""
 
     layout: Layout
     host: str
-    gateways: tuple[socket.socket, ...]
+    gateways: tuple[GatewaySockets, ...]
     admin: socket.socket
     nats_port: int
     validators: int
@@ -46,7 +60,7 @@ class Plan:
     def ports(self) -> Ports:
         """The ports to keep."""
         return Ports(
-            tuple(s.getsockname()[1] for s in self.gateways),
+            tuple(s.scep.getsockname()[1] for s in self.gateways),
             self.admin.getsockname()[1],
             self.nats_port,
         )
@@ -133,7 +147,7 @@ class Supervisor:
         children += [self._service("issuer", i) for i in range(plan.issuers)]
         children += [self._service("validator", i) for i in range(plan.validators)]
         children += [
-            self._service("gateway", i, listener=sock) for i, sock in enumerate(plan.gateways)
+            self._service("gateway", i, listening=found) for i, found in enumerate(plan.gateways)
         ]
         return children
 
@@ -141,7 +155,7 @@ class Supervisor:
         self,
         role: str,
         index: int,
-        listener: socket.socket | None = None,
+        listening: GatewaySockets | None = None,
         operations: socket.socket | None = None,
     ) -> Child:
         """A service with its sockets; they stay ours, so that a restart keeps the port."""
@@ -149,20 +163,13 @@ class Supervisor:
         operations = operations or bind("127.0.0.1", 0, name)
         self._operations[name] = operations
         command = [sys.executable, "-m", "cli", *_SUBCOMMAND.get(role, (role,))]
-        command += [
-            "--config",
-            str(layout.config),
-            "--name",
-            name,
-            "--operations-fd",
-            str(operations.fileno()),
-        ]
-        descriptors = [operations.fileno()]
-        if listener is not None:
-            command += ["--fd", str(listener.fileno())]
-            descriptors.append(listener.fileno())
+        command += ["--config", str(layout.config), "--name", name]
+        sockets = {"--operations-fd": operations} | (listening.options() if listening else {})
+        for option, sock in sockets.items():
+            command += [option, str(sock.fileno())]
+        descriptors = tuple(sock.fileno() for sock in sockets.values())
         environment = inherited_environment()
-        return Child(role, name, command, layout.log(name), tuple(descriptors), environment)
+        return Child(role, name, command, layout.log(name), descriptors, environment)
 
     async def _ready(self, child: Child) -> None:
         """Wait until its /readyz says so; a child that ends instead says why in its log."""
@@ -197,7 +204,7 @@ class Supervisor:
     def _run_table(self) -> dict[str, Any]:
         plan, layout = self.plan, self.plan.layout
         configuration = _load(layout.config)
-        urls = [f"http://{_host(s)}/scep" for s in plan.gateways]
+        urls = [f"http://{_host(s.scep)}/scep" for s in plan.gateways]
         return {
             "scep_url": urls[0],
             "profiles": {
@@ -206,8 +213,10 @@ class Supervisor:
             },
             "admin_url": f"http://{_host(plan.admin)}",
             "admin_token": layout.admin_token.read_text(),
-            "ca_file": str(layout.ca_cert),
+            "ca_file": str(configuration.path(configuration.issuers["local"].ca_cert_path[0])),
             "urls": urls,
+            "tls_urls": [f"https://{_host(s.tls)}/scep" for s in plan.gateways if s.tls],
+            "mtls_urls": [f"https://{_host(s.mtls)}/scep-mtls" for s in plan.gateways if s.mtls],
             "metrics_urls": {
                 c.name: f"http://127.0.0.1:{self._operations_port(c)}/metrics"
                 for c in self._children

@@ -10,13 +10,11 @@ from services.audit.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role
-from shared.process import HttpServer
+from shared.process import HttpServer, Signals
 from shared.telemetry import operations_app
 
 
-async def serve(
-    settings: Settings, name: str, operations: socket.socket, stop: asyncio.Event
-) -> None:
+async def serve(settings: Settings, name: str, operations: socket.socket, signals: Signals) -> None:
     """Record every event until told to stop; health and metrics on `operations`."""
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
@@ -28,7 +26,7 @@ async def serve(
     server.start()
     for recorder in recorders:
         await recorder.start()
-    await stop.wait()
+    await signals.stop.wait()
     for recorder in recorders:
         await recorder.stop()
     await server.stop()

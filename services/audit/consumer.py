@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.audit.database import position, store
 from services.audit.projection import row
 from shared.bus.core import Bus, BusUnavailableError, Consumption, Delivery
-from shared.events import Stored
 from shared.process import log_failure
+from shared.stored import Stored
 from shared.telemetry import EVENTS_STORED
 
 _log = structlog.get_logger()

@@ -4,17 +4,16 @@ import json
 from typing import Any
 
 from shared.events import (
-    TYPE,
     CertificateIssued,
     EnrollmentApproved,
+    EnrollmentHeld,
     EnrollmentRejected,
-    EnrollmentRequested,
     Event,
+    Facts,
+    HoldDecided,
     IssuanceFailed,
-    Stored,
-    UnreadableEventError,
-    decode,
 )
+from shared.stored import TYPE, Stored, UnreadableEventError, decode
 
 _OURS = "Scepstream-"
 
@@ -46,22 +45,40 @@ def _told(stored: Stored) -> dict[str, str | None]:
         event: Event | None = decode(stored.payload, stored.headers)
     except UnreadableEventError:
         event = None
-    told: dict[str, str | None] = dict.fromkeys(("transaction_id", "device", "result", "serial"))
-    match event:
-        case EnrollmentRequested():
-            told["transaction_id"] = event.transaction_id
-        case EnrollmentApproved():
-            told |= {"device": event.facts.subject, "result": "approved"}
-        case EnrollmentRejected():
-            device = event.facts.subject if event.facts else None
-            told |= {"device": device, "result": event.reason.value}
-        case CertificateIssued():
-            told |= {"result": "issued", "serial": event.serial}
-        case IssuanceFailed():
-            told["result"] = event.reason.value
-        case _:
-            pass
+    told = {
+        "transaction_id": getattr(event, "transaction_id", None),
+        "device": _device(event),
+        "result": _result(event),
+        "serial": getattr(event, "serial", None),
+    }
     return {name: _storable(value) for name, value in told.items()}
+
+
+def _device(event: Event | None) -> str | None:
+    """The subject of the CSR, where a validator told it."""
+    match event:
+        case EnrollmentHeld() | EnrollmentApproved():
+            return event.facts.subject
+        case EnrollmentRejected(facts=Facts() as facts):
+            return facts.subject
+        case _:
+            return None
+
+
+def _result(event: Event | None) -> str | None:
+    match event:
+        case EnrollmentRejected() | IssuanceFailed():
+            return event.reason.value
+        case EnrollmentHeld():
+            return "held"
+        case HoldDecided():
+            return "approved" if event.approved else "denied"
+        case EnrollmentApproved():
+            return "approved"
+        case CertificateIssued():
+            return "issued"
+        case _:
+            return None
 
 
 def _storable(text: str | None) -> str | None:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, RowMapping, Select, and_, func, or_, select
+from sqlalchemy import Engine, RowMapping, Select, and_, exists, func, or_, select
 
 from services.audit.tables import events
 from shared.enrollment import State
 
 _STATES = {
     "EnrollmentRequested": State.REQUESTED,
+    "EnrollmentHeld": State.HELD,
+    "HoldDecided": State.DECIDED,
     "EnrollmentApproved": State.APPROVED,
     "EnrollmentRejected": State.REJECTED,
     "CertificateIssued": State.ISSUED,
@@ -32,7 +34,11 @@ class EnrollmentLine:
 
 
 def recent(
-    engine: Engine, limit: int, profile: str | None = None, search: str | None = None
+    engine: Engine,
+    limit: int,
+    profile: str | None = None,
+    search: str | None = None,
+    state: State | None = None,
 ) -> list[EnrollmentLine]:
     """The newest enrollments first; `search` is part of a device, or a transaction or serial."""
     newest = (
@@ -46,6 +52,8 @@ def recent(
         newest = newest.where(events.c.profile == profile)
     if search:
         newest = newest.where(events.c.enrollment.in_(_matching(search)))
+    if state is not None:
+        newest = newest.where(events.c.enrollment.in_(_in_state(state)))
     with engine.connect() as connection:
         order = {r.enrollment: i for i, r in enumerate(connection.execute(newest))}
         rows = connection.execute(
@@ -70,6 +78,16 @@ def _matching(search: str) -> Select[tuple[str | None]]:
     )
 
 
+def _in_state(state: State) -> Select[tuple[str | None]]:
+    """Those whose newest event is one that leads to this state."""
+    kinds = [kind for kind, found in _STATES.items() if found is state]
+    later = events.alias()
+    after = select(later.c.sequence).where(
+        later.c.enrollment == events.c.enrollment, later.c.sequence > events.c.sequence
+    )
+    return select(events.c.enrollment).where(events.c.type.in_(kinds), ~exists(after))
+
+
 def _line(story: Sequence[RowMapping]) -> EnrollmentLine:
     def told(column: str) -> str:
         return next((row[column] for row in reversed(story) if row[column]), "")
@@ -91,16 +109,13 @@ def story(engine: Engine, wanted: str) -> list[RowMapping]:
     found = recent(engine, 1, search=wanted) if wanted else []
     if not found:
         return []
-    serial_records = and_(
-        events.c.type == "CertificateRecorded",
-        events.c.subject.contains(f".{found[0].serial}.", autoescape=True),
-    )
+    about_it = events.c.enrollment == found[0].enrollment
+    if found[0].serial:
+        # What became of the certificate stands in other streams: recorded, revoked.
+        of_its_serial = and_(events.c.serial == found[0].serial, events.c.enrollment.is_(None))
+        about_it = or_(about_it, of_its_serial)
     with engine.connect() as connection:
-        query = select(events).where(events.c.enrollment == found[0].enrollment)
-        if found[0].serial:
-            query = select(events).where(
-                or_(events.c.enrollment == found[0].enrollment, serial_records)
-            )
+        query = select(events).where(about_it)
         return list(
             connection.execute(
                 query.order_by(events.c.recorded_at, events.c.stream, events.c.sequence)

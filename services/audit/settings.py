@@ -6,10 +6,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from shared.bus.topology import consumers
-from shared.keys import read_nkey
+from shared.keys import read_event_signer, read_nkey
 from shared.sections import Configuration
 from shared.settings import SettingsError
 from shared.shards import all_shards
+from shared.stored import EventSigner
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Settings:
 
     bus_url: str
     nkey_seed: str
+    signer: EventSigner
     shards: tuple[str, ...]
     streams: tuple[str, ...]
     database_url: str
@@ -31,6 +33,7 @@ def read_settings(configuration: Configuration) -> Settings:
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
+        signer=read_event_signer(configuration.path(section.signing_key_path)),
         shards=shards,
         streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
         database_url=database_url(configuration),

@@ -1,47 +1,87 @@
 """The gateway process: settings, wiring, run."""
 
-import asyncio
 import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
+from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
 from services.gateway.settings import Settings
+from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints
 from shared.chains import ChainBook
-from shared.process import HttpServer, now
+from shared.process import HttpServer, Signals, background, now
+from shared.reload import Source, reload_on
+from shared.settings import SettingsError
 from shared.shards import all_shards
 from shared.telemetry import EXPIRY_DAYS, operations_app
 
 
+@dataclass(frozen=True)
+class Listeners:
+    """Sockets already bound: SCEP, health and metrics, and where wanted SCEP over TLS and mTLS."""
+
+    scep: socket.socket
+    operations: socket.socket
+    tls: socket.socket | None = None
+    mtls: socket.socket | None = None
+
+
 async def serve(
-    settings: Settings,
-    name: str,
-    listener: socket.socket,
-    operations: socket.socket,
-    stop: asyncio.Event,
+    source: Source[Settings], name: str, listeners: Listeners, signals: Signals
 ) -> None:
-    """Serve SCEP on `listener` and health and metrics on `operations` until told to stop."""
+    """Serve SCEP until told to stop."""
+    settings = source.first
+    contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
+    if contexts is None and (listeners.tls or listeners.mtls):
+        raise SettingsError("gateway.tls_cert_path: a TLS listener needs it")
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.GATEWAY, all_shards(settings.epochs)[0])
-    chains = ChainBook.of(bus, {(p.issuer, p.ca_spki_sha256) for p in settings.profiles.values()})
-    outcomes = Outcomes(bus, settings)
+    chains = ChainBook.of(bus, settings.chains())
+    outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)
+    enroller = Enroller(bus, settings, outcomes, lookups, name, now)
+    gateway = Gateway(bus, settings, chains, enroller, now)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await chains.start()
-    gateway = Gateway(bus, settings, chains, Enroller(bus, settings, outcomes, name, now))
+    _measure(settings)
+
+    async def apply(settings: Settings) -> None:
+        if contexts and settings.tls:
+            contexts.load(settings.tls, settings.client_cas())
+        chains.want(settings.chains())
+        gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
+        _measure(settings)
+
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(background(reload_on(signals.hangup, source, apply)))
+        for server in _servers(gateway, listeners, contexts):
+            server.start()
+            running.push_async_callback(server.stop)
+        await signals.stop.wait()
+    chains.stop()
+    await bus.close()
+
+
+def _servers(gateway: Gateway, listeners: Listeners, contexts: Contexts | None) -> list[HttpServer]:
+    """One application on every listener that there is."""
+    app = gateway.app()
+    servers = [
+        HttpServer(operations_app(gateway.ready), [listeners.operations]),
+        HttpServer(app, [listeners.scep]),
+    ]
+    if contexts is not None and listeners.tls is not None:
+        servers.append(HttpServer(app, [listeners.tls], contexts.tls))
+    if contexts is not None and listeners.mtls is not None:
+        servers.append(HttpServer(app, [listeners.mtls], contexts.mutual))
+    return servers
+
+
+def _measure(settings: Settings) -> None:
+    """Days until each profile's RA certificates end, for alerts."""
     for profile in settings.profiles.values():
         days = (profile.ra.not_after.timestamp() - now()) / 86400
         EXPIRY_DAYS.labels("ra", profile.name).set(days)
-    servers = (
-        HttpServer(gateway.app(), [listener]),
-        HttpServer(operations_app(gateway.ready), [operations]),
-    )
-    for server in servers:
-        server.start()
-    await stop.wait()
-    for server in servers:
-        await server.stop()
-    chains.stop()
-    await bus.close()

@@ -1,6 +1,7 @@
 """SCEP over HTTP: routes, limits, status codes, literal content types (RFC 8894 s4)."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,18 +10,21 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from services.gateway.enroll import Enroller, UnanswerableError
-from services.gateway.routes import decode_message, operation_of, profile_of, query_values
+from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
+from services.gateway.tls import is_client_of, read_client_cert
 from shared.bus.core import Bus, BusUnavailableError
 from shared.chains import Chain, ChainBook
-from shared.process import log_failure
-from shared.scep.cacaps import write_caps
-from shared.scep.cacert import write_ca_certs
+from shared.process import CLIENT_CERTIFICATE, log_failure
+from shared.scep.cacaps import Capabilities, write_caps
+from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 from shared.telemetry import IN_FLIGHT, REFUSED, REQUESTS, operations_routes
+from shared.tokens import TokenUnavailableError
 
 _log = structlog.get_logger()
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
+_PKIX_CRL: Final = "application/pkix-crl"
 
 
 def _text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
@@ -59,6 +63,9 @@ _RETRY: Final = (("retry-after", "5"),)
 _CLOSE: Final = (("connection", "close"),)
 _NO_PROFILE: Final = Refusal(404, "no_profile", "no such SCEP profile")
 _NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
+_NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
+_NO_CLIENT: Final = Refusal(401, "no_client_certificate", "a client certificate is needed here")
+_HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow", "GET, POST"),))
 _NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
 _EMPTY: Final = Refusal(400, "empty_message", "empty message")
 _TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
@@ -66,6 +73,7 @@ _BROKEN_OFF: Final = Refusal(400, "broken_off", "the upload broke off", _CLOSE)
 _OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
 _NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
 _NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
+_NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RETRY)
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Gateway:
     settings: Settings
     chains: ChainBook
     enroller: Enroller
+    clock: Callable[[], float]
     _in_flight: "Counter[str]" = field(default_factory=Counter)
 
     def ready(self) -> str:
@@ -88,23 +97,32 @@ class Gateway:
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         app.router.routes.extend(operations_routes(self.ready))
         # A plain route: no parameter of a SCEP request is FastAPI's to parse.
-        app.add_route("/{path:path}", self.serve, methods=["GET", "POST"])
+        app.add_route("/{path:path}", self.serve, methods=["GET", "HEAD", "POST"])
         return app
 
     async def serve(self, request: Request) -> Response:
         """One SCEP request; whatever goes wrong, the client learns a status and a sentence."""
         query = query_values(request.scope["query_string"])
-        name = profile_of(request.scope["path"], self.settings.default_profile)
-        profile = self.settings.profiles.get(name or "")
+        target = target_of(request.scope["path"], self.settings.default_profile)
+        profile = self.settings.profiles.get(target.profile or "")
         operation = operation_of(query)
         known = profile.name if profile else ""
         try:
-            response = await self._checked(profile, operation, query, request)
+            if crl := crl_of(request.scope["path"]):
+                operation, response = "crl", await self._crl(*crl)
+            else:
+                self._admit(profile, request, mtls=target.mtls)
+                response = await self._checked(profile, operation, query, request)
         except RefusedError as refused:
             refusal = refused.refusal
             REFUSED.labels(known, refusal.reason).inc()
             _log.info("refused", profile=known, reason=refusal.reason, status=refusal.status)
             response = refusal.response()
+        except BusUnavailableError:
+            response = _NO_BUS.response()
+        except TokenUnavailableError as error:
+            log_failure("token_away", error, profile=known)
+            response = _NO_TOKEN.response()
         except UnanswerableError:
             response = _text(400, "not a SCEP message\n")
         except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
@@ -112,6 +130,33 @@ class Gateway:
             response = _text(500, "internal error\n")
         REQUESTS.labels(known, operation or "", str(response.status_code)).inc()
         return response
+
+    def _admit(self, profile: Profile | None, request: Request, *, mtls: bool) -> None:
+        """By the mTLS sibling only a client of this very profile's CAs comes in.
+
+        The listener that asks for client certificates serves nothing else.
+        """
+        if not mtls and CLIENT_CERTIFICATE in request.scope:
+            raise RefusedError(_NO_PROFILE)
+        if profile is None or not mtls:
+            return
+        if not profile.mtls_bundle:
+            raise RefusedError(_NO_PROFILE)
+        certificate = request.scope.get(CLIENT_CERTIFICATE)
+        peer = request.client.host if request.client else ""
+        if certificate is None and peer in self.settings.trusted_proxies:
+            certificate = read_client_cert(request.headers.get("client-cert", ""))
+        if certificate is None or not is_client_of(certificate, profile.mtls_bundle, self.clock()):
+            raise RefusedError(_NO_CLIENT)
+
+    async def _crl(self, issuer: str, pin: str) -> Response:
+        """The CRL of an issuer's current CA, or of the one with this key."""
+        chains = [self.chains.get(*w) for w in self.settings.chains() if w[0] == issuer]
+        found = (chain.ca_pinned(pin) for chain in chains if chain is not None)
+        ca = next((der for der in found if der is not None), None)
+        if ca is None:
+            raise RefusedError(_NO_CRL)
+        return _typed(_PKIX_CRL, await self.enroller.lookups.crl_of(issuer, ca))
 
     async def _checked(
         self,
@@ -136,8 +181,6 @@ class Gateway:
         try:
             with IN_FLIGHT.labels("gateway").track_inprogress():
                 return await self._operate(profile, operation, query, request, address)
-        except BusUnavailableError:
-            raise RefusedError(_NO_BUS) from None
         finally:
             self._in_flight[address] -= 1
             if not self._in_flight[address]:
@@ -152,12 +195,14 @@ class Gateway:
         address: str,
     ) -> Response:
         if operation == "GetCACaps":
-            return _typed("text/plain", write_caps(legacy=profile.legacy))
-        if operation == "GetNextCACert":
-            raise RefusedError(_NO_NEXT_CA)
+            return _typed("text/plain", write_caps(self._capabilities(profile)))
         chain = self.chains.get(profile.issuer, profile.ca_spki_sha256)
         if chain is None:
             raise RefusedError(_NO_CHAIN)
+        if operation == "GetNextCACert":
+            if not chain.next_signed:
+                raise RefusedError(_NO_NEXT_CA)
+            return _typed(NEXT_CERTIFICATES, chain.next_signed)
         if operation == "GetCACert":
             return _typed(*write_ca_certs(_advertised(profile, chain)))
         message = await self._message(query, request)
@@ -166,8 +211,15 @@ class Gateway:
         body = await self.enroller.answer(profile, chain, message, address)
         return _typed(_PKI_MESSAGE, body)
 
+    def _capabilities(self, profile: Profile) -> Capabilities:
+        chain = self.chains.get(profile.issuer, profile.ca_spki_sha256)
+        next_ca = chain is not None and bool(chain.next_signed)
+        return Capabilities(profile.legacy, profile.renewal, next_ca)
+
     async def _message(self, query: dict[bytes, bytes], request: Request) -> bytes | None:
         """The pkiMessage: a POST's raw body whatever its type says, or a GET's parameter."""
+        if request.method == "HEAD":
+            raise RefusedError(_HEAD)
         if request.method == "GET":
             return decode_message(query.get(b"message", b""))
         limit = self.settings.limits.body
@@ -203,4 +255,4 @@ class Gateway:
 def _advertised(profile: Profile, chain: Chain) -> list[bytes]:
     """RA certificates, the issuing CA, and by profile switch what stands above it."""
     above = chain.der if profile.include_chain else chain.der[:1]
-    return [*profile.ra.certificates, *above]
+    return [*profile.ra.under(chain.der[0]).certificates, *above]

@@ -2,33 +2,29 @@
 
 import asyncio
 import hashlib
-import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
+from services.gateway.lookups import Lookups
+from services.gateway.opening import Opened, open_enrollment, open_query, poll_mirror
 from services.gateway.outcomes import End, Outcomes, Request
 from services.gateway.replies import Mirror, Replier
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream
 from shared.chains import Chain
-from shared.csr import CertificationRequest, read_csr, verify_self_signature
 from shared.enrollment import Answer, TryAnew, Wait, on_repeat
-from shared.events import EnrollmentRequested, Stored, encode
+from shared.events import CertificateIssued, EnrollmentRequested
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo, ScepError
-from shared.scep.pkimessage import (
-    MessageType,
-    PkiMessage,
-    read_envelope,
-    read_message,
-    unwrap_content_key,
-    verify,
-)
+from shared.scep.pkimessage import MessageType, read_message, verify
+from shared.scep.request import read_issuer_and_serial
 from shared.seal import seal
 from shared.shards import shards_for
+from shared.stored import Stored, encode
 from shared.subjects import (
     EnrollmentId,
     Stage,
@@ -40,22 +36,10 @@ from shared.subjects import (
 from shared.telemetry import REFUSED
 
 _log = structlog.get_logger()
-_MAX_KEY = 32
 
 
 class UnanswerableError(Exception):
     """Raised where no transaction is known to answer: HTTP 400."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A request the gateway has opened: its CSR, its content key, how to encrypt the reply."""
-
-    message: PkiMessage
-    pki_message: bytes
-    csr: CertificationRequest
-    content_key: bytes
-    mirror: Mirror
 
 
 @dataclass(frozen=True)
@@ -88,66 +72,87 @@ class Enroller:
     bus: Bus
     settings: Settings
     outcomes: Outcomes
+    lookups: Lookups
     gateway: str
     clock: Callable[[], float]
 
     async def answer(self, profile: Profile, chain: Chain, body: bytes, address: str) -> bytes:
         """The CertRep for a pkiMessage; `UnanswerableError`, or `BusUnavailableError`."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = asyncio.get_running_loop().time()
         try:
             message = read_message(body)
         except ScepError as error:
-            self._refused(profile, Reason.BAD_MESSAGE, error.detail)
+            refused(profile, Reason.BAD_MESSAGE, error.detail)
             raise UnanswerableError from None
-        replier = Replier(profile, message)
+        replier = Replier(profile, profile.ra.under(chain.der[0]), message)
+        caller = Caller(address, self.gateway, started + profile.reply_budget)
         try:
             verify(message, profile.algorithms)
+            if message.message_type in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):
+                return await self._enrollment(replier, chain, body, caller)
+            if message.message_type == MessageType.CERT_POLL:
+                return await self._poll(replier, chain)
+            if message.message_type in (MessageType.GET_CERT, MessageType.GET_CRL):
+                return await self._query(replier, chain)
         except ScepError as error:
-            return self._refuse(replier, error)
-        caller = Caller(address, self.gateway, started + profile.reply_budget)
-        if message.message_type == MessageType.CERT_POLL:
-            return await self._poll(replier, chain)
-        if message.message_type != MessageType.PKCS_REQ:
-            self._refused(profile, Reason.UNSUPPORTED_MESSAGE, f"type {message.message_type}")
-            return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported here")
-        return await self._pkcs_req(replier, chain, body, caller)
+            return _refuse(replier, error)
+        refused(profile, Reason.UNSUPPORTED_MESSAGE, f"type {message.message_type}")
+        return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported here")
 
-    async def _pkcs_req(self, replier: Replier, chain: Chain, body: bytes, caller: Caller) -> bytes:
-        floor = asyncio.get_running_loop().time() + self.settings.limits.failure_floor
-        try:
-            opened = self._open(replier.profile, replier.message, body)
-        except ScepError as error:
-            if error.fail_info is FailInfo.BAD_ALG:
-                return self._refuse(replier, error)
-            self._refused(replier.profile, Reason.BAD_MESSAGE, "does not open")
-            # One answer at one time for every failure behind the key transport (RFC 3218).
-            await asyncio.sleep(floor - asyncio.get_running_loop().time())
-            return replier.refusal(Reason.BAD_MESSAGE, "")
+    async def _enrollment(
+        self, replier: Replier, chain: Chain, body: bytes, caller: Caller
+    ) -> bytes:
+        async with self._one_answer():
+            opened = open_enrollment(replier.profile, chain, replier.message, body)
         end = await self._enroll(Job(replier.profile, chain, opened, caller))
         if end.terminal is None:
             return replier.pending()
         return replier.terminal(end.terminal, chain, opened.mirror)
 
-    def _open(self, profile: Profile, message: PkiMessage, body: bytes) -> Opened:
-        """Decrypt, parse the CSR, check possession and the tie to the signer.
+    async def _query(self, replier: Replier, chain: Chain) -> bytes:
+        """GetCert and GetCRL: read, not recorded; the transactionID is a constant of the client.
 
-        badAlg comes out only where the envelope's algorithms, which anyone can read, are at fault.
+        Whatever fails, from the key transport to a serial that is unknown, is one answer at one
+        time: nothing ties the envelope to its signer, so anyone may send an altered one.
         """
-        envelope = read_envelope(message, profile.algorithms)
-        fallback = secrets.token_bytes(_MAX_KEY)
-        content_key = unwrap_content_key(envelope, profile.ra.decryption, fallback)
-        mirror = Mirror(envelope.cipher)
-        if envelope.recipients:
-            mirror = Mirror(envelope.cipher, envelope.recipients[0].transport)
+        floor = asyncio.get_running_loop().time() + self.settings.limits.failure_floor
         try:
-            csr = read_csr(envelope.decrypt(content_key))
-            verify_self_signature(csr)
+            answer = await self._answer_query(replier, chain)
         except ScepError as error:
-            raise ScepError(error.detail) from None
-        if csr.spki != message.signer.spki:
-            raise ScepError("signed by another key than the CSR's")
-        return Opened(message, body, csr, content_key, mirror)
+            if error.fail_info is FailInfo.BAD_ALG:
+                raise
+            answer = None
+        if answer is not None:
+            return answer
+        await asyncio.sleep(floor - asyncio.get_running_loop().time())
+        refused(replier.profile, Reason.NO_SUCH_CERTIFICATE, "query")
+        return replier.refusal(Reason.NO_SUCH_CERTIFICATE, "no such certificate here")
+
+    async def _answer_query(self, replier: Replier, chain: Chain) -> bytes | None:
+        profile = replier.profile
+        payload, mirror = open_query(profile, chain, replier.message)
+        issuer, serial = read_issuer_and_serial(payload)
+        if replier.message.message_type == MessageType.GET_CERT:
+            found = await self.lookups.certificate(profile, chain, issuer, serial)
+            return replier.certificate(found, chain, mirror) if found is not None else None
+        found = await self.lookups.crl(profile.issuer, chain, issuer, serial)
+        return replier.crl(found, mirror) if found is not None else None
+
+    @asynccontextmanager
+    async def _one_answer(self) -> AsyncIterator[None]:
+        """One answer at one time for every failure behind the key transport (RFC 3218).
+
+        What may be said of public things, badAlg, goes through at once.
+        """
+        loop = asyncio.get_running_loop()
+        floor = loop.time() + self.settings.limits.failure_floor
+        try:
+            yield
+        except ScepError as error:
+            if error.fail_info is FailInfo.BAD_ALG:
+                raise
+            await asyncio.sleep(floor - loop.time())
+            raise ScepError("does not open") from None
 
     async def _enroll(self, job: Job) -> End:
         """Append the request, or find it on the log; then its end within the reply budget."""
@@ -155,7 +160,7 @@ class Enroller:
         transaction = transaction_token(
             profile.name, message.transaction_id.value, message.signer.spki
         )
-        csr = csr_token(job.opened.csr.info)
+        csr = csr_token(job.opened.csr.info, job.opened.renews)
         shard, *older = self._shards(profile, transaction)
         for old in older:
             enrollment = EnrollmentId(old, profile.name, transaction, csr, 0)
@@ -202,6 +207,8 @@ class Enroller:
             request = job.request(newest, stored.sha256())
             with self.outcomes.waiter(newest) as hint:
                 end = await self.outcomes.read(request, job.chain)
+                if end.held:
+                    return end
                 now = self.clock()
                 step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
                 if end.forged:
@@ -242,24 +249,29 @@ class Enroller:
             enrollment = _parsed(stored)
             if enrollment is None:  # planted: the device's next PKCSReq finds the true one
                 return replier.pending()
-            request = Request(enrollment, stored.sha256(), spki, profile)
-            end = await self.outcomes.read(request, chain)
+            request = Request(enrollment, stored.sha256(), b"", profile)
+            end = await self.outcomes.polled(request, chain)
             if end.terminal is None:
                 return replier.pending()
-            return replier.terminal(end.terminal, chain, _poll_mirror(profile, message))
-        self._refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
+            if not isinstance(end.terminal, CertificateIssued):
+                return replier.terminal(end.terminal, chain, Mirror())
+            return replier.terminal(end.terminal, chain, poll_mirror(profile, chain, message))
+        refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
         return replier.refusal(Reason.NO_SUCH_TRANSACTION, "no such transaction")
 
-    def _refuse(self, replier: Replier, error: ScepError) -> bytes:
-        algorithm = error.fail_info is FailInfo.BAD_ALG
-        reason = Reason.BAD_ALGORITHM if algorithm else Reason.BAD_MESSAGE
-        self._refused(replier.profile, reason, error.detail)
-        return replier.refusal(reason, error.detail if algorithm else "", error.fail_info)
 
-    def _refused(self, profile: Profile, reason: Reason, detail: str) -> None:
-        """A counter and one line for what never comes on the log."""
-        REFUSED.labels(profile.name, reason).inc()
-        _log.info("refused", profile=profile.name, reason=reason.value, detail=detail)
+def _refuse(replier: Replier, error: ScepError) -> bytes:
+    """FAILURE for what never came on the log; only badAlg says more than that."""
+    algorithm = error.fail_info is FailInfo.BAD_ALG
+    reason = Reason.BAD_ALGORITHM if algorithm else Reason.BAD_MESSAGE
+    refused(replier.profile, reason, error.detail)
+    return replier.refusal(reason, error.detail if algorithm else "", error.fail_info)
+
+
+def refused(profile: Profile, reason: Reason, detail: str) -> None:
+    """A counter and one line for what never comes on the log."""
+    REFUSED.labels(profile.name, reason).inc()
+    _log.info("refused", profile=profile.name, reason=reason.value, detail=detail)
 
 
 def _parsed(stored: Stored | None) -> EnrollmentId | None:
@@ -268,13 +280,3 @@ def _parsed(stored: Stored | None) -> EnrollmentId | None:
         return parse_subject(stored.subject)[0] if stored is not None else None
     except ValueError:
         return None
-
-
-def _poll_mirror(profile: Profile, message: PkiMessage) -> Mirror:
-    """The poll's own envelope says how to encrypt the answer, where it can be read."""
-    try:
-        envelope = read_envelope(message, profile.algorithms)
-    except ScepError:
-        return Mirror()
-    transport = envelope.recipients[0].transport if envelope.recipients else Mirror().transport
-    return Mirror(envelope.cipher, transport)

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -12,19 +12,17 @@ import structlog
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
-from shared.chains import Chain
+from shared.chains import Chain, ChainBook
 from shared.events import (
-    SUBJECT,
     CertificateIssued,
+    EnrollmentApproved,
     EnrollmentRejected,
     IssuanceFailed,
-    Stored,
     Terminal,
-    UnreadableEventError,
-    authenticate,
 )
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
+from shared.stored import SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.subjects import EnrollmentId, Stage
 from shared.telemetry import SECURITY_EVENTS
 
@@ -35,7 +33,10 @@ _NANOSECONDS: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A stored request whose end is wanted, and what a certificate for it must carry."""
+    """A stored request whose end is wanted, and the key that a certificate for it must carry.
+
+    A poll does not bring the key (`spki` empty): then the verdict says it.
+    """
 
     enrollment: EnrollmentId
     sha256: str
@@ -48,12 +49,19 @@ class End:
     """What the log holds at the end of an attempt.
 
     `terminal` is None while it is in flight; `forged` says that a stored event does not
-    authenticate, so that this attempt can never end; `time` is Unix seconds.
+    authenticate, so that this attempt can never end; `held` that it waits for an operator;
+    `time` is Unix seconds.
     """
 
     terminal: Terminal | None = None
     time: float = 0.0
     forged: bool = False
+    held: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for now."""
+        return self.terminal is not None or self.forged or self.held
 
 
 @dataclass
@@ -62,6 +70,7 @@ class Outcomes:
 
     bus: Bus
     settings: Settings
+    chains: ChainBook
     _waiting: dict[str, set[asyncio.Future[Stored]]] = field(
         default_factory=lambda: defaultdict(set)
     )
@@ -105,55 +114,84 @@ class Outcomes:
                 await asyncio.wait((hint,), timeout=min(left, _POLL_SECONDS))
             if hint.done() and not hinted:
                 hinted = True
-                end = self._check(hint.result(), request, chain)
-                if end.terminal is not None:
+                end = await self._check(hint.result(), request, chain)
+                if end.settled and not end.forged:
                     return end
             end = await self.read(request, chain)
-            if end.terminal is not None or end.forged:
+            if end.settled:
                 return end
         return End()
 
-    async def read(self, request: Request, chain: Chain) -> End:
-        """The end as the log has it: the outcome, else the verdict if it is a refusal."""
+    async def polled(self, request: Request, chain: Chain) -> End:
+        """As `read`, for who has only a transactionID: the key comes from the verdict."""
         stream = enroll_stream(request.enrollment.shard)
-        for stage in (Stage.OUTCOME, Stage.VERDICT):
+        stored = await self.bus.get_last(stream, request.enrollment.subject(Stage.VERDICT))
+        try:
+            verdict = stored and authenticate(
+                stored, self.settings.validators, Stage.VERDICT, request.sha256
+            )
+        except UnreadableEventError:
+            verdict = None  # reported by `read`
+        if isinstance(verdict, EnrollmentApproved):
+            request = replace(request, spki=verdict.template.spki)
+        return await self.read(request, chain)
+
+    async def read(self, request: Request, chain: Chain) -> End:
+        """The end as the log has it: the outcome, else a refusing verdict, else a hold."""
+        stream = enroll_stream(request.enrollment.shard)
+        for stage in (Stage.OUTCOME, Stage.VERDICT, Stage.HOLD):
             stored = await self.bus.get_last(stream, request.enrollment.subject(stage))
             if stored is None:
                 continue
-            end = self._check(stored, request, chain)
-            if end.terminal is not None or end.forged:
+            end = await self._check(stored, request, chain)
+            if end.settled or stage is Stage.VERDICT:
                 return end
         return End()
 
-    def _check(self, stored: Stored, request: Request, chain: Chain) -> End:
+    async def _check(self, stored: Stored, request: Request, chain: Chain) -> End:
         try:
-            event = self._authentic(stored, request, chain)
+            event = self._authentic(stored, request)
+            if isinstance(event, CertificateIssued):
+                await self._check_certificate(event, request, chain)
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels(stored.subject.rpartition(".")[2]).inc()
             _log.error("event_not_authentic", subject=stored.subject, detail=str(error))
             return End(forged=True)
-        return End(event, stored.time / _NANOSECONDS)
+        held = stored.subject == request.enrollment.subject(Stage.HOLD)
+        return End(event, stored.time / _NANOSECONDS, held=held)
 
-    def _authentic(self, stored: Stored, request: Request, chain: Chain) -> Terminal | None:
-        """The terminal event; None for an approval, which is no end."""
+    def _authentic(self, stored: Stored, request: Request) -> Terminal | None:
+        """The terminal event; None for an approval or a hold, which are no end."""
         if stored.subject == request.enrollment.subject(Stage.OUTCOME):
             stage, trusted = Stage.OUTCOME, self.settings.issuers
         elif stored.subject == request.enrollment.subject(Stage.VERDICT):
             stage, trusted = Stage.VERDICT, self.settings.validators
+        elif stored.subject == request.enrollment.subject(Stage.HOLD):
+            stage, trusted = Stage.HOLD, self.settings.validators
         else:
             raise UnreadableEventError("about another enrollment")
         event = authenticate(stored, trusted, stage, request.sha256)
-        if isinstance(event, CertificateIssued) and not _is_ours(event, request, chain):
-            raise UnreadableEventError("the certificate is not for this key or not from this CA")
         if isinstance(event, CertificateIssued | IssuanceFailed | EnrollmentRejected):
             return event
         return None
 
+    async def _check_certificate(
+        self, event: CertificateIssued, request: Request, chain: Chain
+    ) -> None:
+        """It must carry the requested key and be signed by a pinned CA.
 
-def _is_ours(event: CertificateIssued, request: Request, chain: Chain) -> bool:
-    """Whether the certificate carries the requested key and the pinned CA signed it."""
-    try:
-        carried = read_certificate(event.certificate).spki
-    except ScepError:
-        return False
-    return carried == request.spki and chain.issued(event.certificate)
+        A CA that took over a moment ago is on the log before its first certificate, but may not
+        have been read here yet.
+        """
+        try:
+            carried = read_certificate(event.certificate).spki
+        except ScepError:
+            raise UnreadableEventError("the certificate does not parse") from None
+        if carried != request.spki:
+            raise UnreadableEventError("the certificate is for another key")
+        if chain.issued(event.certificate):
+            return
+        profile = request.profile
+        newest = await self.chains.reread(profile.issuer, profile.ca_spki_sha256)
+        if newest is None or not newest.issued(event.certificate):
+            raise UnreadableEventError("the certificate is not from a pinned CA")

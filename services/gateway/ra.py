@@ -1,18 +1,19 @@
 """RA keys of a profile: which one signs, which ones decrypt, what GetCACert shows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.keys import check_pair, read_certificates, read_rsa_key
+from shared.keys import RsaKey, check_pair, read_certificates, read_rsa_key
 from shared.scep.certificate import read_certificate
 from shared.scep.pkimessage import DecryptionKey
+from shared.scep.schemes import public_key
 from shared.scep.signed_data import Signer
 from shared.settings import SettingsError
+from shared.signatures import is_issued_by
 
 _MIN_BITS = 2048
 
@@ -22,7 +23,7 @@ class RaPair:
     """An RA certificate, its key, and what its key usage lets it do."""
 
     certificate: x509.Certificate
-    key: rsa.RSAPrivateKey
+    key: RsaKey
     signs: bool
     decrypts: bool
 
@@ -34,12 +35,28 @@ class RaPair:
 
 @dataclass(frozen=True)
 class RaKeys:
-    """The newest signing key, every decryption key (newest first), and the current certificates."""
+    """The newest signing key, every decryption key (newest first), and the current certificates.
+
+    `begun` are all pairs that may be current, newest first.
+    """
 
     signer: Signer
     decryption: tuple[DecryptionKey, ...]
     certificates: tuple[bytes, ...]
     not_after: datetime
+    begun: tuple[RaPair, ...] = ()
+    _by_ca: dict[bytes, "RaKeys"] = field(default_factory=dict, compare=False, repr=False)
+
+    def under(self, ca: bytes) -> "RaKeys":
+        """The same keys, with those current that this CA (DER) issued, where it issued any.
+
+        So a rollover of the CA changes RA certificates and CA certificate at once.
+        """
+        if ca not in self._by_ca:
+            own = [pair for pair in self.begun if _issued(ca, pair)]
+            fits = any(p.signs for p in own) and any(p.decrypts for p in own)
+            self._by_ca[ca] = _chosen(tuple(own), self.decryption, self.begun) if fits else self
+        return self._by_ca[ca]
 
 
 def read_pair(cert_path: Path, key_path: Path) -> RaPair:
@@ -64,6 +81,11 @@ def _usages(certificate: x509.Certificate) -> tuple[bool, bool]:
     return usage.digital_signature, usage.key_encipherment
 
 
+def _issued(ca: bytes, pair: RaPair) -> bool:
+    parsed = read_certificate(ca)
+    return is_issued_by(pair.der, parsed.subject, public_key(parsed.spki))
+
+
 def assemble(pairs: list[RaPair], now: float) -> RaKeys:
     """Choose among a profile's pairs: the newest of each use is current, the others decrypt.
 
@@ -73,18 +95,32 @@ def assemble(pairs: list[RaPair], now: float) -> RaKeys:
     moment = datetime.fromtimestamp(now, UTC)
     valid = [p for p in pairs if p.certificate.not_valid_after_utc > moment]
     newest_first = sorted(valid, key=lambda p: p.certificate.not_valid_before_utc, reverse=True)
-    begun = [p for p in newest_first if p.certificate.not_valid_before_utc <= moment]
-    signing = [p for p in begun if p.signs]
-    decrypting = [p for p in begun if p.decrypts]
-    if not signing or not decrypting:
-        missing = "digitalSignature" if not signing else "keyEncipherment"
-        raise SettingsError(f"ra_cert_path: no valid certificate with {missing}")
-    current = [signing[0]] if signing[0] is decrypting[0] else [signing[0], decrypting[0]]
+    begun = tuple(p for p in newest_first if p.certificate.not_valid_before_utc <= moment)
+    for use, found in (
+        ("digitalSignature", any(p.signs for p in begun)),
+        ("keyEncipherment", any(p.decrypts for p in begun)),
+    ):
+        if not found:
+            raise SettingsError(f"ra_cert_path: no valid certificate with {use}")
+    decryption = tuple(
+        DecryptionKey(p.key, read_certificate(p.der)) for p in newest_first if p.decrypts
+    )
+    return _chosen(begun, decryption, begun)
+
+
+def _chosen(
+    candidates: tuple[RaPair, ...],
+    decryption: tuple[DecryptionKey, ...],
+    begun: tuple[RaPair, ...],
+) -> RaKeys:
+    """The first of each use is current; one that does both stands alone."""
+    signing = next(p for p in candidates if p.signs)
+    decrypting = next(p for p in candidates if p.decrypts)
+    current = [signing] if signing is decrypting else [signing, decrypting]
     return RaKeys(
-        signer=Signer(signing[0].key, read_certificate(signing[0].der)),
-        decryption=tuple(
-            DecryptionKey(p.key, read_certificate(p.der)) for p in newest_first if p.decrypts
-        ),
+        signer=Signer(signing.key, read_certificate(signing.der)),
+        decryption=decryption,
         certificates=tuple(p.der for p in current),
         not_after=min(p.certificate.not_valid_after_utc for p in current),
+        begun=begun,
     )

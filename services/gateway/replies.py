@@ -2,26 +2,39 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from services.gateway.ra import RaKeys
 from services.gateway.settings import Profile
 from shared.chains import Chain
 from shared.events import CertificateIssued, Terminal
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep import certrep
-from shared.scep.algorithms import AES128, PKCS1V15, ContentCipher, KeyTransport
-from shared.scep.envelope import Sealing
+from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
+from shared.scep.certificate import Certificate
+from shared.scep.envelope import Sealing, wrapping_cipher
 from shared.scep.errors import FailInfo
+from shared.scep.password import SALT_SIZE, Password
 from shared.scep.pkimessage import MessageType, PkiMessage
+from shared.scep.signed_data import write_certs_only, write_crl_only
 from shared.telemetry import REPLIES
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """What of the request's envelope the reply repeats."""
+    """How the reply is encrypted: as the request was, or stronger.
 
-    cipher: ContentCipher = AES128
+    An EC signer cannot decrypt: it `wants_password`, the challengePassword (RFC 8894 s3.1).
+    """
+
+    cipher: AnyCipher = AES128
     transport: KeyTransport = PKCS1V15
+    wants_password: bool = False
+    password: str | None = field(default=None, repr=False)
+
+    def with_password(self, password: str | None) -> "Mirror":
+        """The same, once the password is known; of no use where the signer can decrypt."""
+        return replace(self, password=password) if self.wants_password else self
 
 
 @dataclass(frozen=True)
@@ -29,29 +42,44 @@ class Replier:
     """Writes CertReps for one request on one profile."""
 
     profile: Profile
+    ra: RaKeys
     message: PkiMessage
     random: Callable[[int], bytes] = secrets.token_bytes
 
     def _to(self) -> certrep.ReplyTo:
         nonce = self.random(certrep.NONCE_SIZE)
-        return certrep.reply_to(self.message, nonce, legacy=self.profile.legacy)
+        return certrep.reply_to(self.message, nonce, self.profile.floor_digest)
 
     def terminal(self, event: Terminal, chain: Chain, mirror: Mirror) -> bytes:
         """What the end of an enrollment is to the device."""
         if isinstance(event, CertificateIssued):
-            return self._success(event, chain, mirror)
+            return self.certificate(event.certificate, chain, mirror)
         return self._failure(event.fail_info, event.detail, event.reason)
 
-    def _success(self, event: CertificateIssued, chain: Chain, mirror: Mirror) -> bytes:
+    def certificate(self, leaf: bytes, chain: Chain, mirror: Mirror) -> bytes:
         """The leaf alone unless the profile adds the chain: iOS pairs the first with its key."""
-        cipher = certrep.floor_cipher(mirror.cipher, legacy=self.profile.legacy)
+        certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
+        return self._success(write_certs_only(certificates), mirror, "issued")
+
+    def crl(self, der: bytes, mirror: Mirror) -> bytes:
+        """The answer to GetCRL (RFC 8894 s4.6)."""
+        return self._success(write_crl_only(der), mirror, "crl")
+
+    def _success(self, content: bytes, mirror: Mirror, what: str) -> bytes:
+        cipher = mirror.cipher
         sealing = Sealing(
-            cipher, mirror.transport, self.random(cipher.key_size), self.random(cipher.block_size)
+            cipher, mirror.transport, self.random(cipher.key_size), self.random(cipher.iv_size)
         )
-        certificates = [event.certificate, *(chain.der if self.profile.include_chain else ())]
-        self._count(certrep.PkiStatus.SUCCESS, "issued")
-        signer = self.profile.ra.signer
-        return certrep.success(self._to(), certificates, self.message, sealing, signer)
+        recipient = self._recipient(mirror)
+        self._count(certrep.PkiStatus.SUCCESS, what)
+        return certrep.success(self._to(), content, recipient, sealing, self.ra.signer)
+
+    def _recipient(self, mirror: Mirror) -> Certificate | Password:
+        if mirror.password is None:
+            return self.message.signer
+        block = wrapping_cipher(mirror.cipher).block_size
+        salt, iv, padding = (self.random(size) for size in (SALT_SIZE, block, block))
+        return Password(mirror.password, salt, iv, padding)
 
     def refusal(self, reason: Reason, detail: str, fail_info: FailInfo | None = None) -> bytes:
         """FAILURE for what never came on the log."""
@@ -59,12 +87,12 @@ class Replier:
 
     def _failure(self, fail_info: FailInfo, detail: str, reason: Reason) -> bytes:
         self._count(certrep.PkiStatus.FAILURE, reason)
-        return certrep.failure(self._to(), fail_info, detail, self.profile.ra.signer)
+        return certrep.failure(self._to(), fail_info, detail, self.ra.signer)
 
     def pending(self) -> bytes:
         """PENDING: the enrollment goes on, the device asks again."""
         self._count(certrep.PkiStatus.PENDING, "")
-        return certrep.pending(self._to(), self.profile.ra.signer)
+        return certrep.pending(self._to(), self.ra.signer)
 
     def _count(self, status: certrep.PkiStatus, reason: str) -> None:
         known = self.message.message_type in set(MessageType)

@@ -3,24 +3,42 @@
 import base64
 import binascii
 import re
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 _SUFFIXES: Final = ("/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll", "/pkiclient.exe")
 _OPERATIONS: Final = {
     name.lower(): name for name in ("GetCACaps", "GetCACert", "GetNextCACert", "PKIOperation")
 }
-_PROFILE: Final = re.compile(r"/(?i:scep)/([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)")
+_PATH_ID: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_PROFILE: Final = re.compile(rf"/(?i:scep)/({_PATH_ID})")
+_MTLS: Final = re.compile(rf"/(?i:scep-mtls)/({_PATH_ID})")
+_CRL: Final = re.compile(rf"/crl/({_PATH_ID})(?:/([0-9a-f]{{64}}))?\.crl")
 _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 
-def profile_of(path: str, default: str | None) -> str | None:
-    """The profile that a path names, whatever suffixes a client appended to it."""
+class Target(NamedTuple):
+    """The profile a path names, None where it names none, and whether by the mTLS sibling."""
+
+    profile: str | None
+    mtls: bool = False
+
+
+def target_of(path: str, default: str | None) -> Target:
+    """What a path names, whatever suffixes a client appended to it."""
     bare = path[: _end(path.lower())]
     if bare.lower() == "/scep" or (not bare and path.rstrip("/")):
-        return default
+        return Target(default)
+    if found := _MTLS.fullmatch(bare):
+        return Target(found[1], mtls=True)
     found = _PROFILE.fullmatch(bare)
-    return found[1] if found else None
+    return Target(found[1] if found else None)
+
+
+def crl_of(path: str) -> tuple[str, str] | None:
+    """(issuer, SPKI SHA-256 of the CA or "" for the current one) of /crl/<issuer>.crl."""
+    found = _CRL.fullmatch(path)
+    return (found[1], found[2] or "") if found else None
 
 
 def _end(path: str) -> int:

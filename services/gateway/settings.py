@@ -1,17 +1,32 @@
 """What the gateway takes from the configuration: its limits, its profiles, whom it believes."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.gateway.ra import RaKeys, assemble, read_pair
-from shared.events import Trusted
-from shared.keys import read_nkey, read_sealing_key, read_trusted
-from shared.scep.algorithms import AlgorithmPolicy
+from services.gateway.tls import TlsFiles, server_context
+from shared.chains import Wanted
+from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
+from shared.scep.algorithms import (
+    AES128,
+    CIPHERS,
+    DIGESTS,
+    SHA256,
+    AlgorithmPolicy,
+    AnyCipher,
+    Digest,
+)
 from shared.seal import sealing_key_id
-from shared.sections import Configuration, ProfileSection
-from shared.settings import SettingsError
+from shared.sections import Configuration, GatewaySection, ProfileSection
+from shared.settings import SettingsError, read_secret_file
 from shared.shards import Epoch
+from shared.stored import Trusted
+
+_DIGESTS: Final = {digest.name: digest for digest in DIGESTS.values()}
+_CIPHERS: Final = {cipher.name: cipher for cipher in CIPHERS.values()}
 
 
 @dataclass(frozen=True)
@@ -20,11 +35,16 @@ class Profile:
 
     name: str
     issuer: str
-    ca_spki_sha256: str
+    ca_spki_sha256: tuple[str, ...]
     legacy: bool
     include_chain: bool
     reply_budget: float
     ra: RaKeys
+    floor_digest: Digest = SHA256
+    floor_cipher: AnyCipher = AES128
+    renewal: bool = True
+    passwords: tuple[str, ...] = ()
+    mtls_bundle: tuple[bytes, ...] = ()
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
@@ -58,6 +78,15 @@ class Settings:
     default_profile: str | None
     limits: Limits
     trusted_proxies: frozenset[str]
+    tls: TlsFiles | None = None
+
+    def client_cas(self) -> tuple[bytes, ...]:
+        """The CAs of all mTLS siblings, as DER."""
+        return tuple(dict.fromkeys(ca for p in self.profiles.values() for ca in p.mtls_bundle))
+
+    def chains(self) -> set[Wanted]:
+        """The CA chains that profiles name."""
+        return {(p.issuer, p.ca_spki_sha256) for p in self.profiles.values()}
 
 
 def read_settings(configuration: Configuration, now: float) -> Settings:
@@ -85,6 +114,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
             section.failure_floor,
         ),
         trusted_proxies=frozenset(section.trusted_proxies),
+        tls=_tls(configuration, section),
     )
 
 
@@ -107,4 +137,34 @@ def _profile(
         include_chain=section.include_chain,
         reply_budget=section.reply_budget,
         ra=ra,
+        floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
+        floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
+        renewal=section.renewal,
+        passwords=section.challenge_password if section.password_recipients else (),
+        mtls_bundle=_mtls_bundle(configuration, name, section, now),
     )
+
+
+def _mtls_bundle(
+    configuration: Configuration, name: str, section: ProfileSection, now: float
+) -> tuple[bytes, ...]:
+    """The CAs whose client certificates the mTLS sibling of a profile takes, as DER."""
+    if not section.mtls_enabled or section.mtls_client_ca_trust_bundle_path is None:
+        return ()
+    path = configuration.path(section.mtls_client_ca_trust_bundle_path)
+    certificates = read_certificates(path)
+    if all(c.not_valid_after_utc.timestamp() <= now for c in certificates):
+        raise SettingsError(f"profile {name}: {path}: every certificate has expired")
+    return tuple(c.public_bytes(Encoding.DER) for c in certificates)
+
+
+def _tls(configuration: Configuration, section: GatewaySection) -> TlsFiles | None:
+    """The TLS pair, looked at before a port opens."""
+    if section.tls_cert_path is None or section.tls_key_path is None:
+        return None
+    files = TlsFiles(
+        configuration.path(section.tls_cert_path), configuration.path(section.tls_key_path)
+    )
+    read_secret_file(files.key)
+    server_context(files)
+    return files

@@ -1,33 +1,55 @@
 """The issuer process: settings, wiring, run."""
 
-import asyncio
 import socket
 
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.publish import publish_chains
+from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role
-from shared.process import HttpServer, now
+from shared.bus.topology import OPS, Role, enroll_stream
+from shared.process import HttpServer, Signals, background, now
+from shared.reload import Source, reload_on
 from shared.telemetry import EXPIRY_DAYS, operations_app
-from shared.worker import working
+from shared.worker import Job, working
 
 
 async def serve(
-    settings: Settings, name: str, operations: socket.socket, stop: asyncio.Event
+    source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
-    """Issue on verdicts until told to stop; health and metrics on `operations`."""
+    """Issue, revoke and keep CRLs until told to stop; health and metrics on `operations`."""
+    settings = source.first
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.ISSUER, settings.shards[0])
     await publish_chains(bus, settings)
-    consumer = VerdictConsumer(bus, settings, now)
-    for issuer, ca in settings.issuers.items():
-        EXPIRY_DAYS.labels("ca", issuer).set((ca.ceilings.ca_not_after - now()) / 86400)
+    _measure(settings)
+    issuing = VerdictConsumer(bus, settings, now)
+    keeper = CrlKeeper(bus, settings, now)
+    orders = OrderConsumer(bus, settings, keeper)
+
+    async def apply(settings: Settings) -> None:
+        issuing.settings = keeper.settings = orders.settings = settings
+        await publish_chains(bus, settings)
+        _measure(settings)
+        keeper.look_now()
+
     server = HttpServer(operations_app(lambda: "" if bus.connected else "bus"), [operations])
     server.start()
-    handlers = (consumer.handle, consumer.give_up)
-    async with working(bus, Role.ISSUER, settings.shards, handlers, settings.concurrency):
-        await stop.wait()
+    jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in settings.shards]
+    jobs.append(Job(OPS, orders.handle, orders.give_up))
+    async with (
+        background(reload_on(signals.hangup, source, apply)),
+        background(keeper.run()),
+        working(bus, Role.ISSUER, jobs, settings.concurrency),
+    ):
+        await signals.stop.wait()
     await server.stop()
     await bus.close()
+
+
+def _measure(settings: Settings) -> None:
+    """Days until each CA ends, for alerts."""
+    for issuer, authorities in settings.issuers.items():
+        ends = authorities.current.ceilings.ca_not_after
+        EXPIRY_DAYS.labels("ca", issuer).set((ends - now()) / 86400)

@@ -15,6 +15,7 @@ from shared.scep.asn1 import (
     object_identifier,
     tlv,
 )
+from shared.scep.errors import ScepError
 
 _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
@@ -48,7 +49,7 @@ def tbs_certificate(
         tlv(INTEGER, serial),
         algorithm,
         issuer_name,
-        tlv(SEQUENCE, _time(template.not_before), _time(template.not_after)),
+        tlv(SEQUENCE, write_time(template.not_before), write_time(template.not_after)),
         template.subject,
         template.spki,
         tlv(_EXTENSIONS, tlv(SEQUENCE, *map(_extension, template.extensions))),
@@ -69,9 +70,21 @@ def _extension(extension: TemplateExtension) -> bytes:
     )
 
 
-def _time(seconds: int) -> bytes:
+def write_time(seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from then on (RFC 5280 s4.1.2.5)."""
     moment = datetime.fromtimestamp(seconds, UTC)
     if moment.year < _FIRST_GENERALIZED_YEAR:
         return tlv(_UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode("ascii"))
     return tlv(_GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
+
+
+def read_time(tag: int, contents: bytes) -> int:
+    """Unix seconds of a time written so."""
+    year = "%y" if tag == _UTC_TIME else "%Y"
+    try:
+        moment = datetime.strptime(contents.decode("ascii"), f"{year}%m%d%H%M%S%z")
+    except (ValueError, UnicodeDecodeError):
+        raise ScepError("not a time") from None
+    if tag == _UTC_TIME and moment.year >= _FIRST_GENERALIZED_YEAR:
+        moment = moment.replace(year=moment.year - 100)
+    return int(moment.timestamp())

@@ -1,29 +1,38 @@
 """verdict -> authentic? -> ceilings -> serial -> CERTS record -> sign -> outcome: the one path."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from services.issuer.connectors.local import LocalCa
-from services.issuer.profiles import beyond_ceilings, spki_sha256
+from services.issuer.profiles import beyond_ceilings, names_sha256, spki_sha256
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
-from shared.bus.topology import enroll_stream, gateway_hints
-from shared.events import (
+from shared.bus.topology import CERTS, enroll_stream, gateway_hints
+from shared.events import CertificateIssued, CertificateRecorded, EnrollmentApproved, IssuanceFailed
+from shared.reasons import FAIL_INFO, Reason
+from shared.scep.certificate import read_certificate
+from shared.stored import (
     SUBJECT,
-    CertificateIssued,
-    CertificateRecorded,
-    EnrollmentApproved,
-    IssuanceFailed,
     Message,
     Stored,
     UnreadableEventError,
     authenticate,
+    authenticate_as,
     sign,
 )
-from shared.reasons import FAIL_INFO, Reason
-from shared.subjects import Stage, parse_subject
+from shared.subjects import (
+    Stage,
+    certificate_issued,
+    key_compromised,
+    key_issued,
+    parse_prefix,
+    parse_subject,
+    serial_token,
+)
 from shared.telemetry import OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()
@@ -57,47 +66,74 @@ class VerdictConsumer:
         try:
             event = authenticate(stored, self.settings.validators, Stage.VERDICT)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(Stage.VERDICT).inc()
-            _log.error("verdict_not_authentic", subject=stored.subject, detail=str(error))
+            _security_event(Stage.VERDICT, stored.subject, error)
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
+        authorities = self.settings.issuers.get(verdict.template.issuer)
+        ca = authorities.pinned(verdict.template.ca_spki_sha256) if authorities else None
+        if ca is None:
+            return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
         if self.clock() > verdict.valid_until:
             return _failed(verdict, Reason.VERDICT_EXPIRED, "the approval came too late to act on")
-        ca = self.settings.issuers.get(verdict.template.issuer)
-        if ca is None:
-            return _failed(verdict, Reason.BEYOND_CEILING, "the verdict names no issuer here")
-        problem = beyond_ceilings(verdict.template, ca.ceilings)
-        if problem:
+        if problem := beyond_ceilings(verdict.template, ca.ceilings):
             return _failed(verdict, Reason.BEYOND_CEILING, problem)
+        if verdict.existing and (issued := await self._existing(verdict)):
+            return issued
+        # The verdict may be hours old: what was compromised since must not be certified.
+        marked = key_compromised(spki_sha256(verdict.template.spki))
+        if await self.bus.get_last(CERTS, marked) is not None:
+            return _failed(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
         return await self._issue(stored, verdict, ca)
+
+    async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
+        """The certificate that the key has already, from the log; None where it is not there."""
+        template = verdict.template
+        recorded = await self.bus.get_last(
+            CERTS, certificate_issued(template.issuer, verdict.existing)
+        )
+        if recorded is None:
+            return None
+        try:
+            record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)
+            enrollment = parse_prefix(record.enrollment)
+            stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+            ended = await self.bus.get_last(stream, subject)
+            if ended is None:
+                return None
+            issued = authenticate_as(CertificateIssued, ended, self.settings.trusted_issuers)
+        except UnreadableEventError as error:
+            _security_event(Stage.OUTCOME, verdict.existing, error)
+            return None
+        if read_certificate(issued.certificate).spki != template.spki:
+            return None
+        return msgspec.structs.replace(issued, request_sha256=verdict.request_sha256)
 
     async def _issue(self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa) -> Outcome:
         """Record the serial, then sign: no certificate exists that the log does not know of."""
         template = verdict.template
         serial = ca.serial(template)
-        record = CertificateRecorded(
-            request_sha256=verdict.request_sha256,
-            enrollment=parse_subject(stored.subject)[0].prefix(),
-            spki_sha256=spki_sha256(template.spki),
-            subject=verdict.facts.subject,
-            not_before=template.not_before,
-            not_after=template.not_after,
+        record = _recorded(stored, verdict, serial, ca)
+        places = (
+            certificate_issued(template.issuer, record.serial),
+            key_issued(record.spki_sha256, template.issuer, record.serial),
         )
-        subject = f"cert.{template.issuer}.{serial.hex()}.issued"
-        message = sign(record, subject, verdict.request_sha256, self.settings.signer)
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
-            _log.info("serial_recorded_before", serial=serial.hex())
+        await asyncio.gather(*(self._index(place, record) for place in places))
         return CertificateIssued(
             request_sha256=verdict.request_sha256,
             issuer=template.issuer,
-            serial=serial.hex(),
+            serial=record.serial,
             certificate=ca.sign(template, serial),
             not_after=template.not_after,
         )
+
+    async def _index(self, subject: str, record: CertificateRecorded) -> None:
+        message = sign(record, subject, record.request_sha256, self.settings.signer)
+        try:
+            await self.bus.append(subject, message)
+        except AppendConflictError:
+            _log.info("serial_recorded_before", serial=record.serial)
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
         """Append the outcome; where one stands already, that one is announced, ours forgotten."""
@@ -115,6 +151,30 @@ class VerdictConsumer:
             message = Message(first.payload, dict(first.headers))
         hint = Message(message.payload, message.headers | {SUBJECT: subject})
         await self.bus.hint(gateway_hints(verdict.gateway), hint)
+
+
+def _recorded(
+    stored: Stored, verdict: EnrollmentApproved, serial: bytes, ca: LocalCa
+) -> CertificateRecorded:
+    template, renews = verdict.template, verdict.renews
+    return CertificateRecorded(
+        request_sha256=verdict.request_sha256,
+        enrollment=parse_subject(stored.subject)[0].prefix(),
+        spki_sha256=spki_sha256(template.spki),
+        subject=verdict.facts.subject,
+        not_before=template.not_before,
+        not_after=template.not_after,
+        serial=serial_token(serial),
+        ca_spki_sha256=ca.pin,
+        names_sha256=names_sha256(template),
+        renews=renews.serial if renews else "",
+        key_uses=renews.key_uses if renews else 0,
+    )
+
+
+def _security_event(stage: Stage, about: str, error: UnreadableEventError) -> None:
+    SECURITY_EVENTS.labels(stage).inc()
+    _log.error("event_not_authentic", about=about, detail=str(error))
 
 
 def _failed(verdict: EnrollmentApproved, reason: Reason, detail: str) -> IssuanceFailed:

@@ -13,11 +13,12 @@ from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
 
 _KEY_USAGE: Final = "2.5.29.15"
+_SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
-# Key usages, extended key usages, key identifiers and SANs: nothing else is ever signed, so
-# neither BasicConstraints nor a SID (1.3.6.1.4.1.311.25.2) that a CSR smuggled through.
+# Key usages, extended key usages, key identifiers, SANs and CRL URLs: nothing else is ever
+# signed, so neither BasicConstraints nor a SID (1.3.6.1.4.1.311.25.2) that a CSR smuggled through.
 _ALLOWED: Final = frozenset(
-    {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", "2.5.29.17"}
+    {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", _SUBJECT_ALT_NAME, "2.5.29.31"}
 )
 _CA_USAGES: Final = 0x04 | 0x02  # keyCertSign and cRLSign: bits 5 and 6 of the first octet
 _MIN_RSA_BITS: Final = 2048
@@ -100,3 +101,9 @@ def _oids(value: bytes) -> set[str]:
 def spki_sha256(spki: bytes) -> str:
     """How certificates' keys are named in events and pins."""
     return hashlib.sha256(spki).hexdigest()
+
+
+def names_sha256(template: CertificateTemplate) -> str:
+    """How certificates' subject and SANs are named in events, for renewals to compare."""
+    sans = (e.value for e in template.extensions if e.oid == _SUBJECT_ALT_NAME)
+    return hashlib.sha256(template.subject + b"".join(sans)).hexdigest()

@@ -5,15 +5,21 @@ import asyncio
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import chain_subject
-from shared.events import CaChain, encode
+from shared.events import CaChain
+from shared.stored import encode
 
 _RETRY_SECONDS = 0.5
 
 
 async def publish_chains(bus: Bus, settings: Settings) -> None:
     """Put every chain, then hint; tries until the bus took them all."""
-    for name, ca in settings.issuers.items():
-        message = encode(CaChain(certificates=ca.chain))
+    for name, authorities in settings.issuers.items():
+        chain = CaChain(
+            certificates=authorities.current.chain,
+            previous=tuple(ca.chain[0] for ca in authorities.previous),
+            next_signed=authorities.next_signed,
+        )
+        message = encode(chain)
         while True:
             try:
                 await bus.put(chain_subject(name), message)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from services.issuer.connectors.local import LocalCa, read_local_ca
-from shared.events import EventSigner, Trusted
+from services.issuer.connectors.local import Authorities, read_authorities
 from shared.keys import read_event_signer, read_nkey, read_trusted
 from shared.sections import Configuration
 from shared.shards import all_shards
+from shared.stored import EventSigner, Trusted
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class Settings:
     shards: tuple[str, ...]
     signer: EventSigner
     validators: Trusted
-    issuers: dict[str, LocalCa]
+    trusted_issuers: Trusted
+    operators: Trusted
+    issuers: dict[str, Authorities]
     concurrency: int
 
 
@@ -31,8 +33,10 @@ def read_settings(configuration: Configuration) -> Settings:
         shards=all_shards([e.epoch() for e in configuration.log.epochs]),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
+        trusted_issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),
+        operators=read_trusted(map(configuration.path, configuration.trust.audit_keys)),
         issuers={
-            name: read_local_ca(configuration, issuer)
+            name: read_authorities(configuration, issuer)
             for name, issuer in configuration.issuers.items()
         },
         concurrency=section.concurrency,

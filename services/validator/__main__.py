@@ -1,29 +1,33 @@
 """The validator process: settings, wiring, run."""
 
-import asyncio
 import socket
 
 from services.validator.consumer import RequestConsumer
 from services.validator.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role
+from shared.bus.topology import Role, enroll_stream
 from shared.chains import ChainBook
-from shared.process import HttpServer
+from shared.process import HttpServer, Signals, background
+from shared.reload import Source, reload_on
 from shared.telemetry import operations_app
-from shared.worker import working
+from shared.worker import Job, working
 
 
 async def serve(
-    settings: Settings, name: str, operations: socket.socket, stop: asyncio.Event
+    source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
     """Judge requests until told to stop; health and metrics on `operations`."""
+    settings = source.first
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.VALIDATOR, settings.shards[0])
-    policies = settings.policies.values()
-    chains = ChainBook.of(bus, {(p.issuer, p.ca_spki_sha256) for p in policies})
+    chains = ChainBook.of(bus, settings.chains())
     await chains.start()
     consumer = RequestConsumer(bus, settings, chains)
+
+    async def apply(settings: Settings) -> None:
+        chains.want(settings.chains())
+        consumer.settings = settings
 
     def ready() -> str:
         missing = [] if bus.connected else ["bus"]
@@ -31,9 +35,12 @@ async def serve(
 
     server = HttpServer(operations_app(ready), [operations])
     server.start()
-    handlers = (consumer.handle, consumer.give_up)
-    async with working(bus, Role.VALIDATOR, settings.shards, handlers, settings.concurrency):
-        await stop.wait()
+    jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in settings.shards]
+    async with (
+        background(reload_on(signals.hangup, source, apply)),
+        working(bus, Role.VALIDATOR, jobs, settings.concurrency),
+    ):
+        await signals.stop.wait()
     await server.stop()
     chains.stop()
     await bus.close()

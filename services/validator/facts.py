@@ -1,30 +1,43 @@
 """Facts first: opens a stored request by itself and trusts no gateway's word about it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.csr import CertificationRequest, read_csr, verify_self_signature
-from shared.events import EnrollmentRequested, Facts
+from shared.events import CertificateRecorded, EnrollmentRequested, Facts
 from shared.names import name_text
 from shared.reasons import Reason
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import FailInfo, ScepError
-from shared.scep.pkimessage import MessageType, read_envelope, read_message, verify
+from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
+from shared.scep.schemes import PublicKey
 from shared.seal import SealError, unseal
-from shared.signatures import PublicKey
-from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from shared.subjects import (
+    NO_RENEWAL,
+    EnrollmentId,
+    Stage,
+    csr_token,
+    serial_token,
+    transaction_token,
+)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A request that is what it says: the CSR, and what is told of it."""
+    """A request that is what it says: the CSR, and what is told of it.
+
+    `renews` is the serial of the certificate that signed it, where that is one of ours; else "".
+    """
 
     csr: CertificationRequest
     facts: Facts
+    renews: str = ""
+    key_reused: bool = False
+    renewal_asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,19 +48,52 @@ class NotOpened:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class KnownCertificate:
+    """A certificate on record: of which profile, and whether it is revoked."""
+
+    profile: str
+    record: CertificateRecorded
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the log knows: `renewed` is what signed the request, `live` the key's last one."""
+
+    renewed: KnownCertificate | None = None
+    live: KnownCertificate | None = None
+    key_compromised: bool = False
+
+
+def names_sha256(csr: CertificationRequest) -> str:
+    """How records name subject and SANs."""
+    return hashlib.sha256(csr.names).hexdigest()
+
+
 def open_request(
     enrollment: EnrollmentId,
     event: EnrollmentRequested,
     keys: Mapping[str, X25519PrivateKey],
     policy: AlgorithmPolicy,
+    issued: Callable[[bytes], bool],
 ) -> Opened | NotOpened:
-    """Verify the device's signature, decrypt, check possession, and that the subject fits."""
+    """Verify the device's signature, decrypt, check possession, and that the subject fits.
+
+    `issued` says whether a certificate (DER) is one of the profile's CA.
+    """
     key = keys.get(event.sealing_key)
     if key is None:
         return NotOpened(Reason.BAD_MESSAGE, "sealed to an unknown key")
     try:
         content_key = unseal(event.content_key, enrollment.subject(Stage.REQUEST), key)
-        return _open(enrollment, event.pki_message, content_key, policy)
+        message = read_message(event.pki_message)
+        verify(message, policy)
+        if message.message_type not in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):
+            return NotOpened(Reason.UNSUPPORTED_MESSAGE, "neither a PKCSReq nor a RenewalReq")
+        csr = read_csr(read_envelope(message, policy).decrypt(content_key))
+        verify_self_signature(csr)
+        return _opened(enrollment, message, csr, renewing=issued(message.signer.der))
     except SealError:
         return NotOpened(Reason.BAD_MESSAGE, "the sealed content key does not open")
     except ScepError as error:
@@ -56,23 +102,26 @@ def open_request(
         return NotOpened(reason, error.detail)
 
 
-def _open(
-    enrollment: EnrollmentId, pki_message: bytes, content_key: bytes, policy: AlgorithmPolicy
+def _opened(
+    enrollment: EnrollmentId, message: PkiMessage, csr: CertificationRequest, *, renewing: bool
 ) -> Opened | NotOpened:
-    message = read_message(pki_message)
-    verify(message, policy)
-    if message.message_type != MessageType.PKCS_REQ:
-        return NotOpened(Reason.UNSUPPORTED_MESSAGE, "not a PKCSReq")
-    csr = read_csr(read_envelope(message, policy).decrypt(content_key))
-    verify_self_signature(csr)
-    if csr.spki != message.signer.spki:
+    signer = message.signer
+    if csr.spki != signer.spki and not renewing:
         return NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
     transaction = transaction_token(
         enrollment.profile, message.transaction_id.value, message.signer.spki
     )
-    if (transaction, csr_token(csr.info)) != (enrollment.transaction, enrollment.csr):
+    asked = message.message_type == MessageType.RENEWAL_REQ
+    csr_named = csr_token(csr.info, signer.serial if renewing else NO_RENEWAL if asked else b"")
+    if (transaction, csr_named) != (enrollment.transaction, enrollment.csr):
         return NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
-    return Opened(csr, _facts(csr))
+    return Opened(
+        csr,
+        _facts(csr),
+        renews=serial_token(signer.serial) if renewing else "",
+        key_reused=renewing and csr.spki == signer.spki,
+        renewal_asked=asked,
+    )
 
 
 def _facts(csr: CertificationRequest) -> Facts:

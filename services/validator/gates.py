@@ -1,12 +1,29 @@
 """The gates: certificate-profile policy, then the challenge. Pure, over facts gathered before."""
 
 import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from shared.csr import CertificationRequest
 from shared.events import Facts, GateResult
 from shared.names import GeneralName
 from shared.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalPolicy:
+    """When a certificate of the profile may be renewed; times in seconds.
+
+    `window` is None for the last third of a certificate's life, 0 for any time.
+    """
+
+    allowed: bool = True
+    window: int | None = None
+    grace: int = 0
+    challenge: bool = False
+    any_names: bool = False
+    key_reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +40,10 @@ class Policy:
     backdate: int
     verdict_ttl: int
     issuer: str
-    ca_spki_sha256: str
+    ca_spki_sha256: tuple[str, ...]
+    crl_distribution_points: tuple[str, ...] = ()
+    manual: bool = False
+    renewal: RenewalPolicy = RenewalPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +56,109 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Every gate's result up to the first that refused, and that refusal if one did."""
+    """Every gate's result up to the first that refused, and that refusal if one did.
+
+    `existing` is the serial of the certificate that the key has and that is the answer.
+    """
 
     gates: tuple[GateResult, ...]
     refusal: Refusal | None
+    history: History
+    existing: str = ""
 
 
-def decide(csr: CertificationRequest, facts: Facts, policy: Policy) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that is judged: the request, what the log knows, which profile, and when (Unix s).
+
+    `decided_at` is later than `asked_at` where an operator held the request up.
+    """
+
+    opened: Opened
+    history: History
+    profile: str
+    policy: Policy
+    asked_at: int
+    decided_at: int
+
+
+def decide(question: Question) -> Decision:
     """Take the request through the gates in order; the first refusal ends it."""
     results: list[GateResult] = []
-    for name, refusal in (
-        ("key", _key(facts, policy)),
-        ("subject", _subject(csr)),
-        ("sans", _sans(csr.sans, policy)),
-        ("challenge", _static(csr.challenge, policy)),
-    ):
-        results.append(
-            GateResult(gate=name, passed=refusal is None, detail=refusal.detail if refusal else "")
-        )
+    for name, refusal, detail in _gates(question):
+        said = refusal.detail if refusal else detail
+        results.append(GateResult(gate=name, passed=refusal is None, detail=said))
         if refusal is not None:
-            return Decision(tuple(results), refusal)
-    return Decision(tuple(results), None)
+            return Decision(tuple(results), refusal, question.history)
+    return Decision(tuple(results), None, question.history, _existing(question))
+
+
+def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
+    """(name, refusal, what else is to be said) of each gate, asked one by one."""
+    opened, policy = question.opened, question.policy
+    yield "key", _key(opened.facts, policy), ""
+    yield "subject", _subject(opened.csr), ""
+    yield "sans", _sans(opened.csr.sans, policy), ""
+    yield "compromise", _compromised(question.history), ""
+    if opened.renews or opened.renewal_asked:
+        yield "renewal", _renewal(question), opened.renews
+    if opened.renews and not policy.renewal.challenge:
+        yield "challenge", None, "a renewal needs none"
+    else:
+        yield "challenge", _static(opened.csr.challenge, policy), ""
+
+
+def _compromised(history: History) -> Refusal | None:
+    if not history.key_compromised:
+        return None
+    return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+
+
+def _renewal(question: Question) -> Refusal | None:
+    """The rules for a renewal, by the certificate on record."""
+    known = question.history.renewed
+    if known is None or known.profile != question.profile:
+        return Refusal(Reason.NOT_RENEWABLE, "the signer's certificate is not of this profile")
+    broken = (refusal for holds, refusal in _renewal_rules(known, question) if not holds)
+    return next(broken, None)
+
+
+def _renewal_rules(known: KnownCertificate, question: Question) -> Iterator[tuple[bool, Refusal]]:
+    """(whether it holds, what is said where it does not) of each rule."""
+    rules, record, at = question.policy.renewal, known.record, question.asked_at
+    not_renewable = Reason.NOT_RENEWABLE
+    yield rules.allowed, Refusal(not_renewable, "renewal is not allowed here")
+    yield not known.revoked, Refusal(not_renewable, "the signer's certificate is revoked")
+    alive = at <= record.not_after + rules.grace
+    yield alive, Refusal(not_renewable, "the signer's certificate has expired")
+    due = at >= _renewable_from(known, rules.window)
+    yield due, Refusal(Reason.RENEWED_TOO_EARLY, "it is too early to renew this certificate")
+    same = rules.any_names or record.names_sha256 == names_sha256(question.opened.csr)
+    yield same, Refusal(Reason.NAMES_CHANGED, "a renewal may not change subject or subjectAltName")
+    fresh = rules.key_reuse or not (question.opened.key_reused and record.key_uses)
+    yield fresh, Refusal(Reason.KEY_REUSED, "the key was renewed with itself before")
+
+
+def _renewable_from(known: KnownCertificate, window: int | None) -> int:
+    """From when (Unix seconds) on a certificate may be renewed."""
+    begin, end = known.record.not_before, known.record.not_after
+    if window == 0:
+        return begin
+    return end - (window if window is not None else (end - begin) // 3)
+
+
+def _existing(question: Question) -> str:
+    """The serial of the certificate that the key has under these names, until it is due.
+
+    So a first enrollment sent again in other words does not fill the world with certificates; in
+    its last third a device without renewal gets a new one.
+    """
+    live = question.history.live
+    if live is None or live.revoked or live.profile != question.profile:
+        return ""
+    if live.record.names_sha256 != names_sha256(question.opened.csr):
+        return ""
+    return live.record.serial if question.decided_at < _renewable_from(live, None) else ""
 
 
 def _key(facts: Facts, policy: Policy) -> Refusal | None:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from services.validator.gates import Policy
-from shared.events import EventSigner
-from shared.keys import read_event_signer, read_nkey, read_opening_key
+from services.validator.gates import Policy, RenewalPolicy
+from shared.chains import Wanted
+from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
 from shared.seal import sealing_key_id
 from shared.sections import Configuration, ProfileSection
 from shared.shards import all_shards
+from shared.stored import EventSigner, Trusted
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,16 @@ class Settings:
     nkey_seed: str
     shards: tuple[str, ...]
     signer: EventSigner
+    validators: Trusted
+    issuers: Trusted
+    operators: Trusted
     opening_keys: dict[str, X25519PrivateKey]
     policies: dict[str, Policy]
     concurrency: int
+
+    def chains(self) -> set[Wanted]:
+        """The CA chains that policies name."""
+        return {(p.issuer, p.ca_spki_sha256) for p in self.policies.values()}
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -34,6 +42,9 @@ def read_settings(configuration: Configuration) -> Settings:
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         shards=all_shards([e.epoch() for e in configuration.log.epochs]),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
+        validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
+        issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),
+        operators=read_trusted(map(configuration.path, configuration.trust.audit_keys)),
         opening_keys={sealing_key_id(key.public_key()): key for key in opening},
         policies={
             name: _policy(configuration, profile)
@@ -57,4 +68,14 @@ def _policy(configuration: Configuration, profile: ProfileSection) -> Policy:
         verdict_ttl=int(configuration.validator.verdict_ttl),
         issuer=profile.issuer_id,
         ca_spki_sha256=profile.ca_spki_sha256,
+        crl_distribution_points=certificate.crl_distribution_points,
+        manual=profile.approval == "manual",
+        renewal=RenewalPolicy(
+            allowed=profile.renewal,
+            window=None if profile.renewal_window is None else int(profile.renewal_window),
+            grace=int(profile.renewal_grace),
+            challenge=profile.renewal_challenge,
+            any_names=profile.renewal_names == "any",
+            key_reuse=profile.renewal_key_reuse,
+        ),
     )

@@ -6,30 +6,31 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.validator.gates import Policy
 from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import CertificateTemplate, TemplateExtension
+from shared.keyids import public_key_id
 from shared.names import read_name
-from shared.scep.asn1 import BIT_STRING, SEQUENCE, Der
 from shared.x509names import EXTENDED_KEY_USAGES, KEY_USAGES
 
 _EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
 
 
 def build_template(
-    csr: CertificationRequest, policy: Policy, ca: x509.Certificate, requested_at: int
+    csr: CertificationRequest, policy: Policy, ca: x509.Certificate, decided_at: int
 ) -> CertificateTemplate:
     """Subject and SANs from the CSR, byte for byte; everything else from the profile.
 
     What a CSR asks for beyond that (BasicConstraints, CA key usages, a SID) is not looked at.
     The certificate ends before its CA does.
     """
-    not_before = requested_at - policy.backdate
-    not_after = min(requested_at + policy.max_ttl, int(ca.not_valid_after_utc.timestamp()))
+    not_before = decided_at - policy.backdate
+    not_after = min(decided_at + policy.max_ttl, int(ca.not_valid_after_utc.timestamp()))
     return CertificateTemplate(
         issuer=policy.issuer,
-        ca_spki_sha256=policy.ca_spki_sha256,
+        ca_spki_sha256=_pin(ca),
         subject=csr.subject,
         spki=csr.spki,
         not_before=not_before,
@@ -38,14 +39,21 @@ def build_template(
     )
 
 
+@lru_cache(maxsize=64)
+def _pin(ca: x509.Certificate) -> str:
+    """How the issuer is told which of its CAs is meant."""
+    info = ca.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(info).hexdigest()
+
+
 def _extensions(
     csr: CertificationRequest, policy: Policy, ca: x509.Certificate
 ) -> tuple[TemplateExtension, ...]:
     """In the order in which most CAs write them."""
     is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
-    key_usage, extended_key_usage, authority_key_id = _fixed(policy, is_rsa, ca)
-    key_id = _extension(x509.SubjectKeyIdentifier(_key_id(csr.spki)), critical=False)
-    extensions = [key_usage, extended_key_usage, key_id, authority_key_id]
+    key_usage, extended_key_usage, *rest = _fixed(policy, is_rsa, ca)
+    key_id = _extension(x509.SubjectKeyIdentifier(public_key_id(csr.spki)), critical=False)
+    extensions = [key_usage, extended_key_usage, key_id, *rest]
     requested = [e.value for e in csr.extensions if e.oid == SUBJECT_ALT_NAME]
     if csr.sans:
         # RFC 5280 s4.2.1.6: critical where the subject is empty.
@@ -60,13 +68,16 @@ def _fixed(
     policy: Policy,
     is_rsa: bool,  # noqa: FBT001 - private, and part of the cache's key
     ca: x509.Certificate,
-) -> tuple[TemplateExtension, TemplateExtension, TemplateExtension]:
-    """What is the same in every certificate of a profile: key usages and the CA's key id."""
-    return (
+) -> tuple[TemplateExtension, ...]:
+    """What is the same in every certificate of a profile: key usages, the CA's key id, CRL URLs."""
+    fixed = [
         _extension(_key_usage(policy, is_rsa), critical=True),
         _extension(_extended_key_usage(policy), critical=False),
         _extension(_authority_key_id(ca), critical=False),
-    )
+    ]
+    if policy.crl_distribution_points:
+        fixed.append(_extension(_distribution_points(policy), critical=False))
+    return tuple(fixed)
 
 
 def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtension:
@@ -94,11 +105,10 @@ def _extended_key_usage(policy: Policy) -> x509.ExtendedKeyUsage:
     )
 
 
-def _key_id(spki: bytes) -> bytes:
-    """SHA-1 of the subjectPublicKey bits (RFC 5280 s4.2.1.2, method 1)."""
-    info = Der(spki).enter(SEQUENCE)
-    info.element(SEQUENCE)
-    return hashlib.sha1(info.value(BIT_STRING)[1:], usedforsecurity=False).digest()
+def _distribution_points(policy: Policy) -> x509.CRLDistributionPoints:
+    """Every URL leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
+    urls = [x509.UniformResourceIdentifier(url) for url in policy.crl_distribution_points]
+    return x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)])
 
 
 def _authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from shared.events import Message, Stored
+from shared.stored import Message, Stored
 
 
 class BusError(Exception):
@@ -80,6 +80,9 @@ class Bus(Protocol):
 
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
         """The message at this sequence, None where there is none."""
+
+    async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """The first message on a subject or wildcard at or after this sequence."""
 
     async def hint(self, subject: str, message: Message) -> None:
         """A core publish: no storage, no acknowledgement."""

@@ -24,7 +24,8 @@ from shared.bus.core import (
     OnHint,
 )
 from shared.bus.pull import PullConsumption
-from shared.events import Message, Stored
+from shared.bus.topology import stream_of
+from shared.stored import Message, Stored
 
 _log = structlog.get_logger()
 _WRONG_LAST_SEQUENCE: Final = 10071
@@ -132,10 +133,8 @@ class JetStreamBus:
 
     async def _holds(self, subject: str) -> bool:
         """Tell "the subject has its one message" from "the stream is full": both are 10077."""
-        if not subject.startswith("enroll."):
-            return False
-        stream = f"ENROLL_{subject.split('.')[1]}"
-        return await self.get_last(stream, subject) is not None
+        stream = stream_of(subject)
+        return stream is not None and await self.get_last(stream, subject) is not None
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
         """See `Bus.get_last`."""
@@ -144,6 +143,11 @@ class JetStreamBus:
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
         """See `Bus.get_sequence`."""
         body = json.dumps({"seq": sequence}).encode()
+        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
+
+    async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """See `Bus.get_next`."""
+        body = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
         return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
 
     async def hint(self, subject: str, message: Message) -> None:

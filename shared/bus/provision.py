@@ -39,6 +39,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
         deny_purge=True,
         allow_rollup_hdrs=False,
         num_replicas=replicas,
+        max_age=spec.max_age,
     )
 
 

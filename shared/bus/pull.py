@@ -15,7 +15,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from shared.bus.core import OnDelivery
-from shared.events import Stored
+from shared.stored import Stored
 
 _log = structlog.get_logger()
 _EXPIRES_SECONDS: Final = 30

@@ -9,6 +9,8 @@ from typing import Final, Literal
 ACK_WAIT_SECONDS: Final = 5.0
 CA_CHAINS: Final = "KV_CA_CHAINS"
 CERTS: Final = "CERTS"
+CRLS: Final = "CRLS"
+OPS: Final = "OPS"
 DEAD_LETTERS: Final = "DEAD_LETTERS"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
@@ -31,6 +33,14 @@ def enroll_stream(shard: str) -> str:
     return f"ENROLL_{shard}"
 
 
+def stream_of(subject: str) -> str | None:
+    """The stream that keeps the first message on this subject, where a role may read it back."""
+    first, _, rest = subject.partition(".")
+    if first == "enroll":
+        return enroll_stream(rest.partition(".")[0])
+    return {"cert": CERTS, "key": CERTS, "crl": CRLS, "ops": OPS}.get(first)
+
+
 def chain_subject(issuer: str) -> str:
     """Where an issuer publishes its CA chain: a key of the CA_CHAINS bucket."""
     return f"$KV.CA_CHAINS.{issuer}"
@@ -43,11 +53,15 @@ def gateway_hints(gateway: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces."""
+    """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces.
+
+    `max_age` is in seconds; without one nothing ever leaves the stream by itself.
+    """
 
     name: str
     subjects: tuple[str, ...]
     keep: Literal["first", "latest"] = "first"
+    max_age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,14 @@ class HintGrant:
     subject: str
 
 
+_CERTS_SUBJECTS: Final = (
+    "cert.*.*.issued",
+    "cert.*.*.revoked",
+    "key.*.issued.*.*",
+    "key.*.compromised",
+)
+_CRL_DAYS: Final = 90
+
 HINTS: Final = (
     HintGrant(Role.VALIDATOR, Role.GATEWAY, "gw.*"),
     HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
@@ -90,7 +112,9 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
     """All streams."""
     return (
         *(StreamSpec(enroll_stream(s), (f"enroll.{s}.*.*.*.*.*",)) for s in shards),
-        StreamSpec(CERTS, ("cert.*.*.issued",)),
+        StreamSpec(CERTS, _CERTS_SUBJECTS),
+        StreamSpec(CRLS, ("crl.*.*.*.*",), max_age=_CRL_DAYS * 86400.0),
+        StreamSpec(OPS, ("ops.*.*.*.*.*",)),
         StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest"),
         StreamSpec(DEAD_LETTERS, ("dead.*.*.*",)),
     )
@@ -102,16 +126,25 @@ def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
         spec
         for s in shards
         for spec in (
-            ConsumerSpec(enroll_stream(s), "validator", (f"enroll.{s}.*.*.*.*.request",)),
+            ConsumerSpec(
+                enroll_stream(s),
+                "validator",
+                tuple(f"enroll.{s}.*.*.*.*.{stage}" for stage in ("request", "decision")),
+            ),
             ConsumerSpec(enroll_stream(s), "issuer", (f"enroll.{s}.*.*.*.*.verdict",)),
             ConsumerSpec(enroll_stream(s), "audit", (f"enroll.{s}.>",), ack_all=True),
         )
     ]
     others = (
-        ConsumerSpec(name, "audit", (subject,), ack_all=True)
-        for name, subject in ((CERTS, "cert.>"), (DEAD_LETTERS, "dead.>"))
+        ConsumerSpec(name, "audit", subjects, ack_all=True)
+        for name, subjects in (
+            (CERTS, _CERTS_SUBJECTS),
+            (OPS, ("ops.>",)),
+            (DEAD_LETTERS, ("dead.>",)),
+        )
     )
-    return (*enroll, *others)
+    orders = ConsumerSpec(OPS, "issuer", ("ops.revoke.*.*.*.order",))
+    return (*enroll, orders, *others)
 
 
 def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
@@ -122,8 +155,15 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
             Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
             for role in (Role.GATEWAY, Role.VALIDATOR)
         ),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in (Role.AUDIT, Role.ISSUER)),
+        Grant(Role.ISSUER, f"$JS.API.DIRECT.GET.{CERTS}"),  # the body form reads on and on
         Grant(Role.ISSUER, "$KV.CA_CHAINS.*"),
-        Grant(Role.ISSUER, "cert.*.*.issued"),
+        *(Grant(Role.ISSUER, subject) for subject in _CERTS_SUBJECTS),
+        Grant(Role.ISSUER, "crl.*.*.*.*"),
+        Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
+        Grant(Role.AUDIT, "ops.revoke.*.*.*.order"),
         *(Grant(role, f"dead.{role}.*.*") for role in (Role.VALIDATOR, Role.ISSUER)),
         *(g for spec in consumers(shards) for g in _consumer_grants(spec)),
     )
@@ -133,12 +173,14 @@ def _shard_grants(shard: str) -> tuple[Grant, ...]:
     stream = enroll_stream(shard)
     stages = (
         (Role.GATEWAY, "request"),
+        (Role.VALIDATOR, "hold"),
+        (Role.AUDIT, "decision"),
         (Role.VALIDATOR, "verdict"),
         (Role.ISSUER, "outcome"),
     )
     return (
         *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
-        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role, _ in stages),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in SERVICES),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from shared.scep.asn1 import (
     CONSTRUCTED_0,
+    INTEGER,
     NULL,
     OCTET_STRING,
     OID,
     SEQUENCE,
     Der,
+    integer,
     object_identifier,
     tlv,
 )
@@ -65,6 +68,11 @@ class ContentCipher:
         padded = padder.update(plaintext) + padder.finalize()
         return encryptor.update(padded) + encryptor.finalize()
 
+    @property
+    def iv_size(self) -> int:
+        """CBC's IV is a block."""
+        return self.block_size
+
     def decrypt(self, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
         """The plaintext; `ScepError` where the padding or a length is wrong."""
         decryptor = Cipher(self.algorithm(key), modes.CBC(iv)).decryptor()
@@ -76,16 +84,54 @@ class ContentCipher:
             raise ScepError("content does not decrypt") from None
 
 
+@dataclass(frozen=True, slots=True)
+class AuthenticatedCipher:
+    """AES in GCM mode, for AuthEnvelopedData alone (RFC 5084); sizes in bytes."""
+
+    name: str
+    oid: bytes
+    key_size: int
+    iv_size: int = 12
+    legacy: bool = False
+
+    def identifier(self, nonce: bytes) -> bytes:
+        """AlgorithmIdentifier with GCMParameters: nonce and tag length (RFC 5084 s3.2)."""
+        parameters = tlv(SEQUENCE, tlv(OCTET_STRING, nonce), integer(_GCM_TAG))
+        return tlv(SEQUENCE, self.oid, parameters)
+
+    def encrypt(self, key: bytes, nonce: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
+        """(ciphertext, tag); nothing else is authenticated."""
+        encryptor = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
+        return encryptor.update(plaintext) + encryptor.finalize(), encryptor.tag
+
+    def decrypt(
+        self, key: bytes, nonce: bytes, ciphertext: bytes, tag: bytes, associated: bytes
+    ) -> bytes:
+        """The plaintext; `ScepError` where the tag does not fit it and `associated`."""
+        mode = modes.GCM(nonce, tag, min_tag_length=_MIN_GCM_TAG)
+        decryptor = Cipher(algorithms.AES(key), mode).decryptor()
+        decryptor.authenticate_additional_data(associated)
+        try:
+            return decryptor.update(ciphertext) + decryptor.finalize()
+        except InvalidTag:
+            raise ScepError("content does not decrypt") from None
+
+
+_GCM_TAG: Final = 16
+_MIN_GCM_TAG: Final = 12
+
+
 def _single_des(key: bytes) -> BlockCipherAlgorithm:
     """Single DES is 3DES with one key three times (FIPS 46-3)."""
     return TripleDES(key * 3)
 
 
+MD5: Final = Digest("md5", object_identifier("1.2.840.113549.2.5"), hashes.MD5(), legacy=True)  # noqa: S303 - legacy profiles only
 SHA1: Final = Digest("sha1", object_identifier("1.3.14.3.2.26"), hashes.SHA1(), legacy=True)  # noqa: S303 - legacy profiles only
 SHA256: Final = Digest("sha256", object_identifier("2.16.840.1.101.3.4.2.1"), hashes.SHA256())
 SHA384: Final = Digest("sha384", object_identifier("2.16.840.1.101.3.4.2.2"), hashes.SHA384())
 SHA512: Final = Digest("sha512", object_identifier("2.16.840.1.101.3.4.2.3"), hashes.SHA512())
-DIGESTS: Final = {d.oid: d for d in (SHA1, SHA256, SHA384, SHA512)}
+DIGESTS: Final = {d.oid: d for d in (MD5, SHA1, SHA256, SHA384, SHA512)}
 
 AES128: Final = ContentCipher(
     "aes128", object_identifier("2.16.840.1.101.3.4.1.2"), 16, 16, algorithms.AES
@@ -101,6 +147,17 @@ DES3: Final = ContentCipher(
 )
 DES: Final = ContentCipher("des", object_identifier("1.3.14.3.2.7"), 8, 8, _single_des, legacy=True)
 CIPHERS: Final = {c.oid: c for c in (AES128, AES192, AES256, DES3, DES)}
+AES128_GCM: Final = AuthenticatedCipher(
+    "aes128-gcm", object_identifier("2.16.840.1.101.3.4.1.6"), 16
+)
+AES192_GCM: Final = AuthenticatedCipher(
+    "aes192-gcm", object_identifier("2.16.840.1.101.3.4.1.26"), 24
+)
+AES256_GCM: Final = AuthenticatedCipher(
+    "aes256-gcm", object_identifier("2.16.840.1.101.3.4.1.46"), 32
+)
+AUTHENTICATED_CIPHERS: Final = {c.oid: c for c in (AES128_GCM, AES192_GCM, AES256_GCM)}
+AnyCipher = ContentCipher | AuthenticatedCipher
 
 RSA_ENCRYPTION: Final = object_identifier("1.2.840.113549.1.1.1")
 RSAES_OAEP: Final = object_identifier("1.2.840.113549.1.1.7")
@@ -108,14 +165,6 @@ _MGF1: Final = object_identifier("1.2.840.113549.1.1.8")
 _P_SPECIFIED_EMPTY: Final = tlv(
     SEQUENCE, object_identifier("1.2.840.113549.1.1.9"), tlv(OCTET_STRING)
 )
-# A SignerInfo's signatureAlgorithm is rsaEncryption or names the digest too (RFC 3370 s3.2).
-RSA_SIGNATURES: Final = {
-    RSA_ENCRYPTION: None,
-    object_identifier("1.2.840.113549.1.1.5"): SHA1,
-    object_identifier("1.2.840.113549.1.1.11"): SHA256,
-    object_identifier("1.2.840.113549.1.1.12"): SHA384,
-    object_identifier("1.2.840.113549.1.1.13"): SHA512,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +199,21 @@ PKCS1V15: Final = KeyTransport("pkcs1v15")
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmPolicy:
-    """What a profile accepts: `legacy` adds SHA-1, single DES and 3DES."""
+    """What a profile accepts: `legacy` adds MD5, SHA-1, single DES and 3DES."""
 
     legacy: bool = False
 
-    def check(self, algorithm: Digest | ContentCipher) -> None:
+    def check(self, algorithm: Digest | AnyCipher) -> None:
         """Refuse a legacy algorithm where the profile does not allow it: badAlg."""
         if algorithm.legacy and not self.legacy:
             raise ScepError(f"{algorithm.name} needs a legacy profile", FailInfo.BAD_ALG)
 
 
 def read_digest(der: Der) -> Digest:
-    """A digest AlgorithmIdentifier; parameters NULL or absent (RFC 5754 s2)."""
+    """A digest of a padding scheme; parameters NULL or absent (RFC 5754 s2)."""
     sequence = der.enter(SEQUENCE)
     digest = DIGESTS.get(sequence.element(OID))
-    if digest is None:
+    if digest is None or digest is MD5:  # MD5 is for old signatures, never for padding
         raise ScepError("unsupported digest", FailInfo.BAD_ALG)
     return digest
 
@@ -179,6 +228,20 @@ def read_cipher(der: Der) -> tuple[ContentCipher, bytes]:
     if len(iv) != cipher.block_size:
         raise ScepError("IV of the wrong size")
     return cipher, iv
+
+
+def read_authenticated_cipher(der: Der) -> tuple[AuthenticatedCipher, bytes, int]:
+    """(cipher, nonce, tag length) of an AuthEnvelopedData's algorithm (RFC 5084 s3.2)."""
+    sequence = der.enter(SEQUENCE)
+    cipher = AUTHENTICATED_CIPHERS.get(sequence.element(OID))
+    if cipher is None:
+        raise ScepError("unsupported content cipher", FailInfo.BAD_ALG)
+    parameters = sequence.enter(SEQUENCE)
+    nonce = parameters.value(OCTET_STRING)
+    size = int.from_bytes(parameters.value(INTEGER), "big") if parameters.more() else _MIN_GCM_TAG
+    if len(nonce) != cipher.iv_size or not _MIN_GCM_TAG <= size <= _GCM_TAG:
+        raise ScepError("nonce or tag of the wrong size")
+    return cipher, nonce, size
 
 
 def read_key_transport(der: Der) -> KeyTransport:

@@ -1,4 +1,4 @@
-"""GetCACert: one certificate, or RA certificates and CA chain together (RFC 8894 s4.2)."""
+"""GetCACert and GetNextCACert: one certificate, or RA and CA together (RFC 8894 s4.2, s4.7)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,6 +10,7 @@ from shared.scep.errors import ScepError
 
 ONE_CERTIFICATE: Final = "application/x-x509-ca-cert"
 SEVERAL_CERTIFICATES: Final = "application/x-x509-ca-ra-cert"
+NEXT_CERTIFICATES: Final = "application/x-x509-next-ca-cert"
 
 
 def write_ca_certs(certificates: Sequence[bytes]) -> tuple[str, bytes]:
@@ -25,3 +26,12 @@ def read_ca_certs(body: bytes) -> tuple[bytes, ...]:
         return cms.read_der_or_ber(body, signed_data.read_certs_only)
     except ScepError:
         return (read_certificate(Der(body).element(SEQUENCE)).der,)
+
+
+def read_next_ca_certs(body: bytes, ca: bytes) -> tuple[bytes, ...]:
+    """The next CA's certificates, if the current CA (DER) signed the answer (s4.7.1)."""
+    signed = cms.read_der_or_ber(body, signed_data.read_signed_data)
+    signed_data.verify(signed)
+    if signed.signer.spki != read_certificate(ca).spki:
+        raise ScepError("GetNextCACert is not signed by the CA")
+    return cms.read_der_or_ber(signed.content, signed_data.read_certs_only)

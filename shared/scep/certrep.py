@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from shared.scep import cms, envelope, signed_data
-from shared.scep.algorithms import AES128, SHA256, ContentCipher, Digest
+from shared.scep.algorithms import AnyCipher, Digest
 from shared.scep.asn1 import (
     OCTET_STRING,
     PRINTABLE_STRING,
@@ -14,7 +14,9 @@ from shared.scep.asn1 import (
     text,
     tlv,
 )
+from shared.scep.certificate import Certificate
 from shared.scep.errors import FailInfo, ScepError
+from shared.scep.password import Password
 from shared.scep.pkimessage import (
     FAIL_INFO,
     MESSAGE_TYPE,
@@ -52,15 +54,18 @@ class ReplyTo:
     digest: Digest
 
 
-def reply_to(message: PkiMessage, sender_nonce: bytes, *, legacy: bool) -> ReplyTo:
-    """Mirror the request's digest; SHA-256 is the floor, except on `legacy` profiles."""
-    digest = SHA256 if message.digest.legacy and not legacy else message.digest
+_DIGEST_STRENGTH: Final = ("md5", "sha1", "sha256", "sha384", "sha512")
+
+
+def reply_to(message: PkiMessage, sender_nonce: bytes, floor: Digest) -> ReplyTo:
+    """Mirror the request's digest, or `floor` where that is stronger."""
+    digest = max(message.digest, floor, key=lambda d: _DIGEST_STRENGTH.index(d.name))
     return ReplyTo(message.transaction_id, message.sender_nonce, sender_nonce, digest)
 
 
-def floor_cipher(cipher: ContentCipher, *, legacy: bool) -> ContentCipher:
-    """Mirror the request's cipher; AES-128 is the floor, except on `legacy` profiles."""
-    return AES128 if cipher.legacy and not legacy else cipher
+def floor_cipher(cipher: AnyCipher, floor: AnyCipher) -> AnyCipher:
+    """Mirror the request's cipher, or `floor` where that has the longer key."""
+    return max(cipher, floor, key=lambda c: (not c.legacy, c.key_size))
 
 
 def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
@@ -77,18 +82,19 @@ def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
 
 def success(
     to: ReplyTo,
-    certificates: list[bytes],
-    request: PkiMessage,
+    content: bytes,
+    recipient: Certificate | Password,
     sealing: envelope.Sealing,
     signer: signed_data.Signer,
 ) -> bytes:
-    """SUCCESS: the certificates, leaf first, encrypted to the request's signer (s3.3.2.1)."""
-    content = envelope.write_envelope(
-        signed_data.write_certs_only(certificates), request.signer, sealing
-    )
-    return signed_data.write_signed_data(
-        content, _attributes(to, PkiStatus.SUCCESS), to.digest, signer
-    )
+    """SUCCESS: a degenerate SignedData (certificates, or a CRL), encrypted to the requester.
+
+    `recipient` is the request's signer certificate, or a password where that key cannot decrypt
+    (RFC 8894 s3.1, s3.3.2.1).
+    """
+    enveloped = envelope.write_envelope(content, recipient, sealing)
+    attributes = _attributes(to, PkiStatus.SUCCESS)
+    return signed_data.write_signed_data(enveloped, attributes, to.digest, signer)
 
 
 def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.Signer) -> bytes:
@@ -154,3 +160,8 @@ def _value(attributes: dict[bytes, tuple[int, bytes]], oid: bytes) -> bytes:
 def read_certificates(plaintext: bytes) -> tuple[bytes, ...]:
     """The certificates of a decrypted SUCCESS, in their order."""
     return cms.read_der_or_ber(plaintext, signed_data.read_certs_only)
+
+
+def read_crls(plaintext: bytes) -> tuple[bytes, ...]:
+    """The CRLs of a decrypted answer to GetCRL."""
+    return cms.read_der_or_ber(plaintext, signed_data.read_crl_only)

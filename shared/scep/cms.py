@@ -1,12 +1,7 @@
-"""What CMS structures share: content types, octet strings, DER or BER, RSA keys (RFC 5652)."""
+"""What CMS structures share: content types, octet strings, DER or BER (RFC 5652)."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final, TypeVar
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from shared.scep import ber
 from shared.scep.asn1 import (
@@ -23,9 +18,8 @@ from shared.scep.errors import FailInfo, ScepError
 DATA: Final = object_identifier("1.2.840.113549.1.7.1")
 SIGNED_DATA: Final = object_identifier("1.2.840.113549.1.7.2")
 ENVELOPED_DATA: Final = object_identifier("1.2.840.113549.1.7.3")
+AUTH_ENVELOPED_DATA: Final = object_identifier("1.2.840.113549.1.9.16.1.23")
 _SEGMENTS: Final = 0x24
-_MIN_RSA_BITS: Final = 1024
-_MAX_RSA_BITS: Final = 8192
 _T = TypeVar("_T")
 
 
@@ -50,12 +44,18 @@ def _read_all(data: bytes, read: Callable[[Der], _T]) -> _T:
     return value
 
 
+def any_content_info(der: Der) -> tuple[bytes, Der]:
+    """(contentType, content entered) of a ContentInfo."""
+    info = der.enter(SEQUENCE)
+    return info.element(OID), info.enter(CONSTRUCTED_0)
+
+
 def content_info(der: Der, content_type: bytes) -> Der:
     """Enter the content of a ContentInfo of this type."""
-    info = der.enter(SEQUENCE)
-    if info.element(OID) != content_type:
+    found, content = any_content_info(der)
+    if found != content_type:
         raise ScepError("unexpected content type")
-    return info.enter(CONSTRUCTED_0)
+    return content
 
 
 def write_content_info(content_type: bytes, content: bytes) -> bytes:
@@ -76,17 +76,3 @@ def segments(der: Der) -> bytes:
     while der.more():
         parts.append(der.value(OCTET_STRING))
     return b"".join(parts)
-
-
-@lru_cache(maxsize=64)
-def rsa_public_key(spki: bytes) -> rsa.RSAPublicKey:
-    """The RSA key of a SubjectPublicKeyInfo; anything else is badAlg: no reply could reach it."""
-    try:
-        key = load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm):
-        raise ScepError("unreadable public key", FailInfo.BAD_ALG) from None
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise ScepError("key is not RSA", FailInfo.BAD_ALG)
-    if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
-        raise ScepError("RSA key is too short or too long", FailInfo.BAD_ALG)
-    return key

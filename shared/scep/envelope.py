@@ -1,11 +1,16 @@
-"""EnvelopedData to RSA recipients: parsed, decrypted, written (RFC 5652 s6)."""
+"""EnvelopedData and AuthEnvelopedData: parsed, decrypted, written (RFC 5652 s6, RFC 5083)."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from shared.scep.algorithms import (
+    AES128,
+    AES256,
+    AnyCipher,
+    AuthenticatedCipher,
     ContentCipher,
     KeyTransport,
+    read_authenticated_cipher,
     read_cipher,
     read_key_transport,
 )
@@ -23,17 +28,26 @@ from shared.scep.asn1 import (
 )
 from shared.scep.certificate import Certificate
 from shared.scep.cms import (
+    AUTH_ENVELOPED_DATA,
     DATA,
     ENVELOPED_DATA,
-    content_info,
+    any_content_info,
     read_der_or_ber,
-    rsa_public_key,
     segments,
     write_content_info,
 )
 from shared.scep.errors import FailInfo, ScepError
+from shared.scep.password import TAG as PASSWORD
+from shared.scep.password import (
+    Password,
+    PasswordRecipient,
+    read_password_recipient,
+    write_password_recipient,
+)
+from shared.scep.schemes import rsa_public_key
 
 _MAX_RECIPIENTS: Final = 16
+_PKCS1_OVERHEAD: Final = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +63,26 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An EnvelopedData: its recipients and the content, still encrypted."""
+    """An EnvelopedData or AuthEnvelopedData: its recipients, and the content still encrypted.
+
+    `tag` and `associated` (authenticated attributes as signed) are empty for the former.
+    """
 
     recipients: tuple[Recipient, ...]
-    cipher: ContentCipher
+    passwords: tuple[PasswordRecipient, ...]
+    cipher: AnyCipher
     iv: bytes
     ciphertext: bytes
+    tag: bytes = b""
+    associated: bytes = b""
 
     def decrypt(self, key: bytes) -> bytes:
         """The content; any failure is the same `ScepError`."""
         if len(key) != self.cipher.key_size:
             raise ScepError("content does not decrypt")
+        if isinstance(self.cipher, AuthenticatedCipher):
+            tag, associated = self.tag, self.associated
+            return self.cipher.decrypt(key, self.iv, self.ciphertext, tag, associated)
         return self.cipher.decrypt(key, self.iv, self.ciphertext)
 
 
@@ -67,36 +90,72 @@ class Envelope:
 class Sealing:
     """How to encrypt an envelope: algorithms, and the key and IV to use once."""
 
-    cipher: ContentCipher
+    cipher: AnyCipher
     transport: KeyTransport
     key: bytes
     iv: bytes
 
 
 def read_envelope(data: bytes) -> Envelope:
-    """The EnvelopedData of a ContentInfo, DER or BER."""
+    """The envelope of a ContentInfo, DER or BER."""
     return read_der_or_ber(data, _read_envelope)
 
 
 def _read_envelope(der: Der) -> Envelope:
-    body = content_info(der, ENVELOPED_DATA).enter(SEQUENCE)
-    body.value(INTEGER)
-    body.skip_if(CONSTRUCTED_0)  # originatorInfo
-    infos, recipients = body.enter(SET), []
-    while infos.more():
-        if infos.next_is(SEQUENCE):
-            recipients.append(_recipient(infos.enter(SEQUENCE)))
-        else:
-            infos.element()
-        if len(recipients) > _MAX_RECIPIENTS:
-            raise ScepError("too many recipients")
+    content_type, content = any_content_info(der)
+    if content_type == AUTH_ENVELOPED_DATA:
+        return _authenticated(content.enter(SEQUENCE))
+    if content_type != ENVELOPED_DATA:
+        raise ScepError("unexpected content type")
+    body = content.enter(SEQUENCE)
+    recipients, passwords = _recipients(body)
     content = body.enter(SEQUENCE)
     content.element(OID)
     cipher, iv = read_cipher(content)
+    return Envelope(recipients, passwords, cipher, iv, _ciphertext(content))
+
+
+def _authenticated(body: Der) -> Envelope:
+    """AuthEnvelopedData (RFC 5083 s2.1); its attributes are authenticated as a SET."""
+    recipients, passwords = _recipients(body)
+    content = body.enter(SEQUENCE)
+    content.element(OID)
+    cipher, nonce, size = read_authenticated_cipher(content)
+    ciphertext, associated = _ciphertext(content), b""
+    if body.next_is(CONSTRUCTED_0 | 1):
+        associated = tlv(SET, body.value(CONSTRUCTED_0 | 1))
+    tag = body.value(OCTET_STRING)
+    if len(tag) != size:
+        raise ScepError("tag of the wrong size")
+    return Envelope(recipients, passwords, cipher, nonce, ciphertext, tag, associated)
+
+
+def _recipients(body: Der) -> tuple[tuple[Recipient, ...], tuple[PasswordRecipient, ...]]:
+    """KeyTrans and Password recipients; other kinds are passed over (RFC 5652 s6.2)."""
+    body.value(INTEGER)
+    body.skip_if(CONSTRUCTED_0)  # originatorInfo
+    infos = body.enter(SET)
+    recipients, passwords = [], []
+    while infos.more():
+        if infos.next_is(SEQUENCE):
+            recipients.append(_recipient(infos.enter(SEQUENCE)))
+        elif infos.next_is(PASSWORD):
+            passwords.append(read_password_recipient(infos.enter(PASSWORD)))
+        else:
+            infos.element()
+        if len(recipients) > _MAX_RECIPIENTS or len(passwords) > 1:
+            raise ScepError("too many recipients")
+    return tuple(recipients), tuple(passwords)
+
+
+def _ciphertext(content: Der) -> bytes:
+    """encryptedContent: [0] primitive, or constructed around OCTET STRINGs.
+
+    Go's encoders write the latter around a single one; so does BER in segments.
+    """
     if content.next_is(CONTEXT_0):
-        return Envelope(tuple(recipients), cipher, iv, content.value(CONTEXT_0))
-    # Go's encoders write [0] constructed around an OCTET STRING; so does BER in segments.
-    return Envelope(tuple(recipients), cipher, iv, segments(content.enter(CONSTRUCTED_0)))
+        return content.value(CONTEXT_0)
+    return segments(content.enter(CONSTRUCTED_0))
 
 
 def _recipient(info: Der) -> Recipient:
@@ -112,23 +171,55 @@ def _recipient(info: Der) -> Recipient:
     return Recipient(issuer, serial, key_id, transport, info.value(OCTET_STRING))
 
 
-def write_envelope(content: bytes, recipient: Certificate, sealing: Sealing) -> bytes:
-    """An EnvelopedData to one RSA recipient, as strict DER."""
+def check_recipient(
+    recipient: Certificate | Password, sealing_size: int, how: KeyTransport
+) -> None:
+    """Refuse (badAlg) whom a content key of `sealing_size` bytes cannot be encrypted to."""
+    if isinstance(recipient, Password):
+        return
+    octets = (rsa_public_key(recipient.spki).key_size + 7) // 8
+    overhead = _PKCS1_OVERHEAD if how.scheme == "pkcs1v15" else 2 * how.digest.hash.digest_size + 2
+    if octets - overhead < sealing_size:
+        raise ScepError("key is too short to encrypt to", FailInfo.BAD_ALG)
+
+
+def write_envelope(content: bytes, recipient: Certificate | Password, sealing: Sealing) -> bytes:
+    """An envelope to one recipient, an RSA key or a password, as strict DER."""
+    info = _write_recipient(recipient, sealing)
+    cipher, encrypted, tag = sealing.cipher, b"", b""
+    if isinstance(cipher, AuthenticatedCipher):
+        encrypted, tag = cipher.encrypt(sealing.key, sealing.iv, content)
+    else:
+        encrypted = cipher.encrypt(sealing.key, sealing.iv, content)
+    described = tlv(SEQUENCE, DATA, cipher.identifier(sealing.iv), tlv(CONTEXT_0, encrypted))
+    if tag:
+        parts = (integer(0), tlv(SET, info), described, tlv(OCTET_STRING, tag))
+        return write_content_info(AUTH_ENVELOPED_DATA, tlv(SEQUENCE, *parts))
+    # RFC 5652 s6.1: version 3 where a password stands among the recipients.
+    version = integer(3 if isinstance(recipient, Password) else 0)
+    return write_content_info(ENVELOPED_DATA, tlv(SEQUENCE, version, tlv(SET, info), described))
+
+
+def _write_recipient(recipient: Certificate | Password, sealing: Sealing) -> bytes:
+    if isinstance(recipient, Password):
+        return write_password_recipient(sealing.key, recipient, wrapping_cipher(sealing.cipher))
+    check_recipient(recipient, len(sealing.key), sealing.transport)
     public_key = rsa_public_key(recipient.spki)
     try:
         encrypted_key = public_key.encrypt(sealing.key, sealing.transport.padding())
-    except ValueError:
-        raise ScepError("key is too short to encrypt to", FailInfo.BAD_ALG) from None
-    recipient_info = tlv(
+    except ValueError:  # OpenSSL has limits of its own, for exponents and for digests
+        raise ScepError("key cannot be encrypted to", FailInfo.BAD_ALG) from None
+    return tlv(
         SEQUENCE,
         integer(0),
         recipient.issuer_and_serial(),
         sealing.transport.identifier(),
         tlv(OCTET_STRING, encrypted_key),
     )
-    ciphertext = sealing.cipher.encrypt(sealing.key, sealing.iv, content)
-    encrypted = tlv(
-        SEQUENCE, DATA, sealing.cipher.identifier(sealing.iv), tlv(CONTEXT_0, ciphertext)
-    )
-    enveloped = tlv(SEQUENCE, integer(0), tlv(SET, recipient_info), encrypted)
-    return write_content_info(ENVELOPED_DATA, enveloped)
+
+
+def wrapping_cipher(cipher: AnyCipher) -> ContentCipher:
+    """What wraps a content key under a password: CBC, as strong as the content's cipher."""
+    if isinstance(cipher, ContentCipher):
+        return cipher
+    return AES128 if cipher.key_size == AES128.key_size else AES256

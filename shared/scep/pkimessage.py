@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 
 from shared.scep import cms, envelope, signed_data
 from shared.scep.algorithms import SHA256, AlgorithmPolicy, Digest
@@ -31,6 +31,8 @@ RECIPIENT_NONCE: Final = object_identifier(_SCEP + "6")
 TRANSACTION_ID: Final = object_identifier(_SCEP + "7")
 MAX_TRANSACTION_ID: Final = 255
 MAX_NONCE: Final = 64
+# Each costs a key derivation: the current one, and those before and after it while rotating.
+MAX_PASSWORDS: Final = 3
 UNKNOWN_TYPE: Final = -1
 
 
@@ -126,15 +128,23 @@ def verify(message: PkiMessage, policy: AlgorithmPolicy) -> None:
 def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> envelope.Envelope:
     """The pkcsPKIEnvelope, still encrypted; its cipher checked against the profile."""
     found = envelope.read_envelope(message.signed.content)
-    policy.check(found.cipher)
+    for cipher in (found.cipher, *(recipient.cipher for recipient in found.passwords)):
+        policy.check(cipher)
     return found
+
+
+class RsaDecryptingKey(Protocol):
+    """An RSA private key that decrypts, in memory or in a token."""
+
+    def decrypt(self, ciphertext: bytes, padding: AsymmetricPadding) -> bytes:
+        """The plaintext; ValueError where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecryptionKey:
     """An RA's decryption key and the certificate it was published in."""
 
-    key: rsa.RSAPrivateKey
+    key: RsaDecryptingKey
     certificate: Certificate
 
 
@@ -161,13 +171,29 @@ def unwrap_content_key(
     return fallback[:size]
 
 
+def unwrap_with_password(
+    enveloped: envelope.Envelope, passwords: Sequence[str]
+) -> tuple[str, bytes] | None:
+    """(password, content key) where one of the passwords fits the PasswordRecipientInfo.
+
+    The wrapped key's own check decides, never whether the content decrypts: that would tell who
+    altered it about its padding.
+    """
+    for recipient in enveloped.passwords:
+        for password in passwords[:MAX_PASSWORDS]:
+            key = recipient.unwrap(password)
+            if key is not None and len(key) == enveloped.cipher.key_size:
+                return password, key
+    return None
+
+
 def _names(recipient: envelope.Recipient, certificate: Certificate) -> bool:
     if recipient.key_id is not None:
         return recipient.key_id == certificate.key_id
     return (recipient.issuer, recipient.serial) == (certificate.issuer, certificate.serial)
 
 
-def _decrypt(key: rsa.RSAPrivateKey, recipient: envelope.Recipient, size: int) -> bytes | None:
+def _decrypt(key: RsaDecryptingKey, recipient: envelope.Recipient, size: int) -> bytes | None:
     """The key if RSA gave one of the right size; OpenSSL answers bad padding with random bytes."""
     try:
         content_key = key.decrypt(recipient.encrypted_key, recipient.transport.padding())

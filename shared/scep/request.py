@@ -1,12 +1,19 @@
-"""Writing requests, as a client does: PKCSReq and CertPoll (RFC 8894 s3.3.1, s3.3.3)."""
+"""Requests as a client writes them, and the payloads of those that are no CSR (RFC 8894 s3.3)."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from shared.scep import envelope, signed_data
+from shared.scep import cms, envelope, signed_data
 from shared.scep.algorithms import Digest
-from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, SEQUENCE, tlv
+from shared.scep.asn1 import INTEGER, OCTET_STRING, PRINTABLE_STRING, SEQUENCE, Der, tlv
 from shared.scep.certificate import Certificate
+from shared.scep.errors import ScepError
+from shared.scep.password import Password
 from shared.scep.pkimessage import MESSAGE_TYPE, SENDER_NONCE, TRANSACTION_ID, MessageType
+from shared.scep.streamed import streamed
+
+# RFC 5280 s4.1.2.2 says 20 octets; some CAs wrote more.
+_MAX_SERIAL: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,18 @@ def write_request(
     message_type: MessageType,
     payload: bytes,
     head: RequestHead,
-    recipient: Certificate,
+    recipient: Certificate | Password,
     sealing: envelope.Sealing,
     signer: signed_data.Signer,
+    *,
+    ber: bool = False,
 ) -> bytes:
-    """A pkiMessage around `payload` (a CSR, or an IssuerAndSubject), encrypted to `recipient`."""
+    """A pkiMessage around `payload` (a CSR, or an IssuerAndSubject), encrypted to `recipient`.
+
+    With `ber` as streaming writers emit it: indefinite lengths, content in segments.
+    """
     content = envelope.write_envelope(payload, recipient, sealing)
+    content = streamed(content) if ber else content
     number = str(int(message_type)).encode()
     attributes = (
         signed_data.attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, number)),
@@ -36,9 +49,29 @@ def write_request(
         ),
         signed_data.attribute(SENDER_NONCE, tlv(OCTET_STRING, head.sender_nonce)),
     )
-    return signed_data.write_signed_data(content, attributes, head.digest, signer)
+    message = signed_data.write_signed_data(content, attributes, head.digest, signer)
+    return streamed(message) if ber else message
 
 
 def issuer_and_subject(issuer: bytes, subject: bytes) -> bytes:
     """The payload of a CertPoll (RFC 8894 s3.3.3)."""
     return tlv(SEQUENCE, issuer, subject)
+
+
+def issuer_and_serial(issuer: bytes, serial: bytes) -> bytes:
+    """The payload of GetCert and GetCRL: a Name and an INTEGER's contents (RFC 8894 s3.3.4)."""
+    return tlv(SEQUENCE, issuer, tlv(INTEGER, serial))
+
+
+def read_issuer_and_serial(payload: bytes) -> tuple[bytes, bytes]:
+    """(issuer Name as DER, serial number's contents) of that payload."""
+    return cms.read_der_or_ber(payload, _read_issuer_and_serial)
+
+
+def _read_issuer_and_serial(der: Der) -> tuple[bytes, bytes]:
+    body = der.enter(SEQUENCE)
+    issuer, serial = body.element(SEQUENCE), body.value(INTEGER)
+    body.finish()
+    if not 0 < len(serial) <= _MAX_SERIAL:
+        raise ScepError("serial number of a wrong size")
+    return issuer, serial

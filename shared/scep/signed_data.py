@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
-from shared.scep.algorithms import DIGESTS, RSA_ENCRYPTION, RSA_SIGNATURES, Digest
+from shared.scep.algorithms import DIGESTS, Digest
 from shared.scep.asn1 import (
     CONSTRUCTED_0,
     CONTEXT_0,
     INTEGER,
-    NULL,
     OCTET_STRING,
     OID,
     SEQUENCE,
@@ -28,10 +24,18 @@ from shared.scep.cms import (
     SIGNED_DATA,
     content_info,
     octets,
-    rsa_public_key,
     write_content_info,
 )
 from shared.scep.errors import FailInfo, ScepError
+from shared.scep.schemes import (
+    PKCS1V15_SIGNATURE,
+    Scheme,
+    SigningKey,
+    public_key,
+    read_scheme,
+    sign,
+    verifies,
+)
 
 CONTENT_TYPE: Final = object_identifier("1.2.840.113549.1.9.3")
 MESSAGE_DIGEST: Final = object_identifier("1.2.840.113549.1.9.4")
@@ -44,8 +48,9 @@ class SignedData:
     """A SignedData with one signer whose certificate came along (`signer`).
 
     `attributes` maps each signed attribute's OID (as DER) to the (tag, contents) of its one
-    value; `signed_attrs` is the contents of the SET exactly as received. `digest` is None where it
-    is none of ours, so that the refusal can still name the transaction.
+    value; `signed_attrs` is the contents of the SET exactly as received, `signature_algorithm` the
+    whole AlgorithmIdentifier. `digest` is None where it is none of ours, so that the refusal can
+    still name the transaction.
     """
 
     content_type: bytes
@@ -61,10 +66,11 @@ class SignedData:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A key that signs CMS messages and the certificate that names it."""
+    """A key that signs CMS messages, the certificate that names it, and how it signs."""
 
-    key: rsa.RSAPrivateKey
+    key: SigningKey
     certificate: Certificate
+    scheme: Scheme = PKCS1V15_SIGNATURE
 
 
 def read_signed_data(der: Der) -> SignedData:
@@ -89,7 +95,7 @@ def _signer_info(
     signer = _find_signer(info, certificates)
     digest = DIGESTS.get(info.enter(SEQUENCE).element(OID))
     signed_attrs = info.value(CONSTRUCTED_0)
-    signature_algorithm = info.enter(SEQUENCE).element(OID)
+    signature_algorithm = info.element(SEQUENCE)
     signature = info.value(OCTET_STRING)
     return SignedData(
         content_type,
@@ -175,15 +181,12 @@ def verify(signed: SignedData) -> None:
         raise ScepError("contentType attribute missing or different")
     if signed.attributes.get(MESSAGE_DIGEST) != (OCTET_STRING, signed.digest.of(signed.content)):
         raise ScepError("messageDigest missing or different")
-    if signed.signature_algorithm not in RSA_SIGNATURES:
-        raise ScepError("unsupported signature algorithm", FailInfo.BAD_ALG)
-    if RSA_SIGNATURES[signed.signature_algorithm] not in (None, signed.digest):
-        raise ScepError("signature algorithm names another digest")
-    key = rsa_public_key(signed.signer.spki)
+    scheme = read_scheme(signed.signature_algorithm, signed.digest)
+    key = public_key(signed.signer.spki)
     received = tlv(SET, signed.signed_attrs)
     if not (
-        _verifies(key, signed.signature, received, signed.digest)
-        or _verifies(key, signed.signature, _sorted(received), signed.digest)
+        verifies(key, scheme, signed.digest, signed.signature, received)
+        or verifies(key, scheme, signed.digest, signed.signature, _sorted(received))
     ):
         raise ScepError("signature does not verify")
 
@@ -200,14 +203,6 @@ def _sorted(attributes: bytes) -> bytes:
     return tlv(SET, *sorted(elements))
 
 
-def _verifies(key: rsa.RSAPublicKey, signature: bytes, data: bytes, digest: Digest) -> bool:
-    try:
-        key.verify(signature, data, padding.PKCS1v15(), digest.hash)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
 def attribute(oid: bytes, value: bytes) -> bytes:
     """An Attribute with one value."""
     return tlv(SEQUENCE, oid, tlv(SET, value))
@@ -218,8 +213,7 @@ def write_signed_data(
 ) -> bytes:
     """A SignedData over `content` with the signer's certificate, as strict DER.
 
-    The content is always present, be it empty, and signatureAlgorithm is rsaEncryption: absent
-    content breaks certmonger, sha256WithRSAEncryption breaks strongSwan.
+    The content is always present, be it empty: where it is absent certmonger breaks.
     """
     attributes = (
         *attributes,
@@ -227,14 +221,14 @@ def write_signed_data(
         attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, digest.of(content))),
     )
     body = b"".join(sorted(attributes))
-    signature = signer.key.sign(tlv(SET, body), padding.PKCS1v15(), digest.hash)
+    signature = sign(signer.key, signer.scheme, digest, tlv(SET, body))
     signer_info = tlv(
         SEQUENCE,
         integer(1),
         signer.certificate.issuer_and_serial(),
         digest.identifier(),
         tlv(CONSTRUCTED_0, body),
-        tlv(SEQUENCE, RSA_ENCRYPTION, NULL),
+        signer.scheme.identifier(digest),
         tlv(OCTET_STRING, signature),
     )
     signed = tlv(
@@ -250,21 +244,36 @@ def write_signed_data(
 
 def write_certs_only(certificates: Sequence[bytes]) -> bytes:
     """A degenerate SignedData that holds certificates, in the order given (RFC 8894 s3.4)."""
-    signed = tlv(
-        SEQUENCE,
-        integer(1),
-        tlv(SET),
-        tlv(SEQUENCE, DATA),
-        tlv(CONSTRUCTED_0, *certificates),
-        tlv(SET),
-    )
-    return write_content_info(SIGNED_DATA, signed)
+    return _degenerate(tlv(CONSTRUCTED_0, *certificates))
+
+
+def write_crl_only(crl: bytes) -> bytes:
+    """A degenerate SignedData that holds a CRL: the answer to GetCRL (RFC 8894 s3.4, s4.6)."""
+    return _degenerate(tlv(_CRLS, crl))
+
+
+def _degenerate(holds: bytes) -> bytes:
+    parts = (integer(1), tlv(SET), tlv(SEQUENCE, DATA), holds, tlv(SET))
+    return write_content_info(SIGNED_DATA, tlv(SEQUENCE, *parts))
 
 
 def read_certs_only(der: Der) -> tuple[bytes, ...]:
     """The certificates of a degenerate SignedData."""
+    body = _open_degenerate(der)
+    return _certificates(body.enter(CONSTRUCTED_0)) if body.next_is(CONSTRUCTED_0) else ()
+
+
+def read_crl_only(der: Der) -> tuple[bytes, ...]:
+    """The CRLs of a degenerate SignedData."""
+    body = _open_degenerate(der)
+    body.skip_if(CONSTRUCTED_0)
+    return _certificates(body.enter(_CRLS)) if body.next_is(_CRLS) else ()
+
+
+def _open_degenerate(der: Der) -> Der:
+    """A cursor before `certificates`."""
     body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
     body.value(INTEGER)
     body.enter(SET)
     body.enter(SEQUENCE)
-    return _certificates(body.enter(CONSTRUCTED_0)) if body.next_is(CONSTRUCTED_0) else ()
+    return body

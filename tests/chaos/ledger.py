@@ -18,19 +18,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from benchmarks.figures import Answer
 from shared.bus.topology import CERTS, DEAD_LETTERS, consumers, enroll_stream
 from shared.enrollment import TERMINAL, State, evolve
-from shared.events import (
-    CertificateIssued,
-    CertificateRecorded,
-    EnrollmentRequested,
-    Event,
-    Stored,
-    Trusted,
-    UnreadableEventError,
-    authenticate,
-    decode,
-)
+from shared.events import CertificateIssued, CertificateRecorded, EnrollmentRequested, Event
 from shared.keys import read_nkey, read_trusted
 from shared.settings import load
+from shared.stored import Stored, Trusted, UnreadableEventError, authenticate, decode
 from shared.subjects import EnrollmentId, Stage, parse_subject
 
 ENROLL = enroll_stream("0")

@@ -8,8 +8,27 @@ from pathlib import Path
 import pytest
 
 from shared.bus.core import AppendConflictError, Bus, Delivery
-from shared.bus.topology import CA_CHAINS, Role, chain_subject, consumers, enroll_stream, streams
-from shared.events import Message
+from shared.bus.topology import (
+    CA_CHAINS,
+    CERTS,
+    CRLS,
+    OPS,
+    Role,
+    chain_subject,
+    consumers,
+    enroll_stream,
+    streams,
+)
+from shared.crls import CHUNK_BYTES
+from shared.stored import Message
+from shared.subjects import (
+    certificate_issued,
+    certificate_revoked,
+    crl_chunk,
+    key_issued,
+    revocation_answer,
+    revocation_order,
+)
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream, matches
 from tests.nats import nats_server
 
@@ -117,6 +136,104 @@ async def test_a_message_is_read_by_sequence(buses: Buses) -> None:
     assert stored is not None
     assert (stored.subject, stored.payload) == (REQUEST, b"x")
     assert await buses.audit.get_sequence(STREAM, sequence + 1) is None
+
+
+async def revoked(buses: Buses, *serials: str) -> list[int]:
+    """Revocations on record, with a certificate between any two."""
+    sequences = []
+    for serial in serials:
+        await buses.issuer.append(certificate_issued("local", serial), message(b"issued"))
+        place = certificate_revoked("local", serial)
+        sequences.append(await buses.issuer.append(place, message(serial.encode())))
+    return sequences
+
+
+async def test_the_next_message_is_the_first_at_or_after_a_sequence(buses: Buses) -> None:
+    first, second, third = await revoked(buses, "40", "41", "42")
+    wildcard = certificate_revoked("local", "*")
+    asked = [1, first, first + 1, second, second + 1, third]
+    found = [await buses.issuer.get_next(CERTS, wildcard, sequence) for sequence in asked]
+
+    assert [stored and stored.payload for stored in found] == [
+        b"40", b"40", b"41", b"41", b"42", b"42",
+    ]  # fmt: skip
+
+
+async def test_after_the_last_message_there_is_no_next_one(buses: Buses) -> None:
+    (last,) = await revoked(buses, "40")
+    wildcard = certificate_revoked("local", "*")
+
+    assert await buses.issuer.get_next(CERTS, wildcard, last + 1) is None
+    assert await buses.issuer.get_next(CERTS, certificate_revoked("other", "*"), 1) is None
+
+
+async def test_in_an_empty_stream_there_is_no_next_message(buses: Buses) -> None:
+    assert await buses.issuer.get_next(CERTS, certificate_revoked("local", "*"), 1) is None
+
+
+async def test_the_next_message_comes_whole(buses: Buses) -> None:
+    (sequence,) = await revoked(buses, "40")
+    stored = await buses.issuer.get_next(CERTS, certificate_revoked("local", "*"), 1)
+
+    assert stored is not None
+    assert (stored.subject, stored.sequence) == (certificate_revoked("local", "40"), sequence)
+    assert stored.headers["Scepstream-Type"] == "Test"
+    assert stored == await buses.validator.get_last(CERTS, certificate_revoked("local", "40"))
+
+
+async def test_reading_on_and_on_gives_each_message_of_a_subject_once(buses: Buses) -> None:
+    expected = await revoked(buses, *(f"{number:02x}" for number in range(12)))
+    seen, position = [], 0
+    wildcard = certificate_revoked("local", "*")
+    while stored := await buses.issuer.get_next(CERTS, wildcard, position + 1):
+        position = stored.sequence
+        seen.append(position)
+
+    assert seen == expected
+
+
+async def test_the_last_certificate_of_a_key_is_the_one_recorded_last(buses: Buses) -> None:
+    """Whichever issuer's, and whatever its serial."""
+    for issuer, serial in (("local", "42"), ("other", "41"), ("local", "40")):
+        await buses.issuer.append(key_issued("ab", issuer, serial), message(serial.encode()))
+    await buses.issuer.append(key_issued("cd", "local", "99"), message(b"another key"))
+    stored = await buses.validator.get_last(CERTS, key_issued("ab", "*", "*"))
+
+    assert stored is not None
+    assert stored.payload == b"40"
+
+
+async def test_a_crl_larger_than_any_message_is_read_in_pieces(buses: Buses) -> None:
+    pieces = [bytes((number,)) * CHUNK_BYTES for number in range(3)]
+    for index, piece in enumerate(pieces):
+        await buses.issuer.append(crl_chunk("local", "ab", index), Message(piece, {}))
+    found = [await buses.gateway.get_last(CRLS, crl_chunk("local", "ab", i)) for i in range(3)]
+
+    assert [stored and stored.payload for stored in found] == pieces
+
+
+async def test_request_and_decision_come_by_the_validators_one_consumer(buses: Buses) -> None:
+    collector = Collector()
+    await buses.validator.consume(STREAM, "validator", collector, 8)
+    stages = ("request", "hold", "decision", "verdict")
+    writers = (buses.gateway, buses.validator, buses.audit, buses.validator)
+    for stage, bus in zip(stages, writers, strict=True):
+        await bus.append(f"enroll.0.demo.tx.csr.0.{stage}", message(stage.encode()))
+
+    found = [await collector.next(), await collector.next()]
+    assert [delivery.stored.payload for delivery in found] == [b"request", b"decision"]
+
+
+async def test_an_order_comes_to_the_issuer_and_its_answer_does_not(buses: Buses) -> None:
+    collector = Collector()
+    await buses.issuer.consume(OPS, "issuer", collector, 8)
+    for attempt in range(2):
+        order = revocation_order("local", "40", attempt)
+        await buses.audit.append(order, message(b"%d" % attempt))
+        await buses.issuer.append(revocation_answer(order), message(b"answer"))
+
+    found = [await collector.next(), await collector.next()]
+    assert [delivery.stored.payload for delivery in found] == [b"0", b"1"]
 
 
 async def test_a_put_replaces_what_was_there(buses: Buses) -> None:

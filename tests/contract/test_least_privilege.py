@@ -14,10 +14,16 @@ from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege
 from shared.bus.topology import SERVICES, Role, forbidden_subject, grants
-from shared.events import Message
+from shared.stored import Message
 from tests.nats import NatsServer, nats_server
 
-WRITERS = {"request": Role.GATEWAY, "verdict": Role.VALIDATOR, "outcome": Role.ISSUER}
+WRITERS = {
+    "request": Role.GATEWAY,
+    "hold": Role.VALIDATOR,
+    "decision": Role.AUDIT,
+    "verdict": Role.VALIDATOR,
+    "outcome": Role.ISSUER,
+}
 JETSTREAM_NOT_ENABLED = 10039
 ADMIN_CALLS = (
     "$JS.API.STREAM.DELETE.ENROLL_0",

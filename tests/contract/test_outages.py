@@ -7,7 +7,7 @@ import pytest
 
 from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
 from shared.bus.topology import Role
-from shared.events import Message
+from shared.stored import Message
 from tests.nats import nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"

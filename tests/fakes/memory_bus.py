@@ -12,7 +12,7 @@ from shared.bus.core import (
     OnDelivery,
     OnHint,
 )
-from shared.events import Message, Stored
+from shared.stored import Message, Stored
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -170,6 +170,16 @@ class MemoryBus:
         """See `Bus.get_sequence`."""
         self._check()
         return self.streams[stream].messages.get(sequence)
+
+    async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """See `Bus.get_next`."""
+        self._check()
+        found = (
+            m
+            for number, m in self.streams[stream].messages.items()
+            if number >= sequence and matches(subject, m.subject)
+        )
+        return next(found, None)
 
     async def hint(self, subject: str, message: Message) -> None:
         """See `Bus.hint`."""

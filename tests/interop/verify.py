@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -14,6 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from services.audit.database import open_engine
+from services.audit.queries import EnrollmentLine, recent, story
+from services.audit.settings import database_url
+from shared.settings import load
 from tests.interop.clients import succeed, told
 from tests.system import System, wait_until
 from tests.tools import need
@@ -26,6 +31,8 @@ ALLOWED_EXTENSIONS = {
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 }
 AUDIT_SECONDS = 30
+RENEWAL_REQ, PKCS_REQ = 17, 19
+BACKDATE = timedelta(minutes=10)
 
 
 def check_enrolled(
@@ -54,6 +61,55 @@ def check_issued(
     check_rights(certificate)
     check_validity(certificate, system)
     return certificate
+
+
+def check_renewed(
+    system: System,
+    profile: str,
+    files: tuple[Path, Path],
+    old: x509.Certificate,
+    message_type: int = PKCS_REQ,
+) -> x509.Certificate:
+    """The files hold another certificate with the old one's names, on record as its renewal."""
+    names = [e.value for e in old.extensions if e.oid == x509.SubjectAlternativeName.oid]
+    sans = [name for value in names for name in value]
+    new = check_enrolled(system, profile, files, name_of(old.subject), sans)
+    assert new.serial_number != old.serial_number
+    told = events(system, f"{new.serial_number:032x}")
+    assert told["EnrollmentRequested"]["message_type"] == message_type
+    assert told["EnrollmentApproved"]["renews"]["serial"] == f"{old.serial_number:032x}"
+    return new
+
+
+def events(system: System, wanted: str) -> dict[str, Any]:
+    """What each event of an enrollment says, by its type."""
+    engine = open_engine(database_url(load(system.config)))
+    try:
+        return {row["type"]: json.loads(row["payload"]) for row in story(engine, wanted)}
+    finally:
+        engine.dispose()
+
+
+def let_a_second_pass(certificate: x509.Certificate) -> None:
+    """A certificate follows from its contents: of one key in one second there is but one."""
+    begun = certificate.not_valid_before_utc + BACKDATE
+    wait_until(lambda: datetime.now(UTC) >= begun + timedelta(seconds=1), 5, "the next second")
+
+
+def check_fetched(path: Path, wanted: x509.Certificate) -> None:
+    """What GetCert brought is the certificate to the byte."""
+    assert x509.load_pem_x509_certificate(path.read_bytes()) == wanted
+
+
+def check_crl(system: System, crl: x509.CertificateRevocationList) -> None:
+    """What GetCRL brought is of the CA and of now."""
+    ca = x509.load_pem_x509_certificate(system.ca_file.read_bytes())
+    public_key = ca.public_key()
+    assert isinstance(public_key, rsa.RSAPublicKey)
+    assert crl.issuer == ca.subject
+    assert crl.is_signature_valid(public_key)
+    assert crl.next_update_utc is not None
+    assert crl.last_update_utc <= datetime.now(UTC) < crl.next_update_utc
 
 
 def verify_strictly(path: Path, ca_file: Path) -> None:
@@ -95,10 +151,10 @@ def check_recorded(system: System, profile: str, certificate: x509.Certificate) 
     """The audit finds the certificate by its serial number and knows whose it is."""
     serial = f"{certificate.serial_number:032x}"
     line = record(system, serial, "issued")
-    assert line["result"] == "issued"
-    assert line["serial"] == serial
-    assert line["profile"] == profile
-    assert line["device"] == name_of(certificate.subject)
+    assert line.result == "issued"
+    assert line.serial == serial
+    assert line.profile == profile
+    assert line.device == name_of(certificate.subject)
 
 
 def check_refused(
@@ -106,27 +162,29 @@ def check_refused(
 ) -> None:
     """The audit finds the refusal by the device's name; there is no certificate to it."""
     line = record(system, common_name, "rejected")
-    assert line["result"] == why
-    assert line["profile"] == profile
-    assert not line["serial"]
+    assert line.result == why
+    assert line.profile == profile
+    assert not line.serial
 
 
-def record(system: System, search: str, state: str) -> dict[str, Any]:
+def record(system: System, search: str, state: str) -> EnrollmentLine:
     """The one enrollment that fits, as soon as the read model has it in this state."""
 
-    def found() -> dict[str, Any] | None:
+    def found() -> EnrollmentLine | None:
         lines = records(system, search)
         assert len(lines) <= 1, lines
-        return next((line for line in lines if line["state"] == state), None)
+        return next((line for line in lines if line.state == state), None)
 
     return wait_until(found, AUDIT_SECONDS, f"state {state} of {search} in the audit")
 
 
-def records(system: System, search: str) -> list[dict[str, Any]]:
-    """What `scepstream audit list` has on a device or serial number."""
-    done = system.cli("audit", "list", "--config", str(system.config), "--json", "--search", search)
-    assert done.returncode == 0, told(done)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def records(system: System, search: str) -> list[EnrollmentLine]:
+    """What the audit has on a device or serial number."""
+    engine = open_engine(database_url(load(system.config)))
+    try:
+        return recent(engine, 10, search=search)
+    finally:
+        engine.dispose()
 
 
 def name_of(name: x509.Name) -> str:

@@ -8,23 +8,39 @@ from shared.events import (
     CaChain,
     CertificateIssued,
     CertificateRecorded,
+    CertificateRevoked,
     CertificateTemplate,
+    CrlPublished,
     DeadLetter,
     EnrollmentApproved,
+    EnrollmentHeld,
     EnrollmentRejected,
     EnrollmentRequested,
     Event,
     Facts,
     GateResult,
+    HoldDecided,
     IssuanceFailed,
-    Message,
+    KeyCompromised,
+    OrderAnswered,
+    RenewedCertificate,
+    RevocationOrdered,
+    RevocationReason,
     TemplateExtension,
-    encode,
-    sign,
 )
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
-from shared.subjects import EnrollmentId, Stage
+from shared.stored import Message, encode, sign
+from shared.subjects import (
+    EnrollmentId,
+    Stage,
+    certificate_issued,
+    certificate_revoked,
+    crl_head,
+    key_compromised,
+    revocation_answer,
+    revocation_order,
+)
 from tests.unit.world import signer
 
 DIRECTORY: Final = Path(__file__).parents[1] / "golden"
@@ -33,6 +49,8 @@ ENROLLMENT: Final = EnrollmentId(
 )
 REQUEST: Final = "0123456789abcdef" * 4
 SIGNER: Final = signer(b"g")
+SERIAL: Final = "40112233445566778899aabbccddeeff"
+OLD_SERIAL: Final = "4100112233445566778899aabbccddee"
 
 _FACTS: Final = Facts(
     subject="CN=Prüfgerät 7, O=Lab",
@@ -80,6 +98,22 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             gates=(GateResult(gate="key", passed=True), GateResult(gate="subject", passed=True)),
             template=_TEMPLATE,
             valid_until=1767312000,
+            renews=RenewedCertificate(serial=OLD_SERIAL, not_after=1767225600, key_uses=1),
+            existing=SERIAL,
+        ),
+    ),
+    ("EnrollmentHeld", 1): (
+        ENROLLMENT.subject(Stage.HOLD),
+        EnrollmentHeld(
+            request_sha256=REQUEST,
+            facts=_FACTS,
+            gates=(GateResult(gate="key", passed=True),),
+        ),
+    ),
+    ("HoldDecided", 1): (
+        ENROLLMENT.subject(Stage.DECISION),
+        HoldDecided(
+            request_sha256=REQUEST, approved=True, operator="jörg@host", note="seen on site"
         ),
     ),
     ("EnrollmentRejected", 1): (
@@ -98,7 +132,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         CertificateIssued(
             request_sha256=REQUEST,
             issuer="local",
-            serial="40112233445566778899aabbccddeeff",
+            serial=SERIAL,
             certificate=b"\x30\x0bcertificate",
             not_after=1798761600,
         ),
@@ -113,7 +147,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ),
     ),
     ("CertificateRecorded", 1): (
-        "cert.local.40112233445566778899aabbccddeeff.issued",
+        certificate_issued("local", SERIAL),
         CertificateRecorded(
             request_sha256=REQUEST,
             enrollment=ENROLLMENT.prefix(),
@@ -121,9 +155,63 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             subject="CN=Prüfgerät 7, O=Lab",
             not_before=1767225000,
             not_after=1798761600,
+            serial=SERIAL,
+            ca_spki_sha256="cc" * 32,
+            names_sha256="ee" * 32,
+            renews=OLD_SERIAL,
+            key_uses=1,
         ),
     ),
-    ("CaChain", 1): ("$KV.CA_CHAINS.local", CaChain(certificates=(b"\x30\x02ca", b"\x30\x04root"))),
+    ("RevocationOrdered", 1): (
+        revocation_order("local", SERIAL, 1),
+        RevocationOrdered(
+            issuer="local",
+            serial=SERIAL,
+            reason=RevocationReason.KEY_COMPROMISE,
+            operator="jörg@host",
+            attempt=1,
+        ),
+    ),
+    ("OrderAnswered", 1): (
+        revocation_answer(revocation_order("local", SERIAL, 1)),
+        OrderAnswered(request_sha256=REQUEST, done=True, detail="revoked; on CRL number 7"),
+    ),
+    ("CertificateRevoked", 1): (
+        certificate_revoked("local", SERIAL),
+        CertificateRevoked(
+            request_sha256=REQUEST,
+            serial=SERIAL,
+            ca_spki_sha256="cc" * 32,
+            reason=RevocationReason.KEY_COMPROMISE,
+            revoked_at=1767225601,
+            operator="jörg@host",
+        ),
+    ),
+    ("KeyCompromised", 1): (
+        key_compromised("aa" * 32),
+        KeyCompromised(request_sha256=REQUEST, serial=SERIAL),
+    ),
+    ("CrlPublished", 1): (
+        crl_head("local", "cc" * 32, 7),
+        CrlPublished(
+            issuer="local",
+            ca_spki_sha256="cc" * 32,
+            number=7,
+            this_update=1767225600,
+            next_update=1767830400,
+            chunks=2,
+            sha256="ff" * 32,
+            position=42,
+        ),
+    ),
+    ("CaChain", 1): (
+        "$KV.CA_CHAINS.local",
+        CaChain(
+            certificates=(b"\x30\x02ca", b"\x30\x04root"),
+            previous=(b"\x30\x03old",),
+            next_signed=b"\x30\x04next",
+        ),
+    ),
     ("DeadLetter", 1): (
         "dead.validator.ENROLL_0.7",
         DeadLetter(

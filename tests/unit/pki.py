@@ -38,7 +38,7 @@ def key_usage(*names: str) -> x509.KeyUsage:
 
 def make_certificate(
     public_key: Any,
-    signing_key: CaKey,
+    signing_key: Any,
     *,
     subject: str = "Test",
     issuer: str = "Test CA",
@@ -46,10 +46,12 @@ def make_certificate(
     ca: bool | None = None,
     start: dt.datetime = START,
     end: dt.datetime = END,
+    serial: int | None = None,
 ) -> x509.Certificate:
     """A certificate; without `usage` or `ca` those extensions are left out."""
+    number = x509.random_serial_number() if serial is None else serial
     builder = x509.CertificateBuilder(
-        name(issuer), name(subject), public_key, x509.random_serial_number(), start, end
+        name(issuer), name(subject), public_key, number, start, end
     ).add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
@@ -72,6 +74,12 @@ def der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
+def certificate_serial(certificate: bytes) -> bytes:
+    """The contents of a certificate's serial number (DER in, INTEGER contents out)."""
+    number = x509.load_der_x509_certificate(certificate).serial_number
+    return number.to_bytes(number.bit_length() // 8 + 1, "big")
+
+
 def spki(key: Any) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -90,9 +98,11 @@ def ceilings(certificate: x509.Certificate) -> Ceilings:
     )
 
 
-def local_ca(key: CaKey, subject: str = "Test CA", secret: bytes = b"s" * 32) -> LocalCa:
+def local_ca(
+    key: CaKey, subject: str = "Test CA", secret: bytes = b"s" * 32, **dates: dt.datetime
+) -> LocalCa:
     """The issuer's connector over a root made here."""
-    certificate = make_root(key, subject)
+    certificate = make_root(key, subject, **dates)
     return LocalCa(certificate, key, (der(certificate),), secret, ceilings(certificate))
 
 

@@ -10,23 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from prometheus_client import REGISTRY
 
+from services.issuer.connectors.local import LocalCa
 from services.validator.gates import Policy
-from shared.bus.topology import Role, consumers, enroll_stream, streams
-from shared.events import (
-    EnrollmentApproved,
-    EnrollmentRequested,
-    Event,
-    EventSigner,
-    Facts,
-    Message,
-    Stored,
-    encode,
-    sign,
-)
+from shared.bus.topology import Role, consumers, enroll_stream, stream_of, streams
+from shared.events import EnrollmentApproved, EnrollmentRequested, Event, Facts
 from shared.scep.asn1 import SEQUENCE, Der
 from shared.seal import seal, sealing_key_id
+from shared.stored import EventSigner, Message, Stored, encode, sign
 from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
+from tests.unit import pki
 from tests.unit.shared.scep.messages import (
     TRANSACTION,
     Identity,
@@ -44,6 +37,7 @@ ISSUER: Final = "local"
 GATEWAY: Final = "gw-1"
 REQUEST_SHA256: Final = hashlib.sha256(b"a request").hexdigest()
 PIN: Final = "ab" * 32
+SERIAL: Final = "40" * 16
 NANOSECONDS: Final = 1_000_000_000
 
 
@@ -53,9 +47,11 @@ def signer(seed: bytes) -> EventSigner:
 
 VALIDATOR: Final = signer(b"v")
 ISSUING: Final = signer(b"i")
+OPERATOR: Final = signer(b"a")
 STRANGER: Final = signer(b"x")
 TRUSTED_VALIDATORS: Final = {VALIDATOR.id: VALIDATOR.key.public_key()}
 TRUSTED_ISSUERS: Final = {ISSUING.id: ISSUING.key.public_key()}
+TRUSTED_OPERATORS: Final = {OPERATOR.id: OPERATOR.key.public_key()}
 OPENING: Final = X25519PrivateKey.from_private_bytes(b"o" * 32)
 OPENING_ID: Final = sealing_key_id(OPENING.public_key())
 
@@ -128,7 +124,7 @@ def policy(**changes: Any) -> Policy:
         backdate=600,
         verdict_ttl=86400,
         issuer=ISSUER,
-        ca_spki_sha256=PIN,
+        ca_spki_sha256=(PIN,),
     )
     return replace(base, **changes)
 
@@ -139,11 +135,17 @@ def csr_info(csr: bytes) -> bytes:
 
 
 def enrollment_of(
-    device: Identity, csr: bytes, *, profile: str = PROFILE, shard: str = "0", attempt: int = 0
+    device: Identity,
+    csr: bytes,
+    *,
+    profile: str = PROFILE,
+    shard: str = "0",
+    attempt: int = 0,
+    renews: bytes = b"",
 ) -> EnrollmentId:
-    """Where a device's request for this CSR belongs."""
+    """Where a device's request for this CSR belongs; `renews` is the serial of its certificate."""
     transaction = transaction_token(profile, TRANSACTION, spki(device.key.public_key()))
-    return EnrollmentId(shard, profile, transaction, csr_token(csr_info(csr)), attempt)
+    return EnrollmentId(shard, profile, transaction, csr_token(csr_info(csr), renews), attempt)
 
 
 def pki_message(device: Identity, ra: Identity, csr: bytes | None = None, **options: Any) -> bytes:
@@ -177,7 +179,8 @@ async def append(bus: MemoryBus, subject: str, event: Event | Message) -> Stored
     """Append an event and give it as the log holds it."""
     message = event if isinstance(event, Message) else encode(event)
     sequence = await bus.append(subject, message)
-    stream = enroll_stream(subject.split(".")[1])
+    stream = stream_of(subject)
+    assert stream is not None
     return bus.streams[stream].messages[sequence]
 
 
@@ -206,8 +209,21 @@ def approved(template: Any, **changes: Any) -> EnrollmentApproved:
     return EnrollmentApproved(**(values | changes))
 
 
+def certified(device: Identity, ca: LocalCa, serial: str = SERIAL) -> Identity:
+    """The same key with a certificate of this CA instead of its own."""
+    made = pki.make_certificate(
+        device.key.public_key(), ca.key, subject="device", serial=int(serial, 16)
+    )
+    return Identity(device.key, made)
+
+
 def signed_event(
     event: Any, subject: str, by: EventSigner, request_sha256: str | None = None
 ) -> Message:
     """The event signed over the request it names, unless another is given."""
     return sign(event, subject, request_sha256 or event.request_sha256, by)
+
+
+async def append_signed(bus: MemoryBus, subject: str, event: Any, by: EventSigner) -> Stored:
+    """Append an event under this key's signature."""
+    return await append(bus, subject, signed_event(event, subject, by))

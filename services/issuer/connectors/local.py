@@ -1,26 +1,35 @@
-"""A CA whose key is in a file: signs templates itself."""
+"""A CA whose key is in a file or a token: signs templates, CRLs and its own successor."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.certificate import certificate, serial_number, tbs_certificate
+from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
 from shared.events import CertificateTemplate
-from shared.keys import CaKey, check_pair, read_ca_key, read_certificates, spki
-from shared.scep.asn1 import NULL, SEQUENCE, object_identifier, tlv
-from shared.scep.certificate import read_certificate
+from shared.keyids import public_key_id
+from shared.keys import check_pair, read_ca_key, read_certificates
+from shared.scep.algorithms import SHA256
+from shared.scep.certificate import Certificate, read_certificate
+from shared.scep.schemes import (
+    Scheme,
+    SigningKey,
+    public_key,
+    scheme_of,
+    sign,
+    signature_identifier,
+)
+from shared.scep.signed_data import Signer, write_certs_only, write_signed_data
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError, read_secret_file
-from shared.signatures import PublicKey, is_issued_by
+from shared.signatures import is_issued_by, is_signed_by
 from shared.x509names import EXTENDED_KEY_USAGES
 
-_RSA_SHA256 = tlv(SEQUENCE, object_identifier("1.2.840.113549.1.1.11"), NULL)
-_ECDSA_SHA256 = tlv(SEQUENCE, object_identifier("1.2.840.10045.4.3.2"))
 _MIN_SECRET = 32
 
 
@@ -30,23 +39,38 @@ class SigningError(Exception):
 
 @dataclass(frozen=True)
 class LocalCa:
-    """The CA's certificate and key, what stands above it, and its ceilings."""
+    """A CA's certificate and key, what stands above it, and its ceilings."""
 
     certificate: x509.Certificate
-    key: CaKey
+    key: SigningKey
     chain: tuple[bytes, ...]
     secret: bytes
     ceilings: Ceilings
 
-    @property
-    def algorithm(self) -> bytes:
-        """The AlgorithmIdentifier of its signatures."""
-        return _RSA_SHA256 if isinstance(self.key, rsa.RSAPrivateKey) else _ECDSA_SHA256
+    @cached_property
+    def parsed(self) -> Certificate:
+        """The CA certificate's exact bytes."""
+        return read_certificate(self.chain[0])
 
     @cached_property
+    def scheme(self) -> Scheme:
+        """How its key signs."""
+        return scheme_of(self.parsed.spki)
+
+    @cached_property
+    def algorithm(self) -> bytes:
+        """The AlgorithmIdentifier of its signatures."""
+        return signature_identifier(self.scheme, SHA256)
+
+    @property
     def name(self) -> bytes:
         """Its subject, byte for byte."""
-        return read_certificate(self.chain[0]).subject
+        return self.parsed.subject
+
+    @property
+    def pin(self) -> str:
+        """How profiles and events name it."""
+        return self.ceilings.ca_spki_sha256
 
     def serial(self, template: CertificateTemplate) -> bytes:
         """The serial number that follows from the template."""
@@ -55,51 +79,98 @@ class LocalCa:
     def sign(self, template: CertificateTemplate, serial: bytes) -> bytes:
         """The certificate as DER, checked against the CA's key before anyone sees it."""
         tbs = tbs_certificate(template, self.name, self.algorithm, serial)
-        if isinstance(self.key, rsa.RSAPrivateKey):
-            signature = self.key.sign(tbs, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            signature = self.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
-        der = certificate(tbs, self.algorithm, signature)
+        der = certificate(tbs, self.algorithm, self._signature(tbs))
         self._check(der, template)
         return der
 
+    def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
+        """The CRL as DER, checked too."""
+        key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
+        tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries)
+        der = crl(tbs, self.algorithm, self._signature(tbs))
+        if not is_signed_by(der, public_key(self.parsed.spki)):
+            raise SigningError("the signed CRL does not verify")
+        return der
+
+    def sign_next(self, certificates: tuple[bytes, ...]) -> bytes:
+        """GetNextCACert's answer: the next CA's chain, signed by this one (RFC 8894 s4.7.1)."""
+        signer = Signer(self.key, self.parsed, self.scheme)
+        return write_signed_data(write_certs_only(certificates), (), SHA256, signer)
+
+    def _signature(self, data: bytes) -> bytes:
+        return sign(self.key, self.scheme, SHA256, data)
+
     def _check(self, der: bytes, template: CertificateTemplate) -> None:
         """A faulty signature gives an RSA key away, and a wrong one breaks a device: look first."""
-        ca_key = self.certificate.public_key()
-        if not isinstance(ca_key, PublicKey) or not is_issued_by(der, self.name, ca_key):
+        if not is_issued_by(der, self.name, public_key(self.parsed.spki)):
             raise SigningError("the signed certificate does not verify")
         parsed = read_certificate(der)
         if (parsed.subject, parsed.spki) != (template.subject, template.spki):
             raise SigningError("the signed certificate is not the template's")
 
 
-def read_local_ca(configuration: Configuration, section: LocalIssuerSection) -> LocalCa:
-    """Read a CA from its files; `SettingsError` names the one that is wrong."""
-    cert_path = configuration.path(section.ca_cert_path)
-    key_path = configuration.path(section.ca_key_path)
-    own = read_certificates(cert_path)
-    key = read_ca_key(key_path)
-    check_pair(own[0], key, cert_path, key_path)
-    above = read_certificates(configuration.path(section.chain_path)) if section.chain_path else []
+@dataclass(frozen=True)
+class Authorities:
+    """The CAs of one issuer: what signs, what signed before, and what is to sign."""
+
+    current: LocalCa
+    previous: tuple[LocalCa, ...] = ()
+    planned: LocalCa | None = None
+    crl_validity: int = 7 * 86400
+
+    @property
+    def active(self) -> tuple[LocalCa, ...]:
+        """Those that have certificates: they sign CRLs, and verdicts that were made for them."""
+        return (self.current, *self.previous)
+
+    def pinned(self, pin: str) -> LocalCa | None:
+        """The active CA of this SPKI SHA-256."""
+        return next((ca for ca in self.active if ca.pin == pin), None)
+
+    @cached_property
+    def next_signed(self) -> bytes:
+        """GetNextCACert's answer, empty without a next CA."""
+        return self.current.sign_next(self.planned.chain) if self.planned else b""
+
+
+def read_authorities(configuration: Configuration, section: LocalIssuerSection) -> Authorities:
+    """Read an issuer's CAs from their files; `SettingsError` names the one that is wrong."""
     secret_path = configuration.path(section.secret_path)
     secret = read_secret_file(secret_path)
     if len(secret) < _MIN_SECRET:
         raise SettingsError(f"{secret_path}: shorter than {_MIN_SECRET} bytes")
+    pairs = zip(section.ca_cert_path, section.ca_key_path, strict=True)
+    current, *previous = (_read_ca(configuration, section, pair, secret) for pair in pairs)
+    planned = None
+    if section.next_ca_cert_path and section.next_ca_key_path:
+        pair = (section.next_ca_cert_path, section.next_ca_key_path)
+        planned = _read_ca(configuration, section, pair, secret)
+    return Authorities(current, tuple(previous), planned, int(section.crl_validity))
+
+
+def _read_ca(
+    configuration: Configuration,
+    section: LocalIssuerSection,
+    pair: tuple[Path, Path],
+    secret: bytes,
+) -> LocalCa:
+    cert_path, key_path = map(configuration.path, pair)
+    own = read_certificates(cert_path)
+    key = read_ca_key(key_path)
+    check_pair(own[0], key, cert_path, key_path)
+    above = read_certificates(configuration.path(section.chain_path)) if section.chain_path else []
+    chain = tuple(c.public_bytes(Encoding.DER) for c in (*own, *above))
     return LocalCa(
         certificate=own[0],
         key=key,
-        chain=tuple(c.public_bytes(Encoding.DER) for c in (*own, *above)),
+        chain=chain,
         secret=secret,
-        ceilings=_ceilings(section, own[0]),
-    )
-
-
-def _ceilings(section: LocalIssuerSection, ca: x509.Certificate) -> Ceilings:
-    return Ceilings(
-        ca_spki_sha256=spki_sha256(spki(ca)),
-        ca_not_after=int(ca.not_valid_after_utc.timestamp()),
-        max_ttl=int(section.max_ttl),
-        extended_key_usages=frozenset(
-            EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
+        ceilings=Ceilings(
+            ca_spki_sha256=spki_sha256(read_certificate(chain[0]).spki),
+            ca_not_after=int(own[0].not_valid_after_utc.timestamp()),
+            max_ttl=int(section.max_ttl),
+            extended_key_usages=frozenset(
+                EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
+            ),
         ),
     )

@@ -13,11 +13,11 @@ from benchmarks.figures import Retries
 from benchmarks.fire import Shot
 from benchmarks.http1 import Response
 from benchmarks.judge import judge
-from benchmarks.streamed import streamed
 from shared.scep import certrep, pkimessage, signed_data
-from shared.scep.algorithms import AES128, DES, DES3, ContentCipher
+from shared.scep.algorithms import AES128, DES, DES3, SHA256, ContentCipher
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import FailInfo
+from shared.scep.streamed import streamed
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Server:
         change: Callable[[certrep.ReplyTo], certrep.ReplyTo] = lambda to: to,
     ) -> bytes:
         request = pkimessage.read_message(device.message)
-        to = change(certrep.reply_to(request, os.urandom(16), legacy=False))
-        issued = certificates or [self.issue(device)]
-        return certrep.success(to, issued, request, sealing(cipher), self.signer())
+        to = change(certrep.reply_to(request, os.urandom(16), SHA256))
+        content = signed_data.write_certs_only(certificates or [self.issue(device)])
+        return certrep.success(to, content, request.signer, sealing(cipher), self.signer())
 
 
 def _server() -> Server:
@@ -167,14 +167,14 @@ def test_self_signed_certificate_is_refused(server: Server, device: Enrollment) 
 
 
 def test_failure_is_refused(server: Server, device: Enrollment) -> None:
-    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), legacy=False)
+    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256)
     reply = certrep.failure(to, FailInfo.BAD_REQUEST, "no", server.signer())
 
     _refuses(device, server, reply, "pkiStatus FAILURE, failInfo 2")
 
 
 def test_pending_is_refused(server: Server, device: Enrollment) -> None:
-    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), legacy=False)
+    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256)
 
     _refuses(device, server, certrep.pending(to, server.signer()), "pkiStatus PENDING")
 

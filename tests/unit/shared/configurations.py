@@ -7,7 +7,7 @@ import nkeys
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.unit import pki
-from tests.unit.world import ISSUING, OPENING, VALIDATOR
+from tests.unit.world import ISSUING, OPENING, OPERATOR, VALIDATOR
 
 MARKER: Final = "Ma7ker-of-a-s3cret"
 TOML: Final = """\
@@ -17,6 +17,7 @@ url = "nats://127.0.0.1:4222"
 [trust]
 validator_keys = "validator.pub"
 issuer_keys = ["issuer.pub"]
+audit_keys = "audit.pub"
 sealing_key = "opening.pub"
 
 [gateway]
@@ -33,6 +34,7 @@ signing_key_path = "issuer.key"
 
 [audit]
 nkey_path = "audit.nkey"
+signing_key_path = "audit.key"
 database_url = "sqlite:///audit.db"
 
 [issuers.local]
@@ -84,6 +86,7 @@ def write_all(
         "ra": ra_key,
         "validator": VALIDATOR.key,
         "issuer": ISSUING.key,
+        "audit": OPERATOR.key,
         "opening": OPENING,
     }
     for name, key in keys.items():

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
-from shared.events import CaChain, Message, Stored, encode
+from shared.events import CaChain
+from shared.stored import Message, Stored, encode
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import golden, pki
 from tests.unit.world import ISSUER, memory_bus, until
@@ -26,9 +27,11 @@ def chain(*certificates: x509.Certificate) -> CaChain:
     return CaChain(certificates=tuple(pki.der(c) for c in certificates))
 
 
-def read(event: Any, pin: str = PIN) -> Chain:
+def read(event: Any, *pins: str) -> Chain:
     message = event if isinstance(event, Message) else encode(event)
-    return read_chain(Stored(chain_subject(ISSUER), message.payload, message.headers, 1, 1), pin)
+    return read_chain(
+        Stored(chain_subject(ISSUER), message.payload, message.headers, 1, 1), pins or (PIN,)
+    )
 
 
 def test_a_pinned_ca_is_believed_with_what_stands_above_it() -> None:
@@ -75,7 +78,7 @@ async def bus() -> MemoryBus:
 async def book(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChainBook]:
     monkeypatch.setattr("shared.chains._RETRY_SECONDS", 0.001)
     monkeypatch.setattr("shared.chains._REFRESH_SECONDS", 60)
-    found = ChainBook.of(bus, [(ISSUER, PIN)])
+    found = ChainBook.of(bus, [(ISSUER, (PIN,))])
     await found.start()
     yield found
     found.stop()
@@ -83,23 +86,23 @@ async def book(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 async def test_a_chain_is_missing_until_it_was_read(bus: MemoryBus, book: ChainBook) -> None:
     assert book.missing() == [ISSUER]
-    assert book.get(ISSUER, PIN) is None
+    assert book.get(ISSUER, (PIN,)) is None
 
     await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
     await until(lambda: not book.missing())
-    found = book.get(ISSUER, PIN)
+    found = book.get(ISSUER, (PIN,))
     assert found is not None
     assert found.ca == ROOT
 
 
 async def test_a_hint_has_the_chain_read_again(bus: MemoryBus, book: ChainBook) -> None:
     await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
-    first = await until(lambda: book.get(ISSUER, PIN))
+    first = await until(lambda: book.get(ISSUER, (PIN,)))
     await bus.put(chain_subject(ISSUER), encode(chain(SUB, TOP)))
     await bus.hint(f"chain.{ISSUER}", Message(b"never looked at", {}))
-    await until(lambda: book.get(ISSUER, PIN) != first)
+    await until(lambda: book.get(ISSUER, (PIN,)) != first)
 
-    found = book.get(ISSUER, PIN)
+    found = book.get(ISSUER, (PIN,))
     assert found is not None
     assert found.ca == SUB
 
@@ -109,11 +112,11 @@ async def test_a_chain_that_was_read_is_kept_where_a_bad_one_follows(
     bus: MemoryBus, book: ChainBook, bad: Message
 ) -> None:
     await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
-    first = await until(lambda: book.get(ISSUER, PIN))
+    first = await until(lambda: book.get(ISSUER, (PIN,)))
     await bus.put(chain_subject(ISSUER), bad)
-    await book._read(ISSUER, PIN)
+    await book._read(ISSUER, (PIN,))
     bus.connected = False
-    await book._read(ISSUER, PIN)
+    await book._read(ISSUER, (PIN,))
 
-    assert book.get(ISSUER, PIN) is first
+    assert book.get(ISSUER, (PIN,)) is first
     assert bus.streams[CA_CHAINS].messages

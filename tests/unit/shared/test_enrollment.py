@@ -20,6 +20,12 @@ from tests.unit import golden
 from tests.unit.world import NOW, REQUEST_SHA256
 
 STEPS = {
+    (State.REQUESTED, "EnrollmentHeld"): State.HELD,
+    (State.HELD, "HoldDecided"): State.DECIDED,
+    (State.HELD, "EnrollmentApproved"): State.APPROVED,
+    (State.HELD, "EnrollmentRejected"): State.REJECTED,
+    (State.DECIDED, "EnrollmentApproved"): State.APPROVED,
+    (State.DECIDED, "EnrollmentRejected"): State.REJECTED,
     (State.REQUESTED, "EnrollmentApproved"): State.APPROVED,
     (State.REQUESTED, "EnrollmentRejected"): State.REJECTED,
     (State.APPROVED, "CertificateIssued"): State.ISSUED,

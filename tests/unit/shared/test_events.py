@@ -6,15 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import (
-    EVENT_TYPES,
+from shared.events import EVENT_TYPES, VERSIONS, EnrollmentRejected, IssuanceFailed
+from shared.reasons import Reason
+from shared.scep.errors import FailInfo
+from shared.stored import (
     KEY,
     SIGNATURE,
     STAGE_TYPES,
     TYPE,
-    VERSIONS,
-    EnrollmentRejected,
-    IssuanceFailed,
     Message,
     Stored,
     UnreadableEventError,
@@ -24,8 +23,6 @@ from shared.events import (
     key_id,
     sign,
 )
-from shared.reasons import Reason
-from shared.scep.errors import FailInfo
 from shared.subjects import (
     EnrollmentId,
     Stage,
@@ -274,7 +271,16 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
     staged = [kind for kinds in STAGE_TYPES.values() for kind in kinds]
 
     assert len(staged) == len(set(staged))
-    assert set(KINDS) - set(staged) == {"CaChain", "CertificateRecorded", "DeadLetter"}
+    assert set(KINDS) - set(staged) == {
+        "CaChain",
+        "CertificateRecorded",
+        "CertificateRevoked",
+        "CrlPublished",
+        "DeadLetter",
+        "KeyCompromised",
+        "OrderAnswered",
+        "RevocationOrdered",
+    }
 
 
 def test_key_ids_are_short_digests_of_the_key() -> None:
@@ -311,7 +317,7 @@ def test_the_wildcards_match_the_requests_of_every_attempt(
         "enroll.0.p.t.c.0.request.more",
         "enroll.0.p.t.c.zero.request",
         "enroll.0.p.t.c..request",
-        "enroll.0.p.t.c.0.hold",
+        "enroll.0.p.t.c.0.held",
         "cert.local.40.issued",
     ],
 )

@@ -13,7 +13,7 @@ from shared.sections import Configuration
 from shared.settings import SettingsError, load
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER, text, without, write
-from tests.unit.world import ISSUING, NOW, OPENING_ID, VALIDATOR
+from tests.unit.world import ISSUING, NOW, OPENING_ID, OPERATOR, VALIDATOR
 
 PROFILE = "[profiles.corp-2]\n"
 
@@ -69,7 +69,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         (text() + "legacy = 'maybe'", "profiles.corp-2.legacy: "),
         (text().replace("[audit]", "[audit]\nbatch = 0"), "audit.batch: Input should be greater"),
         (text().replace('"ra.pem"', "[]"), "profiles.corp-2.ra_cert_path: "),
-        (text().replace("ab" * 32, "AB" * 32), "profiles.corp-2.ca_spki_sha256: "),
+        (text().replace("ab" * 32, "AB" * 32), "profiles.corp-2.ca_spki_sha256.0: "),
         (text().replace("corp-2", "Corp"), "profiles.Corp.[key]: "),
         (text().replace("corp-2", "corp-"), "profiles.corp-.[key]: "),
     ],
@@ -346,13 +346,15 @@ def test_every_service_finds_its_keys(complete: Path) -> None:
     gate, valid, issue, keep = read_by_all(complete)
 
     assert set(gate.validators) == set(issue.validators) == {VALIDATOR.id}
-    assert set(gate.issuers) == {ISSUING.id}
+    assert set(gate.issuers) == set(valid.issuers) == set(issue.trusted_issuers) == {ISSUING.id}
+    assert set(valid.operators) == set(issue.operators) == {OPERATOR.id}
+    assert keep.signer.id == OPERATOR.id
     assert (valid.signer.id, issue.signer.id) == (VALIDATOR.id, ISSUING.id)
     assert gate.sealing_key_id == OPENING_ID
     assert set(valid.opening_keys) == {OPENING_ID}
     assert valid.policies["corp-2"].challenges == (MARKER,)
     assert keep.database_url == f"sqlite:///{complete.parent}/audit.db"
-    assert set(keep.streams) == {"ENROLL_0", "CERTS", "DEAD_LETTERS"}
+    assert set(keep.streams) == {"ENROLL_0", "CERTS", "OPS", "DEAD_LETTERS"}
 
 
 def test_a_gateway_holds_no_challenge(complete: Path) -> None:
@@ -362,7 +364,7 @@ def test_a_gateway_holds_no_challenge(complete: Path) -> None:
 @pytest.mark.parametrize(
     "file",
     ["gateway.nkey", "validator.nkey", "issuer.nkey", "audit.nkey", "validator.key", "issuer.key",
-     "opening.key", "ca.key", "ca.secret", "ra.key"],
+     "audit.key", "opening.key", "ca.key", "ca.secret", "ra.key"],
 )  # fmt: skip
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_a_key_file_that_others_may_read_is_named(complete: Path, file: str, mode: int) -> None:
@@ -374,8 +376,8 @@ def test_a_key_file_that_others_may_read_is_named(complete: Path, file: str, mod
 
 @pytest.mark.parametrize(
     "file",
-    ["gateway.nkey", "validator.pub", "issuer.pub", "opening.pub", "validator.key", "opening.key",
-     "issuer.key", "ca.pem", "ca.key", "ra.pem", "ra.key", "ca.secret"],
+    ["gateway.nkey", "validator.pub", "issuer.pub", "audit.pub", "opening.pub", "validator.key",
+     "opening.key", "issuer.key", "audit.key", "ca.pem", "ca.key", "ra.pem", "ra.key", "ca.secret"],
 )  # fmt: skip
 def test_a_missing_file_of_a_service_is_named(complete: Path, file: str) -> None:
     (complete.parent / file).unlink()
@@ -387,6 +389,7 @@ def test_a_missing_file_of_a_service_is_named(complete: Path, file: str) -> None
 @pytest.mark.parametrize(
     ("file", "kind"),
     [("validator.key", "an Ed25519 key"), ("issuer.key", "an Ed25519 key"),
+     ("audit.key", "an Ed25519 key"), ("audit.pub", "an Ed25519 public key"),
      ("opening.key", "an X25519 key"),
      ("validator.pub", "an Ed25519 public key"), ("opening.pub", "an X25519 public key")],
 )  # fmt: skip

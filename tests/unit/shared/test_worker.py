@@ -1,13 +1,15 @@
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.topology import Role
-from shared.events import DeadLetter, Message, Stored, decode
-from shared.worker import MAX_DELIVERIES, Worker
+from shared.events import DeadLetter
+from shared.stored import Message, Stored, decode
+from shared.worker import MAX_DELIVERIES, Job, Worker, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until
 
@@ -203,3 +205,54 @@ async def test_what_was_out_when_a_worker_died_is_handled_by_the_next(world: Wor
     assert next_one.finished == [SUBJECT]
     world.handlers.block.set()
     await other.stop()
+
+
+# Several jobs
+
+
+@pytest.fixture
+def jobs() -> dict[str, Handlers]:
+    """A handler for each of a role's streams."""
+    return {"ENROLL_0": Handlers(), "ENROLL_1": Handlers()}
+
+
+@asynccontextmanager
+async def at_work(jobs: dict[str, Handlers]) -> AsyncIterator[MemoryBus]:
+    bus = memory_bus(shards=("0", "1"))
+    listed = [Job(stream, h.handle, h.give_up) for stream, h in jobs.items()]
+    async with working(bus, Role.VALIDATOR, listed, 2):
+        yield bus
+
+
+async def test_each_stream_goes_to_its_own_handler(jobs: dict[str, Handlers]) -> None:
+    other = "enroll.1.demo.t.c.0.request"
+    async with at_work(jobs) as bus:
+        await append(bus, SUBJECT, EMPTY)
+        await append(bus, other, EMPTY)
+        await until(lambda: settled(bus, Role.VALIDATOR) and settled(bus, Role.VALIDATOR, "1"))
+
+    assert [h.finished for h in jobs.values()] == [[SUBJECT], [other]]
+
+
+async def test_a_job_that_is_stuck_does_not_hold_up_another(jobs: dict[str, Handlers]) -> None:
+    block = jobs["ENROLL_0"].block = asyncio.Event()
+    async with at_work(jobs) as bus:
+        for number in range(4):
+            await append(bus, f"enroll.0.demo.t.c{number}.0.request", EMPTY)
+        await append(bus, "enroll.1.demo.t.c.0.request", EMPTY)
+        await until(lambda: jobs["ENROLL_1"].finished)
+        assert jobs["ENROLL_0"].finished == []
+        assert len(jobs["ENROLL_0"].handled) == 2
+        block.set()
+        await until(lambda: settled(bus, Role.VALIDATOR))
+
+
+async def test_leaving_finishes_what_every_job_has_in_hand(jobs: dict[str, Handlers]) -> None:
+    block = jobs["ENROLL_0"].block = asyncio.Event()
+    async with at_work(jobs) as bus:
+        await append(bus, SUBJECT, EMPTY)
+        await until(lambda: jobs["ENROLL_0"].handled)
+        asyncio.get_running_loop().call_soon(block.set)
+
+    assert jobs["ENROLL_0"].finished == [SUBJECT]
+    assert bus.consumers["ENROLL_0/validator"].out == set()

@@ -162,7 +162,7 @@ def test_a_given_ca_is_copied_with_its_chain(
     first_start(layout, "rsa:2048", (cert_path, key_path), 20001, NOW)
 
     assert read_certificates(layout.ca_cert) == [own, above]
-    assert load_all(layout).profiles["demo"].ca_spki_sha256 == pki.pin(own)
+    assert load_all(layout).profiles["demo"].ca_spki_sha256 == (pki.pin(own),)
 
 
 def refused(directory: Path, cert_path: Path, key_path: Path) -> str:

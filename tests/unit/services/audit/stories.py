@@ -2,16 +2,8 @@
 
 from typing import Any, Final
 
-from shared.events import (
-    CertificateRecorded,
-    EnrollmentApproved,
-    EnrollmentRequested,
-    Event,
-    Facts,
-    Message,
-    Stored,
-    encode,
-)
+from shared.events import CertificateRecorded, EnrollmentApproved, EnrollmentRequested, Event, Facts
+from shared.stored import Message, Stored, encode
 from shared.subjects import EnrollmentId, Stage
 from tests.unit import golden
 from tests.unit.world import NANOSECONDS, NOW
@@ -60,6 +52,6 @@ def issued(sequence: int, number: int, serial: str) -> Stored:
 
 
 def recorded(sequence: int, number: int, serial: str) -> Stored:
-    found = event("CertificateRecorded", enrollment=enrollment(number).prefix())
+    found = event("CertificateRecorded", enrollment=enrollment(number).prefix(), serial=serial)
     assert isinstance(found, CertificateRecorded)
     return stored(sequence, f"cert.local.{serial}.issued", found)

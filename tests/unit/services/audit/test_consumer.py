@@ -9,7 +9,7 @@ from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine, position
 from services.audit.tables import events
 from shared.bus.topology import Role
-from shared.events import Message
+from shared.stored import Message
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import append, counted, memory_bus, settled, until

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, inspect, select
 from services.audit.database import migrate, open_engine, position, store
 from services.audit.projection import row
 from services.audit.tables import events, metadata
-from shared.events import TYPE, Message
+from shared.stored import TYPE, Message
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
 

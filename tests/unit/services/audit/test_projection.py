@@ -7,18 +7,25 @@ from hypothesis import strategies as st
 
 from services.audit.projection import row
 from services.audit.tables import events
-from shared.events import TYPE, Message
+from shared.stored import TYPE, Message
 from tests.unit import golden
-from tests.unit.services.audit.stories import STREAM, stored
+from tests.unit.services.audit.stories import STREAM, event, stored
 from tests.unit.world import NANOSECONDS, NOW
 
 TOLD = {
     "EnrollmentRequested": {"transaction_id": "0123456789ABCDEF"},
     "EnrollmentApproved": {"device": "CN=Prüfgerät 7, O=Lab", "result": "approved"},
     "EnrollmentRejected": {"device": "CN=Prüfgerät 7, O=Lab", "result": "challenge_wrong"},
-    "CertificateIssued": {"result": "issued", "serial": "40112233445566778899aabbccddeeff"},
+    "EnrollmentHeld": {"device": "CN=Prüfgerät 7, O=Lab", "result": "held"},
+    "HoldDecided": {"result": "approved"},
+    "CertificateIssued": {"result": "issued", "serial": golden.SERIAL},
     "IssuanceFailed": {"result": "beyond_ceiling"},
-    "CertificateRecorded": {},
+    "CertificateRecorded": {"serial": golden.SERIAL},
+    "RevocationOrdered": {"serial": golden.SERIAL},
+    "OrderAnswered": {},
+    "CertificateRevoked": {"serial": golden.SERIAL},
+    "KeyCompromised": {"serial": golden.SERIAL},
+    "CrlPublished": {},
     "CaChain": {},
     "DeadLetter": {},
 }
@@ -55,6 +62,13 @@ def test_a_refusal_without_facts_names_no_device() -> None:
     values = {n: getattr(event, n) for n in event.__struct_fields__} | {"facts": None}
 
     assert row(STREAM, stored(1, subject, type(event)(**values)))["device"] is None
+
+
+def test_a_denial_is_told_as_one() -> None:
+    denied = event("HoldDecided", approved=False)
+    subject, _ = golden.EVENTS["HoldDecided", 1]
+
+    assert row(STREAM, stored(1, subject, denied))["result"] == "denied"
 
 
 def test_foreign_headers_are_not_kept() -> None:

@@ -5,7 +5,7 @@ from services.audit.database import store
 from services.audit.projection import row
 from services.audit.queries import EnrollmentLine, recent, story
 from shared.enrollment import State
-from shared.events import Stored
+from shared.stored import Stored
 from shared.subjects import Stage
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.enroll import Enroller
+from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
 from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Limits, Profile, Settings
@@ -15,22 +16,15 @@ from services.issuer.certificate import certificate, tbs_certificate
 from services.issuer.connectors.local import LocalCa
 from shared.bus.core import Delivery
 from shared.bus.topology import Role, enroll_stream, gateway_hints
-from shared.chains import Chain
-from shared.events import (
-    SUBJECT,
-    CertificateIssued,
-    EnrollmentRejected,
-    EventSigner,
-    IssuanceFailed,
-    Message,
-    Stored,
-    sign,
-)
+from shared.chains import Chain, ChainBook
+from shared.events import CertificateIssued, EnrollmentHeld, EnrollmentRejected, IssuanceFailed
 from shared.reasons import FAIL_INFO, Reason
+from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
 from shared.shards import Epoch
+from shared.stored import SUBJECT, EventSigner, Message, Stored, decode, sign
 from shared.subjects import EnrollmentId, Stage, parse_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
@@ -61,7 +55,9 @@ from tests.unit.world import (
     VALIDATOR,
     Clock,
     append,
+    approved,
     enrollment_of,
+    facts,
     memory_bus,
     messages_of,
     pki_message,
@@ -72,7 +68,7 @@ def profile(ra: Identity, ca: LocalCa, **changes: Any) -> Profile:
     values: dict[str, Any] = {
         "name": PROFILE,
         "issuer": ISSUER,
-        "ca_spki_sha256": ca.ceilings.ca_spki_sha256,
+        "ca_spki_sha256": (ca.pin,),
         "legacy": False,
         "include_chain": False,
         "reply_budget": 20.0,
@@ -136,16 +132,33 @@ class Others:
         """Append the end of a request and hint it."""
         stage, message = self.message(enrollment, request)
         subject = enrollment.subject(stage)
+        if stage is Stage.OUTCOME:
+            await self.approve(enrollment, request, message)
         await append(self.bus, subject, message)
         if self.hints:
             hint = Message(message.payload, message.headers | {SUBJECT: subject})
             await self.bus.hint(gateway_hints(GATEWAY), hint)
 
+    async def approve(self, enrollment: EnrollmentId, request: Stored, outcome: Message) -> None:
+        """Append the verdict that comes before an outcome, unless there is one."""
+        subject = enrollment.subject(Stage.VERDICT)
+        if await self.bus.get_last(enroll_stream(enrollment.shard), subject):
+            return
+        event, sha256 = decode(outcome.payload, outcome.headers), request.sha256()
+        key = spki(self.device.key.public_key())
+        if isinstance(event, CertificateIssued):
+            key = read_certificate(event.certificate).spki
+        verdict = approved(template(self.ca.certificate, spki=key), request_sha256=sha256)
+        await append(self.bus, subject, sign(verdict, subject, sha256, VALIDATOR))
+
     def message(self, enrollment: EnrollmentId, request: Stored) -> tuple[Stage, Message]:
         sha256 = request.sha256()
         refusal: dict[str, Any] = {"request_sha256": sha256, "detail": "because"}
-        event: EnrollmentRejected | IssuanceFailed | CertificateIssued
-        if self.answer == "rejected":
+        event: EnrollmentHeld | EnrollmentRejected | IssuanceFailed | CertificateIssued
+        if self.answer == "held":
+            stage, by = Stage.HOLD, VALIDATOR
+            event = EnrollmentHeld(request_sha256=sha256, facts=facts(), gates=())
+        elif self.answer == "rejected":
             reason, stage, by = Reason.SAN_NOT_ALLOWED, Stage.VERDICT, VALIDATOR
             event = EnrollmentRejected(reason=reason, fail_info=FAIL_INFO[reason], **refusal)
         elif self.answer == "failed":
@@ -186,10 +199,17 @@ class World:
     outcomes: Outcomes
     enroller: Enroller
     others: Others
+    previous: tuple[LocalCa, ...] = ()
 
     @property
     def chain(self) -> Chain:
-        return Chain(self.ca.chain, (self.ca.certificate,))
+        previous = tuple(ca.chain[0] for ca in self.previous)
+        return Chain(self.ca.chain, (self.ca.certificate,), previous)
+
+    def roll_over(self, ca: LocalCa) -> None:
+        """From now on this CA issues; the one before is the previous one."""
+        self.previous = (self.ca, *self.previous)
+        self.ca = self.others.ca = ca
 
     async def send(self, body: bytes) -> CertRep:
         return read_reply(await self.enroller.answer(self.profile, self.chain, body, "192.0.2.9"))
@@ -203,15 +223,24 @@ class World:
         found = [*scep_attributes(**values), *cms_attributes(content)]
         return await self.send(signed(content, device or self.device, found))
 
-    def certificate(self, reply: CertRep) -> bytes:
-        """The one certificate in a SUCCESS, opened with the device's key."""
+    def opened(self, reply: CertRep) -> bytes:
+        """What a SUCCESS holds, opened with the device's key."""
         envelope = read_envelope(reply.signed.content)
         key = unwrap_content_key(envelope, [self.device.decryption], bytes(32))
-        (leaf,) = read_certificates(envelope.decrypt(key))
+        return envelope.decrypt(key)
+
+    def certificate(self, reply: CertRep) -> bytes:
+        """The one certificate in a SUCCESS, opened with the device's key."""
+        (leaf,) = read_certificates(self.opened(reply))
         return leaf
 
     def enrollment(self, **options: Any) -> EnrollmentId:
         return enrollment_of(self.device, device_csr(self.device), **options)
+
+    def ends(self) -> list[Stored]:
+        """Verdicts and outcomes."""
+        found = messages_of(self.bus, enroll_stream("0"))
+        return [s for s in found if s.subject.endswith((".verdict", ".outcome"))]
 
     def requests(self, shard: str = "0") -> list[Stored]:
         return messages_of(self.bus, enroll_stream(shard), ".request")
@@ -229,9 +258,9 @@ async def make_world(
     clock, ca = Clock(), pki.local_ca(key)
     bus, served = memory_bus(clock, shards), profile(ra, ca, **changes)
     found = settings({PROFILE: served}, epochs)
-    outcomes = Outcomes(bus, found)
+    outcomes = Outcomes(bus, found, ChainBook.of(bus, found.chains()))
     await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
-    enroller = Enroller(bus, found, outcomes, GATEWAY, clock)
+    enroller = Enroller(bus, found, outcomes, Lookups(bus, found), GATEWAY, clock)
     others = Others(bus, ca, device)
     await others.start(*shards)
     return World(device, ra, ca, clock, bus, served, outcomes, enroller, others)

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.routes import decode_message, operation_of, profile_of, query_values
+from services.gateway.routes import (
+    Target,
+    crl_of,
+    decode_message,
+    operation_of,
+    query_values,
+    target_of,
+)
 
 SUFFIXES = ("/pkiclient.exe", "/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll")
+PIN = "0123456789abcdef" * 4
 MESSAGE = bytes(range(251, 256)) * 40  # its base64 is full of + and /
 
 
@@ -22,44 +30,44 @@ def endings() -> list[str]:
 
 @pytest.mark.parametrize("ending", endings())
 def test_a_profile_is_found_under_every_suffix(ending: str) -> None:
-    assert profile_of(f"/scep/corp{ending}", "home") == "corp"
-    assert profile_of(f"/scep{ending}", "home") == "home"
-    assert profile_of(f"/scep{ending}", None) is None
+    assert target_of(f"/scep/corp{ending}", "home") == Target("corp")
+    assert target_of(f"/scep{ending}", "home") == Target("home")
+    assert target_of(f"/scep{ending}", None) == Target(None)
 
 
 @pytest.mark.parametrize("ending", [e for e in endings() if e.strip("/")])
 def test_a_suffix_at_the_root_is_the_default_profile(ending: str) -> None:
-    assert profile_of(ending, "home") == "home"
-    assert profile_of(ending, None) is None
+    assert target_of(ending, "home") == Target("home")
+    assert target_of(ending, None) == Target(None)
 
 
 @pytest.mark.parametrize(
     "ending", ["/pkiclient.exe/pkiclient.exe/pkiclient.exe/", "//", "/pkiclient.exe//"]
 )
 def test_what_is_appended_more_than_twice_is_cut_off_too(ending: str) -> None:
-    assert profile_of(f"/scep/corp{ending}", None) == "corp"
+    assert target_of(f"/scep/corp{ending}", None) == Target("corp")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "corp-2", "a-b-c", "x" * 63])
 def test_path_ids_are_taken_as_they_are(name: str) -> None:
-    assert profile_of(f"/scep/{name}", None) == name
+    assert target_of(f"/scep/{name}", None) == Target(name)
 
 
 @pytest.mark.parametrize(
     "path",
     ["", "/", "//", "/other", "/scepx", "/scep/-corp", "/scep/corp-", "/scep/a/b", "/scep/a_b",
      "/scep/corp/other", "/scep/corp/pkiclient.exe/other", "/x/scep/corp", "/scep/corp%20",
-     "/scep/corp\n", "/scep/../corp", "/pkiclient.exe/corp", "/scep-mtls/corp", "scep/corp",
-     "/scep/corp/xpkiclient.exe", "/scep/\u0661"],
+     "/scep/corp\n", "/scep/../corp", "/pkiclient.exe/corp", "/scep-mtls", "/scep-mtls/a/b",
+     "scep/corp", "/scep/corp/xpkiclient.exe", "/scep/\u0661"],
 )  # fmt: skip
 def test_any_other_path_names_no_profile(path: str) -> None:
-    assert profile_of(path, "home") is None
+    assert target_of(path, "home") == Target(None)
 
 
 def test_a_path_of_nothing_but_suffixes_takes_no_time() -> None:
     """64 KiB of them are one request line; the work must grow with the line, not its square."""
     before = time.process_time()
-    profile_of("/scep/corp" + "/pkiclient.exe" * 4600, None)
+    target_of("/scep/corp" + "/pkiclient.exe" * 4600, None)
 
     assert time.process_time() - before < 0.1
 
@@ -179,3 +187,38 @@ def test_any_bytes_give_a_message_or_none(raw: bytes) -> None:
     assert operation_of(query_values(raw)) in (
         None, "GetCACaps", "GetCACert", "GetNextCACert", "PKIOperation",
     )  # fmt: skip
+
+
+# CRLs
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/crl/local.crl", ("local", "")), ("/crl/a-1.crl", ("a-1", "")),
+     (f"/crl/local/{PIN}.crl", ("local", PIN))],
+)  # fmt: skip
+def test_a_crls_path_names_issuer_and_key(path: str, expected: tuple[str, str]) -> None:
+    assert crl_of(path) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/crl", "/crl/.crl", "/crl/local", "/crl/local.crl/", "/crl/Local.crl", "/crl/a_b.crl",
+     "/crl/-a.crl", "/crl/local/.crl", f"/crl/local/{PIN[1:]}.crl", f"/crl/local/{PIN.upper()}.crl",
+     f"/crl/local/{PIN}.crl\n", "/scep/crl/local.crl", "/crl/../local.crl", "/scep/crl"],
+)  # fmt: skip
+def test_any_other_path_names_no_crl(path: str) -> None:
+    assert crl_of(path) is None
+
+
+# The mTLS sibling
+
+
+@pytest.mark.parametrize("ending", endings())
+def test_the_mtls_sibling_of_a_profile_is_found_under_every_suffix(ending: str) -> None:
+    assert target_of(f"/scep-mtls/corp{ending}", "home") == Target("corp", mtls=True)
+
+
+@pytest.mark.parametrize("path", ["/scep-mtls", "/scep-mtls/", "/scep-mtls/pkiclient.exe"])
+def test_the_default_profile_has_no_mtls_sibling(path: str) -> None:
+    assert target_of(path, "home") == Target(None)

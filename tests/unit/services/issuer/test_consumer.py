@@ -1,32 +1,18 @@
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.connectors.local import LocalCa
-from services.issuer.consumer import VerdictConsumer
-from services.issuer.settings import Settings
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import gateway_hints
-from shared.events import (
-    SUBJECT,
-    TYPE,
-    CertificateIssued,
-    CertificateRecorded,
-    EnrollmentRejected,
-    IssuanceFailed,
-    Message,
-    Stored,
-    authenticate,
-    decode,
-)
+from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.errors import FailInfo
-from shared.subjects import EnrollmentId, Stage
-from tests.fakes.memory_bus import MemoryBus
+from shared.stored import SUBJECT, TYPE, Message, Stored
+from shared.subjects import Stage
 from tests.unit import pki
+from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world
 from tests.unit.services.issuer.templates import EKU, SPKI, template
 from tests.unit.world import (
     GATEWAY,
@@ -35,60 +21,19 @@ from tests.unit.world import (
     NOW,
     REQUEST_SHA256,
     STRANGER,
-    TRUSTED_ISSUERS,
-    TRUSTED_VALIDATORS,
     VALIDATOR,
-    Clock,
     append,
     approved,
     counted,
-    memory_bus,
-    messages_of,
     signed_event,
     turn,
     until,
 )
 
-ENROLLMENT = EnrollmentId("0", "demo", "transaction", "csr", 0)
-VERDICT = ENROLLMENT.subject(Stage.VERDICT)
-
-
-@dataclass
-class World:
-    """An issuer without its worker."""
-
-    bus: MemoryBus
-    ca: LocalCa
-    clock: Clock
-    consumer: VerdictConsumer
-    hints: list[tuple[str, Message]] = field(default_factory=list)
-
-    async def verdict(self, event: Any = None, message: Message | None = None) -> Stored:
-        event = event or approved(template(self.ca.certificate))
-        return await append(self.bus, VERDICT, message or signed_event(event, VERDICT, VALIDATOR))
-
-    def outcomes(self) -> list[Stored]:
-        return messages_of(self.bus, "ENROLL_0", ".outcome")
-
-    def records(self) -> list[Stored]:
-        return messages_of(self.bus, "CERTS")
-
-    def outcome(self) -> CertificateIssued | IssuanceFailed:
-        """The one outcome there is, authentic for the request."""
-        (stored,) = self.outcomes()
-        event = authenticate(stored, TRUSTED_ISSUERS, Stage.OUTCOME, REQUEST_SHA256)
-        assert isinstance(event, CertificateIssued | IssuanceFailed)
-        return event
-
 
 @pytest.fixture
 async def world(ec_key: ec.EllipticCurvePrivateKey) -> World:
-    clock, ca = Clock(), pki.local_ca(ec_key)
-    bus = memory_bus(clock)
-    settings = Settings("", "", ("0",), ISSUING, TRUSTED_VALIDATORS, {ISSUER: ca}, 8)
-    found = World(bus, ca, clock, VerdictConsumer(bus, settings, clock))
-    await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
-    return found
+    return await make_world(ec_key)
 
 
 async def test_an_approval_becomes_a_certificate_of_the_ca(world: World) -> None:
@@ -116,11 +61,11 @@ async def test_the_serial_is_recorded_before_there_is_a_certificate(world: World
 async def test_the_record_names_enrollment_key_and_device(world: World) -> None:
     await world.consumer.handle(await world.verdict())
 
-    (stored,) = world.records()
-    outcome, record = world.outcome(), decode(stored.payload, stored.headers)
+    outcome = world.outcome()
     assert isinstance(outcome, CertificateIssued)
-    assert stored.subject == f"cert.{ISSUER}.{outcome.serial}.issued"
-    assert isinstance(record, CertificateRecorded)
+    record = world.record(f"cert.{ISSUER}.{outcome.serial}.issued")
+    assert record.serial == outcome.serial
+    assert record.ca_spki_sha256 == world.ca.pin
     assert record.enrollment == ENROLLMENT.prefix()
     assert record.subject == "CN=device"
     assert (record.not_before, record.not_after) == (NOW - 600, NOW + 365 * 86400)
@@ -257,7 +202,7 @@ async def test_a_verdict_beyond_the_ceilings_fails_and_leaves_no_record(
 # Once and again
 
 
-async def test_a_verdict_handled_twice_gives_one_outcome_and_one_record(world: World) -> None:
+async def test_a_verdict_handled_twice_gives_one_outcome_and_no_more_records(world: World) -> None:
     verdict = await world.verdict()
     before = counted("outcomes", issuer=ISSUER, reason="issued")
     await world.consumer.handle(verdict)
@@ -274,10 +219,11 @@ async def test_a_kill_between_record_and_outcome_leads_to_the_same_serial(world:
     verdict = await world.verdict()
     await world.consumer.handle(verdict)
     (lost,) = world.outcomes()
+    before = world.records()
     del world.bus.streams["ENROLL_0"].messages[lost.sequence]
     await world.consumer.handle(verdict)
 
-    assert len(world.records()) == 1
+    assert world.records() == before
     outcome = world.outcome()
     assert isinstance(outcome, CertificateIssued)
     assert outcome.serial in world.records()[0].subject

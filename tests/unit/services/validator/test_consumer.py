@@ -1,46 +1,27 @@
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.consumer import RequestConsumer
-from services.validator.settings import Settings
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import chain_subject, gateway_hints
+from shared.bus.topology import gateway_hints
 from shared.chains import ChainBook
-from shared.events import (
-    SUBJECT,
-    TYPE,
-    CaChain,
-    EnrollmentApproved,
-    EnrollmentRejected,
-    Message,
-    Stored,
-    authenticate,
-    encode,
-)
+from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
 from shared.reasons import FAIL_INFO, Reason
-from shared.subjects import EnrollmentId, Stage
-from tests.fakes.memory_bus import MemoryBus
-from tests.unit import pki
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr
+from shared.stored import SUBJECT, TYPE, Message, Stored, encode
+from shared.subjects import Stage
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 from tests.unit.world import (
     GATEWAY,
     ISSUER,
     NANOSECONDS,
     NOW,
-    OPENING,
-    OPENING_ID,
     STRANGER,
-    TRUSTED_VALIDATORS,
     VALIDATOR,
     append,
     counted,
     enrollment_of,
-    memory_bus,
-    messages_of,
-    policy,
     requested,
     signed_event,
     turn,
@@ -48,51 +29,12 @@ from tests.unit.world import (
 )
 
 
-@dataclass
-class World:
-    """A validator without its worker, and what it hints to the gateway."""
-
-    bus: MemoryBus
-    consumer: RequestConsumer
-    device: Identity
-    ra: Identity
-    hints: list[tuple[str, Message]] = field(default_factory=list)
-
-    @property
-    def enrollment(self) -> EnrollmentId:
-        return enrollment_of(self.device, device_csr(self.device))
-
-    async def request(self, profile: str = "demo") -> Stored:
-        enrollment = enrollment_of(self.device, device_csr(self.device), profile=profile)
-        event = requested(self.device, self.ra, enrollment)
-        return await append(self.bus, enrollment.subject(Stage.REQUEST), event)
-
-    def verdicts(self) -> list[Stored]:
-        return messages_of(self.bus, "ENROLL_0", ".verdict")
-
-    def verdict(self, request: Stored) -> EnrollmentApproved | EnrollmentRejected:
-        """The one verdict there is, authentic for this request."""
-        (stored,) = self.verdicts()
-        event = authenticate(stored, TRUSTED_VALIDATORS, Stage.VERDICT, request.sha256())
-        assert isinstance(event, EnrollmentApproved | EnrollmentRejected)
-        return event
-
-
 @pytest.fixture
 async def world(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[World]:
-    bus, root = memory_bus(), pki.make_root(ec_key)
-    rules = policy(ca_spki_sha256=pki.pin(root))
-    settings = Settings("", "", ("0",), VALIDATOR, {OPENING_ID: OPENING}, {"demo": rules}, 8)
-    chains = ChainBook.of(bus, [(ISSUER, rules.ca_spki_sha256)])
-    found = World(bus, RequestConsumer(bus, settings, chains), device, ra)
-    await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
-    await bus.put(chain_subject(ISSUER), encode(CaChain(certificates=(pki.der(root),))))
-    await chains.start()
-    await until(lambda: not chains.missing())
-    yield found
-    chains.stop()
+    async with validating(device, ra, ec_key) as found:
+        yield found
 
 
 async def test_a_good_request_gets_one_approval(world: World) -> None:
@@ -128,7 +70,7 @@ async def test_a_refusal_is_stored_and_hinted_to_the_gateway_that_asked(world: W
     assert isinstance(verdict, EnrollmentRejected)
     assert verdict.reason is Reason.CHALLENGE_WRONG
     assert verdict.fail_info is FAIL_INFO[Reason.CHALLENGE_WRONG]
-    assert [gate.passed for gate in verdict.gates] == [True, True, True, False]
+    assert [gate.passed for gate in verdict.gates] == [True, True, True, True, False]
     assert verdict.facts is not None
     stored = world.verdicts()[0]
     headers = {**stored.headers, SUBJECT: stored.subject}
@@ -227,7 +169,7 @@ async def test_what_is_no_request_is_refused(
 
 
 async def test_without_the_ca_chain_the_request_waits(world: World) -> None:
-    world.consumer.chains = ChainBook.of(world.bus, [(ISSUER, "other")])
+    world.consumer.chains = ChainBook.of(world.bus, [(ISSUER, ("other",))])
 
     with pytest.raises(BusUnavailableError):
         await world.consumer.handle(await world.request())

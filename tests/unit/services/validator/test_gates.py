@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
-from services.validator.facts import key_kind
-from services.validator.gates import Policy, Refusal, decide
-from shared.csr import read_csr
-from shared.events import GateResult
+from services.validator import gates
+from services.validator.facts import History, Opened, key_kind
+from services.validator.gates import Decision, Policy, Question, Refusal
+from shared.csr import CertificationRequest, read_csr
+from shared.events import Facts, GateResult
 from shared.reasons import Reason
 from tests.unit.shared.scep.messages import (
     BMP,
@@ -21,7 +22,7 @@ from tests.unit.shared.scep.messages import (
     san,
     tlv,
 )
-from tests.unit.world import facts, policy
+from tests.unit.world import NOW, PROFILE, facts, policy
 
 EMPTY_NAME = tlv(SEQ)
 DNS = tlv(0x82, b"device.example")
@@ -44,6 +45,11 @@ def request(
     return read_csr(csr(device.key, *attributes, **options))
 
 
+def decide(found: CertificationRequest, told: Facts, allowed: Policy) -> Decision:
+    """The decision on a first enrollment of which the log knows nothing."""
+    return gates.decide(Question(Opened(found, told), History(), PROFILE, allowed, NOW, NOW))
+
+
 def refusal(found: Any, allowed: Policy | None = None, **told: Any) -> Refusal:
     """The one refusal of a request; the gates end with it."""
     decision = decide(found, facts(**told), allowed or policy())
@@ -58,7 +64,8 @@ def test_a_request_within_policy_passes_every_gate(device: Identity) -> None:
 
     assert decision.refusal is None
     assert decision.gates == tuple(
-        GateResult(gate=name, passed=True) for name in ("key", "subject", "sans", "challenge")
+        GateResult(gate=name, passed=True)
+        for name in ("key", "subject", "sans", "compromise", "challenge")
     )
 
 

@@ -25,7 +25,7 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
-from tests.unit.world import ISSUER, NOW, PIN, policy
+from tests.unit.world import ISSUER, NOW, policy
 
 DAY = 86400
 SAN = "2.5.29.17"
@@ -86,7 +86,7 @@ def test_subject_and_key_are_the_csrs_byte_for_byte(device: Identity, ca: x509.C
 
     assert made.subject == odd
     assert made.spki == spki(device.key.public_key())
-    assert (made.issuer, made.ca_spki_sha256) == (ISSUER, PIN)
+    assert (made.issuer, made.ca_spki_sha256) == (ISSUER, pki.pin(ca))
 
 
 @pytest.mark.parametrize("asked", sorted(ASKED_FOR))

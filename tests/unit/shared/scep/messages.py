@@ -89,6 +89,7 @@ ENVELOPED: Final = oid("1.2.840.113549.1.7.3")
 RSA: Final = tlv(SEQ, oid("1.2.840.113549.1.1.1"), NULL)
 SCEP: Final = "2.16.840.1.113733.1.9."
 HASHES: Final[dict[str, tuple[str, hashes.HashAlgorithm]]] = {
+    "md5": ("1.2.840.113549.2.5", hashes.MD5()),
     "sha1": ("1.3.14.3.2.26", hashes.SHA1()),
     "sha256": ("2.16.840.1.101.3.4.2.1", hashes.SHA256()),
     "sha384": ("2.16.840.1.101.3.4.2.2", hashes.SHA384()),
@@ -99,11 +100,10 @@ HASHES: Final[dict[str, tuple[str, hashes.HashAlgorithm]]] = {
 # Identities
 
 
-@dataclass(frozen=True)
-class Identity:
-    """An RSA key and a certificate for it."""
+class Named:
+    """What follows from the certificate and the kind of key alone."""
 
-    key: rsa.RSAPrivateKey
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     x509: x509.Certificate
 
     @property
@@ -127,14 +127,6 @@ class Identity:
         return read_certificate(self.der)
 
     @property
-    def signer(self) -> Signer:
-        return Signer(self.key, self.certificate)
-
-    @property
-    def decryption(self) -> DecryptionKey:
-        return DecryptionKey(self.key, self.certificate)
-
-    @property
     def key_id(self) -> bytes:
         found = self.x509.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         return found.value.digest
@@ -142,6 +134,30 @@ class Identity:
     @property
     def issuer_and_serial(self) -> bytes:
         return tlv(SEQ, self.x509.issuer.public_bytes(), integer(self.x509.serial_number))
+
+
+@dataclass(frozen=True)
+class Identity(Named):
+    """An RSA key and a certificate for it."""
+
+    key: rsa.RSAPrivateKey
+    x509: x509.Certificate
+
+    @property
+    def signer(self) -> Signer:
+        return Signer(self.key, self.certificate)
+
+    @property
+    def decryption(self) -> DecryptionKey:
+        return DecryptionKey(self.key, self.certificate)
+
+
+@dataclass(frozen=True)
+class EcIdentity(Named):
+    """An EC key and a certificate for it: it signs, nothing can be encrypted to it."""
+
+    key: ec.EllipticCurvePrivateKey
+    x509: x509.Certificate
 
 
 def certificate(
@@ -175,6 +191,12 @@ def identity(name: str, serial: int, key: rsa.RSAPrivateKey | None = None) -> Id
     return Identity(
         key, certificate(name, key.public_key(), None, serial).sign(key, hashes.SHA256())
     )
+
+
+def ec_identity(name: str, serial: int, key: ec.EllipticCurvePrivateKey) -> EcIdentity:
+    """A self-signed identity of an EC key."""
+    made = certificate(name, key.public_key(), None, serial).sign(key, hashes.SHA256())
+    return EcIdentity(key, made)
 
 
 # Enveloped data
@@ -294,7 +316,7 @@ def rsa_sign(key: rsa.RSAPrivateKey, digest: str = "sha256") -> Callable[[bytes]
 
 def signed(
     content: bytes,
-    by: Identity,
+    by: Named,
     attributes: Sequence[bytes] | None = None,
     *,
     digest: str = "sha256",
@@ -313,7 +335,10 @@ def signed(
         attributes = [*scep_attributes(), *cms_attributes(content, digest)]
     attributes = sorted(attributes) if sort else list(attributes)
     to_sign = sorted(attributes) if sign_sorted else attributes
-    signature = (sign or rsa_sign(by.key, digest))(tlv(SET, *to_sign))
+    if sign is None:
+        assert isinstance(by.key, rsa.RSAPrivateKey)
+        sign = rsa_sign(by.key, digest)
+    signature = sign(tlv(SET, *to_sign))
     algorithm = digest_algorithm or tlv(SEQ, oid(HASHES[digest][0]), NULL)
     sid = sid or by.issuer_and_serial
     info = tlv(
@@ -338,7 +363,16 @@ def signed(
 
 
 def certs_only(*certificates: bytes) -> bytes:
-    body = tlv(SEQ, integer(1), tlv(SET), tlv(SEQ, DATA), tlv(0xA0, *certificates), tlv(SET))
+    return degenerate(tlv(0xA0, *certificates))
+
+
+def crl_only(*crls: bytes) -> bytes:
+    return degenerate(tlv(0xA1, *crls))
+
+
+def degenerate(*sets: bytes) -> bytes:
+    """A SignedData without a signer, around a CertificateSet, RevocationInfoChoices or both."""
+    body = tlv(SEQ, integer(1), tlv(SET), tlv(SEQ, DATA), *sets, tlv(SET))
     return tlv(SEQ, SIGNED, tlv(0xA0, body))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from asn1crypto import cms
 
 from tests.tools import need
-from tests.unit.shared.scep.messages import Identity
+from tests.unit.shared.scep.messages import Identity, Named
 
 LEGACY = ("-provider", "legacy", "-provider", "default")
 
@@ -39,7 +39,7 @@ def openssl_decrypted(message: bytes, to: Identity, folder: Path) -> bytes:
     )
 
 
-def write_pem(of: Identity, folder: Path) -> tuple[Path, Path]:
+def write_pem(of: Named, folder: Path) -> tuple[Path, Path]:
     """(certificate file, key file)."""
     stem = f"{of.x509.serial_number:x}"
     certificate, key = folder / f"{stem}.pem", folder / f"{stem}.key"
@@ -58,6 +58,12 @@ def signed_data(message: bytes) -> Any:
 def enveloped_data(message: bytes) -> Any:
     info = cms.ContentInfo.load(message, strict=True)
     assert info["content_type"].native == "enveloped_data"
+    return info["content"]
+
+
+def auth_enveloped_data(message: bytes) -> Any:
+    info = cms.ContentInfo.load(message, strict=True)
+    assert info["content_type"].native == "authenticated_enveloped_data"
     return info["content"]
 
 

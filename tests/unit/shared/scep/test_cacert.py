@@ -1,11 +1,22 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.scep import cacert
 from shared.scep.errors import ScepError
 from tests.unit.shared.scep import oracles
-from tests.unit.shared.scep.messages import SEQ, Identity, certs_only, indefinite, signed
+from tests.unit.shared.scep.messages import (
+    SEQ,
+    Identity,
+    certs_only,
+    cms_attributes,
+    identity,
+    indefinite,
+    signed,
+)
+from tests.unit.shared.scep.signing import every_way, signed_so
 
 
 def test_lone_certificate_is_sent_raw(ra: Identity) -> None:
@@ -17,13 +28,13 @@ def test_several_certificates_keep_their_order(
 ) -> None:
     """RA first, then CA, then chain; encoders that sort the SET OF break devices."""
     ordered = sorted([ra.der, old_ra.der, device.der])
-    for given in (ordered, ordered[::-1]):
-        content_type, body = cacert.write_ca_certs(given)
+    for order in (ordered, ordered[::-1]):
+        content_type, body = cacert.write_ca_certs(order)
         assert content_type == "application/x-x509-ca-ra-cert"
         data = oracles.signed_data(body)
-        assert oracles.certificates(data) == given
+        assert oracles.certificates(data) == order
         assert len(data["signer_infos"]) == 0
-        assert cacert.read_ca_certs(body) == tuple(given)
+        assert cacert.read_ca_certs(body) == tuple(order)
 
 
 def test_lone_certificate_is_read(ra: Identity) -> None:
@@ -50,7 +61,6 @@ def test_answer_of_openssl_is_read(ra: Identity, device: Identity, tmp_path: Pat
 
 
 def test_signed_message_is_read_for_its_certificates(ra: Identity, device: Identity) -> None:
-    """GetNextCACert's outer form."""
     body = signed(b"content", ra, certificates=[ra.der, device.der])
     assert cacert.read_ca_certs(body) == (ra.der, device.der)
 
@@ -68,3 +78,89 @@ def test_answer_cut_anywhere_is_refused(ra: Identity) -> None:
         for end in range(len(body)):
             with pytest.raises(ScepError):
                 cacert.read_ca_certs(body[:end])
+
+
+# GetNextCACert
+
+
+def next_answer(by: Identity, *certificates: bytes, digest: str = "sha256") -> bytes:
+    content = certs_only(*certificates)
+    return signed(content, by, cms_attributes(content, digest), digest=digest)
+
+
+@pytest.mark.parametrize("digest", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("ber", [False, True], ids=["DER", "BER"])
+def test_next_certificates_that_the_ca_signed_are_read(
+    ra: Identity,
+    old_ra: Identity,
+    device: Identity,
+    digest: str,
+    ber: bool,  # noqa: FBT001
+) -> None:
+    content = certs_only(device.der, ra.der)
+    body = signed(content, old_ra, cms_attributes(content, digest), digest=digest, ber=ber)
+    assert cacert.read_next_ca_certs(body + b"\r\n", old_ra.der) == (device.der, ra.der)
+
+
+@pytest.mark.parametrize("way", ["PSS sha256", "P-256 sha256, named", "P-384 sha384"])
+def test_next_certificates_are_signed_in_any_scheme(device: Identity, way: str) -> None:
+    how = every_way(device)[way]
+    body = signed_so(certs_only(device.der), how)
+    assert cacert.read_next_ca_certs(body, how.by.der) == (device.der,)
+
+
+def test_next_certificates_that_openssl_signed_are_read(
+    ra: Identity, old_ra: Identity, tmp_path: Path
+) -> None:
+    pem, key = oracles.write_pem(old_ra, tmp_path)
+    body = oracles.openssl(
+        *("cms", "-sign", "-nodetach", "-binary", "-outform", "DER", "-signer", pem, "-inkey", key),
+        stdin=certs_only(ra.der),
+    )
+    assert cacert.read_next_ca_certs(body, old_ra.der) == (ra.der,)
+
+
+def test_next_certificates_that_another_signed_are_refused(ra: Identity, old_ra: Identity) -> None:
+    """Also where the CA's certificate came along, and where the stranger takes its name."""
+    stranger = identity("old RA", 0x12)
+    content = certs_only(ra.der)
+    attributes = cms_attributes(content)
+    for body in (
+        next_answer(ra, ra.der),
+        next_answer(stranger, ra.der),
+        signed(content, ra, attributes, certificates=[old_ra.der, ra.der]),
+        signed(content, ra, attributes, certificates=[old_ra.der], sid=old_ra.issuer_and_serial),
+        signed(content, stranger, attributes, certificates=[stranger.der, old_ra.der]),
+        signed(content, stranger, attributes, certificates=[old_ra.der, stranger.der]),
+    ):
+        with pytest.raises(ScepError):
+            cacert.read_next_ca_certs(body, old_ra.der)
+
+
+def test_next_certificates_swapped_under_a_valid_signature_are_refused(
+    ra: Identity, device: Identity, old_ra: Identity
+) -> None:
+    body = next_answer(old_ra, ra.der)
+    forged = body.replace(ra.der, device.der)
+    assert forged != body
+    with pytest.raises(ScepError):
+        cacert.read_next_ca_certs(forged, old_ra.der)
+
+
+def test_next_certificates_without_a_signature_are_refused(ra: Identity, old_ra: Identity) -> None:
+    for body in (b"", ra.der, certs_only(ra.der), signed(b"", old_ra), signed(b"x", old_ra)):
+        with pytest.raises(ScepError):
+            cacert.read_next_ca_certs(body, old_ra.der)
+
+
+def test_next_answer_cut_anywhere_is_refused(ra: Identity, old_ra: Identity) -> None:
+    body = next_answer(old_ra, ra.der)
+    for end in range(len(body)):
+        with pytest.raises(ScepError):
+            cacert.read_next_ca_certs(body[:end], old_ra.der)
+
+
+@given(data=st.binary(max_size=200))
+def test_no_bytes_pass_for_a_next_answer(old_ra: Identity, data: bytes) -> None:
+    with pytest.raises(ScepError):
+        cacert.read_next_ca_certs(data, old_ra.der)

@@ -6,17 +6,25 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from shared.scep import algorithms, certrep, envelope, pkimessage
+from shared.scep import certrep, envelope, pkimessage
 from shared.scep.algorithms import (
     AES128,
+    AES128_GCM,
+    AES192,
+    AES192_GCM,
     AES256,
+    AES256_GCM,
     CIPHERS,
     DES,
     DES3,
     DIGESTS,
+    MD5,
     PKCS1V15,
     SHA1,
     SHA256,
+    SHA384,
+    SHA512,
+    AnyCipher,
     ContentCipher,
     Digest,
     KeyTransport,
@@ -24,7 +32,10 @@ from shared.scep.algorithms import (
 from shared.scep.certrep import PkiStatus, ReplyTo
 from shared.scep.envelope import Sealing
 from shared.scep.errors import FailInfo, ScepError
+from shared.scep.password import Password
 from shared.scep.pkimessage import PkiMessage, TransactionId
+from shared.scep.schemes import read_scheme
+from shared.scep.signed_data import Signer, write_certs_only
 from tests.unit.shared.scep import messages, oracles
 from tests.unit.shared.scep.messages import (
     BMP,
@@ -48,9 +59,11 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.unit.shared.scep.signing import every_way
 
 FRESH = bytes(range(50, 66))
 FAIL_INFO_TEXT = "1.3.6.1.5.5.7.24.1"
+STRENGTH = (MD5, SHA1, SHA256, SHA384, SHA512)
 DIGEST_OF = pytest.mark.parametrize("digest", DIGESTS.values(), ids=lambda d: d.name)
 
 
@@ -90,8 +103,9 @@ def attributes(reply: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 def all_three(request: PkiMessage, to: ReplyTo, ra: Identity, leaf: bytes) -> dict[str, bytes]:
+    content = certs_only(leaf)
     return {
-        "0": certrep.success(to, [leaf], request, sealing(AES128), ra.signer),
+        "0": certrep.success(to, content, request.signer, sealing(AES128), ra.signer),
         "2": certrep.failure(to, FailInfo.BAD_REQUEST, "no", ra.signer),
         "3": certrep.pending(to, ra.signer),
     }
@@ -142,7 +156,7 @@ def test_transaction_id_is_echoed_byte_for_byte(
     """PrintableString where it can be, else the type it came as."""
     data = signed(b"", device, [*scep_attributes(transaction_id=sent), *cms_attributes(b"")])
     request = pkimessage.read_message(data)
-    to = certrep.reply_to(request, FRESH, legacy=False)
+    to = certrep.reply_to(request, FRESH, SHA256)
     wanted = attribute(SCEP + "7", echoed)
     for reply in all_three(request, to, ra, issued[0]).values():
         encoded = [each.dump() for each in signer_info(reply)["signed_attrs"]]
@@ -153,7 +167,7 @@ def test_transaction_id_is_echoed_byte_for_byte(
 def test_sender_nonce_returns_as_recipient_nonce(device: Identity, ra: Identity, size: int) -> None:
     nonce = bytes(range(size))
     data = signed(b"", device, [*scep_attributes(nonce=tlv(4, nonce)), *cms_attributes(b"")])
-    to = certrep.reply_to(pkimessage.read_message(data), FRESH, legacy=False)
+    to = certrep.reply_to(pkimessage.read_message(data), FRESH, SHA256)
     found = attributes(certrep.pending(to, ra.signer))
     assert found[SCEP + "6"] == (0x04, nonce)
     assert found[SCEP + "5"] == (0x04, FRESH)
@@ -207,7 +221,8 @@ def test_success_is_encrypted_to_the_signer_of_the_request(
     transport: KeyTransport,
 ) -> None:
     how = sealing(cipher, transport)
-    reply = certrep.success(reply_to(), issued[:1], request_message, how, ra.signer)
+    content = write_certs_only(issued[:1])
+    reply = certrep.success(reply_to(), content, request_message.signer, how, ra.signer)
     content = oracles.openssl_verified(reply)
     (info,) = oracles.enveloped_data(content)["recipient_infos"]
     assert info.chosen["rid"].chosen.dump() == device.issuer_and_serial
@@ -217,11 +232,42 @@ def test_success_is_encrypted_to_the_signer_of_the_request(
     assert len(data["signer_infos"]) == 0
 
 
+@pytest.mark.parametrize("cipher", [AES128, AES256, AES256_GCM], ids=lambda c: c.name)
+def test_success_is_encrypted_under_a_password_where_the_key_cannot_decrypt(
+    ra: Identity, issued: list[bytes], cipher: AnyCipher
+) -> None:
+    """RFC 8894 s3.1: the device's key is EC, the password its challengePassword."""
+    how = Sealing(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
+    to = Password("s3cret", bytes(16), IV, bytes(16))
+    reply = certrep.success(reply_to(), write_certs_only(issued), to, how, ra.signer)
+    inner = oracles.openssl(
+        *("cms", "-decrypt", "-binary", "-inform", "DER", "-pwri_password", "s3cret"),
+        stdin=oracles.openssl_verified(reply),
+    )
+    assert oracles.certificates(oracles.signed_data(inner)) == issued
+
+
+@pytest.mark.parametrize("way", ["PSS sha256", "P-256 sha256, named", "P-521 sha512, named"])
+def test_reply_is_signed_in_the_scheme_of_the_signer(device: Identity, way: str) -> None:
+    how = every_way(device)[way]
+    digest = next(d for d in DIGESTS.values() if d.name == how.digest)
+    scheme = read_scheme(how.algorithm, digest)
+    signer = Signer(how.by.key, how.by.certificate, scheme)
+    for reply in (
+        certrep.pending(reply_to(digest), signer),
+        certrep.failure(reply_to(digest), FailInfo.BAD_TIME, "late", signer),
+    ):
+        assert oracles.openssl_verified(reply) == b""
+        assert signer_info(reply)["signature_algorithm"].dump() == how.algorithm
+        assert certrep.read_reply(reply).signed.signer == how.by.certificate
+
+
 def test_success_holds_the_leaf_first_and_is_not_sorted(
     request_message: PkiMessage, device: Identity, ra: Identity, issued: list[bytes], tmp_path: Path
 ) -> None:
     for chain in (issued, issued[::-1]):
-        reply = certrep.success(reply_to(), chain, request_message, sealing(AES256), ra.signer)
+        content, how = write_certs_only(chain), sealing(AES256)
+        reply = certrep.success(reply_to(), content, request_message.signer, how, ra.signer)
         inner = oracles.openssl_decrypted(oracles.openssl_verified(reply), device, tmp_path)
         assert oracles.certificates(oracles.signed_data(inner)) == chain
         pem = oracles.openssl("pkcs7", "-inform", "DER", "-print_certs", stdin=inner)
@@ -248,27 +294,43 @@ def test_reply_is_read_as_a_client_reads_it(
 
 
 @DIGEST_OF
+@pytest.mark.parametrize("floor", DIGESTS.values(), ids=lambda d: d.name)
 def test_digest_of_the_request_is_mirrored_above_the_floor(
-    device: Identity, digest: Digest
+    device: Identity, digest: Digest, floor: Digest
 ) -> None:
     request = pkimessage.read_message(signed(b"", device, digest=digest.name))
-    assert certrep.reply_to(request, FRESH, legacy=True).digest is digest
-    modern = certrep.reply_to(request, FRESH, legacy=False)
-    assert modern.digest is (SHA256 if digest is SHA1 else digest)
-    assert modern.transaction_id == request.transaction_id
-    assert (modern.recipient_nonce, modern.sender_nonce) == (NONCE, FRESH)
+    to = certrep.reply_to(request, FRESH, floor)
+    assert to.digest is STRENGTH[max(STRENGTH.index(digest), STRENGTH.index(floor))]
+    assert to.transaction_id == request.transaction_id
+    assert (to.recipient_nonce, to.sender_nonce) == (NONCE, FRESH)
 
 
 def test_unknown_digest_is_answered_with_sha256(request_message: PkiMessage) -> None:
     unknown = replace(request_message, signed=replace(request_message.signed, digest=None))
-    assert certrep.reply_to(unknown, FRESH, legacy=True).digest is SHA256
+    assert certrep.reply_to(unknown, FRESH, MD5).digest is SHA256
+    assert certrep.reply_to(unknown, FRESH, SHA512).digest is SHA512
 
 
-@pytest.mark.parametrize("cipher", CIPHERS.values(), ids=lambda c: c.name)
-def test_cipher_of_the_request_is_mirrored_above_the_floor(cipher: ContentCipher) -> None:
-    assert certrep.floor_cipher(cipher, legacy=True) is cipher
-    expected = AES128 if cipher in (DES, DES3) else cipher
-    assert certrep.floor_cipher(cipher, legacy=False) is expected
+@pytest.mark.parametrize(
+    ("asked", "floor", "answered"),
+    [
+        *((cipher, AES128, cipher) for cipher in (AES128, AES192, AES256)),
+        *((cipher, AES128_GCM, cipher) for cipher in (AES128_GCM, AES192_GCM, AES256_GCM)),
+        *((cipher, DES, cipher) for cipher in CIPHERS.values()),
+        *((cipher, AES128, AES128) for cipher in (DES, DES3)),
+        *((cipher, AES256_GCM, AES256_GCM) for cipher in (DES, DES3, AES128, AES128_GCM)),
+        (AES128_GCM, AES128, AES128_GCM),
+        (AES128, AES128_GCM, AES128),
+        (AES256, AES256_GCM, AES256),
+        (AES128_GCM, AES256, AES256),
+    ],
+    ids=lambda c: c.name,
+)
+def test_cipher_of_the_request_is_mirrored_above_the_floor(
+    asked: AnyCipher, floor: AnyCipher, answered: AnyCipher
+) -> None:
+    """The modes are as good as each other; a device that asked in one may not know the other."""
+    assert certrep.floor_cipher(asked, floor) is answered
 
 
 def reply_of(
@@ -337,11 +399,10 @@ def test_certificates_are_read_from_der_and_ber(ra: Identity, device: Identity) 
 
 
 def test_reply_to_a_key_that_cannot_be_encrypted_to_is_bad_alg(
-    request_message: PkiMessage, ra: Identity, issued: list[bytes]
+    request_message: PkiMessage, ra: Identity
 ) -> None:
     """Known before anything is issued."""
-    odd = replace(request_message.signed.signer, spki=tlv(SEQ))
-    request = replace(request_message, signed=replace(request_message.signed, signer=odd))
+    odd = replace(request_message.signer, spki=tlv(SEQ))
     with pytest.raises(ScepError) as caught:
-        certrep.success(reply_to(), issued, request, sealing(algorithms.AES128), ra.signer)
+        certrep.success(reply_to(), certs_only(), odd, sealing(AES128), ra.signer)
     assert caught.value.fail_info is FailInfo.BAD_ALG

@@ -79,8 +79,8 @@ def test_recipient_by_key_id_is_read(ra: Identity) -> None:
 def test_recipients_keep_their_order_and_other_kinds_are_passed_over(
     ra: Identity, old_ra: Identity
 ) -> None:
-    """KeyAgree, KEK and Password infos carry context tags."""
-    others = [tlv(tag, integer(3)) for tag in (0xA1, 0xA2, 0xA3)]
+    """KeyAgree, KEK and Other infos carry context tags."""
+    others = [tlv(tag, integer(3)) for tag in (0xA1, 0xA2, 0xA4)]
     infos = [others[0], raw_recipient(old_ra), others[1], raw_recipient(ra), others[2]]
     found = envelope.read_envelope(enveloped(CONTENT, *infos)).recipients
     serials = [each.serial for each in found]
@@ -286,8 +286,8 @@ def test_recipient_key_too_short_for_the_padding_is_bad_alg(device: Identity) ->
     assert caught.value.fail_info is FailInfo.BAD_ALG
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 2, (1 << 64) + 1, (1 << 4000) + 1])
-@pytest.mark.parametrize("modulus", [15, (1 << 2047) + 1, (1 << 4095) + 1])
+@pytest.mark.parametrize("exponent", [0, 1, 2, (1 << 64) + 1, (1 << 4000) + 1], ids=int.bit_length)
+@pytest.mark.parametrize("modulus", [15, (1 << 2047) + 1, (1 << 4095) + 1], ids=int.bit_length)
 def test_odd_recipient_keys_give_an_envelope_or_bad_alg(
     device: Identity, modulus: int, exponent: int
 ) -> None:

@@ -9,141 +9,48 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.csr import read_csr, verify_self_signature
 from shared.names import name_text, read_general_names, read_name
-from shared.scep import ber, cacaps, cacert, certrep, envelope, pkimessage
-from shared.scep.algorithms import AES128, PKCS1V15, SHA256, AlgorithmPolicy
-from shared.scep.asn1 import PRINTABLE_STRING
+from shared.scep import ber, cacaps, cacert, certrep, envelope, password, pkimessage, schemes
+from shared.scep import request as payloads
+from shared.scep.algorithms import SHA256, AlgorithmPolicy
+from shared.scep.asn1 import Der
 from shared.scep.certificate import read_certificate
-from shared.scep.envelope import Sealing
-from shared.scep.errors import FailInfo, ScepError
-from shared.scep.pkimessage import DecryptionKey, PkiMessage, TransactionId
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import DecryptionKey
+from shared.signatures import is_signed_by
+from tests.unit.shared.scep.corpus import FORMS, SEALING, Corpus, make_corpus
 from tests.unit.shared.scep.messages import (
     BMP,
-    CIPHERS,
     CONTENT_KEY,
-    DEVICE_NAME,
-    IV,
-    NONCE,
     PRINTABLE,
     SEQ,
     SET,
-    TRANSPORTS,
     UTF8,
-    Identity,
-    attribute,
-    certs_only,
-    challenge,
-    csr,
     enveloped,
-    extension,
-    extension_request,
-    identity,
     indefinite,
     oid,
     recipient,
-    san,
     signed,
     tlv,
 )
-from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
+from tests.unit.shared.scep.sealing import PASSWORD, authenticated, password_recipient
+from tests.unit.shared.scep.signing import signed_so
+from tests.unit.shared.scep.vectors import recorded_ra
 
 MUTATIONS: Final = int(os.getenv("TEST_MUTATIONS", "20000"))
 POLICY: Final = AlgorithmPolicy(legacy=True)
 FALLBACK: Final = bytes(32)
-SEALING: Final = Sealing(AES128, PKCS1V15, CONTENT_KEY[:16], IV)
-FORMS: Final = ("primitive", "constructed", "ber")
-GENERAL_NAMES: Final = (
-    tlv(0x82, b"d.example"),
-    tlv(0x81, b"r@example"),
-    tlv(0x86, b"urn:x"),
-    tlv(0x87, bytes(4)),
-    tlv(0x87, bytes(16)),
-    tlv(0xA0, oid("1.3.6.1.4.1.311.20.2.3"), tlv(0xA0, tlv(UTF8, b"u@example"))),
-    tlv(0xA4, DEVICE_NAME),
-)
+CA: Final = recorded_ra()
 Read = Callable[[bytes], object]
-
-
-# The corpus
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Good bytes of every kind, made of fixed keys: what fails can be read again anywhere."""
-
-    ra: Identity
-    device: Identity
-    messages: list[bytes]
-    envelopes: list[bytes]
-    requests: list[bytes]
-    replies: list[bytes]
-    certificates: list[bytes]
-
-    @property
-    def all(self) -> list[bytes]:
-        names = [DEVICE_NAME, tlv(SEQ, *GENERAL_NAMES)]
-        kinds = (self.messages, self.envelopes, self.requests, self.replies, self.certificates)
-        return [each for kind in (*kinds, names) for each in kind]
-
-
-def requests_of(device: Identity) -> list[bytes]:
-    key = ec.derive_private_key(0xC0FFEE, ec.SECP256R1())
-    attributes = (
-        challenge(BMP, "s3cret".encode("utf-16-be")),
-        attribute("1.2.840.113549.1.9.20", tlv(UTF8, b"friendly")),
-        extension_request(
-            san(*GENERAL_NAMES),
-            extension("2.5.29.15", tlv(3, b"\x05\xa0"), critical=b"\x01\x01\xff"),
-        ),
-    )
-    return [
-        csr(device.key, *attributes),
-        csr(device.key, challenge(PRINTABLE, b"s3cret"), version=2),
-        csr(
-            key,
-            *attributes,
-            algorithm=tlv(SEQ, oid("1.2.840.10045.4.3.2")),
-            sign=lambda data: key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)),
-        ),
-    ]
-
-
-def replies_to(request: PkiMessage, ra: Identity) -> list[bytes]:
-    to = certrep.ReplyTo(TransactionId(PRINTABLE_STRING, b"1"), NONCE, NONCE, SHA256)
-    return [
-        certrep.success(to, [ra.der], request, SEALING, ra.signer),
-        certrep.failure(to, FailInfo.BAD_TIME, "late", ra.signer),
-        certrep.pending(to, ra.signer),
-    ]
 
 
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
-    ra = recorded_ra()
-    device = identity("device", 0x7001, ra.key)
-    requests = requests_of(device)
-    envelopes, messages = [], [message_bytes(vector) for vector in recorded()]
-    transports, key_id = list(TRANSPORTS), tlv(0x80, device.key_id)
-    for number, (cipher, form) in enumerate((c, f) for c in CIPHERS for f in FORMS):
-        info = recipient(
-            ra,
-            cipher=cipher,
-            transport=transports[number % len(transports)],
-            sid=key_id if number % 4 == 3 else None,
-        )
-        inner = enveloped(requests[number % len(requests)], info, cipher=cipher, form=form)
-        envelopes.append(inner)
-        sid = key_id if number % 2 else None
-        messages += [signed(inner, device, ber=ber_too, sid=sid) for ber_too in (False, True)]
-    replies = replies_to(pkimessage.read_message(messages[-1]), ra)
-    certificates = [ra.der, device.der, certs_only(ra.der, device.der)]
-    return Corpus(ra, device, messages, envelopes, requests, replies, certificates)
+    return make_corpus()
 
 
 # Every reading function
@@ -176,6 +83,30 @@ def read_certificates(data: bytes) -> None:
         refused_or_done(lambda der=der: read_certificate(der))
 
 
+def read_next(data: bytes) -> None:
+    cacert.read_next_ca_certs(data, CA.der)
+
+
+def read_scheme(data: bytes) -> None:
+    schemes.read_scheme(data, SHA256)
+
+
+def read_password_recipient(data: bytes) -> None:
+    """One that is read can be tried, whatever it says."""
+    found = password.read_password_recipient(Der(data).enter(password.TAG))
+    found.unwrap(PASSWORD)
+
+
+def read_signed(data: bytes) -> None:
+    is_signed_by(data, CA.key.public_key())
+
+
+def open_envelope(data: bytes) -> None:
+    """Under every key size that there is."""
+    found = envelope.read_envelope(data)
+    found.decrypt(CONTENT_KEY[: found.cipher.key_size])
+
+
 READERS: Final[dict[str, Read]] = {
     "read_message": pkimessage.read_message,
     "read_envelope": envelope.read_envelope,
@@ -188,6 +119,15 @@ READERS: Final[dict[str, Read]] = {
     "normalise": ber.normalise,
     "read_name": read_name,
     "read_general_names": read_general_names,
+    "read_next_ca_certs": read_next,
+    "read_crls": certrep.read_crls,
+    "read_issuer_and_serial": payloads.read_issuer_and_serial,
+    "read_scheme": read_scheme,
+    "read_signature_algorithm": schemes.read_signature_algorithm,
+    "public_key": schemes.public_key,
+    "read_password_recipient": read_password_recipient,
+    "is_signed_by": read_signed,
+    "open_envelope": open_envelope,
 }
 each_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 TAGS: Final = st.sampled_from(
@@ -197,6 +137,9 @@ IDS: Final = st.sampled_from(
     [
         oid("1.2.840.113549.1.7.2"),
         oid("1.2.840.113549.1.7.3"),
+        oid("1.2.840.113549.1.9.16.1.23"),
+        oid("1.2.840.113549.1.1.10"),
+        oid("1.2.840.113549.1.5.12"),
         oid("1.2.840.113549.1.9.14"),
         oid("2.5.29.17"),
         oid("2.5.4.3"),
@@ -362,6 +305,10 @@ class Run:
         self.done("reply", lambda: envelope.write_envelope(b"", message.signer, SEALING))
         found = pkimessage.read_envelope(message, POLICY)
         self.reached["read_envelope"] += 1
+        if opened := pkimessage.unwrap_with_password(found, [PASSWORD]):
+            self.reached["password"] += 1
+            self.plaintext(found.decrypt(opened[1]))
+            return
         key = pkimessage.unwrap_content_key(found, self.keys, FALLBACK)
         assert len(key) == found.cipher.key_size
         self.plaintext(found.decrypt(key))
@@ -379,37 +326,74 @@ class Run:
         reply = certrep.read_reply(data)
         self.reached["read_reply"] += 1
         found = envelope.read_envelope(reply.signed.content)
+        opened = pkimessage.unwrap_with_password(found, [PASSWORD])
         key = pkimessage.unwrap_content_key(found, self.keys, FALLBACK)
-        certrep.read_certificates(found.decrypt(key))
+        self.inside(found.decrypt(opened[1] if opened else key))
+
+    def inside(self, data: bytes) -> None:
+        """Certificates or a CRL, each in the other's place too."""
+        self.done("reply's certificates", lambda: read_certificates(data))
+        self.done("reply's CRLs", lambda: certrep.read_crls(data))
+
+    def payload(self, data: bytes) -> None:
+        payloads.read_issuer_and_serial(data)
+        self.reached["read_issuer_and_serial"] += 1
+
+    def crl(self, data: bytes) -> None:
+        self.done("read_crls", lambda: certrep.read_crls(data))
+        read_signed(data)
 
     def certificates(self, data: bytes) -> None:
+        self.done("read_next_ca_certs", lambda: read_next(data))
         self.done("read_ca_certs", lambda: cacert.read_ca_certs(data))
         read_certificates(data)
         self.reached["read_certificates"] += 1
+
+
+def of_envelope(rng: random.Random, corpus: Corpus) -> bytes:
+    """A good signature around a changed envelope."""
+    inner = mutated(rng, rng.choice(corpus.envelopes), corpus.envelopes)
+    if rng.random() < 0.3:
+        return signed_so(inner, corpus.ec_way)
+    return signed(inner, corpus.device, ber=rng.random() < 0.3)
+
+
+def of_csr(rng: random.Random, corpus: Corpus) -> bytes:
+    """A good message around a changed CSR."""
+    payload = mutated(rng, rng.choice(corpus.requests), corpus.requests)
+    seal = rng.choice((enveloped, enveloped, authenticated))
+    inner = seal(payload, rng.choice((WRAPPED, UNDER_PASSWORD)), form=rng.choice(FORMS))
+    return signed(inner, corpus.device)
 
 
 def mutation(rng: random.Random, run: Run) -> tuple[Callable[[bytes], None], bytes]:
     """(what reads it, bytes): a changed message, or a good one around changed insides."""
     corpus = run.corpus
     kind = rng.random()
-    if kind < 0.55:
-        return run.request, mutated(rng, rng.choice(corpus.messages), corpus.messages)
-    if kind < 0.70:
-        inner = mutated(rng, rng.choice(corpus.envelopes), corpus.envelopes)
-        return run.request, signed(inner, corpus.device, ber=rng.random() < 0.3)
-    if kind < 0.85:
-        payload = mutated(rng, rng.choice(corpus.requests), corpus.requests)
-        inner = enveloped(payload, WRAPPED, form=rng.choice(FORMS))
-        return run.request, signed(inner, corpus.device)
-    if kind < 0.92:
-        return run.reply, mutated(rng, rng.choice(corpus.replies), corpus.replies)
-    return run.certificates, mutated(rng, rng.choice(corpus.certificates), corpus.certificates)
+    if kind < 0.15:
+        return run.request, of_envelope(rng, corpus)
+    if kind < 0.30:
+        return run.request, of_csr(rng, corpus)
+    samples: dict[Callable[[bytes], None], tuple[list[bytes], int]] = {
+        run.request: (corpus.messages, 50),
+        run.reply: (corpus.replies, 6),
+        run.inside: (corpus.answers, 4),
+        run.crl: (corpus.crls, 3),
+        run.payload: (corpus.payloads, 2),
+        run.certificates: (corpus.certificates, 5),
+    }
+    (read,) = rng.choices(list(samples), [weight for _, weight in samples.values()])
+    good = samples[read][0]
+    return read, mutated(rng, rng.choice(good), good)
 
 
-WRAPPED: Final = recipient(recorded_ra())
+WRAPPED: Final = recipient(CA)
+UNDER_PASSWORD: Final = password_recipient(CONTENT_KEY, iterations=3)
 STEPS: Final = (
     *("read_message", "verify", "reply", "read_envelope", "decrypt", "read_csr", "sans"),
     *("public_key", "subject", "verify_self_signature", "read_ca_certs", "read_certificates"),
+    *("password", "read_reply", "reply's certificates", "reply's CRLs", "read_crls"),
+    *("read_issuer_and_serial", "read_next_ca_certs"),
 )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from shared.csr import read_csr, verify_self_signature
 from shared.scep import pkimessage
-from shared.scep.algorithms import SHA1, SHA256, AlgorithmPolicy
+from shared.scep.algorithms import SHA256, AlgorithmPolicy
 from shared.scep.asn1 import Der
 from shared.scep.envelope import Envelope
 from shared.scep.errors import FailInfo, ScepError
@@ -269,7 +269,7 @@ def test_unknown_attributes_are_passed_over(device: Identity) -> None:
 
 
 def test_unknown_digest_can_be_answered_with_bad_alg(device: Identity) -> None:
-    algorithm = tlv(SEQ, oid("1.2.840.113549.2.5"), NULL)
+    algorithm = tlv(SEQ, oid("1.2.840.113549.2.2"), NULL)
     message = pkimessage.read_message(signed(CONTENT, device, digest_algorithm=algorithm))
     assert message.digest is SHA256
     assert message.transaction_id.value == TRANSACTION
@@ -278,9 +278,10 @@ def test_unknown_digest_can_be_answered_with_bad_alg(device: Identity) -> None:
     assert caught.value.fail_info is FailInfo.BAD_ALG
 
 
-def test_sha1_needs_a_legacy_profile(device: Identity) -> None:
-    message = pkimessage.read_message(signed(CONTENT, device, digest="sha1"))
-    assert message.digest is SHA1
+@pytest.mark.parametrize("digest", ["md5", "sha1"])
+def test_old_digests_need_a_legacy_profile(device: Identity, digest: str) -> None:
+    message = pkimessage.read_message(signed(CONTENT, device, digest=digest))
+    assert message.digest.name == digest
     pkimessage.verify(message, LEGACY)
     with pytest.raises(ScepError) as caught:
         pkimessage.verify(message, MODERN)

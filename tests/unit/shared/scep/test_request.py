@@ -36,7 +36,7 @@ from tests.unit.shared.scep.messages import (
     tlv,
 )
 
-REQUESTS = [MessageType.PKCS_REQ, MessageType.RENEWAL_REQ, MessageType.CERT_POLL]
+REQUESTS = [kind for kind in MessageType if kind is not MessageType.CERT_REP]
 TRANSPORTS = [PKCS1V15, KeyTransport("oaep"), KeyTransport("oaep", SHA256, SHA256)]
 
 

@@ -13,11 +13,13 @@ from shared.scep import algorithms, pkimessage
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage
-from tests.unit.shared.scep.messages import PRINTABLE, Identity
+from tests.unit.shared.scep.messages import NULL, PRINTABLE, SEQ, Identity, oid, tlv
 from tests.unit.shared.scep.oracles import openssl_decrypted, openssl_verified
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
 
-SHA1_RSA, SHA256_RSA, SHA512_RSA = (f"1.2.840.113549.1.1.{last}" for last in (5, 11, 13))
+SHA1_RSA, SHA256_RSA, SHA512_RSA = (
+    tlv(SEQ, oid(f"1.2.840.113549.1.1.{last}"), NULL) for last in (5, 11, 13)
+)
 LEGACY: Final = AlgorithmPolicy(legacy=True)
 STRONGSWAN_ID: Final = b"418DD0D7D1F0F106C7994B5FA9880FE6053DDAC0"
 CERTMONGER_ID: Final = (
@@ -34,7 +36,7 @@ class Expected:
     cipher: str
     subject: str
     sans: tuple[str, ...]
-    csr_signature: str = SHA256_RSA
+    csr_signature: bytes = SHA256_RSA
     message_type: MessageType = MessageType.PKCS_REQ
 
 
@@ -49,7 +51,7 @@ def scepclient(message_type: MessageType) -> Expected:
     )
 
 
-def strongswan(digest: str, cipher: str, csr_signature: str = SHA256_RSA) -> Expected:
+def strongswan(digest: str, cipher: str, csr_signature: bytes = SHA256_RSA) -> Expected:
     return Expected(
         STRONGSWAN_ID,
         digest,

@@ -6,11 +6,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from services.issuer.connectors.local import LocalCa, SigningError, read_local_ca
+from services.issuer.connectors.local import LocalCa, SigningError, read_authorities
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError
 from tests.unit import pki
 from tests.unit.services.issuer.templates import template
+from tests.unit.shared.scep.messages import Identity
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def read(directory: Path, **changes: Any) -> LocalCa:
         "secret_path": "secret",
     }
     configuration = Configuration.model_construct(directory=directory)
-    return read_local_ca(configuration, LocalIssuerSection(**(values | changes)))
+    return read_authorities(configuration, LocalIssuerSection(**(values | changes))).current
 
 
 def refused(directory: Path, file: str, **changes: Any) -> str:
@@ -105,11 +106,14 @@ def test_a_short_secret_is_refused(files: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["rsa", "ec"])
 def test_a_certificate_that_another_key_signed_is_never_handed_out(
-    kind: str, rsa_key: rsa.RSAPrivateKey, ec_key: ec.EllipticCurvePrivateKey
+    kind: str,
+    rsa_key: rsa.RSAPrivateKey,
+    ec_key: ec.EllipticCurvePrivateKey,
+    device: Identity,
 ) -> None:
     """A fault in the signature gives an RSA key away."""
     good = pki.local_ca(rsa_key if kind == "rsa" else ec_key)
-    other = ec.derive_private_key(11, ec.SECP256R1())
+    other = device.key if kind == "rsa" else ec.derive_private_key(11, ec.SECP256R1())
     faulty = replace(good, key=other)
     made = template(good.certificate)
 

@@ -1,14 +1,16 @@
 """DER CMS as streaming writers emit it: indefinite lengths, content in segments (X.690 s8)."""
 
+from typing import Final
+
 from shared.scep.asn1 import CONSTRUCTED_0, CONTEXT_0, OCTET_STRING, OID, SEQUENCE, Der, tlv
 
-SEGMENT = 1000  # what OpenSSL's CMS writer and Bouncy Castle's generators make of a buffer
-_SEGMENTED = 0x24
-_CONTENT = 2  # encapContentInfo of a SignedData, encryptedContentInfo of an EnvelopedData
+SEGMENT: Final = 1000  # what OpenSSL's CMS writer and Bouncy Castle's generators make of a buffer
+_SEGMENTED: Final = 0x24
+_CONTENT: Final = 2  # encapContentInfo of a SignedData, encryptedContentInfo of an EnvelopedData
 
 
 def streamed(der: bytes) -> bytes:
-    """A SignedData or EnvelopedData in BER.
+    """A SignedData, EnvelopedData or AuthEnvelopedData in BER.
 
     What is signed keeps its bytes: signed attributes and certificates stay DER.
     """
@@ -46,4 +48,5 @@ def _elements(der: Der) -> list[bytes]:
 
 
 def indefinite(tag: int, *parts: bytes) -> bytes:
+    """A constructed element with end-of-contents octets (X.690 s8.1.3.6)."""
     return bytes((tag, 0x80)) + b"".join(parts) + b"\0\0"

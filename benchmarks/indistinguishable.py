@@ -1,0 +1,154 @@
+"""Can a client tell from time, status or text why its message did not open? By hand.
+
+Five kinds of message that fail behind the key transport, sent in random order to a running system
+over one connection each; for every pair the two-sample Kolmogorov-Smirnov statistic of the
+answering times, and whether statuses and texts are the same.
+`python -m benchmarks.indistinguishable`
+"""
+
+import argparse
+import itertools
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import rsa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import system
+from cli.enroll.authority import read_authority
+from cli.enroll.identity import Identity, make_csr, make_identity
+from shared.scep.algorithms import AES128, PKCS1V15, SHA256
+from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, tlv
+from shared.scep.certificate import Certificate, read_certificate
+from shared.scep.certrep import read_reply
+from shared.scep.envelope import Sealing, write_envelope
+from shared.scep.pkimessage import MESSAGE_TYPE, SENDER_NONCE, TRANSACTION_ID
+from shared.scep.signed_data import attribute, write_signed_data
+
+_KEY: Final = 16
+# c(0.01) of the two-sample test: the statistic stays below this in 99 of 100 pairs of samples
+# from one distribution.
+_COEFFICIENT: Final = 1.628
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Makes messages that fail in one way each."""
+
+    identity: Identity
+    ra: Certificate
+    other: Certificate
+    csr: bytes
+
+    def kinds(self) -> dict[str, Callable[[], bytes]]:
+        return {
+            "undecryptable": lambda: self._signed(self._garbled()),
+            "wrong recipient": lambda: self._signed(self._envelope(self.csr, self.other)),
+            "bad padding": lambda: self._signed(self._bad_padding()),
+            "CSR garbage": lambda: self._signed(self._envelope(os.urandom(len(self.csr)), self.ra)),
+            "CSR signature wrong": lambda: self._signed(self._envelope(self._strange(), self.ra)),
+        }
+
+    def _envelope(self, content: bytes, to: Certificate) -> bytes:
+        sealing = Sealing(AES128, PKCS1V15, os.urandom(_KEY), os.urandom(_KEY))
+        return write_envelope(content, to, sealing)
+
+    def _garbled(self) -> bytes:
+        """The encrypted key is random: RSA gives no padding."""
+        envelope = bytearray(self._envelope(self.csr, self.ra))
+        at = envelope.index(b"\x04\x82\x01\x00") + 5
+        envelope[at : at + 200] = os.urandom(200)
+        return bytes(envelope)
+
+    def _bad_padding(self) -> bytes:
+        """The last block of the content is random: PKCS#7 padding is wrong but for 1 in 256."""
+        envelope = self._envelope(self.csr, self.ra)
+        return envelope[:-_KEY] + os.urandom(_KEY)
+
+    def _strange(self) -> bytes:
+        """A CSR whose signature is wrong."""
+        return self.csr[:-8] + os.urandom(8)
+
+    def _signed(self, content: bytes) -> bytes:
+        attributes = (
+            attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, b"19")),
+            attribute(TRANSACTION_ID, tlv(PRINTABLE_STRING, os.urandom(8).hex().encode())),
+            attribute(SENDER_NONCE, tlv(OCTET_STRING, os.urandom(16))),
+        )
+        return write_signed_data(content, attributes, SHA256, self.identity.signer)
+
+
+def other_certificate() -> Certificate:
+    """A recipient that the server does not know."""
+    identity = make_identity(rsa.generate_private_key(65537, 2048), "another RA", time.time())
+    return read_certificate(identity.signer.certificate.der)
+
+
+def measure(url: str, challenge: str, tries: int) -> tuple[dict[str, list[float]], set[str]]:
+    """(milliseconds of each kind, every distinct answer) over one connection."""
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        authority = read_authority(client.get(url, params={"operation": "GetCACert"}).content)
+        identity = make_identity(rsa.generate_private_key(65537, 2048), "device", time.time())
+        csr = make_csr(identity, challenge, [])
+        failing = Failing(identity, authority.recipient, other_certificate(), csr)
+        order = [kind for kind in failing.kinds() for _ in range(tries)]
+        random.SystemRandom().shuffle(order)
+        times: dict[str, list[float]] = {kind: [] for kind in failing.kinds()}
+        answers = set()
+        for kind in order:
+            message = failing.kinds()[kind]()
+            started = time.perf_counter()
+            answer = client.post(url, params={"operation": "PKIOperation"}, content=message)
+            times[kind].append((time.perf_counter() - started) * 1000)
+            reply = read_reply(answer.content)
+            size = len(answer.content)
+            answers.add(
+                f"{answer.status_code} {reply.status} {reply.fail_info} {size} bytes"
+                f" {reply.fail_info_text!r}"
+            )
+        return times, answers
+
+
+def statistic(left: list[float], right: list[float]) -> float:
+    """The two-sample Kolmogorov-Smirnov statistic: the largest distance of the two CDFs."""
+    left, right = sorted(left), sorted(right)
+    largest, i, j = 0.0, 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] <= right[j]:
+            i += 1
+        else:
+            j += 1
+        largest = max(largest, abs(i / len(left) - j / len(right)))
+    return largest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=1000, help="tries of each kind")
+    tries = parser.parse_args().n
+    with system.system() as ours:
+        times, answers = measure(ours.url, ours.challenge, tries)
+    console = Console()
+    table = Table("kind", "mean ms", "sd", "median")
+    for kind, found in times.items():
+        figures = (statistics.mean(found), statistics.stdev(found), statistics.median(found))
+        table.add_row(kind, *(f"{figure:.3f}" for figure in figures))
+    console.print(table)
+    bound = _COEFFICIENT * (2 / tries) ** 0.5
+    table = Table("pair", "KS statistic", f"1 % bound {bound:.4f}")
+    for left, right in itertools.combinations(times, 2):
+        found = statistic(times[left], times[right])
+        table.add_row(f"{left} / {right}", f"{found:.4f}", "below" if found < bound else "ABOVE")
+    console.print(table)
+    console.print("\n".join(sorted(answers)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`scepstream ca`: revoke certificates, roll a CA over."""

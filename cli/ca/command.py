@@ -1,0 +1,67 @@
+"""The `ca` commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.ca.revoke import revoke_certificate
+from cli.ca.rollover import activate_next, make_next
+from cli.operator import in_office
+from cli.places import config_path
+from cli.up.layout import UpError
+from shared.events import RevocationReason
+from shared.process import now
+from shared.settings import SettingsError
+
+app = typer.Typer(no_args_is_help=True, help="Revoke certificates, roll a CA over.")
+Config = Annotated[
+    Path | None,
+    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
+]
+Issuer = Annotated[str, typer.Option(help="which of the issuers")]
+
+
+@app.command()
+def revoke(
+    serial: Annotated[str, typer.Argument(help="serial number in hex")],
+    reason: Annotated[RevocationReason, typer.Option(help="RFC 5280 s5.3.1")] = (
+        RevocationReason.UNSPECIFIED
+    ),
+    issuer: Issuer = "local",
+    config: Config = None,
+) -> None:
+    """Revoke a certificate; it is on the CRL when this ends well."""
+    print(
+        in_office(
+            config_path(config),
+            lambda office: revoke_certificate(office, issuer, serial, reason),
+        )
+    )
+
+
+@app.command("next")
+def next_ca(
+    kind: Annotated[str, typer.Option(help="rsa:2048, rsa:3072, rsa:4096 or ec:p256")] = "rsa:2048",
+    issuer: Issuer = "local",
+    data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
+) -> None:
+    """Make the next CA and its RA certificates; devices see it by GetNextCACert from now on."""
+    try:
+        print(make_next(data, issuer, kind, now()))
+    except (UpError, SettingsError) as error:
+        print(error)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def activate(
+    issuer: Issuer = "local",
+    data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
+) -> None:
+    """Let the next CA sign; the previous one goes on signing the CRL of its certificates."""
+    try:
+        print(activate_next(data, issuer))
+    except (UpError, SettingsError) as error:
+        print(error)
+        raise typer.Exit(1) from None

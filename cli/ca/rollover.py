@@ -1,0 +1,112 @@
+"""From one CA to the next in the data directory of `up`: made, shown, activated.
+
+Each step writes new files first and the configuration last, in one rename; then the running
+processes are told to read it anew. A kill in between leaves the step undone or done.
+"""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cli.toml import set_keys
+from cli.up.authority import CA_KINDS, make_ca, make_ra, pem
+from cli.up.layout import Layout, UpError, write_private
+from shared.keys import read_certificates, spki
+from shared.sections import Configuration, LocalIssuerSection
+from shared.settings import load
+
+_RELOADED: Final = ("issuer", "validator", "gateway")
+
+
+def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
+    """Make CA and RA pairs beside the current ones, and let all profiles believe them."""
+    if kind not in CA_KINDS:
+        raise UpError(f"--kind {kind}: choose one of {', '.join(CA_KINDS)}")
+    layout, configuration, section = _open(data, issuer)
+    if section.next_ca_cert_path is not None:
+        raise UpError(f"issuer {issuer} has a next CA already: {section.next_ca_cert_path}")
+    ca = make_ca(kind, now)
+    pin = hashlib.sha256(spki(ca.certificate)).hexdigest()
+    stem = f"ca/{issuer}-{pin[:12]}"
+    write_private(layout.root / f"{stem}.key", pem(ca.key))
+    write_private(layout.root / f"{stem}.pem", ca.certificate.public_bytes(Encoding.PEM))
+    pairs = [f"ra/{use}-{pin[:12]}.pem" for use in ("signing", "encryption")]
+    for use, pair in zip(("signing", "encryption"), pairs, strict=True):
+        write_private(layout.root / pair, make_ra(ca, use, now))
+    changes: dict[str, dict[str, Any]] = {
+        f"issuers.{issuer}": {
+            "next_ca_cert_path": f"{stem}.pem",
+            "next_ca_key_path": f"{stem}.key",
+        }
+    }
+    for name, profile in configuration.profiles.items():
+        if profile.issuer_id == issuer:
+            changes[f"profiles.{name}"] = {
+                "ca_spki_sha256": [*profile.ca_spki_sha256, pin],
+                "ra_cert_path": [*map(str, profile.ra_cert_path), *pairs],
+                "ra_key_path": [*map(str, profile.ra_key_path), *pairs],
+            }
+    _rewrite(layout, changes)
+    return f"next CA: {stem}.pem, SHA-256 of its key {pin}; shown by GetNextCACert{_tell(layout)}"
+
+
+def activate_next(data: Path, issuer: str) -> str:
+    """The next CA becomes the one that signs; the current one stays, for its own certificates."""
+    layout, _, section = _open(data, issuer)
+    if section.next_ca_cert_path is None or section.next_ca_key_path is None:
+        raise UpError(f"issuer {issuer} has no next CA: make one with `scepstream ca next`")
+    certificates = [section.next_ca_cert_path, *section.ca_cert_path]
+    keys = [section.next_ca_key_path, *section.ca_key_path]
+    changes: dict[str, dict[str, Any]] = {
+        f"issuers.{issuer}": {
+            "ca_cert_path": list(map(str, certificates)),
+            "ca_key_path": list(map(str, keys)),
+            "next_ca_cert_path": None,
+            "next_ca_key_path": None,
+        }
+    }
+    _rewrite(layout, changes)
+    ca = read_certificates(layout.root / certificates[0])[0]
+    return f"{ca.subject.rfc4514_string()} signs from now on{_tell(layout)}"
+
+
+def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSection]:
+    layout = Layout(data.resolve())
+    if not layout.version.exists():
+        raise UpError(f"{data} is no data directory of `scepstream up`")
+    configuration = load(layout.config)
+    section = configuration.issuers.get(issuer)
+    if section is None:
+        raise UpError(f"no such issuer: {issuer}")
+    return layout, configuration, section
+
+
+def _rewrite(layout: Layout, changes: dict[str, dict[str, Any]]) -> None:
+    """The configuration with these keys set, checked before it replaces the old one."""
+    text = layout.config.read_text()
+    for table, keys in changes.items():
+        text = set_keys(text, table, keys)
+    candidate = layout.config.with_name(".scepstream.toml.candidate")
+    write_private(candidate, text.encode())
+    try:
+        load(candidate)
+    finally:
+        candidate.unlink()
+    write_private(layout.config, text.encode())
+
+
+def _tell(layout: Layout) -> str:
+    """SIGHUP to what runs: those that sign first, those that show last."""
+    try:
+        pids = json.loads(layout.run_file.read_text())["pids"]
+    except (OSError, ValueError, KeyError):
+        return "; nothing runs: it counts from the next start"
+    for role in _RELOADED:
+        for pid in pids.get(role, []):
+            os.kill(pid, signal.SIGHUP)
+    return ""

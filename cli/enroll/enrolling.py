@@ -1,0 +1,85 @@
+"""Enrollment, renewal and polling, from the first request to the files."""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cli.enroll.client import Exchange
+from cli.enroll.console import PENDING, REFUSED, say
+from cli.enroll.files import Files
+from shared.names import name_text
+from shared.scep.certificate import read_certificate
+from shared.scep.certrep import CertRep, PkiStatus
+from shared.scep.pkimessage import MessageType
+
+_POLL_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: the message, the CSR, and how long to poll (seconds; 0: not at all)."""
+
+    message_type: MessageType
+    csr: bytes
+    poll_for: int = 0
+
+    @property
+    def name(self) -> str:
+        """As the RFC spells it."""
+        return "PKCSReq" if self.message_type is MessageType.PKCS_REQ else "RenewalReq"
+
+
+def ask(exchange: Exchange, wish: Wish) -> CertRep:
+    """Send it; with polling wait until it is no longer PENDING."""
+    say("sent", f"{wish.name}, {exchange.digest.name}, {exchange.cipher.name}")
+    reply = exchange.send(wish.message_type, wish.csr)
+    deadline = time.monotonic() + wish.poll_for
+    while reply.status is PkiStatus.PENDING and time.monotonic() < deadline:
+        say("got", "PENDING; asking again")
+        time.sleep(_POLL_SECONDS)
+        # A poll carries no challenge that could encrypt the reply to an EC key.
+        again = (
+            exchange.poll
+            if exchange.decrypts
+            else lambda: exchange.send(wish.message_type, wish.csr)
+        )
+        reply = again()
+    return reply
+
+
+def finish(exchange: Exchange, reply: CertRep, files: Files, key: bytes | None) -> int:
+    """Write what came of it; the exit status. `key` (PEM) replaces the old one on SUCCESS."""
+    kept = files.key if key is None else files.renewal_key
+    if reply.status is PkiStatus.PENDING:
+        say("got", f"PENDING: the key is kept in {kept}; run again with --poll")
+        return PENDING
+    if reply.status is PkiStatus.FAILURE:
+        say_failure(reply)
+        kept.unlink(missing_ok=True)  # of no use to anyone: the next try makes a new one
+        return REFUSED
+    _write(exchange, exchange.issued(reply), files, key)
+    return 0
+
+
+def say_failure(reply: CertRep) -> None:
+    """FailInfo and failInfoText."""
+    name = reply.fail_info.name if reply.fail_info is not None else "no failInfo"
+    say("got", f"FAILURE {name} {reply.fail_info_text}".rstrip())
+
+
+def _write(exchange: Exchange, issued: bytes, files: Files, key: bytes | None) -> None:
+    certificate = x509.load_der_x509_certificate(issued)
+    chain = b"".join(c.public_bytes(Encoding.PEM) for c in exchange.authority.chain)
+    if key is not None:
+        files.write(files.key, key)
+    files.write(files.certificate, certificate.public_bytes(Encoding.PEM))
+    files.write(files.chain, chain)
+    files.renewal_key.unlink(missing_ok=True)
+    say("got", f"SUCCESS: {name_text(read_certificate(issued).subject)}")
+    say("", f"serial {certificate.serial_number:x}")
+    say("", f"until  {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    for path in (files.key, files.certificate, files.chain):
+        say("wrote", str(path))

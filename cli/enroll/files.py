@@ -1,0 +1,60 @@
+"""Where the client keeps its key, certificate and chain."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.enroll.identity import RequestError
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one device; nothing is overwritten unless told to."""
+
+    directory: Path
+    force: bool
+
+    @property
+    def key(self) -> Path:
+        """The private key, mode 0600."""
+        return self.directory / "key.pem"
+
+    @property
+    def renewal_key(self) -> Path:
+        """The private key that a renewal asks a certificate for, until it has one."""
+        return self.directory / "renewal-key.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The device's certificate."""
+        return self.directory / "cert.pem"
+
+    @property
+    def chain(self) -> Path:
+        """The CA and what stands above it."""
+        return self.directory / "chain.pem"
+
+    def check(self, *, keep_key: bool) -> None:
+        """Refuse before anything is sent."""
+        taken = [self.certificate, self.chain] + ([] if keep_key else [self.key])
+        for path in taken:
+            if path.exists() and not self.force:
+                raise RequestError(f"{path} exists: --force overwrites it")
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file, keys readable to their owner alone."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            mode = 0o600 if path in (self.key, self.renewal_key) else 0o644
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
+                os.fchmod(out.fileno(), mode)  # an existing file keeps its mode otherwise
+                out.write(data)
+        except OSError as error:
+            raise RequestError(f"{path}: {error.strerror}") from None
+
+    def read(self, path: Path) -> bytes:
+        """What an earlier run wrote."""
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RequestError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,91 @@
+"""The options of `scepstream enroll`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
+
+_HOW = "How messages are written"
+_ASK = "Other questions"
+_RENEW = "Renewal"
+
+Url = Annotated[str, typer.Argument(help="SCEP URL of a profile")]
+Cn = Annotated[str, typer.Option(help="common name of the device")]
+Challenge = Annotated[str | None, typer.Option(envvar="SCEP_CHALLENGE", help="challenge password")]
+San = Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")]
+KeyKind = Annotated[str, typer.Option(help="rsa:2048|3072|4096, ec:p256|p384|p521")]
+Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]
+CaFile = Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")]
+Fingerprint = Annotated[str | None, typer.Option(help="or its SHA-256 fingerprint")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
+Poll = Annotated[bool, typer.Option("--poll", help="wait while pending; go on with a kept key")]
+PollFor = Annotated[int, typer.Option(help="seconds to poll at most")]
+Renew = Annotated[
+    bool,
+    typer.Option("--renew", help="renew what is in the directory", rich_help_panel=_RENEW),
+]
+ReuseKey = Annotated[
+    bool, typer.Option("--reuse-key", help="with the same key", rich_help_panel=_RENEW)
+]
+AsPkcsReq = Annotated[
+    bool,
+    typer.Option("--as-pkcsreq", help="by a PKCSReq, as old clients do", rich_help_panel=_RENEW),
+]
+GetCert = Annotated[
+    str | None, typer.Option(help="fetch a certificate by serial (hex)", rich_help_panel=_ASK)
+]
+GetCrl = Annotated[bool, typer.Option("--get-crl", help="fetch the CRL", rich_help_panel=_ASK)]
+NextCa = Annotated[bool, typer.Option("--next-ca", help="fetch the next CA", rich_help_panel=_ASK)]
+Caps = Annotated[bool, typer.Option("--caps", help="show GetCACaps", rich_help_panel=_ASK)]
+Cipher = Annotated[str | None, typer.Option(help=", ".join(CIPHER_NAMES), rich_help_panel=_HOW)]
+DigestName = Annotated[str | None, typer.Option(help=", ".join(DIGEST_NAMES), rich_help_panel=_HOW)]
+Transport = Annotated[str, typer.Option(help=", ".join(TRANSPORTS), rich_help_panel=_HOW)]
+Pss = Annotated[bool, typer.Option("--pss", help="sign by RSASSA-PSS", rich_help_panel=_HOW)]
+Ber = Annotated[
+    bool, typer.Option("--ber", help="indefinite lengths, segments", rich_help_panel=_HOW)
+]
+Get = Annotated[bool, typer.Option("--get", help="send messages by GET", rich_help_panel=_HOW)]
+
+
+@dataclass(frozen=True)
+class Device:
+    """Who enrolls, with which kind of key."""
+
+    cn: str
+    challenge: str | None
+    sans: tuple[str, ...]
+    key: str
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked instead of enrolling."""
+
+    get_cert: str | None
+    get_crl: bool
+    next_ca: bool
+    caps: bool
+
+    def __bool__(self) -> bool:
+        """Whether anything is."""
+        return bool(self.get_cert or self.get_crl or self.next_ca or self.caps)
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Whether and how the certificate in the directory is renewed."""
+
+    wanted: bool
+    reuse_key: bool
+    as_pkcs_req: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Whether a PENDING is waited out, for how many seconds at most."""
+
+    poll: bool
+    seconds: int

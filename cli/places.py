@@ -1,0 +1,11 @@
+"""Where a command finds the configuration when it is not told."""
+
+from pathlib import Path
+
+
+def config_path(given: Path | None) -> Path:
+    """As asked, else here, else where `up` keeps it by default."""
+    if given is not None:
+        return given
+    here = Path("scepstream.toml")
+    return here if here.exists() else Path("data") / here

@@ -1,0 +1,113 @@
+"""What the log already holds: certificates by serial number, CRLs (RFC 8894 s4.5, s4.6)."""
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from services.gateway.settings import Profile, Settings
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import CERTS, enroll_stream
+from shared.chains import Chain
+from shared.crls import StoredCrl, newest_head, read_crl
+from shared.events import CertificateIssued, CertificateRecorded
+from shared.names import read_name
+from shared.scep.certificate import read_certificate
+from shared.stored import UnreadableEventError, authenticate_as
+from shared.subjects import Stage, certificate_issued, parse_prefix, serial_token
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+
+
+@dataclass
+class Lookups:
+    """Reads for GetCert, GetCRL and the CRL's URL; a CRL once read is kept while it is newest."""
+
+    bus: Bus
+    settings: Settings
+    _crls: dict[tuple[str, bytes], StoredCrl] = field(default_factory=dict)
+
+    async def certificate(
+        self, profile: Profile, chain: Chain, issuer: bytes, serial: bytes
+    ) -> bytes | None:
+        """The certificate (DER) of this issuer and serial: the CA's own, or one of this profile."""
+        own = _own(chain, issuer, serial)
+        if own is not None or chain.ca_named(issuer) is None:
+            return own
+        try:
+            return await self._issued(profile, chain, serial_token(serial))
+        except UnreadableEventError as error:
+            _report(error, serial)
+            return None
+
+    async def _recorded(self, issuer: str, serial: str) -> CertificateRecorded | None:
+        stored = await self.bus.get_last(CERTS, certificate_issued(issuer, serial))
+        if stored is None:
+            return None
+        return authenticate_as(CertificateRecorded, stored, self.settings.issuers)
+
+    async def _issued(self, profile: Profile, chain: Chain, serial: str) -> bytes | None:
+        record = await self._recorded(profile.issuer, serial)
+        if record is None:
+            return None
+        enrollment = parse_prefix(record.enrollment)
+        if enrollment.profile != profile.name:
+            return None
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+        ended = await self.bus.get_last(stream, subject)
+        if ended is None:
+            return None
+        issued = authenticate_as(CertificateIssued, ended, self.settings.issuers)
+        if issued.serial != serial or not chain.issued(issued.certificate):
+            raise UnreadableEventError("the record names another certificate")
+        return issued.certificate
+
+    async def crl(self, issuer: str, chain: Chain, name: bytes, serial: bytes) -> bytes | None:
+        """The newest CRL (DER) of the issuer's CA of this name (DER); None where it is unknown.
+
+        The serial must be of a certificate that exists, the CA's own or one it issued: were any
+        taken, an altered envelope of somebody else could show by a CRL that it decrypts.
+        """
+        if (own := _own(chain, name, serial)) is not None:
+            return await self.crl_of(issuer, own)
+        if chain.ca_named(name) is None:
+            return None
+        try:
+            record = await self._recorded(issuer, serial_token(serial))
+        except UnreadableEventError as error:
+            _report(error, serial)
+            return None
+        ca = chain.ca_pinned(record.ca_spki_sha256) if record is not None else None
+        return None if ca is None else await self.crl_of(issuer, ca)
+
+    async def crl_of(self, issuer: str, ca: bytes) -> bytes:
+        """The newest CRL of a CA (DER); while the bus is away the last one read."""
+        known = self._crls.get((issuer, ca))
+        try:
+            head = await newest_head(self.bus, issuer, ca, self.settings.issuers)
+            if head is not None and (known is None or known.head != head):
+                known = self._crls[issuer, ca] = await read_crl(self.bus, head, ca)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("crl").inc()
+            _log.error("event_not_authentic", issuer=issuer, detail=str(error))
+        except BusUnavailableError:
+            if known is None:
+                raise
+        if known is None:
+            raise BusUnavailableError("there is no CRL yet")
+        return known.der
+
+
+def _report(error: UnreadableEventError, serial: bytes) -> None:
+    SECURITY_EVENTS.labels("certificate").inc()
+    _log.error("event_not_authentic", serial=serial.hex(), detail=str(error))
+
+
+def _own(chain: Chain, issuer: bytes, serial: bytes) -> bytes | None:
+    """The CA certificate (DER) of this issuer name and serial, if it is one of the chain."""
+    name = read_name(issuer)
+    for der in (*chain.der, *chain.previous):
+        ca = read_certificate(der)
+        if ca.serial == serial and read_name(ca.issuer) == name:
+            return der
+    return None

@@ -1,0 +1,121 @@
+"""Opening a request at the edge: decrypt, parse, check possession and the tie to the signer."""
+
+import secrets
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from services.gateway.replies import Mirror
+from services.gateway.settings import Profile
+from shared.chains import Chain
+from shared.csr import CertificationRequest, read_csr, verify_self_signature
+from shared.scep.algorithms import PKCS1V15
+from shared.scep.certrep import floor_cipher
+from shared.scep.envelope import Envelope, check_recipient
+from shared.scep.errors import FailInfo, ScepError
+from shared.scep.pkimessage import (
+    MessageType,
+    PkiMessage,
+    read_envelope,
+    unwrap_content_key,
+    unwrap_with_password,
+)
+from shared.scep.schemes import public_key
+from shared.subjects import NO_RENEWAL
+
+_MAX_KEY = 32
+_NO_REPLY = "the reply cannot be encrypted: an EC key needs a challengePassword"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A request for a certificate: its CSR, its content key, how to encrypt the reply.
+
+    `renews` is the serial (an INTEGER's contents) of the certificate that signed it, where that
+    is one of ours; else empty, or NO_RENEWAL for a RenewalReq.
+    """
+
+    message: PkiMessage
+    pki_message: bytes
+    csr: CertificationRequest
+    content_key: bytes
+    mirror: Mirror
+    renews: bytes
+
+
+def open_enrollment(profile: Profile, chain: Chain, message: PkiMessage, body: bytes) -> Opened:
+    """PKCSReq or RenewalReq.
+
+    badAlg comes out only where what anyone can read is at fault (the envelope's algorithms, the
+    signer's key), or where all is right but the reply could not be encrypted.
+    """
+    envelope, content_key, mirror = _unwrap(profile, chain, message)
+    try:
+        csr = read_csr(envelope.decrypt(content_key))
+        verify_self_signature(csr)
+        ours = chain.issued(message.signer.der)
+    except ScepError as error:
+        raise ScepError(error.detail) from None
+    if csr.spki != message.signer.spki and not ours:
+        raise ScepError("signed by another key than the CSR's")
+    if mirror.wants_password and mirror.password is None:
+        mirror = mirror.with_password(csr.challenge)
+    if mirror.wants_password and mirror.password is None:
+        raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
+    renews = message.signer.serial if ours else b""
+    if not ours and message.message_type == MessageType.RENEWAL_REQ:
+        renews = NO_RENEWAL
+    return Opened(message, body, csr, content_key, mirror, renews)
+
+
+def open_query(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[bytes, Mirror]:
+    """(payload, how to encrypt the reply) of GetCert and GetCRL.
+
+    Whether there can be a reply is said before the content is looked at: nothing ties an envelope
+    to its signer, so what is said after that must not depend on how it decrypts.
+    """
+    envelope, content_key, mirror = _unwrap(profile, chain, message)
+    if mirror.wants_password and mirror.password is None:
+        raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
+    return envelope.decrypt(content_key), mirror
+
+
+def poll_mirror(profile: Profile, chain: Chain, message: PkiMessage) -> Mirror:
+    """The poll's own envelope says how to encrypt the answer; `ScepError` (badAlg) if nothing can.
+
+    What it holds is not looked at: issuer and subject in it are often wrong. An envelope that
+    cannot be read costs an RSA signer nothing.
+    """
+    try:
+        _, _, mirror = _unwrap(profile, chain, message)
+    except ScepError:
+        mirror = _mirror(profile, message, None)
+    if mirror.wants_password and mirror.password is None:
+        raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
+    return mirror
+
+
+def _unwrap(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[Envelope, bytes, Mirror]:
+    """(envelope, content key or random bytes, mirror), once the reply is known to be possible."""
+    envelope = read_envelope(message, profile.algorithms)
+    mirror = _mirror(profile, message, envelope)
+    if envelope.passwords and not envelope.recipients:
+        opened = unwrap_with_password(envelope, profile.passwords)
+        password, key = opened or (None, secrets.token_bytes(envelope.cipher.key_size))
+        return envelope, key, mirror.with_password(password)
+    keys = profile.ra.under(chain.der[0]).decryption
+    return envelope, unwrap_content_key(envelope, keys, secrets.token_bytes(_MAX_KEY)), mirror
+
+
+def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) -> Mirror:
+    """What the reply repeats; `ScepError` (badAlg) where it cannot be encrypted to the signer."""
+    wants_password = not isinstance(public_key(message.signer.spki), rsa.RSAPublicKey)
+    cipher = profile.floor_cipher
+    transport = PKCS1V15
+    if envelope is not None:
+        cipher = floor_cipher(envelope.cipher, profile.floor_cipher)
+        if envelope.recipients:
+            transport = envelope.recipients[0].transport
+    if not wants_password:
+        check_recipient(message.signer, cipher.key_size, transport)
+    return Mirror(cipher, transport, wants_password)

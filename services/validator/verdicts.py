@@ -1,0 +1,95 @@
+"""Appends holds and verdicts, each once, and tells the gateway that waits."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.topology import enroll_stream, gateway_hints
+from shared.events import (
+    EnrollmentApproved,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    EnrollmentRequested,
+)
+from shared.stored import (
+    SUBJECT,
+    EventSigner,
+    Message,
+    Stored,
+    Trusted,
+    UnreadableEventError,
+    authenticate,
+    decode,
+    sign,
+)
+from shared.subjects import EnrollmentId, Stage
+from shared.telemetry import SECURITY_EVENTS, VERDICTS
+
+_log = structlog.get_logger()
+
+Verdict = EnrollmentApproved | EnrollmentRejected
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes this role's events about one request; whoever was first counts."""
+
+    bus: Bus
+    signer: EventSigner
+    trusted: Trusted
+
+    async def hold(self, enrollment: EnrollmentId, request: Stored, held: EnrollmentHeld) -> None:
+        """Append the hold, and let the device be told PENDING at once."""
+        subject = enrollment.subject(Stage.HOLD)
+        message = sign(held, subject, request.sha256(), self.signer)
+        try:
+            await self.bus.append(subject, message)
+            VERDICTS.labels(enrollment.profile, "held").inc()
+        except AppendConflictError:
+            return
+        await self._hint(request, subject, message)
+
+    async def verdict(self, enrollment: EnrollmentId, request: Stored, verdict: Verdict) -> None:
+        """Append the verdict; where one stands already, go on from that one."""
+        subject = enrollment.subject(Stage.VERDICT)
+        message = sign(verdict, subject, request.sha256(), self.signer)
+        try:
+            await self.bus.append(subject, message)
+            reason = verdict.reason if isinstance(verdict, EnrollmentRejected) else "approved"
+            VERDICTS.labels(enrollment.profile, reason).inc()
+        except AppendConflictError:
+            found = await self._first_verdict(enrollment, request)
+            if found is None:
+                return
+            verdict, message = found
+        if isinstance(verdict, EnrollmentRejected):
+            await self._hint(request, subject, message)
+
+    async def _first_verdict(
+        self, enrollment: EnrollmentId, request: Stored
+    ) -> tuple[Verdict, Message] | None:
+        """The verdict that was there first, if it is one of ours."""
+        subject = enrollment.subject(Stage.VERDICT)
+        stored = await self.bus.get_last(enroll_stream(enrollment.shard), subject)
+        if stored is None:
+            raise BusUnavailableError("a conflicting verdict cannot be read yet")
+        try:
+            event = authenticate(stored, self.trusted, Stage.VERDICT, request.sha256())
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels(Stage.VERDICT).inc()
+            _log.error("verdict_not_authentic", subject=subject, detail=str(error))
+            return None
+        if not isinstance(event, EnrollmentApproved | EnrollmentRejected):
+            return None
+        return event, Message(stored.payload, dict(stored.headers))
+
+    async def _hint(self, request: Stored, subject: str, message: Message) -> None:
+        """Tell the gateway that waits; a lost hint costs it a second."""
+        try:
+            event = decode(request.payload, request.headers)
+        except UnreadableEventError:
+            return
+        if isinstance(event, EnrollmentRequested):
+            hint = Message(message.payload, message.headers | {SUBJECT: subject})
+            await self.bus.hint(gateway_hints(event.gateway), hint)

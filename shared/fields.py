@@ -1,0 +1,55 @@
+"""The kinds of values that configuration holds: durations, lists of one, names, pins."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from shared.x509names import EXTENDED_KEY_USAGES
+
+TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
+PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _duration(value: object) -> object:
+    """Seconds of "250ms", "90s", "60m", "24h", "365d"."""
+    if not isinstance(value, str):
+        raise ValueError('write a duration as a string: "90s", "60m", "24h"')  # noqa: TRY004 - pydantic collects ValueErrors
+    found = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value)
+    if found is None:
+        raise ValueError('not a duration: write "90s", "60m", "24h"')
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _list(value: object) -> object:
+    """One value is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
+Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Pin = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Pins = Annotated[tuple[Pin, ...], BeforeValidator(_list), Field(min_length=1)]
+Token = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,32}$")]
+KeyType = Annotated[str, Field(pattern="^(rsa:(2048|3072|4096|8192)|ec:(p256|p384|p521))$")]
+KeyUsage = Literal["digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment"]
+ExtendedKeyUsage = Annotated[
+    str, Field(pattern=f"^({'|'.join(EXTENDED_KEY_USAGES)}|[0-2](\\.[0-9]+)+)$")
+]
+SanKind = Literal["dns", "rfc822", "uri", "ip", "upn", "other"]
+KeyTypes = Annotated[tuple[KeyType, ...], BeforeValidator(_list), Field(min_length=1)]
+KeyUsages = Annotated[tuple[KeyUsage, ...], BeforeValidator(_list), Field(min_length=1)]
+ExtendedKeyUsages = Annotated[
+    tuple[ExtendedKeyUsage, ...], BeforeValidator(_list), Field(min_length=1)
+]
+SanKinds = Annotated[tuple[SanKind, ...], BeforeValidator(_list)]
+PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
+
+
+def is_token_uri(path: Path) -> bool:
+    """Whether a configured key is in a PKCS#11 token (RFC 7512)."""
+    return str(path).startswith(TOKEN_SCHEME)

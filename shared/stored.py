@@ -1,0 +1,174 @@
+"""Events as the log holds them: JSON, signed for one subject, authenticated when read."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from shared.events import (
+    EVENT_TYPES,
+    VERSIONS,
+    CaChain,
+    CertificateIssued,
+    CertificateRecorded,
+    CertificateRevoked,
+    CrlPublished,
+    DeadLetter,
+    EnrollmentRequested,
+    Event,
+    KeyCompromised,
+    OrderAnswered,
+    RevocationOrdered,
+)
+from shared.subjects import Stage
+
+TYPE: Final = "Scepstream-Type"
+VERSION: Final = "Scepstream-Version"
+KEY: Final = "Scepstream-Key"
+SIGNATURE: Final = "Scepstream-Signature"
+SUBJECT: Final = "Scepstream-Subject"
+_CONTEXT: Final = b"scepstream/1\0"
+STAGE_TYPES: Final[dict[Stage, frozenset[str]]] = {
+    Stage.REQUEST: frozenset({"EnrollmentRequested"}),
+    Stage.HOLD: frozenset({"EnrollmentHeld"}),
+    Stage.DECISION: frozenset({"HoldDecided"}),
+    Stage.VERDICT: frozenset({"EnrollmentApproved", "EnrollmentRejected"}),
+    Stage.OUTCOME: frozenset({"CertificateIssued", "IssuanceFailed"}),
+}
+_UNSIGNED = EnrollmentRequested | CaChain | DeadLetter
+_Signed = TypeVar(
+    "_Signed",
+    CertificateRecorded,
+    CertificateRevoked,
+    KeyCompromised,
+    RevocationOrdered,
+    OrderAnswered,
+    CrlPublished,
+    CertificateIssued,
+)
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
+
+
+class UnreadableEventError(Exception):
+    """Raised for stored bytes that are no event of ours, or not authentic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event as it travels: its payload bytes and its headers."""
+
+    payload: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as the stream holds it; `time` is the server's, in Unix nanoseconds."""
+
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+    sequence: int
+    time: int
+
+    def sha256(self) -> str:
+        """The digest of the payload, in hex: how other events name a request."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+def key_id(public_key: Ed25519PublicKey) -> str:
+    """How events name the key that signed them."""
+    return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSigner:
+    """A role's Ed25519 key and its id."""
+
+    key: Ed25519PrivateKey
+    id: str
+
+    @classmethod
+    def of(cls, key: Ed25519PrivateKey) -> "EventSigner":
+        """The signer for a key."""
+        return cls(key, key_id(key.public_key()))
+
+
+def encode(event: Event) -> Message:
+    """An event without a signature: only a request is one (the device signed it)."""
+    kind = type(event).__name__
+    headers = {TYPE: kind, VERSION: str(VERSIONS[kind])}
+    return Message(_ENCODER.encode(event), headers)
+
+
+def sign(event: Event, subject: str, request_sha256: str, signer: EventSigner) -> Message:
+    """An event signed for one subject and one stored request."""
+    message = encode(event)
+    signature = signer.key.sign(_signed_bytes(subject, request_sha256, message.payload))
+    message.headers[KEY] = signer.id
+    message.headers[SIGNATURE] = base64.b64encode(signature).decode("ascii")
+    return message
+
+
+def _signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
+    """What is signed; the subject holds no NUL and the digest has one length: unambiguous."""
+    return b"".join((_CONTEXT, subject.encode(), b"\0", bytes.fromhex(request_sha256), payload))
+
+
+def decode(payload: bytes, headers: Mapping[str, str]) -> Event:
+    """The event in these bytes, whoever wrote it; `UnreadableEventError` where there is none."""
+    decoder = _DECODERS.get(headers.get(TYPE, ""))
+    if decoder is None:
+        raise UnreadableEventError("unknown event type")
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise UnreadableEventError("payload does not fit its type") from None
+
+
+Trusted = Mapping[str, Ed25519PublicKey]
+
+
+def authenticate(
+    stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
+) -> Event:
+    """The event, if a trusted key signed it for this very subject and request, at this stage.
+
+    `request_sha256` is what the caller knows of the stored request; a caller that has not read it
+    takes the event's own word, which the signature then covers.
+    """
+    event = decode(stored.payload, stored.headers)
+    if stored.headers[TYPE] not in STAGE_TYPES[stage] or not stored.subject.endswith(f".{stage}"):
+        raise UnreadableEventError("event type does not belong to the stage")
+    if isinstance(event, _UNSIGNED):
+        raise UnreadableEventError("this event carries no signature")
+    if request_sha256 not in (None, event.request_sha256):
+        raise UnreadableEventError("event belongs to another request")
+    _check_signature(stored, trusted, event.request_sha256)
+    return event
+
+
+def authenticate_as(kind: type[_Signed], stored: Stored, trusted: Trusted) -> _Signed:
+    """The event of this kind, if a trusted key signed it for this very subject."""
+    event = decode(stored.payload, stored.headers)
+    if not isinstance(event, kind):
+        raise UnreadableEventError("another event was expected here")
+    _check_signature(stored, trusted, event.request_sha256)
+    return event
+
+
+def _check_signature(stored: Stored, trusted: Trusted, request_sha256: str) -> None:
+    public_key = trusted.get(stored.headers.get(KEY, ""))
+    if public_key is None:
+        raise UnreadableEventError("signed by an unknown key")
+    try:
+        signature = base64.b64decode(stored.headers.get(SIGNATURE, ""), validate=True)
+        public_key.verify(signature, _signed_bytes(stored.subject, request_sha256, stored.payload))
+    except (ValueError, InvalidSignature):
+        raise UnreadableEventError("signature does not verify") from None

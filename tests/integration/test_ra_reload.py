@@ -1,0 +1,287 @@
+"""RA keys of every shape, exchanged while the gateways serve."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cli.up.authority import Authority, make_ra, pem
+from cli.up.layout import Layout, write_private
+from shared.keys import read_ca_key_file, read_certificates
+from shared.scep.certrep import PkiStatus
+from shared.scep.errors import FailInfo
+from tests.integration.prepared_ import configure, tell_to_reload
+from tests.integration.requests_ import (
+    Device,
+    Endpoint,
+    ask,
+    certificate,
+    enroll,
+    logged,
+    recipient_info,
+    sealed,
+)
+from tests.system import System, wait_until
+from tests.unit.shared.scep import messages as m
+
+FIRST = ["ra/signing.pem", "ra/encryption.pem"]
+
+
+@pytest.fixture(scope="module")
+def ca(wide: System) -> Authority:
+    layout = Layout(wide.data)
+    key = read_ca_key_file(layout.root / "ca" / "ca.key")
+    return Authority(read_certificates(layout.ca_cert)[0], key)
+
+
+@pytest.fixture(scope="module")
+def identity() -> m.Identity:
+    """One key for many transactions."""
+    return Device.new().identity
+
+
+@pytest.fixture
+def device(identity: m.Identity) -> Device:
+    return Device(identity)
+
+
+def write_pair(system: System, name: str, data: bytes) -> str:
+    write_private(system.data / "ra" / f"{name}.pem", data)
+    return f"ra/{name}.pem"
+
+
+def use(system: System, *pairs: str, event: str = "reloaded") -> None:
+    """Give the profile these pairs, and wait for every gateway's word on them."""
+    configure(system.config, "profiles.ra", ra_cert_path=list(pairs), ra_key_path=list(pairs))
+    hang_up(system, event)
+
+
+def hang_up(system: System, event: str = "reloaded") -> None:
+    names = [f"gateway-{i}" for i in range(3)]
+    before = {name: len(logged(system, event, name)) for name in names}
+    tell_to_reload(system, "gateway")
+    wait_until(lambda: all(len(logged(system, event, n)) > before[n] for n in names), 20, event)
+
+
+@pytest.fixture(autouse=True)
+def _as_before(wide: System) -> None:
+    """Whatever the test before left."""
+    use(wide, *FIRST)
+
+
+def combined(ca: Authority, *, usage: bool = True) -> bytes:
+    """One pair that signs and decrypts: by both usages, or by saying none."""
+    key = rsa.generate_private_key(65537, 2048)
+    start = datetime.fromtimestamp(time.time(), UTC) - timedelta(minutes=1)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "RA")])
+    builder = x509.CertificateBuilder(
+        ca.certificate.subject,
+        name,
+        key.public_key(),
+        x509.random_serial_number(),
+        start,
+        start + timedelta(days=30),
+    )
+    if usage:
+        both = dict.fromkeys(("digital_signature", "key_encipherment"), True)
+        others = dict.fromkeys(
+            (
+                "content_commitment",
+                "data_encipherment",
+                "key_agreement",
+                "key_cert_sign",
+                "crl_sign",
+                "encipher_only",
+                "decipher_only",
+            ),
+            False,
+        )
+        builder = builder.add_extension(x509.KeyUsage(**both, **others), critical=True)
+    made = builder.sign(ca.key, hashes.SHA256())
+    return made.public_bytes(Encoding.PEM) + pem(key)
+
+
+def key_id(certificate: x509.Certificate) -> bytes:
+    found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return found.value.digest
+
+
+# Pairs
+
+
+@pytest.mark.parametrize("usage", [True, False])
+def test_one_pair_signs_and_decrypts(
+    wide: System, ca: Authority, device: Device, *, usage: bool
+) -> None:
+    use(wide, write_pair(wide, "combined", combined(ca, usage=usage)))
+    response = Endpoint.of(wide).get("GetCACert")
+    assert response.headers["content-type"] == "application/x-x509-ca-ra-cert"
+    shown = Endpoint.of(wide, "ra")
+    assert len(shown.certificates) == 2
+    ra, issuing = shown.certificates
+    alone = Endpoint(shown.url, shown.challenge, (ra, ra, issuing), shown.metrics_url)
+    enroll(alone, device)
+
+
+def test_the_newest_pair_is_shown_and_the_older_ones_still_decrypt(
+    wide: System, ca: Authority, device: Device
+) -> None:
+    before = Endpoint.of(wide, "ra")
+    now = time.time()
+    later = [write_pair(wide, f"later-{u}", make_ra(ca, u, now)) for u in ("signing", "encryption")]
+    both = write_pair(wide, "combined", combined(ca))
+    use(wide, *FIRST, *later, both)
+    shown = Endpoint.of(wide, "ra")
+    assert len(shown.certificates) == 2
+    ra, issuing = shown.certificates
+    for encrypting in (ra, before.certificates[1]):
+        cached = Endpoint(shown.url, shown.challenge, (ra, encrypting, issuing))
+        enroll(cached, Device(device.identity))
+
+
+def test_a_pair_whose_time_has_not_come_is_not_shown_but_decrypts(
+    wide: System, ca: Authority, device: Device
+) -> None:
+    before = Endpoint.of(wide, "ra")
+    future = make_ra(ca, "encryption", time.time() + 7200)
+    use(wide, *FIRST, write_pair(wide, "future", future))
+    shown = Endpoint.of(wide, "ra")
+    assert shown.certificates == before.certificates
+    early = x509.load_pem_x509_certificate(future).public_bytes(Encoding.DER)
+    enroll(Endpoint(shown.url, shown.challenge, (shown.signing, early, der_of(ca))), device)
+
+
+def der_of(ca: Authority) -> bytes:
+    return ca.certificate.public_bytes(Encoding.DER)
+
+
+# Recipients
+
+
+def recipients(endpoint: Endpoint) -> dict[str, bytes]:
+    """The RecipientInfos that name, or fail to name, the RA."""
+    info = recipient_info(endpoint)
+    ra = endpoint.encryption
+    named = m.tlv(m.SEQ, ra.issuer.public_bytes(), m.integer(ra.serial_number))
+    assert info.count(named) == 1
+    rest = info[info.index(named) + len(named) :]
+    by_key_id = m.tlv(m.SEQ, m.integer(2), m.tlv(0x80, key_id(ra)), rest)
+    unknown_key_id = m.tlv(m.SEQ, m.integer(2), m.tlv(0x80, bytes(20)), rest)
+    other = m.tlv(m.SEQ, ra.issuer.public_bytes(), m.integer(4711))
+    ca = endpoint.ca
+    the_ca = m.tlv(m.SEQ, ca.issuer.public_bytes(), m.integer(ca.serial_number))
+    return {
+        "issuer and serial": info,
+        "key identifier": by_key_id,
+        "an unknown key identifier": unknown_key_id,
+        "an unknown serial": m.tlv(m.SEQ, m.integer(0), other, rest),
+        "the CA's serial": m.tlv(m.SEQ, m.integer(0), the_ca, rest),
+    }
+
+
+CASES = (
+    "issuer and serial",
+    "key identifier",
+    "an unknown key identifier",
+    "an unknown serial",
+    "the CA's serial",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_recipient_is_found_by_any_name_and_tried_where_it_is_unknown(
+    wide: System, ca: Authority, device: Device, case: str
+) -> None:
+    use(wide, *FIRST, write_pair(wide, "older", make_ra(ca, "encryption", time.time() - 9999)))
+    endpoint = Endpoint.of(wide, "ra")
+    content = sealed(endpoint, device.csr(endpoint.challenge), recipient=recipients(endpoint)[case])
+    certificate(endpoint, device, ask(endpoint, device.request(content)))
+
+
+def test_the_ra_may_be_one_of_several_recipients(wide: System, device: Device) -> None:
+    endpoint = Endpoint.of(wide, "ra")
+    stranger = m.recipient(Device.new("stranger").identity)
+    content = m.enveloped(device.csr(endpoint.challenge), stranger, recipient_info(endpoint))
+    certificate(endpoint, device, ask(endpoint, device.request(content)))
+
+
+def test_what_no_key_opens_is_a_bad_message_check(wide: System, device: Device) -> None:
+    endpoint = Endpoint.of(wide, "ra")
+    content = sealed(endpoint, device.csr(""), recipient=m.recipient(device.identity))
+    reply = ask(endpoint, device.request(content))
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_MESSAGE_CHECK)
+
+
+# What is refused at a reload
+
+
+def _weak(ca: Authority) -> bytes:
+    pair = Device.new("weak", 1024).identity
+    made = m.certificate("weak", pair.key.public_key(), None, 7).sign(ca.key, hashes.SHA256())
+    return made.public_bytes(Encoding.PEM) + pair.key_pem
+
+
+def _elliptic(ca: Authority) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = m.certificate("ec", key.public_key(), None, 8).sign(ca.key, hashes.SHA256())
+    return made.public_bytes(Encoding.PEM) + pem(key)
+
+
+BAD = {
+    "rubbish": lambda _: b"rubbish",
+    "nothing": lambda _: b"",
+    "a certificate without its key": lambda ca: ca.certificate.public_bytes(Encoding.PEM),
+    "another key": lambda ca: (
+        ca.certificate.public_bytes(Encoding.PEM) + Device.new().identity.key_pem
+    ),
+    "a weak key": _weak,
+    "an EC key": _elliptic,
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_pair_keeps_the_old_ones_and_says_so_in_the_log(
+    wide: System, ca: Authority, device: Device, case: str
+) -> None:
+    before = Endpoint.of(wide, "ra")
+    bad = write_pair(wide, "bad", BAD[case](ca))
+    use(wide, *FIRST, bad, event="reload_refused")
+    line = logged(wide, "reload_refused")[-1]
+    assert "bad.pem" in line["detail"]
+    assert "PRIVATE KEY" not in str(line)
+    assert Endpoint.of(wide, "ra").certificates == before.certificates
+    enroll(before, device)
+
+
+def test_a_key_file_that_others_may_read_is_refused(wide: System, device: Device) -> None:
+    before = Endpoint.of(wide, "ra")
+    path = wide.data / "ra" / "signing.pem"
+    path.chmod(0o644)
+    try:
+        hang_up(wide, "reload_refused")
+    finally:
+        path.chmod(0o600)
+    assert "0644" in logged(wide, "reload_refused")[-1]["detail"]
+    enroll(before, device)
+
+
+@pytest.mark.parametrize("text", ["this is no TOML [", "version = 2\n"])
+def test_a_broken_configuration_changes_nothing(wide: System, device: Device, text: str) -> None:
+    before, good = Endpoint.of(wide, "ra"), wide.config.read_text()
+    write_private(wide.config, f"{text}\n{good}".encode())
+    try:
+        hang_up(wide, "reload_refused")
+    finally:
+        write_private(wide.config, good.encode())
+    enroll(before, device)
+
+
+def test_a_missing_file_is_named(wide: System, device: Device) -> None:
+    use(wide, *FIRST, "ra/none.pem", event="reload_refused")
+    assert str(Path("ra") / "none.pem") in logged(wide, "reload_refused")[-1]["detail"]
+    enroll(Endpoint.of(wide, "ra"), device)

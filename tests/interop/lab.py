@@ -1,0 +1,124 @@
+"""The system that the clients meet: a profile for each RA form, of today and of yesterday.
+
+On each the same with an operator's approval. All of them let a certificate be renewed at any time.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cli.up.authority import Authority, pem
+from cli.up.firststart import first_start
+from cli.up.layout import Layout, write_private
+from shared.enrollment import State
+from shared.keys import read_ca_key_file, read_certificates
+from tests.interop.clients import ended
+from tests.interop.verify import record
+from tests.system import System, running
+
+SPLIT, COMBINED = "split", "combined"
+NATS_PORT = 4222  # of the text only: a start takes one that is free
+REQUEST_AGENT = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The endpoints that show one form of RA certificates; "demo" is the split one of `up`."""
+
+    system: System
+    ra: str
+
+    def profile(self, *, legacy: bool = False, manual: bool = False) -> str:
+        return name_of_profile(self.ra, legacy=legacy, manual=manual)
+
+    def url(self, *, legacy: bool = False, manual: bool = False) -> str:
+        return self.system.url(self.profile(legacy=legacy, manual=manual))
+
+    def challenge(self, *, legacy: bool = False, manual: bool = False) -> str:
+        return self.system.challenge(self.profile(legacy=legacy, manual=manual))
+
+    def approve(self, name: str) -> None:
+        """Let the held enrollment of this device go on, as soon as it is on record."""
+        self._decide("approve", name)
+
+    def deny(self, name: str, note: str) -> None:
+        self._decide("deny", name, "--note", note)
+
+    def _decide(self, command: str, name: str, *options: str) -> None:
+        record(self.system, name, State.HELD)
+        ended(self.system.cli(command, name, "--config", str(self.system.config), *options), 0)
+
+
+def name_of_profile(ra: str, *, legacy: bool, manual: bool) -> str:
+    parts = [part for part, wanted in (("legacy", legacy), ("manual", manual)) if wanted]
+    return "-".join([COMBINED, *parts] if ra == COMBINED else parts or ["demo"])
+
+
+@contextmanager
+def laboratory(data: Path) -> Iterator[System]:
+    """A system with all these profiles."""
+    layout = Layout(data)
+    first_start(layout, "rsa:2048", None, NATS_PORT, time.time())
+    write_private(layout.ra(COMBINED), combined_ra(layout))
+    layout.config.write_text(with_profiles(layout.config.read_text()))
+    with running(data) as system:
+        yield system
+
+
+def with_profiles(text: str) -> str:
+    """The configuration of a first start with its two profiles multiplied."""
+    head, *first = re.split(r"^(?=\[profiles\.)", text, flags=re.MULTILINE)
+    assert len(first) == 2
+    ways = [(ra, manual) for ra in (SPLIT, COMBINED) for manual in (False, True)]
+    return head + "".join(
+        changed(block, ra, manual=manual) for block in first for ra, manual in ways
+    )
+
+
+def changed(block: str, ra: str, *, manual: bool) -> str:
+    """A profile's table under another name, with another RA or with an operator's approval."""
+    legacy = "legacy = true" in block
+    name = name_of_profile(ra, legacy=legacy, manual=manual)
+    block = re.sub(r"^\[profiles\.\w+\]", f"[profiles.{name}]", block)
+    if ra == COMBINED:
+        block = re.sub(
+            r"^(ra_\w+_path) = .*", rf'\1 = "ra/{COMBINED}.pem"', block, flags=re.MULTILINE
+        )
+    approval = 'approval = "manual"\n' if manual else ""
+    return f'{block.rstrip()}\nrenewal_window = "0s"\n{approval}\n'
+
+
+def combined_ra(layout: Layout) -> bytes:
+    """One RA certificate with both usages, and its key."""
+    ca = Authority(
+        read_certificates(layout.ca_cert)[0], read_ca_key_file(layout.root / "ca" / "ca.key")
+    )
+    key, start = rsa.generate_private_key(65537, 2048), datetime.now(UTC) - timedelta(minutes=10)
+    usage = x509.KeyUsage(
+        digital_signature=True, key_encipherment=True,
+        content_commitment=False, data_encipherment=False, key_agreement=False,
+        key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    certificate = (
+        x509.CertificateBuilder(
+            ca.certificate.subject, x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "RA")]),
+            key.public_key(), x509.random_serial_number(), start, start + timedelta(days=365),
+        )
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([REQUEST_AGENT]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(authority, critical=False)
+        .sign(ca.key, hashes.SHA256())
+    )  # fmt: skip
+    return certificate.public_bytes(Encoding.PEM) + pem(key)

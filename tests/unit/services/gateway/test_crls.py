@@ -1,0 +1,242 @@
+"""CRLs at the gateway: GetCRL (RFC 8894 s4.6) and the URL that certificates name."""
+
+from dataclasses import replace
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.gateway.app import Gateway
+from services.gateway.settings import Settings
+from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.revocation import CrlKeeper
+from shared.bus.core import BusUnavailableError
+from shared.bus.topology import CRLS, chain_subject
+from shared.chains import ChainBook
+from shared.events import CaChain
+from shared.scep.certrep import CertRep, PkiStatus, read_crls
+from shared.scep.errors import FailInfo
+from shared.scep.request import issuer_and_serial
+from shared.stored import encode
+from shared.subjects import crl_head
+from tests.unit import golden, pki
+from tests.unit.services.gateway.gateways import World, make_world
+from tests.unit.services.gateway.test_lookups import enrolled, message
+from tests.unit.services.issuer import issuers
+from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, Identity, name
+from tests.unit.world import ISSUER, STRANGER, append_signed, counted, until
+
+NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
+
+
+@pytest.fixture
+async def world(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> World:
+    return await make_world(device, ra, ec_key)
+
+
+async def publish(world: World, ca: LocalCa | None = None) -> int:
+    """What an issuer does; the number of the new CRL."""
+    authorities = Authorities(world.ca, world.previous)
+    keeper = CrlKeeper(world.bus, issuers.settings(authorities), world.clock)
+    return await keeper.publish(ISSUER, authorities, ca or world.ca)
+
+
+def number(der: bytes) -> int:
+    crl = x509.load_der_x509_crl(der)
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
+async def get_crl(world: World, issuer: bytes, serial: bytes | None = None) -> CertRep:
+    """The answer to who asks for the CRL of a certificate, of the CA's own unless another is."""
+    cas = {ca.name: ca.parsed.serial for ca in (world.ca, *world.previous)}
+    asked = cas.get(issuer, b"\x40") if serial is None else serial
+    return await world.send(message(world, issuer_and_serial(issuer, asked), b"22"))
+
+
+async def read(world: World, ca: LocalCa | None = None) -> bytes:
+    return await world.enroller.lookups.crl_of(ISSUER, (ca or world.ca).chain[0])
+
+
+async def test_get_crl_answers_with_the_newest_one_alone(world: World) -> None:
+    await publish(world)
+    newest = await publish(world)
+    reply = await get_crl(world, world.ca.name)
+
+    assert reply.status is PkiStatus.SUCCESS
+    (der,) = read_crls(world.opened(reply))
+    assert number(der) == newest
+    assert x509.load_der_x509_crl(der).is_signature_valid(world.ca.certificate.public_key())  # type: ignore[arg-type]  # RSA or EC
+
+
+async def test_get_crl_is_answered_for_a_certificate_that_the_ca_issued(world: World) -> None:
+    newest = await publish(world)
+    serial, _ = await enrolled(world)
+    (der,) = read_crls(world.opened(await get_crl(world, world.ca.name, serial)))
+
+    assert number(der) == newest
+
+
+@pytest.mark.parametrize("serial", [b"\x40" * 16, b"\x01"])
+async def test_get_crl_for_a_serial_that_nobody_issued_is_bad_cert_id(
+    world: World, serial: bytes
+) -> None:
+    """Were any taken, the CRL would show that an altered envelope decrypts."""
+    await publish(world)
+    reply = await get_crl(world, world.ca.name, serial)
+
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_CERT_ID)
+
+
+async def test_get_crl_for_an_unknown_issuer_is_bad_cert_id(world: World) -> None:
+    await publish(world)
+    reply = await get_crl(world, name((COMMON_NAME, UTF8, b"Other CA")))
+
+    assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_CERT_ID)
+
+
+async def test_after_a_rollover_each_ca_has_its_crl(world: World) -> None:
+    old = world.ca
+    world.roll_over(pki.local_ca(NEXT_KEY, "Next CA"))
+    for ca in (old, world.ca):
+        await publish(world, ca)
+        (der,) = read_crls(world.opened(await get_crl(world, ca.name)))
+        assert x509.load_der_x509_crl(der).issuer == ca.certificate.subject
+
+
+async def test_before_the_first_crl_there_is_no_answer(world: World) -> None:
+    """Which is 503: the issuer is about to publish one."""
+    with pytest.raises(BusUnavailableError):
+        await get_crl(world, world.ca.name)
+
+
+# What is kept
+
+
+async def test_a_crl_is_read_in_full_once_while_it_is_the_newest(
+    world: World,
+) -> None:
+    await publish(world)
+    first = await read(world)
+    world.bus.streams[CRLS].messages = {
+        n: s for n, s in world.bus.streams[CRLS].messages.items() if ".head." in s.subject
+    }
+
+    assert await read(world) == first
+
+
+async def test_a_newer_crl_is_seen_at_once(world: World) -> None:
+    await publish(world)
+    await read(world)
+    newest = await publish(world)
+
+    assert number(await read(world)) == newest
+
+
+async def test_while_the_bus_is_away_the_last_one_is_given(world: World) -> None:
+    """It holds for days: better than none."""
+    await publish(world)
+    first = await read(world)
+    world.bus.connected = False
+
+    assert await read(world) == first
+
+
+async def test_without_bus_and_any_crl_read_there_is_no_answer(world: World) -> None:
+    await publish(world)
+    world.bus.connected = False
+
+    with pytest.raises(BusUnavailableError):
+        await read(world)
+
+
+# What is not authentic
+
+
+async def forge(world: World) -> None:
+    _, event = golden.EVENTS["CrlPublished", 1]
+    place = crl_head(ISSUER, world.ca.pin, 9_999_999_999)
+    await append_signed(world.bus, place, event, STRANGER)
+
+
+async def test_after_a_forged_head_the_last_true_one_is_given(world: World) -> None:
+    await publish(world)
+    first = await read(world)
+    before = counted("security_events", stage="crl")
+    await forge(world)
+
+    assert await read(world) == first
+    assert counted("security_events", stage="crl") == before + 1
+
+
+async def test_a_forged_head_alone_is_no_crl(world: World) -> None:
+    await forge(world)
+
+    with pytest.raises(BusUnavailableError):
+        await read(world)
+
+
+async def test_a_piece_that_was_exchanged_is_reported_and_no_crl(world: World) -> None:
+    await publish(world)
+    messages = world.bus.streams[CRLS].messages
+    first = min(messages)
+    messages[first] = replace(messages[first], payload=b"\x30\x00")
+    before = counted("security_events", stage="crl")
+
+    with pytest.raises(BusUnavailableError):
+        await read(world)
+    assert counted("security_events", stage="crl") == before + 1
+
+
+# The URL
+
+
+@pytest.fixture
+async def rolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two CAs with a CRL each; of two profiles one alone still pins the old CA."""
+    old = world.ca
+    world.roll_over(pki.local_ca(NEXT_KEY, "Next CA"))
+    for ca in (old, world.ca):
+        await publish(world, ca)
+    narrow, wide = (ISSUER, (world.ca.pin,)), (ISSUER, (world.ca.pin, old.pin))
+    # In this order, which a set has only by chance.
+    monkeypatch.setattr(Settings, "chains", lambda _: [narrow, wide])
+    return world
+
+
+async def fetched(world: World, path: str) -> httpx.Response:
+    """What a relying party gets; the chains are read from the log first."""
+    chain = CaChain(certificates=world.ca.chain, previous=(world.previous[0].chain[0],))
+    await world.bus.put(chain_subject(ISSUER), encode(chain))
+    settings = world.enroller.settings
+    chains = ChainBook.of(world.bus, settings.chains())
+    await chains.start()
+    await until(lambda: not chains.missing())
+    gateway = Gateway(world.bus, settings, chains, world.enroller, world.clock)
+    transport = httpx.ASGITransport(gateway.app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        found = await client.get(path)
+    chains.stop()
+    return found
+
+
+async def test_the_url_of_an_issuer_is_its_current_cas_crl(rolled: World) -> None:
+    found = await fetched(rolled, f"/crl/{ISSUER}.crl")
+
+    assert found.status_code == 200
+    assert found.headers["content-type"] == "application/pkix-crl"
+    crl = x509.load_der_x509_crl(found.content)
+    assert crl.issuer == rolled.ca.certificate.subject
+
+
+async def test_the_url_with_a_key_is_that_cas_crl(rolled: World) -> None:
+    for ca in (rolled.ca, rolled.previous[0]):
+        found = await fetched(rolled, f"/crl/{ISSUER}/{ca.pin}.crl")
+
+        assert found.status_code == 200
+        assert x509.load_der_x509_crl(found.content).issuer == ca.certificate.subject
+
+
+@pytest.mark.parametrize("path", ["/crl/other.crl", f"/crl/{ISSUER}/{'00' * 32}.crl"])
+async def test_any_other_crl_is_404(rolled: World, path: str) -> None:
+    assert (await fetched(rolled, path)).status_code == 404

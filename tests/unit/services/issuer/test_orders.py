@@ -1,0 +1,248 @@
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from shared.events import CertificateRevoked, KeyCompromised, RevocationReason
+from shared.stored import (
+    EventSigner,
+    Message,
+    Stored,
+    UnreadableEventError,
+    authenticate_as,
+    decode,
+)
+from shared.subjects import certificate_revoked, key_compromised, revocation_order
+from tests.unit import pki
+from tests.unit.services.issuer.revocations import KEY, World, make_world, serial
+from tests.unit.world import (
+    ISSUER,
+    ISSUING,
+    NOW,
+    SERIAL,
+    STRANGER,
+    TRUSTED_ISSUERS,
+    VALIDATOR,
+    append,
+    counted,
+    messages_of,
+    signed_event,
+)
+
+
+@pytest.fixture
+def world(ec_key: ec.EllipticCurvePrivateKey) -> World:
+    return make_world(pki.local_ca(ec_key))
+
+
+def revocations(world: World) -> list[CertificateRevoked]:
+    found = messages_of(world.bus, "CERTS", ".revoked")
+    return [authenticate_as(CertificateRevoked, stored, TRUSTED_ISSUERS) for stored in found]
+
+
+def marks(world: World) -> list[Stored]:
+    return messages_of(world.bus, "CERTS", ".compromised")
+
+
+async def ordered(world: World, order: Stored) -> tuple[bool, str]:
+    """What is answered to an order."""
+    await world.orders.handle(order)
+    answer = world.answer(order)
+    return answer.done, answer.detail
+
+
+async def test_an_order_revokes_publishes_and_is_answered(world: World) -> None:
+    await world.issue()
+    order = await world.order()
+    world.clock.seconds += 60
+
+    assert await ordered(world, order) == (True, f"revoked; on CRL number {NOW + 60}")
+    (revoked,) = revocations(world)
+    assert (revoked.serial, revoked.ca_spki_sha256) == (SERIAL, world.ca.pin)
+    assert (revoked.reason, revoked.operator) == (RevocationReason.SUPERSEDED, "op")
+    assert revoked.revoked_at == NOW
+    assert revoked.request_sha256 == order.sha256()
+    assert messages_of(world.bus, "CERTS", ".revoked")[0].subject == certificate_revoked(
+        ISSUER, SERIAL
+    )
+    assert await world.revoked() == [SERIAL]
+
+
+async def test_an_order_handled_twice_revokes_once_and_keeps_its_answer(world: World) -> None:
+    await world.issue()
+    order = await world.order()
+    answer = await ordered(world, order)
+    before = revocations(world)
+    world.clock.seconds += 3600
+
+    assert await ordered(world, order) == answer
+    assert revocations(world) == before
+    assert await world.revoked() == [SERIAL]
+
+
+async def test_a_kill_before_the_crl_is_made_up_for(world: World) -> None:
+    """The revocation is on the log; redelivered, the order publishes and answers."""
+    await world.issue()
+    order = await world.order()
+    await world.revoke(request_sha256=order.sha256())
+
+    assert (await ordered(world, order))[0]
+    assert len(revocations(world)) == 1
+    assert await world.revoked() == [SERIAL]
+
+
+async def test_a_second_order_for_the_same_certificate_changes_no_reason(world: World) -> None:
+    await world.issue()
+    await ordered(world, await world.order())
+    second = await world.order(reason=RevocationReason.CESSATION_OF_OPERATION, attempt=1)
+
+    assert (await ordered(world, second))[0]
+    assert [r.reason for r in revocations(world)] == [RevocationReason.SUPERSEDED]
+
+
+# Keys
+
+
+@pytest.mark.parametrize("reason", RevocationReason)
+async def test_a_compromise_alone_marks_the_key(world: World, reason: RevocationReason) -> None:
+    await world.issue()
+    order = await world.order(reason=reason)
+    await ordered(world, order)
+
+    if reason is not RevocationReason.KEY_COMPROMISE:
+        assert marks(world) == []
+        return
+    (stored,) = marks(world)
+    mark = authenticate_as(KeyCompromised, stored, TRUSTED_ISSUERS)
+    assert stored.subject == key_compromised(KEY)
+    assert mark == KeyCompromised(request_sha256=order.sha256(), serial=SERIAL)
+
+
+async def test_the_key_is_marked_before_the_certificate_is_revoked(world: World) -> None:
+    """So that it never stands revoked and yet usable."""
+    await world.issue()
+    await ordered(world, await world.order(reason=RevocationReason.KEY_COMPROMISE))
+    revoked = messages_of(world.bus, "CERTS", ".revoked")
+
+    assert marks(world)[0].sequence < revoked[0].sequence
+
+
+async def test_a_compromise_found_later_still_marks_the_key(world: World) -> None:
+    await world.issue()
+    await ordered(world, await world.order())
+    await ordered(world, await world.order(reason=RevocationReason.KEY_COMPROMISE, attempt=1))
+
+    assert len(marks(world)) == 1
+
+
+async def test_two_compromised_certificates_of_one_key_mark_it_once(world: World) -> None:
+    await world.issue(serial(1))
+    await world.issue(serial(2))
+    for number in (1, 2):
+        order = await world.order(serial(number), RevocationReason.KEY_COMPROMISE)
+        assert (await ordered(world, order))[0]
+
+    assert len(marks(world)) == 1
+    assert await world.revoked() == [serial(1), serial(2)]
+
+
+# Orders that are not carried out
+
+
+async def test_an_order_for_an_unknown_serial_is_answered_with_no(world: World) -> None:
+    assert await ordered(world, await world.order()) == (False, "no such certificate")
+    assert revocations(world) == []
+
+
+async def test_an_order_for_an_issuer_that_is_not_here_is_answered_with_no(world: World) -> None:
+    order = await world.order(issuer="elsewhere")
+
+    assert await ordered(world, order) == (False, "no such certificate")
+
+
+async def test_an_order_for_a_ca_that_is_gone_is_answered_with_no(world: World) -> None:
+    await world.issue(ca_spki_sha256="00" * 32)
+
+    done, detail = await ordered(world, await world.order())
+    assert (done, detail) == (False, "the certificate's CA is not here")
+    assert revocations(world) == []
+
+
+async def test_a_certificate_of_the_previous_ca_is_revoked_on_its_own_crl(
+    ec_key: ec.EllipticCurvePrivateKey,
+) -> None:
+    old = pki.local_ca(ec.derive_private_key(31, ec.SECP256R1()), "Old CA")
+    world = make_world(pki.local_ca(ec_key), old)
+    await world.issue(ca_spki_sha256=old.pin)
+
+    assert (await ordered(world, await world.order()))[0]
+    assert await world.revoked(old) == [SERIAL]
+    assert world.heads() == []
+
+
+async def nothing_happens(world: World, order: Stored) -> None:
+    before = counted("security_events", stage="order")
+    await world.orders.handle(order)
+
+    assert messages_of(world.bus, "OPS") == [order]
+    assert revocations(world) == []
+    assert counted("security_events", stage="order") == before + 1
+
+
+@pytest.mark.parametrize("by", [STRANGER, ISSUING, VALIDATOR])
+async def test_an_order_that_no_operator_signed_revokes_nothing(
+    world: World, by: EventSigner
+) -> None:
+    await world.issue()
+
+    await nothing_happens(world, await world.order(by=by))
+
+
+async def test_an_order_moved_to_another_serial_revokes_nothing(world: World) -> None:
+    await world.issue(serial(1))
+    moved = await world.order(serial(2))
+    messages = world.bus.streams["OPS"].messages
+    del messages[moved.sequence]
+    place = revocation_order(ISSUER, serial(1), 0)
+
+    order = await append(world.bus, place, Message(moved.payload, dict(moved.headers)))
+    await nothing_happens(world, order)
+
+
+async def test_an_order_that_says_another_serial_than_its_place_is_answered_with_no(
+    world: World,
+) -> None:
+    """Signed by an operator all the same: what was approved was the event's own words."""
+    await world.issue(serial(1))
+    await world.issue(serial(2))
+    order = await world.order(serial(1), subject=revocation_order(ISSUER, serial(2), 0))
+
+    assert await ordered(world, order) == (False, "the order is for another certificate")
+    assert revocations(world) == []
+
+
+async def test_a_forged_record_is_no_certificate_to_revoke(world: World) -> None:
+    await world.issue()
+    (stored,) = messages_of(world.bus, "CERTS")
+    forged = signed_event(decode(stored.payload, stored.headers), stored.subject, STRANGER)
+    del world.bus.streams["CERTS"].messages[stored.sequence]
+    await append(world.bus, stored.subject, forged)
+
+    with pytest.raises(UnreadableEventError):
+        await world.orders.handle(await world.order())
+    assert revocations(world) == []
+
+
+async def test_giving_up_answers_the_order_with_no(world: World) -> None:
+    order = await world.order()
+    await world.orders.give_up(order)
+    answer = world.answer(order)
+
+    assert (answer.done, answer.detail) == (False, "the order could not be carried out")
+
+
+async def test_giving_up_after_the_answer_changes_nothing(world: World) -> None:
+    await world.issue()
+    order = await world.order()
+    answer = await ordered(world, order)
+    await world.orders.give_up(order)
+
+    assert (world.answer(order).done, world.answer(order).detail) == answer

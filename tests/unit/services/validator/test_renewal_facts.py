@@ -1,0 +1,133 @@
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.issuer.connectors.local import LocalCa
+from services.validator.facts import NotOpened, Opened, open_request
+from shared.chains import Chain
+from shared.reasons import Reason
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.subjects import NO_RENEWAL
+from tests.unit import pki
+from tests.unit.shared.scep.messages import (
+    PRINTABLE,
+    Identity,
+    cms_attributes,
+    csr,
+    device_csr,
+    enveloped,
+    recipient,
+    scep_attributes,
+    signed,
+    tlv,
+)
+from tests.unit.world import OPENING, OPENING_ID, SERIAL, certified, enrollment_of, requested
+
+KEYS = {OPENING_ID: OPENING}
+STRANGERS_KEY = ec.derive_private_key(9, ec.SECP256R1())
+RENEWS = bytes.fromhex(SERIAL)
+
+
+@pytest.fixture
+def ca(ec_key: ec.EllipticCurvePrivateKey) -> LocalCa:
+    return pki.local_ca(ec_key)
+
+
+def opened(
+    ca: LocalCa,
+    ra: Identity,
+    signer: Identity,
+    asked: bytes,
+    *,
+    renews: bytes = RENEWS,
+    kind: bytes = b"19",
+) -> Opened | NotOpened:
+    """What becomes of a CSR that this certificate signed; `kind` is the message type."""
+    enrollment = enrollment_of(signer, asked, renews=renews)
+    content = enveloped(asked, recipient(ra))
+    attributes = [*scep_attributes(message_type=tlv(PRINTABLE, kind)), *cms_attributes(content)]
+    message = signed(content, signer, attributes)
+    event = requested(signer, ra, enrollment, pki_message=message)
+    chain = Chain(ca.chain, (ca.certificate,))
+    return open_request(enrollment, event, KEYS, AlgorithmPolicy(), chain.issued)
+
+
+@pytest.mark.parametrize(("kind", "renewal_asked"), [(b"19", False), (b"17", True)])
+def test_a_certificate_of_the_ca_renews_itself_under_another_key(
+    device: Identity,
+    ra: Identity,
+    ca: LocalCa,
+    kind: bytes,
+    renewal_asked: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Whichever message type says it: clients send both."""
+    found = opened(ca, ra, certified(device, ca), csr(ra.key), kind=kind)
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.key_reused) == (SERIAL, False)
+    assert found.renewal_asked is renewal_asked
+
+
+def test_a_certificate_of_the_ca_renews_itself_with_its_own_key(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    found = opened(ca, ra, certified(device, ca), device_csr(device))
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.key_reused) == (SERIAL, True)
+
+
+def test_a_strangers_certificate_renews_nothing(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    """Of another CA that has the very name of ours."""
+    signer = certified(device, pki.local_ca(STRANGERS_KEY))
+    found = opened(ca, ra, signer, device_csr(device), renews=NO_RENEWAL, kind=b"17")
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.renewal_asked) == ("", True)
+
+
+def test_a_self_signed_certificate_renews_nothing(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    found = opened(ca, ra, device, device_csr(device), renews=NO_RENEWAL, kind=b"17")
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.key_reused, found.renewal_asked) == ("", False, True)
+
+
+@pytest.mark.parametrize("kind", [b"17", b"19"])
+def test_a_stranger_asks_for_no_other_key_than_its_own(
+    device: Identity, ra: Identity, ca: LocalCa, kind: bytes
+) -> None:
+    signer = certified(device, pki.local_ca(STRANGERS_KEY))
+    found = opened(ca, ra, signer, csr(ra.key), renews=b"", kind=kind)
+
+    assert found == NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
+
+
+@pytest.mark.parametrize("renews", [b"", bytes.fromhex("41" * 16), RENEWS[1:]])
+def test_a_renewal_recorded_as_another_enrollment_is_refused(
+    device: Identity, ra: Identity, ca: LocalCa, renews: bytes
+) -> None:
+    """A gateway taken over must not hide which certificate is renewed."""
+    found = opened(ca, ra, certified(device, ca), device_csr(device), renews=renews)
+
+    assert found == NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
+
+
+def test_a_first_enrollment_recorded_as_a_renewal_is_refused(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    found = opened(ca, ra, device, device_csr(device), renews=RENEWS)
+
+    assert found == NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
+
+
+def test_a_renewal_still_proves_that_it_has_the_new_key(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    stolen = csr(device.key, public=pki.spki(ra.key.public_key()))
+
+    found = opened(ca, ra, certified(device, ca), stolen)
+    assert found == NotOpened(Reason.BAD_MESSAGE, "CSR signature does not verify")
