@@ -594,3 +594,19 @@ def test_a_poll_by_get_is_answered_like_any_other(demo: Endpoint, device: Device
     poll = device.poll(demo)
     response = raw_get(demo, f"operation=PKIOperation&message={poll.in_query()}")
     assert is_success(demo, device, poll, response)
+
+
+@pytest.mark.parametrize("operation", ["GetCACaps", "GetCACert"])
+def test_head_tells_the_length_and_sends_no_body(demo: Endpoint, operation: str) -> None:
+    whole = demo.get(operation)
+    head = send("HEAD", f"{demo.url}?operation={operation}")
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) == len(whole.content)
+
+
+def test_head_enrolls_nobody(demo: Endpoint) -> None:
+    request = Device.new().enrollment(demo)
+    url = f"{demo.url}?operation=PKIOperation&message={request.in_query()}"
+    refused = send("HEAD", url)
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == "GET, POST"
