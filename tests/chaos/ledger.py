@@ -1,6 +1,7 @@
 """The log as JetStream holds it, read with plain nats-py, and what must be true of it."""
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 import time
@@ -20,9 +21,16 @@ from shared.bus.topology import CERTS, DEAD_LETTERS, consumers, enroll_stream
 from shared.enrollment import TERMINAL, State, evolve
 from shared.events import CertificateIssued, CertificateRecorded, EnrollmentRequested, Event
 from shared.keys import read_nkey, read_trusted
+from shared.scep.certificate import read_certificate
 from shared.settings import load
 from shared.stored import Stored, Trusted, UnreadableEventError, authenticate, decode
-from shared.subjects import EnrollmentId, Stage, parse_subject
+from shared.subjects import (
+    EnrollmentId,
+    Stage,
+    certificate_issued,
+    key_issued,
+    parse_subject,
+)
 
 ENROLL = enroll_stream("0")
 RECORDED = (ENROLL, CERTS, DEAD_LETTERS)
@@ -149,14 +157,25 @@ class Ledger:
         return wrong + sorted(issued.keys() - given.keys())
 
     def unlike_records(self) -> list[str]:
-        """Certificates without their CERTS record, records without their certificate."""
+        """Certificates without their CERTS records, records without their certificate.
+
+        Each stands twice: under its serial and under its key.
+        """
         expected = {
-            f"cert.{event.issuer}.{event.serial}.issued": attempt.enrollment.prefix()
+            place: attempt.enrollment.prefix()
             for attempt in self.attempts
             for event in attempt.certificates
+            for place in (
+                certificate_issued(event.issuer, event.serial),
+                key_issued(_key(event.certificate), event.issuer, event.serial),
+            )
         }
         found = {each.subject: _recorded(each) for each in self.streams[CERTS]}
         return sorted({name for name, _ in expected.items() ^ found.items()})
+
+
+def _key(certificate: bytes) -> str:
+    return hashlib.sha256(read_certificate(certificate).spki).hexdigest()
 
 
 def _recorded(stored: Stored) -> str:

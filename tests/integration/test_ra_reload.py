@@ -135,13 +135,13 @@ def test_one_pair_signs_and_decrypts(
     alone: System, ca: Authority, device: Device, *, usage: bool
 ) -> None:
     use(alone, write_pair(alone, "combined", combined(ca, usage=usage)))
-    response = Endpoint.of(alone).get("GetCACert")
-    assert response.headers["content-type"] == "application/x-x509-ca-ra-cert"
     shown = Endpoint.of(alone, "legacy")
+    response = shown.get("GetCACert")
+    assert response.headers["content-type"] == "application/x-x509-ca-ra-cert"
     assert len(shown.certificates) == 2
     ra, issuing = shown.certificates
-    alone = Endpoint(shown.url, shown.challenge, (ra, ra, issuing), shown.metrics_url)
-    enroll(alone, device)
+    both = Endpoint(shown.url, shown.challenge, (ra, ra, issuing), shown.metrics_url)
+    enroll(both, device)
 
 
 def test_the_newest_pair_is_shown_and_the_older_ones_still_decrypt(

@@ -57,6 +57,7 @@ class Story:
     caps: list[str]
     shown: httpx.Response
     load: Counter[str]
+    fetched: Path
 
     def now(self, gateway: int = 0) -> Endpoint:
         return Endpoint.of(self.system, PROFILE, gateway)
@@ -119,6 +120,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             wait_until(lambda: everywhere(system, "GetCACaps", b"GetNextCACert"), 20, "the next CA")
             caps.append(operation(system, "GetCACaps").text)
             shown = operation(system, "GetNextCACert")
+            fetched = layout.root.parent / "client"
+            asking = ("--next-ca", "--ca-file", str(system.ca_file), "--out", str(fetched))
+            assert command("enroll", old.url, *asking).returncode == 0
             assert (
                 operation(system, "GetCACert").content == operation(system, "GetCACert", 1).content
             )
@@ -130,7 +134,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             tell_to_reload(system)
             wait_until(lambda: reloaded(system, 3), 20, "three reloads")
         caps.append(operation(system, "GetCACaps").text)
-        yield Story(system, old, holder, spare, caps, shown, load)
+        yield Story(system, old, holder, spare, caps, shown, load, fetched)
 
 
 def pin(ca: x509.Certificate) -> str:
@@ -164,6 +168,11 @@ def test_openssl_reads_and_verifies_the_next_ca(story: Story, tmp_path: Path) ->
         done = subprocess.run(step, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     pems = (tmp_path / "certificates.pem").read_bytes()
+    assert x509.load_pem_x509_certificates(pems) == [story.now().ca]
+
+
+def test_our_client_fetches_the_next_ca(story: Story) -> None:
+    pems = (story.fetched / "next-ca.pem").read_bytes()
     assert x509.load_pem_x509_certificates(pems) == [story.now().ca]
 
 
