@@ -10,8 +10,9 @@ from services.audit.settings import read_settings as read_audit
 from services.gateway.settings import read_settings as read_gateway
 from services.issuer.settings import read_settings as read_issuer
 from services.validator.settings import read_settings as read_validator
+from shared.fields import Section
 from shared.process import now
-from shared.sections import Configuration, Section
+from shared.sections import Configuration
 from shared.settings import SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
@@ -27,7 +28,7 @@ def check(
     try:
         configuration = load(config)
         read_gateway(configuration, now())
-        read_validator(configuration)
+        read_validator(configuration, now())
         read_issuer(configuration)
         read_audit(configuration)
     except SettingsError as error:
@@ -70,6 +71,8 @@ def _table(heading: str, model: type[Section]) -> str:
 def _default(field: Any) -> str:
     """As it would be written in TOML."""
     value = field.default
+    if field.default_factory is dict:
+        return "none"
     if value is PydanticUndefined:
         return "required"
     if value is None:
@@ -101,7 +104,9 @@ as every service would.
 
 Environment variables override the file: `SCEPSTREAM_<SECTION>_<KEY>`, for example
 `SCEPSTREAM_GATEWAY_BODY_LIMIT=131072`, and for a profile `SCEPSTREAM_PROFILE_<NAME>_<KEY>`, where
-`-` in the name is written `_`. Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`,
+`-` in the name is written `_`. Over both lies a directory of secrets, named by
+`SCEPSTREAM_SECRETS_DIR` (a mounted Kubernetes secret, for example): a file for each value, named like
+the variable it stands for; one line end is not part of the value. Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`,
 `"365d"`; booleans in the environment true, false, 1, 0, yes or no. Relative paths are relative
 to the file. Where a key takes several values, one may stand alone.
 

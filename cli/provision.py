@@ -31,9 +31,10 @@ def streams(
     except SettingsError as error:
         print(error)
         raise typer.Exit(1) from None
-    shards = all_shards([e.epoch() for e in configuration.log.epochs])
+    shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
+    notified = configuration.notified()
     try:
-        asyncio.run(provision(configuration.bus.url, seed, shards, configuration.log.replicas))
+        asyncio.run(provision(configuration.bus.url, seed, shards, replicas, notified))
     except (NatsError, OSError) as error:
         print(f"the bus cannot be provisioned: {type(error).__name__}")
         raise typer.Exit(1) from None

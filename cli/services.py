@@ -67,7 +67,7 @@ def validator(
     from services.validator.settings import read_settings  # noqa: PLC0415
 
     configure_logging("validator", name)
-    source = _source(config, read_settings)
+    source = _source(config, lambda c: read_settings(c, now()))
     operations = _socket(operations_fd, operations_listen)
     _run(lambda signals: service.serve(source, name, operations, signals))
 

@@ -9,10 +9,18 @@ from typing import Final, get_args
 
 import msgspec
 
+from shared.access_events import (
+    ChallengeCancelled,
+    ChallengeClaimed,
+    ChallengeCreated,
+    Claim,
+    DeviceCounted,
+    ReloadOrdered,
+    ReplicaSeen,
+)
+from shared.payload import NO_REQUEST, EventPayload
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
-
-NO_REQUEST: Final = "0" * 64
 
 
 class RevocationReason(StrEnum):
@@ -24,10 +32,6 @@ class RevocationReason(StrEnum):
     SUPERSEDED = "superseded"
     CESSATION_OF_OPERATION = "cessationOfOperation"
     PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
-
-
-class EventPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What all events are: immutable, JSON objects, unknown fields ignored."""
 
 
 class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
@@ -45,7 +49,11 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CSR says, without its secrets: for the record."""
+    """What the CSR says, without its secrets, and of which fleet it is: for the record.
+
+    `challenge` is the kind of verifier that judged it, "none" where the CSR brought nothing;
+    `device_id` is the GUID of an IntuneDeviceId URI.
+    """
 
     subject: str
     sans: tuple[str, ...]
@@ -54,6 +62,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     spki_sha256: str
     csr_sha256: str
     challenge: str
+    device_id: str = ""
+    fleet: str = ""
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +108,7 @@ class EnrollmentHeld(EventPayload, frozen=True, kw_only=True):
     request_sha256: str
     facts: Facts
     gates: tuple[GateResult, ...]
+    claim: Claim | None = None
 
 
 class HoldDecided(EventPayload, frozen=True, kw_only=True):
@@ -123,6 +134,7 @@ class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
     valid_until: int
     renews: RenewedCertificate | None = None
     existing: str = ""
+    claim: Claim | None = None
 
 
 class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
@@ -134,6 +146,7 @@ class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
     detail: str
     facts: Facts | None = None
     gates: tuple[GateResult, ...] = ()
+    claim: Claim | None = None
 
 
 class CertificateIssued(EventPayload, frozen=True, kw_only=True):
@@ -265,6 +278,12 @@ Event = (
     | KeyCompromised
     | CrlPublished
     | CaChain
+    | ChallengeClaimed
+    | DeviceCounted
+    | ChallengeCreated
+    | ChallengeCancelled
+    | ReloadOrdered
+    | ReplicaSeen
     | DeadLetter
 )
 Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed

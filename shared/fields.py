@@ -1,10 +1,10 @@
-"""The kinds of values that configuration holds: durations, lists of one, names, pins."""
+"""What configuration is made of: closed tables, durations, lists of one, names, pins."""
 
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.x509names import EXTENDED_KEY_USAGES
 
@@ -48,6 +48,14 @@ ExtendedKeyUsages = Annotated[
 ]
 SanKinds = Annotated[tuple[SanKind, ...], BeforeValidator(_list)]
 PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
+
+
+class Section(BaseModel):
+    """What every part of the configuration is: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 def is_token_uri(path: Path) -> bool:

@@ -19,6 +19,17 @@ class Reason(StrEnum):
     SAN_NOT_ALLOWED = "san_not_allowed"
     CHALLENGE_MISSING = "challenge_missing"
     CHALLENGE_WRONG = "challenge_wrong"
+    MALFORMED = "malformed"
+    SIGNATURE_INVALID = "signature_invalid"
+    UNKNOWN_VERSION = "unknown_version"
+    NOT_YET_VALID = "not_yet_valid"
+    EXPIRED = "expired"
+    WRONG_AUDIENCE = "wrong_audience"
+    CLAIM_MISMATCH = "claim_mismatch"
+    REPLAY = "replay"
+    RATE_LIMITED = "rate_limited"
+    DEVICE_STATE_FAILED = "device_state_failed"
+    WEBHOOK_DENIED = "webhook_denied"
     NOT_RENEWABLE = "not_renewable"
     RENEWED_TOO_EARLY = "renewed_too_early"
     NAMES_CHANGED = "names_changed"
@@ -31,6 +42,24 @@ class Reason(StrEnum):
     POISON = "poison"
 
 
+# What a verifier may say no for: counted by profile and kind of challenge.
+CHALLENGE_REASONS: Final = frozenset(
+    {
+        Reason.CHALLENGE_MISSING,
+        Reason.CHALLENGE_WRONG,
+        Reason.MALFORMED,
+        Reason.SIGNATURE_INVALID,
+        Reason.UNKNOWN_VERSION,
+        Reason.NOT_YET_VALID,
+        Reason.EXPIRED,
+        Reason.WRONG_AUDIENCE,
+        Reason.CLAIM_MISMATCH,
+        Reason.REPLAY,
+        Reason.RATE_LIMITED,
+        Reason.DEVICE_STATE_FAILED,
+        Reason.WEBHOOK_DENIED,
+    }
+)
 FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.BAD_MESSAGE: FailInfo.BAD_MESSAGE_CHECK,
     Reason.BAD_ALGORITHM: FailInfo.BAD_ALG,
@@ -42,6 +71,17 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.SAN_NOT_ALLOWED: FailInfo.BAD_REQUEST,
     Reason.CHALLENGE_MISSING: FailInfo.BAD_MESSAGE_CHECK,
     Reason.CHALLENGE_WRONG: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.MALFORMED: FailInfo.BAD_REQUEST,
+    Reason.SIGNATURE_INVALID: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.UNKNOWN_VERSION: FailInfo.BAD_REQUEST,
+    Reason.NOT_YET_VALID: FailInfo.BAD_TIME,
+    Reason.EXPIRED: FailInfo.BAD_TIME,
+    Reason.WRONG_AUDIENCE: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.CLAIM_MISMATCH: FailInfo.BAD_REQUEST,
+    Reason.REPLAY: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.RATE_LIMITED: FailInfo.BAD_REQUEST,
+    Reason.DEVICE_STATE_FAILED: FailInfo.BAD_REQUEST,
+    Reason.WEBHOOK_DENIED: FailInfo.BAD_MESSAGE_CHECK,
     Reason.NOT_RENEWABLE: FailInfo.BAD_REQUEST,
     Reason.RENEWED_TOO_EARLY: FailInfo.BAD_REQUEST,
     Reason.NAMES_CHANGED: FailInfo.BAD_REQUEST,

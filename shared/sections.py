@@ -3,31 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shared.fields import (
     Duration,
     ExtendedKeyUsages,
-    KeyTypes,
-    KeyUsages,
     Names,
     PathId,
     Paths,
-    Pins,
-    SanKinds,
-    Secrets,
+    Section,
     Token,
     is_token_uri,
 )
+from shared.profiles import CertificateProfileSection, ProfileSection
 from shared.shards import Epoch
-
-
-class Section(BaseModel):
-    """What every part of the configuration is: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
 
 
 class BusSection(Section):
@@ -44,12 +33,8 @@ class EpochSection(Section):
     """Unix seconds from which this map holds."""
     shards: Annotated[tuple[Token, ...], Field(min_length=1)] = ("0",)
     """Shard names; transactions are spread over them by hash."""
-    pinned: dict[str, Token] = {}
-    """Profile to shard, for fleets that must stay on one."""
-
-    def epoch(self) -> Epoch:
-        """The same, as the shard map's functions take it."""
-        return Epoch(self.effective_at, self.shards, self.pinned)
+    pinned: dict[str, Token] = Field(default_factory=dict)
+    """Fleet (by default a profile's own name) to shard, for those that must stay on one."""
 
 
 class LogSection(Section):
@@ -169,89 +154,13 @@ class LocalIssuerSection(Section):
     """No others are signed."""
 
 
-class CertificateProfileSection(Section):
-    """What certificates of a kind look like."""
-
-    key_types: KeyTypes = (
-        "rsa:2048",
-        "rsa:3072",
-        "rsa:4096",
-    )
-    """Keys that may enroll: rsa:BITS, ec:p256, ec:p384, ec:p521."""
-    key_usages: KeyUsages = (
-        "digitalSignature",
-        "keyEncipherment",
-    )
-    """KeyUsage of the certificates."""
-    extended_key_usages: ExtendedKeyUsages = ("clientAuth",)
-    """ExtendedKeyUsage: names or OIDs."""
-    sans: SanKinds = (
-        "dns",
-        "rfc822",
-        "uri",
-        "ip",
-        "upn",
-    )
-    """Kinds of subjectAltName that a CSR may ask for."""
-    crl_distribution_points: Names = ()
-    """URLs where relying parties find the CRL (RFC 5280 4.2.1.13)."""
-    max_ttl: Duration = 365 * 86400.0
-    """Lifetime, cut where the CA ends."""
-    backdate: Duration = 600.0
-    """How long before the request validity begins: clocks differ."""
-
-
-class ProfileSection(Section):
-    """One SCEP endpoint; keys are named as operators know them."""
-
-    issuer_id: str
-    """Which of the issuers signs."""
-    ca_spki_sha256: Pins
-    """SHA-256 of its CA's SubjectPublicKeyInfo, and of CAs before and after it: no other counts."""
-    profile_id: str
-    """Which certificate profile applies."""
-    challenge_password: Secrets = ()
-    """The `static` verifier: one value, or several while rotating."""
-    ra_cert_path: Paths
-    """RA certificates, PEM: one, or one to sign and one to decrypt, and older ones."""
-    ra_key_path: Paths
-    """Their keys in the same order, PEM, mode 0600."""
-    legacy: bool = False
-    """Accept MD5, SHA-1, DES and 3DES."""
-    reply_digest: Literal["md5", "sha1", "sha256", "sha384", "sha512"] | None = None
-    """Weakest digest of a reply, which else is the request's [sha256; md5 if legacy]."""
-    reply_cipher: Literal["des", "des3", "aes128", "aes192", "aes256"] | None = None
-    """Weakest cipher of a reply, which else is the request's [aes128; des if legacy]."""
-    password_recipients: bool = False
-    """Open requests encrypted to the challenge password (RFC 8894 3.1): gateways then hold it."""
-    mtls_enabled: bool = False
-    """Serve the sibling /scep-mtls/PATH-ID, which wants a client certificate as well."""
-    mtls_client_ca_trust_bundle_path: Path | None = None
-    """The CAs whose clients it takes, PEM."""
-    approval: Literal["auto", "manual"] = "auto"
-    """manual: an operator decides (`scepstream approve`, `deny`); devices are told PENDING."""
-    renewal: bool = True
-    """Whether a certificate issued here may be renewed by signing the request with it."""
-    renewal_window: Duration | None = None
-    """How long before its end a certificate may be renewed [its last third]; "0s": any time."""
-    renewal_grace: Duration = 0.0
-    """How long after its end it still may."""
-    renewal_challenge: bool = False
-    """Whether a renewal needs the challenge password too."""
-    renewal_names: Literal["same", "any"] = "same"
-    """Whether a renewal may change subject and subjectAltName."""
-    renewal_key_reuse: bool = False
-    """Whether one key may be renewed with itself more than once."""
-    include_chain: bool = False
-    """Send the certificates above the issuing CA too."""
-    reply_budget: Duration = 10.0
-    """When a device that still waits is told PENDING."""
-
-
 class Configuration(Section):
     """The whole file."""
 
     version: Literal[1] = 1
+    """Of this file's form."""
+    start: Literal["all", "available"] = "all"
+    """available: a profile that cannot be served is left out and said so; all: nothing starts."""
     bus: BusSection
     log: LogSection = LogSection()
     trust: TrustSection
@@ -263,6 +172,27 @@ class Configuration(Section):
     certificate_profiles: dict[PathId, CertificateProfileSection]
     profiles: dict[PathId, ProfileSection] = Field(min_length=1)
     directory: Path = Path()
+    left_out: dict[str, str] = Field(default_factory=dict)
+
+    def epochs(self) -> tuple[Epoch, ...]:
+        """The shard maps by profile: a profile's own `shard`, else where its fleet is pinned."""
+        return tuple(
+            Epoch(
+                each.effective_at,
+                each.shards,
+                each.pinned
+                | {
+                    name: shard
+                    for name, profile in self.profiles.items()
+                    if (shard := profile.shard or each.pinned.get(profile.fleet or name))
+                },
+            )
+            for each in self.log.epochs
+        )
+
+    def notified(self) -> tuple[str, ...]:
+        """The profiles of whose enrollments somebody is told."""
+        return tuple(n for n, p in self.profiles.items() if p.notify_webhook_url is not None)
 
     def path(self, path: Path) -> Path:
         """A configured path, relative to the file it stands in; a PKCS#11 URI is none."""

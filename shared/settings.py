@@ -1,23 +1,29 @@
-"""The configuration: one strict TOML file, overridden by environment variables, then frozen.
+"""The configuration: one strict TOML file, under environment variables, under secret files.
 
-An unknown key, an unknown SCEPSTREAM_* variable or a value that does not parse is an error that
-names it. Relative paths are relative to the file.
+An unknown key, an unknown SCEPSTREAM_* variable or secret file, or a value that does not parse is
+an error that names it. Relative paths are relative to the file.
 """
 
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from shared.sections import Configuration, ProfileSection, Section
+from shared.consistency import problems, profile_problems
+from shared.fields import Section
+from shared.profiles import ProfileSection
+from shared.sections import Configuration
 
 PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"
+SECRETS_VARIABLE: Final = "SCEPSTREAM_SECRETS_DIR"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
+_T = TypeVar("_T")
 _SECTIONS: Final = ("bus", "log", "trust", "gateway", "validator", "issuer", "audit")
 
 
@@ -35,16 +41,18 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Configurat
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from None
     _override(table, environment)
-    if "directory" in table:
-        raise SettingsError(f"{path}: directory: Extra inputs are not permitted")
+    if directory := environment.get(SECRETS_VARIABLE):
+        _override(table, _secret_files(Path(directory)))
+    for computed in ("directory", "left_out"):
+        if computed in table:
+            raise SettingsError(f"{path}: {computed}: Extra inputs are not permitted")
     try:
         configuration = Configuration.model_validate(
             table | {"directory": path.parent.resolve()}, strict=False
         )
     except ValidationError as error:
         raise SettingsError(f"{path}: {_first_error(error)}") from None
-    _check_references(configuration, path)
-    return configuration
+    return _checked(configuration, path)
 
 
 def inherited_environment() -> dict[str, str]:
@@ -58,56 +66,73 @@ def _first_error(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _check_references(configuration: Configuration, path: Path) -> None:
-    """Names that one table uses and another must define."""
+def _checked(configuration: Configuration, path: Path) -> Configuration:
+    """Refuse what does not fit together; single profiles are left out where that is wanted."""
+    for problem in problems(configuration):
+        raise SettingsError(f"{path}: {problem}")
+    wrong = {
+        name: f"{path}: profiles.{name}{problem}"
+        for name in configuration.profiles
+        for problem in list(profile_problems(configuration, name))[:1]
+    }
+    return without(configuration, wrong)
+
+
+def without(configuration: Configuration, wrong: Mapping[str, str]) -> Configuration:
+    """The configuration less these profiles (name to what is wrong), if it may start so."""
+    if not wrong:
+        return configuration
+    left = {n: p for n, p in configuration.profiles.items() if n not in wrong}
+    if configuration.start == "all" or not left:
+        raise SettingsError(next(iter(wrong.values())))
+    return configuration.model_copy(
+        update={"profiles": left, "left_out": dict(configuration.left_out) | dict(wrong)}
+    )
+
+
+def read_profiles(
+    configuration: Configuration, read: Callable[[str, ProfileSection], _T]
+) -> tuple[dict[str, _T], Mapping[str, str]]:
+    """(what `read` makes of each profile, those left out and why), as `start` wants it."""
+    found: dict[str, _T] = {}
+    wrong: dict[str, str] = {}
     for name, profile in configuration.profiles.items():
-        _check_profile(configuration, name, profile, f"{path}: profiles.{name}")
-    _check_issuers(configuration, path)
-    gateway = configuration.gateway
-    if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
-        raise SettingsError(f"{path}: gateway.tls_key_path: a certificate and its key, or neither")
-    default = configuration.gateway.default_profile
-    if default is not None and default not in configuration.profiles:
-        raise SettingsError(f"{path}: gateway.default_profile: no such profile: {default}")
-
-
-def _check_profile(
-    configuration: Configuration, name: str, profile: ProfileSection, where: str
-) -> None:
-    if name == "intune":
-        raise SettingsError(f"{where}: this path id is reserved")
-    if profile.issuer_id not in configuration.issuers:
-        raise SettingsError(f"{where}.issuer_id: no such issuer: {profile.issuer_id}")
-    if profile.profile_id not in configuration.certificate_profiles:
-        raise SettingsError(
-            f"{where}.profile_id: no such certificate profile: {profile.profile_id}"
-        )
-    if not any(profile.challenge_password):
-        raise SettingsError(f"{where}.challenge_password: a profile needs a verifier")
-    if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
-        raise SettingsError(f"{where}.mtls_client_ca_trust_bundle_path: mtls_enabled needs it")
-    if len(profile.ra_cert_path) != len(profile.ra_key_path):
-        raise SettingsError(f"{where}.ra_key_path: one key for each certificate")
-
-
-def _check_issuers(configuration: Configuration, path: Path) -> None:
-    for name, issuer in configuration.issuers.items():
-        where = f"{path}: issuers.{name}"
-        if len(issuer.ca_cert_path) != len(issuer.ca_key_path):
-            raise SettingsError(f"{where}.ca_key_path: one key for each certificate")
-        if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):
-            raise SettingsError(f"{where}.next_ca_key_path: one key for the next certificate")
+        try:
+            found[name] = read(name, profile)
+        except SettingsError as error:
+            wrong[name] = f"profile {name}: {error}"
+    return found, without(configuration, wrong).left_out
 
 
 def _override(table: dict[str, Any], environment: Mapping[str, str]) -> None:
     """Lay SCEPSTREAM_* variables over the file's table."""
     for variable, value in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
             continue
         section, key, model = _place(table, variable)
         annotation = model.model_fields[key].annotation
         if isinstance(section, dict):  # what is no table is refused with the whole file
             section[key] = _from_text(value, annotation, variable)
+
+
+def _secret_files(directory: Path) -> dict[str, str]:
+    """Variable to value: a file each, named like the variable that it stands for.
+
+    Names that begin with a dot are the mount's own (Kubernetes), one line end is not the value's.
+    """
+    found = {}
+    try:
+        for file in sorted(directory.iterdir()):
+            if file.name.startswith("."):
+                continue
+            variable = file.name.upper()
+            if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
+                raise SettingsError(f"{file}: no such setting")
+            found[variable] = file.read_text().removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "not text"
+        raise SettingsError(f"{directory}: {said}") from None
+    return found
 
 
 def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, type[Section]]:
@@ -129,6 +154,9 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
 
 def _from_text(value: str, annotation: Any, variable: str) -> object:
     """Booleans as operators write them, numbers as numbers; the rest stays text."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if len(kinds) == 1 and NoneType in get_args(annotation):
+        annotation = kinds[0]
     if annotation is bool:
         lowered = value.strip().lower()
         if lowered in ("true", "1", "yes"):

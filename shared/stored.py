@@ -10,6 +10,14 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from shared.access_events import (
+    ChallengeCancelled,
+    ChallengeClaimed,
+    ChallengeCreated,
+    DeviceCounted,
+    ReloadOrdered,
+    ReplicaSeen,
+)
 from shared.events import (
     EVENT_TYPES,
     VERSIONS,
@@ -50,6 +58,12 @@ _Signed = TypeVar(
     OrderAnswered,
     CrlPublished,
     CertificateIssued,
+    ChallengeClaimed,
+    DeviceCounted,
+    ChallengeCreated,
+    ChallengeCancelled,
+    ReloadOrdered,
+    ReplicaSeen,
 )
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}

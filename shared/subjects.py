@@ -137,3 +137,28 @@ def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
 def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:
     """Where a piece of a CRL stands, under the digest of the whole."""
     return f"crl.{issuer}.{crl_sha256}.data.{index}"
+
+
+def replay_record(kind: str, digest: str) -> str:
+    """Where it stands which enrollment a challenge of this kind belongs to."""
+    return f"replay.{kind}.{digest}"
+
+
+def one_time_created(profile: str, digest: str) -> str:
+    """Where an operator's one-time challenge stands; `*` for the digest is all of them."""
+    return f"ops.challenge.{profile}.{digest}.0.created"
+
+
+def one_time_cancelled(profile: str, digest: str) -> str:
+    """Where it is taken back."""
+    return f"ops.challenge.{profile}.{digest}.0.cancelled"
+
+
+def reload_order(profile: str, order: str) -> str:
+    """Where an operator's order to read anchors anew stands; `*` for both is any."""
+    return f"ops.reload.{profile}.{order}.all.order"
+
+
+def reload_answer(order: str, replica: str) -> str:
+    """Where a replica's answer to such an order (its subject) stands."""
+    return f"{order.removesuffix('.all.order')}.{replica}.answer"

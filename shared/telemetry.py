@@ -30,6 +30,11 @@ VERDICTS: Final = Counter(
 OUTCOMES: Final = Counter(
     "scepstream_outcomes_total", "Outcomes written, by issuer and reason", ["issuer", "reason"]
 )
+CHALLENGES: Final = Counter(
+    "scepstream_challenges_total",
+    "Challenges by kind and result: the reason of a refusal, success once a certificate is issued",
+    ["profile", "kind", "result"],
+)
 SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )

@@ -31,7 +31,7 @@ class Worker:
 
     `give_up` ends what was handed out more than `MAX_DELIVERIES` times: a message that kills
     its worker. An outage of the bus, or of the token with the CA's key, is waited out in place
-    and counts for nothing.
+    and counts for nothing. `durable` is the consumer, by default the role's own.
     """
 
     bus: Bus
@@ -40,6 +40,7 @@ class Worker:
     handle: Handler
     give_up: Handler
     concurrency: int
+    durable: str = ""
     _running: dict[asyncio.Task[None], tuple[Delivery, float]] = field(default_factory=dict)
     _consumption: Consumption | None = None
     _heart: asyncio.Task[None] | None = None
@@ -47,7 +48,7 @@ class Worker:
     async def start(self) -> None:
         """Begin to pull."""
         self._consumption = await self.bus.consume(
-            self.stream, self.role.value, self._on_delivery, self.concurrency
+            self.stream, self.durable or self.role.value, self._on_delivery, self.concurrency
         )
         self._heart = asyncio.create_task(self._beat())
 
@@ -134,6 +135,7 @@ class Job:
     stream: str
     handle: Handler
     give_up: Handler
+    durable: str = ""
 
 
 @asynccontextmanager
@@ -141,7 +143,10 @@ async def working(
     bus: Bus, role: Role, jobs: Sequence[Job], concurrency: int
 ) -> AsyncIterator[None]:
     """Workers of a role for these jobs."""
-    workers = [Worker(bus, role, job.stream, job.handle, job.give_up, concurrency) for job in jobs]
+    workers = [
+        Worker(bus, role, job.stream, job.handle, job.give_up, concurrency, job.durable)
+        for job in jobs
+    ]
     for worker in workers:
         await worker.start()
     yield

@@ -64,6 +64,11 @@ class Layout:
         """The CA certificate, for clients to pin."""
         return self.root / "ca" / "ca.pem"
 
+    @property
+    def connector(self) -> Path:
+        """The stand-in for a connector: its certificate and key."""
+        return self.root / "connector"
+
     def key(self, name: str) -> Path:
         """A role's key file."""
         return self.root / "keys" / name

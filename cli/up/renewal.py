@@ -12,7 +12,8 @@ from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls
 from cli.up.layout import Layout, write_private
 from shared.keys import read_ca_key_file, read_certificates
-from shared.sections import Configuration, LocalIssuerSection, ProfileSection
+from shared.profiles import ProfileSection
+from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import load
 
 _RENEW_BEFORE: Final = timedelta(days=30)

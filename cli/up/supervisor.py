@@ -21,6 +21,7 @@ from cli.up.ports import Ports, bind
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.keys import read_nkey
+from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load
 from shared.shards import all_shards
@@ -74,7 +75,7 @@ def write_nats_config(layout: Layout, configuration: Configuration, port: int) -
     }
     text = server_config(
         {role: pair.public_key.decode() for role, pair in public.items()},
-        all_shards([e.epoch() for e in configuration.log.epochs]),
+        all_shards(configuration.epochs()),
         layout.nats_store,
         f"127.0.0.1:{port}",
         configuration.log.sync_interval,
@@ -110,20 +111,22 @@ class Supervisor:
         configuration = _load(layout.config)
         write_nats_config(layout, configuration, self.plan.nats_port)
         await self._launch(self._nats())
-        shards = all_shards([e.epoch() for e in configuration.log.epochs])
-        await self._provision(configuration.bus.url, shards, configuration.log.replicas)
+        await self._provision(configuration)
         for child in self._services():
             await self._launch(child)
         await asyncio.gather(*(self._ready(c) for c in self._children if c.role != "nats"))
 
-    async def _provision(self, url: str, shards: tuple[str, ...], replicas: int) -> None:
+    async def _provision(self, configuration: Configuration) -> None:
+        shards, log = all_shards(configuration.epochs()), configuration.log
         seed = read_nkey(self.plan.layout.key("provisioner.nkey"))
         port = self.plan.nats_port
         async with asyncio.timeout(_READY_SECONDS):
             while not _listens(port):
                 self._check_alive(self._children[0])
                 await asyncio.sleep(_LOOK_SECONDS)
-            await provision(url, seed, shards, replicas)
+            await provision(
+                configuration.bus.url, seed, shards, log.replicas, configuration.notified()
+            )
 
     async def _launch(self, child: Child) -> None:
         child.on_restart = lambda _: self._on_restart()
@@ -208,7 +211,7 @@ class Supervisor:
         return {
             "scep_url": urls[0],
             "profiles": {
-                name: {"url": f"{urls[0]}/{name}", "challenge": profile.challenge_password[0]}
+                name: {"url": f"{urls[0]}/{name}", **_way_in(layout, profile)}
                 for name, profile in configuration.profiles.items()
             },
             "admin_url": f"http://{_host(plan.admin)}",
@@ -235,6 +238,15 @@ class Supervisor:
         """Edge first: what is in flight can still finish behind it."""
         for roles in (("gateway",), ("validator",), ("issuer",), ("audit",), ("nats",)):
             await asyncio.gather(*(c.stop() for c in self._children if c.role in roles))
+
+
+def _way_in(layout: Layout, profile: ProfileSection) -> dict[str, str]:
+    """What a try of a profile needs: its password, or the stand-in that makes tokens for it."""
+    if profile.challenge_password:
+        return {"challenge": profile.challenge_password[0]}
+    if profile.intune_enabled and layout.connector.exists():
+        return {"challenge": "", "connector": str(layout.connector)}
+    return {"challenge": ""}
 
 
 def _load(path: Path) -> Configuration:

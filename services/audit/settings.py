@@ -29,7 +29,7 @@ class Settings:
 def read_settings(configuration: Configuration) -> Settings:
     """Read the audit service's part; `SettingsError` names what is wrong."""
     section = configuration.audit
-    shards = all_shards([e.epoch() for e in configuration.log.epochs])
+    shards = all_shards(configuration.epochs())
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),

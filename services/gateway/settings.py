@@ -10,6 +10,7 @@ from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.chains import Wanted
 from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
+from shared.profiles import ProfileSection
 from shared.scep.algorithms import (
     AES128,
     CIPHERS,
@@ -20,7 +21,7 @@ from shared.scep.algorithms import (
     Digest,
 )
 from shared.seal import sealing_key_id
-from shared.sections import Configuration, GatewaySection, ProfileSection
+from shared.sections import Configuration, GatewaySection
 from shared.settings import SettingsError, read_secret_file
 from shared.shards import Epoch
 from shared.stored import Trusted
@@ -96,7 +97,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
-        epochs=tuple(e.epoch() for e in configuration.log.epochs),
+        epochs=configuration.epochs(),
         retry_window=configuration.log.retry_window,
         validators=read_trusted(map(configuration.path, trust.validator_keys)),
         issuers=read_trusted(map(configuration.path, trust.issuer_keys)),

@@ -33,7 +33,7 @@ from shared.subjects import (
     parse_subject,
     serial_token,
 )
-from shared.telemetry import OUTCOMES, SECURITY_EVENTS
+from shared.telemetry import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()
 
@@ -144,6 +144,9 @@ class VerdictConsumer:
             await self.bus.append(subject, message)
             reason = outcome.reason if isinstance(outcome, IssuanceFailed) else "issued"
             OUTCOMES.labels(verdict.template.issuer, reason).inc()
+            kind = verdict.facts.challenge
+            if isinstance(outcome, CertificateIssued) and kind != "none":
+                CHALLENGES.labels(enrollment.profile, kind, "success").inc()
         except AppendConflictError:
             first = await self.bus.get_last(enroll_stream(enrollment.shard), subject)
             if first is None:

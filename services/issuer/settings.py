@@ -30,7 +30,7 @@ def read_settings(configuration: Configuration) -> Settings:
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
-        shards=all_shards([e.epoch() for e in configuration.log.epochs]),
+        shards=all_shards(configuration.epochs()),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         trusted_issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),

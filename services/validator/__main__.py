@@ -3,12 +3,15 @@
 import socket
 
 from services.validator.consumer import RequestConsumer
+from services.validator.judging import Judge
+from services.validator.notify import notifying
+from services.validator.replica import Replica
 from services.validator.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, enroll_stream
 from shared.chains import ChainBook
-from shared.process import HttpServer, Signals, background
+from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.telemetry import operations_app
 from shared.worker import Job, working
@@ -23,11 +26,13 @@ async def serve(
     await assert_least_privilege(bus, Role.VALIDATOR, settings.shards[0])
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
-    consumer = RequestConsumer(bus, settings, chains)
+    judge = Judge(bus, settings, chains)
+    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, int(now()))
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
-        consumer.settings = settings
+        judge.settings = settings
+        replica.look_now()
 
     def ready() -> str:
         missing = [] if bus.connected else ["bus"]
@@ -38,7 +43,9 @@ async def serve(
     jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in settings.shards]
     async with (
         background(reload_on(signals.hangup, source, apply)),
+        background(replica.run()),
         working(bus, Role.VALIDATOR, jobs, settings.concurrency),
+        notifying(judge, now),
     ):
         await signals.stop.wait()
     await server.stop()

@@ -1,8 +1,10 @@
 """Facts first: opens a stored request by itself and trusts no gateway's word about it."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -25,6 +27,10 @@ from shared.subjects import (
     transaction_token,
 )
 
+_DEVICE_ID: Final = re.compile(
+    r"IntuneDeviceId://\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?"
+)
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -38,6 +44,7 @@ class Opened:
     renews: str = ""
     key_reused: bool = False
     renewal_asked: bool = False
+    transaction_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ def _opened(
         renews=serial_token(signer.serial) if renewing else "",
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked,
+        transaction_id=message.transaction_id.value.decode("utf-8", "replace"),
     )
 
 
@@ -133,7 +141,7 @@ def _facts(csr: CertificationRequest) -> Facts:
         key_bits=bits,
         spki_sha256=hashlib.sha256(csr.spki).hexdigest(),
         csr_sha256=hashlib.sha256(csr.info).hexdigest(),
-        challenge="none" if csr.challenge is None else "static",
+        challenge="none" if csr.challenge is None else "given",
     )
 
 

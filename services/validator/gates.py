@@ -1,10 +1,10 @@
-"""The gates: certificate-profile policy, then the challenge. Pure, over facts gathered before."""
+"""The gates of the certificate profile, before any challenge. Pure, over facts gathered before."""
 
-import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
+from shared.access_events import Claim
 from shared.csr import CertificationRequest
 from shared.events import Facts, GateResult
 from shared.names import GeneralName
@@ -31,7 +31,6 @@ class Policy:
     """What one profile allows, and what its certificates hold; times in seconds."""
 
     legacy: bool
-    challenges: tuple[str, ...]
     key_types: frozenset[str]
     sans: frozenset[str]
     key_usages: tuple[str, ...]
@@ -43,6 +42,7 @@ class Policy:
     ca_spki_sha256: tuple[str, ...]
     crl_distribution_points: tuple[str, ...] = ()
     manual: bool = False
+    fleet: str = ""
     renewal: RenewalPolicy = RenewalPolicy()
 
 
@@ -58,13 +58,15 @@ class Refusal:
 class Decision:
     """Every gate's result up to the first that refused, and that refusal if one did.
 
-    `existing` is the serial of the certificate that the key has and that is the answer.
+    `existing` is the serial of the certificate that the key has and that is the answer; `claim`
+    says who vouched for the device.
     """
 
     gates: tuple[GateResult, ...]
     refusal: Refusal | None
     history: History
     existing: str = ""
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,16 @@ def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
     yield "compromise", _compromised(question.history), ""
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(question), opened.renews
-    if opened.renews and not policy.renewal.challenge:
+    if not wants_challenge(question):
         yield "challenge", None, "a renewal needs none"
-    else:
-        yield "challenge", _static(opened.csr.challenge, policy), ""
+    elif opened.csr.challenge is None:
+        missing = "the request has no challenge password"
+        yield "challenge", Refusal(Reason.CHALLENGE_MISSING, missing), ""
+
+
+def wants_challenge(question: Question) -> bool:
+    """Whether a verifier has the last word: not on a renewal, unless the profile wants it so."""
+    return not question.opened.renews or question.policy.renewal.challenge
 
 
 def _compromised(history: History) -> Refusal | None:
@@ -182,14 +190,3 @@ def _sans(sans: tuple[GeneralName, ...], policy: Policy) -> Refusal | None:
                 Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed here"
             )
     return None
-
-
-def _static(challenge: str | None, policy: Policy) -> Refusal | None:
-    """Compare with every valid value, always with all of them, in constant time."""
-    if challenge is None:
-        return Refusal(Reason.CHALLENGE_MISSING, "the request has no challenge password")
-    given = challenge.encode("utf-8", "surrogatepass")
-    matched = [hmac.compare_digest(given, c.encode()) for c in policy.challenges]
-    if any(matched):
-        return None
-    return Refusal(Reason.CHALLENGE_WRONG, "the challenge password is wrong")

@@ -1,14 +1,18 @@
-"""What the validator takes from the configuration: keys, policies, no secret of anybody else."""
+"""What the validator takes from the configuration: keys, policies, and who may enroll."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from services.validator.access import Access, read_access
 from services.validator.gates import Policy, RenewalPolicy
 from shared.chains import Wanted
 from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
+from shared.profiles import ProfileSection
 from shared.seal import sealing_key_id
-from shared.sections import Configuration, ProfileSection
+from shared.sections import Configuration
+from shared.settings import read_profiles
 from shared.shards import all_shards
 from shared.stored import EventSigner, Trusted
 
@@ -26,39 +30,45 @@ class Settings:
     operators: Trusted
     opening_keys: dict[str, X25519PrivateKey]
     policies: dict[str, Policy]
+    access: dict[str, Access]
     concurrency: int
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def chains(self) -> set[Wanted]:
         """The CA chains that policies name."""
         return {(p.issuer, p.ca_spki_sha256) for p in self.policies.values()}
 
 
-def read_settings(configuration: Configuration) -> Settings:
+def read_settings(configuration: Configuration, now: float) -> Settings:
     """Read the validator's keys and policies; `SettingsError` names what is wrong."""
     section = configuration.validator
+    access, left_out = read_profiles(
+        configuration, lambda _, profile: read_access(configuration, profile, now)
+    )
     opening = [read_opening_key(configuration.path(p)) for p in section.opening_key_path]
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
-        shards=all_shards([e.epoch() for e in configuration.log.epochs]),
+        shards=all_shards(configuration.epochs()),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),
         operators=read_trusted(map(configuration.path, configuration.trust.audit_keys)),
         opening_keys={sealing_key_id(key.public_key()): key for key in opening},
         policies={
-            name: _policy(configuration, profile)
-            for name, profile in configuration.profiles.items()
+            name: _policy(configuration, name, configuration.profiles[name]) for name in access
         },
+        access=access,
         concurrency=section.concurrency,
+        left_out=left_out,
     )
 
 
-def _policy(configuration: Configuration, profile: ProfileSection) -> Policy:
+def _policy(configuration: Configuration, name: str, profile: ProfileSection) -> Policy:
     certificate = configuration.certificate_profiles[profile.profile_id]
     return Policy(
         legacy=profile.legacy,
-        challenges=tuple(c for c in profile.challenge_password if c),
+        fleet=profile.fleet or name,
         key_types=frozenset(certificate.key_types),
         sans=frozenset(certificate.sans),
         key_usages=certificate.key_usages,
@@ -74,8 +84,15 @@ def _policy(configuration: Configuration, profile: ProfileSection) -> Policy:
             allowed=profile.renewal,
             window=None if profile.renewal_window is None else int(profile.renewal_window),
             grace=int(profile.renewal_grace),
-            challenge=profile.renewal_challenge,
+            challenge=_renewal_challenge(profile),
             any_names=profile.renewal_names == "any",
             key_reuse=profile.renewal_key_reuse,
         ),
     )
+
+
+def _renewal_challenge(profile: ProfileSection) -> bool:
+    """As asked; else where somebody outside can be asked each time, they are."""
+    if profile.renewal_challenge is not None:
+        return profile.renewal_challenge
+    return bool({"signed", "webhook"} & set(profile.verifiers))

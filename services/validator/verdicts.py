@@ -12,6 +12,7 @@ from shared.events import (
     EnrollmentRejected,
     EnrollmentRequested,
 )
+from shared.reasons import CHALLENGE_REASONS
 from shared.stored import (
     SUBJECT,
     EventSigner,
@@ -24,7 +25,7 @@ from shared.stored import (
     sign,
 )
 from shared.subjects import EnrollmentId, Stage
-from shared.telemetry import SECURITY_EVENTS, VERDICTS
+from shared.telemetry import CHALLENGES, SECURITY_EVENTS, VERDICTS
 
 _log = structlog.get_logger()
 
@@ -56,8 +57,7 @@ class Recorder:
         message = sign(verdict, subject, request.sha256(), self.signer)
         try:
             await self.bus.append(subject, message)
-            reason = verdict.reason if isinstance(verdict, EnrollmentRejected) else "approved"
-            VERDICTS.labels(enrollment.profile, reason).inc()
+            _count(enrollment.profile, verdict)
         except AppendConflictError:
             found = await self._first_verdict(enrollment, request)
             if found is None:
@@ -93,3 +93,13 @@ class Recorder:
         if isinstance(event, EnrollmentRequested):
             hint = Message(message.payload, message.headers | {SUBJECT: subject})
             await self.bus.hint(gateway_hints(event.gateway), hint)
+
+
+def _count(profile: str, verdict: Verdict) -> None:
+    """A verdict that is ours; what became of its challenge if it is a no (success comes later)."""
+    if isinstance(verdict, EnrollmentApproved):
+        VERDICTS.labels(profile, "approved").inc()
+        return
+    VERDICTS.labels(profile, verdict.reason).inc()
+    if verdict.reason in CHALLENGE_REASONS and verdict.facts is not None:
+        CHALLENGES.labels(profile, verdict.facts.challenge, verdict.reason).inc()

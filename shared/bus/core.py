@@ -69,11 +69,20 @@ class Bus(Protocol):
     def connected(self) -> bool:
         """Whether the bus can be asked now."""
 
-    async def append(self, subject: str, message: Message) -> int:
-        """Store as the subject's only message; its sequence, or `AppendConflictError`."""
+    async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
+        """Store as the subject's only message; its sequence, or `AppendConflictError`.
 
-    async def put(self, subject: str, message: Message) -> int:
+        With `ttl` it leaves the stream after so many seconds (of a stream whose messages may).
+        """
+
+    async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
         """Store as the subject's latest message (of a stream that keeps the latest)."""
+
+    async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
+        """As `put`, if the subject's message is still the one at sequence `last` (0: none).
+
+        Else `AppendConflictError`: read it again.
+        """
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
         """The last message on a subject or wildcard, None where there is none."""
@@ -99,4 +108,11 @@ class Bus(Protocol):
         """Flush and leave."""
 
 
-EXPECT_NONE = {"Nats-Expected-Last-Subject-Sequence": "0"}
+def expecting(last: int) -> dict[str, str]:
+    """The header of a compare-and-set: the sequence of the subject's message, 0 for none."""
+    return {"Nats-Expected-Last-Subject-Sequence": str(last)}
+
+
+def ending(ttl: int) -> dict[str, str]:
+    """The header of a message that leaves the stream after `ttl` seconds; 0: never."""
+    return {"Nats-TTL": f"{ttl}s"} if ttl else {}

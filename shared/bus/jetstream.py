@@ -15,13 +15,14 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from shared.bus.core import (
-    EXPECT_NONE,
     AppendConflictError,
     BusUnavailableError,
     Consumption,
     NobodyListensError,
     OnDelivery,
     OnHint,
+    ending,
+    expecting,
 )
 from shared.bus.pull import PullConsumption
 from shared.bus.topology import stream_of
@@ -109,13 +110,18 @@ class JetStreamBus:
         """Whether the connection stands."""
         return self.client.is_connected
 
-    async def append(self, subject: str, message: Message) -> int:
+    async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.append`."""
-        return await self._store(subject, message.payload, message.headers | EXPECT_NONE)
+        return await self.replace(subject, message, 0, ttl)
 
-    async def put(self, subject: str, message: Message) -> int:
+    async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.put`."""
-        return await self._store(subject, message.payload, message.headers)
+        return await self._store(subject, message.payload, message.headers | ending(ttl))
+
+    async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
+        """See `Bus.replace`."""
+        headers = message.headers | expecting(last) | ending(ttl)
+        return await self._store(subject, message.payload, headers)
 
     async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         answer = await self.request(subject, payload, headers)

@@ -1,11 +1,12 @@
 """Makes streams and consumers as the topology says, and renders nats-server's configuration."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from shared.bus.topology import (
@@ -18,6 +19,7 @@ from shared.bus.topology import (
     StreamSpec,
     consumers,
     grants,
+    notifiers,
     streams,
 )
 
@@ -40,6 +42,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
         allow_rollup_hdrs=False,
         num_replicas=replicas,
         max_age=spec.max_age,
+        allow_msg_ttl=spec.own_ends or None,
     )
 
 
@@ -48,6 +51,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
     return ConsumerConfig(
         durable_name=spec.durable,
         filter_subjects=list(spec.filters),
+        deliver_policy=DeliverPolicy.NEW if spec.from_now else DeliverPolicy.ALL,
         ack_policy=AckPolicy.ALL if spec.ack_all else AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_SECONDS,
         max_deliver=-1,
@@ -55,10 +59,13 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
     )
 
 
-async def provision(url: str, seed: str, shards: Sequence[str], replicas: int) -> None:
+async def provision(
+    url: str, seed: str, shards: Sequence[str], replicas: int, notified: Sequence[str] = ()
+) -> None:
     """Make, or bring up to date, every stream and consumer. Idempotent.
 
-    `seed` is the provisioner's nkey; running services hold none that could do this.
+    `seed` is the provisioner's nkey; running services hold none that could do this. `notified`
+    are the profiles whose enrollments somebody is told about.
     """
     client = Client()
     await client.connect(
@@ -71,6 +78,8 @@ async def provision(url: str, seed: str, shards: Sequence[str], replicas: int) -
             await _stream(context, stream_config(stream, replicas))
         for spec in consumers(shards):
             await context.add_consumer(spec.stream, consumer_config(spec))
+        for spec in notifiers(shards, notified):
+            await _notifier(context, spec)
     finally:
         await client.close()
 
@@ -86,6 +95,15 @@ async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
         await context.add_stream(config)
     else:
         await context.update_stream(config)
+
+
+async def _notifier(context: JetStreamContext, spec: ConsumerSpec) -> None:
+    """Made where somebody is to be told; else taken away, so that it tells no old story later."""
+    if spec.filters:
+        await context.add_consumer(spec.stream, consumer_config(spec))
+        return
+    with contextlib.suppress(NotFoundError):
+        await context.delete_consumer(spec.stream, spec.durable)
 
 
 def server_config(

@@ -12,6 +12,10 @@ CERTS: Final = "CERTS"
 CRLS: Final = "CRLS"
 OPS: Final = "OPS"
 DEAD_LETTERS: Final = "DEAD_LETTERS"
+REPLAYS: Final = "REPLAYS"
+DEVICES: Final = "KV_DEVICES"
+REPLICAS: Final = "KV_REPLICAS"
+NOTIFIER: Final = "notifier"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
 
@@ -38,12 +42,22 @@ def stream_of(subject: str) -> str | None:
     first, _, rest = subject.partition(".")
     if first == "enroll":
         return enroll_stream(rest.partition(".")[0])
-    return {"cert": CERTS, "key": CERTS, "crl": CRLS, "ops": OPS}.get(first)
+    return {"cert": CERTS, "key": CERTS, "crl": CRLS, "ops": OPS, "replay": REPLAYS}.get(first)
 
 
 def chain_subject(issuer: str) -> str:
     """Where an issuer publishes its CA chain: a key of the CA_CHAINS bucket."""
     return f"$KV.CA_CHAINS.{issuer}"
+
+
+def device_subject(device: str) -> str:
+    """Where a device's window stands: a key of the DEVICES bucket."""
+    return f"$KV.DEVICES.{device}"
+
+
+def replica_subject(role: str, name: str) -> str:
+    """Where a running replica says that it is there; `*` for the name is all of them."""
+    return f"$KV.REPLICAS.{role}.{name}"
 
 
 def gateway_hints(gateway: str) -> str:
@@ -55,23 +69,34 @@ def gateway_hints(gateway: str) -> str:
 class StreamSpec:
     """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces.
 
-    `max_age` is in seconds; without one nothing ever leaves the stream by itself.
+    `max_age` is in seconds; without one nothing ever leaves the stream by itself, unless
+    `own_ends` lets each message say when.
     """
 
     name: str
     subjects: tuple[str, ...]
     keep: Literal["first", "latest"] = "first"
     max_age: float = 0.0
+    own_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """A durable pull consumer; `ack_all` acknowledges everything up to a message."""
+    """A durable pull consumer; `ack_all` acknowledges everything up to a message.
+
+    `from_now` begins with what comes after it was made.
+    """
 
     stream: str
     durable: str
     filters: tuple[str, ...]
     ack_all: bool = False
+    from_now: bool = False
+
+    @property
+    def role(self) -> Role:
+        """Whose it is."""
+        return Role.VALIDATOR if self.durable == NOTIFIER else Role(self.durable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +124,19 @@ _CERTS_SUBJECTS: Final = (
     "key.*.compromised",
 )
 _CRL_DAYS: Final = 90
+_ORDERS: Final = (
+    "ops.revoke.*.*.*.order",
+    "ops.reload.*.*.all.order",
+    "ops.challenge.*.*.0.created",
+    "ops.challenge.*.*.0.cancelled",
+)
 
 HINTS: Final = (
     HintGrant(Role.VALIDATOR, Role.GATEWAY, "gw.*"),
     HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
     HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
     HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
+    HintGrant(Role.AUDIT, Role.VALIDATOR, "order.*"),
 )
 
 
@@ -116,6 +148,9 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
         StreamSpec(CRLS, ("crl.*.*.*.*",), max_age=_CRL_DAYS * 86400.0),
         StreamSpec(OPS, ("ops.*.*.*.*.*",)),
         StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest"),
+        StreamSpec(REPLAYS, ("replay.*.*",), own_ends=True),
+        StreamSpec(DEVICES, ("$KV.DEVICES.*",), keep="latest", own_ends=True),
+        StreamSpec(REPLICAS, ("$KV.REPLICAS.*.*",), keep="latest", own_ends=True),
         StreamSpec(DEAD_LETTERS, ("dead.*.*.*",)),
     )
 
@@ -147,6 +182,23 @@ def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
     return (*enroll, orders, *others)
 
 
+def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:
+    """Consumers of the ends of these profiles' enrollments, for who is told of them."""
+    return tuple(
+        ConsumerSpec(
+            enroll_stream(shard),
+            NOTIFIER,
+            tuple(
+                f"enroll.{shard}.{profile}.*.*.*.{stage}"
+                for profile in profiles
+                for stage in ("verdict", "outcome")
+            ),
+            from_now=True,
+        )
+        for shard in shards
+    )
+
+
 def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
     """Everything any role may call; what is not here, no role can."""
     return (
@@ -157,15 +209,37 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         ),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
-        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in (Role.AUDIT, Role.ISSUER)),
+        *(
+            Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>")
+            for role in (Role.AUDIT, Role.ISSUER, Role.VALIDATOR)
+        ),
+        Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{OPS}"),  # orders after the last one seen
         Grant(Role.ISSUER, f"$JS.API.DIRECT.GET.{CERTS}"),  # the body form reads on and on
         Grant(Role.ISSUER, "$KV.CA_CHAINS.*"),
         *(Grant(Role.ISSUER, subject) for subject in _CERTS_SUBJECTS),
         Grant(Role.ISSUER, "crl.*.*.*.*"),
         Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
-        Grant(Role.AUDIT, "ops.revoke.*.*.*.order"),
+        *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
+        *_validator_grants(),
+        *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
+        Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{REPLICAS}"),
         *(Grant(role, f"dead.{role}.*.*") for role in (Role.VALIDATOR, Role.ISSUER)),
-        *(g for spec in consumers(shards) for g in _consumer_grants(spec)),
+        *(
+            grant
+            for spec in (*consumers(shards), *notifiers(shards, ()))
+            for grant in _consumer_grants(spec)
+        ),
+    )
+
+
+def _validator_grants() -> tuple[Grant, ...]:
+    """What validators share among themselves, and their answers to operators."""
+    return (
+        Grant(Role.VALIDATOR, "replay.*.*"),
+        Grant(Role.VALIDATOR, "$KV.DEVICES.*"),
+        Grant(Role.VALIDATOR, f"$KV.REPLICAS.{Role.VALIDATOR}.*"),
+        Grant(Role.VALIDATOR, "ops.reload.*.*.*.answer"),
+        *(Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, DEVICES)),
     )
 
 
@@ -185,7 +259,7 @@ def _shard_grants(shard: str) -> tuple[Grant, ...]:
 
 
 def _consumer_grants(spec: ConsumerSpec) -> tuple[Grant, ...]:
-    role = Role(spec.durable)
+    role = spec.role
     common = (
         Grant(role, f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.durable}", "stream"),
         Grant(role, f"$JS.ACK.{spec.stream}.{spec.durable}.>"),

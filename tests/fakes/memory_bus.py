@@ -11,6 +11,7 @@ from shared.bus.core import (
     Consumption,
     OnDelivery,
     OnHint,
+    ending,
 )
 from shared.stored import Message, Stored
 
@@ -37,6 +38,7 @@ class MemoryStream:
     subjects: tuple[str, ...]
     messages: dict[int, Stored] = field(default_factory=dict)
     last: int = 0
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,26 +138,48 @@ class MemoryBus:
                 return stream
         raise BusUnavailableError(f"no stream takes {subject}")
 
-    async def append(self, subject: str, message: Message) -> int:
+    async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.append`."""
-        self._check()
-        stream = self._stream_of(subject)
-        if any(stored.subject == subject for stored in stream.messages.values()):
-            raise AppendConflictError(subject)
-        return self._store(stream, subject, message)
+        return await self.replace(subject, message, 0, ttl)
 
-    async def put(self, subject: str, message: Message) -> int:
+    async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.put`."""
         self._check()
         stream = self._stream_of(subject)
+        self._forget(stream, subject)
+        return self._store(stream, subject, message, ttl)
+
+    async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
+        """See `Bus.replace`."""
+        self._check()
+        stream = self._stream_of(subject)
+        self._end(stream)
+        found = [s for s, m in stream.messages.items() if m.subject == subject]
+        if found != ([last] if last else []):
+            raise AppendConflictError(subject)
+        self._forget(stream, subject)
+        return self._store(stream, subject, message, ttl)
+
+    def _forget(self, stream: MemoryStream, subject: str) -> None:
         for sequence in [s for s, m in stream.messages.items() if m.subject == subject]:
             del stream.messages[sequence]
-        return self._store(stream, subject, message)
 
-    def _store(self, stream: MemoryStream, subject: str, message: Message) -> int:
+    def _end(self, stream: MemoryStream) -> None:
+        """What a real server does by itself: messages leave when their own time is over."""
+        if not stream.ends:
+            return
+        now = self.clock()
+        for sequence in [s for s, end in stream.ends.items() if end <= now]:
+            del stream.ends[sequence]
+            stream.messages.pop(sequence, None)
+
+    def _store(self, stream: MemoryStream, subject: str, message: Message, ttl: int = 0) -> int:
         stream.last += 1
-        stored = Stored(subject, message.payload, dict(message.headers), stream.last, self.clock())
+        headers = message.headers | ending(ttl)
+        stored = Stored(subject, message.payload, headers, stream.last, self.clock())
         stream.messages[stream.last] = stored
+        if ttl:
+            stream.ends[stream.last] = stored.time + ttl * 1_000_000_000
         for consumption in self.running:
             consumption.pump()
         return stream.last
@@ -163,17 +187,20 @@ class MemoryBus:
     async def get_last(self, stream: str, subject: str) -> Stored | None:
         """See `Bus.get_last`."""
         self._check()
+        self._end(self.streams[stream])
         found = [m for m in self.streams[stream].messages.values() if matches(subject, m.subject)]
         return found[-1] if found else None
 
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
         """See `Bus.get_sequence`."""
         self._check()
+        self._end(self.streams[stream])
         return self.streams[stream].messages.get(sequence)
 
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         """See `Bus.get_next`."""
         self._check()
+        self._end(self.streams[stream])
         found = (
             m
             for number, m in self.streams[stream].messages.items()

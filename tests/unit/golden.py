@@ -4,6 +4,17 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from shared.access_events import (
+    ChallengeCancelled,
+    ChallengeClaimed,
+    ChallengeCreated,
+    Claim,
+    CountedEnrollment,
+    DeviceCounted,
+    ReloadOrdered,
+    ReplicaSeen,
+)
+from shared.bus.topology import device_subject, replica_subject
 from shared.events import (
     CaChain,
     CertificateIssued,
@@ -38,6 +49,10 @@ from shared.subjects import (
     certificate_revoked,
     crl_head,
     key_compromised,
+    one_time_cancelled,
+    one_time_created,
+    reload_order,
+    replay_record,
     revocation_answer,
     revocation_order,
 )
@@ -59,7 +74,17 @@ _FACTS: Final = Facts(
     key_bits=2048,
     spki_sha256="aa" * 32,
     csr_sha256="bb" * 32,
-    challenge="static",
+    challenge="signed",
+    device_id="8a1b2c3d-0000-4000-8000-0123456789ab",
+    fleet="laptops",
+)
+_CLAIM: Final = Claim(
+    issuer="connector-1",
+    subject="device-guid",
+    device="Prüfgerät 7",
+    issued_at=1767225500,
+    expires_at=1767229200,
+    record=replay_record("signed", "abcdefghijklmnopqrstuvwxyz"),
 )
 _TEMPLATE: Final = CertificateTemplate(
     issuer="local",
@@ -100,6 +125,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             valid_until=1767312000,
             renews=RenewedCertificate(serial=OLD_SERIAL, not_after=1767225600, key_uses=1),
             existing=SERIAL,
+            claim=_CLAIM,
         ),
     ),
     ("EnrollmentHeld", 1): (
@@ -108,6 +134,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             request_sha256=REQUEST,
             facts=_FACTS,
             gates=(GateResult(gate="key", passed=True),),
+            claim=_CLAIM,
         ),
     ),
     ("HoldDecided", 1): (
@@ -125,6 +152,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             detail="the challenge password is wrong",
             facts=_FACTS,
             gates=(GateResult(gate="challenge", passed=False, detail="wrong"),),
+            claim=_CLAIM,
         ),
     ),
     ("CertificateIssued", 1): (
@@ -210,6 +238,50 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             certificates=(b"\x30\x02ca", b"\x30\x04root"),
             previous=(b"\x30\x03old",),
             next_signed=b"\x30\x04next",
+        ),
+    ),
+    ("ChallengeClaimed", 1): (
+        replay_record("signed", "abcdefghijklmnopqrstuvwxyz"),
+        ChallengeClaimed(
+            request_sha256=REQUEST,
+            kind="signed",
+            enrollment=ENROLLMENT.prefix(),
+            spki_sha256="aa" * 32,
+            expires_at=1767229260,
+        ),
+    ),
+    ("DeviceCounted", 1): (
+        device_subject("abcdefghijklmnopqrstuvwxyz"),
+        DeviceCounted(
+            request_sha256=REQUEST,
+            entries=(CountedEnrollment(enrollment=ENROLLMENT.prefix(), at=1767225600),),
+        ),
+    ),
+    ("ChallengeCreated", 1): (
+        one_time_created("corp", "abcdefghijklmnopqrstuvwxyz"),
+        ChallengeCreated(
+            profile="corp",
+            expires_at=1767229200,
+            operator="jörg",
+            cn="printer-1",
+            sans=("dns:printer-1.example",),
+        ),
+    ),
+    ("ChallengeCancelled", 1): (
+        one_time_cancelled("corp", "abcdefghijklmnopqrstuvwxyz"),
+        ChallengeCancelled(profile="corp", operator="jörg"),
+    ),
+    ("ReloadOrdered", 1): (
+        reload_order("corp", "0123456789abcdef"),
+        ReloadOrdered(profile="corp", operator="jörg"),
+    ),
+    ("ReplicaSeen", 1): (
+        replica_subject("validator", "validator-0"),
+        ReplicaSeen(
+            role="validator",
+            name="validator-0",
+            since=1767225600,
+            anchors={"corp": "ff" * 32},
         ),
     ),
     ("DeadLetter", 1): (

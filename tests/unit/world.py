@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from prometheus_client import REGISTRY
 
 from services.issuer.connectors.local import LocalCa
+from services.validator.access import Access
 from services.validator.gates import Policy
 from shared.bus.topology import Role, consumers, enroll_stream, stream_of, streams
 from shared.events import EnrollmentApproved, EnrollmentRequested, Event, Facts
@@ -111,11 +112,13 @@ def messages_of(bus: MemoryBus, stream: str, suffix: str = "") -> list[Stored]:
     return [m for m in bus.streams[stream].messages.values() if m.subject.endswith(suffix)]
 
 
+ACCESS: Final = Access(passwords=("s3cret",))
+
+
 def policy(**changes: Any) -> Policy:
-    """RSA and P-256 keys, clientAuth, one challenge."""
+    """RSA and P-256 keys, clientAuth."""
     base = Policy(
         legacy=False,
-        challenges=("s3cret",),
         key_types=frozenset({"rsa:2048", "ec:p256"}),
         sans=frozenset({"dns", "rfc822", "uri", "ip", "upn"}),
         key_usages=("digitalSignature", "keyEncipherment"),

@@ -275,10 +275,16 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "CaChain",
         "CertificateRecorded",
         "CertificateRevoked",
+        "ChallengeCancelled",
+        "ChallengeClaimed",
+        "ChallengeCreated",
         "CrlPublished",
         "DeadLetter",
+        "DeviceCounted",
         "KeyCompromised",
         "OrderAnswered",
+        "ReloadOrdered",
+        "ReplicaSeen",
         "RevocationOrdered",
     }
 

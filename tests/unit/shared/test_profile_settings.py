@@ -55,7 +55,7 @@ def configured(
 
 
 def policy(configuration: Configuration) -> Any:
-    return validator.read_settings(configuration).policies["corp-2"]
+    return validator.read_settings(configuration, NOW).policies["corp-2"]
 
 
 def served(configuration: Configuration) -> gateway.Profile:

@@ -336,7 +336,7 @@ def read_by_all(path: Path) -> list[Any]:
     configuration = load(path, {})
     return [
         gateway.read_settings(configuration, NOW),
-        validator.read_settings(configuration),
+        validator.read_settings(configuration, NOW),
         issuer.read_settings(configuration),
         audit.read_settings(configuration),
     ]
@@ -352,7 +352,7 @@ def test_every_service_finds_its_keys(complete: Path) -> None:
     assert (valid.signer.id, issue.signer.id) == (VALIDATOR.id, ISSUING.id)
     assert gate.sealing_key_id == OPENING_ID
     assert set(valid.opening_keys) == {OPENING_ID}
-    assert valid.policies["corp-2"].challenges == (MARKER,)
+    assert valid.access["corp-2"].passwords == (MARKER,)
     assert keep.database_url == f"sqlite:///{complete.parent}/audit.db"
     assert set(keep.streams) == {"ENROLL_0", "CERTS", "OPS", "DEAD_LETTERS"}
 

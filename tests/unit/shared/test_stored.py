@@ -7,6 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.access_events import (
+    ChallengeCancelled,
+    ChallengeClaimed,
+    ChallengeCreated,
+    DeviceCounted,
+    ReloadOrdered,
+    ReplicaSeen,
+)
 from shared.events import (
     EVENT_TYPES,
     NO_REQUEST,
@@ -44,6 +52,12 @@ SIGNED: tuple[type[Any], ...] = (
     OrderAnswered,
     CrlPublished,
     CertificateIssued,
+    ChallengeClaimed,
+    DeviceCounted,
+    ChallengeCreated,
+    ChallengeCancelled,
+    ReloadOrdered,
+    ReplicaSeen,
 )
 STAGED = [(EnrollmentHeld, Stage.HOLD), (HoldDecided, Stage.DECISION)]
 UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter")

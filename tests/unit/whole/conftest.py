@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Profile
+from services.validator.access import Access
 from services.validator.gates import RenewalPolicy
 from shared.scep.algorithms import AES128, DES, MD5, SHA256
 from tests.unit import pki
@@ -29,10 +30,10 @@ async def whole(ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> AsyncIterat
         )
         policies[name] = policy(
             legacy=legacy,
-            challenges=(CHALLENGE,),
             key_types=frozenset({"rsa:2048", "rsa:3072", "ec:p256", "ec:p384", "ec:p521"}),
             ca_spki_sha256=pins,
             renewal=rules,
         )
-    async with running(ca, profiles, policies) as found:
+    access = dict.fromkeys(policies, Access(passwords=(CHALLENGE,)))
+    async with running(ca, profiles, policies, access) as found:
         yield found

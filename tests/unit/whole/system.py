@@ -19,8 +19,10 @@ from services.issuer.consumer import VerdictConsumer
 from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings as IssuerSettings
+from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
 from services.validator.gates import Policy
+from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
 from shared.chains import ChainBook
@@ -84,7 +86,10 @@ class Whole:
 
 @asynccontextmanager
 async def running(
-    ca: LocalCa, profiles: Sequence[Profile], policies: dict[str, Policy]
+    ca: LocalCa,
+    profiles: Sequence[Profile],
+    policies: dict[str, Policy],
+    access: dict[str, Access],
 ) -> AsyncIterator[Whole]:
     """All services, until the block ends."""
     clock = Clock()
@@ -95,7 +100,7 @@ async def running(
     )  # fmt: skip
     validating = ValidatorSettings(
         "", "", ("0",), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-        {OPENING_ID: OPENING}, policies, 8,
+        {OPENING_ID: OPENING}, policies, access, 8,
     )  # fmt: skip
     serving = GatewaySettings(
         "", "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
@@ -110,7 +115,7 @@ async def running(
     await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
     enroller = Enroller(bus, serving, outcomes, lookups, GATEWAY, clock)
     keeper = CrlKeeper(bus, issuing, clock)
-    requests = RequestConsumer(bus, validating, chains)
+    requests = RequestConsumer(Judge(bus, validating, chains))
     verdicts, orders = VerdictConsumer(bus, issuing, clock), OrderConsumer(bus, issuing, keeper)
     async with AsyncExitStack() as stack:
         jobs = [Job(STREAM, requests.handle, requests.give_up)]

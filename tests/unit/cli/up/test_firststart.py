@@ -56,7 +56,7 @@ def layout(tmp_path: Path) -> Layout:
 def load_all(layout: Layout, now: float = NOW) -> Any:
     """What every service does at its start; the gateway's settings."""
     configuration = load(layout.config, {})
-    validator.read_settings(configuration)
+    validator.read_settings(configuration, now)
     issuer.read_settings(configuration)
     audit.read_settings(configuration)
     return gateway.read_settings(configuration, now)

@@ -27,6 +27,12 @@ TOLD = {
     "KeyCompromised": {"serial": golden.SERIAL},
     "CrlPublished": {},
     "CaChain": {},
+    "ChallengeClaimed": {},
+    "DeviceCounted": {},
+    "ChallengeCreated": {},
+    "ChallengeCancelled": {},
+    "ReloadOrdered": {},
+    "ReplicaSeen": {},
     "DeadLetter": {},
 }
 NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))

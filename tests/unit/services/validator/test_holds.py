@@ -345,7 +345,7 @@ async def test_a_policy_that_was_changed_meanwhile_counts(desk: Desk) -> None:
 
 async def test_a_profile_that_is_gone_meanwhile_approves_nothing(desk: Desk) -> None:
     request = await desk.held()
-    desk.world.consumer.settings.policies.clear()
+    desk.world.judge.settings.policies.clear()
     await desk.handle(await desk.decision(request))
 
     verdict = desk.world.verdict(request)

@@ -8,8 +8,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
+from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
 from services.validator.gates import Policy
+from services.validator.judging import Judge
 from services.validator.settings import Settings
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
@@ -20,6 +22,7 @@ from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity, device_csr
 from tests.unit.world import (
+    ACCESS,
     ISSUER,
     OPENING,
     OPENING_ID,
@@ -52,17 +55,25 @@ class World:
     hints: list[tuple[str, Message]] = field(default_factory=list)
 
     @property
+    def judge(self) -> Judge:
+        return self.consumer.judge
+
+    @property
     def enrollment(self) -> EnrollmentId:
         return enrollment_of(self.device, device_csr(self.device))
 
     @property
     def policy(self) -> Policy:
-        return self.consumer.settings.policies[PROFILE]
+        return self.judge.settings.policies[PROFILE]
 
     def allow(self, **changes: Any) -> None:
         """Alter the profile's policy."""
         policies = {PROFILE: replace(self.policy, **changes)}
-        self.consumer.settings = replace(self.consumer.settings, policies=policies)
+        self.judge.settings = replace(self.judge.settings, policies=policies)
+
+    def accept(self, access: Access) -> None:
+        """Let these verifiers judge."""
+        self.judge.settings = replace(self.judge.settings, access={PROFILE: access})
 
     async def request(
         self,
@@ -106,10 +117,11 @@ async def validating(
         operators=TRUSTED_OPERATORS,
         opening_keys={OPENING_ID: OPENING},
         policies={PROFILE: policy(ca_spki_sha256=(ca.pin,), **changes)},
+        access={PROFILE: ACCESS},
         concurrency=8,
     )
     chains = ChainBook.of(bus, [(ISSUER, (ca.pin,))])
-    found = World(bus, clock, ca, RequestConsumer(bus, settings, chains), device, ra)
+    found = World(bus, clock, ca, RequestConsumer(Judge(bus, settings, chains)), device, ra)
     await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
     await bus.put(chain_subject(ISSUER), encode(CaChain(certificates=ca.chain)))
     await chains.start()

@@ -1,0 +1,83 @@
+"""A request as it is judged, and the verdict that a decision on it makes."""
+
+from dataclasses import dataclass
+
+from services.validator.facts import History, Opened
+from services.validator.gates import Decision, Policy, Refusal
+from services.validator.template import build_template
+from shared.chains import Chain
+from shared.events import (
+    EnrollmentApproved,
+    EnrollmentRejected,
+    EnrollmentRequested,
+    RenewedCertificate,
+)
+from shared.reasons import FAIL_INFO, Reason
+from shared.stored import Stored, decode
+from shared.subjects import EnrollmentId
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request event, what was found in it, and under which policy and CA it is judged."""
+
+    enrollment: EnrollmentId
+    stored: Stored
+    opened: Opened
+    policy: Policy
+    chain: Chain
+
+    @property
+    def asked_at(self) -> int:
+        """The log's time of the request (Unix s): the same on redelivery and after a hold."""
+        return self.stored.time // _NANOSECONDS
+
+
+def approved(case: Case, decision: Decision, decided_at: int) -> EnrollmentApproved:
+    """The yes; lifetimes begin when it was decided, which is on the log too."""
+    event = decode(case.stored.payload, case.stored.headers)
+    gateway = event.gateway if isinstance(event, EnrollmentRequested) else ""
+    return EnrollmentApproved(
+        request_sha256=case.stored.sha256(),
+        gateway=gateway,
+        facts=case.opened.facts,
+        gates=decision.gates,
+        template=build_template(case.opened.csr, case.policy, case.chain.ca, decided_at),
+        valid_until=decided_at + case.policy.verdict_ttl,
+        renews=_renewed(case.opened, decision.history),
+        existing=decision.existing,
+        claim=decision.claim,
+    )
+
+
+def _renewed(opened: Opened, history: History) -> RenewedCertificate | None:
+    """What is renewed, and how often its key was already."""
+    known = history.renewed
+    if known is None:
+        return None
+    uses = known.record.key_uses + 1 if opened.key_reused else 0
+    return RenewedCertificate(
+        serial=known.record.serial, not_after=known.record.not_after, key_uses=uses
+    )
+
+
+def refused(case: Case, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
+    """The no of a gate."""
+    return EnrollmentRejected(
+        request_sha256=case.stored.sha256(),
+        reason=refusal.reason,
+        fail_info=FAIL_INFO[refusal.reason],
+        detail=refusal.detail,
+        facts=case.opened.facts,
+        gates=decision.gates,
+        claim=decision.claim,
+    )
+
+
+def rejected(stored: Stored, reason: Reason, detail: str) -> EnrollmentRejected:
+    """The no to a request that never came to the gates."""
+    return EnrollmentRejected(
+        request_sha256=stored.sha256(), reason=reason, fail_info=FAIL_INFO[reason], detail=detail
+    )

@@ -1,0 +1,79 @@
+"""Gate 6: the CSR asks for what the token was made for, name by name. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from services.validator.challenges.claims import Claims
+from shared.csr import CertificationRequest
+from shared.names import GeneralName, read_name
+
+# What Intune puts beside the names: the user's SID and the device's id (strong mapping, NAC).
+_ALLOWED_URIS: Final = re.compile(
+    r"tag:microsoft\.com,2022-09-14:sid:S-1(-[0-9]+)+|IntuneDeviceId://\{?[0-9A-Fa-f-]{36}\}?"
+)
+_BLANKS: Final = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The first dimension in which CSR and token differ, and the two values."""
+
+    dimension: str
+    asked: str
+    claimed: str
+
+
+def mismatch(
+    claims: Claims, csr: CertificationRequest, *, allow_unclaimed: bool = False
+) -> Mismatch | None:
+    """Compare common name and subjectAltName; None where all agree.
+
+    A dimension that the token does not name must be empty, unless `allow_unclaimed`.
+    """
+    return next(_mismatches(claims, csr, allow_unclaimed=allow_unclaimed), None)
+
+
+def _mismatches(
+    claims: Claims, csr: CertificationRequest, *, allow_unclaimed: bool
+) -> Iterator[Mismatch]:
+    if claims.device_name is not None:
+        names = [value for kind, value in read_name(csr.subject) if kind == "CN"]
+        if names != [claims.device_name]:
+            yield Mismatch("device_name", _shown(names), claims.device_name)
+    for kind, claimed in (
+        ("dns", claims.san_dns),
+        ("rfc822", claims.san_rfc822),
+        ("upn", claims.san_upn),
+    ):
+        asked = _folded(san.value for san in csr.sans if san.kind == kind)
+        if claimed is None and not (asked and not allow_unclaimed):
+            continue
+        if asked != _folded(claimed or ()):
+            yield Mismatch(f"san_{kind}", _shown(asked), _shown(_folded(claimed or ())))
+    others = [] if allow_unclaimed else [f"{s.kind}:{s.value}" for s in csr.sans if _foreign(s)]
+    if others:
+        yield Mismatch("san_other", _shown(others), "none")
+
+
+def _foreign(san: GeneralName) -> bool:
+    """An entry for which there is no claim and no exception."""
+    if san.kind in ("dns", "rfc822", "upn"):
+        return False
+    return not (san.kind == "uri" and _ALLOWED_URIS.fullmatch(san.value))
+
+
+def _folded(values: Iterable[str]) -> frozenset[str]:
+    """Lower-cased, trimmed, each once."""
+    return frozenset("".join(map(_lower, value.strip(_BLANKS))) for value in values)
+
+
+def _lower(character: str) -> str:
+    """No letter from beyond ASCII becomes one of ASCII: the Kelvin sign is not a k."""
+    lowered = character.lower()
+    return character if lowered.isascii() and not character.isascii() else lowered
+
+
+def _shown(values: Iterable[str]) -> str:
+    return ", ".join(sorted(values)) or "none"

@@ -1,0 +1,105 @@
+"""What a verified token says: one parser for each version of its claims. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from services.validator.challenges.jws import MalformedTokenError, read_object
+
+# The end of year 9999: what lies beyond is no time that anybody meant.
+_LAST_SECOND: Final = 253_402_300_799
+
+
+class UnknownVersionError(Exception):
+    """Raised for a token whose version has no parser here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """A token's claims; times are Unix seconds, None stands for a claim that is not there."""
+
+    issuer: str
+    subject: str
+    issued_at: int
+    expires_at: int
+    nonce: str
+    audience: str | None = None
+    device_name: str | None = None
+    san_dns: tuple[str, ...] | None = None
+    san_rfc822: tuple[str, ...] | None = None
+    san_upn: tuple[str, ...] | None = None
+
+
+def read_claims(payload: bytes) -> Claims:
+    """The claims; `MalformedTokenError`, or `UnknownVersionError` (the version gate)."""
+    fields = read_object(payload, "payload")
+    version = fields.get("version", "")
+    if not isinstance(version, str):
+        raise MalformedTokenError("claim version is not a string")
+    parser = PARSERS.get(version)
+    if parser is None:
+        raise UnknownVersionError
+    return parser(fields)
+
+
+def issuer_of(payload: bytes) -> str:
+    """Who says to have issued a token that is not verified yet: which anchors to ask, no more."""
+    try:
+        issuer = read_object(payload, "payload").get("iss")
+    except MalformedTokenError:
+        return ""
+    return issuer if isinstance(issuer, str) else ""
+
+
+def _v1(fields: Mapping[str, Any]) -> Claims:
+    """The first version; unknown claims are ignored, a required one is never taken as given."""
+    return Claims(
+        issuer=_text(fields, "iss"),
+        subject=_text(fields, "sub"),
+        issued_at=_time(fields, "iat"),
+        expires_at=_time(fields, "exp"),
+        nonce=_text(fields, "nonce"),
+        audience=_optional_text(fields, "aud"),
+        device_name=_optional_text(fields, "device_name"),
+        san_dns=_names(fields, "san_dns"),
+        san_rfc822=_names(fields, "san_rfc822"),
+        san_upn=_names(fields, "san_upn"),
+    )
+
+
+# A new version is one parser more; the gates do not change.
+PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Claims]]] = MappingProxyType(
+    {"": _v1, "v1": _v1}
+)
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise MalformedTokenError(f"claim {name} is missing or no string")
+    return value
+
+
+def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
+    if name not in fields:
+        return None
+    if not isinstance(fields[name], str):
+        raise MalformedTokenError(f"claim {name} is no string")
+    return str(fields[name])
+
+
+def _time(fields: Mapping[str, Any], name: str) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 0 < value <= _LAST_SECOND:  # true is no time
+        raise MalformedTokenError(f"claim {name} is missing or no time in Unix seconds")
+    return value
+
+
+def _names(fields: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    if name not in fields:
+        return None
+    values = fields[name]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise MalformedTokenError(f"claim {name} is no array of strings")
+    return tuple(values)

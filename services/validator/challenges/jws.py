@@ -1,0 +1,143 @@
+"""Compact JWS over the bytes on the wire: RS256 and ES256, nothing else (RFC 7515). Pure."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+
+_SEGMENTS: Final = 3
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
+_P256_SIGNATURE: Final = 64
+_ALGORITHMS: Final = frozenset({"RS256", "ES256"})
+
+AnchorKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+class MalformedTokenError(Exception):
+    """Raised for bytes that are no token of this form; the message says what is wrong."""
+
+
+class UnacceptableTokenError(Exception):
+    """Raised for a token whose header asks for what is never accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A connector's certificate: its key, and from when to when (Unix seconds) it verifies."""
+
+    subject: str
+    not_before: int
+    not_after: int
+    key: AnchorKey
+
+    def valid(self, now: int) -> bool:
+        """Whether it verifies at this time (Unix seconds)."""
+        return self.not_before <= now <= self.not_after
+
+
+@dataclass(frozen=True, slots=True)
+class Jws:
+    """A token taken apart; `signing_input` are the very bytes that were signed."""
+
+    algorithm: str
+    payload: bytes
+    signing_input: bytes
+    signature: bytes
+
+
+def read_jws(token: str) -> Jws:
+    """Three segments and a header that is believed in nothing but `alg` (RFC 7515 s5.2).
+
+    kid, jku, x5c and all else that would name a key are not looked at.
+    """
+    segments = token.split(".")
+    if len(segments) != _SEGMENTS:
+        raise MalformedTokenError("not three segments")
+    header, payload, signature = (_decode(segment) for segment in segments)
+    fields = read_object(header, "header")
+    algorithm = fields.get("alg")
+    if not isinstance(algorithm, str):
+        raise MalformedTokenError("the header names no algorithm")
+    if "crit" in fields:
+        raise UnacceptableTokenError("the header has critical extensions")
+    if algorithm not in _ALGORITHMS:
+        raise UnacceptableTokenError("the algorithm is neither RS256 nor ES256")
+    return Jws(algorithm, payload, token.rpartition(".")[0].encode("ascii"), signature)
+
+
+def _decode(segment: str) -> bytes:
+    """Base64url with or without padding, one spelling for the same bytes (RFC 4648 s3.5)."""
+    if not _BASE64URL.fullmatch(segment):
+        raise MalformedTokenError("a segment is empty or not base64url")
+    bare = segment.rstrip("=")
+    try:
+        decoded = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
+    except (binascii.Error, ValueError):
+        raise MalformedTokenError("a segment is not base64url") from None
+    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != bare.encode("ascii"):
+        raise MalformedTokenError("a segment is not base64url in its one spelling")
+    return decoded
+
+
+def read_object(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object of UTF-8 text in which no name stands twice (RFC 8259 s4)."""
+    try:
+        found = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
+        raise MalformedTokenError(f"the {what} is not JSON, or a name stands twice") from None
+    if not isinstance(found, dict):
+        raise MalformedTokenError(f"the {what} is not an object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are no JSON."""
+    raise ValueError(name)
+
+
+def verified_by(jws: Jws, anchors: Iterable[Anchor], now: int) -> Anchor | None:
+    """The first anchor that is valid now (Unix seconds) and whose key signed the token."""
+    return next((a for a in anchors if a.valid(now) and _verifies(jws, a.key)), None)
+
+
+def _verifies(jws: Jws, key: AnchorKey) -> bool:
+    try:
+        if jws.algorithm == "RS256" and isinstance(key, rsa.RSAPublicKey):
+            key.verify(jws.signature, jws.signing_input, padding.PKCS1v15(), SHA256())
+            return True
+        if jws.algorithm == "ES256" and isinstance(key, ec.EllipticCurvePublicKey):
+            return _ecdsa_verifies(jws, key)
+    except InvalidSignature:
+        pass
+    return False
+
+
+def _ecdsa_verifies(jws: Jws, key: ec.EllipticCurvePublicKey) -> bool:
+    """Only P-256; r and s side by side as RFC 7518 s3.4 has it, or DER as some signers write."""
+    if not isinstance(key.curve, ec.SECP256R1):
+        return False
+    signature = jws.signature
+    if len(signature) == _P256_SIGNATURE:
+        half = _P256_SIGNATURE // 2
+        r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
+        signature = encode_dss_signature(r, s)
+    key.verify(signature, jws.signing_input, ec.ECDSA(SHA256()))
+    return True

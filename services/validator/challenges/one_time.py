@@ -1,0 +1,100 @@
+"""`one_time`: a challenge that an operator made for one device."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from services.validator.challenges.records import ForeignRecordError, Records
+from services.validator.challenges.replay import judge_replay
+from services.validator.challenges.verifier import ONE_TIME, Asked, Verified, passed, refused
+from shared.access_events import ChallengeCreated, Claim
+from shared.bus.topology import OPS
+from shared.csr import CertificationRequest
+from shared.names import read_name
+from shared.one_time import one_time_digest
+from shared.reasons import Reason
+from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.subjects import one_time_cancelled, one_time_created, replay_record
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class OneTimeVerifier:
+    """See `Verifier`; challenges are found by their digest, and bound to who comes first."""
+
+    records: Records
+    operators: Trusted
+
+    async def verify(self, asked: Asked) -> Verified:
+        """See `Verifier.verify`."""
+        profile = asked.enrollment.profile
+        digest = one_time_digest(profile, asked.challenge)
+        created = self._created(
+            await self.records.bus.get_last(OPS, one_time_created(profile, digest))
+        )
+        if created is None or created.profile != profile:
+            return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")
+        found = judge_one_time(created, asked.opened.csr, asked.asked_at)
+        if found.refusal is None:
+            step = await self._claim(asked, digest, created)
+            found = replace(step, gates=(*found.gates, *step.gates))
+        claim = Claim(
+            issuer="operator",
+            subject=created.operator,
+            device=created.cn,
+            expires_at=created.expires_at,
+            record=replay_record(ONE_TIME, digest),
+        )
+        return replace(found, claim=claim)
+
+    async def _claim(self, asked: Asked, digest: str, created: ChallengeCreated) -> Verified:
+        """First come: by the log's own times an operator may have been there before."""
+        until = created.expires_at
+        try:
+            record, at = await self.records.claim(asked, ONE_TIME, digest, until)
+        except ForeignRecordError:
+            return refused("replay", Reason.REPLAY, "the challenge's record is not one of ours")
+        place = one_time_cancelled(asked.enrollment.profile, digest)
+        cancelled = await self.records.bus.get_last(OPS, place)
+        if cancelled is not None and cancelled.time // _NANOSECONDS <= at:
+            return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
+        return judge_replay(asked, record, at, until)
+
+    def _created(self, stored: Stored | None) -> ChallengeCreated | None:
+        """The challenge, if an operator made it."""
+        if stored is None:
+            return None
+        try:
+            return authenticate_as(ChallengeCreated, stored, self.operators)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("one_time").inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            return None
+
+
+def judge_one_time(created: ChallengeCreated, csr: CertificationRequest, now: int) -> Verified:
+    """Time and device binding of a challenge that exists; `now` in Unix seconds.
+
+    One that names a device binds all its names: what it does not name may not be asked for.
+    """
+    if now >= created.expires_at:
+        return refused("challenge", Reason.EXPIRED, "the challenge has expired")
+    names = [value for kind, value in read_name(csr.subject) if kind == "CN"]
+    if created.cn and names != [created.cn]:
+        compared = f"asked {', '.join(names) or 'none'}; made for {created.cn}"
+        detail = "the challenge is for another common name"
+        return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
+    asked = _folded(f"{san.kind}:{san.value}" for san in csr.sans)
+    if (created.cn or created.sans) and asked != _folded(created.sans):
+        compared = f"asked {', '.join(sorted(asked)) or 'none'}"
+        detail = "the challenge is for other names"
+        return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
+    return Verified((passed("challenge", f"made by {created.operator}"),))
+
+
+def _folded(sans: Iterable[str]) -> frozenset[str]:
+    return frozenset(san.lower() for san in sans)

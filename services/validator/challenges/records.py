@@ -1,0 +1,128 @@
+"""What validators remember together: who holds a challenge, who took a device's places."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from services.validator.challenges.replay import time_to_keep
+from services.validator.challenges.verifier import Asked
+from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Entries, Full, count
+from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCounted
+from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
+from shared.events import EnrollmentRejected, IssuanceFailed
+from shared.stored import (
+    EventSigner,
+    Stored,
+    Trusted,
+    UnreadableEventError,
+    authenticate,
+    authenticate_as,
+    sign,
+)
+from shared.subjects import Stage, parse_prefix, replay_record
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_NANOSECONDS = 1_000_000_000
+# A window is written for the newest of its entries, so it outlives them all.
+_WINDOW_TTL = WINDOW_SECONDS + 3600
+
+
+class ForeignRecordError(Exception):
+    """Raised for a record that no validator wrote: it was reported, and it opens nothing."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """The shared state of all validator replicas, in the log's own server."""
+
+    bus: Bus
+    signer: EventSigner
+    validators: Trusted
+    issuers: Trusted
+
+    async def claim(
+        self, asked: Asked, kind: str, digest: str, until: int
+    ) -> tuple[ChallengeClaimed, int]:
+        """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix s).
+
+        The first append wins, on whatever replica; everyone goes on from what is stored, so a
+        kill at any point leaves a record that the redelivery finds.
+        """
+        subject = replay_record(kind, digest)
+        mine = ChallengeClaimed(
+            request_sha256=asked.request_sha256,
+            kind=kind,
+            enrollment=asked.enrollment.prefix(),
+            spki_sha256=asked.opened.facts.spki_sha256,
+            expires_at=until,
+        )
+        message = sign(mine, subject, mine.request_sha256, self.signer)
+        with contextlib.suppress(AppendConflictError):
+            await self.bus.append(subject, message, time_to_keep(until, asked.asked_at))
+        stored = await self.bus.get_last(REPLAYS, subject)
+        if stored is None:
+            raise BusUnavailableError("a replay record cannot be read yet")
+        try:
+            record = authenticate_as(ChallengeClaimed, stored, self.validators)
+        except UnreadableEventError as error:
+            raise _foreign("replay", stored, error) from None
+        return record, stored.time // _NANOSECONDS
+
+    async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
+        """Count this enrollment for its device, by compare-and-set against all replicas."""
+        subject = device_subject(device)
+        while True:
+            stored = await self.bus.get_last(DEVICES, subject)
+            window = self._entries(stored)
+            found = count(window, asked.enrollment, asked.asked_at, limit)
+            if isinstance(found, Full):
+                failed = [e.enrollment for e in found.entries if await self._failed(e)]
+                found = count(window, asked.enrollment, asked.asked_at, limit, failed)
+            if isinstance(found, Full) or not found.changed:
+                return found
+            try:
+                await self._write(subject, asked, found.entries, stored.sequence if stored else 0)
+            except AppendConflictError:
+                continue
+            return found
+
+    def _entries(self, stored: Stored | None) -> Sequence[CountedEnrollment]:
+        if stored is None:
+            return ()
+        try:
+            return authenticate_as(DeviceCounted, stored, self.validators).entries
+        except UnreadableEventError as error:
+            raise _foreign("device", stored, error) from None
+
+    async def _write(self, subject: str, asked: Asked, entries: Entries, last: int) -> None:
+        event = DeviceCounted(request_sha256=asked.request_sha256, entries=entries)
+        message = sign(event, subject, event.request_sha256, self.signer)
+        await self.bus.replace(subject, message, last, _WINDOW_TTL)
+
+    async def _failed(self, entry: CountedEnrollment) -> bool:
+        """Whether an enrollment has ended, and without a certificate: by our own signed word."""
+        enrollment = parse_prefix(entry.enrollment)
+        stream = enroll_stream(enrollment.shard)
+        for stage, trusted, failure in (
+            (Stage.OUTCOME, self.issuers, IssuanceFailed),
+            (Stage.VERDICT, self.validators, EnrollmentRejected),
+        ):
+            stored = await self.bus.get_last(stream, enrollment.subject(stage))
+            if stored is None:
+                continue
+            try:
+                return isinstance(authenticate(stored, trusted, stage), failure)
+            except UnreadableEventError as error:
+                _foreign(stage, stored, error)
+                return False
+        return False
+
+
+def _foreign(what: str, stored: Stored, error: UnreadableEventError) -> ForeignRecordError:
+    SECURITY_EVENTS.labels(what).inc()
+    _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+    return ForeignRecordError(what)

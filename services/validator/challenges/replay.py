@@ -1,0 +1,39 @@
+"""Gate 7: a challenge belongs to the first enrollment that brings it. Pure."""
+
+from typing import Final
+
+from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from shared.access_events import ChallengeClaimed
+from shared.reasons import Reason
+from shared.subjects import parse_prefix
+
+MARGIN_SECONDS: Final = 600
+_MOST_SECONDS: Final = 100 * 365 * 86400
+
+
+def time_to_keep(until: int, now: int) -> int:
+    """For how long (seconds) the record of a challenge that is good `until` then is kept."""
+    return min(max(until + MARGIN_SECONDS - now, MARGIN_SECONDS), _MOST_SECONDS)
+
+
+def judge_replay(asked: Asked, record: ChallengeClaimed, recorded_at: int, until: int) -> Verified:
+    """Whether this enrollment holds the challenge; times in Unix seconds.
+
+    `recorded_at` is when the log took the record. One made after an earlier record may have left
+    the log proves nothing: the challenge had its time, and who used it is not known any more.
+    """
+    holder, mine = parse_prefix(record.enrollment), asked.enrollment
+    same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
+    if (holder.profile, holder.transaction, holder.csr) != (
+        mine.profile,
+        mine.transaction,
+        mine.csr,
+    ):
+        if same_key and asked.existing:
+            return Verified((passed("replay", "the same key asks for the certificate it has"),))
+        who = "another request of the same key" if same_key else "another key"
+        return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
+    if recorded_at > until + MARGIN_SECONDS:
+        detail = "the request was judged too late to know whether its challenge was used before"
+        return refused("replay", Reason.EXPIRED, detail)
+    return Verified((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -1,0 +1,87 @@
+"""`signed`: a connector's token through gates 2 to 9."""
+
+from dataclasses import dataclass, replace
+
+from services.validator.challenges.claims import Claims
+from services.validator.challenges.records import ForeignRecordError, Records
+from services.validator.challenges.replay import judge_replay
+from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
+from services.validator.challenges.verifier import SIGNED, Asked, Verified, passed, refused
+from services.validator.challenges.windows import Full
+from services.validator.device_state import DeviceStateGate
+from shared.access_events import Claim
+from shared.reasons import Reason
+from shared.subjects import replay_record, token
+
+
+@dataclass(frozen=True)
+class SignedVerifier:
+    """See `Verifier`; `limit` is of enrollments a device and day, 0 for none."""
+
+    profile: str
+    pool: AnchorPool
+    rules: TokenRules
+    limit: int
+    records: Records
+    device_state: DeviceStateGate | None = None
+
+    async def verify(self, asked: Asked) -> Verified:
+        """See `Verifier.verify`; each gate is asked only when those before it have opened."""
+        judged = judge_token(
+            asked.challenge, self.pool, self.rules, asked.opened.csr, asked.asked_at
+        )
+        claims, found = judged.claims, judged.verified
+        if claims is None:
+            return found
+        claim = _claim(claims)
+        for gate in (self._replay, self._device_rate, self._device_state):
+            if found.refusal is None:
+                step = await gate(asked, claims)
+                found = replace(step, gates=(*found.gates, *step.gates))
+        return replace(found, claim=claim)
+
+    async def _replay(self, asked: Asked, claims: Claims) -> Verified:
+        """Gate 7."""
+        until = claims.expires_at + self.rules.tolerance
+        try:
+            record, at = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
+        except ForeignRecordError:
+            return refused("replay", Reason.REPLAY, "the token's record is not one of ours")
+        return judge_replay(asked, record, at, until)
+
+    async def _device_rate(self, asked: Asked, claims: Claims) -> Verified:
+        """Gate 8."""
+        if not self.limit:
+            return Verified((passed("device_rate", "off"),))
+        detail = "the device has enrolled too often within 24 hours"
+        device = token(self.profile.encode(), claims.issuer.encode(), claims.subject.encode())
+        try:
+            found = await self.records.take_place(asked, device, self.limit)
+        except ForeignRecordError:
+            return refused("device_rate", Reason.RATE_LIMITED, detail, "record not one of ours")
+        compared = f"{len(found.entries)} of {self.limit} in 24 hours"
+        if isinstance(found, Full):
+            return refused("device_rate", Reason.RATE_LIMITED, detail, compared)
+        return Verified((passed("device_rate", compared),))
+
+    async def _device_state(self, asked: Asked, claims: Claims) -> Verified:
+        """Gate 9."""
+        if self.device_state is None:
+            return Verified(())
+        return await self.device_state.ask(asked, _claim(claims))
+
+
+def _nonce_digest(claims: Claims) -> str:
+    """What a token is known by: who signed for it, and its nonce."""
+    return token(claims.issuer.encode(), claims.nonce.encode())
+
+
+def _claim(claims: Claims) -> Claim:
+    return Claim(
+        issuer=claims.issuer,
+        subject=claims.subject,
+        device=claims.device_name or "",
+        issued_at=claims.issued_at,
+        expires_at=claims.expires_at,
+        record=replay_record(SIGNED, _nonce_digest(claims)),
+    )

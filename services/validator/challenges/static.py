@@ -1,0 +1,28 @@
+"""`static`: the profile's passwords, several while they rotate. Pure."""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from shared.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class StaticVerifier:
+    """See `Verifier`; it needs no facts but the passwords themselves."""
+
+    passwords: tuple[str, ...]
+
+    async def verify(self, asked: Asked) -> Verified:
+        """See `Verifier.verify`."""
+        return judge_password(asked.challenge, self.passwords)
+
+
+def judge_password(given: str, passwords: Sequence[str]) -> Verified:
+    """Compare with every valid value, always with all of them, in constant time."""
+    encoded = given.encode("utf-8", "surrogatepass")
+    matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]
+    if given and any(matched):
+        return Verified((passed("challenge"),))
+    return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge password is wrong")

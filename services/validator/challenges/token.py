@@ -1,0 +1,154 @@
+"""Gates 2 to 6 of `signed`: what a token alone, its anchors and the CSR decide. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from services.validator.challenges.binding import mismatch
+from services.validator.challenges.claims import (
+    Claims,
+    UnknownVersionError,
+    issuer_of,
+    read_claims,
+)
+from services.validator.challenges.jws import (
+    Anchor,
+    Jws,
+    MalformedTokenError,
+    UnacceptableTokenError,
+    read_jws,
+    verified_by,
+)
+from services.validator.challenges.verifier import Verified, passed, refused
+from shared.csr import CertificationRequest
+from shared.events import GateResult
+from shared.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorPool:
+    """The anchors of a profile; a tenant's (`iss`) own ones stand in place of the common ones."""
+
+    common: tuple[Anchor, ...] = ()
+    tenants: Mapping[str, tuple[Anchor, ...]] = field(default_factory=dict)
+    sha256: str = ""
+
+    def of(self, issuer: str) -> tuple[Anchor, ...]:
+        """Whom to ask about a token of this issuer."""
+        return self.tenants.get(issuer, self.common)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a profile wants of tokens; times in seconds, `validity` 0 for no cap."""
+
+    audience: str | None = None
+    validity: int = 3600
+    tolerance: int = 60
+    allow_unclaimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Gates 2 to 6 of a token: their results, and its claims once a connector vouched for them."""
+
+    verified: Verified
+    claims: Claims | None = None
+
+
+def judge_token(
+    token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
+) -> Judged:
+    """Take a token through the gates in order; `now` in Unix seconds."""
+    gates: list[GateResult] = []
+    claims: Claims | None = None
+    for step in _steps(token, pool, rules, csr, now):
+        if isinstance(step, Claims):
+            claims = step
+            continue
+        gates += step.gates
+        if step.refusal is not None:
+            return Judged(replace(step, gates=tuple(gates)), claims)
+    return Judged(Verified(tuple(gates)), claims)
+
+
+def _steps(
+    token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
+) -> Iterator[Verified | Claims]:
+    """Each gate's answer as it is asked, and the claims once they are read."""
+    try:
+        jws = read_jws(token)
+    except MalformedTokenError as error:
+        yield refused("signature", Reason.MALFORMED, "the challenge is no token", str(error))
+        return
+    except UnacceptableTokenError as error:
+        yield refused("signature", Reason.SIGNATURE_INVALID, str(error))
+        return
+    yield _signature(jws, pool, now)
+    try:
+        claims = read_claims(jws.payload)
+    except UnknownVersionError:
+        yield refused("version", Reason.UNKNOWN_VERSION, "the token's version is not known here")
+        return
+    except MalformedTokenError as error:
+        yield refused(
+            "version", Reason.MALFORMED, "the token's claims are not complete", str(error)
+        )
+        return
+    yield claims
+    yield Verified((passed("version", "v1"),))
+    yield _time(claims, rules, now)
+    yield _audience(claims, rules)
+    yield _binding(claims, rules, csr)
+
+
+def _signature(jws: Jws, pool: AnchorPool, now: int) -> Verified:
+    """Gate 2: any anchor of the token's issuer that is valid now."""
+    anchors = pool.of(issuer_of(jws.payload))
+    anchor = verified_by(jws, anchors, now)
+    if anchor is not None:
+        return Verified((passed("signature", f"{jws.algorithm} by {anchor.subject}"),))
+    valid = sum(each.valid(now) for each in anchors)
+    compared = f"{jws.algorithm}, tried {valid} valid of {len(anchors)} anchors"
+    return refused(
+        "signature", Reason.SIGNATURE_INVALID, "no trusted connector signed the token", compared
+    )
+
+
+def _time(claims: Claims, rules: TokenRules, now: int) -> Verified:
+    """Gate 4."""
+    issued, expires = _utc(claims.issued_at), _utc(claims.expires_at)
+    compared = f"issued {issued}, expires {expires}, now {_utc(now)}"
+    if now + rules.tolerance < claims.issued_at:
+        return refused("time", Reason.NOT_YET_VALID, "the token is not valid yet", compared)
+    if now - rules.tolerance >= claims.expires_at:
+        return refused("time", Reason.EXPIRED, "the token has expired", compared)
+    if rules.validity and now - claims.issued_at > rules.validity:
+        return refused("time", Reason.EXPIRED, "the token was issued too long ago", compared)
+    return Verified((passed("time", compared),))
+
+
+def _audience(claims: Claims, rules: TokenRules) -> Verified:
+    """Gate 5."""
+    if rules.audience is None:
+        return Verified((passed("audience", "none pinned"),))
+    compared = f"pinned {rules.audience}, token says {claims.audience or 'nothing'}"
+    if claims.audience != rules.audience:
+        return refused(
+            "audience", Reason.WRONG_AUDIENCE, "the token is for another audience", compared
+        )
+    return Verified((passed("audience", compared),))
+
+
+def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Verified:
+    """Gate 6."""
+    found = mismatch(claims, csr, allow_unclaimed=rules.allow_unclaimed)
+    if found is None:
+        return Verified((passed("binding", f"device_name {claims.device_name or 'not claimed'}"),))
+    detail = f"the request does not ask for what the token is for: {found.dimension}"
+    compared = f"asked {found.asked}; claimed {found.claimed}"
+    return refused("binding", Reason.CLAIM_MISMATCH, detail, compared)
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

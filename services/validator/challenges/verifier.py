@@ -1,0 +1,104 @@
+"""What every verifier is asked and answers, and which of them judges a request. Pure."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from services.validator.facts import Opened
+from services.validator.gates import Refusal
+from shared.access_events import Claim
+from shared.events import GateResult
+from shared.one_time import ONE_TIME_SHAPE
+from shared.reasons import Reason
+from shared.subjects import EnrollmentId
+
+# Longer than this, with exactly two dots: a token rather than a password.
+_TOKEN_BYTES: Final = 200
+_TOKEN_DOTS: Final = 2
+_SHOWN: Final = 300
+
+STATIC: Final = "static"
+SIGNED: Final = "signed"
+ONE_TIME: Final = "one_time"
+WEBHOOK: Final = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that wants in: what it is, what it brings, and when it was asked (Unix s).
+
+    `request_sha256` names the stored request event; `existing` is the serial of the certificate
+    that the key has already and that would be the answer.
+    """
+
+    enrollment: EnrollmentId
+    request_sha256: str
+    transaction_id: str
+    opened: Opened
+    asked_at: int
+    existing: str = ""
+
+    @property
+    def challenge(self) -> str:
+        """The challengePassword; "" where there is none."""
+        return self.opened.csr.challenge or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verifier says: its gates up to the first that refused, and who vouched."""
+
+    gates: tuple[GateResult, ...]
+    refusal: Refusal | None = None
+    claim: Claim | None = None
+
+
+class Verifier(Protocol):
+    """Judges challenges of one kind. What it writes it must bear to write twice."""
+
+    async def verify(self, asked: Asked) -> Verified:
+        """Whether this challenge lets this request in; `BusUnavailableError` to be asked again."""
+
+
+def route(challenge: str, kinds: Collection[str]) -> str:
+    """The one verifier that judges: by the challenge's shape, where there is a choice.
+
+    A one-time challenge is known by its form, a token by length and dots; what is neither goes to
+    the password verifier, or where there is none to the one that is left.
+    """
+    left = [kind for kind in (ONE_TIME, SIGNED, STATIC, WEBHOOK) if kind in kinds]
+    if ONE_TIME in left and len(left) > 1:
+        if ONE_TIME_SHAPE.fullmatch(challenge):
+            return ONE_TIME
+        left.remove(ONE_TIME)
+    if SIGNED in left and len(left) > 1:
+        if looks_signed(challenge):
+            return SIGNED
+        left.remove(SIGNED)
+    return left[0] if left else STATIC
+
+
+def looks_signed(challenge: str) -> bool:
+    """Gate 1, of profiles that take passwords as well."""
+    size = len(challenge.encode("utf-8", "surrogatepass"))
+    return size > _TOKEN_BYTES and challenge.count(".") == _TOKEN_DOTS
+
+
+def passed(gate: str, detail: str = "") -> GateResult:
+    """A gate that opened, and what it compared."""
+    return GateResult(gate=gate, passed=True, detail=shortened(detail))
+
+
+def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> Verified:
+    """A gate that did not: a sentence for people, and what was compared, for the record."""
+    told = f"{detail} ({compared})" if compared else detail
+    result = GateResult(gate=gate, passed=False, detail=shortened(told))
+    return Verified((result,), Refusal(reason, detail))
+
+
+def shortened(text: str) -> str:
+    """What a client sends has no end of its own; the record gives it one."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+Verifiers = Mapping[str, Verifier]

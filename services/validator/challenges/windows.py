@@ -1,0 +1,60 @@
+"""Gate 8: how many enrollments of one device count within a day. Pure."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.access_events import CountedEnrollment
+from shared.subjects import EnrollmentId, parse_prefix
+
+WINDOW_SECONDS: Final = 86400
+
+Entries = tuple[CountedEnrollment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The enrollment has a place; `entries` is the window with it, to be written if `changed`."""
+
+    entries: Entries
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """No place is free; `entries` are the others, of which some may have come to nothing."""
+
+    entries: Entries
+
+
+def count(
+    window: Sequence[CountedEnrollment],
+    enrollment: EnrollmentId,
+    now: int,
+    limit: int,
+    failed: Collection[str] = (),
+) -> Counted | Full:
+    """Give an enrollment a place in its device's window; `now` in Unix seconds.
+
+    However often it is delivered or tried anew it takes one. `failed` names entries known to have
+    ended without a certificate: they do not count.
+    """
+    mine = CountedEnrollment(enrollment=enrollment.prefix(), at=now)
+    if any(entry.enrollment == mine.enrollment for entry in window):
+        return Counted(tuple(window), changed=False)
+    others = tuple(
+        entry
+        for entry in window
+        if entry.at > now - WINDOW_SECONDS
+        and entry.enrollment not in failed
+        and not _same(entry, enrollment)
+    )
+    had_a_place = any(_same(entry, enrollment) for entry in window)
+    if len(others) < limit or had_a_place:
+        return Counted((*others, mine), changed=True)
+    return Full(others)
+
+
+def _same(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
+    """Whether an entry is an earlier attempt of the same enrollment."""
+    return parse_prefix(entry.enrollment).at(enrollment.attempt) == enrollment

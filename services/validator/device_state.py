@@ -1,0 +1,90 @@
+"""Gate 9: what an operator's own plug-in says of the device; deny and error both refuse."""
+
+import asyncio
+import importlib
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from shared.access_events import Claim
+from shared.process import log_failure
+from shared.reasons import Reason
+from shared.settings import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuestion:
+    """Which device wants a certificate: the connector's word on it, and what the CSR says.
+
+    `device_id` is the GUID of an IntuneDeviceId URI in the CSR, "" where there is none.
+    """
+
+    profile: str
+    issuer: str
+    subject: str
+    device_name: str
+    device_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAnswer:
+    """Whether the device may have it, and a sentence for the record (no secrets)."""
+
+    allow: bool
+    detail: str = ""
+
+
+@runtime_checkable
+class DeviceState(Protocol):
+    """A plug-in: the object that the profile's `device_state` names as module:attribute."""
+
+    async def __call__(self, question: DeviceQuestion) -> DeviceAnswer:
+        """Answer within the profile's `device_state_timeout`, or the device is refused."""
+
+
+@dataclass(frozen=True)
+class DeviceStateGate:
+    """A profile's plug-in and its time limit in seconds."""
+
+    plugin: DeviceState
+    timeout: float
+
+    async def ask(self, asked: Asked, claim: Claim) -> Verified:
+        """The gate's answer; it opens for nothing but a clear yes."""
+        question = DeviceQuestion(
+            profile=asked.enrollment.profile,
+            issuer=claim.issuer,
+            subject=claim.subject,
+            device_name=claim.device,
+            device_id=asked.opened.facts.device_id,
+        )
+        try:
+            async with asyncio.timeout(self.timeout):
+                answer = await self.plugin(question)
+        except TimeoutError:
+            return _failed("the device's state was not known in time")
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate stays shut
+            log_failure("device_state_failed", error, profile=question.profile)
+            return _failed("the device's state cannot be known now")
+        if not isinstance(answer, DeviceAnswer) or answer.allow is not True:
+            said = answer.detail if isinstance(answer, DeviceAnswer) else "no answer of the form"
+            return _failed("the device's state does not allow it", said)
+        return Verified((passed("device_state", answer.detail),))
+
+
+def _failed(detail: str, compared: str = "") -> Verified:
+    return refused("device_state", Reason.DEVICE_STATE_FAILED, detail, compared)
+
+
+def load_device_state(place: str) -> DeviceState:
+    """The plug-in at module:attribute; `SettingsError` where there is none."""
+    module, _, attribute = place.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # noqa: BLE001 - an import runs whatever stands in the module
+        raise SettingsError(
+            f"device_state: {place} cannot be loaded: {type(error).__name__}"
+        ) from None
+    if not isinstance(found, DeviceState):
+        raise SettingsError(f"device_state: {place} is not callable")
+    return found

@@ -1,0 +1,110 @@
+"""A stored request as a case, and the decision on it: gates first, then the one verifier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from services.validator.access import Access, verifiers
+from services.validator.cases import Case, rejected
+from services.validator.challenges.records import Records
+from services.validator.challenges.verifier import Asked, Verifier, route
+from services.validator.facts import NotOpened, Opened, open_request
+from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
+from services.validator.history import gather
+from services.validator.settings import Settings
+from shared.bus.core import Bus, BusUnavailableError
+from shared.chains import ChainBook
+from shared.events import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
+from shared.reasons import Reason
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.stored import Stored, UnreadableEventError, decode
+from shared.subjects import EnrollmentId
+
+
+@dataclass
+class Judge:
+    """Opens requests and decides; what it writes on the way, it finds when it comes again."""
+
+    bus: Bus
+    settings: Settings
+    chains: ChainBook
+    _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
+
+    async def case(self, enrollment: EnrollmentId, stored: Stored) -> Case | EnrollmentRejected:
+        """The request opened, or why that cannot be."""
+        settings = self.settings
+        try:
+            event = decode(stored.payload, stored.headers)
+        except UnreadableEventError as error:
+            return rejected(stored, Reason.BAD_MESSAGE, str(error))
+        policy = settings.policies.get(enrollment.profile)
+        if policy is None or not isinstance(event, EnrollmentRequested):
+            return rejected(stored, Reason.NOT_A_PROFILE, "no such profile here")
+        chain = self.chains.get(policy.issuer, policy.ca_spki_sha256)
+        if chain is None:
+            raise BusUnavailableError("the CA chain was not read yet")
+        algorithms = AlgorithmPolicy(policy.legacy)
+        opened = open_request(enrollment, event, settings.opening_keys, algorithms, chain.issued)
+        if isinstance(opened, NotOpened):
+            return rejected(stored, opened.reason, opened.detail)
+        opened = self._described(enrollment.profile, opened, policy)
+        return Case(enrollment, stored, opened, policy, chain)
+
+    def _described(self, profile: str, opened: Opened, policy: Policy) -> Opened:
+        """Facts that only the configuration knows: of which fleet, and who would judge."""
+        challenge = opened.csr.challenge
+        kind = "none"
+        if challenge is not None:
+            kind = route(challenge, self.settings.access[profile].kinds)
+        facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
+        return replace(opened, facts=facts)
+
+    async def decide(
+        self, case: Case, decided_at: int, held: EnrollmentHeld | None = None
+    ) -> Decision:
+        """Through the gates; `decided_at` in Unix seconds.
+
+        After a hold the certificate may have changed, so its gates are asked again; the challenge
+        was accepted when the device asked, and what that took is on record.
+        """
+        history = await gather(self.bus, case.policy.issuer, case.opened, self.settings.issuers)
+        profile = case.enrollment.profile
+        question = Question(case.opened, history, profile, case.policy, case.asked_at, decided_at)
+        decision = decide(question)
+        if decision.refusal is not None or not wants_challenge(question):
+            return decision
+        if held is not None:
+            asked = {gate.gate for gate in decision.gates}
+            before = tuple(gate for gate in held.gates if gate.gate not in asked)
+            return replace(decision, gates=decision.gates + before, claim=held.claim)
+        verifier = self._verifiers(profile)[case.opened.facts.challenge]
+        verified = await verifier.verify(_asked(case, decision))
+        return replace(
+            decision,
+            gates=decision.gates + verified.gates,
+            refusal=verified.refusal,
+            claim=verified.claim,
+        )
+
+    def _verifiers(self, profile: str) -> Mapping[str, Verifier]:
+        """The profile's verifiers, made anew when its configuration is."""
+        settings = self.settings
+        access = settings.access[profile]
+        ready = self._ready.get(profile)
+        if ready is None or ready[0] is not access:
+            records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
+            ready = access, verifiers(access, profile, records, settings.operators)
+            self._ready[profile] = ready
+        return ready[1]
+
+
+def _asked(case: Case, decision: Decision) -> Asked:
+    return Asked(
+        enrollment=case.enrollment,
+        request_sha256=case.stored.sha256(),
+        transaction_id=case.opened.transaction_id,
+        opened=case.opened,
+        asked_at=case.asked_at,
+        existing=decision.existing,
+    )

@@ -1,0 +1,123 @@
+"""Tells an operator's service of every certificate issued and every enrollment that failed."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from services.validator.challenges.webhook import described
+from services.validator.judging import Judge
+from shared.bus.topology import NOTIFIER, Role, enroll_stream
+from shared.events import (
+    CertificateIssued,
+    EnrollmentApproved,
+    EnrollmentRejected,
+    EnrollmentRequested,
+    Facts,
+    IssuanceFailed,
+)
+from shared.stored import Stored, UnreadableEventError, authenticate, decode
+from shared.subjects import EnrollmentId, Stage, parse_subject
+from shared.telemetry import SECURITY_EVENTS
+from shared.worker import Job, working
+
+_log = structlog.get_logger()
+_CONCURRENCY = 16
+_SUCCESSFUL = range(200, 300)
+
+Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected
+
+
+class NotToldError(Exception):
+    """Raised where the service did not take a notification: it is told again later."""
+
+
+@asynccontextmanager
+async def notifying(judge: Judge, clock: Callable[[], float]) -> AsyncIterator[None]:
+    """Work off the ends of enrollments, where a profile of the first settings wants it."""
+    settings = judge.settings
+    if not any(access.notify for access in settings.access.values()):
+        yield
+        return
+    notifier = Notifier(judge, clock)
+    jobs = [
+        Job(enroll_stream(shard), notifier.handle, notifier.give_up, NOTIFIER)
+        for shard in settings.shards
+    ]
+    async with working(judge.bus, Role.VALIDATOR, jobs, _CONCURRENCY):
+        yield
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """Each end is told at least once; `id` and `event` tell a repetition."""
+
+    judge: Judge
+    clock: Callable[[], float]
+
+    async def handle(self, stored: Stored) -> None:
+        """Tell of an end; the worker tries again, ever more rarely, when that fails."""
+        enrollment, stage = parse_subject(stored.subject)
+        access = self.judge.settings.access.get(enrollment.profile)
+        event = self._ended(stored, stage)
+        if access is None or access.notify is None or event is None:
+            return
+        body = await self._notification(enrollment, event)
+        status, _ = await access.notify.post(body, int(self.clock()))
+        if status not in _SUCCESSFUL:
+            raise NotToldError(f"HTTP {status}")
+
+    async def give_up(self, stored: Stored) -> None:
+        """It stays untold; the dead letter says so."""
+        _log.error("not_told", about=stored.subject)
+
+    def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
+        """The terminal event, if one of us wrote it."""
+        settings = self.judge.settings
+        trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
+        try:
+            event = authenticate(stored, trusted, stage)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels(stage).inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            return None
+        return event if isinstance(event, Ended) else None
+
+    async def _notification(self, enrollment: EnrollmentId, event: Ended) -> dict[str, Any]:
+        facts = event.facts if isinstance(event, EnrollmentRejected) else None
+        return {
+            "event": "issued" if isinstance(event, CertificateIssued) else "failed",
+            "id": enrollment.prefix(),
+            "profile": enrollment.profile,
+            "transaction_id": await self._transaction_id(enrollment),
+            "csr": _described(facts or await self._facts(enrollment)),
+            **_result(event),
+        }
+
+    async def _transaction_id(self, enrollment: EnrollmentId) -> str:
+        event = await self._event(enrollment, Stage.REQUEST)
+        return event.transaction_id if isinstance(event, EnrollmentRequested) else ""
+
+    async def _facts(self, enrollment: EnrollmentId) -> Facts | None:
+        event = await self._event(enrollment, Stage.VERDICT)
+        return event.facts if isinstance(event, EnrollmentApproved) else None
+
+    async def _event(self, enrollment: EnrollmentId, stage: Stage) -> object:
+        stream = enroll_stream(enrollment.shard)
+        stored = await self.judge.bus.get_last(stream, enrollment.subject(stage))
+        try:
+            return decode(stored.payload, stored.headers) if stored is not None else None
+        except UnreadableEventError:
+            return None
+
+
+def _described(facts: Facts | None) -> dict[str, Any] | None:
+    return described(facts) if facts is not None else None
+
+
+def _result(event: Ended) -> dict[str, Any]:
+    if isinstance(event, CertificateIssued):
+        return {"issuer": event.issuer, "serial": event.serial, "not_after": event.not_after}
+    return {"reason": event.reason.value, "detail": event.detail}

@@ -1,0 +1,156 @@
+"""One validator among several: says that it is there, and reads anchors anew when ordered to."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from services.validator.access import SignedAccess
+from services.validator.challenges.token import AnchorPool
+from services.validator.judging import Judge
+from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.bus.core import AppendConflictError, BusUnavailableError
+from shared.bus.topology import OPS, Role, replica_subject
+from shared.events import OrderAnswered
+from shared.process import log_failure
+from shared.settings import SettingsError
+from shared.stored import Stored, UnreadableEventError, authenticate_as, sign
+from shared.subjects import reload_answer, reload_order
+from shared.telemetry import EXPIRY_DAYS, SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_LOOK_SECONDS: Final = 5.0
+PRESENCE_SECONDS: Final = 20
+_DAY: Final = 86400
+_MARGIN_SECONDS: Final = 60
+_NANOSECONDS: Final = 1_000_000_000
+
+
+class NotHereError(Exception):
+    """Raised for an order about a profile that takes no tokens here; the message says so."""
+
+
+@dataclass
+class Replica:
+    """Orders are heard by a hint and looked for on the log, so that none is lost.
+
+    `since` (Unix seconds) is when its settings had been read.
+    """
+
+    judge: Judge
+    name: str
+    clock: Callable[[], float]
+    since: int
+    _seen: int | None = None
+    _hinted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Say and look, for ever."""
+        await self.judge.bus.on_hint("order.*", self._on_hint)
+        while True:
+            try:
+                await self._obey()
+                await self._say()
+            except BusUnavailableError as error:
+                _log.info("replica_waits", detail=str(error)[:100])
+            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
+                log_failure("replica_failed", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._hinted.wait()
+            self._hinted.clear()
+
+    def look_now(self) -> None:
+        """The settings were read anew: say so."""
+        self._hinted.set()
+
+    def _on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """A hint only says "look": what it carries is not believed."""
+        del subject, payload, headers
+        self._hinted.set()
+
+    async def _say(self) -> None:
+        """Presence, which ends by itself soon after its replica does."""
+        pools = self._pools()
+        seen = ReplicaSeen(
+            role=Role.VALIDATOR,
+            name=self.name,
+            since=self.since,
+            anchors={profile: pool.sha256 for profile, pool in pools.items()},
+        )
+        subject = replica_subject(Role.VALIDATOR, self.name)
+        signer = self.judge.settings.signer
+        message = sign(seen, subject, seen.request_sha256, signer)
+        await self.judge.bus.put(subject, message, PRESENCE_SECONDS)
+        for profile, pool in pools.items():
+            for anchor in (*pool.common, *(a for each in pool.tenants.values() for a in each)):
+                days = (anchor.not_after - self.clock()) / _DAY
+                EXPIRY_DAYS.labels("anchor", f"{profile}: {anchor.subject}").set(days)
+
+    def _pools(self) -> dict[str, AnchorPool]:
+        access = self.judge.settings.access
+        return {name: each.signed.pool for name, each in access.items() if each.signed}
+
+    async def _obey(self) -> None:
+        """Every order after the last one, in turn."""
+        bus = self.judge.bus
+        if self._seen is None:
+            self._seen = await self._before()
+        while stored := await bus.get_next(OPS, reload_order("*", "*"), self._seen + 1):
+            await self._answer(stored)
+            self._seen = stored.sequence
+
+    async def _before(self) -> int:
+        """The last order (sequence) from before this replica read its files, by a safe margin."""
+        last = await self.judge.bus.get_last(OPS, reload_order("*", "*"))
+        if last is None:
+            return 0
+        is_old = last.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
+        return last.sequence if is_old else last.sequence - 1
+
+    async def _answer(self, stored: Stored) -> None:
+        settings = self.judge.settings
+        try:
+            order = authenticate_as(ReloadOrdered, stored, settings.operators)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("order").inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            return
+        done, detail = await self._reload(order.profile)
+        _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
+        answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
+        subject = reload_answer(stored.subject, self.name)
+        message = sign(answer, subject, answer.request_sha256, settings.signer)
+        with contextlib.suppress(AppendConflictError):  # it was answered before a restart
+            await self.judge.bus.append(subject, message)
+
+    async def _reload(self, profile: str) -> tuple[bool, str]:
+        """Read all of the profile's bundles, then swap them in; on any error keep what was."""
+        try:
+            while True:
+                before = self._signed(profile)
+                pool = await asyncio.to_thread(before.files.read, self.clock())
+                if self._signed(profile) is before:  # else a SIGHUP was faster: once more
+                    break
+        except (SettingsError, NotHereError) as error:
+            return False, str(error)
+        settings = self.judge.settings
+        access = replace(settings.access[profile], signed=replace(before, pool=pool))
+        self.judge.settings = replace(settings, access=settings.access | {profile: access})
+        return True, _told(pool)
+
+    def _signed(self, profile: str) -> SignedAccess:
+        access = self.judge.settings.access.get(profile)
+        if access is None or access.signed is None:
+            raise NotHereError(f"profile {profile} takes no tokens on this replica")
+        return access.signed
+
+
+def _told(pool: AnchorPool) -> str:
+    anchors = (*pool.common, *(a for each in pool.tenants.values() for a in each))
+    first = min(anchor.not_after for anchor in anchors)
+    return f"{len(anchors)} anchors, the first ends {datetime.fromtimestamp(first, UTC):%Y-%m-%d}"

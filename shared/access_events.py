@@ -1,0 +1,88 @@
+"""Events about challenges, the devices that use them, and the replicas that judge them."""
+
+import msgspec
+
+from shared.payload import NO_REQUEST, EventPayload
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Who vouched for the device: a connector's token or an operator's one-time challenge.
+
+    `record` names the subject under which its use is recorded; times are Unix seconds.
+    """
+
+    issuer: str
+    subject: str
+    device: str = ""
+    issued_at: int = 0
+    expires_at: int = 0
+    record: str = ""
+
+
+class ChallengeClaimed(EventPayload, frozen=True, kw_only=True):
+    """A token or one-time challenge belongs to this enrollment from now on (REPLAYS).
+
+    The record leaves the stream some time after `expires_at` (Unix seconds), when what it guards
+    is of no use any more.
+    """
+
+    request_sha256: str
+    kind: str
+    enrollment: str
+    spki_sha256: str
+    expires_at: int
+
+
+class CountedEnrollment(msgspec.Struct, frozen=True, kw_only=True):
+    """An enrollment that takes a place in its device's window, and since when (Unix seconds)."""
+
+    enrollment: str
+    at: int
+
+
+class DeviceCounted(EventPayload, frozen=True, kw_only=True):
+    """The enrollments of one device within a day; each write replaces the one before."""
+
+    request_sha256: str
+    entries: tuple[CountedEnrollment, ...]
+
+
+class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
+    """An operator made a one-time challenge; only its digest stands on the log.
+
+    `cn` and `sans` (`kind:value`) bind it to a device where they are given; `expires_at` is in
+    Unix seconds.
+    """
+
+    profile: str
+    expires_at: int
+    operator: str
+    cn: str = ""
+    sans: tuple[str, ...] = ()
+    request_sha256: str = NO_REQUEST
+
+
+class ChallengeCancelled(EventPayload, frozen=True, kw_only=True):
+    """An operator took a one-time challenge back."""
+
+    profile: str
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants every validator to read a profile's anchors anew."""
+
+    profile: str
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class ReplicaSeen(EventPayload, frozen=True, kw_only=True):
+    """A running replica says that it is there, and which anchors (SHA-256) each profile has."""
+
+    role: str
+    name: str
+    since: int
+    anchors: dict[str, str]
+    request_sha256: str = NO_REQUEST

@@ -1,0 +1,92 @@
+"""What no single key of a configuration can say wrong, but several together."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from shared.one_time import ONE_TIME_SHAPE
+from shared.profiles import ProfileSection
+from shared.sections import Configuration
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_MIN_SECRET = 16
+
+
+def problems(configuration: Configuration) -> Iterator[str]:
+    """Each as "key: sentence"; those of single profiles are `profile_problems`."""
+    yield from _issuers(configuration)
+    gateway, default = configuration.gateway, configuration.gateway.default_profile
+    if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
+        yield "gateway.tls_key_path: a certificate and its key, or neither"
+    if default is not None and default not in configuration.profiles:
+        yield f"gateway.default_profile: no such profile: {default}"
+
+
+def _issuers(configuration: Configuration) -> Iterator[str]:
+    for name, issuer in configuration.issuers.items():
+        if len(issuer.ca_cert_path) != len(issuer.ca_key_path):
+            yield f"issuers.{name}.ca_key_path: one key for each certificate"
+        if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):
+            yield f"issuers.{name}.next_ca_key_path: one key for the next certificate"
+
+
+def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
+    """Each as "key: sentence", the key within the profile's table."""
+    profile = configuration.profiles[name]
+    if name == "intune":
+        yield ": this path id is reserved"
+    if profile.issuer_id not in configuration.issuers:
+        yield f".issuer_id: no such issuer: {profile.issuer_id}"
+    if profile.profile_id not in configuration.certificate_profiles:
+        yield f".profile_id: no such certificate profile: {profile.profile_id}"
+    if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
+        yield ".mtls_client_ca_trust_bundle_path: mtls_enabled needs it"
+    if len(profile.ra_cert_path) != len(profile.ra_key_path):
+        yield ".ra_key_path: one key for each certificate"
+    yield from _verifiers(profile)
+    yield from _signed(profile)
+    yield from _webhooks(profile)
+
+
+def _verifiers(profile: ProfileSection) -> Iterator[str]:
+    """Exactly one verifier judges a request, so what it brings must tell which."""
+    passwords = [c for c in profile.challenge_password if c]
+    if not profile.verifiers:
+        yield ".challenge_password: a profile needs a verifier"
+    if passwords and profile.webhook_url is not None:
+        yield ".webhook_url: cannot stand beside challenge_password: nothing tells them apart"
+    if profile.one_time_enabled and any(ONE_TIME_SHAPE.fullmatch(p) for p in passwords):
+        yield ".challenge_password: looks like a one-time challenge"
+    if profile.password_recipients and not passwords:
+        yield ".password_recipients: needs challenge_password"
+
+
+def _signed(profile: ProfileSection) -> Iterator[str]:
+    if not profile.intune_enabled:
+        return
+    if profile.intune_connector_cert_path is None:
+        yield ".intune_connector_cert_path: intune_enabled needs it"
+    if profile.intune_clock_skew_tolerance >= profile.intune_challenge_validity:
+        yield ".intune_clock_skew_tolerance: must be less than intune_challenge_validity"
+
+
+def _webhooks(profile: ProfileSection) -> Iterator[str]:
+    for key in ("webhook_url", "notify_webhook_url"):
+        url = getattr(profile, key)
+        if url is not None and not _is_protected(url):
+            yield f".{key}: must be https://, or http:// on loopback"
+    if profile.webhook_secret is not None and len(profile.webhook_secret) < _MIN_SECRET:
+        yield f".webhook_secret: shorter than {_MIN_SECRET} characters"
+    if (profile.webhook_client_cert_path is None) != (profile.webhook_client_key_path is None):
+        yield ".webhook_client_key_path: a certificate and its key, or neither"
+
+
+def _is_protected(url: str) -> bool:
+    """Challenges go there."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.username is not None:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)

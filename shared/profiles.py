@@ -1,0 +1,154 @@
+"""The tables of the configuration that stand for SCEP endpoints and their certificates."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from shared.fields import (
+    Duration,
+    ExtendedKeyUsages,
+    KeyTypes,
+    KeyUsages,
+    Names,
+    Paths,
+    Pins,
+    SanKinds,
+    Secrets,
+    Section,
+    Token,
+)
+
+
+class CertificateProfileSection(Section):
+    """What certificates of a kind look like."""
+
+    key_types: KeyTypes = (
+        "rsa:2048",
+        "rsa:3072",
+        "rsa:4096",
+    )
+    """Keys that may enroll: rsa:BITS, ec:p256, ec:p384, ec:p521."""
+    key_usages: KeyUsages = (
+        "digitalSignature",
+        "keyEncipherment",
+    )
+    """KeyUsage of the certificates."""
+    extended_key_usages: ExtendedKeyUsages = ("clientAuth",)
+    """ExtendedKeyUsage: names or OIDs."""
+    sans: SanKinds = (
+        "dns",
+        "rfc822",
+        "uri",
+        "ip",
+        "upn",
+    )
+    """Kinds of subjectAltName that a CSR may ask for."""
+    crl_distribution_points: Names = ()
+    """URLs where relying parties find the CRL (RFC 5280 4.2.1.13)."""
+    max_ttl: Duration = 365 * 86400.0
+    """Lifetime, cut where the CA ends."""
+    backdate: Duration = 600.0
+    """How long before the request validity begins: clocks differ."""
+
+
+class ProfileSection(Section):
+    """One SCEP endpoint; keys are named as operators know them."""
+
+    fleet: str | None = None
+    """Which fleet its devices are of [the profile's name]: what shard maps pin, and the record."""
+    shard: Token | None = None
+    """The shard of the log that it lives on [where its fleet is pinned, else by transaction]."""
+    issuer_id: str
+    """Which of the issuers signs."""
+    ca_spki_sha256: Pins
+    """SHA-256 of its CA's SubjectPublicKeyInfo, and of CAs before and after it: no other counts."""
+    profile_id: str
+    """Which certificate profile applies."""
+    challenge_password: Secrets = ()
+    """The `static` verifier: one value, or several while rotating."""
+    intune_enabled: bool = False
+    """The `signed` verifier: tokens of a connector, checked against its certificate."""
+    intune_connector_cert_path: Path | None = None
+    """The connectors' certificates, PEM; required with it."""
+    intune_tenant_cert_paths: dict[str, Path] = Field(default_factory=dict)
+    """Bundles of single tenants, by the `iss` of their tokens: then no other verifies those."""
+    intune_audience: str | None = None
+    """The `aud` that a token must have [any]."""
+    intune_challenge_validity: Annotated[Duration, Field(gt=0)] = 3600.0
+    """How old a token may be, whatever its own end."""
+    intune_clock_skew_tolerance: Annotated[Duration, Field(ge=0)] = 60.0
+    """How far the connector's clock may be off."""
+    intune_per_device_rate_limit_24h: int = Field(default=3, ge=0, le=1000)
+    """Enrollments of one device (`sub`, `iss`) within 24 hours; 0: any number."""
+    unclaimed_sans: Literal["refuse", "allow"] = "refuse"
+    """What to do with subjectAltNames of kinds that the token does not speak of."""
+    device_state: str | None = None
+    """Plug-in that is asked about every device, as module:attribute [none]."""
+    device_state_timeout: Annotated[Duration, Field(gt=0)] = 5.0
+    """How long it may take; then the device is refused."""
+    one_time_enabled: bool = False
+    """The `one_time` verifier: `scepstream challenge new` makes them."""
+    webhook_url: str | None = None
+    """The `webhook` verifier: the service that is asked, https or on loopback."""
+    notify_webhook_url: str | None = None
+    """A service that is told of what was issued and what failed, https or on loopback."""
+    webhook_secret: str | None = None
+    """Key of the HMAC-SHA256 over what is posted to either."""
+    webhook_bearer_token: str | None = None
+    """Bearer token for either."""
+    webhook_ca_path: Path | None = None
+    """The CAs of their TLS certificates, PEM [the system's]."""
+    webhook_client_cert_path: Path | None = None
+    """Client certificate for either, PEM."""
+    webhook_client_key_path: Path | None = None
+    """Its key, PEM, mode 0600."""
+    webhook_timeout: Annotated[Duration, Field(gt=0)] = 10.0
+    """How long an answer may take, waiting for a place included; then the device is refused."""
+    webhook_concurrency: int = Field(default=16, ge=1, le=256)
+    """Questions under way at once, from each validator."""
+    ra_cert_path: Paths
+    """RA certificates, PEM: one, or one to sign and one to decrypt, and older ones."""
+    ra_key_path: Paths
+    """Their keys in the same order, PEM, mode 0600."""
+    legacy: bool = False
+    """Accept MD5, SHA-1, DES and 3DES."""
+    reply_digest: Literal["md5", "sha1", "sha256", "sha384", "sha512"] | None = None
+    """Weakest digest of a reply, which else is the request's [sha256; md5 if legacy]."""
+    reply_cipher: Literal["des", "des3", "aes128", "aes192", "aes256"] | None = None
+    """Weakest cipher of a reply, which else is the request's [aes128; des if legacy]."""
+    password_recipients: bool = False
+    """Open requests encrypted to the challenge password (RFC 8894 3.1): gateways then hold it."""
+    mtls_enabled: bool = False
+    """Serve the sibling /scep-mtls/PATH-ID, which wants a client certificate as well."""
+    mtls_client_ca_trust_bundle_path: Path | None = None
+    """The CAs whose clients it takes, PEM."""
+    approval: Literal["auto", "manual"] = "auto"
+    """manual: an operator decides (`scepstream approve`, `deny`); devices are told PENDING."""
+    renewal: bool = True
+    """Whether a certificate issued here may be renewed by signing the request with it."""
+    renewal_window: Duration | None = None
+    """How long before its end a certificate may be renewed [its last third]; "0s": any time."""
+    renewal_grace: Duration = 0.0
+    """How long after its end it still may."""
+    renewal_challenge: bool | None = None
+    """Whether a renewal needs a challenge too [where `signed` or `webhook` is accepted]."""
+    renewal_names: Literal["same", "any"] = "same"
+    """Whether a renewal may change subject and subjectAltName."""
+    renewal_key_reuse: bool = False
+    """Whether one key may be renewed with itself more than once."""
+    include_chain: bool = False
+    """Send the certificates above the issuing CA too."""
+    reply_budget: Duration = 10.0
+    """When a device that still waits is told PENDING."""
+
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """Who may judge its challenges."""
+        accepted = {
+            "static": any(self.challenge_password),
+            "signed": self.intune_enabled,
+            "one_time": self.one_time_enabled,
+            "webhook": self.webhook_url is not None,
+        }
+        return tuple(kind for kind, is_accepted in accepted.items() if is_accepted)
