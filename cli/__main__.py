@@ -2,8 +2,9 @@
 
 import typer
 
-from cli import audit, config, provision, services
+from cli import anchors, audit, challenge, config, provision, services
 from cli.ca.command import app as ca
+from cli.connector.command import app as connector
 from cli.decide import approve, deny
 from cli.enroll.command import enroll
 from cli.up.command import up
@@ -18,6 +19,9 @@ app.command()(enroll)
 app.command()(approve)
 app.command()(deny)
 app.add_typer(ca, name="ca")
+app.add_typer(connector, name="connector")
+app.add_typer(challenge.app, name="challenge")
+app.add_typer(anchors.app, name="anchors")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.add_typer(provision.app, name="provision")

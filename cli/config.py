@@ -1,40 +1,55 @@
-"""`scepstream config`: check a configuration, print its reference."""
+"""`scepstream config`: check a configuration, print its reference, bring one over from certctl."""
 
+import hashlib
+import os
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any
 
+import tomli_w
 import typer
-from pydantic_core import PydanticUndefined
 
+from cli.certctl import DEFAULT, NotImportableError, import_profiles, read_variables
+from cli.effective import effective
+from cli.places import config_path
+from cli.reference import render
+from cli.up.layout import write_private
 from services.audit.settings import read_settings as read_audit
 from services.gateway.settings import read_settings as read_gateway
 from services.issuer.settings import read_settings as read_issuer
 from services.validator.settings import read_settings as read_validator
-from shared.fields import Section
+from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.sections import Configuration
-from shared.settings import SettingsError, load
+from shared.settings import SettingsError, inherited_environment, load, read_file
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
-_NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
-_SECONDS: Final = {86400.0: "d", 3600.0: "h", 60.0: "m", 1.0: "s"}
 
 
 @app.command()
 def check(
     config: Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG")] = Path("scepstream.toml"),
 ) -> None:
-    """Read it as every service would; exit 1 and one sentence where one would not start."""
+    """Read it as every service would and print what is in effect, without its secrets.
+
+    Exit status 1 and one sentence where a service would not start.
+    """
     try:
         configuration = load(config)
-        read_gateway(configuration, now())
-        read_validator(configuration, now())
+        left_out = {
+            **read_gateway(configuration, now()).left_out,
+            **read_validator(configuration, now()).left_out,
+        }
         read_issuer(configuration)
         read_audit(configuration)
     except SettingsError as error:
         print(error)
         raise typer.Exit(1) from None
-    print(f"{config}: good; profiles {', '.join(sorted(configuration.profiles))}")
+    print(effective(configuration))
+    for problem in left_out.values():
+        print(f"# left out: {problem}")
+    good = sorted(set(configuration.profiles) - set(left_out))
+    print(f"# {config}: good; profiles {', '.join(good)}")
 
 
 @app.command()
@@ -43,72 +58,67 @@ def reference() -> None:
     print(render(), end="")
 
 
-def render() -> str:
-    """The reference as Markdown."""
-    parts = [_INTRODUCTION]
-    for name, field in Configuration.model_fields.items():
-        model = _section(field.annotation)
-        if model is not None:
-            heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
-            parts.append(_table(heading, model))
-    return "\n".join(parts)
+@app.command("import-certctl")
+def import_certctl(
+    base: Annotated[
+        Path | None,
+        typer.Option(help="configuration to take all but the profiles from [data/...]"),
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option(help="file of CERTCTL_SCEP_* variables [the environment]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file to write, mode 0600 [print]")] = None,
+) -> None:
+    """Turn CERTCTL_SCEP_* variables into a configuration; it holds their challenges."""
+    try:
+        variables = inherited_environment()
+        if env_file is not None:
+            variables = read_variables(read_file(env_file).decode("utf-8", "replace"))
+        text, notes = _imported(config_path(base), variables)
+        if out is not None:
+            write_private(out, text.encode())
+            load(out, {})
+    except (SettingsError, NotImportableError) as error:
+        print(error)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}")
+        raise typer.Exit(1) from None
+    print("".join(f"# {note}\n" for note in notes) + ("" if out else text), end="")
 
 
-def _section(annotation: Any) -> type[Section] | None:
-    """The model of a table, or of the values of a table of tables."""
-    candidates = [annotation, *get_args(annotation)]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+def _imported(base: Path, variables: dict[str, str]) -> tuple[str, list[str]]:
+    """(the configuration, what to look at again)."""
+    configuration = load(base, {})
+    table = tomllib.loads(base.read_text())
+    notes: list[str] = []
+    profiles = import_profiles(variables)
+    table["profiles"] = {
+        name: _completed(configuration, name, profile, notes) for name, profile in profiles.items()
+    }
+    table.setdefault("gateway", {}).pop("default_profile", None)
+    if list(profiles) == [DEFAULT]:
+        table["gateway"]["default_profile"] = DEFAULT
+    return tomli_w.dumps(table), notes
 
 
-def _table(heading: str, model: type[Section]) -> str:
-    lines = [f"## `[{heading}]`", "", (model.__doc__ or "").strip(), ""]
-    lines += ["| key | default | meaning |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")
-    return "\n".join([*lines, ""])
-
-
-def _default(field: Any) -> str:
-    """As it would be written in TOML."""
-    value = field.default
-    if field.default_factory is dict:
-        return "none"
-    if value is PydanticUndefined:
-        return "required"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, float) and any("duration" in repr(m) for m in field.metadata):
-        return f"`{_duration(value)}`"
-    if isinstance(value, tuple):
-        inner = ", ".join(f'"{v}"' if isinstance(v, str) else "one shard, `0`" for v in value)
-        return f"`[{inner}]`" if value and isinstance(value[0], str) else inner or "`[]`"
-    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
-
-
-def _duration(seconds: float) -> str:
-    for unit, letter in _SECONDS.items():
-        if seconds >= unit and seconds % unit == 0:
-            return f'"{int(seconds / unit)}{letter}"'
-    return f'"{int(seconds * 1000)}ms"'
-
-
-_INTRODUCTION: Final = """\
-# Configuration
-
-One TOML file, named by `SCEPSTREAM_CONFIG` or `--config`, by default `scepstream.toml`. It is
-strict: an unknown key, an unknown `SCEPSTREAM_*` variable or a value that does not parse stops the
-service with a sentence that names it, before a port opens. `scepstream config check` reads a file
-as every service would.
-
-Environment variables override the file: `SCEPSTREAM_<SECTION>_<KEY>`, for example
-`SCEPSTREAM_GATEWAY_BODY_LIMIT=131072`, and for a profile `SCEPSTREAM_PROFILE_<NAME>_<KEY>`, where
-`-` in the name is written `_`. Over both lies a directory of secrets, named by
-`SCEPSTREAM_SECRETS_DIR` (a mounted Kubernetes secret, for example): a file for each value, named like
-the variable it stands for; one line end is not part of the value. Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`,
-`"365d"`; booleans in the environment true, false, 1, 0, yes or no. Relative paths are relative
-to the file. Where a key takes several values, one may stand alone.
-
-This page is printed by `scepstream config reference`; a test keeps the two equal.
-"""
+def _completed(
+    configuration: Configuration, name: str, profile: dict[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """What certctl keeps elsewhere: issuers and certificate profiles are the base's."""
+    for key, known in (
+        ("issuer_id", configuration.issuers),
+        ("profile_id", configuration.certificate_profiles),
+    ):
+        wanted = profile.get(key, "")
+        if wanted not in known:
+            profile[key] = next(iter(known))
+            notes.append(f"profiles.{name}.{key}: {wanted or 'nothing'} became {profile[key]}")
+    issuer = configuration.issuers[profile["issuer_id"]]
+    ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]
+    paths = {
+        key: str(Path(os.path.abspath(value)))  # noqa: PTH100 - a path need not be there
+        for key, value in profile.items()
+        if key.endswith("_path")
+    }
+    return profile | paths | {"ca_spki_sha256": hashlib.sha256(spki(ca)).hexdigest()}

@@ -2,12 +2,15 @@
 
 import asyncio
 import getpass
+import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 import typer
 
 from services.audit.settings import Settings, read_settings
@@ -56,6 +59,8 @@ class Office:
 
 def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
     """Run an operator's command; one sentence and exit status 1 where it cannot be."""
+    # What the bus logs is for services: here one sentence says it.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     async def run() -> _T:
         async with _open(load(config)) as office:
@@ -69,7 +74,7 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
         reason = "the event log is not reachable"
     except UnreadableEventError as error:
         reason = f"the event log holds what it should not: {error}"
-    print(reason)
+    print(reason, file=sys.stderr)
     raise typer.Exit(1)
 
 

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from shared.x509names import EXTENDED_KEY_USAGES
 
@@ -17,10 +18,23 @@ def _duration(value: object) -> object:
     """Seconds of "250ms", "90s", "60m", "24h", "365d"."""
     if not isinstance(value, str):
         raise ValueError('write a duration as a string: "90s", "60m", "24h"')  # noqa: TRY004 - pydantic collects ValueErrors
-    found = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value)
+    return parse_duration(value)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds; ValueError says how to write one."""
+    found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", text)
     if found is None:
         raise ValueError('not a duration: write "90s", "60m", "24h"')
     return int(found[1]) * _UNITS[found[2]]
+
+
+def write_duration(seconds: float) -> str:
+    """As `parse_duration` reads it, in the largest unit that is whole."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
+            return f"{int(seconds / _UNITS[unit])}{unit}"
+    return f"{round(seconds * 1000)}ms" if seconds % 1 else f"{int(seconds)}s"
 
 
 def _list(value: object) -> object:
@@ -56,6 +70,13 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
+
+
+def is_duration(field: FieldInfo) -> bool:
+    """Whether a key holds a duration."""
+    parts = [*field.metadata, *get_args(field.annotation)]
+    parts += [each for part in get_args(field.annotation) for each in get_args(part)]
+    return any(isinstance(p, BeforeValidator) and p.func is _duration for p in parts)
 
 
 def is_token_uri(path: Path) -> bool:

@@ -8,6 +8,7 @@ from shared.subjects import token
 # No letter that is taken for another, and every character one of a PrintableString.
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GROUPS: Final = 5
+ONE_TIME: Final = "one_time"
 GROUP_LENGTH: Final = 5
 ONE_TIME_SHAPE: Final = re.compile(rf"OT(-[{ALPHABET}]{{{GROUP_LENGTH}}}){{{GROUPS}}}")
 

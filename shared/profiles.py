@@ -65,7 +65,7 @@ class ProfileSection(Section):
     """SHA-256 of its CA's SubjectPublicKeyInfo, and of CAs before and after it: no other counts."""
     profile_id: str
     """Which certificate profile applies."""
-    challenge_password: Secrets = ()
+    challenge_password: Secrets = Field(default=(), repr=False)
     """The `static` verifier: one value, or several while rotating."""
     intune_enabled: bool = False
     """The `signed` verifier: tokens of a connector, checked against its certificate."""
@@ -93,9 +93,9 @@ class ProfileSection(Section):
     """The `webhook` verifier: the service that is asked, https or on loopback."""
     notify_webhook_url: str | None = None
     """A service that is told of what was issued and what failed, https or on loopback."""
-    webhook_secret: str | None = None
+    webhook_secret: str | None = Field(default=None, repr=False)
     """Key of the HMAC-SHA256 over what is posted to either."""
-    webhook_bearer_token: str | None = None
+    webhook_bearer_token: str | None = Field(default=None, repr=False)
     """Bearer token for either."""
     webhook_ca_path: Path | None = None
     """The CAs of their TLS certificates, PEM [the system's]."""

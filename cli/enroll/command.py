@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from cli.enroll.client import (
     Exchange,
     Style,
 )
+from cli.enroll.connecting import Vouching
 from cli.enroll.console import ERROR, UNREACHABLE, fail, say
 from cli.enroll.enrolling import Wish, ask, finish
 from cli.enroll.files import Files
@@ -53,6 +54,9 @@ def enroll(
     url: o.Url,
     cn: o.Cn = "",
     challenge: o.Challenge = None,
+    connector: o.ConnectorDir = None,
+    device_id: o.DeviceId = None,
+    audience: o.Audience = None,
     san: o.San = None,
     key: o.KeyKind = "rsa:2048",
     out: o.Out = None,
@@ -80,9 +84,11 @@ def enroll(
     Exit status: 0 issued or answered, 1 error, 3 refused, 4 pending, 5 unreachable.
     """
     device = o.Device(cn, challenge, tuple(san or ()), key)
+    vouching = Vouching(connector, device_id, audience) if connector else None
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
         style = _style(cipher, digest, transport, ber=ber, get=get)
+        device = _vouched(device, vouching, files, renew=renew)
         session = Session(url, ca_file, fingerprint, device, files, style, pss)
         questions = o.Questions(get_cert, get_crl, next_ca, caps)
         renewal = o.Renewal(renew, reuse_key, as_pkcs_req)
@@ -93,6 +99,26 @@ def enroll(
         raise fail(ERROR, str(error)) from None
     except ScepError as error:
         raise fail(ERROR, f"the message cannot be written or read: {error.detail}") from None
+
+
+def _vouched(device: o.Device, vouching: Vouching | None, files: Files, *, renew: bool) -> o.Device:
+    """The device with the challenge that a connector signs for it, where one is to."""
+    if vouching is None:
+        return device
+    if device.challenge is not None:
+        raise RequestError("--challenge and --connector: one of them")
+    if renew:
+        return replace(device, challenge=vouching.renewal_challenge(read_certificate(files)))
+    return replace(device, challenge=vouching.challenge(device.cn, device.sans))
+
+
+def read_certificate(files: Files) -> x509.Certificate:
+    """The certificate that an earlier run wrote."""
+    path = files.certificate
+    try:
+        return x509.load_pem_x509_certificate(files.read(path))
+    except ValueError:
+        raise RequestError(f"{path}: no certificate in PEM") from None
 
 
 def _style(
@@ -154,7 +180,7 @@ class Session:
         if renewal.wanted:
             return self._renewing(renewal, waiting)
         if questions and files.key.exists() and files.certificate.exists():
-            key, old = read_key(files.read(files.key), files.key.name), self._certificate()
+            key, old = read_key(files.read(files.key), files.key.name), read_certificate(files)
             der = old.public_bytes(Encoding.DER)
             return Identity(key, old.subject, signer_of(key, der, pss=self.pss), key)
         kept = waiting.poll and not questions and files.key.exists()
@@ -171,14 +197,7 @@ class Session:
             key = read_key(files.read(files.renewal_key), files.renewal_key.name)
         else:
             key = make_key(self.device.key)
-        return renewing(key, old_key, self._certificate(), pss=self.pss)
-
-    def _certificate(self) -> x509.Certificate:
-        path = self.files.certificate
-        try:
-            return x509.load_pem_x509_certificate(self.files.read(path))
-        except ValueError:
-            raise RequestError(f"{path}: no certificate in PEM") from None
+        return renewing(key, old_key, read_certificate(files), pss=self.pss)
 
     def _ask(self, questions: o.Questions, exchange: Exchange) -> int:
         if questions.next_ca:
@@ -196,7 +215,7 @@ class Session:
             files.write(files.key, pem)
             reply = ask(exchange, Wish(MessageType.PKCS_REQ, csr, seconds))
             return finish(exchange, reply, files, None)
-        csr = make_renewal_csr(identity, self.device.challenge, names_of(self._certificate()))
+        csr = make_renewal_csr(identity, self.device.challenge, names_of(read_certificate(files)))
         files.write(files.renewal_key, pem)
         kind = MessageType.PKCS_REQ if renewal.as_pkcs_req else MessageType.RENEWAL_REQ
         return finish(exchange, ask(exchange, Wish(kind, csr, seconds)), files, pem)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import AttributeOID, NameOID
 
 from shared.scep.algorithms import SHA256
-from shared.scep.asn1 import UTF8_STRING, tlv
+from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
 from shared.scep.certificate import read_certificate
 from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE
 from shared.scep.schemes import pss as pss_scheme
@@ -161,6 +161,25 @@ def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | Non
     except x509.ExtensionNotFound:
         return None
     return found.value
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """The name of the device in a certificate; "" without one."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def san_texts(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names that a connector vouches for, as `--san` writes them."""
+    names = names_of(certificate)
+    if names is None:
+        return ()
+    upns = (n for n in names.get_values_for_type(x509.OtherName) if n.type_id == _UPN)
+    return (
+        *(f"dns:{value}" for value in names.get_values_for_type(x509.DNSName)),
+        *(f"email:{value}" for value in names.get_values_for_type(x509.RFC822Name)),
+        *(f"upn:{text(*Der(upn.value).any())}" for upn in upns),
+    )
 
 
 def make_renewal_csr(

@@ -15,6 +15,14 @@ _RENEW = "Renewal"
 Url = Annotated[str, typer.Argument(help="SCEP URL of a profile")]
 Cn = Annotated[str, typer.Option(help="common name of the device")]
 Challenge = Annotated[str | None, typer.Option(envvar="SCEP_CHALLENGE", help="challenge password")]
+ConnectorDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--connector", help="let this stand-in (`scepstream connector`) sign a challenge instead"
+    ),
+]
+DeviceId = Annotated[str | None, typer.Option(help="with --connector: the device's id [the cn]")]
+Audience = Annotated[str | None, typer.Option(help="with --connector: the token's audience")]
 San = Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")]
 KeyKind = Annotated[str, typer.Option(help="rsa:2048|3072|4096, ec:p256|p384|p521")]
 Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]

@@ -137,19 +137,27 @@ def _announce(run: dict[str, Any]) -> None:
     """Say what runs and how to try it."""
     table = Table("profile", "SCEP URL", "challenge", box=None, padding=(0, 2, 0, 0))
     for name, profile in run["profiles"].items():
-        table.add_row(name, profile["url"], profile["challenge"])
+        vouched = "signed by --connector" if "connector" in profile else "by other verifiers"
+        table.add_row(name, profile["url"], profile["challenge"] or vouched)
     ca = read_certificates(Path(run["ca_file"]))[0]
-    demo = run["profiles"].get("demo") or next(iter(run["profiles"].values()))
     _console.print("[bold]scepstream is up[/bold]", table, sep="\n")
     for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
         _console.print(f"also       {url}")
     _console.print(f"admin      {run['admin_url']}")
     _console.print(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")
-    _console.print(
-        f"try        {_program()} enroll {demo['url']} --challenge {demo['challenge']} "
-        f"--cn device-1 --ca-file {run['ca_file']}",
-        soft_wrap=True,
-    )
+    profiles = run["profiles"].values()
+    first = next((p for p in profiles if p["challenge"]), None)
+    signed = next((p for p in profiles if "connector" in p), None)
+    if first:
+        _say_try(run, f"{first['url']} --challenge {first['challenge']} --cn device-1")
+    if signed:
+        _say_try(run, f"{signed['url']} --connector {signed['connector']} --cn device-2")
+
+
+def _say_try(run: dict[str, Any], arguments: str) -> None:
+    """A line that can be pasted."""
+    line = f"try        {_program()} enroll {arguments} --ca-file {run['ca_file']}"
+    _console.print(line, soft_wrap=True)
 
 
 def _program() -> str:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from cli.connector.minting import CERTIFICATE, KEY, connector_files
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
@@ -71,7 +72,18 @@ extended_key_usages = ["clientAuth"]
 sans = ["dns", "rfc822", "uri", "ip", "upn"]
 max_ttl = "365d"
 backdate = "10m"
-{profiles}"""
+{profiles}
+[profiles.corp]
+issuer_id = "local"
+ca_spki_sha256 = "{pin}"
+profile_id = "device"
+intune_enabled = true
+intune_connector_cert_path = "connector/connector.pem"
+one_time_enabled = true
+ra_cert_path = ["ra/signing.pem", "ra/encryption.pem"]
+ra_key_path = ["ra/signing.pem", "ra/encryption.pem"]
+reply_budget = "10s"
+"""
 
 _PROFILE: Final = """
 [profiles.{name}]
@@ -108,6 +120,9 @@ def first_start(
     write_private(layout.root / "ca" / "serial.secret", secrets.token_bytes(32))
     for use in ("signing", "encryption"):
         write_private(layout.ra(use), make_ra(ca, use, now))
+    certificate, key = connector_files("rsa:2048", "scepstream connector", now)
+    write_private(layout.connector / CERTIFICATE, certificate)
+    write_private(layout.connector / KEY, key)
     write_private(layout.admin_token, secrets.token_urlsafe(32).encode())
     write_private(layout.config, _configuration(ca, nats_port).encode())
     write_private(layout.version, f"{VERSION}\n".encode())
@@ -164,7 +179,7 @@ def _configuration(ca: Authority, nats_port: int) -> str:
         _PROFILE.format(name=name, pin=pin, challenge=_challenge(), legacy=legacy)
         for name, legacy in (("demo", "false"), ("legacy", "true"))
     )
-    return _CONFIG.format(nats_port=nats_port, profiles=profiles)
+    return _CONFIG.format(nats_port=nats_port, profiles=profiles, pin=pin)
 
 
 def _challenge() -> str:

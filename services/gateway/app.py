@@ -62,6 +62,7 @@ class RefusedError(Exception):
 _RETRY: Final = (("retry-after", "5"),)
 _CLOSE: Final = (("connection", "close"),)
 _NO_PROFILE: Final = Refusal(404, "no_profile", "no such SCEP profile")
+_LEFT_OUT: Final = Refusal(503, "profile_left_out", "this SCEP profile is not served now", _RETRY)
 _NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
 _NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
 _NO_CLIENT: Final = Refusal(401, "no_client_certificate", "a client certificate is needed here")
@@ -111,6 +112,8 @@ class Gateway:
             if crl := crl_of(request.scope["path"]):
                 operation, response = "crl", await self._crl(*crl)
             else:
+                if target.profile in self.settings.left_out:
+                    raise RefusedError(_LEFT_OUT)
                 self._admit(profile, request, mtls=target.mtls)
                 response = await self._checked(profile, operation, query, request)
         except RefusedError as refused:

@@ -1,6 +1,7 @@
 """What the gateway takes from the configuration: its limits, its profiles, whom it believes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
@@ -22,7 +23,7 @@ from shared.scep.algorithms import (
 )
 from shared.seal import sealing_key_id
 from shared.sections import Configuration, GatewaySection
-from shared.settings import SettingsError, read_secret_file
+from shared.settings import SettingsError, read_profiles, read_secret_file
 from shared.shards import Epoch
 from shared.stored import Trusted
 
@@ -80,6 +81,7 @@ class Settings:
     limits: Limits
     trusted_proxies: frozenset[str]
     tls: TlsFiles | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def client_cas(self) -> tuple[bytes, ...]:
         """The CAs of all mTLS siblings, as DER."""
@@ -94,6 +96,9 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
     """Read the gateway's keys; `SettingsError` names the profile and the file that is wrong."""
     section, trust = configuration.gateway, configuration.trust
     sealing_key = read_sealing_key(configuration.path(trust.sealing_key))
+    profiles, left_out = read_profiles(
+        configuration, lambda name, profile: _profile(configuration, name, profile, now)
+    )
     return Settings(
         bus_url=configuration.bus.url,
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
@@ -103,10 +108,8 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         issuers=read_trusted(map(configuration.path, trust.issuer_keys)),
         sealing_key=sealing_key,
         sealing_key_id=sealing_key_id(sealing_key),
-        profiles={
-            name: _profile(configuration, name, profile, now)
-            for name, profile in configuration.profiles.items()
-        },
+        profiles=profiles,
+        left_out=left_out,
         default_profile=section.default_profile,
         limits=Limits(
             section.body_limit,
@@ -123,13 +126,7 @@ def _profile(
     configuration: Configuration, name: str, section: ProfileSection, now: float
 ) -> Profile:
     paths = zip(section.ra_cert_path, section.ra_key_path, strict=True)
-    try:
-        pairs = [
-            read_pair(configuration.path(cert), configuration.path(key)) for cert, key in paths
-        ]
-        ra = assemble(pairs, now)
-    except SettingsError as error:
-        raise SettingsError(f"profile {name}: {error}") from None
+    pairs = [read_pair(configuration.path(cert), configuration.path(key)) for cert, key in paths]
     return Profile(
         name=name,
         issuer=section.issuer_id,
@@ -137,17 +134,17 @@ def _profile(
         legacy=section.legacy,
         include_chain=section.include_chain,
         reply_budget=section.reply_budget,
-        ra=ra,
+        ra=assemble(pairs, now),
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
         renewal=section.renewal,
         passwords=section.challenge_password if section.password_recipients else (),
-        mtls_bundle=_mtls_bundle(configuration, name, section, now),
+        mtls_bundle=_mtls_bundle(configuration, section, now),
     )
 
 
 def _mtls_bundle(
-    configuration: Configuration, name: str, section: ProfileSection, now: float
+    configuration: Configuration, section: ProfileSection, now: float
 ) -> tuple[bytes, ...]:
     """The CAs whose client certificates the mTLS sibling of a profile takes, as DER."""
     if not section.mtls_enabled or section.mtls_client_ca_trust_bundle_path is None:
@@ -155,7 +152,7 @@ def _mtls_bundle(
     path = configuration.path(section.mtls_client_ca_trust_bundle_path)
     certificates = read_certificates(path)
     if all(c.not_valid_after_utc.timestamp() <= now for c in certificates):
-        raise SettingsError(f"profile {name}: {path}: every certificate has expired")
+        raise SettingsError(f"{path}: every certificate has expired")
     return tuple(c.public_bytes(Encoding.DER) for c in certificates)
 
 

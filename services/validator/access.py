@@ -11,9 +11,10 @@ from services.validator.challenges.records import Records
 from services.validator.challenges.signed import SignedVerifier
 from services.validator.challenges.static import StaticVerifier
 from services.validator.challenges.token import AnchorPool, TokenRules
-from services.validator.challenges.verifier import ONE_TIME, SIGNED, STATIC, WEBHOOK, Verifier
+from services.validator.challenges.verifier import SIGNED, STATIC, WEBHOOK, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from services.validator.device_state import DeviceStateGate, load_device_state
+from shared.one_time import ONE_TIME
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.settings import SettingsError, read_file, read_secret_file

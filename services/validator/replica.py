@@ -153,4 +153,4 @@ class Replica:
 def _told(pool: AnchorPool) -> str:
     anchors = (*pool.common, *(a for each in pool.tenants.values() for a in each))
     first = min(anchor.not_after for anchor in anchors)
-    return f"{len(anchors)} anchors, the first ends {datetime.fromtimestamp(first, UTC):%Y-%m-%d}"
+    return f"anchors: {len(anchors)}, the first ends {datetime.fromtimestamp(first, UTC):%Y-%m-%d}"

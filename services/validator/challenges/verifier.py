@@ -8,7 +8,7 @@ from services.validator.facts import Opened
 from services.validator.gates import Refusal
 from shared.access_events import Claim
 from shared.events import GateResult
-from shared.one_time import ONE_TIME_SHAPE
+from shared.one_time import ONE_TIME, ONE_TIME_SHAPE
 from shared.reasons import Reason
 from shared.subjects import EnrollmentId
 
@@ -19,7 +19,6 @@ _SHOWN: Final = 300
 
 STATIC: Final = "static"
 SIGNED: Final = "signed"
-ONE_TIME: Final = "one_time"
 WEBHOOK: Final = "webhook"
 
 

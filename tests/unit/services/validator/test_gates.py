@@ -62,8 +62,7 @@ def test_a_request_within_policy_passes_every_gate(device: Identity) -> None:
 
     assert decision.refusal is None
     assert decision.gates == tuple(
-        GateResult(gate=name, passed=True)
-        for name in ("key", "subject", "sans", "compromise")
+        GateResult(gate=name, passed=True) for name in ("key", "subject", "sans", "compromise")
     )
 
 

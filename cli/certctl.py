@@ -1,0 +1,129 @@
+"""certctl's CERTCTL_SCEP_* variables as profiles of this configuration. Pure."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+_PREFIX: Final = "CERTCTL_SCEP_"
+_PROFILE: Final = "CERTCTL_SCEP_PROFILE_"
+_TRUE: Final = ("true", "1", "yes")
+_FALSE: Final = ("false", "0", "no", "")
+_GO_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)")
+_PATH_ID: Final = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+# The single-profile form is served at /scep itself.
+DEFAULT: Final = "default"
+
+
+class NotImportableError(Exception):
+    """Raised for a variable that has no meaning here; the message names it and says what to do."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _boolean(value: str) -> bool:
+    """Certctl takes whatever it does not know for false, without a word: here it must be said."""
+    if value in _TRUE:
+        return True
+    if value in _FALSE:
+        return False
+    raise NotImportableError("certctl reads this as false: write true or false")
+
+
+def _duration(value: str) -> str:
+    """Go's durations ("1h30m") as this configuration writes them."""
+    parts = _GO_PART.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise NotImportableError('not a duration: write "60m" or "1h30m"')
+    seconds = sum(float(number) * _GO_UNITS[unit] for number, unit in parts)
+    return f"{int(seconds)}s" if seconds == int(seconds) else f"{int(seconds * 1000)}ms"
+
+
+def _whole(value: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise NotImportableError("not a whole number")
+    return int(value)
+
+
+_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "ISSUER_ID": _text,
+    "PROFILE_ID": _text,
+    "CHALLENGE_PASSWORD": _text,
+    "RA_CERT_PATH": _text,
+    "RA_KEY_PATH": _text,
+    "MTLS_ENABLED": _boolean,
+    "MTLS_CLIENT_CA_TRUST_BUNDLE_PATH": _text,
+    "INTUNE_ENABLED": _boolean,
+    "INTUNE_CONNECTOR_CERT_PATH": _text,
+    "INTUNE_AUDIENCE": _text,
+    "INTUNE_CHALLENGE_VALIDITY": _duration,
+    "INTUNE_CLOCK_SKEW_TOLERANCE": _duration,
+    "INTUNE_PER_DEVICE_RATE_LIMIT_24H": _whole,
+}
+_FLAT: Final = ("ISSUER_ID", "PROFILE_ID", "CHALLENGE_PASSWORD", "RA_CERT_PATH", "RA_KEY_PATH")
+
+
+def import_profiles(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Path id to the profile's table, keys as this configuration names them.
+
+    `NotImportableError` names a variable that means nothing, or nothing here.
+    """
+    ours = {name: value for name, value in variables.items() if name.startswith(_PREFIX)}
+    named = [item.strip() for item in ours.get("CERTCTL_SCEP_PROFILES", "").split(",")]
+    names = [item for item in named if item]
+    found = dict(_structured(ours, names)) if names else {DEFAULT: _flat(ours)}
+    known = {"CERTCTL_SCEP_ENABLED", "CERTCTL_SCEP_PROFILES", *_used(names)}
+    known |= {_PREFIX + key for key in _FLAT}
+    for name in sorted(set(ours) - known):
+        raise NotImportableError(f"{name}: no such setting, or of a profile that is not listed")
+    return found
+
+
+def _used(names: list[str]) -> Iterator[str]:
+    yield from (f"{_PROFILE}{name.upper()}_{key}" for name in names for key in _KEYS)
+
+
+def _structured(
+    variables: Mapping[str, str], names: list[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    seen = set()
+    for name in names:
+        path_id = name.lower()
+        if not _PATH_ID.fullmatch(path_id) or path_id in seen:
+            raise NotImportableError(f"CERTCTL_SCEP_PROFILES: {name}: not a path id, or twice")
+        seen.add(path_id)
+        yield path_id, _table(variables, f"{_PROFILE}{name.upper()}_", tuple(_KEYS))
+
+
+def _flat(variables: Mapping[str, str]) -> dict[str, Any]:
+    return {"issuer_id": "iss-local"} | _table(variables, _PREFIX, _FLAT)
+
+
+def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """What is set; an empty variable is none, as in certctl."""
+    table = {}
+    for key in keys:
+        value = variables.get(prefix + key, "")
+        if not value:
+            continue
+        try:
+            table[key.lower()] = _KEYS[key](value)
+        except NotImportableError as error:
+            raise NotImportableError(f"{prefix}{key}: {error}") from None
+    return table
+
+
+def read_variables(text: str) -> dict[str, str]:
+    """An environment file: NAME=value lines, comments, `export`, quotes around a whole value."""
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        found[name.strip()] = value
+    return found

@@ -1,0 +1,1 @@
+"""`scepstream connector`: a stand-in for the service that makes signed challenges."""

@@ -1,0 +1,77 @@
+"""The `connector` commands."""
+
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.connector.minting import CERTIFICATE, KEY, KINDS, Connector, Wish, connector_files
+from cli.durations import DURATION, seconds
+from cli.up.layout import write_private
+from shared.process import now
+from shared.settings import SettingsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="A stand-in for the service that makes signed challenges: to try, and to test with.",
+)
+Directory = Annotated[Path, typer.Option("--dir", help="directory of the connector's files")]
+_DIRECTORY = Path("connector")
+
+
+@app.command()
+def init(
+    directory: Directory = _DIRECTORY,
+    key: Annotated[str, typer.Option(help=", ".join(KINDS))] = "rsa:2048",
+    name: Annotated[str, typer.Option(help="the `iss` of its tokens")] = "scepstream connector",
+) -> None:
+    """Make a signing certificate and its key; the certificate is the profile's anchor."""
+    with _one_sentence():
+        if key not in KINDS:
+            raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")
+        for file in (CERTIFICATE, KEY):
+            if (directory / file).exists():
+                raise SettingsError(f"{directory / file} exists")
+        certificate, private = connector_files(key, name, now())
+        write_private(directory / KEY, private)
+        write_private(directory / CERTIFICATE, certificate)
+    print(f"anchor: {directory / CERTIFICATE} (intune_connector_cert_path)")
+
+
+@app.command()
+def token(
+    cn: Annotated[str, typer.Option(help="the device's common name")],
+    directory: Directory = _DIRECTORY,
+    device: Annotated[str | None, typer.Option(help="the `sub`: the device's id [the cn]")] = None,
+    san: Annotated[list[str] | None, typer.Option(help="dns:, email:, upn:")] = None,
+    audience: Annotated[str | None, typer.Option(help="the `aud` [none]")] = None,
+    ttl: Annotated[int, typer.Option(parser=seconds, help=f"how long it is good, {DURATION}")] = (
+        "60m"  # type: ignore[assignment]  # typer parses the default too
+    ),
+) -> None:
+    """Print a signed challenge for one device; it is good for one enrollment."""
+    with _one_sentence():
+        wish = Wish.for_device(device or cn, cn, san or [], audience, ttl)
+        found = Connector.read(directory).mint(wish, secrets.token_hex(16), int(now()))
+    print(found)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What is wrong, and exit status 1."""
+    try:
+        yield
+    except SettingsError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+    except ValueError as error:
+        reason = f"no connector's certificate: {type(error).__name__}"
+    else:
+        return
+    print(reason, file=sys.stderr)
+    raise typer.Exit(1)

@@ -1,0 +1,141 @@
+"""A connector's certificate and key, and the tokens it signs for devices (RFC 7515)."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from cli.up.authority import pem
+from shared.keys import CaKey, read_ca_key_file
+
+KINDS: Final = ("rsa:2048", "rsa:3072", "ec:p256")
+CERTIFICATE: Final = "connector.pem"
+KEY: Final = "connector.key"
+LIFETIME: Final = timedelta(days=365)
+_BACKDATE: Final = timedelta(minutes=10)
+_HALF: Final = 32
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Who a token is for: the claims of version 1, and how long it is good (seconds).
+
+    `device_name` and the names are None where the token is not to speak of them.
+    """
+
+    subject: str
+    device_name: str | None = None
+    san_dns: tuple[str, ...] | None = None
+    san_rfc822: tuple[str, ...] | None = None
+    san_upn: tuple[str, ...] | None = None
+    audience: str | None = None
+    ttl: int = 3600
+
+    @classmethod
+    def for_device(
+        cls, subject: str, cn: str, sans: Sequence[str], audience: str | None, ttl: int = 3600
+    ) -> "Wish":
+        """A wish for these names; `sans` as `enroll --san` writes them.
+
+        Kinds for which there is no claim are left out.
+        """
+
+        def values(kind: str) -> tuple[str, ...] | None:
+            found = tuple(san.partition(":")[2] for san in sans if san.startswith(f"{kind}:"))
+            return found or None
+
+        return cls(subject, cn, values("dns"), values("email"), values("upn"), audience, ttl)
+
+    def claims(self, issuer: str, nonce: str, now: int) -> dict[str, Any]:
+        """As the token carries them; times in Unix seconds."""
+        optional = {
+            "aud": self.audience,
+            "device_name": self.device_name,
+            "san_dns": self.san_dns,
+            "san_rfc822": self.san_rfc822,
+            "san_upn": self.san_upn,
+        }
+        return {
+            "version": "v1",
+            "iss": issuer,
+            "sub": self.subject,
+            "iat": now,
+            "exp": now + self.ttl,
+            "nonce": nonce,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+
+def make_key(kind: str) -> CaKey:
+    """A signing key: RSA for RS256, P-256 for ES256."""
+    if kind == "ec:p256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return rsa.generate_private_key(65537, int(kind.partition(":")[2]))
+
+
+def make_certificate(key: CaKey, name: str, now: float) -> bytes:
+    """A self-signed certificate of a year, as PEM: what a profile trusts as an anchor."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    start = datetime.fromtimestamp(now, UTC) - _BACKDATE
+    certificate = (
+        x509.CertificateBuilder(
+            subject, subject, key.public_key(), x509.random_serial_number(),
+            start, start + _BACKDATE + LIFETIME,
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def connector_files(kind: str, name: str, now: float) -> tuple[bytes, bytes]:
+    """(certificate, key) of a new connector, as PEM."""
+    key = make_key(kind)
+    return make_certificate(key, name, now), pem(key)
+
+
+@dataclass(frozen=True)
+class Connector:
+    """A directory's connector; `name` is the `iss` of its tokens."""
+
+    key: CaKey
+    name: str
+
+    @classmethod
+    def read(cls, directory: Path) -> "Connector":
+        """The connector of a directory; `SettingsError` or `ValueError` where there is none."""
+        certificate = x509.load_pem_x509_certificate((directory / CERTIFICATE).read_bytes())
+        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return cls(read_ca_key_file(directory / KEY), str(name.value))
+
+    def mint(self, wish: Wish, nonce: str, now: int) -> str:
+        """A token: RS256 or ES256, as the key is."""
+        rs256 = isinstance(self.key, rsa.RSAPrivateKey)
+        header = {"alg": "RS256" if rs256 else "ES256", "typ": "JWT"}
+        parts = [_encode(_json(header)), _encode(_json(wish.claims(self.name, nonce, now)))]
+        signature = self._sign(".".join(parts).encode("ascii"))
+        return ".".join([*parts, _encode(signature)])
+
+    def _sign(self, data: bytes) -> bytes:
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            return self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(_HALF, "big") + s.to_bytes(_HALF, "big")
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")

@@ -1,0 +1,20 @@
+"""Durations on the command line, written as in the configuration."""
+
+from typing import Final
+
+import typer
+
+from shared.fields import parse_duration
+
+DURATION: Final = 'as "90s", "60m", "24h", "7d"'
+
+
+def seconds(text: str) -> int:
+    """Whole seconds, at least one."""
+    try:
+        found = int(parse_duration(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if found < 1:
+        raise typer.BadParameter("at least a second")
+    return found

@@ -1,0 +1,52 @@
+"""The configuration as it is in effect, as TOML, without its secrets."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+from pydantic.fields import FieldInfo
+from sqlalchemy.engine import make_url
+
+from shared.fields import Section, is_duration, write_duration
+from shared.sections import Configuration
+
+MASK: Final = "********"
+_PIN_VALUE: Final = re.compile(r"(pin-value=)[^;&]+")
+_COMPUTED: Final = frozenset({"directory", "left_out"})
+
+
+def effective(configuration: Configuration) -> str:
+    """Every key with the value that is in force: file, environment, secrets and defaults."""
+    table = _table(configuration)
+    url = make_url(configuration.audit.database_url)
+    table["audit"]["database_url"] = url.render_as_string(hide_password=True)
+    return tomli_w.dumps(table)
+
+
+def _table(section: Section) -> dict[str, Any]:
+    found = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name not in _COMPUTED and value is not None:
+            found[name] = _value(field, value)
+    return found
+
+
+def _value(field: FieldInfo, value: Any) -> Any:
+    if not field.repr and value:
+        return [MASK] * len(value) if isinstance(value, tuple) else MASK
+    if is_duration(field):
+        return write_duration(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """As TOML has it."""
+    if isinstance(value, Section):
+        return _table(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return _PIN_VALUE.sub(rf"\1{MASK}", str(value)) if isinstance(value, Path) else value

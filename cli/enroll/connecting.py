@@ -1,0 +1,35 @@
+"""A challenge of one's own making: the stand-in connector signs for the device that enrolls."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from cli.connector.minting import Connector, Wish
+from cli.enroll.identity import RequestError, common_name, san_texts
+from shared.process import now
+from shared.settings import SettingsError
+
+
+@dataclass(frozen=True)
+class Vouching:
+    """Which connector signs, for which device id (`sub`), to which audience."""
+
+    directory: Path
+    device: str | None
+    audience: str | None
+
+    def challenge(self, cn: str, sans: tuple[str, ...]) -> str:
+        """The token that a first enrollment brings."""
+        wish = Wish.for_device(self.device or cn, cn, sans, self.audience)
+        try:
+            connector = Connector.read(self.directory)
+        except (OSError, ValueError, SettingsError) as error:
+            said = str(error) if isinstance(error, SettingsError) else type(error).__name__
+            raise RequestError(f"--connector {self.directory}: no connector: {said}") from None
+        return connector.mint(wish, secrets.token_hex(16), int(now()))
+
+    def renewal_challenge(self, old: x509.Certificate) -> str:
+        """The token that a renewal brings: for the names that the certificate has."""
+        return self.challenge(common_name(old), san_texts(old))

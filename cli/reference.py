@@ -1,0 +1,74 @@
+"""The reference of the configuration, made from the classes that read it."""
+
+from typing import Any, Final, get_args
+
+from pydantic_core import PydanticUndefined
+
+from shared.fields import Section, is_duration, write_duration
+from shared.sections import Configuration
+
+_NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
+
+
+def render() -> str:
+    """The reference as Markdown."""
+    parts = [_INTRODUCTION]
+    for name, field in Configuration.model_fields.items():
+        model = _section(field.annotation)
+        if model is not None:
+            heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
+            parts.append(_table(heading, model))
+    return "\n".join(parts)
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    """The model of a table, or of the values of a table of tables."""
+    candidates = [annotation, *get_args(annotation)]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+
+
+def _table(heading: str, model: type[Section]) -> str:
+    lines = [f"## `[{heading}]`", "", (model.__doc__ or "").strip(), ""]
+    lines += ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(field: Any) -> str:
+    """As it would be written in TOML."""
+    value = field.default
+    if value is None or field.default_factory is dict:
+        return "none"
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if is_duration(field):
+        return f'`"{write_duration(value)}"`'
+    if isinstance(value, tuple):
+        inner = ", ".join(f'"{v}"' if isinstance(v, str) else "one shard, `0`" for v in value)
+        return f"`[{inner}]`" if value and isinstance(value[0], str) else inner or "`[]`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+_INTRODUCTION: Final = """\
+# Configuration
+
+One TOML file, named by `SCEPSTREAM_CONFIG` or `--config`, by default `scepstream.toml`. It is
+strict: an unknown key, an unknown `SCEPSTREAM_*` variable or a value that does not parse stops the
+service with a sentence that names it, before a port opens. `scepstream config check` reads a file
+as every service would.
+
+Environment variables override the file: `SCEPSTREAM_<SECTION>_<KEY>`, for example
+`SCEPSTREAM_GATEWAY_BODY_LIMIT=131072`, and for a profile `SCEPSTREAM_PROFILE_<NAME>_<KEY>`, where
+`-` in the name is written `_`. Over both lies a directory of secrets that `SCEPSTREAM_SECRETS_DIR`
+names (a mounted Kubernetes secret, for example): a file for each value, named like the variable it
+stands for; one line end is not part of the value.
+
+Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`, `"365d"`; booleans in the environment
+true, false, 1, 0, yes or no. Relative paths are relative to the file. Where a key takes several
+values, one may stand alone.
+
+This page is printed by `scepstream config reference`; a test keeps the two equal.
+"""
