@@ -73,7 +73,7 @@ async def replicas(office: Office) -> list[str]:
             found.append(authenticate_as(ReplicaSeen, stored, office.validators).name)
         except UnreadableEventError:
             continue
-    return sorted(found)
+    return sorted(set(found))
 
 
 async def _answer(office: Office, order: str, name: str) -> OrderAnswered | None:

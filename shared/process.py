@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -183,6 +183,12 @@ def listen(host: str, port: int) -> socket.socket:
 def inherited(descriptor: int) -> socket.socket:
     """A listening socket that the supervisor bound and keeps."""
     return socket.socket(fileno=descriptor)
+
+
+def log_left_out(profiles: Mapping[str, str]) -> None:
+    """One line for each profile (name to what is wrong) that is not served."""
+    for name, problem in profiles.items():
+        structlog.get_logger().error("profile_left_out", profile=name, detail=problem)
 
 
 def log_failure(event: str, error: BaseException, **details: Any) -> None:

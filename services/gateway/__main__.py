@@ -14,7 +14,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints
 from shared.chains import ChainBook
-from shared.process import HttpServer, Signals, background, now
+from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
 from shared.settings import SettingsError
 from shared.shards import all_shards
@@ -48,6 +48,7 @@ async def serve(
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await chains.start()
     _measure(settings)
+    log_left_out(settings.left_out)
 
     async def apply(settings: Settings) -> None:
         if contexts and settings.tls:

@@ -112,8 +112,6 @@ class Gateway:
             if crl := crl_of(request.scope["path"]):
                 operation, response = "crl", await self._crl(*crl)
             else:
-                if target.profile in self.settings.left_out:
-                    raise RefusedError(_LEFT_OUT)
                 self._admit(profile, request, mtls=target.mtls)
                 response = await self._checked(profile, operation, query, request)
         except RefusedError as refused:
@@ -170,7 +168,8 @@ class Gateway:
     ) -> Response:
         """Within the limits on what may be in flight."""
         if profile is None:
-            raise RefusedError(_NO_PROFILE)
+            left_out = target_of(request.scope["path"], self.settings.default_profile).profile
+            raise RefusedError(_LEFT_OUT if left_out in self.settings.left_out else _NO_PROFILE)
         if operation is None:
             raise RefusedError(_NO_OPERATION)
         address = self._address(request)

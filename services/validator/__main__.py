@@ -7,11 +7,12 @@ from services.validator.judging import Judge
 from services.validator.notify import notifying
 from services.validator.replica import Replica
 from services.validator.settings import Settings
+from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, enroll_stream
 from shared.chains import ChainBook
-from shared.process import HttpServer, Signals, background, now
+from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
 from shared.telemetry import operations_app
 from shared.worker import Job, working
@@ -27,6 +28,8 @@ async def serve(
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
     judge = Judge(bus, settings, chains)
+    count_from_zero({name: access.kinds for name, access in settings.access.items()})
+    log_left_out(settings.left_out)
     consumer, replica = RequestConsumer(judge), Replica(judge, name, now, int(now()))
 
     async def apply(settings: Settings) -> None:

@@ -46,6 +46,7 @@ class Replica:
     clock: Callable[[], float]
     since: int
     _seen: int | None = None
+    _measured: set[str] = field(default_factory=set)
     _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -86,10 +87,20 @@ class Replica:
         signer = self.judge.settings.signer
         message = sign(seen, subject, seen.request_sha256, signer)
         await self.judge.bus.put(subject, message, PRESENCE_SECONDS)
-        for profile, pool in pools.items():
-            for anchor in (*pool.common, *(a for each in pool.tenants.values() for a in each)):
-                days = (anchor.not_after - self.clock()) / _DAY
-                EXPIRY_DAYS.labels("anchor", f"{profile}: {anchor.subject}").set(days)
+        self._measure(pools)
+
+    def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
+        """Days until each anchor ends; those that were taken away are not measured any more."""
+        ends = {
+            f"{profile}: {anchor.subject}": anchor.not_after
+            for profile, pool in pools.items()
+            for anchor in pool.all()
+        }
+        for name in self._measured - ends.keys():
+            EXPIRY_DAYS.remove("anchor", name)
+        for name, not_after in ends.items():
+            EXPIRY_DAYS.labels("anchor", name).set((not_after - self.clock()) / _DAY)
+        self._measured = set(ends)
 
     def _pools(self) -> dict[str, AnchorPool]:
         access = self.judge.settings.access
@@ -151,6 +162,6 @@ class Replica:
 
 
 def _told(pool: AnchorPool) -> str:
-    anchors = (*pool.common, *(a for each in pool.tenants.values() for a in each))
+    anchors = pool.all()
     first = min(anchor.not_after for anchor in anchors)
     return f"anchors: {len(anchors)}, the first ends {datetime.fromtimestamp(first, UTC):%Y-%m-%d}"

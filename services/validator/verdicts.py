@@ -1,5 +1,6 @@
 """Appends holds and verdicts, each once, and tells the gateway that waits."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -93,6 +94,14 @@ class Recorder:
         if isinstance(event, EnrollmentRequested):
             hint = Message(message.payload, message.headers | {SUBJECT: subject})
             await self.bus.hint(gateway_hints(event.gateway), hint)
+
+
+def count_from_zero(accepted: Mapping[str, Collection[str]]) -> None:
+    """Show every reason that a profile (name to kinds) may refuse for, before it ever does."""
+    for profile, kinds in accepted.items():
+        for kind in kinds:
+            for reason in CHALLENGE_REASONS:
+                CHALLENGES.labels(profile, kind, reason)
 
 
 def _count(profile: str, verdict: Verdict) -> None:

@@ -1,5 +1,6 @@
-"""The README's commands, run as they stand but for addresses, secret and place."""
+"""The commands of README and documents, run as they stand but for addresses, secret and place."""
 
+import json
 import os
 import re
 import shlex
@@ -11,20 +12,24 @@ from tests.system import System, wait_until
 from tests.tools import need
 
 ROOT = Path(__file__).parents[2]
-PLAIN_URL = "http://127.0.0.1:8080/scep/demo"
+PLAIN_URL = "http://127.0.0.1:8080/scep"
 
 
-def commands(word: str) -> list[str]:
-    """The README's lines of shell that begin with this word, continuation lines joined."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+def commands(word: str, page: str = "README.md") -> list[str]:
+    """A page's lines of shell that begin with this word, continuation lines joined."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     return [line for line in blocks.splitlines() if line.startswith(word)]
 
 
 def run(line: str, system: System, directory: Path) -> subprocess.CompletedProcess[str]:
-    line = line.replace(PLAIN_URL, system.url()).replace("CHALLENGE", system.challenge())
-    line = line.replace("data/ca/ca.pem", str(system.ca_file))
-    line = line.replace(".venv/bin/scepstream", f"{shlex.quote(sys.executable)} -m cli")
+    line = line.replace(PLAIN_URL, system.run["scep_url"])
+    line = line.replace("CHALLENGE", system.challenge()).replace("data/", f"{system.data}/")
+    program = f"{shlex.quote(sys.executable)} -m cli"
+    line = line.replace(".venv/bin/scepstream", program)
+    line = (
+        f"{program} {line.removeprefix('scepstream ')}" if line.startswith("scepstream ") else line
+    )
     environment = {**os.environ, "SCEPSTREAM_CONFIG": str(system.config), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["sh", "-e", "-c", line], cwd=directory, env=environment, timeout=120,
@@ -33,11 +38,12 @@ def run(line: str, system: System, directory: Path) -> subprocess.CompletedProce
 
 
 def test_our_own_client_and_the_record(system: System, tmp_path: Path) -> None:
-    enroll, listing, show = commands(".venv/bin/scepstream")
+    enroll, signed, listing, show = commands(".venv/bin/scepstream")
 
-    enrolled = run(enroll, system, tmp_path)
-    assert enrolled.returncode == 0, enrolled.stderr
-    assert (tmp_path / "device-1" / "cert.pem").exists()
+    for line, device in ((enroll, "device-1"), (signed, "device-2")):
+        enrolled = run(line, system, tmp_path)
+        assert enrolled.returncode == 0, enrolled.stderr
+        assert (tmp_path / device / "cert.pem").exists()
 
     def recorded() -> bool:
         return "CertificateIssued" in run(show, system, tmp_path).stdout
@@ -54,3 +60,16 @@ def test_strongswan(system: System, tmp_path: Path) -> None:
         done = run(line, system, tmp_path)
         assert done.returncode == 0, done.stderr
     assert "BEGIN CERTIFICATE" in (tmp_path / "cert.pem").read_text()
+
+
+def test_challenges_are_made_listed_and_taken_back_as_the_page_tells(
+    system: System, tmp_path: Path
+) -> None:
+    *before, cancel = commands("scepstream", "docs/challenges.md")
+    for line in before:
+        done = run(line, system, tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
+    listed = run(f"{before[-1]} --json", system, tmp_path).stdout.splitlines()
+    (made,) = (each for each in map(json.loads, listed) if each["cn"] == "printer-7")
+    done = run(cancel.replace("ID", made["id"]), system, tmp_path)
+    assert done.returncode == 0, done.stderr

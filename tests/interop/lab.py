@@ -75,13 +75,13 @@ def laboratory(data: Path) -> Iterator[System]:
 
 
 def with_profiles(text: str) -> str:
-    """The configuration of a first start with its two profiles multiplied."""
-    head, *first = re.split(r"^(?=\[profiles\.)", text, flags=re.MULTILINE)
+    """The configuration of a first start with its two password profiles multiplied."""
+    head, *first, corp = re.split(r"^(?=\[profiles\.)", text, flags=re.MULTILINE)
     assert len(first) == 2
+    assert corp.startswith("[profiles.corp]")
     ways = [(ra, manual) for ra in (SPLIT, COMBINED) for manual in (False, True)]
-    return head + "".join(
-        changed(block, ra, manual=manual) for block in first for ra, manual in ways
-    )
+    multiplied = [changed(block, ra, manual=manual) for block in first for ra, manual in ways]
+    return "".join([head, *multiplied, corp.rstrip(), '\nrenewal_window = "0s"\n'])
 
 
 def changed(block: str, ra: str, *, manual: bool) -> str:

@@ -156,6 +156,7 @@ def certmonger(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 client(
                     "add-scep-ca", "-c", side.profile(manual=manual), "-u", side.url(manual=manual)
                 )
+        client("add-scep-ca", "-c", "corp", "-u", system.url("corp"))
         yield client
 
 
@@ -199,6 +200,16 @@ def test_wrong_challenge_is_refused(side: Side, certmonger: Certmonger) -> None:
     assert status == "CA_REJECTED", told(certmonger, name)
     assert not certmonger.files(name)[0].exists()
     check_refused(side.system, side.profile(), name)
+
+
+def test_enrolls_with_a_one_time_challenge(system: System, certmonger: Certmonger) -> None:
+    name = new_name("certmonger")
+    options = ("--profile", "corp", "--cn", name, "--san", f"dns:{SAN}")
+    done = system.cli("challenge", "new", *options, "--config", str(system.config))
+    assert done.returncode == 0, done.stderr
+    status = certmonger.enroll("corp", done.stdout.strip(), name)
+    assert status == "MONITORING", told(certmonger, name)
+    check_enrolled(system, "corp", certmonger.files(name), subject(name), SANS)
 
 
 def test_basic_constraints_of_the_request_are_not_copied(

@@ -59,12 +59,12 @@ class Pki:
         command = self.command(system, name, profile, challenge or system.challenge(profile))
         return self.ask([*command, *options])
 
-    def renew(self, system: System, name: str, profile: str) -> Finished:
+    def renew(self, system: System, name: str, profile: str, challenge: str = "") -> Finished:
         """A new key under the same names; the certificate there is signs."""
         for path, old in zip(self.files, self.old_files, strict=True):
             path.rename(old)
         certificate, key = self.old_files
-        command = self.command(system, name, profile, system.challenge(profile))
+        command = self.command(system, name, profile, challenge or system.challenge(profile))
         return self.ask([*command, "--cert", certificate, "--key", key])
 
     @property
@@ -145,6 +145,30 @@ def test_wrong_challenge_is_refused(side: Side, pki: Pki) -> None:
     assert "badMessageCheck" in told(done)
     assert not done.stdout
     check_refused(side.system, profile, name)
+
+
+def token(system: System, name: str) -> str:
+    """A signed challenge for the names that `pki` asks for."""
+    directory = system.run["profiles"]["corp"]["connector"]
+    options = ("--dir", directory, "--cn", name, "--san", f"dns:{SAN}")
+    return ended(system.cli("connector", "token", *options), 0).stdout.strip()
+
+
+def test_enrolls_and_renews_with_signed_challenges(system: System, pki: Pki) -> None:
+    """A renewal under the profile brings a token of its own."""
+    name = new_name("pki")
+    ended(pki.enroll(system, name, profile="corp", challenge=token(system, name)), 0)
+    old = check_enrolled(system, "corp", pki.files, subject(name), SANS)
+    ended(pki.renew(system, name, "corp", token(system, name)), 0)
+    check_renewed(system, "corp", pki.files, old, RENEWAL_REQ)
+
+
+def test_a_signed_challenge_for_another_device_is_refused(system: System, pki: Pki) -> None:
+    name = new_name("pki")
+    challenge = token(system, new_name("another"))
+    done = ended(pki.enroll(system, name, profile="corp", challenge=challenge), 1)
+    assert "badRequest" in told(done)
+    check_refused(system, "corp", name, "claim_mismatch")
 
 
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])

@@ -33,7 +33,7 @@ def judge_replay(asked: Asked, record: ChallengeClaimed, recorded_at: int, until
             return Verified((passed("replay", "the same key asks for the certificate it has"),))
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
-    if recorded_at > until + MARGIN_SECONDS:
+    if recorded_at >= until + MARGIN_SECONDS:
         detail = "the request was judged too late to know whether its challenge was used before"
         return refused("replay", Reason.EXPIRED, detail)
     return Verified((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -37,6 +37,10 @@ class AnchorPool:
         """Whom to ask about a token of this issuer."""
         return self.tenants.get(issuer, self.common)
 
+    def all(self) -> tuple[Anchor, ...]:
+        """The common ones, and every tenant's."""
+        return (*self.common, *(anchor for each in self.tenants.values() for anchor in each))
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
