@@ -5,15 +5,12 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-
-import httpx
 
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.chaos.killer import Killer
-from tests.integration.requests_ import Device, Endpoint, Request, answer
+from tests.integration.requests_ import Device, Endpoint, ended
 from tests.integration.tokens_ import token
 from tests.system import System, running
 from tests.unit.shared.scep import messages as m
@@ -22,7 +19,6 @@ SECONDS = min(float(os.environ.get("TEST_CHAOS_SECONDS", "40")), 120.0)
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
 REPLICAS = ("--gateways", "2", "--validators", "4", "--issuers", "2")
 KEYS = 4
-PATIENCE_SECONDS = 90.0
 
 
 def test_whatever_is_killed_each_token_is_good_for_one_key(tmp_path: Path) -> None:
@@ -67,7 +63,7 @@ async def _race(
             found.append(
                 await asyncio.gather(
                     *(
-                        asyncio.to_thread(_asked, endpoints[number % 2], request)
+                        asyncio.to_thread(ended, endpoints[number % 2], request)
                         for number, request in enumerate(requests)
                     )
                 )
@@ -77,17 +73,3 @@ async def _race(
         group.create_task(killer.run(until))
         group.create_task(races())
     return found
-
-
-def _asked(endpoint: Endpoint, request: Request) -> CertRep:
-    """The same bytes until there is an end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError, OSError):
-            response = endpoint.post(request.body)
-            if response.status_code != 503:
-                reply = answer(endpoint, request, response)
-                if reply.status is not PkiStatus.PENDING:
-                    return reply
-        time.sleep(0.1)  # a device's pause
-    raise AssertionError("no end")

@@ -213,6 +213,29 @@ def ask(endpoint: Endpoint, request: Request) -> CertRep:
     return answer(endpoint, request, endpoint.post(request.body))
 
 
+def asked(endpoint: Endpoint, request: Request) -> CertRep:
+    """The answer, once everything that it takes is there again."""
+
+    def served() -> CertRep | None:
+        try:
+            response = endpoint.post(request.body)
+        except (httpx.HTTPError, OSError):
+            return None
+        return None if response.status_code == 503 else answer(endpoint, request, response)
+
+    return wait_until(served, 90, "an answer")
+
+
+def ended(endpoint: Endpoint, request: Request) -> CertRep:
+    """As `asked`, until it is not PENDING."""
+
+    def found() -> CertRep | None:
+        reply = asked(endpoint, request)
+        return None if reply.status is PkiStatus.PENDING else reply
+
+    return wait_until(found, 90, "an end")
+
+
 def certificate(endpoint: Endpoint, device: Device, reply: CertRep) -> x509.Certificate:
     """The one certificate of a SUCCESS: the device's, by the endpoint's CA."""
     found = issued(device, reply)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import httpx
 import pytest
 
 from shared.scep.certrep import CertRep, PkiStatus
@@ -15,7 +14,7 @@ from tests.integration.requests_ import (
     Device,
     Endpoint,
     Request,
-    answer,
+    asked,
     certificate,
     der,
     recorded,
@@ -60,21 +59,6 @@ def identity() -> m.Identity:
 @pytest.fixture
 def device(identity: m.Identity) -> Device:
     return Device(identity)
-
-
-def asked(endpoint: Endpoint, request: Request) -> CertRep:
-    """The answer, once everything that it takes is there again."""
-
-    def served() -> CertRep | None:
-        try:
-            response = endpoint.post(request.body)
-        except (httpx.HTTPError, OSError):
-            return None
-        if response.status_code == 503:
-            return None
-        return answer(endpoint, request, response)
-
-    return wait_until(served, 60, "an answer")
 
 
 @contextmanager

@@ -7,11 +7,20 @@ from contextlib import contextmanager
 
 import pytest
 
-from shared.scep.certrep import CertRep, PkiStatus
+from shared.scep.certrep import PkiStatus
 from tests.integration.prepared_ import configure, prepared
-from tests.integration.requests_ import Device, Endpoint, Request, ask, certificate, der, recorded
+from tests.integration.requests_ import (
+    Device,
+    Endpoint,
+    Request,
+    ask,
+    certificate,
+    der,
+    ended,
+    recorded,
+)
 from tests.integration.tokens_ import token
-from tests.system import System, running, wait_until
+from tests.system import System, running
 
 LIMIT = 3
 
@@ -34,16 +43,6 @@ def away(system: System, role: str) -> Iterator[None]:
     yield
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
-
-
-def ended(endpoint: Endpoint, request: Request) -> CertRep:
-    """The answer that is not PENDING."""
-
-    def found() -> CertRep | None:
-        reply = ask(endpoint, request)
-        return None if reply.status is PkiStatus.PENDING else reply
-
-    return wait_until(found, 30, "an end")
 
 
 def enrollment(system: System, endpoint: Endpoint, subject: str) -> tuple[Device, Request]:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import cycle
 
-import httpx
 import pytest
 
 from shared.scep.certrep import CertRep, PkiStatus
@@ -17,10 +16,10 @@ from tests.integration.requests_ import (
     Device,
     Endpoint,
     Request,
-    answer,
     certificate,
     counted,
     der,
+    ended,
     issued,
     recorded,
     shown,
@@ -54,27 +53,11 @@ def endpoints(system: System) -> list[Endpoint]:
     return [Endpoint.of(system, "corp", gateway) for gateway in range(len(system.run["urls"]))]
 
 
-def asked(endpoint: Endpoint, request: Request) -> CertRep:
-    """The answer, once everything that it takes is there again."""
-
-    def served() -> CertRep | None:
-        try:
-            response = endpoint.post(request.body)
-        except (httpx.HTTPError, OSError):
-            return None
-        if response.status_code == 503:
-            return None
-        reply = answer(endpoint, request, response)
-        return None if reply.status is PkiStatus.PENDING else reply
-
-    return wait_until(served, 60, "an answer")
-
-
 def all_at_once(system: System, requests: Sequence[Request]) -> list[CertRep]:
     """Every request at the same time, over all gateways."""
     pairs = zip(cycle(endpoints(system)), requests)
     with ThreadPoolExecutor(len(requests)) as pool:
-        return list(pool.map(lambda pair: asked(*pair), pairs))
+        return list(pool.map(lambda pair: ended(*pair), pairs))
 
 
 def validators_at_work(system: System) -> int:
@@ -185,15 +168,15 @@ def test_after_a_kill_of_everything_tokens_stay_used_and_devices_counted(
     challenge = token(system, holder, sub="device-of-the-kill")
     (owner, _), (first, stolen) = same_token(system, identities[:2], holder.name, challenge)
     endpoint = endpoints(system)[0]
-    kept = asked(endpoint, first)
+    kept = ended(endpoint, first)
     assert kept.status is PkiStatus.SUCCESS
     assert successes(device_with_tokens(system, identities, "device-of-the-kill", 2)) == 2
 
     restart(system)
 
-    again = asked(endpoints(system)[1], first)
+    again = ended(endpoints(system)[1], first)
     assert der(issued(owner, again)) == der(issued(owner, kept))
-    refused = asked(endpoints(system)[0], stolen)
+    refused = ended(endpoints(system)[0], stolen)
     assert (refused.status, refused.fail_info) == (
         PkiStatus.FAILURE,
         FailInfo.BAD_MESSAGE_CHECK,
