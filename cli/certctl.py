@@ -2,14 +2,28 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any, Final
+
+from shared.fields import write_duration
 
 _PREFIX: Final = "CERTCTL_SCEP_"
 _PROFILE: Final = "CERTCTL_SCEP_PROFILE_"
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no", "")
-_GO_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)")
+_MILLISECONDS: Final = {
+    "h": Fraction(3_600_000),
+    "m": Fraction(60_000),
+    "s": Fraction(1000),
+    "ms": Fraction(1),
+    "us": Fraction(1, 1000),
+    "\u00b5s": Fraction(1, 1000),
+    "\u03bcs": Fraction(1, 1000),
+    "ns": Fraction(1, 1_000_000),
+}
+_GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|\u00b5s|\u03bcs|ns|m|s)")
+_LONGEST: Final = 10**12
+_LONG: Final = 100
 _PATH_ID: Final = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 # The single-profile form is served at /scep itself.
 DEFAULT: Final = "default"
@@ -34,11 +48,24 @@ def _boolean(value: str) -> bool:
 
 def _duration(value: str) -> str:
     """Go's durations ("1h30m") as this configuration writes them."""
-    parts = _GO_PART.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
+    text = value.removeprefix("+")
+    parts = _GO_PART.findall(text)
+    if text == "0":
+        return "0s"
+    if not parts or len(text) > _LONG or "".join(n + unit for n, unit in parts) != text:
         raise NotImportableError('not a duration: write "60m" or "1h30m"')
-    seconds = sum(float(number) * _GO_UNITS[unit] for number, unit in parts)
-    return f"{int(seconds)}s" if seconds == int(seconds) else f"{int(seconds * 1000)}ms"
+    milliseconds = sum(
+        (_fraction(number) * _MILLISECONDS[unit] for number, unit in parts), Fraction(0)
+    )
+    if milliseconds.denominator != 1 or milliseconds > _LONGEST:
+        raise NotImportableError("cannot be written here: milliseconds are the least")
+    return write_duration(int(milliseconds) / 1000)
+
+
+def _fraction(number: str) -> Fraction:
+    """Exactly what is written; Go allows ".5" and "5."."""
+    whole, _, part = number.partition(".")
+    return Fraction(int(f"{whole}{part}"), 10 ** len(part))
 
 
 def _whole(value: str) -> int:
@@ -109,7 +136,10 @@ def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> 
         if not value:
             continue
         try:
+            value.encode("utf-8")
             table[key.lower()] = _KEYS[key](value)
+        except UnicodeEncodeError:
+            raise NotImportableError(f"{prefix}{key}: not text") from None
         except NotImportableError as error:
             raise NotImportableError(f"{prefix}{key}: {error}") from None
     return table

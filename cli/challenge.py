@@ -15,6 +15,7 @@ from rich.table import Table
 from cli.durations import DURATION, seconds
 from cli.operator import Office, OrderError, in_office, operator_name
 from cli.places import config_path
+from cli.sans import san_parts
 from shared.access_events import ChallengeCancelled, ChallengeCreated
 from shared.bus.topology import OPS, REPLAYS
 from shared.one_time import (
@@ -31,7 +32,6 @@ from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
 _console = Console(highlight=False)
-_KINDS = {"dns": "dns", "email": "rfc822", "uri": "uri", "ip": "ip", "upn": "upn"}
 _SHORT = 10
 
 Config = Annotated[
@@ -81,10 +81,12 @@ def new(
 
 
 def _san(text: str) -> str:
-    kind, _, value = text.partition(":")
-    if kind not in _KINDS or not value:
-        raise typer.BadParameter(f"--san {text}: write dns:, email:, uri:, ip: or upn: and a name")
-    return f"{_KINDS[kind]}:{value}"
+    """As facts write a name: kind and value."""
+    try:
+        kind, value = san_parts(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--san {error}") from None
+    return f"{'rfc822' if kind == 'email' else kind}:{value}"
 
 
 async def _create(office: Office, challenge: str, event: ChallengeCreated) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,18 +74,44 @@ def import_certctl(
     try:
         variables = inherited_environment()
         if env_file is not None:
-            variables = read_variables(read_file(env_file).decode("utf-8", "replace"))
-        text, notes = _imported(config_path(base), variables)
+            variables = read_variables(_text(env_file))
+        base = config_path(base)
+        _check_place(base, out)
+        text, notes = _imported(base, variables)
+        _check(base, text)
         if out is not None:
             write_private(out, text.encode())
-            load(out, {})
     except (SettingsError, NotImportableError) as error:
-        print(error)
+        print(error, file=sys.stderr)
         raise typer.Exit(1) from None
     except OSError as error:
         print(f"{error.filename}: {error.strerror}")
         raise typer.Exit(1) from None
     print("".join(f"# {note}\n" for note in notes) + ("" if out else text), end="")
+
+
+def _check_place(base: Path, out: Path | None) -> None:
+    if out is not None and out.resolve().parent != base.resolve().parent:
+        raise SettingsError(f"--out {out}: must stand beside {base}: paths in it are relative")
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not text") from None
+
+
+def _check(base: Path, text: str) -> None:
+    """Nothing is printed or written that would not load; read where it is to stand."""
+    trial = base.with_name(f".{base.name}.trial")
+    try:
+        write_private(trial, text.encode())
+        load(trial, {})
+    except SettingsError as error:
+        raise SettingsError(str(error).replace(f"{trial}: ", "")) from None
+    finally:
+        trial.unlink(missing_ok=True)
 
 
 def _imported(base: Path, variables: dict[str, str]) -> tuple[str, list[str]]:

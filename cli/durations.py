@@ -6,6 +6,7 @@ import typer
 
 from shared.fields import parse_duration
 
+_LONGEST: Final = 3653 * 86400
 DURATION: Final = 'as "90s", "60m", "24h", "7d"'
 
 
@@ -17,4 +18,6 @@ def seconds(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
     if found < 1:
         raise typer.BadParameter("at least a second")
+    if found > _LONGEST:
+        raise typer.BadParameter("ten years at most")
     return found

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import tomli_w
 from pydantic.fields import FieldInfo
-from sqlalchemy.engine import make_url
 
 from shared.fields import Section, is_duration, write_duration
 from shared.sections import Configuration
 
 MASK: Final = "********"
+_PASSWORD: Final = re.compile(r"((?:password|passfile|sslpassword)=)[^&]+", re.IGNORECASE)
 _PIN_VALUE: Final = re.compile(r"(pin-value=)[^;&]+")
 _COMPUTED: Final = frozenset({"directory", "left_out"})
 
@@ -19,9 +19,23 @@ _COMPUTED: Final = frozenset({"directory", "left_out"})
 def effective(configuration: Configuration) -> str:
     """Every key with the value that is in force: file, environment, secrets and defaults."""
     table = _table(configuration)
-    url = make_url(configuration.audit.database_url)
-    table["audit"]["database_url"] = url.render_as_string(hide_password=True)
+    for section, key in (("audit", "database_url"), ("bus", "url")):
+        table[section][key] = _hidden(table[section][key])
     return tomli_w.dumps(table)
+
+
+def _hidden(url: str) -> str:
+    """A URL without what lets somebody in: user information after a colon, or all of it."""
+    url = _PASSWORD.sub(rf"\1{MASK}", url)
+    scheme, found, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not found or not at or rest.startswith("/"):
+        return url
+    name, colon, _ = user.partition(":")
+    shown = f"{name}:{MASK}" if colon and name else MASK
+    if not colon and scheme.startswith("postgres"):
+        shown = name  # a user without a password
+    return f"{scheme}://{shown}@{host}"
 
 
 def _table(section: Section) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, TypeVar
 
 import structlog
 import typer
@@ -46,7 +46,7 @@ def gateway(
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
     configure_logging("gateway", name)
-    source = _partial_source(config, lambda c: read_settings(c, now()))
+    source = _source(config, lambda c: read_settings(c, now()))
     listeners = service.Listeners(
         _socket(fd, listen_on),
         _socket(operations_fd, operations_listen),
@@ -67,7 +67,7 @@ def validator(
     from services.validator.settings import read_settings  # noqa: PLC0415
 
     configure_logging("validator", name)
-    source = _partial_source(config, lambda c: read_settings(c, now()))
+    source = _source(config, lambda c: read_settings(c, now()))
     operations = _socket(operations_fd, operations_listen)
     _run(lambda signals: service.serve(source, name, operations, signals))
 
@@ -102,36 +102,6 @@ def audit(
     source = _source(config, read_settings)
     operations = _socket(operations_fd, operations_listen)
     _run(lambda signals: service.serve(source.first, name, operations, signals))
-
-
-class _Partial(Protocol):
-    """Settings that some profiles may be left out of."""
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """Name to what is wrong."""
-
-
-_P = TypeVar("_P", bound=_Partial)
-
-
-def _partial_source(config: Path, read: Callable[[Configuration], _P]) -> Source[_P]:
-    """As `_source`; a profile that is served is never left out by reading anew.
-
-    It is then the old settings that are kept.
-    """
-    source = _source(config, read)
-    served = source.first
-
-    def again() -> _P:
-        nonlocal served
-        found = source.read()
-        for name in found.left_out.keys() - served.left_out.keys():
-            raise SettingsError(found.left_out[name])
-        served = found
-        return found
-
-    return Source(source.first, again)
 
 
 def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:

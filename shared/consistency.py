@@ -1,5 +1,6 @@
 """What no single key of a configuration can say wrong, but several together."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from shared.sections import Configuration
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
+_HEADER = re.compile(r"[\x20-\x7e]*")
 
 
 def problems(configuration: Configuration) -> Iterator[str]:
@@ -74,6 +76,8 @@ def _webhooks(profile: ProfileSection) -> Iterator[str]:
         url = getattr(profile, key)
         if url is not None and not _is_protected(url):
             yield f".{key}: must be https://, or http:// on loopback"
+    if not _HEADER.fullmatch(profile.webhook_bearer_token or ""):
+        yield ".webhook_bearer_token: no header can carry it"
     if profile.webhook_secret is not None and len(profile.webhook_secret) < _MIN_SECRET:
         yield f".webhook_secret: shorter than {_MIN_SECRET} characters"
     if (profile.webhook_client_cert_path is None) != (profile.webhook_client_key_path is None):

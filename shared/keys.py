@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -29,7 +30,7 @@ def read_private_key(path: Path) -> object:
     pem = read_secret_file(path)
     try:
         return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise SettingsError(f"{path}: no private key in PEM") from None
 
 
@@ -101,9 +102,14 @@ def _public_key(path: Path) -> object:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """The certificates of a PEM file, at least one."""
     try:
-        return x509.load_pem_x509_certificates(read_file(path))
+        found = x509.load_pem_x509_certificates(read_file(path))
+        for certificate in found:
+            certificate.public_key()
     except ValueError:
         raise SettingsError(f"{path}: no certificate in PEM") from None
+    except UnsupportedAlgorithm:
+        raise SettingsError(f"{path}: a key of a kind that is not known here") from None
+    return found
 
 
 def read_nkey(path: Path) -> str:

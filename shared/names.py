@@ -9,6 +9,7 @@ from shared.scep.asn1 import (
     OID,
     SEQUENCE,
     SET,
+    UTF8_STRING,
     Der,
     dotted,
     text,
@@ -50,6 +51,7 @@ def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
             attribute = attributes.enter(SEQUENCE)
             oid = dotted(attribute.value(OID))
             found.append((_SHORT_NAMES.get(oid, oid), text(*attribute.any())))
+            attribute.finish()  # a second value would be read by others and not by us
     return tuple(found)
 
 
@@ -69,12 +71,24 @@ def read_general_names(der: bytes) -> tuple[GeneralName, ...]:
 
 
 def _general_name(tag: int, contents: bytes) -> GeneralName:
-    if tag in _KINDS:
-        return GeneralName(_KINDS[tag], contents.decode("utf-8", "replace"))
+    if tag in _KINDS and (readable := _text(contents)) is not None:
+        return GeneralName(_KINDS[tag], readable)
     if tag == _IP and len(contents) in (4, 16):
         return GeneralName("ip", str(ipaddress.ip_address(contents)))
     if tag == CONSTRUCTED_0:
         other = Der(contents)
-        if dotted(other.value(OID)) == _UPN:
-            return GeneralName("upn", text(*other.enter(CONSTRUCTED_0).any()))
+        kind, value = dotted(other.value(OID)), other.enter(CONSTRUCTED_0)
+        tag, inner = value.any()
+        value.finish()
+        other.finish()
+        if kind == _UPN and tag == UTF8_STRING and (readable := _text(inner)) is not None:
+            return GeneralName("upn", readable)
     return GeneralName("other", contents.hex())
+
+
+def _text(contents: bytes) -> str | None:
+    """None for bytes that are no text: they are a name of another kind."""
+    try:
+        return contents.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

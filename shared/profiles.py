@@ -75,7 +75,7 @@ class ProfileSection(Section):
     """Bundles of single tenants, by the `iss` of their tokens: then no other verifies those."""
     intune_audience: str | None = None
     """The `aud` that a token must have [any]."""
-    intune_challenge_validity: Annotated[Duration, Field(gt=0)] = 3600.0
+    intune_challenge_validity: Annotated[Duration, Field(ge=1)] = 3600.0
     """How old a token may be, whatever its own end."""
     intune_clock_skew_tolerance: Annotated[Duration, Field(ge=0)] = 60.0
     """How far the connector's clock may be off."""

@@ -180,7 +180,7 @@ class Configuration(Section):
             Epoch(
                 each.effective_at,
                 each.shards,
-                each.pinned
+                {n: shard for n, shard in each.pinned.items() if n not in self.profiles}
                 | {
                     name: shard
                     for name, profile in self.profiles.items()

@@ -5,6 +5,7 @@ an error that names it. Relative paths are relative to the file.
 """
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
@@ -122,16 +123,21 @@ def _secret_files(directory: Path) -> dict[str, str]:
     """
     found = {}
     try:
-        for file in sorted(directory.iterdir()):
-            if file.name.startswith("."):
-                continue
-            variable = file.name.upper()
-            if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
-                raise SettingsError(f"{file}: no such setting")
-            found[variable] = file.read_text().removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "not text"
-        raise SettingsError(f"{directory}: {said}") from None
+        files = sorted(directory.iterdir())
+    except OSError as error:
+        raise SettingsError(f"{directory}: {error.strerror}") from None
+    for file in files:
+        if file.name.startswith("."):
+            continue
+        variable = file.name.upper()
+        if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
+            raise SettingsError(f"{file}: no such setting")
+        if variable in found:
+            raise SettingsError(f"{file}: stands there twice")
+        try:
+            found[variable] = read_file(file).decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise SettingsError(f"{file}: not text") from None
     return found
 
 
@@ -140,10 +146,16 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
     if variable.startswith(_PROFILE_PREFIX):
         rest = variable.removeprefix(_PROFILE_PREFIX).lower()
         profiles = table.get("profiles", {})
-        for name, profile in profiles.items() if isinstance(profiles, dict) else ():
-            key = rest.removeprefix(name.replace("-", "_") + "_")
-            if key != rest and key in ProfileSection.model_fields:
-                return profile, key, ProfileSection
+        found = [
+            (profile, key)
+            for name, profile in (profiles.items() if isinstance(profiles, dict) else ())
+            if (key := rest.removeprefix(name.replace("-", "_") + "_")) != rest
+            and key in ProfileSection.model_fields
+        ]
+        if len(found) > 1:
+            raise SettingsError(f"{variable}: could be a key of more than one profile")
+        if found:
+            return *found[0], ProfileSection
     for name in _SECTIONS:
         key = variable.removeprefix(f"{PREFIX}{name.upper()}_").lower()
         model = Configuration.model_fields[name].annotation
@@ -165,7 +177,7 @@ def _from_text(value: str, annotation: Any, variable: str) -> object:
             return False
         raise SettingsError(f"{variable}: not true or false")
     if annotation is int:
-        if not value.strip().isdigit():
+        if not re.fullmatch("[0-9]{1,18}", value.strip()):
             raise SettingsError(f"{variable}: not a whole number")
         return int(value)
     return value

@@ -67,7 +67,8 @@ def _parse(uri: str) -> _Place:
     wanted = ("token", "object", "module-path", "pin-source")
     missing = [name for name in wanted if not found.get(name)]
     if missing:
-        raise SettingsError(f"{uri}: {missing[0]} is missing")
+        # Not the URI: somebody may have put a PIN into it.
+        raise SettingsError(f"{TOKEN_SCHEME}{path}: {missing[0]} is missing")
     token, label, module, pin = (found[name] for name in wanted)
     return _Place(token, label, module, Path(pin.removeprefix("file:")))
 

@@ -36,7 +36,10 @@ def init(
         for file in (CERTIFICATE, KEY):
             if (directory / file).exists():
                 raise SettingsError(f"{directory / file} exists")
-        certificate, private = connector_files(key, name, now())
+        try:
+            certificate, private = connector_files(key, name, now())
+        except ValueError as error:
+            raise SettingsError(f"--name: {error}") from None
         write_private(directory / KEY, private)
         write_private(directory / CERTIFICATE, certificate)
     print(f"anchor: {directory / CERTIFICATE} (intune_connector_cert_path)")
@@ -55,9 +58,16 @@ def token(
 ) -> None:
     """Print a signed challenge for one device; it is good for one enrollment."""
     with _one_sentence():
-        wish = Wish.for_device(device or cn, cn, san or [], audience, ttl)
+        wish = _wish(device or cn, cn, san or [], audience, ttl)
         found = Connector.read(directory).mint(wish, secrets.token_hex(16), int(now()))
     print(found)
+
+
+def _wish(device: str, cn: str, sans: list[str], audience: str | None, ttl: int) -> Wish:
+    try:
+        return Wish.for_device(device, cn, sans, audience, ttl)
+    except ValueError as error:
+        raise SettingsError(f"--san {error}") from None
 
 
 @contextmanager

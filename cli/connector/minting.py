@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from cli.sans import san_parts
 from cli.up.authority import pem
-from shared.keys import CaKey, read_ca_key_file
+from shared.keys import CaKey, check_pair, read_ca_key_file
 
 KINDS: Final = ("rsa:2048", "rsa:3072", "ec:p256")
 CERTIFICATE: Final = "connector.pem"
@@ -45,14 +46,14 @@ class Wish:
     def for_device(
         cls, subject: str, cn: str, sans: Sequence[str], audience: str | None, ttl: int = 3600
     ) -> "Wish":
-        """A wish for these names; `sans` as `enroll --san` writes them.
+        """A wish for these names; `sans` as `enroll --san` writes them, ValueError where not.
 
         Kinds for which there is no claim are left out.
         """
+        parts = [san_parts(san) for san in sans]
 
         def values(kind: str) -> tuple[str, ...] | None:
-            found = tuple(san.partition(":")[2] for san in sans if san.startswith(f"{kind}:"))
-            return found or None
+            return tuple(value for each, value in parts if each == kind) or None
 
         return cls(subject, cn, values("dns"), values("email"), values("upn"), audience, ttl)
 
@@ -114,9 +115,12 @@ class Connector:
     @classmethod
     def read(cls, directory: Path) -> "Connector":
         """The connector of a directory; `SettingsError` or `ValueError` where there is none."""
-        certificate = x509.load_pem_x509_certificate((directory / CERTIFICATE).read_bytes())
+        cert_path, key_path = directory / CERTIFICATE, directory / KEY
+        certificate = x509.load_pem_x509_certificate(cert_path.read_bytes())
         (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return cls(read_ca_key_file(directory / KEY), str(name.value))
+        key = read_ca_key_file(key_path)
+        check_pair(certificate, key, cert_path, key_path)
+        return cls(key, str(name.value))
 
     def mint(self, wish: Wish, nonce: str, now: int) -> str:
         """A token: RS256 or ES256, as the key is."""

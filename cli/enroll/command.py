@@ -84,10 +84,10 @@ def enroll(
     Exit status: 0 issued or answered, 1 error, 3 refused, 4 pending, 5 unreachable.
     """
     device = o.Device(cn, challenge, tuple(san or ()), key)
-    vouching = Vouching(connector, device_id, audience) if connector else None
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
         style = _style(cipher, digest, transport, ber=ber, get=get)
+        vouching = _vouching(connector, device_id, audience)
         device = _vouched(device, vouching, files, renew=renew)
         session = Session(url, ca_file, fingerprint, device, files, style, pss)
         questions = o.Questions(get_cert, get_crl, next_ca, caps)
@@ -101,10 +101,24 @@ def enroll(
         raise fail(ERROR, f"the message cannot be written or read: {error.detail}") from None
 
 
+def _vouching(
+    connector: Path | None, device_id: str | None, audience: str | None
+) -> Vouching | None:
+    """The connector that is to sign, if one is."""
+    if connector is not None:
+        return Vouching(connector, device_id, audience)
+    for option, given in (("--device-id", device_id), ("--audience", audience)):
+        if given is not None:
+            raise RequestError(f"{option}: goes with --connector")
+    return None
+
+
 def _vouched(device: o.Device, vouching: Vouching | None, files: Files, *, renew: bool) -> o.Device:
     """The device with the challenge that a connector signs for it, where one is to."""
     if vouching is None:
         return device
+    if not renew and not device.cn:
+        return device  # it is refused for that, or asks questions that need no challenge
     if device.challenge is not None:
         raise RequestError("--challenge and --connector: one of them")
     if renew:

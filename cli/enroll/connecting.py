@@ -22,7 +22,10 @@ class Vouching:
 
     def challenge(self, cn: str, sans: tuple[str, ...]) -> str:
         """The token that a first enrollment brings."""
-        wish = Wish.for_device(self.device or cn, cn, sans, self.audience)
+        try:
+            wish = Wish.for_device(self.device or cn, cn, sans, self.audience)
+        except ValueError as error:
+            raise RequestError(f"--san {error}") from None
         try:
             connector = Connector.read(self.directory)
         except (OSError, ValueError, SettingsError) as error:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AttributeOID, NameOID
 
+from cli.sans import san_parts
 from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
 from shared.scep.certificate import read_certificate
@@ -194,15 +195,11 @@ def make_renewal_csr(
 
 def general_name(text: str) -> x509.GeneralName:
     """`dns:`, `email:`, `ip:`, `uri:` or `upn:` and a value; a bare value is a DNS name."""
-    kind, colon, value = text.partition(":")
-    if not colon:
-        kind, value = "dns", text
-    if not value:
-        raise RequestError(f"--san {text}: there is no value")
-    make = _GENERAL_NAMES.get(kind.lower())
-    if make is None:
-        raise RequestError(f"--san {text}: write dns:, email:, ip:, uri: or upn: and a value")
     try:
-        return make(value)
+        kind, value = san_parts(text)
+    except ValueError as error:
+        raise RequestError(f"--san {error}") from None
+    try:
+        return _GENERAL_NAMES[kind](value)
     except ValueError as error:
         raise RequestError(f"--san {text}: {error}") from None

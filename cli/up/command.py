@@ -16,7 +16,7 @@ from cli.up.authority import CA_KINDS
 from cli.up.firststart import first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
-from cli.up.renewal import ensure_tls, renew_ra
+from cli.up.renewal import ensure_tls, renew_connector, renew_ra
 from cli.up.supervisor import GatewaySockets, Plan, Supervisor
 from shared.keys import read_certificates, spki
 from shared.process import now
@@ -87,6 +87,8 @@ def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
             first_start(layout, ca, given, bus_port, now())
         for use in renew_ra(layout, now()):
             _console.print(f"renewed the RA {use} certificate")
+        if renew_connector(layout, now()):
+            _console.print("renewed the stand-in connector's certificate")
         config_port(layout.config, bus_port)
     except OSError as error:
         raise UpError(f"cannot write to the data directory: {error.strerror}") from None

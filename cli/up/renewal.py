@@ -8,6 +8,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from cli.connector.minting import CERTIFICATE, Connector, make_certificate
 from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls
 from cli.up.layout import Layout, write_private
@@ -85,6 +86,19 @@ def _keep_previous(layout: Layout, path: Path) -> None:
     text = layout.config.read_text()
     if kept not in text:
         write_private(layout.config, text.replace(name, f"{name}, {kept}").encode())
+
+
+def renew_connector(layout: Layout, now: float) -> bool:
+    """Whether the stand-in's certificate ended soon and was made anew, for the same key."""
+    path = layout.connector / CERTIFICATE
+    if not path.exists():
+        return False
+    ends_before = datetime.fromtimestamp(now, UTC) + _RENEW_BEFORE
+    if read_certificates(path)[0].not_valid_after_utc >= ends_before:
+        return False
+    connector = Connector.read(layout.connector)
+    write_private(path, make_certificate(connector.key, connector.name, now))
+    return True
 
 
 def ensure_tls(layout: Layout, host: str, now: float) -> None:

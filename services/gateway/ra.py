@@ -1,5 +1,6 @@
 """RA keys of a profile: which one signs, which ones decrypt, what GetCACert shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,11 +87,11 @@ def _issued(ca: bytes, pair: RaPair) -> bool:
     return is_issued_by(pair.der, parsed.subject, public_key(parsed.spki))
 
 
-def assemble(pairs: list[RaPair], now: float) -> RaKeys:
+def assemble(pairs: list[RaPair], now: float, files: Sequence[Path] = ()) -> RaKeys:
     """Choose among a profile's pairs: the newest of each use is current, the others decrypt.
 
     An expired pair is left out, so that the previous one may run out in peace; one whose time has
-    not come is not shown yet.
+    not come is not shown yet. `files` are named where none will do.
     """
     moment = datetime.fromtimestamp(now, UTC)
     valid = [p for p in pairs if p.certificate.not_valid_after_utc > moment]
@@ -101,7 +102,8 @@ def assemble(pairs: list[RaPair], now: float) -> RaKeys:
         ("keyEncipherment", any(p.decrypts for p in begun)),
     ):
         if not found:
-            raise SettingsError(f"ra_cert_path: no valid certificate with {use}")
+            named = ", ".join(map(str, files)) or "ra_cert_path"
+            raise SettingsError(f"{named}: no valid certificate with {use}")
     decryption = tuple(
         DecryptionKey(p.key, read_certificate(p.der)) for p in newest_first if p.decrypts
     )

@@ -125,8 +125,9 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
 def _profile(
     configuration: Configuration, name: str, section: ProfileSection, now: float
 ) -> Profile:
-    paths = zip(section.ra_cert_path, section.ra_key_path, strict=True)
-    pairs = [read_pair(configuration.path(cert), configuration.path(key)) for cert, key in paths]
+    certs = [configuration.path(path) for path in section.ra_cert_path]
+    keys = [configuration.path(path) for path in section.ra_key_path]
+    pairs = [read_pair(cert, key) for cert, key in zip(certs, keys, strict=True)]
     return Profile(
         name=name,
         issuer=section.issuer_id,
@@ -134,7 +135,7 @@ def _profile(
         legacy=section.legacy,
         include_chain=section.include_chain,
         reply_budget=section.reply_budget,
-        ra=assemble(pairs, now),
+        ra=assemble(pairs, now, certs),
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
         renewal=section.renewal,

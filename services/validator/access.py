@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.one_time import OneTimeVerifier
@@ -14,6 +15,7 @@ from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.challenges.verifier import SIGNED, STATIC, WEBHOOK, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from services.validator.device_state import DeviceStateGate, load_device_state
+from shared.keys import read_certificates
 from shared.one_time import ONE_TIME
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
@@ -39,16 +41,12 @@ class Access:
     `notify` is who is told of the end of every enrollment.
     """
 
-    passwords: tuple[str, ...] = ()
+    passwords: tuple[str, ...] = field(default=(), repr=False)
     signed: SignedAccess | None = None
     one_time: bool = False
     webhook: Endpoint | None = None
     notify: Endpoint | None = None
     webhook_concurrency: int = 16
-
-    def __repr__(self) -> str:
-        """Its kinds alone: it holds passwords."""
-        return f"Access({', '.join(self.kinds)})"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -126,15 +124,18 @@ def _endpoint(
         timeout=section.webhook_timeout,
         secret=(section.webhook_secret or "").encode(),
         bearer=section.webhook_bearer_token or "",
-        tls=_tls(configuration, section) if url.startswith("https:") else None,
+        tls=_tls(configuration, section) if urlsplit(url).scheme == "https" else None,
     )
 
 
 def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContext:
     """TLS 1.2 or newer, the server's name checked, a client certificate where one is given."""
     ca = section.webhook_ca_path
+    roots = None
+    if ca is not None:
+        read_certificates(configuration.path(ca))  # nothing in it would mean: the system's
+        roots = read_file(configuration.path(ca)).decode("ascii", "replace")
     try:
-        roots = read_file(configuration.path(ca)).decode("ascii") if ca else None
         context = ssl.create_default_context(cadata=roots)
     except (ValueError, ssl.SSLError):
         raise SettingsError(f"{ca}: no certificate in PEM") from None

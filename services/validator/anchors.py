@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -17,8 +18,12 @@ from shared.names import name_text
 from shared.settings import SettingsError, read_file
 
 _MIN_BITS: Final = 2048
-_BEGIN: Final = re.compile(rb"^-----BEGIN ", re.MULTILINE)
-_END: Final = re.compile(rb"^-----END CERTIFICATE-----\s*$", re.MULTILINE)
+_BLOCK: Final = re.compile(
+    rb"^-----BEGIN CERTIFICATE-----\s*?$.*?^-----END CERTIFICATE-----\s*?$",
+    re.MULTILINE | re.DOTALL,
+)
+# What is left of a block that was cut off, or of one of another kind.
+_DASHES: Final = re.compile(rb"^-", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,24 +37,28 @@ class AnchorFiles:
         """Every bundle, or `SettingsError` with the first that is wrong; `now` in Unix seconds."""
         digest = hashlib.sha256()
         common = _read_bundle(self.common, now, digest) if self.common else ()
-        tenants = {
-            issuer: _read_bundle(path, now, digest) for issuer, path in sorted(self.tenants.items())
-        }
+        tenants = {}
+        for issuer, path in sorted(self.tenants.items()):
+            digest.update(hashlib.sha256(issuer.encode("utf-8", "replace")).digest())
+            tenants[issuer] = _read_bundle(path, now, digest)
         return AnchorPool(common, tenants, digest.hexdigest())
 
 
 def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Anchor, ...]:
     """The anchors of a file, whole and each fit for use now."""
     data = read_file(path)
+    if _DASHES.search(_BLOCK.sub(b"", data)):
+        raise SettingsError(f"{path}: is not whole, or holds more than certificates")
     try:
         certificates = x509.load_pem_x509_certificates(data)
-    except ValueError:
+        anchors = tuple(_anchor(path, certificate, now) for certificate in certificates)
+    except SettingsError:
+        raise
+    except Exception:  # noqa: BLE001 - parsers raise many kinds, most of them late
         raise SettingsError(f"{path}: holds no certificate in PEM, or one that is broken") from None
-    if not len(certificates) == len(_BEGIN.findall(data)) == len(_END.findall(data)):
-        raise SettingsError(f"{path}: is not whole, or holds more than certificates")
     for certificate in certificates:
-        digest.update(certificate.public_bytes(Encoding.DER))
-    return tuple(_anchor(path, certificate, now) for certificate in certificates)
+        digest.update(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
+    return anchors
 
 
 def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
@@ -61,10 +70,7 @@ def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
             f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         )
     not_before = int(certificate.not_valid_before_utc.timestamp())
-    try:
-        key = certificate.public_key()
-    except (ValueError, TypeError):
-        key = None
+    key = _key(certificate)
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_BITS:
         return Anchor(subject, not_before, not_after, key)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
@@ -72,3 +78,11 @@ def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
     raise SettingsError(
         f"{path}: the key of {subject} is neither RSA of {_MIN_BITS} bits or more nor on P-256"
     )
+
+
+def _key(certificate: x509.Certificate) -> object:
+    """Its public key; None for kinds that nobody here knows."""
+    try:
+        return certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None

@@ -1,6 +1,8 @@
 """A request as it is judged, and the verdict that a decision on it makes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from services.validator.facts import History, Opened
 from services.validator.gates import Decision, Policy, Refusal
@@ -33,6 +35,11 @@ class Case:
     def asked_at(self) -> int:
         """The log's time of the request (Unix s): the same on redelivery and after a hold."""
         return self.stored.time // _NANOSECONDS
+
+    def judged_by(self, kind: str) -> "Case":
+        """The same, where another kind of verifier judged it than would today."""
+        facts = msgspec.structs.replace(self.opened.facts, challenge=kind)
+        return replace(self, opened=replace(self.opened, facts=facts))
 
 
 def approved(case: Case, decision: Decision, decided_at: int) -> EnrollmentApproved:

@@ -105,6 +105,7 @@ class RequestConsumer:
             return case
         if not decided.approved:
             return rejected(request, Reason.DENIED, decided.note or "an operator denied it")
+        case = case.judged_by(held.facts.challenge)
         decision = await self.judge.decide(case, decided_at, held)
         if decision.refusal is not None:
             return refused(case, decision, decision.refusal)

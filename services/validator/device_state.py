@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -58,18 +59,30 @@ class DeviceStateGate:
             device_name=claim.device,
             device_id=asked.opened.facts.device_id,
         )
-        try:
-            async with asyncio.timeout(self.timeout):
-                answer = await self.plugin(question)
-        except TimeoutError:
+        started = time.monotonic()
+        # In a task of its own: what it does to itself, cancellation included, ends nobody else.
+        task = asyncio.ensure_future(self._ask(question))
+        await asyncio.wait({task}, timeout=self.timeout)
+        if not task.done() or time.monotonic() - started > self.timeout:
+            task.cancel()
             return _failed("the device's state was not known in time")
+        if task.cancelled():
+            return _failed("the device's state cannot be known now")
+        return task.result()
+
+    async def _ask(self, question: DeviceQuestion) -> Verified:
+        try:
+            answer = await self.plugin(question)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate stays shut
             log_failure("device_state_failed", error, profile=question.profile)
             return _failed("the device's state cannot be known now")
-        if not isinstance(answer, DeviceAnswer) or answer.allow is not True:
-            said = answer.detail if isinstance(answer, DeviceAnswer) else "no answer of the form"
+        if not isinstance(answer, DeviceAnswer):
+            return _failed("the device's state cannot be known now", "no answer of the form")
+        said = answer.detail if isinstance(answer.detail, str) else ""
+        said = said.encode("utf-8", "replace").decode("utf-8")
+        if answer.allow is not True:
             return _failed("the device's state does not allow it", said)
-        return Verified((passed("device_state", answer.detail),))
+        return Verified((passed("device_state", said),))
 
 
 def _failed(detail: str, compared: str = "") -> Verified:

@@ -142,7 +142,14 @@ def _facts(csr: CertificationRequest) -> Facts:
         spki_sha256=hashlib.sha256(csr.spki).hexdigest(),
         csr_sha256=hashlib.sha256(csr.info).hexdigest(),
         challenge="none" if csr.challenge is None else "given",
+        device_id=_device_id(csr),
     )
+
+
+def _device_id(csr: CertificationRequest) -> str:
+    """The GUID of an IntuneDeviceId URI, in lower case."""
+    found = (_DEVICE_ID.fullmatch(san.value) for san in csr.sans if san.kind == "uri")
+    return next((match[1].lower() for match in found if match), "")
 
 
 def key_kind(key: PublicKey) -> tuple[str, int]:

@@ -22,6 +22,10 @@ from shared.stored import Stored, UnreadableEventError, decode
 from shared.subjects import EnrollmentId
 
 
+class ProfileLeftOutError(Exception):
+    """Raised for a request that this replica cannot judge: another one may, or this one later."""
+
+
 @dataclass
 class Judge:
     """Opens requests and decides; what it writes on the way, it finds when it comes again."""
@@ -38,6 +42,8 @@ class Judge:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError as error:
             return rejected(stored, Reason.BAD_MESSAGE, str(error))
+        if enrollment.profile in settings.left_out:
+            raise ProfileLeftOutError(enrollment.profile)
         policy = settings.policies.get(enrollment.profile)
         if policy is None or not isinstance(event, EnrollmentRequested):
             return rejected(stored, Reason.NOT_A_PROFILE, "no such profile here")
@@ -53,10 +59,8 @@ class Judge:
 
     def _described(self, profile: str, opened: Opened, policy: Policy) -> Opened:
         """Facts that only the configuration knows: of which fleet, and who would judge."""
-        challenge = opened.csr.challenge
-        kind = "none"
-        if challenge is not None:
-            kind = route(challenge, self.settings.access[profile].kinds)
+        challenge, kinds = opened.csr.challenge, self.settings.access[profile].kinds
+        kind = route(challenge, kinds) if challenge is not None else "none"
         facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
         return replace(opened, facts=facts)
 

@@ -117,11 +117,12 @@ class Replica:
 
     async def _before(self) -> int:
         """The last order (sequence) from before this replica read its files, by a safe margin."""
-        last = await self.judge.bus.get_last(OPS, reload_order("*", "*"))
-        if last is None:
-            return 0
-        is_old = last.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
-        return last.sequence if is_old else last.sequence - 1
+        seen = 0
+        while stored := await self.judge.bus.get_next(OPS, reload_order("*", "*"), seen + 1):
+            if stored.time // _NANOSECONDS >= self.since - _MARGIN_SECONDS:
+                break
+            seen = stored.sequence
+        return seen
 
     async def _answer(self, stored: Stored) -> None:
         settings = self.judge.settings
@@ -149,6 +150,9 @@ class Replica:
                     break
         except (SettingsError, NotHereError) as error:
             return False, str(error)
+        except Exception as error:  # noqa: BLE001 - one order must not hold up the next
+            log_failure("reload_failed", error, profile=profile)
+            return False, f"the anchors cannot be read: {type(error).__name__}"
         settings = self.judge.settings
         access = replace(settings.access[profile], signed=replace(before, pool=pool))
         self.judge.settings = replace(settings, access=settings.access | {profile: access})

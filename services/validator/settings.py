@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -82,7 +83,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         manual=profile.approval == "manual",
         renewal=RenewalPolicy(
             allowed=profile.renewal,
-            window=None if profile.renewal_window is None else int(profile.renewal_window),
+            window=None if profile.renewal_window is None else ceil(profile.renewal_window),
             grace=int(profile.renewal_grace),
             challenge=_renewal_challenge(profile),
             any_names=profile.renewal_names == "any",

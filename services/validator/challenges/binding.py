@@ -14,6 +14,7 @@ _ALLOWED_URIS: Final = re.compile(
     r"tag:microsoft\.com,2022-09-14:sid:S-1(-[0-9]+)+|IntuneDeviceId://\{?[0-9A-Fa-f-]{36}\}?"
 )
 _BLANKS: Final = " \t\r\n"
+_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no text are read as
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,18 @@ def _mismatches(
 ) -> Iterator[Mismatch]:
     if claims.device_name is not None:
         names = [value for kind, value in read_name(csr.subject) if kind == "CN"]
-        if names != [claims.device_name]:
+        if names != [claims.device_name] or _NO_TEXT in claims.device_name:
             yield Mismatch("device_name", _shown(names), claims.device_name)
     for kind, claimed in (
         ("dns", claims.san_dns),
         ("rfc822", claims.san_rfc822),
         ("upn", claims.san_upn),
     ):
-        asked = _folded(san.value for san in csr.sans if san.kind == kind)
+        asked = folded(san.value for san in csr.sans if san.kind == kind)
         if claimed is None and not (asked and not allow_unclaimed):
             continue
-        if asked != _folded(claimed or ()):
-            yield Mismatch(f"san_{kind}", _shown(asked), _shown(_folded(claimed or ())))
+        if asked != folded(claimed or ()):
+            yield Mismatch(f"san_{kind}", _shown(asked), _shown(folded(claimed or ())))
     others = [] if allow_unclaimed else [f"{s.kind}:{s.value}" for s in csr.sans if _foreign(s)]
     if others:
         yield Mismatch("san_other", _shown(others), "none")
@@ -64,7 +65,7 @@ def _foreign(san: GeneralName) -> bool:
     return not (san.kind == "uri" and _ALLOWED_URIS.fullmatch(san.value))
 
 
-def _folded(values: Iterable[str]) -> frozenset[str]:
+def folded(values: Iterable[str]) -> frozenset[str]:
     """Lower-cased, trimmed, each once."""
     return frozenset("".join(map(_lower, value.strip(_BLANKS))) for value in values)
 

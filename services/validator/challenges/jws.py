@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -138,6 +139,9 @@ def _ecdsa_verifies(jws: Jws, key: ec.EllipticCurvePublicKey) -> bool:
     if len(signature) == _P256_SIGNATURE:
         half = _P256_SIGNATURE // 2
         r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
-        signature = encode_dss_signature(r, s)
+        # DER of this very length exists too, if hardly ever.
+        with contextlib.suppress(InvalidSignature):
+            key.verify(encode_dss_signature(r, s), jws.signing_input, ec.ECDSA(SHA256()))
+            return True
     key.verify(signature, jws.signing_input, ec.ECDSA(SHA256()))
     return True

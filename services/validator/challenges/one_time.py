@@ -1,14 +1,15 @@
 """`one_time`: a challenge that an operator made for one device."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
+from services.validator.challenges.binding import folded
 from services.validator.challenges.records import ForeignRecordError, Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
-from shared.access_events import ChallengeCreated, Claim
+from shared.access_events import ChallengeCancelled, ChallengeCreated, Claim
 from shared.bus.topology import OPS
 from shared.csr import CertificationRequest
 from shared.names import read_name
@@ -19,7 +20,7 @@ from shared.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
-_NANOSECONDS = 1_000_000_000
+_Word = TypeVar("_Word", ChallengeCreated, ChallengeCancelled)
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class OneTimeVerifier:
         """See `Verifier.verify`."""
         profile = asked.enrollment.profile
         digest = one_time_digest(profile, asked.challenge)
-        created = self._created(
-            await self.records.bus.get_last(OPS, one_time_created(profile, digest))
+        created = self._authentic(
+            ChallengeCreated,
+            await self.records.bus.get_last(OPS, one_time_created(profile, digest)),
         )
         if created is None or created.profile != profile:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")
@@ -60,16 +62,17 @@ class OneTimeVerifier:
             return refused("replay", Reason.REPLAY, "the challenge's record is not one of ours")
         place = one_time_cancelled(asked.enrollment.profile, digest)
         cancelled = await self.records.bus.get_last(OPS, place)
-        if cancelled is not None and cancelled.time // _NANOSECONDS <= at:
+        if cancelled is not None and cancelled.time <= at:
+            self._authentic(ChallengeCancelled, cancelled)
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
         return judge_replay(asked, record, at, until)
 
-    def _created(self, stored: Stored | None) -> ChallengeCreated | None:
-        """The challenge, if an operator made it."""
+    def _authentic(self, kind: type[_Word], stored: Stored | None) -> _Word | None:
+        """An operator's word, if it is one; a mark against a challenge holds even if not."""
         if stored is None:
             return None
         try:
-            return authenticate_as(ChallengeCreated, stored, self.operators)
+            return authenticate_as(kind, stored, self.operators)
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels("one_time").inc()
             _log.error("event_not_authentic", about=stored.subject, detail=str(error))
@@ -88,13 +91,9 @@ def judge_one_time(created: ChallengeCreated, csr: CertificationRequest, now: in
         compared = f"asked {', '.join(names) or 'none'}; made for {created.cn}"
         detail = "the challenge is for another common name"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
-    asked = _folded(f"{san.kind}:{san.value}" for san in csr.sans)
-    if (created.cn or created.sans) and asked != _folded(created.sans):
+    asked = folded(f"{san.kind}:{san.value}" for san in csr.sans)
+    if (created.cn or created.sans) and asked != folded(created.sans):
         compared = f"asked {', '.join(sorted(asked)) or 'none'}"
         detail = "the challenge is for other names"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     return Verified((passed("challenge", f"made by {created.operator}"),))
-
-
-def _folded(sans: Iterable[str]) -> frozenset[str]:
-    return frozenset(san.lower() for san in sans)

@@ -26,7 +26,6 @@ from shared.subjects import Stage, parse_prefix, replay_record
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
-_NANOSECONDS = 1_000_000_000
 # A window is written for the newest of its entries, so it outlives them all.
 _WINDOW_TTL = WINDOW_SECONDS + 3600
 
@@ -47,7 +46,7 @@ class Records:
     async def claim(
         self, asked: Asked, kind: str, digest: str, until: int
     ) -> tuple[ChallengeClaimed, int]:
-        """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix s).
+        """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix ns).
 
         The first append wins, on whatever replica; everyone goes on from what is stored, so a
         kill at any point leaves a record that the redelivery finds.
@@ -70,7 +69,7 @@ class Records:
             record = authenticate_as(ChallengeClaimed, stored, self.validators)
         except UnreadableEventError as error:
             raise _foreign("replay", stored, error) from None
-        return record, stored.time // _NANOSECONDS
+        return record, stored.time
 
     async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
         """Count this enrollment for its device, by compare-and-set against all replicas."""

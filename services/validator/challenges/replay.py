@@ -8,6 +8,7 @@ from shared.reasons import Reason
 from shared.subjects import parse_prefix
 
 MARGIN_SECONDS: Final = 600
+_NANOSECONDS: Final = 1_000_000_000
 _MOST_SECONDS: Final = 100 * 365 * 86400
 
 
@@ -17,23 +18,19 @@ def time_to_keep(until: int, now: int) -> int:
 
 
 def judge_replay(asked: Asked, record: ChallengeClaimed, recorded_at: int, until: int) -> Verified:
-    """Whether this enrollment holds the challenge; times in Unix seconds.
+    """Whether this enrollment holds the challenge; `until` in Unix seconds.
 
-    `recorded_at` is when the log took the record. One made after an earlier record may have left
-    the log proves nothing: the challenge had its time, and who used it is not known any more.
+    `recorded_at` (Unix ns) is when the log took the record. One made after an earlier record may
+    have left the log proves nothing: who had used the challenge is not known any more.
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
-    if (holder.profile, holder.transaction, holder.csr) != (
-        mine.profile,
-        mine.transaction,
-        mine.csr,
-    ):
+    if not same_key or (holder.profile, holder.csr) != (mine.profile, mine.csr):
         if same_key and asked.existing:
             return Verified((passed("replay", "the same key asks for the certificate it has"),))
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
-    if recorded_at >= until + MARGIN_SECONDS:
+    if recorded_at >= (until + MARGIN_SECONDS) * _NANOSECONDS:
         detail = "the request was judged too late to know whether its challenge was used before"
         return refused("replay", Reason.EXPIRED, detail)
     return Verified((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.reasons import Reason
@@ -12,7 +12,7 @@ from shared.reasons import Reason
 class StaticVerifier:
     """See `Verifier`; it needs no facts but the passwords themselves."""
 
-    passwords: tuple[str, ...]
+    passwords: tuple[str, ...] = field(repr=False)
 
     async def verify(self, asked: Asked) -> Verified:
         """See `Verifier.verify`."""

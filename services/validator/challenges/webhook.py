@@ -65,7 +65,8 @@ class Endpoint:
         return found
 
     def _client(self) -> httpx.AsyncClient:
-        verify = self.tls if self.tls is not None else False
+        # Without a context of its own it is plain HTTP on loopback: nothing to verify there.
+        verify = self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return httpx.AsyncClient(verify=verify, trust_env=False, timeout=self.timeout)
 
 
@@ -92,7 +93,13 @@ class WebhookVerifier:
                 status, content = await self.endpoint.post(question(asked), asked.asked_at)
         except TimeoutError:
             return _denied("the webhook did not answer in time")
-        except (httpx.HTTPError, AnswerTooLongError, ssl.SSLError, OSError) as error:
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            AnswerTooLongError,
+            ValueError,
+            OSError,
+        ) as error:
             log_failure("webhook_failed", error, profile=asked.enrollment.profile)
             return _denied("the webhook cannot be asked now")
         return judge_answer(status, content)

@@ -42,15 +42,13 @@ def count(
     mine = CountedEnrollment(enrollment=enrollment.prefix(), at=now)
     if any(entry.enrollment == mine.enrollment for entry in window):
         return Counted(tuple(window), changed=False)
-    others = tuple(
+    alive = [
         entry
         for entry in window
-        if entry.at > now - WINDOW_SECONDS
-        and entry.enrollment not in failed
-        and not _same(entry, enrollment)
-    )
-    had_a_place = any(_same(entry, enrollment) for entry in window)
-    if len(others) < limit or had_a_place:
+        if entry.at > now - WINDOW_SECONDS and entry.enrollment not in failed
+    ]
+    others = tuple(entry for entry in alive if not _same(entry, enrollment))
+    if len(others) < limit or len(others) < len(alive):  # it had a place before
         return Counted((*others, mine), changed=True)
     return Full(others)
 

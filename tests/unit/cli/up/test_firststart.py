@@ -12,7 +12,7 @@ from cli.up import authority, firststart, renewal
 from cli.up.authority import RA_LIFETIME
 from cli.up.firststart import first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
-from cli.up.renewal import renew_ra
+from cli.up.renewal import renew_connector, renew_ra
 from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
@@ -54,7 +54,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def load_all(layout: Layout, now: float = NOW) -> Any:
-    """What every service does at its start; the gateway's settings."""
+    """What `up` and every service do at a start; the gateway's settings."""
+    renew_connector(layout, now)
     configuration = load(layout.config, {})
     validator.read_settings(configuration, now)
     issuer.read_settings(configuration)
@@ -85,7 +86,7 @@ def kill_at_write(monkeypatch: pytest.MonkeyPatch, module: Any, count: int) -> N
 def test_a_first_start_makes_what_every_service_needs(layout: Layout) -> None:
     found = load_all(layout)
 
-    assert set(found.profiles) == {"demo", "legacy"}
+    assert set(found.profiles) == {"demo", "legacy", "corp"}
     assert found.default_profile == "demo"
     assert found.bus_url == "nats://127.0.0.1:20001"
     assert found.profiles["legacy"].legacy
@@ -120,7 +121,7 @@ def test_the_ra_certificates_are_what_windows_asks_for(layout: Layout) -> None:
         assert [e.dotted_string for e in extended] == ["1.3.6.1.4.1.311.20.2.1"]
 
 
-@pytest.mark.parametrize("writes", [0, 1, 5, 10, 12, 14, 16, 17])
+@pytest.mark.parametrize("writes", [0, 1, 5, 10, 12, 14, 16, 18, 19])
 def test_a_first_start_killed_at_any_point_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
@@ -291,3 +292,17 @@ def test_a_made_ca_can_sign_certificates_and_nothing_is_above_it(kind: str) -> N
     assert made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert made.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     assert made.not_valid_before_utc.timestamp() < NOW < made.not_valid_after_utc.timestamp()
+
+
+def test_the_stand_in_connectors_certificate_is_renewed_for_the_same_key(layout: Layout) -> None:
+    path = layout.connector / "connector.pem"
+    before = read_certificates(path)[0]
+
+    due = NOW + 336 * DAY
+    assert not renew_connector(layout, due - 3 * DAY)
+    assert read_certificates(path) == [before]
+    assert renew_connector(layout, due)
+    after = read_certificates(path)[0]
+    assert after.public_key() == before.public_key()
+    assert after.subject == before.subject
+    assert after.not_valid_after_utc.timestamp() > due + 300 * DAY

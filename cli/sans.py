@@ -1,0 +1,20 @@
+"""How subjectAltNames are written on the command line."""
+
+from typing import Final
+
+KINDS: Final = ("dns", "email", "uri", "ip", "upn")
+
+
+def san_parts(text: str) -> tuple[str, str]:
+    """(kind, value) of `dns:`, `email:`, `ip:`, `uri:` or `upn:` and a value; bare: a DNS name.
+
+    ValueError says what is wrong.
+    """
+    kind, colon, value = text.partition(":")
+    if not colon:
+        kind, value = "dns", text
+    if not value:
+        raise ValueError(f"{text}: there is no value")
+    if kind.lower() not in KINDS:
+        raise ValueError(f"{text}: write dns:, email:, ip:, uri: or upn: and a value")
+    return kind.lower(), value

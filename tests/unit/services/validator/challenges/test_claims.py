@@ -1,0 +1,281 @@
+"""The claims, name by name and type by type."""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from services.validator.challenges.claims import (
+    Claims,
+    UnknownVersionError,
+    issuer_of,
+    read_claims,
+)
+from services.validator.challenges.jws import MalformedTokenError
+from tests.unit.services.validator.challenges.broken import BROKEN_JSON
+from tests.unit.services.validator.challenges.tokens import (
+    ABSENT,
+    ISSUER,
+    NONCE,
+    REQUIRED,
+    claims,
+    encode,
+)
+from tests.unit.world import NOW
+
+LAST_SECOND: Final = 253_402_300_799
+NEVER_A_STRING: Final[list[Any]] = [None, True, False, 0, 1, -1, 1.5, [], ["x"], {}, {"x": "y"}]
+NEVER_A_TIME: Final[list[Any]] = [
+    *(None, True, False, "", "x", str(NOW), 0, -1, -NOW, float(NOW), NOW + 0.5, 1e300, -0.0),
+    *([], [NOW], {}, {"x": NOW}, LAST_SECOND + 1, NOW * 1000, 10**18, 2**63, 2**64 + NOW, 10**400),
+]
+NEVER_NAMES: Final[list[Any]] = [
+    *(None, True, 0, 1, 1.5, "", "device.example", {}, {"x": "y"}, [None], [1], [True], [1.5]),
+    *([["x"]], [{}], ["x", None], [1, "x"], ["x", ["y"]], ["x", "y", False]),
+]
+
+
+def read(**changes: Any) -> Claims:
+    return read_claims(encode(claims(**changes)))
+
+
+def malformed(payload: bytes) -> str:
+    with pytest.raises(MalformedTokenError) as error:
+        read_claims(payload)
+    return str(error.value)
+
+
+def test_every_claim_is_read() -> None:
+    found = read(san_dns=["b", "A", "b"], san_rfc822=["a@b.example"], san_upn=[])
+
+    assert found == Claims(
+        issuer=ISSUER,
+        subject="device-guid-1",
+        issued_at=NOW - 60,
+        expires_at=NOW + 3600,
+        nonce=NONCE,
+        audience="https://scep.example/demo",
+        device_name="device",
+        san_dns=("b", "A", "b"),
+        san_rfc822=("a@b.example",),
+        san_upn=(),
+    )
+
+
+def test_claims_that_need_not_be_there_are_none() -> None:
+    found = read(aud=ABSENT, device_name=ABSENT, san_dns=ABSENT)
+
+    assert found == Claims(ISSUER, "device-guid-1", NOW - 60, NOW + 3600, NONCE)
+    assert (found.audience, found.device_name) == (None, None)
+    assert (found.san_dns, found.san_rfc822, found.san_upn) == (None, None, None)
+
+
+def test_an_empty_list_is_a_claim() -> None:
+    found = read(san_dns=[], san_rfc822=[], san_upn=[])
+
+    assert (found.san_dns, found.san_rfc822, found.san_upn) == ((), (), ())
+
+
+def test_text_is_kept_as_it_is() -> None:
+    odd = " \u212a\u0130\uff21\u00e9e\u0301\U0001f600\0\t"
+
+    found = read(iss=odd, sub=odd, nonce=odd, aud=odd, device_name=odd, san_dns=[odd, ""])
+
+    assert {found.issuer, found.subject, found.nonce, found.audience, found.device_name} == {odd}
+    assert found.san_dns == (odd, "")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"nbf": NOW + 10**6, "jti": 7, "scope": None},
+        {"ISS": "x", "Exp": 1, "iat ": "x", "san_ip": [1], "san_uri": "x", "san": {}},
+        {"": 1, "a": {"iss": 1, "exp": None}, "b": [1.5, 1e300, True]},
+        {"sub_": "\U0001f600", "Version": "v9"},
+    ],
+)
+def test_unknown_claims_are_ignored(extra: dict[str, Any]) -> None:
+    assert read(**extra) == read()
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", [ABSENT, "", "v1"])
+def test_the_first_version_has_three_spellings(version: Any) -> None:
+    assert read(version=version) == read()
+
+
+@pytest.mark.parametrize(
+    "version", ["v2", "V1", "v1 ", " v1", "v1.0", "v10", "v", "1", "v\uff11", "v1\0", " ", "null"]
+)
+def test_another_version_is_unknown(version: str) -> None:
+    with pytest.raises(UnknownVersionError):
+        read(version=version)
+
+
+@pytest.mark.parametrize("version", [None, 1, True, ["v1"]])
+def test_whatever_else_stands_for_a_version_is_unknown_too(version: Any) -> None:
+    """Absent, "" or "v1"; all else is a version that is not known."""
+    with pytest.raises(UnknownVersionError):
+        read(version=version)
+
+
+def test_an_unknown_version_may_have_claims_of_its_own() -> None:
+    with pytest.raises(UnknownVersionError):
+        read_claims(b'{"version": "v2", "iss": 7, "expires": "never"}')
+
+
+# Types
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_required_claim_that_is_missing_is_malformed(name: str) -> None:
+    assert name in malformed(encode(claims(**{name: ABSENT})))
+
+
+def test_no_claims_at_all_are_malformed() -> None:
+    malformed(b"{}")
+    malformed(b'{"version": "v1"}')
+
+
+@pytest.mark.parametrize("name", ["iss", "sub", "nonce"])
+@pytest.mark.parametrize("value", [*NEVER_A_STRING, ""], ids=repr)
+def test_a_required_text_is_a_string_that_says_something(name: str, value: Any) -> None:
+    assert name in malformed(encode(claims(**{name: value})))
+
+
+@pytest.mark.parametrize("name", ["aud", "device_name"])
+@pytest.mark.parametrize("value", NEVER_A_STRING, ids=repr)
+def test_a_text_that_need_not_be_there_is_a_string_if_it_is(name: str, value: Any) -> None:
+    """Null is no string either: a claim that is there is not taken as missing."""
+    assert name in malformed(encode(claims(**{name: value})))
+
+
+@pytest.mark.parametrize("name", ["aud", "device_name"])
+def test_an_empty_text_is_not_a_missing_one(name: str) -> None:
+    found = read(**{name: ""})
+
+    assert "" in (found.audience, found.device_name)
+
+
+@pytest.mark.parametrize("name", ["iat", "exp"])
+@pytest.mark.parametrize("value", NEVER_A_TIME, ids=lambda value: repr(value)[:24])
+def test_a_time_is_a_positive_integer(name: str, value: Any) -> None:
+    assert name in malformed(encode(claims(**{name: value})))
+
+
+@pytest.mark.parametrize("name", ["iat", "exp"])
+@pytest.mark.parametrize(
+    "literal",
+    [f"{NOW}.0", f"{NOW}e0", "1.7672256e9", "1E9", "-0", "0", "-1", f"-{NOW}", f'"{NOW}"', "0.1"],
+)
+def test_a_time_is_written_as_an_integer(name: str, literal: str) -> None:
+    text = json.dumps(claims(**{name: "HERE"})).replace('"HERE"', literal)
+
+    assert name in malformed(text.encode())
+
+
+@pytest.mark.parametrize("name", ["iat", "exp"])
+@pytest.mark.parametrize("value", [1, 2, NOW, 2**31 - 1, 2**31, 2**32, LAST_SECOND])
+def test_any_time_that_somebody_may_mean_is_read(name: str, value: int) -> None:
+    found = read(**{name: value})
+
+    assert value == (found.issued_at if name == "iat" else found.expires_at)
+
+
+@pytest.mark.parametrize("name", ["san_dns", "san_rfc822", "san_upn"])
+@pytest.mark.parametrize("value", NEVER_NAMES, ids=repr)
+def test_names_are_an_array_of_strings(name: str, value: Any) -> None:
+    assert name in malformed(encode(claims(**{name: value})))
+
+
+# JSON
+
+
+@pytest.mark.parametrize("name", BROKEN_JSON)
+def test_a_payload_is_one_object_in_which_no_name_stands_twice(name: str) -> None:
+    """Each is refused for its form, though it has no claims either."""
+    good = json.dumps(claims())[1:].encode()
+    broken = BROKEN_JSON[name].replace(b'{"alg": "RS256"', b'{"alg": "RS256", ' + good[:-1], 1)
+
+    assert "payload" in malformed(broken)
+
+
+def test_the_objects_around_which_others_are_broken_are_good() -> None:
+    """The table before this one breaks nothing but what it says."""
+    good = json.dumps(claims())[1:-1].encode()
+
+    assert read_claims(b'{"x": 1, ' + good + b', "a": [1, {"b": "\xc3\xa9"}]}') == read()
+
+
+@pytest.mark.parametrize("name", sorted(claims()))
+def test_no_claim_stands_twice_even_if_it_says_the_same(name: str) -> None:
+    text = json.dumps(claims())
+    again = json.dumps({name: claims()[name]})[1:-1]
+
+    assert "payload" in malformed(f"{text[:-1]}, {again}}}".encode())
+    assert "payload" in malformed(f"{{{again}, {text[1:]}".encode())
+
+
+@pytest.mark.parametrize("name", ["version", "iss", "exp", "san_upn"])
+def test_a_name_in_other_letters_is_the_same_name(name: str) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
+    text = json.dumps(claims(version="v1", san_upn=[]))
+
+    assert "payload" in malformed(f'{text[:-1]}, "{escaped}": "v1"}}'.encode())
+
+
+@pytest.mark.parametrize("name", ["iss", "sub", "nonce", "aud", "device_name"])
+@pytest.mark.parametrize("half", ["\ud800", "x\udfff", "\udc00\ud800"])
+def test_half_a_pair_is_no_text(name: str, half: str) -> None:
+    malformed(encode(claims(**{name: half})))
+
+
+@pytest.mark.parametrize("name", ["san_dns", "san_rfc822", "san_upn"])
+def test_half_a_pair_is_no_name(name: str) -> None:
+    malformed(encode(claims(**{name: ["ok", "\ud83d"]})))
+
+
+@pytest.mark.parametrize("name", sorted(claims(version="v1", san_rfc822=[], san_upn=[])))
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "9" * 5000, "[" * 5000])
+def test_what_is_no_value_of_json_is_none_of_a_claim(name: str, literal: str) -> None:
+    text = json.dumps(claims(**{name: "HERE"})).replace('"HERE"', literal)
+
+    malformed(text.encode())
+
+
+def test_an_error_does_not_repeat_the_value() -> None:
+    said = malformed(encode(claims(nonce=[NONCE])))
+
+    assert NONCE not in said
+
+
+# Whom to ask
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b'{"iss": "a"}', "a"),
+        (b'{"iss": "\\u0061 "}', "a "),
+        (b'{"iss": ""}', ""),
+        (b'{"Iss": "a"}', ""),
+        (b'{"a": {"iss": "a"}}', ""),
+        (b"{}", ""),
+        (b'{"iss": null}', ""),
+        (b'{"iss": ["a"]}', ""),
+        (b'{"iss": {"a": 1}}', ""),
+        (b'{"iss": 7}', ""),
+        (b'{"iss": true}', ""),
+        (b'{"iss": "a", "iss": "b"}', ""),
+        (b'{"iss": "a", "x": NaN}', ""),
+        (b'["iss", "a"]', ""),
+        (b'"a"', ""),
+        (b"", ""),
+        (b"\xff", ""),
+        (b"[" * 20000, ""),
+    ],
+)
+def test_the_issuer_is_told_before_anything_is_believed(payload: bytes, expected: str) -> None:
+    assert issuer_of(payload) == expected

@@ -1,0 +1,362 @@
+"""A held enrollment and its challenge: taken when the device asked, and not asked again after."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.validator.access import Access
+from services.validator.challenges.webhook import Endpoint
+from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
+from shared.access_events import ChallengeCancelled, ChallengeCreated
+from shared.events import EnrollmentApproved, EnrollmentHeld, HoldDecided
+from shared.one_time import one_time_digest, write_one_time
+from shared.reasons import Reason
+from shared.stored import Stored, authenticate
+from shared.subjects import Stage, one_time_cancelled, one_time_created, parse_subject
+from tests.fakes.bus_through import BusThrough, Trouble
+from tests.unit.services.validator.challenges.enrollers import (
+    CONNECTOR,
+    DAY,
+    OTHER_CONNECTOR,
+    SUBJECT,
+    ask,
+    by_token,
+    claims,
+    failed,
+    holder,
+    judge_all,
+    judgement,
+    on_bus,
+    places,
+    replicas,
+    result,
+    token,
+    verdict,
+)
+from tests.unit.services.validator.http_services import Service, http, serving
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import Identity
+from tests.unit.world import (
+    NOW,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_VALIDATORS,
+    append_signed,
+    messages_of,
+)
+
+CHALLENGE = write_one_time("0123456789ABCDEFGHJKMNPQR")
+
+
+class DiedError(Exception):
+    """Stands for kill -9."""
+
+
+@dataclass
+class Desk:
+    """A validator with a manual profile that takes tokens, and the operator."""
+
+    world: World
+
+    def accept(self, access: Access) -> None:
+        self.world.accept(access)
+
+    def holds(self) -> list[Stored]:
+        return messages_of(self.world.bus, "ENROLL_0", ".hold")
+
+    def hold(self, request: Stored) -> EnrollmentHeld:
+        place = parse_subject(request.subject)[0].subject(Stage.HOLD)
+        (stored,) = [each for each in self.holds() if each.subject == place]
+        event = authenticate(stored, TRUSTED_VALIDATORS, Stage.HOLD, request.sha256())
+        assert isinstance(event, EnrollmentHeld)
+        return event
+
+    async def held(self, password: str, number: int = 0) -> Stored:
+        """A request that waits for the operator."""
+        request = await ask(self.world, holder(number), password)
+        await self.world.consumer.handle(request)
+        assert self.hold(request)
+        return request
+
+    async def decision(self, request: Stored, *, approved: bool = True) -> Stored:
+        place = parse_subject(request.subject)[0].subject(Stage.DECISION)
+        event = HoldDecided(request_sha256=request.sha256(), approved=approved, operator="op")
+        return await append_signed(self.world.bus, place, event, OPERATOR)
+
+    async def decided(self, request: Stored, *, approved: bool = True) -> Reason | str:
+        """The verdict after the operator's word."""
+        await self.world.consumer.handle(await self.decision(request, approved=approved))
+        return result(self.world, request)
+
+
+@pytest.fixture
+async def desk(
+    device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> AsyncIterator[Desk]:
+    async with validating(device, ra, ec_key, manual=True) as world:
+        world.accept(by_token())
+        yield Desk(world)
+
+
+# The hold
+
+
+async def test_a_hold_says_who_vouched_and_what_the_gates_compared(desk: Desk) -> None:
+    request = await desk.held(token())
+
+    hold = desk.hold(request)
+    assert hold.claim is not None
+    assert (hold.claim.issuer, hold.claim.subject) == (CONNECTOR.name, SUBJECT)
+    assert [gate.gate for gate in hold.gates][-2:] == ["replay", "device_rate"]
+    assert all(gate.passed for gate in hold.gates)
+    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+
+
+async def test_what_the_challenge_refuses_is_not_held(desk: Desk) -> None:
+    first = await desk.held(token())
+    request = await ask(desk.world, holder(1), token())
+
+    assert await judgement(desk.world, request) == Reason.REPLAY
+    assert [each.subject for each in desk.holds()] == [
+        parse_subject(first.subject)[0].subject(Stage.HOLD)
+    ]
+
+
+async def test_a_held_request_that_is_delivered_again_is_counted_once(desk: Desk) -> None:
+    request = await desk.held(token())
+    before = desk.holds()
+    await judge_all(replicas(desk.world), [request] * 8)
+
+    assert desk.holds() == before
+    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+    assert desk.world.verdicts() == []
+
+
+async def test_of_fifty_keys_with_one_token_one_is_held(desk: Desk) -> None:
+    requests = [await ask(desk.world, holder(number), token()) for number in range(50)]
+    await judge_all(replicas(desk.world), requests)
+
+    assert len(desk.holds()) == 1
+    assert len(desk.world.verdicts()) == 49
+
+
+async def test_held_enrollments_take_their_devices_places(desk: Desk) -> None:
+    for number in range(3):
+        await desk.held(token(f"n-{number}"), number)
+    request = await ask(desk.world, holder(3), token("n-3"))
+
+    assert await judgement(desk.world, request) == Reason.RATE_LIMITED
+
+
+# After it
+
+
+async def test_the_verdict_has_each_gate_once_and_who_vouched(desk: Desk) -> None:
+    request = await desk.held(token())
+    hold = desk.hold(request)
+    assert await desk.decided(request) == "approved"
+
+    event = verdict(desk.world, request)
+    assert event.claim == hold.claim
+    assert [gate.gate for gate in event.gates] == [gate.gate for gate in hold.gates]
+    assert event.gates == hold.gates
+
+
+async def refuse_the_device(desk: Desk) -> None:
+    async def ill(_: DeviceQuestion) -> DeviceAnswer:
+        return DeviceAnswer(allow=False)
+
+    desk.accept(by_token(device_state=DeviceStateGate(ill, 5)))
+
+
+async def other_anchors(desk: Desk) -> None:
+    desk.accept(by_token(OTHER_CONNECTOR))
+
+
+async def no_tokens_any_more(desk: Desk) -> None:
+    desk.accept(Access(passwords=("s3cret",)))
+
+
+async def smaller_limit(desk: Desk) -> None:
+    desk.accept(by_token(limit=1))
+
+
+async def weeks(desk: Desk) -> None:
+    """The token, its record and its device's window have all ended."""
+    desk.world.clock.seconds += 40 * DAY
+
+
+CHANGES = [refuse_the_device, other_anchors, no_tokens_any_more, smaller_limit, weeks]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_changes_about_challenges_during_a_hold_does_not_matter(
+    desk: Desk, change: Callable[[Desk], Any]
+) -> None:
+    request = await desk.held(token())
+    before = (claims(desk.world), places(desk.world))
+    await change(desk)
+
+    assert await desk.decided(request) == "approved"
+    assert (claims(desk.world), places(desk.world)) == before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_kind_of_challenge_on_record_stays_that_of_the_hold(
+    desk: Desk, change: Callable[[Desk], Any]
+) -> None:
+    """Success is counted under it."""
+    request = await desk.held(token())
+    assert desk.hold(request).facts.challenge == "signed"
+    await change(desk)
+    assert await desk.decided(request) == "approved"
+
+    event = verdict(desk.world, request)
+    assert event.facts is not None
+    assert event.facts.challenge == "signed"
+
+
+async def test_the_gates_of_the_profile_are_asked_again(desk: Desk) -> None:
+    request = await desk.held(token())
+    desk.world.allow(key_types=frozenset({"rsa:2048"}))
+
+    assert await desk.decided(request) == Reason.KEY_NOT_ALLOWED
+
+
+async def test_a_decision_delivered_again_to_another_validator_changes_nothing(
+    desk: Desk,
+) -> None:
+    request = await desk.held(token())
+    decision = await desk.decision(request)
+    await judge_all(replicas(desk.world), [decision, request] * 4)
+
+    assert result(desk.world, request) == "approved"
+    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+
+
+async def test_request_and_decision_may_meet_on_two_validators(desk: Desk) -> None:
+    """The request is delivered again while the decision is worked on."""
+    request = await desk.held(token())
+    decision = await desk.decision(request)
+    first, second = replicas(desk.world, 2)
+    await asyncio.gather(first.handle(request), second.handle(decision))
+
+    assert result(desk.world, request) == "approved"
+    assert len(desk.holds()) == 1
+
+
+async def test_a_denied_enrollment_gives_its_place_back_and_keeps_its_token(desk: Desk) -> None:
+    requests = [await desk.held(token(f"n-{number}"), number) for number in range(3)]
+    assert await desk.decided(requests[0], approved=False) == Reason.DENIED
+    await desk.held(token("n-3"), 3)
+    thief = await ask(desk.world, holder(4), token("n-0"))
+
+    assert await judgement(desk.world, thief) == Reason.REPLAY
+    assert places(desk.world) == 3
+
+
+async def test_a_new_attempt_after_a_denial_is_held_anew(desk: Desk) -> None:
+    first = await desk.held(token())
+    assert await desk.decided(first, approved=False) == Reason.DENIED
+    again = await ask(desk.world, holder(), token(), attempt=1)
+    await desk.world.consumer.handle(again)
+
+    assert desk.hold(again).claim == desk.hold(first).claim
+    assert places(desk.world) == 1
+
+
+async def test_after_an_approved_hold_that_came_to_nothing_the_holder_may_try_again(
+    desk: Desk,
+) -> None:
+    first = await desk.held(token())
+    assert await desk.decided(first) == "approved"
+    await failed(desk.world, first)
+    again = await ask(desk.world, holder(), token(), attempt=1)
+    await desk.world.consumer.handle(again)
+
+    assert await desk.decided(again) == "approved"
+    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+
+
+async def test_a_hold_of_one_request_opens_no_other(desk: Desk) -> None:
+    """A second request with the token of a held one, and an operator's word about it."""
+    await desk.held(token())
+    thief = await ask(desk.world, holder(1), token())
+    assert await judgement(desk.world, thief) == Reason.REPLAY
+    await desk.world.consumer.handle(await desk.decision(thief))
+
+    assert result(desk.world, thief) == Reason.REPLAY
+
+
+async def test_a_validator_may_die_before_or_after_any_of_its_calls(desk: Desk) -> None:
+    """At the request, then at the decision: one hold, one verdict, one place."""
+    desk.accept(by_token(limit=0))
+    ends = 0
+    for at in itertools.count():
+        request = await ask(desk.world, holder(), token(f"mortal-{at}"))
+        happened = await outlived(desk, at, request)
+        assert desk.hold(request)
+        decision = await desk.decision(request)
+        happened |= await outlived(desk, at, decision)
+
+        assert result(desk.world, request) == "approved"
+        ends += 1
+        if not happened:
+            break
+    assert ends > 8
+    assert len(claims(desk.world)) == ends
+
+
+async def outlived(desk: Desk, at: int, stored: Stored) -> bool:
+    """Handled by one that dies, then by another; whether it did die."""
+    trouble = Trouble(at, DiedError)
+    try:
+        await on_bus(desk.world, BusThrough(desk.world.bus, trouble)).handle(stored)
+    except DiedError:
+        await on_bus(desk.world, desk.world.bus).handle(stored)
+    return trouble.happened
+
+
+# Other verifiers
+
+
+async def test_a_webhook_is_not_asked_again(desk: Desk) -> None:
+    async with serving(Service()) as service:
+        desk.accept(Access(webhook=Endpoint(service.url, 10.0)))
+        request = await desk.held("anything")
+        service.say = http(200, b'{"allow": false}')
+
+        assert await desk.decided(request) == "approved"
+    assert len(service.posted) == 1
+
+
+async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(desk: Desk) -> None:
+    desk.accept(Access(one_time=True))
+    digest = one_time_digest(PROFILE, CHALLENGE)
+    made = ChallengeCreated(profile=PROFILE, expires_at=NOW + 60, operator="op")
+    await append_signed(desk.world.bus, one_time_created(PROFILE, digest), made, OPERATOR)
+    request = await desk.held(CHALLENGE)
+    desk.world.clock.seconds += 3600
+    taken = ChallengeCancelled(profile=PROFILE, operator="op")
+    await append_signed(desk.world.bus, one_time_cancelled(PROFILE, digest), taken, OPERATOR)
+
+    assert await desk.decided(request) == "approved"
+    claim = verdict(desk.world, request).claim
+    assert claim is not None
+    assert claim.issuer == "operator"
+
+
+async def test_a_password_that_was_changed_during_a_hold_was_good_when_it_was_given(
+    desk: Desk,
+) -> None:
+    desk.accept(Access(passwords=("old",)))
+    request = await desk.held("old")
+    desk.accept(Access(passwords=("new",)))
+
+    assert await desk.decided(request) == "approved"
+    assert isinstance(verdict(desk.world, request), EnrollmentApproved)

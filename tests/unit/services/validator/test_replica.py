@@ -1,0 +1,585 @@
+"""One validator among several: it says that it is there, and reads anchors anew when ordered to."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cli.connector.minting import Connector, make_certificate
+from services.validator.access import Access, SignedAccess
+from services.validator.anchors import AnchorFiles
+from services.validator.challenges.token import AnchorPool, TokenRules
+from services.validator.consumer import RequestConsumer
+from services.validator.judging import Judge
+from services.validator.replica import PRESENCE_SECONDS, Replica
+from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.bus.topology import OPS, REPLICAS, replica_subject
+from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.process import background
+from shared.reasons import Reason
+from shared.stored import EventSigner, Message, Stored, authenticate_as
+from shared.subjects import reload_answer, reload_order
+from tests.unit.services.validator.challenges.enrollers import (
+    CONNECTOR,
+    OTHER_CONNECTOR,
+    ask,
+    holder,
+    result,
+    token,
+)
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import Identity
+from tests.unit.world import (
+    ISSUING,
+    NOW,
+    OPERATOR,
+    PROFILE,
+    STRANGER,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append,
+    counted,
+    messages_of,
+    signed_event,
+    turn,
+    until,
+)
+
+LATER = NOW + 120  # an order is given that long after the replicas have read their files
+
+
+def certificate(*connectors: Connector, now: float = NOW) -> bytes:
+    return b"".join(make_certificate(each.key, each.name, now) for each in connectors)
+
+
+def signed_access(path: Path, now: float = NOW) -> Access:
+    """A profile that takes tokens of the connectors in this file."""
+    files = AnchorFiles(path)
+    return Access(signed=SignedAccess(files, files.read(now), TokenRules(), 0))
+
+
+@dataclass
+class Office:
+    """A log with replicas on it, and the operator's hand on it."""
+
+    world: World
+    directory: Path
+    running: AsyncExitStack
+
+    def bundle(self, name: str, data: bytes | None = None) -> Path:
+        """The file of a replica, or of a profile; None leaves it as it is."""
+        path = self.directory / f"{name}.pem"
+        if data is not None:
+            path.write_bytes(data)
+        return path
+
+    def replica(self, name: str = "validator-0", *, since: int = NOW, **access: Access) -> Replica:
+        """A validator of its own; a name is a profile, by default `demo` with the one file."""
+        found = access or {PROFILE: signed_access(self.bundle("connector"))}
+        settings = self.world.judge.settings
+        policies = dict.fromkeys(found, self.world.policy)
+        settings = replace(settings, access=found, policies=policies)
+        judge = Judge(self.world.bus, settings, self.world.judge.chains)
+        return Replica(judge, name, self.world.clock, since)
+
+    async def run(self, *replicas: Replica) -> None:
+        """Let them run, and wait until each has said that it is there."""
+        for each in replicas:
+            await self.running.enter_async_context(background(each.run()))
+        await until(lambda: {each.name for each in replicas} <= set(self.present()))
+
+    def present(self) -> dict[str, ReplicaSeen]:
+        stored = messages_of(self.world.bus, REPLICAS)
+        found = [authenticate_as(ReplicaSeen, m, TRUSTED_VALIDATORS) for m in stored]
+        return {each.name: each for each in found}
+
+    async def order(
+        self, name: str = "o1", profile: str = PROFILE, *, by: EventSigner = OPERATOR
+    ) -> Stored:
+        """An order on the log, and the hint that makes replicas look."""
+        place = reload_order(profile, name)
+        event = ReloadOrdered(profile=profile, operator="op")
+        return await self.append(place, signed_event(event, place, by))
+
+    async def append(self, place: str, message: Message) -> Stored:
+        self.world.clock.seconds = max(self.world.clock.seconds, LATER)
+        stored = await append(self.world.bus, place, message)
+        await self.hint()
+        return stored
+
+    async def hint(self) -> None:
+        await self.world.bus.hint("order.reload", Message(b"", {}))
+
+    def answers(self) -> list[Stored]:
+        return messages_of(self.world.bus, OPS, ".answer")
+
+    def answer(self, order: Stored, name: str = "validator-0") -> OrderAnswered | None:
+        """What a replica says, authentic, and about this order."""
+        place = reload_answer(order.subject, name)
+        for stored in self.answers():
+            if stored.subject == place:
+                found = authenticate_as(OrderAnswered, stored, TRUSTED_VALIDATORS)
+                assert found.request_sha256 == order.sha256()
+                return found
+        return None
+
+    async def answered(
+        self, order: Stored, name: str = "validator-0", seconds: float = 20
+    ) -> OrderAnswered:
+        found = await until(lambda: self.answer(order, name), seconds)
+        assert isinstance(found, OrderAnswered)
+        return found
+
+    async def takes(self, replica: Replica, connector: Connector, nonce: str) -> bool:
+        """Whether a replica takes a token of this connector."""
+        now = int(self.world.clock.seconds)
+        text = token(nonce, by=connector, now=now)
+        request = await ask(self.world, holder(), text)
+        await RequestConsumer(replica.judge).handle(request)
+        found = result(self.world, request)
+        assert found in ("approved", Reason.SIGNATURE_INVALID)
+        return found == "approved"
+
+
+@pytest.fixture
+async def office(
+    device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey, tmp_path: Path
+) -> AsyncIterator[Office]:
+    async with validating(device, ra, ec_key) as world, AsyncExitStack() as running:
+        found = Office(world, tmp_path, running)
+        found.bundle("connector", certificate(CONNECTOR))
+        yield found
+
+
+# Presence
+
+
+async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(office: Office) -> None:
+    replica = office.replica(since=NOW - 5)
+    await office.run(replica)
+
+    (seen,) = office.present().values()
+    pool = office.bundle("connector")
+    assert seen == ReplicaSeen(
+        role="validator",
+        name="validator-0",
+        since=NOW - 5,
+        anchors={PROFILE: AnchorFiles(pool).read(NOW).sha256},
+    )
+    (stored,) = messages_of(office.world.bus, REPLICAS)
+    assert stored.subject == replica_subject("validator", "validator-0")
+
+
+async def test_presence_ends_soon_after_its_replica(office: Office) -> None:
+    async with background(office.replica().run()):
+        await until(office.present)
+    place = replica_subject("validator", "validator-0")
+    office.world.clock.seconds += PRESENCE_SECONDS - 1
+    assert await office.world.bus.get_last(REPLICAS, place) is not None
+    office.world.clock.seconds += 1
+
+    assert await office.world.bus.get_last(REPLICAS, place) is None
+
+
+async def test_a_running_replica_says_so_again_and_again(office: Office) -> None:
+    await office.run(office.replica())
+    for _ in range(3):
+        office.world.clock.seconds += PRESENCE_SECONDS - 1
+        (before,) = messages_of(office.world.bus, REPLICAS)
+        await office.hint()
+        await until(lambda b=before: messages_of(office.world.bus, REPLICAS) != [b])
+
+    place = replica_subject("validator", "validator-0")
+    assert await office.world.bus.get_last(REPLICAS, place) is not None
+
+
+async def test_each_replica_has_its_own_presence(office: Office) -> None:
+    await office.run(*(office.replica(f"validator-{number}") for number in range(4)))
+
+    assert set(office.present()) == {f"validator-{number}" for number in range(4)}
+
+
+async def test_a_profile_without_tokens_has_no_anchors_to_tell_of(office: Office) -> None:
+    plain = Access(passwords=("s3cret",))
+    await office.run(office.replica(demo=plain))
+
+    assert office.present()["validator-0"].anchors == {}
+
+
+# Reloads
+
+
+async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(office: Office) -> None:
+    replica = office.replica()
+    await office.run(replica)
+    assert await office.takes(replica, CONNECTOR, "n-1")
+    before = office.present()["validator-0"].anchors[PROFILE]
+    office.bundle("connector", certificate(OTHER_CONNECTOR))
+    found = await office.answered(await office.order())
+
+    assert found.done
+    assert found.detail == "anchors: 1, the first ends 2027-01-01"
+    assert not await office.takes(replica, CONNECTOR, "n-2")
+    assert await office.takes(replica, OTHER_CONNECTOR, "n-3")
+    await until(lambda: office.present()["validator-0"].anchors[PROFILE] != before)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"garbage", "no certificate in PEM"),
+        (b"", "no certificate in PEM"),
+        (certificate(OTHER_CONNECTOR)[:-40], "connector.pem"),
+        (certificate(OTHER_CONNECTOR) + certificate(CONNECTOR)[:300], "not whole"),
+        (certificate(OTHER_CONNECTOR, now=NOW - 400 * 86400), "expired"),
+    ],
+)
+async def test_a_bundle_that_is_none_is_refused_and_the_old_anchors_stay(
+    office: Office, data: bytes, said: str
+) -> None:
+    replica = office.replica()
+    await office.run(replica)
+    before = replica.judge.settings.access[PROFILE]
+    office.bundle("connector", data)
+    found = await office.answered(await office.order())
+
+    assert not found.done
+    assert said in found.detail
+    assert "connector.pem" in found.detail
+    assert replica.judge.settings.access[PROFILE] is before
+    assert await office.takes(replica, CONNECTOR, "n-1")
+    assert not await office.takes(replica, OTHER_CONNECTOR, "n-2")
+
+
+async def test_a_bundle_that_raises_what_nobody_expects_is_refused_and_holds_up_nothing(
+    office: Office,
+) -> None:
+    """A certificate whose kind of key is not known here: other profiles' orders are obeyed."""
+    access = {
+        name: signed_access(office.bundle(name, certificate(CONNECTOR)))
+        for name in (PROFILE, "second")
+    }
+    await office.run(office.replica(**access))
+    office.bundle(PROFILE, unknown_key(CONNECTOR))
+    orders = [await office.order("o1"), await office.order("o2", "second")]
+    found = [await office.answered(order, seconds=3) for order in orders]
+
+    assert [each.done for each in found] == [False, True]
+    assert "demo.pem" in found[0].detail
+
+
+def unknown_key(connector: Connector) -> bytes:
+    """A certificate with the OID of its kind of key changed into one that nobody uses."""
+    lines = certificate(connector).decode().splitlines()
+    der = base64.b64decode("".join(lines[1:-1]))
+    known, unknown = "06072a8648ce3d0201", "06072a8648ce3d0277"
+    changed = der.replace(bytes.fromhex(known), bytes.fromhex(unknown))
+    assert changed != der
+    body = base64.encodebytes(changed).decode()
+    return f"{lines[0]}\n{body}{lines[-1]}\n".encode()
+
+
+async def test_passwords_and_everything_else_stay_as_they_are(office: Office) -> None:
+    path = office.bundle("connector")
+    access = replace(signed_access(path), passwords=("s3cret",), one_time=True)
+    replica = office.replica(demo=access)
+    await office.run(replica)
+    office.bundle("connector", certificate(OTHER_CONNECTOR))
+    await office.answered(await office.order())
+
+    after = replica.judge.settings.access[PROFILE]
+    assert after.signed is not None
+    assert after == replace(access, signed=after.signed)
+    assert after.signed.pool == AnchorFiles(path).read(NOW)
+
+
+async def test_only_the_profile_that_is_named_is_read_anew(office: Office) -> None:
+    access = {
+        name: signed_access(office.bundle(name, certificate(CONNECTOR)))
+        for name in (PROFILE, "second")
+    }
+    replica = office.replica(**access)
+    await office.run(replica)
+    for name in access:
+        office.bundle(name, certificate(OTHER_CONNECTOR))
+    await office.answered(await office.order(profile="second"))
+
+    after = replica.judge.settings.access
+    assert after[PROFILE] is access[PROFILE]
+    assert after["second"] is not access["second"]
+
+
+async def test_tenants_bundles_are_read_anew_too(office: Office) -> None:
+    tenant = office.bundle("tenant", certificate(CONNECTOR))
+    files = AnchorFiles(office.bundle("connector"), {OTHER_CONNECTOR.name: tenant})
+    access = Access(signed=SignedAccess(files, files.read(NOW), TokenRules(), 0))
+    replica = office.replica(demo=access)
+    await office.run(replica)
+    assert not await office.takes(replica, OTHER_CONNECTOR, "n-1")
+    tenant.write_bytes(certificate(OTHER_CONNECTOR))
+    found = await office.answered(await office.order())
+
+    assert found.detail.startswith("anchors: 2")
+    assert await office.takes(replica, OTHER_CONNECTOR, "n-2")
+
+
+# Answers
+
+
+async def test_every_replica_answers_for_itself(office: Office) -> None:
+    """One of two cannot read its file: it keeps its old anchors and says so."""
+    access = [
+        signed_access(office.bundle(f"file-{number}", certificate(CONNECTOR)))
+        for number in range(2)
+    ]
+    replicas = [office.replica(f"validator-{n}", demo=each) for n, each in enumerate(access)]
+    await office.run(*replicas)
+    office.bundle("file-0", certificate(OTHER_CONNECTOR))
+    office.bundle("file-1").unlink()
+    order = await office.order()
+    good, bad = [await office.answered(order, each.name) for each in replicas]
+
+    assert (good.done, bad.done) == (True, False)
+    assert "file-1.pem: No such file" in bad.detail
+    assert await office.takes(replicas[0], OTHER_CONNECTOR, "n-1")
+    assert not await office.takes(replicas[1], OTHER_CONNECTOR, "n-2")
+    assert await office.takes(replicas[1], CONNECTOR, "n-3")
+
+
+@pytest.mark.parametrize("profile", ["unknown", "plain"])
+async def test_an_order_about_a_profile_without_tokens_is_answered_with_no(
+    office: Office, profile: str
+) -> None:
+    plain = Access(passwords=("s3cret",))
+    demo = signed_access(office.bundle("connector"))
+    await office.run(office.replica(demo=demo, plain=plain))
+    found = await office.answered(await office.order(profile=profile))
+
+    assert not found.done
+    assert found.detail == f"profile {profile} takes no tokens on this replica"
+
+
+async def test_orders_are_obeyed_in_turn_and_each_is_answered(office: Office) -> None:
+    replica = office.replica()
+    await office.run(replica)
+    orders = [await office.order(f"o{number}") for number in range(5)]
+    for order in orders:
+        assert (await office.answered(order)).done
+
+    assert len(office.answers()) == 5
+
+
+async def test_an_order_is_answered_once_and_not_again_after_a_restart(office: Office) -> None:
+    async with background(office.replica().run()):
+        await until(office.present)
+        await office.answered(await office.order())
+    before = office.answers()
+    restarted = office.replica(since=LATER)
+    office.bundle("connector").unlink()
+    with structlog.testing.capture_logs() as logs:
+        await office.run(restarted)
+        await until(lambda: logs)
+        await turn(200)
+
+    assert [entry["event"] for entry in logs] == ["anchors_kept"]  # it obeyed once more
+    assert office.answers() == before
+
+
+async def test_a_hint_without_an_order_does_nothing(office: Office) -> None:
+    replica = office.replica()
+    await office.run(replica)
+    before = replica.judge.settings.access[PROFILE]
+    await office.hint()
+    await turn(200)
+
+    assert office.answers() == []
+    assert replica.judge.settings.access[PROFILE] is before
+
+
+async def test_an_order_is_found_without_its_hint(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hints are core messages: they are lost with the connection."""
+    monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
+    await office.run(office.replica())
+    office.world.bus.hints.clear()
+
+    assert (await office.answered(await office.order())).done
+
+
+async def test_an_order_during_an_outage_is_obeyed_after_it(office: Office) -> None:
+    bus = office.world.bus
+    replica = office.replica()
+    await office.run(replica)
+    office.bundle("connector", certificate(OTHER_CONNECTOR))
+    place = reload_order(PROFILE, "o1")
+    event = ReloadOrdered(profile=PROFILE, operator="op")
+    order = await append(bus, place, signed_event(event, place, OPERATOR))
+    bus.connected = False
+    replica.look_now()
+    await turn(200)
+    assert office.answers() == []
+    bus.connected = True
+    replica.look_now()
+
+    assert (await office.answered(order)).done
+    assert await office.takes(replica, OTHER_CONNECTOR, "n-1")
+
+
+# Orders that are none
+
+
+def forged(kind: str) -> Message:
+    place = reload_order(PROFILE, "o1")
+    event = ReloadOrdered(profile=PROFILE, operator="op")
+    other = RevocationOrdered(
+        issuer="local", serial="40", attempt=0, reason=RevocationReason.UNSPECIFIED, operator="op"
+    )
+    made = {
+        "by a stranger": lambda: signed_event(event, place, STRANGER),
+        "by a validator": lambda: signed_event(event, place, VALIDATOR),
+        "by an issuer": lambda: signed_event(event, place, ISSUING),
+        "of another order": lambda: signed_event(event, reload_order(PROFILE, "o9"), OPERATOR),
+        "another event": lambda: signed_event(other, place, OPERATOR),
+        "without a signature": lambda: Message(
+            signed_event(event, place, OPERATOR).payload, {"Scepstream-Type": "ReloadOrdered"}
+        ),
+        "no event": lambda: Message(b"\xff", {}),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "by a stranger", "by a validator", "by an issuer", "of another order", "another event",
+        "without a signature", "no event",
+    ],
+)  # fmt: skip
+async def test_an_order_that_no_operator_gave_is_not_obeyed_and_is_reported(
+    office: Office, kind: str
+) -> None:
+    replica = office.replica()
+    await office.run(replica)
+    access = replica.judge.settings.access[PROFILE]
+    office.bundle("connector", certificate(OTHER_CONNECTOR))
+    before = counted("security_events", stage="order")
+    await office.append(reload_order(PROFILE, "o1"), forged(kind))
+    await until(lambda: counted("security_events", stage="order") == before + 1)
+
+    assert office.answers() == []
+    assert replica.judge.settings.access[PROFILE] is access
+    good = await office.order("o2")
+    assert (await office.answered(good)).done
+    assert counted("security_events", stage="order") == before + 1
+
+
+# Orders from before
+
+
+async def test_an_order_from_before_its_files_were_read_is_not_obeyed_again(
+    office: Office,
+) -> None:
+    order = await office.order()
+    replica = office.replica(since=LATER + 3600)
+    await office.run(replica)
+    await turn(200)
+
+    assert office.answer(order) is None
+
+
+async def test_every_order_since_its_files_were_read_is_obeyed(office: Office) -> None:
+    """Two profiles' orders came while it was still connecting: it has neither of the new files."""
+    names = ("first", "second", "third")
+    access = {name: signed_access(office.bundle(name, certificate(CONNECTOR))) for name in names}
+    replica = office.replica(**access)
+    orders = []
+    for name in names:
+        office.bundle(name, certificate(OTHER_CONNECTOR))
+        orders.append(await office.order(f"o-{name}", name))
+    await office.run(replica)
+    await office.answered(orders[-1])
+    await turn(200)
+
+    assert [office.answer(order) is not None for order in orders] == [True] * 3
+    for name in names:
+        signed = replica.judge.settings.access[name].signed
+        assert signed is not None
+        assert signed.pool.common[0].subject == f"CN={OTHER_CONNECTOR.name}"
+
+
+# Beside a SIGHUP
+
+
+class SlowFiles(AnchorFiles):
+    """A disk that takes its time: reading ends when the test says so."""
+
+    reading = threading.Event()
+    go_on = threading.Event()
+
+    def read(self, now: float) -> AnchorPool:
+        found = super().read(now)
+        self.reading.set()
+        assert self.go_on.wait(10)
+        return found
+
+
+@asynccontextmanager
+async def slow_reload(office: Office, **options: Any) -> AsyncIterator[tuple[Replica, Stored]]:
+    """A replica in the middle of a reload, whose files are read already but not yet in use."""
+    SlowFiles.reading.clear()
+    SlowFiles.go_on.clear()
+    quick = signed_access(office.bundle("connector"))
+    assert quick.signed is not None
+    slow = replace(quick.signed, files=SlowFiles(office.bundle("connector")))
+    replica = office.replica(demo=replace(quick, signed=slow), **options)
+    await office.run(replica)
+    order = await office.order()
+    try:
+        await asyncio.to_thread(SlowFiles.reading.wait, 10)
+        yield replica, order
+    finally:
+        SlowFiles.go_on.set()
+
+
+async def test_settings_read_meanwhile_are_not_overwritten_by_older_anchors(
+    office: Office,
+) -> None:
+    """A SIGHUP in the middle of a reload brought newer files: the reload begins anew."""
+    async with slow_reload(office) as (replica, order):
+        office.bundle("connector", certificate(OTHER_CONNECTOR))
+        newer = replace(signed_access(office.bundle("connector")), passwords=("n3w",))
+        settings = replica.judge.settings
+        replica.judge.settings = replace(settings, access={PROFILE: newer})
+    found = await office.answered(order)
+
+    after = replica.judge.settings.access[PROFILE]
+    assert found.done
+    assert after.passwords == ("n3w",)
+    assert after.signed is not None
+    assert [each.subject for each in after.signed.pool.common] == [f"CN={OTHER_CONNECTOR.name}"]
+
+
+async def test_a_profile_that_is_gone_in_the_middle_of_its_reload_is_answered_with_no(
+    office: Office,
+) -> None:
+    async with slow_reload(office) as (replica, order):
+        settings = replica.judge.settings
+        replica.judge.settings = replace(settings, access={PROFILE: Access(passwords=("x",))})
+    found = await office.answered(order)
+
+    assert not found.done
+    assert replica.judge.settings.access == {PROFILE: Access(passwords=("x",))}
+
+
+async def test_requests_are_judged_while_files_are_read(office: Office) -> None:
+    async with slow_reload(office) as (replica, _):
+        assert await office.takes(replica, CONNECTOR, "n-1")
