@@ -46,10 +46,13 @@ def check(
     except SettingsError as error:
         print(error)
         raise typer.Exit(1) from None
+    good = sorted(set(configuration.profiles) - set(left_out))
+    if not good:
+        print(next(iter(left_out.values())))
+        raise typer.Exit(1)
     print(effective(configuration))
     for problem in left_out.values():
         print(f"# left out: {problem}")
-    good = sorted(set(configuration.profiles) - set(left_out))
     print(f"# {config}: good; profiles {', '.join(good)}")
 
 

@@ -27,15 +27,15 @@ def effective(configuration: Configuration) -> str:
 def _hidden(url: str) -> str:
     """A URL without what lets somebody in: user information after a colon, or all of it."""
     url = _PASSWORD.sub(rf"\1{MASK}", url)
-    scheme, found, rest = url.partition("://")
+    scheme, found, rest = url.partition("://") if "://" in url else ("", "", url)
     user, at, host = rest.rpartition("@")
-    if not found or not at or rest.startswith("/"):
+    if not at or rest.startswith("/"):
         return url
     name, colon, _ = user.partition(":")
     shown = f"{name}:{MASK}" if colon and name else MASK
     if not colon and scheme.startswith("postgres"):
         shown = name  # a user without a password
-    return f"{scheme}://{shown}@{host}"
+    return f"{scheme}{found}{shown}@{host}"
 
 
 def _table(section: Section) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from shared.one_time import ONE_TIME_SHAPE
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
+from shared.token_form import looks_signed
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
@@ -58,13 +59,19 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
         yield ".webhook_url: cannot stand beside challenge_password: nothing tells them apart"
     if profile.one_time_enabled and any(ONE_TIME_SHAPE.fullmatch(p) for p in passwords):
         yield ".challenge_password: looks like a one-time challenge"
+    if profile.intune_enabled and any(map(looks_signed, passwords)):
+        yield ".challenge_password: looks like a signed challenge"
     if profile.password_recipients and not passwords:
         yield ".password_recipients: needs challenge_password"
 
 
 def _signed(profile: ProfileSection) -> Iterator[str]:
+    if profile.device_state is not None and not profile.intune_enabled:
+        yield ".device_state: is asked about tokens only: intune_enabled"
     if not profile.intune_enabled:
         return
+    if profile.device_state == "":
+        yield ".device_state: names no plug-in"
     if profile.intune_connector_cert_path is None:
         yield ".intune_connector_cert_path: intune_enabled needs it"
     if profile.intune_clock_skew_tolerance >= profile.intune_challenge_validity:

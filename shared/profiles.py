@@ -58,7 +58,10 @@ class ProfileSection(Section):
     fleet: str | None = None
     """Which fleet its devices are of [the profile's name]: what shard maps pin, and the record."""
     shard: Token | None = None
-    """The shard of the log that it lives on [where its fleet is pinned, else by transaction]."""
+    """The shard of the log that it lives on [where its fleet is pinned, else by transaction].
+
+    To move a profile that is in use add an epoch instead.
+    """
     issuer_id: str
     """Which of the issuers signs."""
     ca_spki_sha256: Pins

@@ -68,7 +68,7 @@ class Contexts:
 def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
     """Certificate and key, `SettingsError` where they do not fit."""
     try:
-        context.load_cert_chain(files.certificate, files.key)
+        context.load_cert_chain(files.certificate, files.key, password="")
     except (OSError, ssl.SSLError):
         raise SettingsError(
             f"{files.certificate}, {files.key}: no TLS certificate and key that fit each other"

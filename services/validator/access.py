@@ -144,7 +144,7 @@ def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContex
         key_path = configuration.path(key)
         read_secret_file(key_path)
         try:
-            context.load_cert_chain(configuration.path(cert), key_path)
+            context.load_cert_chain(configuration.path(cert), key_path, password="")
         except (OSError, ssl.SSLError):
             raise SettingsError(f"{cert}: no certificate with the key {key}") from None
     return context

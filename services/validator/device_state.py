@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -98,6 +99,15 @@ def load_device_state(place: str) -> DeviceState:
         raise SettingsError(
             f"device_state: {place} cannot be loaded: {type(error).__name__}"
         ) from None
-    if not isinstance(found, DeviceState):
-        raise SettingsError(f"device_state: {place} is not callable")
+    if not isinstance(found, DeviceState) or not _is_async(found):
+        raise SettingsError(f"device_state: {place} is not an async function")
     return found
+
+
+def _is_async(found: object) -> bool:
+    """A coroutine function, or an object whose call is one."""
+    if isinstance(found, type):
+        return False
+    return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(
+        getattr(found, "__call__", None)  # noqa: B004 - what kind of call, not whether
+    )

@@ -39,14 +39,14 @@ WRITERS = {
 READERS = {
     (CERTS, certificate_issued("local", "40")): set(SERVICES),
     (CRLS, crl_head("local", "ab", "*")): {Role.GATEWAY, Role.ISSUER},
-    (OPS, revocation_answer(ORDER)): {Role.AUDIT, Role.ISSUER},
+    (OPS, revocation_answer(ORDER)): {Role.AUDIT, Role.ISSUER, Role.VALIDATOR},
     (enroll_stream("0"), "enroll.0.demo.tx.csr.0.hold"): set(SERVICES),
 }
 # Reading by sequence is reading everything: only for who must.
 READERS_ON = {
     CERTS: {Role.ISSUER, Role.AUDIT},
     CRLS: set[Role](),
-    OPS: {Role.AUDIT},
+    OPS: {Role.AUDIT, Role.VALIDATOR},
     enroll_stream("0"): {Role.AUDIT},
 }
 

@@ -11,10 +11,8 @@ from shared.events import GateResult
 from shared.one_time import ONE_TIME, ONE_TIME_SHAPE
 from shared.reasons import Reason
 from shared.subjects import EnrollmentId
+from shared.token_form import looks_signed
 
-# Longer than this, with exactly two dots: a token rather than a password.
-_TOKEN_BYTES: Final = 200
-_TOKEN_DOTS: Final = 2
 _SHOWN: Final = 300
 
 STATIC: Final = "static"
@@ -75,12 +73,6 @@ def route(challenge: str, kinds: Collection[str]) -> str:
             return SIGNED
         left.remove(SIGNED)
     return left[0] if left else STATIC
-
-
-def looks_signed(challenge: str) -> bool:
-    """Gate 1, of profiles that take passwords as well."""
-    size = len(challenge.encode("utf-8", "surrogatepass"))
-    return size > _TOKEN_BYTES and challenge.count(".") == _TOKEN_DOTS
 
 
 def passed(gate: str, detail: str = "") -> GateResult:

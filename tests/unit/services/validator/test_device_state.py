@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from tests.unit.services.validator.challenges.enrollers import (
 )
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity, tlv
-from tests.unit.world import PROFILE, until
+from tests.unit.world import PROFILE, turn, until
 
 GUID = "0a1b2c3d-0000-4000-8000-00000000abcd"
 CLAIM = Claim(issuer="connector-1", subject=SUBJECT, device="device")
@@ -226,12 +227,23 @@ async def test_a_yes_after_its_time_is_none() -> None:
     assert refused(await verified(plugin, timeout=0.05))
 
 
-async def test_who_waits_for_a_plug_in_can_be_stopped() -> None:
-    waiting = asyncio.Event()
+async def test_a_plug_in_that_keeps_the_loop_to_itself_is_late_all_the_same() -> None:
+    async def plugin(_: DeviceQuestion) -> DeviceAnswer:
+        time.sleep(0.2)
+        return DeviceAnswer(allow=True)
+
+    assert refused(await verified(plugin, timeout=0.05))
+
+
+async def test_who_waits_for_a_plug_in_can_be_stopped_and_the_plug_in_with_it() -> None:
+    waiting, stopped = asyncio.Event(), asyncio.Event()
 
     async def plugin(_: DeviceQuestion) -> DeviceAnswer:
         waiting.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
         return DeviceAnswer(allow=True)
 
     task = asyncio.create_task(verified(plugin))
@@ -240,6 +252,8 @@ async def test_who_waits_for_a_plug_in_can_be_stopped() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
+    await turn()
+    assert stopped.is_set()
 
 
 async def test_a_slow_answer_about_one_device_holds_up_no_other() -> None:
@@ -362,7 +376,7 @@ async def test_a_plug_in_is_loaded_by_module_and_attribute(
     [
         ("no_such_module:ask", "cannot be loaded: ModuleNotFoundError"),
         ("device_plugin_a:no_such", "cannot be loaded: AttributeError"),
-        ("device_plugin_a:number", "is not callable"),
+        ("device_plugin_a:number", "is not an async function"),
         ("device_plugin_a:", "cannot be loaded"),
         ("device_plugin_a", "cannot be loaded"),
         ("", "cannot be loaded"),

@@ -295,6 +295,32 @@ async def test_a_service_that_was_away_is_told_when_it_is_back(
     assert len(service.posted) == 4
 
 
+async def test_a_service_that_never_answers_is_left_in_time_and_told_again(
+    world: World, service: Service
+) -> None:
+    """Drop by drop it would keep the notifier for ever."""
+    first, never = [True], asyncio.Event()
+
+    async def drops(_: Posted, writer: asyncio.StreamWriter) -> None:
+        if not first:
+            writer.write(http(200))
+            return
+        first.pop()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")
+        while not never.is_set():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    service.answer = drops
+    access = world.judge.settings.access
+    access[PROFILE] = Access(passwords=(PASSWORD,), notify=Endpoint(service.url, 0.3))
+    await judged(world, await ask(world, holder(), "wrong"))
+    await told(world)
+
+    assert len(service.posted) == 2
+
+
 async def test_one_end_that_cannot_be_told_does_not_hold_up_the_others(
     world: World, service: Service
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as, encode
 from shared.subjects import parse_subject, replay_record
 from shared.subjects import token as digest
-from tests.fakes.bus_through import BusThrough, Trouble
+from tests.fakes.bus_through import BusThrough, Step, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
     DAY,
@@ -552,6 +553,71 @@ async def test_a_call_whose_answer_is_lost_is_made_again_and_counts_once(world: 
         if not trouble.happened:
             break
     assert at > 8
+
+
+def stormy(numbers: random.Random) -> Step:
+    """Others get turns, answers are lost, and now and then a validator dies."""
+
+    async def step() -> None:
+        for _ in range(numbers.randrange(3)):
+            await asyncio.sleep(0)
+        chance = numbers.random()
+        if chance < 0.03:
+            raise DiedError
+        if chance < 0.06:
+            raise BusUnavailableError("lost")
+
+    return step
+
+
+async def worked_off(world: World, requests: Sequence[Stored], seed: int) -> list[str]:
+    """All at once, each handed out again until a validator came to its end; the results."""
+
+    async def one(request: Stored, numbers: random.Random) -> str:
+        while True:
+            try:
+                await on_bus(world, BusThrough(world.bus, stormy(numbers))).handle(request)
+            except (DiedError, BusUnavailableError):
+                continue
+            return str(result(world, request))
+
+    seeds = (random.Random(f"{seed} {number}") for number in itertools.count())
+    return await asyncio.gather(*map(one, requests, seeds))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_dies_each_token_has_one_holder_and_each_device_its_places(
+    world: World, seed: int
+) -> None:
+    """Three devices with four tokens each, every token brought by three keys.
+
+    Then some of what was approved comes to nothing, and so many places are free again.
+    """
+    devices = [f"storm-{number}" for number in range(3)]
+    keys = itertools.count(200)
+    asked = [
+        (subject, nonce, await ask(world, holder(next(keys)), token(nonce, subject=subject)))
+        for subject in devices
+        for nonce in (f"{subject}-{number}" for number in range(4))
+        for _ in range(3)
+    ]
+    results = await worked_off(world, [request for *_, request in asked], seed)
+    approved = [each for each, found in zip(asked, results, strict=True) if found == "approved"]
+    assert sorted(subject for subject, *_ in approved) == sorted(devices * 3)
+    assert len({nonce for _, nonce, _ in approved}) == len(approved)
+
+    lost = random.Random(seed).sample(approved, 4)
+    for _, _, request in lost:
+        await failed(world, request)
+    later = [
+        await ask(world, holder(next(keys)), token(f"later-{subject}-{number}", subject=subject))
+        for subject in devices
+        for number in range(4)
+    ]
+    results = await worked_off(world, later, seed + 1000)
+
+    assert results.count("approved") == len(lost)
+    assert places(world) == len(devices) * 3
 
 
 async def test_a_record_that_cannot_be_read_yet_decides_nothing(world: World) -> None:
