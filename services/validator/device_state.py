@@ -63,9 +63,11 @@ class DeviceStateGate:
         started = time.monotonic()
         # In a task of its own: what it does to itself, cancellation included, ends nobody else.
         task = asyncio.ensure_future(self._ask(question))
-        await asyncio.wait({task}, timeout=self.timeout)
+        try:
+            await asyncio.wait({task}, timeout=self.timeout)
+        finally:
+            task.cancel()  # no more than it has, and not beyond who waits for it
         if not task.done() or time.monotonic() - started > self.timeout:
-            task.cancel()
             return _failed("the device's state was not known in time")
         if task.cancelled():
             return _failed("the device's state cannot be known now")
