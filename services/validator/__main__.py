@@ -22,7 +22,7 @@ async def serve(
     source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
     """Judge requests until told to stop; health and metrics on `operations`."""
-    settings = source.first
+    settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.VALIDATOR, settings.shards[0])
     chains = ChainBook.of(bus, settings.chains())
@@ -30,7 +30,7 @@ async def serve(
     judge = Judge(bus, settings, chains)
     count_from_zero({name: access.kinds for name, access in settings.access.items()})
     log_left_out(settings.left_out)
-    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, int(now()))
+    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since)
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())

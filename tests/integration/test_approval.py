@@ -251,7 +251,7 @@ def test_nothing_is_decided_twice(
     recorded(wide, device, "issued")
     again = decide(wide, word, device.transaction.decode())
     assert again.returncode == 1
-    assert len(again.stdout.splitlines()) == 1
+    assert len(again.stderr.splitlines()) == 1
     assert certificate(manual, device, ask(manual, device.poll(manual))) == found
 
 
@@ -260,7 +260,7 @@ def test_what_is_not_held_is_said_so(wide: System, wanted: str) -> None:
     done = decide(wide, "approve", wanted)
     assert done.returncode == 1
     assert "nothing held" in done.stderr
-    assert len(done.stdout.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_empty_name_decides_nothing_though_something_is_held(

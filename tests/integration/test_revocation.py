@@ -284,7 +284,7 @@ def test_what_cannot_be_revoked_is_said_in_one_sentence_with_status_1(
     wide: System, serial: str, options: tuple[str, ...]
 ) -> None:
     done = command("ca", "revoke", *options, "--config", str(wide.config), "--", serial)
-    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
 def test_a_compromised_key_is_refused_for_ever_whoever_asks_for_it(

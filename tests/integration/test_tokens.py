@@ -94,7 +94,7 @@ def keys_in_token(layout: Layout, token: Token, kind: str) -> None:
     pem.unlink()
     text = layout.config.read_text()
     text = set_keys(text, "issuers.local", {"ca_key_path": token.uri(labels["ca"])})
-    for profile in ("demo", "legacy"):
+    for profile in ("demo", "legacy", "corp"):
         uris = [token.uri(labels[use]) for use in ("signing", "encryption")]
         text = set_keys(text, f"profiles.{profile}", {"ra_key_path": uris})
     write_private(layout.config, text.encode())

@@ -65,7 +65,8 @@ class OneTimeVerifier:
         if cancelled is not None and cancelled.time <= at:
             self._authentic(ChallengeCancelled, cancelled)
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
-        return judge_replay(asked, record, at, until)
+        spent = await self.records.spent(asked, record)
+        return judge_replay(asked, record, at, until, spent=spent)
 
     def _authentic(self, kind: type[_Word], stored: Stored | None) -> _Word | None:
         """An operator's word, if it is one; a mark against a challenge holds even if not."""

@@ -12,7 +12,7 @@ from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Entri
 from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCounted
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
-from shared.events import EnrollmentRejected, IssuanceFailed
+from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.stored import (
     EventSigner,
     Stored,
@@ -22,7 +22,7 @@ from shared.stored import (
     authenticate_as,
     sign,
 )
-from shared.subjects import Stage, parse_prefix, replay_record
+from shared.subjects import EnrollmentId, Stage, parse_prefix, replay_record
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
@@ -70,6 +70,30 @@ class Records:
         except UnreadableEventError as error:
             raise _foreign("replay", stored, error) from None
         return record, stored.time
+
+    async def spent(self, asked: Asked, record: ChallengeClaimed) -> bool:
+        """Whether the challenge's certificate was made before, or is under way elsewhere.
+
+        Asked only of what is not plainly the request that holds it: a later attempt, or the same
+        CSR in another transaction.
+        """
+        holder, mine = parse_prefix(record.enrollment), asked.enrollment
+        if holder.at(mine.attempt) == mine:
+            earlier = (holder.at(number) for number in range(holder.attempt, mine.attempt))
+            return any([await self._made(each) for each in earlier])
+        return not await self._failed(CountedEnrollment(enrollment=record.enrollment, at=0))
+
+    async def _made(self, enrollment: EnrollmentId) -> bool:
+        """Whether an attempt came to a certificate; what is not authentic counts as one."""
+        stream = enroll_stream(enrollment.shard)
+        stored = await self.bus.get_last(stream, enrollment.subject(Stage.OUTCOME))
+        if stored is None:
+            return False
+        try:
+            return isinstance(authenticate(stored, self.issuers, Stage.OUTCOME), CertificateIssued)
+        except UnreadableEventError as error:
+            _foreign(Stage.OUTCOME, stored, error)
+            return True
 
     async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
         """Count this enrollment for its device, by compare-and-set against all replicas."""

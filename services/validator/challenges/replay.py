@@ -17,15 +17,21 @@ def time_to_keep(until: int, now: int) -> int:
     return min(max(until + MARGIN_SECONDS - now, MARGIN_SECONDS), _MOST_SECONDS)
 
 
-def judge_replay(asked: Asked, record: ChallengeClaimed, recorded_at: int, until: int) -> Verified:
+def judge_replay(
+    asked: Asked, record: ChallengeClaimed, recorded_at: int, until: int, *, spent: bool = False
+) -> Verified:
     """Whether this enrollment holds the challenge; `until` in Unix seconds.
+
+    `spent` says that the challenge has made a certificate, or is about to, for its key's same
+    request: then a repetition gets that one, if it still lives, and never a second.
 
     `recorded_at` (Unix ns) is when the log took the record. One made after an earlier record may
     have left the log proves nothing: who had used the challenge is not known any more.
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
-    if not same_key or (holder.profile, holder.csr) != (mine.profile, mine.csr):
+    same_request = same_key and (holder.profile, holder.csr) == (mine.profile, mine.csr)
+    if spent or not same_request:
         if same_key and asked.existing:
             return Verified((passed("replay", "the same key asks for the certificate it has"),))
         who = "another request of the same key" if same_key else "another key"

@@ -47,7 +47,8 @@ class SignedVerifier:
             record, at = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
         except ForeignRecordError:
             return refused("replay", Reason.REPLAY, "the token's record is not one of ours")
-        return judge_replay(asked, record, at, until)
+        spent = await self.records.spent(asked, record)
+        return judge_replay(asked, record, at, until, spent=spent)
 
     async def _device_rate(self, asked: Asked, claims: Claims) -> Verified:
         """Gate 8."""

@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from services.validator import settings as validator
 from services.validator.access import Access, verifiers
@@ -145,6 +151,26 @@ def test_a_file_of_cas_without_one_is_no_leave_to_trust_those_of_the_system(
 
     assert "hook-ca.pem" in str(error.value)
     assert CONFIGURED in str(error.value)
+
+
+def test_a_clients_key_under_a_password_is_refused_and_nobody_is_asked_for_it(
+    configured: Configured, papers: Papers
+) -> None:
+    """OpenSSL would ask on the terminal, and wait."""
+    certificate, key = papers.pair("hook-client")
+    private = load_pem_private_key(key.read_bytes(), None)
+    protected = private.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password")
+    )
+    key.write_bytes(protected)
+    with pytest.raises(SettingsError) as error:
+        configured(
+            webhook_url="https://hook.example/",
+            webhook_client_cert_path=str(certificate),
+            webhook_client_key_path=str(key),
+        )
+
+    assert "hook-client" in str(error.value)
 
 
 # What is printed

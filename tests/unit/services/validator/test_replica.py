@@ -21,12 +21,14 @@ from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
 from services.validator.replica import PRESENCE_SECONDS, Replica
 from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS, REPLICAS, replica_subject
 from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.process import background
 from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as
 from shared.subjects import reload_answer, reload_order
+from tests.fakes.bus_through import BusThrough, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
     OTHER_CONNECTOR,
@@ -434,6 +436,23 @@ async def test_an_order_during_an_outage_is_obeyed_after_it(office: Office) -> N
     assert await office.takes(replica, OTHER_CONNECTOR, "n-1")
 
 
+@pytest.mark.parametrize("at", range(16))
+async def test_an_order_is_answered_whichever_call_fails_on_the_way(
+    office: Office, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """The bus may have done what it was asked or not: the answer is there, and one."""
+    monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
+    order = await office.order()
+    trouble = Trouble(at, lambda: BusUnavailableError("lost"))
+    replica = office.replica()
+    replica.judge.bus = BusThrough(office.world.bus, trouble)
+    await office.run(replica)
+
+    assert (await office.answered(order)).done
+    await until(lambda: trouble.happened)
+    assert len(office.answers()) == 1
+
+
 # Orders that are none
 
 
@@ -494,6 +513,16 @@ async def test_an_order_from_before_its_files_were_read_is_not_obeyed_again(
     await turn(200)
 
     assert office.answer(order) is None
+
+
+async def test_an_order_from_just_before_its_files_were_read_is_obeyed_to_be_safe(
+    office: Office,
+) -> None:
+    """The log's clock and the validator's are two."""
+    order = await office.order()
+    await office.run(office.replica(since=LATER + 30))
+
+    assert (await office.answered(order)).done
 
 
 async def test_every_order_since_its_files_were_read_is_obeyed(office: Office) -> None:

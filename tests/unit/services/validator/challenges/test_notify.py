@@ -232,6 +232,7 @@ async def test_a_profile_that_wants_it_no_more_is_not_told_of(
         await until(lambda: done(world))
 
     assert service.posted == []
+    assert messages_of(world.bus, "DEAD_LETTERS") == []
 
 
 async def test_where_no_profile_wants_it_nothing_is_read(world: World, service: Service) -> None:

@@ -10,20 +10,30 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
+from services.validator.facts import names_sha256
 from shared.access_events import ChallengeCancelled, ChallengeClaimed, ChallengeCreated
 from shared.bus.topology import OPS
-from shared.events import EnrollmentRejected
+from shared.events import CertificateRevoked, EnrollmentRejected, RevocationReason
 from shared.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as
-from shared.subjects import one_time_cancelled, one_time_created, replay_record
+from shared.subjects import (
+    certificate_revoked,
+    key_issued,
+    one_time_cancelled,
+    one_time_created,
+    parse_subject,
+    replay_record,
+)
 from tests.fakes.bus_through import BusThrough, Trouble, racing
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
+    asked,
     claims,
     dns,
     failed,
     holder,
+    issued,
     judge_all,
     judgement,
     on_bus,
@@ -31,18 +41,23 @@ from tests.unit.services.validator.challenges.enrollers import (
     result,
     verdict,
 )
+from tests.unit.services.validator.records import record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import COMMON_NAME, PRINTABLE, UTF8, Identity, name, tlv
 from tests.unit.world import (
+    ISSUER,
     ISSUING,
     NANOSECONDS,
     NOW,
     OPERATOR,
+    PIN,
     PROFILE,
+    SERIAL,
     STRANGER,
     TRUSTED_VALIDATORS,
     VALIDATOR,
     append,
+    append_signed,
     counted,
     messages_of,
     signed_event,
@@ -231,7 +246,7 @@ async def test_a_challenge_for_a_common_name_is_good_for_no_other(
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("names", "expected"),
     [
         (("a.example", "b.example"), "approved"),
         (("b.example", "a.example"), "approved"),
@@ -243,10 +258,10 @@ async def test_a_challenge_for_a_common_name_is_good_for_no_other(
     ],
 )
 async def test_a_challenge_for_names_is_good_for_these_names_alone(
-    world: World, asked: tuple[str, ...], expected: Reason | str
+    world: World, names: tuple[str, ...], expected: Reason | str
 ) -> None:
     await create(world, sans=("dns:a.example", "dns:b.example"))
-    request = await ask(world, holder(), CHALLENGE, *map(dns, asked))
+    request = await ask(world, holder(), CHALLENGE, *map(dns, names))
 
     assert await judgement(world, request) == expected
 
@@ -321,6 +336,44 @@ async def test_a_challenge_stays_used_when_its_enrollment_failed(world: World) -
     await failed(world, first)
 
     assert await judgement(world, await ask(world, holder(1), CHALLENGE)) == Reason.REPLAY
+
+
+async def test_a_challenge_whose_certificate_was_revoked_makes_no_second_one(
+    world: World,
+) -> None:
+    """Its one use was that certificate: the same CSR under a new transactionID is not a retry."""
+    await create(world)
+    first = await ask(world, holder(), CHALLENGE)
+    assert await judgement(world, first) == "approved"
+    await issued(world, first)
+    await on_record(world, first)
+    again = await ask(world, holder(), CHALLENGE, transaction=b"another")
+    assert await judgement(world, again) == "approved"
+    assert getattr(verdict(world, again), "existing", None) == SERIAL
+    place = certificate_revoked(ISSUER, SERIAL)
+    revoked = CertificateRevoked(
+        request_sha256=first.sha256(), serial=SERIAL, ca_spki_sha256=PIN, operator="op",
+        reason=RevocationReason.CESSATION_OF_OPERATION, revoked_at=NOW,
+    )  # fmt: skip
+    await append_signed(world.bus, place, revoked, ISSUING)
+    last = await ask(world, holder(), CHALLENGE, transaction=b"a third")
+
+    assert await judgement(world, last) == Reason.REPLAY
+
+
+async def on_record(world: World, request: Stored) -> None:
+    """What the issuer's index says of the certificate that this request got."""
+    csr = asked(holder(), CHALLENGE).opened
+    event = record(
+        request_sha256=request.sha256(),
+        enrollment=parse_subject(request.subject)[0].prefix(),
+        spki_sha256=csr.facts.spki_sha256,
+        names_sha256=names_sha256(csr.csr),
+        not_before=NOW,
+        not_after=NOW + 300 * DAY,
+    )
+    place = key_issued(event.spki_sha256, ISSUER, SERIAL)
+    await append_signed(world.bus, place, event, ISSUING)
 
 
 async def test_a_request_in_time_is_good_however_late_it_is_judged_again(world: World) -> None:

@@ -197,6 +197,18 @@ async def test_a_new_attempt_keeps_its_place_in_a_full_window(world: World) -> N
     assert places(world) == 3
 
 
+async def test_a_new_attempt_keeps_its_place_when_the_limit_is_lowered(world: World) -> None:
+    requests = await tokens_of_one_device(world, 3)
+    for request in requests:
+        assert await judgement(world, request) == "approved"
+    world.accept(by_token(limit=1))
+    again = await ask(world, holder(1), token("n-1"), attempt=1)
+    another = await ask(world, holder(3), token("n-3"))
+
+    assert await judgement(world, again) == "approved"
+    assert await judgement(world, another) == Reason.RATE_LIMITED
+
+
 async def test_many_attempts_of_one_enrollment_take_one_place(world: World) -> None:
     for attempt in range(5):
         request = await ask(world, holder(), token(), attempt=attempt)
@@ -206,9 +218,23 @@ async def test_many_attempts_of_one_enrollment_take_one_place(world: World) -> N
     assert places(world) == 1
 
 
-async def test_the_same_csr_in_another_transaction_is_a_retry(world: World) -> None:
-    assert await judgement(world, await ask(world, holder(), token())) == "approved"
-    again = await ask(world, holder(), token(), transaction=b"another")
+async def test_the_same_csr_in_another_transaction_waits_for_the_first(world: World) -> None:
+    """While a certificate is under way a second one may not be."""
+    challenge = token()
+    assert await judgement(world, await ask(world, holder(), challenge)) == "approved"
+    again = await ask(world, holder(), challenge, transaction=b"another")
+
+    assert await judgement(world, again) == Reason.REPLAY
+
+
+async def test_the_same_csr_in_another_transaction_is_a_retry_after_a_failure(
+    world: World,
+) -> None:
+    challenge = token()
+    first = await ask(world, holder(), challenge)
+    assert await judgement(world, first) == "approved"
+    await failed(world, first)
+    again = await ask(world, holder(), challenge, transaction=b"another")
 
     assert await judgement(world, again) == "approved"
 
