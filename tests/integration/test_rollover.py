@@ -54,6 +54,7 @@ class Story:
     old: Endpoint
     holder: Device
     spare: Device
+    asking: Device
     caps: list[str]
     shown: httpx.Response
     load: Counter[str]
@@ -111,7 +112,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     data = str(layout.root)
     with running(layout.root, "--gateways", str(GATEWAYS)) as system:
         old = Endpoint.of(system, PROFILE)
-        holder, spare, load = enrolled(old), enrolled(old), Counter[str]()
+        holder, spare, asking = enrolled(old), enrolled(old), enrolled(old)
+        load = Counter[str]()
         caps = [operation(system, "GetCACaps").text]
         assert operation(system, "GetNextCACert").status_code == 404
         with steady_load(old, load):
@@ -134,7 +136,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             tell_to_reload(system)
             wait_until(lambda: reloaded(system, 3), 20, "three reloads")
         caps.append(operation(system, "GetCACaps").text)
-        yield Story(system, old, holder, spare, caps, shown, load, fetched)
+        yield Story(system, old, holder, spare, asking, caps, shown, load, fetched)
 
 
 def pin(ca: x509.Certificate) -> str:
@@ -219,8 +221,9 @@ def test_a_device_that_kept_the_old_ra_certificate_enrolls(story: Story) -> None
 
 
 def test_a_request_of_before_is_answered_with_its_certificate_of_before(story: Story) -> None:
-    poll = story.holder.poll(story.old)
-    assert issued(story.holder, ask(story.now(), poll)) == story.holder.identity.x509
+    """A poll asks for the newest of its transaction: this device never renews."""
+    poll = story.asking.poll(story.old)
+    assert issued(story.asking, ask(story.now(), poll)) == story.asking.identity.x509
 
 
 def test_a_certificate_of_the_old_ca_renews_into_one_of_the_new(story: Story) -> None:
