@@ -123,8 +123,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             caps.append(operation(system, "GetCACaps").text)
             shown = operation(system, "GetNextCACert")
             fetched = layout.root.parent / "client"
-            asking = ("--next-ca", "--ca-file", str(system.ca_file), "--out", str(fetched))
-            assert command("enroll", old.url, *asking).returncode == 0
+            question = ("--next-ca", "--ca-file", str(system.ca_file), "--out", str(fetched))
+            assert command("enroll", old.url, *question).returncode == 0
             assert (
                 operation(system, "GetCACert").content == operation(system, "GetCACert", 1).content
             )
