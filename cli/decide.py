@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from cli.operator import Office, OrderError, in_office, operator_name
+from cli.operator import in_office
 from cli.places import config_path
 from services.audit.database import open_engine
+from services.audit.office import Office, OrderError
+from services.audit.orders.decide import decide
 from services.audit.queries import EnrollmentLine, recent
-from shared.bus.topology import enroll_stream
 from shared.enrollment import State
-from shared.events import EnrollmentHeld, HoldDecided
-from shared.stored import authenticate, sign
-from shared.subjects import Stage, parse_prefix
 
 Wanted = Annotated[str, typer.Argument(help="device, transactionID or enrollment")]
 Config = Annotated[
@@ -43,19 +41,7 @@ def _decide(wanted: str, config: Path | None, note: str, *, approved: bool) -> N
 
 async def _record(office: Office, wanted: str, note: str, *, approved: bool) -> EnrollmentLine:
     line = _held(office, wanted)
-    enrollment = parse_prefix(line.enrollment)
-    stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
-    held = await office.bus.get_last(stream, place)
-    event = authenticate(held, office.validators, Stage.HOLD) if held is not None else None
-    if not isinstance(event, EnrollmentHeld):
-        raise OrderError(f"{wanted} is not held")
-    decided = HoldDecided(
-        request_sha256=event.request_sha256, approved=approved, operator=operator_name(), note=note
-    )
-    subject = enrollment.subject(Stage.DECISION)
-    message = sign(decided, subject, decided.request_sha256, office.settings.signer)
-    if not await office.append(subject, message):
-        raise OrderError(f"{wanted} was decided before")
+    await decide(office, line.enrollment, note, approved=approved)
     return line
 
 

@@ -6,55 +6,22 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 import typer
 
-from services.audit.settings import Settings, read_settings
-from shared.bus.core import AppendConflictError, BusError
+from services.audit.office import Office, OrderError
+from services.audit.settings import read_settings
+from shared.bus.core import BusError
 from shared.bus.jetstream import JetStreamBus
-from shared.keys import read_trusted
 from shared.sections import Configuration
 from shared.settings import SettingsError, load
-from shared.stored import Message, Stored, Trusted, UnreadableEventError
+from shared.stored import UnreadableEventError
 
 _CONNECT_SECONDS = 10.0
 _T = TypeVar("_T")
-
-
-class OrderError(Exception):
-    """Raised where an order cannot be given; the message is the one sentence to read."""
-
-
-@dataclass(frozen=True)
-class Office:
-    """The bus as the audit service sees it, its key, and whom it believes."""
-
-    bus: JetStreamBus
-    settings: Settings
-    configuration: Configuration
-    validators: Trusted
-    issuers: Trusted
-
-    async def append(self, subject: str, message: Message) -> bool:
-        """Whether it was the first on its subject."""
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
-            return False
-        return True
-
-    async def until(self, stream: str, subject: str, seconds: float) -> Stored | None:
-        """The message on a subject, as soon as it is there."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < deadline:
-            if (stored := await self.bus.get_last(stream, subject)) is not None:
-                return stored
-            await asyncio.sleep(0.1)
-        return None
 
 
 def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
@@ -81,17 +48,10 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
 @asynccontextmanager
 async def _open(configuration: Configuration) -> AsyncIterator[Office]:
     settings = read_settings(configuration)
-    trust = configuration.trust
     async with asyncio.timeout(_CONNECT_SECONDS):
         bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, "operator")
     try:
-        yield Office(
-            bus,
-            settings,
-            configuration,
-            read_trusted(map(configuration.path, trust.validator_keys)),
-            read_trusted(map(configuration.path, trust.issuer_keys)),
-        )
+        yield Office.of(bus, settings, configuration, operator_name())
     finally:
         await bus.close()
 

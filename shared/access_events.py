@@ -1,4 +1,4 @@
-"""Events about challenges, the devices that use them, and the replicas that judge them."""
+"""Events about challenges, devices, the replicas that judge them, and the log itself."""
 
 import msgspec
 
@@ -85,4 +85,16 @@ class ReplicaSeen(EventPayload, frozen=True, kw_only=True):
     name: str
     since: int
     anchors: dict[str, str]
+    request_sha256: str = NO_REQUEST
+
+
+class CheckpointSigned(EventPayload, frozen=True, kw_only=True):
+    """What a stream held up to a sequence: one digest (hex) over all of it, signed by the auditor.
+
+    Who rewrites the log cannot write a checkpoint that fits, and the old ones tell of it.
+    """
+
+    stream: str
+    sequence: int
+    digest: str
     request_sha256: str = NO_REQUEST

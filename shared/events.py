@@ -13,6 +13,7 @@ from shared.access_events import (
     ChallengeCancelled,
     ChallengeClaimed,
     ChallengeCreated,
+    CheckpointSigned,
     Claim,
     DeviceCounted,
     ReloadOrdered,
@@ -284,6 +285,7 @@ Event = (
     | ChallengeCancelled
     | ReloadOrdered
     | ReplicaSeen
+    | CheckpointSigned
     | DeadLetter
 )
 Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed

@@ -121,7 +121,7 @@ class AuditSection(Section):
     """Ed25519 key that signs operators' decisions and orders, PEM, mode 0600."""
     database_url: str
     """sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."""
-    batch: int = Field(default=256, ge=1, le=4096)
+    batch: int = Field(default=1024, ge=1, le=4096)
     """Events in one transaction at most."""
 
 

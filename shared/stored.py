@@ -14,6 +14,7 @@ from shared.access_events import (
     ChallengeCancelled,
     ChallengeClaimed,
     ChallengeCreated,
+    CheckpointSigned,
     DeviceCounted,
     ReloadOrdered,
     ReplicaSeen,
@@ -64,6 +65,7 @@ _Signed = TypeVar(
     ChallengeCancelled,
     ReloadOrdered,
     ReplicaSeen,
+    CheckpointSigned,
 )
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
@@ -164,6 +166,15 @@ def authenticate(
         raise UnreadableEventError("this event carries no signature")
     if request_sha256 not in (None, event.request_sha256):
         raise UnreadableEventError("event belongs to another request")
+    _check_signature(stored, trusted, event.request_sha256)
+    return event
+
+
+def authenticate_any(stored: Stored, trusted: Trusted) -> Event:
+    """The event, of whatever kind, if a trusted key signed it for this very subject."""
+    event = decode(stored.payload, stored.headers)
+    if isinstance(event, _UNSIGNED):
+        raise UnreadableEventError("this event carries no signature")
     _check_signature(stored, trusted, event.request_sha256)
     return event
 

@@ -154,6 +154,11 @@ def one_time_cancelled(profile: str, digest: str) -> str:
     return f"ops.challenge.{profile}.{digest}.0.cancelled"
 
 
+def checkpoint(stream: str, sequence: int | str) -> str:
+    """Where a checkpoint of a stream stands; `*` for both is any, for the sequence the last."""
+    return f"ops.checkpoint.{stream}.{sequence}.audit.signed"
+
+
 def reload_order(profile: str, order: str) -> str:
     """Where an operator's order to read anchors anew stands; `*` for both is any."""
     return f"ops.reload.{profile}.{order}.all.order"

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from cli.ca.revoke import revoke_certificate
 from cli.ca.rollover import activate_next, make_next
 from cli.operator import in_office
 from cli.places import config_path
 from cli.up.layout import UpError
+from services.audit.orders.revoke import revoke_certificate
 from shared.events import RevocationReason
 from shared.process import now
 from shared.settings import SettingsError

@@ -111,8 +111,7 @@ def first_start(
     `given` is a CA's certificate (chain) and key to use instead of making one.
     """
     write_private(layout.marker, b"")
-    for role in Role:
-        write_private(layout.key(f"{role}.nkey"), _nkey_seed())
+    ensure_nkeys(layout)
     for name in ("validator", "issuer", "audit"):
         _signing_pair(layout, name)
     _opening_pair(layout)
@@ -127,6 +126,13 @@ def first_start(
     write_private(layout.config, _configuration(ca, nats_port).encode())
     write_private(layout.version, f"{VERSION}\n".encode())
     layout.marker.unlink()
+
+
+def ensure_nkeys(layout: Layout) -> None:
+    """A bus key for each role that has none: at the first start all, later those of new roles."""
+    for role in Role:
+        if not layout.key(f"{role}.nkey").exists():
+            write_private(layout.key(f"{role}.nkey"), _nkey_seed())
 
 
 def _nkey_seed() -> bytes:

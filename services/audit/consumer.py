@@ -9,7 +9,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.database import position, store
-from services.audit.projection import row
 from shared.bus.core import Bus, BusUnavailableError, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
@@ -87,8 +86,8 @@ class StreamRecorder:
                 fresh.get(sequence) or await self._missed(sequence)
                 for sequence in range(first, min(first + self.batch, last + 1))
             ]
-            rows = [row(self.stream, message) for message in found if message is not None]
-            stored = await asyncio.to_thread(store, self.engine, self.stream, rows)
+            there = [message for message in found if message is not None]
+            stored = await asyncio.to_thread(store, self.engine, self.stream, there)
             EVENTS_STORED.labels(self.stream).inc(stored)
 
     async def _missed(self, sequence: int) -> Stored | None:

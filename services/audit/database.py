@@ -1,16 +1,25 @@
 """The database: engine, migrations on start, and batches of rows with their position."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 
+from services.audit.checkpoint import BEGIN, advance
+from services.audit.merge import insert_of, known, merge
+from services.audit.model import enrollment_of, fold
+from services.audit.projection import Found, row
 from services.audit.tables import events, positions
+from shared.stored import Stored
 
+_CATCH_UP: Final = 1000
 _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -42,31 +51,145 @@ def migrate(engine: Engine) -> None:
 def position(engine: Engine, stream: str) -> int:
     """The last sequence of a stream that stands in the database, 0 before the first."""
     with engine.connect() as connection:
-        return _position(connection, stream)
+        return _place(connection, stream).sequence
 
 
-def _position(connection: Connection, stream: str) -> int:
-    found = connection.execute(
-        select(positions.c.sequence).where(positions.c.stream == stream)
-    ).scalar()
-    return int(found or 0)
+def position_of(connection: Connection, stream: str) -> int:
+    """The same, as a snapshot has it."""
+    return _place(connection, stream).sequence
 
 
-def store(engine: Engine, stream: str, rows: Sequence[dict[str, Any]]) -> int:
-    """Write rows and position in one transaction; how many were new.
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """One state of the database for all reads of a block, whatever is written meanwhile."""
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        yield connection
 
-    Rows at or before the position are there already: a redelivery adds nothing.
+
+def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
+    """(sequence, digest) of what a checkpoint of the stream would say."""
+    with engine.connect() as connection:
+        place = _place(connection, stream)
+    return place.projected, place.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a stream stands in the events, and how far in the model with its digest."""
+
+    sequence: int = 0
+    projected: int = 0
+    digest: str = BEGIN
+
+
+def _place(connection: Connection, stream: str) -> Place:
+    columns = positions.c
+    query = select(columns.sequence, columns.projected, columns.digest)
+    found = connection.execute(query.where(columns.stream == stream)).first()
+    return Place(*found) if found is not None else Place()
+
+
+def _move(connection: Connection, stream: str, place: Place) -> None:
+    values = {
+        "sequence": place.sequence, "projected": place.projected, "digest": place.digest,
+    }  # fmt: skip
+    statement = insert_of(connection)(positions).values(stream=stream, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["stream"], set_=values))
+
+
+def everything(_: Found) -> bool:
+    """All of a stream."""
+    return True
+
+
+def store(
+    engine: Engine,
+    stream: str,
+    messages: Sequence[Stored],
+    wanted: Callable[[Found], bool] = everything,
+) -> int:
+    """Write events, what follows from them, and the position in one transaction; how many are new.
+
+    What is at or before the position is there already: a redelivery adds nothing. Writers of a
+    stream wait for each other, so that none counts what another has. What is not `wanted` is
+    passed over.
     """
-    insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
     with engine.begin() as connection:
-        done = _position(connection, stream)
-        new = [row for row in rows if row["sequence"] > done]
+        _wait_in_line(connection, stream)
+        place = _place(connection, stream)
+        new = [message for message in messages if message.sequence > place.sequence]
         if not new:
             return 0
-        connection.execute(insert(events).on_conflict_do_nothing(), new)
-        last = new[-1]["sequence"]
-        upsert = insert(positions).values(stream=stream, sequence=last)
-        connection.execute(
-            upsert.on_conflict_do_update(index_elements=["stream"], set_={"sequence": last})
-        )
+        read = [found for message in new if wanted(found := Found.of(message))]
+        rows = [row(stream, found) for found in read]
+        if rows:
+            connection.execute(insert_of(connection)(events).on_conflict_do_nothing(), rows)
+        caught_up = place.projected == place.sequence
+        place = replace(place, sequence=new[-1].sequence)
+        if caught_up:
+            place = replace(_projected(connection, read, place), projected=place.sequence)
+        _move(connection, stream, place)
     return len(new)
+
+
+def catch_up(engine: Engine, stream: str) -> None:
+    """Bring the model to where the events are: after a migration that made it anew."""
+    while True:
+        with engine.begin() as connection:
+            _wait_in_line(connection, stream)
+            place = _place(connection, stream)
+            messages = _events_after(connection, stream, place.projected)
+            if not messages:
+                return
+            read = [Found.of(message) for message in messages]
+            place = replace(_projected(connection, read, place), projected=messages[-1].sequence)
+            _move(connection, stream, place)
+
+
+def _projected(connection: Connection, read: Sequence[Found], place: Place) -> Place:
+    """Bring these events into the model; where it stands then."""
+    about = {name for found in read if (name := enrollment_of(found.stored)) is not None}
+    merge(connection, fold(read, known(connection, about)))
+    digest = place.digest
+    for found in read:
+        digest = advance(digest, found.stored, found.headers)
+    return replace(place, digest=digest)
+
+
+def _events_after(connection: Connection, stream: str, sequence: int) -> list[Stored]:
+    columns = events.c
+    query = (
+        select(events)
+        .where(columns.stream == stream, columns.sequence > sequence)
+        .order_by(columns.sequence)
+        .limit(_CATCH_UP)
+    )
+    return [stored_of(found) for found in connection.execute(query).mappings()]
+
+
+def stored_of(found: RowMapping) -> Stored:
+    """The event as the log holds it, out of its row."""
+    return Stored(
+        found["subject"],
+        found["payload"],
+        json.loads(found["headers"]),
+        found["sequence"],
+        found["recorded_at"],
+    )
+
+
+def _wait_in_line(connection: Connection, stream: str) -> None:
+    """SQLite has one writer anyway; in PostgreSQL a lock for as long as the transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_lock_number(stream))))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _lock_number(stream: str) -> int:
+    """A 63-bit number for a stream."""
+    return int.from_bytes(hashlib.sha256(f"scepstream {stream}".encode()).digest()[:8]) >> 1

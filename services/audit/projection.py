@@ -1,8 +1,9 @@
 """From a stored message to a row. Pure: the same log always gives the same rows."""
 
-import json
+from dataclasses import dataclass
 from typing import Any
 
+from services.audit.checkpoint import own_headers
 from shared.events import (
     CertificateIssued,
     EnrollmentApproved,
@@ -15,43 +16,55 @@ from shared.events import (
 )
 from shared.stored import TYPE, Stored, UnreadableEventError, decode
 
-_OURS = "Scepstream-"
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stored message, the event in it if it is one, and its own headers as JSON."""
+
+    stored: Stored
+    event: Event | None
+    headers: str
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Found":
+        """Read it once for all that is made of it."""
+        try:
+            event = decode(stored.payload, stored.headers)
+        except UnreadableEventError:
+            event = None
+        return cls(stored, event, own_headers(stored))
 
 
-def row(stream: str, stored: Stored) -> dict[str, Any]:
+def row(stream: str, found: Found) -> dict[str, Any]:
     """The `events` row of a message; what is no event of ours is kept too."""
+    stored = found.stored
     profile = enrollment = None
     if stored.subject.startswith("enroll."):
         profile = stored.subject.split(".")[2]
         enrollment = stored.subject.rpartition(".")[0]
-    headers = {k: v for k, v in sorted(stored.headers.items()) if k.startswith(_OURS)}
     return {
         "stream": stream,
         "sequence": stored.sequence,
         "subject": stored.subject,
-        "type": _storable(stored.headers.get(TYPE, "unreadable")[:60]),
+        "type": storable(stored.headers.get(TYPE, "unreadable")[:60]),
         "recorded_at": stored.time,
         "profile": profile,
         "enrollment": enrollment,
-        "headers": json.dumps(headers),
+        "headers": found.headers,
         "payload": stored.payload,
-        **_told(stored),
+        **_told(found.event),
     }
 
 
-def _told(stored: Stored) -> dict[str, str | None]:
+def _told(event: Event | None) -> dict[str, str | None]:
     """What the event says of device, transaction, result and serial."""
-    try:
-        event: Event | None = decode(stored.payload, stored.headers)
-    except UnreadableEventError:
-        event = None
     told = {
         "transaction_id": getattr(event, "transaction_id", None),
         "device": _device(event),
         "result": _result(event),
         "serial": getattr(event, "serial", None),
     }
-    return {name: _storable(value) for name, value in told.items()}
+    return {name: storable(value) for name, value in told.items()}
 
 
 def _device(event: Event | None) -> str | None:
@@ -81,6 +94,6 @@ def _result(event: Event | None) -> str | None:
             return None
 
 
-def _storable(text: str | None) -> str | None:
+def storable(text: str | None) -> str | None:
     """A device's string as any database takes it: PostgreSQL holds no NUL."""
     return None if text is None else text.replace("\0", "\\x00")

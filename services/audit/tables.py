@@ -1,9 +1,10 @@
-"""The audit service's tables: every event with its place in the log, and how far it was read."""
+"""The audit service's tables: every event with its place in the log, and what follows from them."""
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -12,7 +13,10 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+# Ordered by code points, so that a range of the index holds what begins alike.
+PREFIXED = Text().with_variant(Text(collation="C"), "postgresql")
 
+# Times are the log's own, in Unix nanoseconds.
 events = Table(
     "events",
     metadata,
@@ -20,7 +24,7 @@ events = Table(
     Column("sequence", BigInteger, primary_key=True),
     Column("subject", Text, nullable=False),
     Column("type", String(64), nullable=False),
-    Column("recorded_at", BigInteger, nullable=False),  # the log's time, Unix nanoseconds
+    Column("recorded_at", BigInteger, nullable=False),
     Column("profile", Text),
     Column("enrollment", Text),  # the subject without its stage
     Column("transaction_id", Text),
@@ -35,9 +39,177 @@ events = Table(
     Index("events_by_time", "recorded_at"),
 )
 
+# How far a stream was read, and how far what was read stands in the tables below.
 positions = Table(
     "positions",
     metadata,
     Column("stream", String(64), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
+    Column("projected", BigInteger, nullable=False, server_default="0"),
+    Column("digest", String(64), nullable=False, server_default=""),
+)
+
+enrollments = Table(
+    "enrollments",
+    metadata,
+    Column("enrollment", Text, primary_key=True),
+    Column("profile", Text, nullable=False),
+    Column("fleet", Text),
+    Column("transaction_id", Text),
+    Column("action", String(32)),  # scep_pkcsreq, scep_renewalreq, with _intune for tokens
+    Column("message_type", Integer),
+    Column("signer_sha256", Text),
+    Column("client_address", Text),
+    Column("gateway", Text),
+    Column("device", Text),
+    Column("sans", Text),  # a JSON array
+    Column("key_type", Text),
+    Column("key_bits", Integer),
+    Column("spki_sha256", Text),
+    Column("csr_sha256", Text),
+    Column("challenge", Text),
+    Column("device_id", Text),
+    Column("claim_issuer", Text),
+    Column("claim_subject", Text),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(64)),
+    Column("detail", Text),
+    Column("fail_info", Integer),
+    Column("renews", Text),
+    Column("issuer", Text),
+    Column("serial", Text),
+    Column("not_after", BigInteger),  # Unix seconds
+    Column("operator", Text),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("held_at", BigInteger),
+    Column("decided_at", BigInteger),
+    Column("verdict_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("enrollments_by_time", "requested_at", "enrollment"),
+    Index("enrollments_by_profile", "profile", "requested_at", "enrollment"),
+    Index("enrollments_by_state", "state", "requested_at", "enrollment"),
+    Index("enrollments_by_profile_and_state", "profile", "state", "requested_at", "enrollment"),
+    Index("enrollments_by_action", "action", "requested_at", "enrollment"),
+    Index("enrollments_by_transaction", "transaction_id"),
+    Index("enrollments_by_serial", "serial"),
+)
+
+# What an enrollment may be looked for by, in lower case.
+names = Table(
+    "names",
+    metadata,
+    Column("name", PREFIXED, primary_key=True),
+    Column("enrollment", Text, primary_key=True),
+    Column("requested_at", BigInteger, nullable=False),
+    Index("names_by_enrollment", "enrollment"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("serial", Text, primary_key=True),
+    Column("enrollment", Text),
+    Column("profile", Text),
+    Column("subject", Text),
+    Column("spki_sha256", Text),
+    Column("not_before", BigInteger),  # Unix seconds
+    Column("not_after", BigInteger),  # Unix seconds
+    Column("ca_spki_sha256", Text),
+    Column("renews", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),  # Unix seconds
+    Column("revocation_reason", String(32)),
+    Column("revoked_by", Text),
+    Index("certificates_by_time", "recorded_at", "issuer", "serial"),
+    Index("certificates_by_profile", "profile", "recorded_at"),
+    Index("certificates_by_key", "spki_sha256"),
+    Index("certificates_by_end", "not_after"),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("profile", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("issued", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("last_enrollment", Text, nullable=False),
+    Column("last_state", String(16), nullable=False),
+    Index("devices_by_time", "last_seen"),
+)
+
+# Ends of enrollments by the hour: what counters and charts show.
+counters = Table(
+    "counters",
+    metadata,
+    Column("hour", BigInteger, primary_key=True),  # Unix seconds of its beginning
+    Column("profile", Text, primary_key=True),
+    Column("challenge", Text, primary_key=True),
+    Column("result", String(64), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("role", String(16), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+)
+
+reloads = Table(
+    "reloads",
+    metadata,
+    Column("reload", Text, primary_key=True),  # the order's subject without its last tokens
+    Column("replica", Text, primary_key=True),  # "" for the order itself
+    Column("profile", Text, nullable=False),
+    Column("operator", Text),
+    Column("done", Integer),
+    Column("detail", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+    Index("reloads_by_time", "recorded_at"),
+)
+
+challenges = Table(
+    "challenges",
+    metadata,
+    Column("profile", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("cn", Text),
+    Column("sans", Text),  # a JSON array
+    Column("operator", Text),
+    Column("created_at", BigInteger),
+    Column("expires_at", BigInteger),  # Unix seconds
+    Column("cancelled_at", BigInteger),
+    Column("cancelled_by", Text),
+    Index("challenges_by_time", "profile", "created_at"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("stream", String(64), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("subject", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Index("dead_letters_by_time", "recorded_at"),
+)
+
+# What is not made from the log, and stays when the rest is made anew.
+own = MetaData()
+
+tokens = Table(
+    "tokens",
+    own,
+    Column("name", String(64), primary_key=True),
+    Column("level", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),  # Unix seconds
+    Column("revoked_at", BigInteger),  # Unix seconds
 )

@@ -10,9 +10,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy,
 from nats.js.errors import NotFoundError
 
 from shared.bus.topology import (
+    ACCOUNTS,
     ACK_WAIT_SECONDS,
     HINTS,
-    SERVICES,
     ConsumerSpec,
     Grant,
     Role,
@@ -119,7 +119,7 @@ def server_config(
     a PubAck or a direct get's answer written into a stream. Across accounts it cannot.
     """
     table = grants(shards)
-    accounts = "\n".join(_service_account(role, public_keys[role], table) for role in SERVICES)
+    accounts = "\n".join(_service_account(role, public_keys[role], table) for role in ACCOUNTS)
     return f"""# Made by `scepstream provision` from shared/bus/topology.py; changes here are lost.
 listen: "{listen}"
 server_name: scepstream

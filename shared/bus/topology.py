@@ -20,16 +20,21 @@ _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
 
 class Role(StrEnum):
-    """The services, each in an account of its own; the provisioner owns the log's account."""
+    """The services, each in an account of its own; the provisioner owns the log's account.
+
+    The reader is whoever outside follows the log: it can read all of it and nothing else.
+    """
 
     GATEWAY = "gateway"
     VALIDATOR = "validator"
     ISSUER = "issuer"
     AUDIT = "audit"
     PROVISIONER = "provisioner"
+    READER = "reader"
 
 
 SERVICES: Final = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
+ACCOUNTS: Final = (*SERVICES, Role.READER)
 
 
 def enroll_stream(shard: str) -> str:
@@ -129,6 +134,7 @@ _ORDERS: Final = (
     "ops.reload.*.*.all.order",
     "ops.challenge.*.*.0.created",
     "ops.challenge.*.*.0.cancelled",
+    "ops.checkpoint.*.*.audit.signed",
 )
 
 HINTS: Final = (
@@ -205,7 +211,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         *(g for s in shards for g in _shard_grants(s)),
         *(
             Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
-            for role in (Role.GATEWAY, Role.VALIDATOR)
+            for role in (Role.GATEWAY, Role.VALIDATOR, Role.AUDIT)
         ),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
@@ -223,6 +229,12 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         *_validator_grants(),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
         Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{REPLICAS}"),
+        Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),
+        *(
+            Grant(Role.READER, f"$JS.API.DIRECT.GET.{stream}{form}")
+            for stream in (*map(enroll_stream, shards), CERTS, OPS, DEAD_LETTERS)
+            for form in ("", ".>")
+        ),
         *(Grant(role, f"dead.{role}.*.*") for role in (Role.VALIDATOR, Role.ISSUER)),
         *(
             grant

@@ -21,6 +21,7 @@ from shared.bus.topology import DEAD_LETTERS
 from tests.chaos.clients import REFUSED, Load, ask, authorities, new_load
 from tests.chaos.killer import KINDS, Killer
 from tests.chaos.ledger import Ledger, read_ledger, unlike_rows
+from tests.rows import checksums
 from tests.system import System, running
 
 SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "90"))
@@ -52,6 +53,7 @@ def test_whatever_is_killed_every_enrollment_ends_once_and_right(
         _check_log(ledger, system.data, answers)
         assert unlike_rows(ledger, system.data / "audit.db") == []
         _check_again(system, load, answers)
+        _check_proof(system, tmp_path)
 
 
 async def _chaos(load: Load, killer: Killer) -> None:
@@ -90,6 +92,17 @@ def _check_again(system: System, load: Load, answers: Sequence[Answer]) -> None:
     for number, request in enumerate(again):
         found = ask(urls[number % len(urls)], request)
         assert found.public_bytes(Encoding.DER) == given[request.transaction_id]
+
+
+def _check_proof(system: System, folder: Path) -> None:
+    """The log holds, the model is what the log tells, and a replay makes the very same rows."""
+    config = ("--config", str(system.config))
+    verified = system.cli("audit", "verify", *config)
+    assert verified.returncode == 0, verified.stdout
+    into = f"sqlite:///{folder}/replayed.db"
+    replayed = system.cli("audit", "replay", "--into", into, *config)
+    assert replayed.returncode == 0, replayed.stderr
+    assert checksums(into) == checksums(f"sqlite:///{system.data}/audit.db")
 
 
 def _summary(load: Load, killer: Killer) -> str:

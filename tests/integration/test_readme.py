@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shared.settings import load
 from tests.system import System, wait_until
 from tests.tools import need
 
@@ -73,3 +74,20 @@ def test_challenges_are_made_listed_and_taken_back_as_the_page_tells(
     (made,) = (each for each in map(json.loads, listed) if each["cn"] == "printer-7")
     done = run(cancel.replace("ID", made["id"]), system, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_consumer_of_the_page_replays_the_log(system: System, tmp_path: Path) -> None:
+    """As a stranger runs it: a file of its own, the reader's key, plain nats-py."""
+    (enroll, *_) = commands(".venv/bin/scepstream")
+    assert run(enroll.replace("device-1", "device-9"), system, tmp_path).returncode == 0
+    page = (ROOT / "docs/consumers.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "consumer.py").write_text(program)
+    url, seed = load(system.config, {}).bus.url, system.data / "keys" / "reader.nkey"
+    done = subprocess.run(
+        [sys.executable, "consumer.py", url, seed],
+        cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "issued " in done.stdout

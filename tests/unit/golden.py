@@ -8,6 +8,7 @@ from shared.access_events import (
     ChallengeCancelled,
     ChallengeClaimed,
     ChallengeCreated,
+    CheckpointSigned,
     Claim,
     CountedEnrollment,
     DeviceCounted,
@@ -47,6 +48,7 @@ from shared.subjects import (
     Stage,
     certificate_issued,
     certificate_revoked,
+    checkpoint,
     crl_head,
     key_compromised,
     one_time_cancelled,
@@ -283,6 +285,10 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             since=1767225600,
             anchors={"corp": "ff" * 32},
         ),
+    ),
+    ("CheckpointSigned", 1): (
+        checkpoint("ENROLL_0", 4711),
+        CheckpointSigned(stream="ENROLL_0", sequence=4711, digest="ab" * 32),
     ),
     ("DeadLetter", 1): (
         "dead.validator.ENROLL_0.7",

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
-from cli.config import render
+from cli.asyncapi import document
+from cli.proof import render_asyncapi
+from cli.reference import render
 from shared.bus.provision import server_config
 from shared.bus.topology import Role
+from shared.events import EVENT_TYPES
 from tests.unit.documents import EXAMPLE_KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_configuration_reference_is_that_of_the_classes() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == render()
+
+
+def test_the_asyncapi_document_is_that_of_the_events() -> None:
+    assert (ROOT / "docs/asyncapi.json").read_text() == render_asyncapi()
+
+
+def test_every_event_of_the_log_stands_in_the_asyncapi_document() -> None:
+    """But for those that only validators and issuers keep for each other."""
+    private = {"CaChain", "CrlPublished", "ChallengeClaimed", "DeviceCounted", "ReplicaSeen"}
+
+    assert set(document()["components"]["messages"]) == set(EVENT_TYPES) - private
 
 
 def test_the_example_of_the_servers_configuration_is_that_of_the_topology() -> None:

@@ -278,6 +278,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "ChallengeCancelled",
         "ChallengeClaimed",
         "ChallengeCreated",
+        "CheckpointSigned",
         "CrlPublished",
         "DeadLetter",
         "DeviceCounted",

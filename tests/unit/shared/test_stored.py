@@ -11,6 +11,7 @@ from shared.access_events import (
     ChallengeCancelled,
     ChallengeClaimed,
     ChallengeCreated,
+    CheckpointSigned,
     DeviceCounted,
     ReloadOrdered,
     ReplicaSeen,
@@ -58,6 +59,7 @@ SIGNED: tuple[type[Any], ...] = (
     ChallengeCancelled,
     ReloadOrdered,
     ReplicaSeen,
+    CheckpointSigned,
 )
 STAGED = [(EnrollmentHeld, Stage.HOLD), (HoldDecided, Stage.DECISION)]
 UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter")

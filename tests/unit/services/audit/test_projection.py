@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.audit.projection import row
+from services.audit.projection import Found, row
 from services.audit.tables import events
 from shared.stored import TYPE, Message
 from tests.unit import golden
@@ -33,6 +33,7 @@ TOLD = {
     "ChallengeCancelled": {},
     "ReloadOrdered": {},
     "ReplicaSeen": {},
+    "CheckpointSigned": {},
     "DeadLetter": {},
 }
 NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))
@@ -40,14 +41,14 @@ NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))
 
 def made(kind: str) -> dict[str, Any]:
     subject, _ = golden.EVENTS[kind, 1]
-    return row(STREAM, stored(3, subject, golden.write(kind, 1)))
+    return row(STREAM, Found.of(stored(3, subject, golden.write(kind, 1))))
 
 
 @pytest.mark.parametrize("kind", sorted(golden.EVENTS))
 def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str, int]) -> None:
     subject, _ = golden.EVENTS[kind]
     message = golden.write(*kind)
-    found = row(STREAM, stored(3, subject, message))
+    found = row(STREAM, Found.of(stored(3, subject, message)))
     enrolling = subject.startswith("enroll.")
 
     assert found == NOTHING | TOLD[kind[0]] | {
@@ -67,20 +68,20 @@ def test_a_refusal_without_facts_names_no_device() -> None:
     subject, event = golden.EVENTS["EnrollmentRejected", 1]
     values = {n: getattr(event, n) for n in event.__struct_fields__} | {"facts": None}
 
-    assert row(STREAM, stored(1, subject, type(event)(**values)))["device"] is None
+    assert row(STREAM, Found.of(stored(1, subject, type(event)(**values))))["device"] is None
 
 
 def test_a_denial_is_told_as_one() -> None:
     denied = event("HoldDecided", approved=False)
     subject, _ = golden.EVENTS["HoldDecided", 1]
 
-    assert row(STREAM, stored(1, subject, denied))["result"] == "denied"
+    assert row(STREAM, Found.of(stored(1, subject, denied)))["result"] == "denied"
 
 
 def test_foreign_headers_are_not_kept() -> None:
     message = Message(b"{}", {TYPE: "CaChain", "Nats-Trace": "x", "Authorization": "secret"})
 
-    assert json.loads(row(STREAM, stored(1, "cert.a.b.issued", message))["headers"]) == {
+    assert json.loads(row(STREAM, Found.of(stored(1, "cert.a.b.issued", message)))["headers"]) == {
         TYPE: "CaChain"
     }
 
@@ -96,7 +97,7 @@ def test_foreign_headers_are_not_kept() -> None:
     ids=["empty", "no JSON", "unknown type", "nested without end"],
 )
 def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
-    found = row(STREAM, stored(1, "enroll.0.corp.t.c.0.request", message))
+    found = row(STREAM, Found.of(stored(1, "enroll.0.corp.t.c.0.request", message)))
 
     assert found["payload"] == message.payload
     assert found["type"] == message.headers.get(TYPE, "unreadable")
@@ -111,7 +112,7 @@ def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
 def test_any_message_becomes_a_row_with_a_value_for_every_column(
     payload: bytes, headers: dict[str, str], subject: str
 ) -> None:
-    found = row(STREAM, stored(1, subject, Message(payload, headers)))
+    found = row(STREAM, Found.of(stored(1, subject, Message(payload, headers))))
 
     assert set(found) == {column.name for column in events.columns}
     assert all(found[c.name] is not None for c in events.columns if not c.nullable)

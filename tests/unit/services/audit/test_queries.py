@@ -2,7 +2,6 @@ import pytest
 from sqlalchemy import Engine
 
 from services.audit.database import store
-from services.audit.projection import row
 from services.audit.queries import EnrollmentLine, recent, story
 from shared.enrollment import State
 from shared.stored import Stored
@@ -23,7 +22,7 @@ SERIAL = "4a" * 16
 
 
 def fill(engine: Engine, *found: Stored, stream: str = STREAM) -> None:
-    store(engine, stream, [row(stream, message) for message in found])
+    store(engine, stream, list(found))
 
 
 @pytest.fixture

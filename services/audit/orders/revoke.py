@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from cli.operator import Office, OrderError, operator_name
+from services.audit.office import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
 from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.stored import Stored, authenticate_as, sign
@@ -20,14 +20,14 @@ async def revoke_certificate(
     """
     token = _serial(serial)
     if issuer not in office.configuration.issuers:
-        raise OrderError(f"no such issuer: {issuer}")
+        raise NotThereError(f"no such issuer: {issuer}")
     if await office.bus.get_last(CERTS, certificate_issued(issuer, token)) is None:
-        raise OrderError(f"{serial}: no such certificate of issuer {issuer}")
+        raise NotThereError(f"{serial}: no such certificate of issuer {issuer}")
     attempt = 0
     while True:
         subject = revocation_order(issuer, token, attempt)
         order = RevocationOrdered(
-            issuer=issuer, serial=token, attempt=attempt, reason=reason, operator=operator_name()
+            issuer=issuer, serial=token, attempt=attempt, reason=reason, operator=office.operator
         )
         message = sign(order, subject, order.request_sha256, office.settings.signer)
         first = await office.append(subject, message)
@@ -45,8 +45,7 @@ async def _is_news(office: Office, order: str, reason: RevocationReason) -> bool
     stored = await office.bus.get_last(OPS, order)
     if stored is None or reason is not RevocationReason.KEY_COMPROMISE:
         return False
-    trusted = {office.settings.signer.id: office.settings.signer.key.public_key()}
-    return authenticate_as(RevocationOrdered, stored, trusted).reason is not reason
+    return authenticate_as(RevocationOrdered, stored, office.operators).reason is not reason
 
 
 async def _answer(office: Office, order: str) -> OrderAnswered:

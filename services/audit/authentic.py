@@ -1,0 +1,173 @@
+"""Whether the events of a log hold: their signatures, their order, what they certify. Pure."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shared.access_events import (
+    ChallengeCancelled,
+    ChallengeCreated,
+    CheckpointSigned,
+    ReloadOrdered,
+)
+from shared.enrollment import TERMINAL, State, evolve
+from shared.events import (
+    CertificateIssued,
+    CertificateRecorded,
+    CertificateRevoked,
+    EnrollmentApproved,
+    EnrollmentRequested,
+    Event,
+    KeyCompromised,
+    OrderAnswered,
+    RevocationOrdered,
+)
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.scep.certificate import read_certificate
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import PkiMessage, read_message, verify
+from shared.scep.schemes import public_key
+from shared.signatures import is_issued_by
+from shared.stored import (
+    Stored,
+    Trusted,
+    UnreadableEventError,
+    authenticate,
+    authenticate_any,
+    decode,
+)
+from shared.subjects import EnrollmentId, Stage, parse_subject, transaction_token
+
+# What a profile allows is its validators' business; that the device signed it is shown here.
+_ANY_ALGORITHM = AlgorithmPolicy(legacy=True)
+
+
+class DoesNotHoldError(Exception):
+    """Raised for an event that is not what it says; the message says why."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Whom to believe: event keys by role, and the CA certificates (DER) of each issuer."""
+
+    validators: Trusted
+    issuers: Trusted
+    operators: Trusted
+    authorities: Mapping[str, Sequence[bytes]]
+
+
+@dataclass(slots=True)
+class _Open:
+    """An enrollment on its way: the digest of its request, its state, the key it asks for."""
+
+    request_sha256: str
+    state: State = State.REQUESTED
+    spki: bytes = b""
+    issuer: str = ""
+
+
+@dataclass
+class Examiner:
+    """Looks at the events of a log one after another, each stream in its order."""
+
+    keys: Keys
+    _open: dict[str, _Open] = field(default_factory=dict)
+
+    def examine(self, stored: Stored) -> str:
+        """What does not hold about an event; "" where all does."""
+        try:
+            if stored.subject.startswith("enroll."):
+                self._enrollment(stored)
+            elif not stored.subject.startswith("dead."):
+                self._other(stored)
+        except (DoesNotHoldError, UnreadableEventError) as error:
+            return str(error)
+        except ScepError as error:
+            return error.detail
+        except ValueError:
+            return "its subject is not one of the log's"
+        return ""
+
+    def unfinished(self) -> list[str]:
+        """The enrollments that have no end on the log yet."""
+        return sorted(self._open)
+
+    def _enrollment(self, stored: Stored) -> None:
+        enrollment, stage = parse_subject(stored.subject)
+        prefix = enrollment.prefix()
+        if stage is Stage.REQUEST:
+            _check_request(enrollment, stored)
+            self._open[prefix] = _Open(stored.sha256())
+            return
+        begun = self._open.get(prefix)
+        if begun is None:
+            raise DoesNotHoldError("no enrollment waits for this event")
+        event = authenticate(stored, self._role(stage), stage, begun.request_sha256)
+        self._check_step(begun, event)
+        if begun.state in TERMINAL:
+            del self._open[prefix]
+
+    def _role(self, stage: Stage) -> Trusted:
+        if stage is Stage.DECISION:
+            return self.keys.operators
+        return self.keys.issuers if stage is Stage.OUTCOME else self.keys.validators
+
+    def _check_step(self, begun: _Open, event: Event) -> None:
+        """The step is one that the state allows, and a certificate is what was approved."""
+        begun.state = evolve(begun.state, event)
+        if isinstance(event, EnrollmentApproved):
+            begun.spki, begun.issuer = event.template.spki, event.template.issuer
+        if isinstance(event, CertificateIssued):
+            self._check_certificate(begun, event)
+
+    def _check_certificate(self, begun: _Open, event: CertificateIssued) -> None:
+        certificate = read_certificate(event.certificate)
+        if certificate.spki != begun.spki:
+            raise DoesNotHoldError("the certificate is for another key than was approved")
+        for authority in self.keys.authorities.get(begun.issuer, ()):
+            ca = read_certificate(authority)
+            if is_issued_by(event.certificate, ca.subject, public_key(ca.spki)):
+                return
+        raise DoesNotHoldError("the certificate is not signed by a CA of the issuer")
+
+    def _other(self, stored: Stored) -> None:
+        """Records of certificates, operators' orders, the answers to them."""
+        event = decode(stored.payload, stored.headers)
+        match event:
+            case CertificateRecorded() | CertificateRevoked() | KeyCompromised():
+                authenticate_any(stored, self.keys.issuers)
+            case OrderAnswered():
+                reload = stored.subject.startswith("ops.reload.")
+                trusted = self.keys.validators if reload else self.keys.issuers
+                authenticate_any(stored, trusted)
+            case (
+                RevocationOrdered()
+                | ReloadOrdered()
+                | ChallengeCreated()
+                | ChallengeCancelled()
+                | CheckpointSigned()
+            ):
+                authenticate_any(stored, self.keys.operators)
+            case _:
+                raise DoesNotHoldError("an event of this kind does not belong here")
+
+
+def _check_request(enrollment: EnrollmentId, stored: Stored) -> None:
+    """The device's own signature, and that the event says of it what is true."""
+    event = decode(stored.payload, stored.headers)
+    if not isinstance(event, EnrollmentRequested):
+        raise DoesNotHoldError("event type does not belong to the stage")
+    message = read_message(event.pki_message)
+    verify(message, _ANY_ALGORITHM)
+    if _transaction(enrollment, message) != enrollment.transaction:
+        raise DoesNotHoldError("recorded under another transaction's subject")
+    if hashlib.sha256(message.signer.der).hexdigest() != event.signer_sha256:
+        raise DoesNotHoldError("names another signer than its message has")
+    if message.transaction_id.text() != event.transaction_id:
+        raise DoesNotHoldError("names another transactionID than its message has")
+    if int(message.message_type) != event.message_type:
+        raise DoesNotHoldError("names another messageType than its message has")
+
+
+def _transaction(enrollment: EnrollmentId, message: PkiMessage) -> str:
+    return transaction_token(enrollment.profile, message.transaction_id.value, message.signer.spki)

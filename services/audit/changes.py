@@ -1,0 +1,34 @@
+"""Rows that a stretch of the log changes, by table and key, before any database. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.audit.projection import storable
+
+Row = dict[str, Any]
+Key = tuple[str, ...]
+
+
+@dataclass
+class Changes:
+    """Rows to be merged into their tables, by key; a column that is missing says nothing.
+
+    `counters` are to be added, `devices` hold what is to be added to `issued` and `refused`.
+    """
+
+    enrollments: dict[str, Row] = field(default_factory=dict)
+    names: dict[Key, Row] = field(default_factory=dict)
+    certificates: dict[Key, Row] = field(default_factory=dict)
+    devices: dict[Key, Row] = field(default_factory=dict)
+    counters: dict[tuple[int, str, str, str], int] = field(default_factory=dict)
+    replicas: dict[Key, Row] = field(default_factory=dict)
+    reloads: dict[Key, Row] = field(default_factory=dict)
+    challenges: dict[Key, Row] = field(default_factory=dict)
+    dead_letters: dict[tuple[str, int], Row] = field(default_factory=dict)
+
+
+def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:
+    """That a replica was there at this time of the log (Unix nanoseconds)."""
+    role, name = key[0], storable(key[1]) or ""
+    seen = replicas.setdefault((role, name), {"role": role, "name": name, "first_seen": time})
+    seen["last_seen"] = time

@@ -1,0 +1,61 @@
+"""Signs what the streams held, once a day and on demand."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.audit.database import signed_place
+from shared.access_events import CheckpointSigned
+from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.topology import OPS
+from shared.process import log_failure
+from shared.stored import EventSigner, sign
+from shared.subjects import checkpoint
+
+_log = structlog.get_logger()
+_LOOK_SECONDS = 600.0
+_DAY = 86400
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass
+class Checkpoints:
+    """The auditor's word on every stream; several auditors say the same, once."""
+
+    bus: Bus
+    engine: Engine
+    signer: EventSigner
+    streams: Sequence[str]
+    clock: Callable[[], float]
+
+    async def run(self) -> None:
+        """Look now and then whether a day has gone by."""
+        while True:
+            try:
+                for stream in self.streams:
+                    if await self._is_due(stream):
+                        await self.sign(stream)
+            except (BusUnavailableError, SQLAlchemyError) as error:
+                log_failure("checkpoint_waits", error)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def sign(self, stream: str) -> tuple[int, str]:
+        """Append a checkpoint of what the database has of a stream: (sequence, digest)."""
+        sequence, digest = await asyncio.to_thread(signed_place, self.engine, stream)
+        if sequence:
+            event = CheckpointSigned(stream=stream, sequence=sequence, digest=digest)
+            subject = checkpoint(stream, sequence)
+            message = sign(event, subject, event.request_sha256, self.signer)
+            with contextlib.suppress(AppendConflictError):  # another auditor said it
+                await self.bus.append(subject, message)
+            _log.info("checkpoint_signed", stream=stream, sequence=sequence, digest=digest)
+        return sequence, digest
+
+    async def _is_due(self, stream: str) -> bool:
+        last = await self.bus.get_last(OPS, checkpoint(stream, "*"))
+        return last is None or self.clock() - last.time / _NANOSECONDS >= _DAY

@@ -1,0 +1,130 @@
+"""Lists of enrollments, newest first, a page at a time, by filters that use indexes."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, exists, select, tuple_
+
+from services.audit.tables import certificates, enrollments, names
+
+# With more names than this that begin so, the newest enrollments are looked through instead of
+# those of the names sorted: at a million rows neither takes long on its side of the line.
+_FEW: Final = 200_000
+_LAST: Final = "\U0010ffff"
+MAX_LIMIT: Final = 500
+_BEYOND: Final = 2**63
+
+
+class BadCursorError(ValueError):
+    """Raised for a cursor that no list gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which enrollments; times in Unix nanoseconds, `search` a name or the beginning of one."""
+
+    profile: str | None = None
+    state: str | None = None
+    action: str | None = None
+    search: str | None = None
+    since: int | None = None
+    until: int | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows by column name, and the cursor of what follows, None at the end."""
+
+    rows: Sequence[dict[str, Any]]
+    following: str | None
+
+
+def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
+    """A page of the newest; `BadCursorError`."""
+    limit = min(max(wanted.limit, 1), MAX_LIMIT)
+    query = _filtered(wanted).limit(limit + 1)
+    if wanted.search:
+        query = _searched(connection, query, wanted.search.strip().lower())
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    following = None
+    if len(rows) > limit:
+        following = _cursor(rows[limit - 1]["requested_at"], rows[limit - 1]["enrollment"])
+    return Page(rows[:limit], following)
+
+
+def list_certificates(connection: Connection, wanted: Wanted) -> Page:
+    """A page of the newest certificates: `profile`, `cursor`, `limit` count. `BadCursorError`."""
+    columns, limit = certificates.c, min(max(wanted.limit, 1), MAX_LIMIT)
+    query = select(certificates).order_by(
+        columns.recorded_at.desc(), columns.issuer.desc(), columns.serial.desc()
+    )
+    if wanted.profile is not None:
+        query = query.where(columns.profile == wanted.profile)
+    if wanted.cursor is not None:
+        place = tuple_(columns.recorded_at, columns.issuer, columns.serial)
+        query = query.where(place < tuple_(*_place(wanted.cursor, 3)))
+    rows = [dict(row) for row in connection.execute(query.limit(limit + 1)).mappings()]
+    following = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        following = _cursor(last["recorded_at"], last["issuer"], last["serial"])
+    return Page(rows[:limit], following)
+
+
+def _filtered(wanted: Wanted) -> Select[Any]:
+    columns = enrollments.c
+    query = select(enrollments).order_by(columns.requested_at.desc(), columns.enrollment.desc())
+    for column, value in (
+        (columns.profile, wanted.profile),
+        (columns.state, wanted.state),
+        (columns.action, wanted.action),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(columns.requested_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(columns.requested_at < wanted.until)
+    if wanted.cursor is not None:
+        place = tuple_(columns.requested_at, columns.enrollment)
+        query = query.where(place < tuple_(*_place(wanted.cursor)))
+    return query
+
+
+def _searched(connection: Connection, query: Select[Any], name: str) -> Select[Any]:
+    """Few matches are sorted; of many the newest are found sooner by looking at the newest."""
+    begins = (names.c.name >= name, names.c.name < name + _LAST)
+    beyond = select(names.c.name).where(*begins).offset(_FEW).limit(1)
+    if connection.execute(beyond).first() is None:
+        return query.where(enrollments.c.enrollment.in_(select(names.c.enrollment).where(*begins)))
+    return query.where(exists().where(names.c.enrollment == enrollments.c.enrollment, *begins))
+
+
+def _cursor(*place: int | str) -> str:
+    """Where a page ended: nobody's business but the next page's."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode("ascii").rstrip("=")
+
+
+def _place(cursor: str, length: int = 2) -> list[int | str]:
+    """A time and what tells rows of that time apart."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        place = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+    except (ValueError, RecursionError):
+        raise BadCursorError("not a cursor of this list") from None
+    if not isinstance(place, list) or len(place) != length:
+        raise BadCursorError("not a cursor of this list")
+    at, *rest = place
+    if type(at) is not int or not 0 <= at < _BEYOND or not all(map(_is_key, rest)):
+        raise BadCursorError("not a cursor of this list")
+    return place
+
+
+def _is_key(part: object) -> bool:
+    """Whether a row's key can be this: subjects and serial numbers are printable ASCII."""
+    return isinstance(part, str) and part.isascii() and part.isprintable()

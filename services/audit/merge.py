@@ -1,0 +1,84 @@
+"""Changes of the model into its tables: each row merged by its key, in a few statements a batch."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.audit import tables as t
+from services.audit.changes import Changes
+from services.audit.model import Known
+
+# What the first event of a row has said stays.
+_FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})
+_ADDED: Final = frozenset({"issued", "refused", "count"})
+
+
+def known(connection: Connection, enrollments: Collection[str]) -> dict[str, Known]:
+    """What the rows tell already of these enrollments."""
+    columns = t.enrollments.c
+    query = select(
+        columns.enrollment,
+        columns.device,
+        columns.challenge,
+        columns.message_type,
+        columns.requested_at,
+    )
+    found = connection.execute(query.where(columns.enrollment.in_(enrollments)))
+    return {row[0]: Known(*row[1:]) for row in found}
+
+
+def merge(connection: Connection, changes: Changes) -> None:
+    """Write them; the caller's transaction makes it all or nothing."""
+    counters = [
+        {"hour": hour, "profile": profile, "challenge": challenge, "result": result, "count": n}
+        for (hour, profile, challenge, result), n in changes.counters.items()
+    ]
+    _upsert(connection, t.enrollments, changes.enrollments.values())
+    _upsert(connection, t.names, changes.names.values())
+    _upsert(connection, t.certificates, changes.certificates.values(), first={"recorded_at"})
+    _upsert(connection, t.devices, changes.devices.values())
+    _upsert(connection, t.counters, counters)
+    _upsert(connection, t.replicas, changes.replicas.values())
+    _upsert(connection, t.reloads, changes.reloads.values())
+    _upsert(connection, t.challenges, changes.challenges.values())
+    _upsert(connection, t.dead_letters, changes.dead_letters.values())
+
+
+def _upsert(
+    connection: Connection,
+    table: Table,
+    rows: Iterable[Mapping[str, Any]],
+    first: Collection[str] = (),
+) -> None:
+    """One statement for all rows; in the order of their keys, so that writers cannot deadlock."""
+    empty = dict.fromkeys(table.c.keys())
+    keys = [column.name for column in table.primary_key]
+    whole = sorted(({**empty, **row} for row in rows), key=lambda row: [row[k] for k in keys])
+    if not whole:
+        return
+    insert = insert_of(connection)(table)
+    new = {
+        name: _merged(table, name, insert.excluded[name], first)
+        for name in table.c.keys()  # noqa: SIM118 - a collection of columns is no mapping
+        if name not in keys
+    }
+    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=new), whole)
+
+
+def insert_of(connection: Connection) -> Any:
+    """INSERT as this database has it, with its ON CONFLICT."""
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def _merged(
+    table: Table, name: str, new: ColumnElement[Any], first: Collection[str]
+) -> ColumnElement[Any]:
+    """The new value, where there is one; sums and first values are kept as such."""
+    old = table.c[name]
+    if name in _ADDED:
+        return old + new
+    if name in _FIRST or name in first:
+        return func.coalesce(old, new)
+    return func.coalesce(new, old)

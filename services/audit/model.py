@@ -1,0 +1,226 @@
+"""From stored events to the rows that operators ask for. Pure: the same log, the same rows."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from services.audit.changes import Changes, Row, see
+from services.audit.others import take_other
+from services.audit.projection import Found, storable
+from shared.access_events import (
+    Claim,
+)
+from shared.enrollment import State
+from shared.events import (
+    CertificateIssued,
+    EnrollmentApproved,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    EnrollmentRequested,
+    Event,
+    Facts,
+    HoldDecided,
+    IssuanceFailed,
+)
+from shared.scep.pkimessage import MessageType
+from shared.stored import Stored
+from shared.subjects import parse_prefix, parse_subject
+
+_HOUR_NANOSECONDS: Final = 3600 * 1_000_000_000
+_NOTHING: Final = "none"
+_MAX_NAMES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the rows tell already of an enrollment whose later events come now."""
+
+    device: str | None
+    challenge: str | None
+    message_type: int | None
+    requested_at: int
+
+
+def enrollment_of(stored: Stored) -> str | None:
+    """The enrollment that an event is about; None for the other streams' and for planted ones."""
+    try:
+        return parse_subject(stored.subject)[0].prefix()
+    except ValueError:
+        return None
+
+
+def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
+    """What a stretch of one stream changes; `known` has its enrollments, as far as there are."""
+    changes = Changes()
+    for found in messages:
+        if found.event is None:
+            continue  # it stands among the events, and `audit verify` names it
+        enrollment = enrollment_of(found.stored)
+        if enrollment is not None:
+            row = _Enrollment(changes, enrollment, known.get(enrollment))
+            row.take(found.stored, found.event)
+        else:
+            take_other(changes, found.stored, found.event)
+    return changes
+
+
+@dataclass
+class _Enrollment:
+    """One enrollment's row as it grows."""
+
+    changes: Changes
+    name: str
+    known: Known | None
+
+    def take(self, stored: Stored, event: Event) -> None:
+        """Merge what the event says."""
+        row = self._row(stored)
+        match event:
+            case EnrollmentRequested():
+                row |= _requested(event, stored)
+                row["action"] = _action(row, renews=False)
+                self._name(event.transaction_id, row)
+                see(self.changes.replicas, ("gateway", event.gateway), stored.time)
+            case EnrollmentHeld() | EnrollmentApproved():
+                self._passed(row, stored, event)
+            case HoldDecided():
+                operator = storable(event.operator)
+                row |= {"state": State.DECIDED, "decided_at": stored.time, "operator": operator}
+            case EnrollmentRejected() | IssuanceFailed():
+                self._refused(row, stored, event)
+            case CertificateIssued():
+                self._issued(row, stored, event)
+
+    def _passed(self, row: Row, stored: Stored, event: EnrollmentHeld | EnrollmentApproved) -> None:
+        """The gates are open, for an operator's word or for the issuer."""
+        self._facts(row, event.facts, event.claim)
+        if isinstance(event, EnrollmentHeld):
+            row |= {"state": State.HELD, "held_at": stored.time}
+            return
+        row |= {"state": State.APPROVED, "verdict_at": stored.time}
+        row["renews"] = event.renews.serial if event.renews else None
+        row["action"] = _action(row, renews=event.renews is not None)
+
+    def _row(self, stored: Stored) -> Row:
+        """The row so far; its first event's time is what lists are sorted by."""
+        row = self.changes.enrollments.get(self.name)
+        if row is None:
+            row = {
+                "enrollment": self.name,
+                "profile": parse_prefix(self.name).profile,
+                "state": State.REQUESTED,
+                "requested_at": self.known.requested_at if self.known else stored.time,
+            }
+            if self.known is not None:
+                row |= {
+                    "device": self.known.device,
+                    "challenge": self.known.challenge,
+                    "message_type": self.known.message_type,
+                }
+            self.changes.enrollments[self.name] = row
+        return row
+
+    def _facts(self, row: Row, facts: Facts, claim: Claim | None) -> None:
+        row |= _told(facts, claim)
+        row["action"] = _action(row, renews=False)
+        for name in _names(facts, claim):
+            self._name(name, row)
+
+    def _name(self, name: str, row: Row) -> None:
+        lowered = (storable(name) or "").strip().lower()
+        if lowered:
+            found = {"name": lowered, "enrollment": self.name, "requested_at": row["requested_at"]}
+            self.changes.names[lowered, self.name] = found
+
+    def _refused(
+        self, row: Row, stored: Stored, event: EnrollmentRejected | IssuanceFailed
+    ) -> None:
+        """The end without a certificate, by a validator or by the issuer."""
+        state = State.FAILED
+        if isinstance(event, EnrollmentRejected):
+            state, row["verdict_at"] = State.REJECTED, stored.time
+            if event.facts is not None:
+                self._facts(row, event.facts, event.claim)
+        row |= {
+            "state": state,
+            "reason": event.reason.value,
+            "detail": storable(event.detail),
+            "fail_info": int(event.fail_info),
+        }
+        self._ended(row, stored, event.reason.value, issued=0)
+
+    def _issued(self, row: Row, stored: Stored, event: CertificateIssued) -> None:
+        row |= {
+            "state": State.ISSUED,
+            "issuer": storable(event.issuer),
+            "serial": storable(event.serial),
+            "not_after": event.not_after,
+        }
+        self._name(event.serial, row)
+        self._ended(row, stored, "success", issued=1)
+
+    def _ended(self, row: Row, stored: Stored, result: str, *, issued: int) -> None:
+        """Counted once: an enrollment's terminal event can be stored only once."""
+        row["ended_at"] = stored.time
+        hour = stored.time // _HOUR_NANOSECONDS * 3600
+        key = (hour, row["profile"], row.get("challenge") or _NOTHING, result)
+        self.changes.counters[key] = self.changes.counters.get(key, 0) + 1
+        if row.get("device"):
+            self._device(row, stored.time, issued)
+
+    def _device(self, row: Row, time: int, issued: int) -> None:
+        key = (row["profile"], row["device"])
+        device = self.changes.devices.setdefault(
+            key,
+            {
+                "profile": row["profile"], "device": row["device"], "first_seen": time,
+                "issued": 0, "refused": 0,
+            },
+        )  # fmt: skip
+        device["issued"] += issued
+        device["refused"] += 1 - issued
+        device |= {"last_seen": time, "last_enrollment": self.name, "last_state": row["state"]}
+
+
+def _action(row: Row, *, renews: bool) -> str:
+    """How audits call what was asked; a renewal may say PKCSReq (RFC 8894 s3.3.1)."""
+    renewal = renews or row.get("message_type") == MessageType.RENEWAL_REQ
+    name = "scep_renewalreq" if renewal else "scep_pkcsreq"
+    return f"{name}_intune" if row.get("challenge") == "signed" else name
+
+
+def _requested(event: EnrollmentRequested, stored: Stored) -> Row:
+    return {
+        "transaction_id": storable(event.transaction_id),
+        "message_type": event.message_type,
+        "signer_sha256": storable(event.signer_sha256),
+        "client_address": storable(event.client_address),
+        "gateway": storable(event.gateway),
+        "requested_at": stored.time,
+    }
+
+
+def _told(facts: Facts, claim: Claim | None) -> Row:
+    """The CSR's own words, and the connector's about the device."""
+    return {
+        "fleet": storable(facts.fleet),
+        "device": storable(facts.subject),
+        "sans": json.dumps([storable(san) for san in facts.sans]),
+        "key_type": storable(facts.key_type),
+        "key_bits": facts.key_bits,
+        "spki_sha256": facts.spki_sha256,
+        "csr_sha256": facts.csr_sha256,
+        "challenge": storable(facts.challenge),
+        "device_id": storable(facts.device_id) or None,
+        "claim_issuer": storable(claim.issuer) if claim else None,
+        "claim_subject": storable(claim.subject) if claim else None,
+    }
+
+
+def _names(facts: Facts, claim: Claim | None) -> list[str]:
+    """What people look for a device by: its subject and the parts of it, its other names."""
+    parts = [part.partition("=")[2] for part in facts.subject.split(", ")]
+    sans = [san.partition(":")[2] for san in facts.sans]
+    claimed = [claim.subject] if claim else []
+    return [facts.subject, *parts, *sans, facts.device_id, *claimed][:_MAX_NAMES]

@@ -1,0 +1,71 @@
+"""Where operators' orders are given: the bus, the auditor's key, whom it believes, the database."""
+
+import asyncio
+from dataclasses import dataclass
+
+from services.audit.settings import Settings
+from shared.bus.core import AppendConflictError, Bus
+from shared.keys import read_trusted
+from shared.sections import Configuration
+from shared.stored import Message, Stored, Trusted
+
+
+class OrderError(Exception):
+    """Raised where an order cannot be given; the message is the one sentence to read."""
+
+
+class NotThereError(OrderError):
+    """Raised for an order about what does not exist."""
+
+
+class TooLateError(OrderError):
+    """Raised for an order about what is in no state for it any more."""
+
+
+@dataclass(frozen=True)
+class Office:
+    """One operator's desk; `operator` is who gives the orders."""
+
+    bus: Bus
+    settings: Settings
+    configuration: Configuration
+    validators: Trusted
+    issuers: Trusted
+    operator: str
+
+    @classmethod
+    def of(
+        cls, bus: Bus, settings: Settings, configuration: Configuration, operator: str
+    ) -> "Office":
+        """The desk of this operator."""
+        trust = configuration.trust
+        return cls(
+            bus,
+            settings,
+            configuration,
+            read_trusted(map(configuration.path, trust.validator_keys)),
+            read_trusted(map(configuration.path, trust.issuer_keys)),
+            operator,
+        )
+
+    @property
+    def operators(self) -> Trusted:
+        """Whose orders these are: the auditor's own key."""
+        return {self.settings.signer.id: self.settings.signer.key.public_key()}
+
+    async def append(self, subject: str, message: Message) -> bool:
+        """Whether it was the first on its subject."""
+        try:
+            await self.bus.append(subject, message)
+        except AppendConflictError:
+            return False
+        return True
+
+    async def until(self, stream: str, subject: str, seconds: float) -> Stored | None:
+        """The message on a subject, as soon as it is there."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < deadline:
+            if (stored := await self.bus.get_last(stream, subject)) is not None:
+                return stored
+            await asyncio.sleep(0.1)
+        return None

@@ -1,0 +1,1 @@
+"""Operators' orders: each a signed event that whoever obeys it checks for itself."""

@@ -1,0 +1,27 @@
+"""The operator's word on a held enrollment."""
+
+from services.audit.office import NotThereError, Office, TooLateError
+from shared.bus.topology import enroll_stream
+from shared.events import EnrollmentHeld, HoldDecided
+from shared.stored import authenticate, sign
+from shared.subjects import Stage, parse_prefix
+
+
+async def decide(office: Office, enrollment: str, note: str, *, approved: bool) -> None:
+    """Approve or deny it; the validator turns the word into a verdict."""
+    try:
+        found = parse_prefix(enrollment)
+    except ValueError:
+        raise NotThereError(f"{enrollment}: no such enrollment") from None
+    place = found.subject(Stage.HOLD)
+    held = await office.bus.get_last(enroll_stream(found.shard), place)
+    event = authenticate(held, office.validators, Stage.HOLD) if held is not None else None
+    if not isinstance(event, EnrollmentHeld):
+        raise NotThereError(f"{enrollment} is not held")
+    decided = HoldDecided(
+        request_sha256=event.request_sha256, approved=approved, operator=office.operator, note=note
+    )
+    subject = found.subject(Stage.DECISION)
+    message = sign(decided, subject, decided.request_sha256, office.settings.signer)
+    if not await office.append(subject, message):
+        raise TooLateError(f"{enrollment} was decided before")

@@ -1,0 +1,101 @@
+"""One-time challenges: made, listed and taken back; the challenges themselves nobody keeps."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from shared.access_events import ChallengeCancelled, ChallengeCreated
+from shared.bus.topology import OPS, REPLAYS
+from shared.one_time import ONE_TIME, one_time_digest
+from shared.stored import UnreadableEventError, authenticate_as, sign
+from shared.subjects import one_time_cancelled, one_time_created, replay_record
+
+_NANOSECONDS: Final = 1_000_000_000
+SHORT: Final = 10
+
+
+@dataclass(frozen=True)
+class Line:
+    """A challenge in a list; times are Unix seconds; state is open, used, cancelled or expired."""
+
+    id: str
+    cn: str
+    sans: tuple[str, ...]
+    operator: str
+    created_at: int
+    expires_at: int
+    state: str
+
+
+async def create(office: Office, challenge: str, event: ChallengeCreated) -> str:
+    """Let a challenge be good; its id."""
+    _check(office, event.profile)
+    digest = one_time_digest(event.profile, challenge)
+    subject = one_time_created(event.profile, digest)
+    message = sign(event, subject, event.request_sha256, office.settings.signer)
+    if not await office.append(subject, message):
+        raise OrderError("try again: this very challenge was made before")
+    return digest
+
+
+def _check(office: Office, profile: str) -> None:
+    found = office.configuration.profiles.get(profile)
+    if found is None:
+        raise NotThereError(f"no such profile: {profile}")
+    if not found.one_time_enabled:
+        raise TooLateError(f"profile {profile} takes no one-time challenges: one_time_enabled")
+
+
+async def list_challenges(office: Office, profile: str, now: float) -> list[Line]:
+    """Those of a profile, the newest last."""
+    _check(office, profile)
+    return [line async for line in _lines(office, profile, now)]
+
+
+async def _lines(office: Office, profile: str, now: float) -> AsyncIterator[Line]:
+    wildcard, position = one_time_created(profile, "*"), 0
+    while stored := await office.bus.get_next(OPS, wildcard, position + 1):
+        position = stored.sequence
+        digest = stored.subject.split(".")[3]
+        try:
+            event = authenticate_as(ChallengeCreated, stored, office.operators)
+        except UnreadableEventError:
+            continue  # by a key of before, or not by an operator: no validator takes it either
+        state = await _state(office, profile, digest, event, now)
+        created_at = stored.time // _NANOSECONDS
+        yield Line(
+            digest, event.cn, event.sans, event.operator, created_at, event.expires_at, state
+        )
+
+
+async def _state(
+    office: Office, profile: str, digest: str, event: ChallengeCreated, now: float
+) -> str:
+    """As a validator would see it: by the log's own times who was first, user or operator."""
+    used = await office.bus.get_last(REPLAYS, replay_record(ONE_TIME, digest))
+    cancelled = await office.bus.get_last(OPS, one_time_cancelled(profile, digest))
+    if cancelled is not None and (used is None or cancelled.time <= used.time):
+        return "cancelled"
+    if used is not None:
+        return "used"
+    return "expired" if now >= event.expires_at else "open"
+
+
+async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
+    """Take back the one challenge whose id begins so; its id."""
+    lines = await list_challenges(office, profile, now)
+    found = [line for line in lines if line.id.startswith(wanted)]
+    if len(found) != 1 or not wanted:
+        said = f"{len(found)} challenges of profile {profile} begin so"
+        raise NotThereError(f"{wanted}: {said}")
+    challenge = found[0].id
+    if found[0].state != "open":
+        raise TooLateError(f"{challenge[:SHORT]}: is {found[0].state}")
+    event = ChallengeCancelled(profile=profile, operator=office.operator)
+    subject = one_time_cancelled(profile, challenge)
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    after = {each.id: each for each in await list_challenges(office, profile, now)}
+    if after[challenge].state != "cancelled":
+        raise TooLateError(f"{challenge[:SHORT]}: was used meanwhile")
+    return challenge

@@ -1,0 +1,53 @@
+"""Every running validator reads a profile's anchors anew, and says how it went."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.events import OrderAnswered
+from shared.stored import Message, UnreadableEventError, authenticate_as, sign
+from shared.subjects import reload_answer, reload_order
+
+_ANSWER_SECONDS: Final = 20.0
+
+Answers = Sequence[tuple[str, OrderAnswered | None]]
+
+
+async def reload_anchors(office: Office, profile: str, order: str) -> Answers:
+    """(replica, its answer, None where it was silent) of each; `order` names this one order."""
+    found = office.configuration.profiles.get(profile)
+    if found is None:
+        raise NotThereError(f"no such profile: {profile}")
+    if not found.intune_enabled:
+        raise TooLateError(f"profile {profile} has no anchors: intune_enabled")
+    names = [seen.name for seen in await replicas(office)]
+    if not names:
+        raise OrderError("no validator is running")
+    event = ReloadOrdered(profile=profile, operator=office.operator)
+    subject = reload_order(profile, order)
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.bus.hint("order.reload", Message(b"", {}))
+    answers = await asyncio.gather(*(_answer(office, subject, name) for name in names))
+    return list(zip(names, answers, strict=True))
+
+
+async def replicas(office: Office) -> list[ReplicaSeen]:
+    """The validators that said within the last seconds that they are there, by name."""
+    wildcard, position = replica_subject(Role.VALIDATOR, "*"), 0
+    found: dict[str, ReplicaSeen] = {}
+    while stored := await office.bus.get_next(REPLICAS, wildcard, position + 1):
+        position = stored.sequence
+        try:
+            seen = authenticate_as(ReplicaSeen, stored, office.validators)
+        except UnreadableEventError:
+            continue
+        found[seen.name] = seen
+    return [found[name] for name in sorted(found)]
+
+
+async def _answer(office: Office, order: str, name: str) -> OrderAnswered | None:
+    stored = await office.until(OPS, reload_answer(order, name), _ANSWER_SECONDS)
+    return authenticate_as(OrderAnswered, stored, office.validators) if stored else None

@@ -1,0 +1,99 @@
+"""From the events of the streams beside enrollments to their rows. Pure."""
+
+import json
+
+from services.audit.changes import Changes, Key, Row, see
+from services.audit.projection import storable
+from shared.access_events import ChallengeCancelled, ChallengeCreated, ReloadOrdered
+from shared.events import CertificateRecorded, CertificateRevoked, DeadLetter, Event, OrderAnswered
+from shared.stored import Stored
+from shared.subjects import parse_prefix
+
+
+def take_other(changes: Changes, stored: Stored, event: Event) -> None:
+    """Events of the other streams; each table's rows come from one stream alone."""
+    tokens = stored.subject.split(".")
+    match event:
+        case CertificateRecorded() if tokens[0] == "cert":
+            _certificate(changes, tokens[1], event.serial)
+            changes.certificates[tokens[1], event.serial] |= _recorded(event, stored)
+        case CertificateRevoked():
+            _certificate(changes, tokens[1], event.serial)
+            changes.certificates[tokens[1], event.serial] |= {
+                "revoked_at": event.revoked_at,
+                "revocation_reason": event.reason.value,
+                "revoked_by": storable(event.operator),
+            }
+            changes.certificates[tokens[1], event.serial].setdefault("recorded_at", stored.time)
+        case ReloadOrdered() | OrderAnswered() if tokens[:2] == ["ops", "reload"]:
+            _reload(changes, tokens, stored, event)
+        case ChallengeCreated() | ChallengeCancelled():
+            _challenge(changes, (event.profile, tokens[3]), stored, event)
+        case DeadLetter():
+            changes.dead_letters[event.stream, event.sequence] = {
+                "stream": event.stream,
+                "sequence": event.sequence,
+                "subject": storable(event.subject),
+                "role": event.role,
+                "deliveries": event.deliveries,
+                "recorded_at": stored.time,
+            }
+
+
+def _certificate(changes: Changes, issuer: str, serial: str) -> None:
+    key = (issuer, serial)
+    changes.certificates.setdefault(key, {"issuer": issuer, "serial": serial})
+
+
+def _recorded(event: CertificateRecorded, stored: Stored) -> Row:
+    try:
+        profile = parse_prefix(event.enrollment).profile
+    except ValueError:
+        profile = None
+    return {
+        "enrollment": storable(event.enrollment),
+        "profile": profile,
+        "subject": storable(event.subject),
+        "spki_sha256": event.spki_sha256,
+        "not_before": event.not_before,
+        "not_after": event.not_after,
+        "ca_spki_sha256": event.ca_spki_sha256,
+        "renews": event.renews or None,
+        "recorded_at": stored.time,
+    }
+
+
+def _reload(
+    changes: Changes, tokens: list[str], stored: Stored, event: ReloadOrdered | OrderAnswered
+) -> None:
+    """An order, or one replica's answer to it."""
+    reload, profile = ".".join(tokens[:4]), tokens[2]
+    ordered = isinstance(event, ReloadOrdered)
+    replica = "" if ordered else tokens[4]
+    changes.reloads[reload, replica] = {
+        "reload": reload,
+        "replica": replica,
+        "profile": profile,
+        "operator": storable(event.operator) if isinstance(event, ReloadOrdered) else None,
+        "done": int(event.done) if isinstance(event, OrderAnswered) else None,
+        "detail": storable(event.detail) if isinstance(event, OrderAnswered) else None,
+        "recorded_at": stored.time,
+    }
+    if not ordered:
+        see(changes.replicas, ("validator", replica), stored.time)
+
+
+def _challenge(
+    changes: Changes, key: Key, stored: Stored, event: ChallengeCreated | ChallengeCancelled
+) -> None:
+    row = changes.challenges.setdefault(key, {"profile": key[0], "digest": key[1]})
+    if isinstance(event, ChallengeCreated):
+        row |= {
+            "cn": storable(event.cn),
+            "sans": json.dumps([storable(san) for san in event.sans]),
+            "operator": storable(event.operator),
+            "created_at": stored.time,
+            "expires_at": event.expires_at,
+        }
+    else:
+        row |= {"cancelled_at": stored.time, "cancelled_by": storable(event.operator)}

@@ -1,0 +1,118 @@
+"""The whole proof: the log examined event by event, replayed, and held against the database."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine
+
+from services.audit.authentic import Examiner
+from services.audit.checkpoint import BEGIN, advance, own_headers
+from services.audit.compare import differences
+from services.audit.database import position_of, store
+from services.audit.reader import read
+from shared.access_events import CheckpointSigned
+from shared.bus.core import Bus
+from shared.bus.topology import OPS
+from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.subjects import checkpoint
+
+Progress = Callable[[int], None]
+Digests = Mapping[int, str]
+
+
+@dataclass
+class Verification:
+    """What was looked at, and what does not hold, each with its place, the first first."""
+
+    events: int = 0
+    checkpoints: int = 0
+    findings: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+
+async def verify(
+    bus: Bus,
+    kept: Connection,
+    scratch: Engine,
+    streams: Sequence[str],
+    examiner: Examiner,
+    progress: Progress,
+) -> Verification:
+    """Examine the log up to where the database stands, and compare; `scratch` is empty.
+
+    `kept` reads one state of the database, whatever is written meanwhile.
+    """
+    found = Verification()
+    for stream in streams:
+        look = _Look(bus, stream, scratch, examiner, found, progress)
+        await look.along(position_of(kept, stream))
+    with scratch.connect() as told:
+        found.findings += differences(kept, told)
+    found.unfinished = examiner.unfinished()
+    return found
+
+
+@dataclass
+class _Look:
+    """One stream: examined, digested, held against its checkpoints, replayed."""
+
+    bus: Bus
+    stream: str
+    scratch: Engine
+    examiner: Examiner
+    found: Verification
+    progress: Progress
+    digest: str = BEGIN
+    expected: int = 1
+
+    async def along(self, last: int) -> None:
+        """From the first event to the last one that the database has."""
+        digests = await _checkpoints(self.bus, self.stream, self.examiner.keys.operators)
+        async for batch in read(self.bus, self.stream, 1, last):
+            for message in batch:
+                self._event(message, digests)
+            store(self.scratch, self.stream, batch)
+            self.found.events += len(batch)
+            self.progress(len(batch))
+        self._missing(last + 1)
+
+    def _event(self, message: Stored, digests: Digests) -> None:
+        self._missing(message.sequence)
+        self.expected = message.sequence + 1
+        place = f"{self.stream}#{message.sequence}"
+        if problem := self.examiner.examine(message):
+            self.found.findings.append(f"{place} {message.subject}: {problem}")
+        self.digest = advance(self.digest, message, own_headers(message))
+        wanted = digests.get(message.sequence)
+        if wanted is None:
+            return
+        self.found.checkpoints += 1
+        if wanted != self.digest:
+            said = "up to here the log is not that of the signed checkpoint"
+            self.found.findings.append(f"{place}: {said}")
+
+    def _missing(self, until: int) -> None:
+        self.found.findings += [
+            f"{self.stream}#{number}: is missing from the log"
+            for number in range(self.expected, until)
+        ]
+
+
+async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:
+    """Sequence to digest of a stream's signed checkpoints; the examiner reports false ones."""
+    found: dict[int, str] = {}
+    async for stored in _every(bus, checkpoint(stream, "*")):
+        try:
+            event = authenticate_as(CheckpointSigned, stored, operators)
+        except UnreadableEventError:
+            continue
+        if event.stream == stream:
+            found[event.sequence] = event.digest
+    return found
+
+
+async def _every(bus: Bus, wildcard: str) -> AsyncIterator[Stored]:
+    position = 0
+    while stored := await bus.get_next(OPS, wildcard, position + 1):
+        position = stored.sequence
+        yield stored

@@ -1,0 +1,56 @@
+"""Which events a replay or an export is about. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from services.audit.projection import Found
+from shared.events import CertificateRecorded
+from shared.subjects import parse_prefix
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A profile, None for all; from and until in Unix nanoseconds, None for no end."""
+
+    profile: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def holds(self, found: Found) -> bool:
+        """Whether the event is one of these."""
+        time = found.stored.time
+        if self.since is not None and time < self.since:
+            return False
+        if self.until is not None and time >= self.until:
+            return False
+        return self.profile is None or profile_of(found) == self.profile
+
+
+def moment(text: str | None) -> int | None:
+    """Unix nanoseconds of an RFC 3339 time; without an offset it is UTC. ValueError says more."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text}: write a time as 2026-01-31T12:00:00Z") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return int(found.timestamp() * _NANOSECONDS)
+
+
+def profile_of(found: Found) -> str | None:
+    """The profile that an event is about, where it is about one."""
+    tokens = found.stored.subject.split(".")
+    if tokens[0] == "enroll":
+        return tokens[2]
+    if tokens[:2] in (["ops", "reload"], ["ops", "challenge"]):
+        return tokens[2]
+    if isinstance(found.event, CertificateRecorded):
+        try:
+            return parse_prefix(found.event.enrollment).profile
+        except ValueError:
+            return None
+    return None

@@ -1,0 +1,149 @@
+"""Lists of enrollments: what the filters say, page by page, by the indexes."""
+
+import itertools
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.audit import listing
+from services.audit.database import store
+from services.audit.listing import BadCursorError, Wanted, list_enrollments
+from tests.unit.services.audit.stories import STREAM
+from tests.unit.services.audit.test_model import log, rows
+
+COUNT = 40
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"profile": "corp"},
+    {"state": "issued"},
+    {"profile": "lab", "state": "rejected"},
+    {"action": "scep_pkcsreq_intune"},
+    {"profile": "corp", "action": "scep_pkcsreq"},
+]
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    store(engine, STREAM, log(11, COUNT)[STREAM])
+    return engine
+
+
+def pages(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
+    """All pages one after another."""
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        with engine.connect() as connection:
+            page = list_enrollments(connection, Wanted(cursor=cursor, **wanted))
+        found += page.rows
+        cursor = page.following
+        if cursor is None:
+            return found
+
+
+def expected(engine: Engine, **wanted: Any) -> list[str]:
+    every = rows(engine, "enrollments")
+    fitting = [row for row in every if all(row[key] == value for key, value in wanted.items())]
+    fitting.sort(key=lambda row: (row["requested_at"], row["enrollment"]), reverse=True)
+    return [row["enrollment"] for row in fitting]
+
+
+@pytest.mark.parametrize("limit", [1, 7, COUNT, 500])
+@pytest.mark.parametrize("wanted", FILTERS)
+def test_pages_hold_every_fitting_enrollment_once_and_the_newest_first(
+    filled: Engine, wanted: dict[str, Any], limit: int
+) -> None:
+    found = [row["enrollment"] for row in pages(filled, limit=limit, **wanted)]
+
+    assert found == expected(filled, **wanted)
+
+
+def test_a_window_of_time_has_its_beginning_and_not_its_end(filled: Engine) -> None:
+    times = sorted(row["requested_at"] for row in rows(filled, "enrollments"))
+    found = pages(filled, since=times[5], until=times[20])
+
+    assert sorted(row["requested_at"] for row in found) == times[5:20]
+
+
+@pytest.mark.parametrize("few", [0, 3, 10_000])
+@pytest.mark.parametrize(
+    "search", ["T1", "t1", "t17", "device", "prüfgerät", "nobody", "%", " T17 "]
+)
+def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
+    filled: Engine, monkeypatch: pytest.MonkeyPatch, few: int, search: str
+) -> None:
+    monkeypatch.setattr(listing, "_FEW", few)
+    wanted = search.strip().lower()
+    fitting = {n["enrollment"] for n in rows(filled, "names") if n["name"].startswith(wanted)}
+    found = [row["enrollment"] for row in pages(filled, search=search, limit=7)]
+
+    assert set(found) == fitting
+    assert found == [each for each in expected(filled) if each in fitting]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "eyJ4IjoxfQ", "WzEsMl0", "W10", "\u00fc", "W1sx", "W251bGwsInguIl0"]
+)
+def test_a_cursor_that_no_list_gave_is_the_one_error(filled: Engine, cursor: str) -> None:
+    with pytest.raises(BadCursorError), filled.connect() as connection:
+        list_enrollments(connection, Wanted(cursor=cursor))
+
+
+@pytest.mark.parametrize("limit", [-5, 0, 10**9])
+def test_a_limit_has_its_bounds(filled: Engine, limit: int) -> None:
+    with filled.connect() as connection:
+        page = list_enrollments(connection, Wanted(limit=limit))
+
+    assert len(page.rows) == (1 if limit < 1 else COUNT)
+
+
+PLANNED = [
+    {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+    for keys, values in (
+        (("profile", "state"), values)
+        for values in itertools.product((None, "corp"), (None, "issued"))
+    )
+]
+
+
+@pytest.mark.parametrize("cursor", [False, True])
+@pytest.mark.parametrize("wanted", [*PLANNED, {"action": "scep_pkcsreq"}])
+def test_every_list_walks_an_index_and_sorts_nothing(
+    filled: Engine, wanted: dict[str, Any], *, cursor: bool
+) -> None:
+    place = None
+    if cursor:
+        with filled.connect() as connection:
+            place = list_enrollments(connection, Wanted(limit=1)).following
+    plan = explained(filled, listing._filtered(Wanted(cursor=place, **wanted)).limit(51))
+
+    assert "enrollments_by_" in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
+    assert "Seq Scan" not in plan
+
+
+def explained(engine: Engine, query: Any) -> str:
+    """How the database would do it; PostgreSQL is told that its table is not small."""
+    dialect = sqlite.dialect() if engine.dialect.name == "sqlite" else postgresql.dialect()
+    said = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {said}")
+            return "\n".join(str(row[3]) for row in plan)
+        for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
+            connection.execute(text(f"SET LOCAL {setting} = off"))
+        return "\n".join(str(row[0]) for row in connection.exec_driver_sql(f"EXPLAIN {said}"))
+
+
+def test_names_are_found_by_a_range_of_their_index(filled: Engine) -> None:
+    found = listing.names
+    query = listing.select(found.c.enrollment).where(
+        found.c.name >= "t1", found.c.name < "t1\U0010ffff"
+    )
+    plan = explained(filled, query)
+
+    assert "Seq Scan" not in plan
+    assert "SCAN names" not in plan

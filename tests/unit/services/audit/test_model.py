@@ -1,0 +1,171 @@
+"""The rows that operators ask for: the same whatever the batches, the order of streams, the way."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select, update
+
+from services.audit.database import catch_up, migrate, open_engine, store
+from services.audit.tables import metadata, positions
+from shared.bus.topology import CERTS, OPS
+from shared.stored import Stored
+from shared.subjects import Stage
+from tests.unit import golden
+from tests.unit.services.audit.stories import (
+    STREAM,
+    approved,
+    enrollment,
+    event,
+    issued,
+    recorded,
+    requested,
+    stored,
+)
+
+Log = dict[str, list[Stored]]
+DERIVED = [table for table in metadata.sorted_tables if table.name not in ("events", "positions")]
+
+
+def tables(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the model, by table."""
+    with engine.connect() as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
+            for table in DERIVED
+        }
+
+
+def rows(engine: Engine, name: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        found = connection.execute(select(metadata.tables[name])).mappings()
+        return [dict(each) for each in found]
+
+
+def log(seed: int, number: int = 12) -> Log:
+    """Enrollments that end in every way, interleaved, and what the other streams say of them."""
+    rng, enroll, certs = random.Random(seed), [], []
+    stories = [_story(i, rng) for i in range(number)]
+    while any(stories):
+        steps = rng.choice([steps for steps in stories if steps])
+        subject, found = steps.pop(0)
+        enroll.append(stored(len(enroll) + 1, subject, found))
+        if type(found).__name__ == "CertificateIssued":
+            serial = found.serial
+            certs.append(recorded(len(certs) + 1, int(serial, 16), serial))
+            if rng.random() < 0.3:
+                revoked = event("CertificateRevoked", serial=serial)
+                certs.append(stored(len(certs) + 1, f"cert.local.{serial}.revoked", revoked))
+    operators = [
+        stored(i + 1, *golden.EVENTS[kind, 1])
+        for i, kind in enumerate(("ChallengeCreated", "ReloadOrdered", "ChallengeCancelled"))
+    ]
+    return {STREAM: enroll, CERTS: certs, OPS: operators}
+
+
+def _story(number: int, rng: random.Random) -> list[tuple[str, Any]]:
+    found = enrollment(number, rng.choice(("corp", "lab")))
+    steps: list[tuple[Stage, Any]] = [
+        (Stage.REQUEST, event("EnrollmentRequested", transaction_id=f"T{number}"))
+    ]
+    if rng.random() < 0.3:
+        steps += [(Stage.HOLD, event("EnrollmentHeld")), (Stage.DECISION, event("HoldDecided"))]
+    if rng.random() < 0.3:
+        steps.append((Stage.VERDICT, event("EnrollmentRejected")))
+    else:
+        steps.append((Stage.VERDICT, event("EnrollmentApproved", existing="", renews=None)))
+        if rng.random() < 0.8:
+            outcome = event("CertificateIssued", serial=f"{number:032x}")
+            steps.append((Stage.OUTCOME, outcome))
+        else:
+            steps.append((Stage.OUTCOME, event("IssuanceFailed")))
+    return [(found.subject(stage), each) for stage, each in steps]
+
+
+def feed(engine: Engine, found: Log, rng: random.Random | None = None) -> None:
+    """Store a log: at once, or in batches of any size, streams in any order, some of it twice."""
+    if rng is None:
+        for stream, messages in found.items():
+            store(engine, stream, messages)
+        return
+    left = dict.fromkeys(found, 0)
+    while left:
+        stream = rng.choice(sorted(left))
+        first = max(0, left[stream] - rng.randint(0, 3))
+        last = left[stream] + rng.randint(1, 7)
+        store(engine, stream, found[stream][first:last])
+        left[stream] = last
+        if last >= len(found[stream]):
+            del left[stream]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neither_batches_nor_the_order_of_streams_nor_repetition_change_a_row(
+    engine: Engine, tmp_path: Path, seed: int
+) -> None:
+    found = log(seed)
+    at_once = open_engine(f"sqlite:///{tmp_path}/other.db")
+    migrate(at_once)
+    feed(at_once, found)
+    feed(engine, found, random.Random(seed))
+
+    assert tables(engine) == tables(at_once)
+    assert all(rows(engine, name) for name in ("enrollments", "certificates", "counters"))
+    at_once.dispose()
+
+
+def test_a_model_made_anew_from_the_events_equals_the_one_that_grew(engine: Engine) -> None:
+    """As a migration from the first schema finds it: events, and no model."""
+    found = log(7)
+    feed(engine, found, random.Random(7))
+    before = tables(engine)
+    with engine.begin() as connection:
+        for table in DERIVED:
+            connection.execute(table.delete())
+        connection.execute(update(positions).values(projected=0, digest=""))
+    for stream in found:
+        catch_up(engine, stream)
+
+    assert tables(engine) == before
+    feed(engine, found)
+    assert tables(engine) == before
+
+
+def test_while_the_model_is_behind_events_are_kept_and_caught_up_with(engine: Engine) -> None:
+    found = log(3)
+    with engine.begin() as connection:
+        connection.execute(positions.insert().values(stream=STREAM, sequence=0, projected=-1))
+    feed(engine, found)
+    assert rows(engine, "enrollments") == []
+    catch_up(engine, STREAM)
+    assert len(rows(engine, "enrollments")) == 12
+
+
+def test_an_enrollment_is_told_in_one_row(engine: Engine) -> None:
+    story: Sequence[Stored] = (requested(1, 1), approved(2, 1, "CN=device-1"), issued(3, 1, "ab"))
+    store(engine, STREAM, story)
+    (row,) = rows(engine, "enrollments")
+
+    assert row["enrollment"] == enrollment(1).prefix()
+    assert (row["state"], row["device"], row["serial"]) == ("issued", "CN=device-1", "ab")
+    assert (row["requested_at"], row["verdict_at"], row["ended_at"]) == tuple(
+        message.time for message in story
+    )
+    assert (row["challenge"], row["claim_subject"]) == ("signed", "device-guid")
+    assert [each["count"] for each in rows(engine, "counters")] == [1]
+    (device,) = rows(engine, "devices")
+    assert (device["device"], device["issued"], device["refused"]) == ("CN=device-1", 1, 0)
+    names = {each["name"] for each in rows(engine, "names")}
+    assert {"device-1", "t1", "ab", "device.example", "device-guid"} <= names
+
+
+def test_an_end_in_a_later_batch_is_counted_under_what_the_verdict_told(engine: Engine) -> None:
+    for message in (requested(1, 1), approved(2, 1, "CN=device-1"), issued(3, 1, "ab")):
+        store(engine, STREAM, [message])
+    (counter,) = rows(engine, "counters")
+    (device,) = rows(engine, "devices")
+
+    assert (counter["challenge"], counter["result"]) == ("signed", "success")
+    assert device["last_state"] == "issued"
