@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import anchors, audit, challenge, config, proof, provision, services
+from cli import anchors, audit, challenge, config, proof, provision, services, tokens
 from cli.ca.command import app as ca
 from cli.connector.command import app as connector
 from cli.decide import approve, deny
@@ -22,6 +22,7 @@ app.add_typer(ca, name="ca")
 app.add_typer(connector, name="connector")
 app.add_typer(challenge.app, name="challenge")
 app.add_typer(anchors.app, name="anchors")
+audit.app.add_typer(tokens.app, name="token")
 audit.app.command()(proof.replay)
 audit.app.command()(proof.verify)
 audit.app.command()(proof.checkpoint)

@@ -101,7 +101,9 @@ def audit(
     configure_logging("audit", name)
     source = _source(config, read_settings)
     operations = _socket(operations_fd, operations_listen)
-    _run(lambda signals: service.serve(source.first, name, operations, signals))
+    _run(
+        lambda signals: service.serve(source.first, lambda: load(config), name, operations, signals)
+    )
 
 
 def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:

@@ -16,7 +16,7 @@ from cli.up.authority import CA_KINDS
 from cli.up.firststart import ensure_nkeys, first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
-from cli.up.renewal import ensure_tls, renew_connector, renew_ra
+from cli.up.renewal import ensure_admin_token, ensure_tls, renew_connector, renew_ra
 from cli.up.supervisor import GatewaySockets, Plan, Supervisor
 from shared.keys import read_certificates, spki
 from shared.process import now
@@ -86,6 +86,7 @@ def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
         if is_first(layout):
             first_start(layout, ca, given, bus_port, now())
         ensure_nkeys(layout)
+        ensure_admin_token(layout)
         for use in renew_ra(layout, now()):
             _console.print(f"renewed the RA {use} certificate")
         if renew_connector(layout, now()):

@@ -58,6 +58,7 @@ signing_key_path = "keys/issuer-signing.key"
 nkey_path = "keys/audit.nkey"
 signing_key_path = "keys/audit-signing.key"
 database_url = "sqlite:///audit.db"
+admin_token_path = "admin-token"
 
 [issuers.local]
 kind = "local"

@@ -101,6 +101,15 @@ def renew_connector(layout: Layout, now: float) -> bool:
     return True
 
 
+def ensure_admin_token(layout: Layout) -> None:
+    """Tell the audit service of a directory from before it asked for the admin's token."""
+    configuration = load(layout.config)
+    if configuration.audit.admin_token_path is None and layout.admin_token.exists():
+        keys = {"admin_token_path": str(layout.admin_token.relative_to(layout.root))}
+        text = set_keys(layout.config.read_text(), "audit", keys)
+        write_private(layout.config, text.encode())
+
+
 def ensure_tls(layout: Layout, host: str, now: float) -> None:
     """A TLS pair of the CA's for `up`'s own TLS listeners, unless the operator configured one."""
     configuration = load(layout.config)

@@ -3,7 +3,11 @@
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 
+from services.audit.admin.app import admin_app
+from services.audit.admin.desk import Desk
+from services.audit.admin.first import ensure_admin
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import catch_up, migrate, open_engine
@@ -12,21 +16,33 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role
 from shared.process import HttpServer, Signals, background, now
-from shared.telemetry import operations_app
+from shared.sections import Configuration
 
 
-async def serve(settings: Settings, name: str, operations: socket.socket, signals: Signals) -> None:
-    """Record every event until told to stop; health and metrics on `operations`."""
+async def serve(
+    settings: Settings,
+    configuration: Callable[[], Configuration],
+    name: str,
+    operations: socket.socket,
+    signals: Signals,
+) -> None:
+    """Record every event until told to stop; API, health and metrics on `operations`.
+
+    `configuration` reads the file anew: what operators are shown is what it says now.
+    """
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
+    await asyncio.to_thread(ensure_admin, engine, settings.admin_token, now())
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
     for stream in settings.streams:
         await asyncio.to_thread(catch_up, engine, stream)
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
-    server = HttpServer(operations_app(lambda: "" if bus.connected else "bus"), [operations])
+    desk = Desk(engine, bus, settings, configuration, now)
+    app = admin_app(desk, lambda: "" if bus.connected else "bus")
+    server = HttpServer(app, [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()

@@ -1,6 +1,7 @@
 """What the audit service takes from the configuration."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -8,9 +9,11 @@ from sqlalchemy.exc import ArgumentError
 from shared.bus.topology import consumers
 from shared.keys import read_event_signer, read_nkey
 from shared.sections import Configuration
-from shared.settings import SettingsError
+from shared.settings import SettingsError, read_secret_file
 from shared.shards import all_shards
 from shared.stored import EventSigner
+
+_MIN_TOKEN: Final = 32
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Settings:
     streams: tuple[str, ...]
     database_url: str
     batch: int
+    admin_token: str | None = None
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -38,7 +42,19 @@ def read_settings(configuration: Configuration) -> Settings:
         streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
         database_url=database_url(configuration),
         batch=section.batch,
+        admin_token=_admin_token(configuration),
     )
+
+
+def _admin_token(configuration: Configuration) -> str | None:
+    """The first admin's token, where a file holds it."""
+    path = configuration.audit.admin_token_path
+    if path is None:
+        return None
+    token = read_secret_file(configuration.path(path)).decode("utf-8", "replace").strip()
+    if len(token) < _MIN_TOKEN:
+        raise SettingsError(f"{path}: shorter than {_MIN_TOKEN} characters")
+    return token
 
 
 def database_url(configuration: Configuration) -> str:

@@ -128,7 +128,7 @@ def _opened(
         renews=serial_token(signer.serial) if renewing else "",
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked,
-        transaction_id=message.transaction_id.value.decode("utf-8", "replace"),
+        transaction_id=message.transaction_id.text(),
     )
 
 

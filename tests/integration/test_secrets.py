@@ -180,6 +180,7 @@ def talk(system: System, endpoint: Endpoint) -> None:
     for url in misplaced(endpoint):
         assert is_refused(send("GET", url)), url
     mention_in_headers(endpoint)
+    ask_the_api(system, endpoint)
     shout(endpoint)
     enroll(endpoint, last := Device.new())
     recorded(system, last, "issued")  # and with it all that came before it
@@ -238,6 +239,18 @@ def mention_in_headers(endpoint: Endpoint) -> None:
     assert send("GET", f"{endpoint.url}?operation=GetCACaps", headers=headers).is_success
     garbage = send("POST", f"{endpoint.url}?operation=PKIOperation", headers=headers)
     assert is_refused(garbage)
+
+
+def ask_the_api(system: System, endpoint: Endpoint) -> None:
+    """With the right token and with challenges for tokens and elsewhere."""
+    url = f"{system.run['admin_url']}/api/v1/enrollments"
+    right = {"authorization": f"Bearer {system.run['admin_token']}"}
+    assert send("GET", url, headers=right).is_success
+    for secret in (endpoint.challenge, WRONG):
+        wrong = send("GET", url, headers={"authorization": f"Bearer {secret}"})
+        assert wrong.status_code == 401
+        assert send("GET", f"{url}/{secret}", headers=right).status_code == 404
+        assert send("GET", url, headers=right, params={"search": secret}).is_success
 
 
 def shout(endpoint: Endpoint) -> None:
@@ -318,9 +331,11 @@ def test_rows_hold_no_secret(talked: System) -> None:
         address = f"file:{talked.data / 'audit.db'}?mode=ro"
         with closing(sqlite3.connect(address, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            for row in connection.execute("select * from events"):
-                for name in row.keys():  # noqa: SIM118 - a row is no mapping
-                    yield f"events.{name}", as_bytes(row[name])
+            tables = connection.execute("select name from sqlite_master where type = 'table'")
+            for (table,) in tables.fetchall():
+                for row in connection.execute(f"select * from {table}"):
+                    for name in row.keys():  # noqa: SIM118 - a row is no mapping
+                        yield f"{table}.{name}", as_bytes(row[name])
 
     assert_clean(talked, rows())
 

@@ -47,7 +47,11 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "validator": {"verdict_ttl": "90s", "concurrency": 9},
     "issuer": {"concurrency": 8},
-    "audit": {"batch": 17, "database_url": "postgresql://keeper@db.example:5433/scep"},
+    "audit": {
+        "batch": 17,
+        "database_url": "postgresql://keeper@db.example:5433/scep",
+        "admin_token_path": "admin.token",
+    },
     "issuers.local": {
         "chain_path": "chain.pem",
         "next_ca_cert_path": "next.pem",

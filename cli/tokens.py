@@ -1,0 +1,71 @@
+"""`scepstream audit token`: who may use the operators' API."""
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from cli.places import config_path
+from services.audit.admin.auth import Level, add_token, list_tokens, revoke_token
+from services.audit.database import migrate, open_engine
+from services.audit.settings import database_url
+from shared.process import now
+from shared.settings import SettingsError, load
+
+app = typer.Typer(no_args_is_help=True, help="Tokens of the operators' API.")
+Config = Annotated[
+    Path | None,
+    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
+]
+Name = Annotated[str, typer.Argument(help="whose it is: it stands in every order they give")]
+
+
+@app.command()
+def add(
+    name: Name,
+    level: Annotated[Level, typer.Option(help="what it is good for")] = Level.VIEWER,
+    config: Config = None,
+) -> None:
+    """Make a token and print it: this once, only its digest is kept."""
+    token = secrets.token_urlsafe(32)
+    if not add_token(_engine(config), name, level, token, int(now())):
+        print(f"{name}: there is a token of this name")
+        raise typer.Exit(1)
+    print(token)
+
+
+@app.command("list")
+def list_all(config: Config = None) -> None:
+    """The tokens by name."""
+    table = Table("name", "level", "made (UTC)", "taken back (UTC)")
+    for name, level, created_at, revoked_at in list_tokens(_engine(config)):
+        table.add_row(name, level, _time(created_at), _time(revoked_at))
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def revoke(name: Name, config: Config = None) -> None:
+    """Take a token back; its name stays taken."""
+    if not revoke_token(_engine(config), name, int(now())):
+        print(f"{name}: no such token")
+        raise typer.Exit(1)
+    print(f"taken back: {name}")
+
+
+def _engine(config: Path | None) -> Engine:
+    try:
+        engine = open_engine(database_url(load(config_path(config))))
+    except SettingsError as error:
+        print(error)
+        raise typer.Exit(1) from None
+    migrate(engine)
+    return engine
+
+
+def _time(seconds: int | None) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else ""

@@ -1,0 +1,1 @@
+"""The operators' API over the read model and the orders."""

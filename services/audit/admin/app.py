@@ -1,0 +1,33 @@
+"""The application on the admin port: the API, and what operators ask of any service."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from services.audit.admin import problems, records, scep
+from services.audit.admin.desk import Desk
+from services.audit.admin.shapes import Problem
+from shared.telemetry import Ready, operations_app
+
+_DENIED: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "No token, or one that is not known"},
+    403: {"model": Problem, "description": "The token's level is too low"},
+    503: {"model": Problem, "description": "The event log cannot be asked now"},
+}
+
+
+def admin_app(desk: Desk, ready: Ready) -> FastAPI:
+    """The application; its OpenAPI document is at /api/v1/openapi.json."""
+    app = FastAPI(
+        title="scepstream",
+        version="1",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.desk = desk
+    problems.handle(app)
+    for router in (scep.router, records.router):
+        app.include_router(router, responses=_DENIED)
+    app.router.routes.extend(operations_app(ready).routes)
+    return app

@@ -1,0 +1,85 @@
+"""Who may do what: named bearer tokens of three roles, kept as digests."""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Engine, insert, select, update
+
+from services.audit.tables import tokens
+
+
+class Level(StrEnum):
+    """What a token is good for, each level including those before it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    def covers(self, wanted: "Level") -> bool:
+        """Whether it is as much as is wanted."""
+        order = list(Level)
+        return order.index(self) >= order.index(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who a token stands for."""
+
+    name: str
+    level: Level
+
+
+def token_sha256(token: str) -> str:
+    """How a token is kept: it is random enough that nothing slower is needed."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def operator_of(engine: Engine, token: str) -> Operator | None:
+    """Whose token this is, found by its digest; None for one that is unknown or taken back."""
+    columns = tokens.c
+    query = select(columns.name, columns.level).where(
+        columns.sha256 == token_sha256(token), columns.revoked_at.is_(None)
+    )
+    with engine.connect() as connection:
+        found = connection.execute(query).first()
+    return Operator(found[0], Level(found[1])) if found is not None else None
+
+
+def add_token(engine: Engine, name: str, level: Level, token: str, now: int) -> bool:
+    """Let a token be good under this name (Unix s); False where the name is taken."""
+    with engine.begin() as connection:
+        if connection.execute(select(tokens.c.name).where(tokens.c.name == name)).first():
+            return False
+        connection.execute(
+            insert(tokens).values(
+                name=name, level=level.value, sha256=token_sha256(token), created_at=now
+            )
+        )
+    return True
+
+
+def revoke_token(engine: Engine, name: str, now: int) -> bool:
+    """Take a token back; whether there was one."""
+    with engine.begin() as connection:
+        done = connection.execute(
+            update(tokens)
+            .where(tokens.c.name == name, tokens.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+        )
+    return bool(done.rowcount)
+
+
+def list_tokens(engine: Engine) -> list[tuple[str, str, int, int | None]]:
+    """(name, level, created at, taken back at) of each, by name."""
+    columns = tokens.c
+    query = select(columns.name, columns.level, columns.created_at, columns.revoked_at)
+    with engine.connect() as connection:
+        found = connection.execute(query.order_by(columns.name))
+        return [(row[0], row[1], row[2], row[3]) for row in found]
+
+
+def is_first(engine: Engine) -> bool:
+    """Whether no token was ever made."""
+    with engine.connect() as connection:
+        return connection.execute(select(tokens.c.name).limit(1)).first() is None

@@ -1,0 +1,79 @@
+"""Errors as application/problem+json (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from services.audit.listing import BadCursorError
+from services.audit.office import NotThereError, OrderError, TooLateError
+from shared.bus.core import BusError
+from shared.process import log_failure
+from shared.stored import UnreadableEventError
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class ProblemError(Exception):
+    """Raised to leave with a problem."""
+
+    def __init__(
+        self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> None:
+        """Carry the answer; `more` are members of its own."""
+        super().__init__(detail)
+        self.status, self.detail, self.headers, self.more = status, detail, headers, more
+
+
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """The response: nothing of what was sent is in it but what the sentence says."""
+    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return JSONResponse(content, status, headers, MEDIA_TYPE)
+
+
+_STATUS: Final[dict[type[Exception], int]] = {
+    NotThereError: 404,
+    TooLateError: 409,
+    OrderError: 502,
+    BadCursorError: 400,
+}
+
+
+def handle(app: FastAPI) -> None:
+    """Teach an application to answer with problems alone."""
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        status = next(s for kind, s in _STATUS.items() if isinstance(error, kind))
+        return problem(status, str(error))
+
+    async def own(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ProblemError)
+        return problem(error.status, error.detail, error.headers, **error.more)
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return problem(400, f"{place}: {first['msg']}")
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, HTTPStatus(error.status_code).phrase, headers)
+
+    async def away(_: Request, error: Exception) -> JSONResponse:
+        log_failure("order_failed", error)
+        return problem(503, "the event log cannot be asked now", {"retry-after": "5"})
+
+    for kind in _STATUS:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(ProblemError, own)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(BusError, away)
+    app.add_exception_handler(UnreadableEventError, away)

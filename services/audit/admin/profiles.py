@@ -1,0 +1,134 @@
+"""What there is to say of each profile: its RA, its anchors, its counters, its replicas."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from sqlalchemy import Connection, func, select
+
+from services.audit.tables import counters
+from shared.access_events import ReplicaSeen
+from shared.keys import read_certificates
+from shared.names import name_text
+from shared.profiles import ProfileSection
+from shared.sections import Configuration
+from shared.settings import SettingsError
+
+_DAY: Final = 86400
+_NANOSECONDS: Final = 1_000_000_000
+# As operators know them, in this order.
+RESULTS: Final = (
+    "success", "signature_invalid", "expired", "not_yet_valid", "wrong_audience", "replay",
+    "rate_limited", "claim_mismatch", "device_state_failed", "malformed", "unknown_version",
+)  # fmt: skip
+
+
+def count_results(connection: Connection) -> dict[str, dict[str, int]]:
+    """Profile to result to how often, of signed challenges."""
+    columns = counters.c
+    query = (
+        select(columns.profile, columns.result, func.sum(columns["count"]))
+        .where(columns.challenge == "signed")
+        .group_by(columns.profile, columns.result)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for profile, result, count in connection.execute(query):
+        found.setdefault(profile, {})[result] = int(count)
+    return found
+
+
+def describe(
+    configuration: Configuration,
+    counted: Mapping[str, Mapping[str, int]],
+    replicas: Sequence[ReplicaSeen],
+    now: float,
+) -> list[dict[str, Any]]:
+    """Every profile by path id; `now` in Unix seconds."""
+    return [
+        _profile(configuration, name, section, counted.get(name, {}), replicas, now)
+        for name, section in sorted(configuration.profiles.items())
+    ]
+
+
+def _profile(
+    configuration: Configuration,
+    name: str,
+    section: ProfileSection,
+    counted: Mapping[str, int],
+    replicas: Sequence[ReplicaSeen],
+    now: float,
+) -> dict[str, Any]:
+    bundle = section.mtls_client_ca_trust_bundle_path
+    found = {
+        "path_id": name,
+        "issuer_id": section.issuer_id,
+        "challenge_password_set": any(section.challenge_password),
+        "verifiers": list(section.verifiers),
+        **_ra(configuration, section, now),
+        "mtls_enabled": section.mtls_enabled,
+        "mtls_trust_bundle_path": str(bundle) if section.mtls_enabled and bundle else None,
+        "replicas": _replicas(name, replicas),
+    }
+    if section.intune_enabled:
+        found["intune"] = _intune(configuration, section, counted, now)
+    return found
+
+
+def _ra(configuration: Configuration, section: ProfileSection, now: float) -> dict[str, Any]:
+    """The RA certificate that ends first; nothing where none can be read."""
+    certificates = _read(configuration, section.ra_cert_path)
+    if not certificates:
+        keys = ("subject", "not_before", "not_after", "days_to_expiry", "expired")
+        return {f"ra_cert_{key}": None for key in keys}
+    first = min(certificates, key=lambda found: found.not_valid_after_utc)
+    return {f"ra_cert_{key}": value for key, value in _validity(first, now).items()}
+
+
+def _intune(
+    configuration: Configuration,
+    section: ProfileSection,
+    counted: Mapping[str, int],
+    now: float,
+) -> dict[str, Any]:
+    path = section.intune_connector_cert_path
+    anchors = _read(configuration, [path] if path else [])
+    limit = section.intune_per_device_rate_limit_24h
+    return {
+        "trust_anchor_path": str(path),
+        "trust_anchors": [_validity(anchor, now) for anchor in anchors],
+        "audience": section.intune_audience,
+        "challenge_validity_ns": int(section.intune_challenge_validity * _NANOSECONDS),
+        "clock_skew_tolerance_ns": int(section.intune_clock_skew_tolerance * _NANOSECONDS),
+        "rate_limit_24h": limit,
+        "rate_limit_disabled": limit == 0,
+        "counters": {result: counted.get(result, 0) for result in RESULTS},
+    }
+
+
+def _replicas(name: str, replicas: Sequence[ReplicaSeen]) -> dict[str, Any]:
+    """The validators that are there, and whether they have the same anchors."""
+    digests = {seen.anchors.get(name) for seen in replicas}
+    return {"validators": [seen.name for seen in replicas], "agree": len(digests) <= 1}
+
+
+def _read(configuration: Configuration, paths: Sequence[Path]) -> list[x509.Certificate]:
+    found: list[x509.Certificate] = []
+    for path in paths:
+        try:
+            found += read_certificates(configuration.path(path))
+        except SettingsError:
+            continue  # "Not loaded" is what the operator sees
+    return found
+
+
+def _validity(certificate: x509.Certificate, now: float) -> dict[str, Any]:
+    end = certificate.not_valid_after_utc
+    return {
+        "subject": name_text(certificate.subject.public_bytes()),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": end.isoformat(),
+        "days_to_expiry": int((end.timestamp() - now) // _DAY),
+        "expired": end <= datetime.fromtimestamp(now, UTC),
+    }

@@ -1,0 +1,209 @@
+"""Enrollments, certificates, one-time challenges, dead letters: looked at, and acted on."""
+
+import asyncio
+import json
+import secrets
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from sqlalchemy import RowMapping, select
+
+from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
+from services.audit.admin.problems import ProblemError
+from services.audit.admin.shapes import (
+    Certificates,
+    Challenges,
+    DeadLetters,
+    Decision,
+    Done,
+    Enrollment,
+    Enrollments,
+    MadeChallenge,
+    NewChallenge,
+    Problem,
+    Revocation,
+)
+from services.audit.listing import MAX_LIMIT, Wanted, list_certificates, list_enrollments
+from services.audit.orders.decide import decide
+from services.audit.orders.one_time import cancel, create, list_challenges
+from services.audit.orders.revoke import revoke_certificate
+from services.audit.tables import certificates as certificate_rows
+from services.audit.tables import dead_letters as letters
+from services.audit.tables import enrollments as enrollment_rows
+from services.audit.tables import events
+from shared.access_events import ChallengeCreated
+from shared.enrollment import State
+from shared.one_time import ALPHABET, GROUP_LENGTH, GROUPS, write_one_time
+
+router = APIRouter(prefix="/api/v1", responses={400: {"model": Problem}})
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"model": Problem} for code in (404, 409, 502)
+}
+_TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
+Text = Annotated[str | None, Query(max_length=255, pattern=_TEXT)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Time = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Unix nanoseconds")]
+Name = Annotated[str, Path(max_length=400, pattern=_TEXT)]
+
+
+@router.get("/enrollments", tags=["Enrollments"])
+async def enrollments(
+    desk: AtDesk,
+    _: Viewer,
+    *,
+    profile: Text = None,
+    state: State | None = None,
+    action: Text = None,
+    search: Text = None,
+    since: Time = None,
+    until: Time = None,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    limit: Limit = 50,
+) -> Enrollments:
+    """The newest first; `search` is a device, a name, a transaction, a serial or its beginning."""
+    wanted = Wanted(profile, state, action, search, since, until, cursor, limit)
+
+    def work() -> Enrollments:
+        with desk.engine.connect() as connection:
+            page = list_enrollments(connection, wanted)
+        return Enrollments(enrollments=[dict(row) for row in page.rows], next=page.following)
+
+    return await asyncio.to_thread(work)
+
+
+@router.get("/enrollments/{enrollment}", tags=["Enrollments"], responses=_PROBLEMS)
+async def enrollment(enrollment: Name, desk: AtDesk, _: Viewer) -> Enrollment:
+    """One, and its events in order, as they stand in the log."""
+    return await asyncio.to_thread(_enrollment, desk, enrollment)
+
+
+def _enrollment(desk: Desk, name: str) -> Enrollment:
+    with desk.engine.connect() as connection:
+        row = (
+            connection.execute(select(enrollment_rows).where(enrollment_rows.c.enrollment == name))
+            .mappings()
+            .first()
+        )
+        if row is None:
+            raise ProblemError(404, "no such enrollment")
+        query = select(events).where(events.c.enrollment == name).order_by(events.c.recorded_at)
+        found = [_event(each) for each in connection.execute(query).mappings()]
+    return Enrollment(enrollment=dict(row), events=found)
+
+
+def _event(row: RowMapping) -> dict[str, Any]:
+    """An event for people: its payload as it is, if it is JSON."""
+    try:
+        payload = json.loads(row["payload"])
+    except ValueError:
+        payload = None
+    names = ("stream", "sequence", "subject", "type", "recorded_at")
+    return {name: row[name] for name in names} | {"payload": payload}
+
+
+@router.post("/enrollments/{enrollment}/approve", tags=["Enrollments"], responses=_PROBLEMS)
+async def approve(enrollment: Name, body: Decision, desk: AtDesk, operator: Doer) -> Done:
+    """Let a held enrollment go on to its certificate."""
+    await decide(desk.office(operator), enrollment, body.note, approved=True)
+    return Done(done=True, detail="approved")
+
+
+@router.post("/enrollments/{enrollment}/deny", tags=["Enrollments"], responses=_PROBLEMS)
+async def deny(enrollment: Name, body: Decision, desk: AtDesk, operator: Doer) -> Done:
+    """Refuse a held enrollment."""
+    await decide(desk.office(operator), enrollment, body.note, approved=False)
+    return Done(done=True, detail="denied")
+
+
+@router.get("/certificates", tags=["Certificates"])
+async def certificates(
+    desk: AtDesk,
+    _: Viewer,
+    profile: Text = None,
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    limit: Limit = 50,
+) -> Certificates:
+    """The newest first."""
+
+    def work() -> Certificates:
+        with desk.engine.connect() as connection:
+            wanted = Wanted(profile=profile, cursor=cursor, limit=limit)
+            page = list_certificates(connection, wanted)
+        return Certificates(certificates=[dict(row) for row in page.rows], next=page.following)
+
+    return await asyncio.to_thread(work)
+
+
+@router.get("/certificates/{issuer}/{serial}", tags=["Certificates"], responses=_PROBLEMS)
+async def certificate(issuer: Name, serial: Name, desk: AtDesk, _: Viewer) -> dict[str, Any]:
+    """One, by its issuer here and its serial number in hex."""
+
+    def work() -> dict[str, Any]:
+        columns = certificate_rows.c
+        query = select(certificate_rows).where(
+            columns.issuer == issuer, columns.serial == serial.lower()
+        )
+        with desk.engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise ProblemError(404, "no such certificate")
+        return dict(row)
+
+    return await asyncio.to_thread(work)
+
+
+@router.post("/certificates/{issuer}/{serial}/revoke", tags=["Certificates"], responses=_PROBLEMS)
+async def revoke(
+    issuer: Name, serial: Name, body: Revocation, desk: AtDesk, operator: Doer
+) -> Done:
+    """Revoke it; it is on the CRL when this answers."""
+    said = await revoke_certificate(desk.office(operator), issuer, serial, body.reason)
+    return Done(done=True, detail=said)
+
+
+@router.get("/challenges", tags=["One-time challenges"], responses=_PROBLEMS)
+async def challenges(
+    desk: AtDesk, operator: Viewer, profile: Annotated[str, Query(max_length=63)]
+) -> Challenges:
+    """Those of a profile; the challenges themselves nobody knows."""
+    lines = await list_challenges(desk.office(operator), profile, desk.clock())
+    names = ("id", "cn", "sans", "operator", "created_at", "expires_at", "state")
+    return Challenges(challenges=[{n: getattr(line, n) for n in names} for line in lines])
+
+
+@router.post("/challenges", tags=["One-time challenges"], status_code=201, responses=_PROBLEMS)
+async def new_challenge(body: NewChallenge, desk: AtDesk, operator: Doer) -> MadeChallenge:
+    """Make one for a device; it is told this once."""
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
+    challenge, expires_at = write_one_time(letters), int(desk.clock()) + body.ttl
+    event = ChallengeCreated(
+        profile=body.profile,
+        expires_at=expires_at,
+        operator=operator.name,
+        cn=body.cn,
+        sans=tuple(body.sans),
+    )
+    digest = await create(desk.office(operator), challenge, event)
+    return MadeChallenge(id=digest, challenge=challenge, expires_at=expires_at)
+
+
+@router.delete(
+    "/challenges/{profile}/{challenge}", tags=["One-time challenges"], responses=_PROBLEMS
+)
+async def cancel_challenge(profile: Name, challenge: Name, desk: AtDesk, operator: Doer) -> Done:
+    """Take one back that nobody has used."""
+    await cancel(desk.office(operator), profile, challenge, desk.clock())
+    return Done(done=True, detail="cancelled")
+
+
+@router.get("/dead-letters", tags=["Dead letters"])
+async def dead_letters(desk: AtDesk, _: Viewer, limit: Limit = 50) -> DeadLetters:
+    """What workers gave up on."""
+
+    def work() -> DeadLetters:
+        query = select(letters).order_by(letters.c.recorded_at.desc()).limit(limit)
+        with desk.engine.connect() as connection:
+            found = [dict(row) for row in connection.execute(query).mappings()]
+        return DeadLetters(dead_letters=found)
+
+    return await asyncio.to_thread(work)

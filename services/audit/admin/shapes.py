@@ -1,0 +1,130 @@
+"""What the API takes and gives; times are Unix nanoseconds of the log unless it says otherwise."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.events import RevocationReason
+
+Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
+
+
+class Shape(BaseModel):
+    """What all bodies are: closed to unknown members."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+
+
+class Profiles(BaseModel):
+    """Every profile, by path id."""
+
+    profiles: list[dict[str, Any]]
+    profile_count: int
+    generated_at: str
+
+
+class Stats(BaseModel):
+    """One row a profile."""
+
+    profiles: list[dict[str, Any]]
+    generated_at: str
+
+
+class ReloadTrust(Shape):
+    """Of which profile the anchors are to be read anew."""
+
+    path_id: Annotated[str, Field(max_length=63, examples=["corp"])]
+
+
+class ReplicaResult(BaseModel):
+    """One validator's answer."""
+
+    name: str
+    reloaded: bool
+    error: str | None = None
+
+
+class Reloaded(BaseModel):
+    """What came of it."""
+
+    reloaded: bool
+    path_id: str
+    reloaded_at: str
+    replicas: list[ReplicaResult]
+
+
+class Enrollments(BaseModel):
+    """A page of enrollments, newest first; `next` is the cursor of the following one."""
+
+    enrollments: list[dict[str, Any]]
+    next: str | None
+
+
+class Enrollment(BaseModel):
+    """One enrollment and every event of it."""
+
+    enrollment: dict[str, Any]
+    events: list[dict[str, Any]]
+
+
+class Decision(Shape):
+    """An operator's word; of a refusal the device is told the note."""
+
+    note: Note = ""
+
+
+class Done(BaseModel):
+    """That an order was given, and what there is to say of it."""
+
+    done: bool
+    detail: str
+
+
+class Certificates(BaseModel):
+    """A page of certificates, newest first."""
+
+    certificates: list[dict[str, Any]]
+    next: str | None
+
+
+class Revocation(Shape):
+    """Why."""
+
+    reason: RevocationReason = RevocationReason.UNSPECIFIED
+
+
+class NewChallenge(Shape):
+    """For whom: `sans` as `kind:value` (dns, rfc822, uri, ip, upn); `ttl` in seconds."""
+
+    profile: Annotated[str, Field(max_length=63, examples=["corp"])]
+    cn: Annotated[str, Field(max_length=255, examples=["printer-7"])] = ""
+    sans: Annotated[list[str], Field(max_length=20, examples=[["dns:printer-7.example"]])] = []
+    ttl: Annotated[int, Field(ge=1, le=3653 * 86400)] = 86400
+
+
+class MadeChallenge(BaseModel):
+    """The challenge, this once."""
+
+    id: str
+    challenge: str
+    expires_at: int
+
+
+class Challenges(BaseModel):
+    """One-time challenges of a profile; times in Unix seconds."""
+
+    challenges: list[dict[str, Any]]
+
+
+class DeadLetters(BaseModel):
+    """What workers gave up on, newest first."""
+
+    dead_letters: list[dict[str, Any]]
