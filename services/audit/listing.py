@@ -101,8 +101,16 @@ def _searched(connection: Connection, query: Select[Any], name: str) -> Select[A
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_FEW).limit(1)
     if connection.execute(beyond).first() is None:
-        return query.where(enrollments.c.enrollment.in_(select(names.c.enrollment).where(*begins)))
+        few = select(names.c.enrollment).where(*begins)
+        return _sorted(query).where(enrollments.c.enrollment.in_(few))
     return query.where(exists().where(names.c.enrollment == enrollments.c.enrollment, *begins))
+
+
+def _sorted(query: Select[Any]) -> Select[Any]:
+    """In an order that no index has: else PostgreSQL hopes to find the few among the newest."""
+    columns = enrollments.c
+    newest = ((columns.requested_at + 0).desc(), columns.enrollment.desc())
+    return query.order_by(None).order_by(*newest)
 
 
 def _cursor(*place: int | str) -> str:
