@@ -112,7 +112,11 @@ def test_the_document_tells_every_route_and_this_test_knows_them(viewer: Api) ->
     for item in document["paths"].values():
         for operation in item.values():
             assert operation["security"]
-            assert {"401", "403"} <= operation["responses"].keys()
+            assert {"400", "401", "403", "503"} <= operation["responses"].keys()
+            assert "422" not in operation["responses"]
+            for status, response in operation["responses"].items():
+                kind = PROBLEM if int(status) >= 400 else "application/json"
+                assert response["content"].keys() == {kind}
 
 
 @pytest.mark.parametrize("given", [None, "wrong", "é" * 20, "x" * 10_000])
@@ -189,7 +193,8 @@ def test_pages_tell_each_enrollment_once_newest_first(viewer: Api, enrolled: lis
     told = [row["transaction_id"] for page in pages for row in page]
 
     assert [len(page) for page in pages[:-1]] == [2] * (len(pages) - 1)
-    assert told[:5] == [device.transaction.decode() for device in reversed(enrolled)]
+    ours = [device.transaction.decode() for device in reversed(enrolled)]
+    assert [each for each in told if each in ours] == ours
     assert len(told) == len(set(told))
 
 
@@ -309,7 +314,8 @@ def test_a_revoked_certificate_is_on_the_crl_when_the_api_answers(
     reason = listed.extensions.get_extension_for_class(x509.CRLReason).value.reason
     assert reason is x509.ReasonFlags.key_compromise
     wait_until(lambda: operator.get(path)["revoked_at"], 30, "the revocation in the read model")
-    is_problem(operator.post(f"/api/v1/certificates/{row['issuer']}/77/revoke"), 404)
+    for other in ("77", "no-number", "-1", "%C2%A2"):
+        is_problem(operator.post(f"/api/v1/certificates/{row['issuer']}/{other}/revoke"), 404)
     is_problem(operator.post(f"{path}/revoke", reason="boredom"), 400)
 
 
@@ -343,6 +349,7 @@ def test_a_challenge_taken_back_enrolls_nobody(system: System, operator: Api) ->
     [
         ({"profile": "demo"}, 409), ({"profile": "none"}, 404), ({}, 400),
         ({"profile": "corp", "ttl": 0}, 400), ({"profile": "corp", "more": 1}, 400),
+        ({"profile": "corp", "sans": ["printer"]}, 400),
         ({"profile": "corp", "ttl": 10**30}, 400), ({"profile": ["corp"]}, 400),
     ],
 )  # fmt: skip
@@ -377,6 +384,13 @@ def test_broken_anchors_are_kept_out_and_told(system: System, operator: Api) -> 
 
     assert "kept its old anchors" in is_problem(told, 502)
     assert all(each["error"] for each in told.json()["replicas"])
+
+
+def test_another_method_is_told_those_there_are(viewer: Api) -> None:
+    found = viewer.ask("PUT", "/api/v1/challenges")
+
+    is_problem(found, 405)
+    assert found.headers["allow"] == "GET, POST"
 
 
 def test_health_and_metrics_stay_where_they_were(viewer: Api) -> None:

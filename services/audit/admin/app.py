@@ -1,15 +1,17 @@
 """The application on the admin port: the API, and what operators ask of any service."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 
 from services.audit.admin import problems, records, scep
 from services.audit.admin.desk import Desk
+from services.audit.admin.document import openapi
 from services.audit.admin.shapes import Problem
 from shared.telemetry import Ready, operations_app
 
-_DENIED: dict[int | str, dict[str, Any]] = {
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Problem, "description": "What cannot be meant"},
     401: {"model": Problem, "description": "No token, or one that is not known"},
     403: {"model": Problem, "description": "The token's level is too low"},
     503: {"model": Problem, "description": "The event log cannot be asked now"},
@@ -28,6 +30,8 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     app.state.desk = desk
     problems.handle(app)
     for router in (scep.router, records.router):
-        app.include_router(router, responses=_DENIED)
+        app.include_router(router, responses=_ERRORS)
+    document = openapi(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
     app.router.routes.extend(operations_app(ready).routes)
     return app

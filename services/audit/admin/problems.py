@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from services.audit.listing import BadCursorError
 from services.audit.office import NotThereError, OrderError, TooLateError
@@ -14,6 +15,7 @@ from shared.bus.core import BusError
 from shared.process import log_failure
 from shared.stored import UnreadableEventError
 
+_METHODS: Final = ("DELETE", "GET", "POST")
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -61,9 +63,11 @@ def handle(app: FastAPI) -> None:
         place = ".".join(str(part) for part in first["loc"])
         return problem(400, f"{place}: {first['msg']}")
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"allow": ", ".join(_methods(app, request))}
         return problem(error.status_code, HTTPStatus(error.status_code).phrase, headers)
 
     async def away(_: Request, error: Exception) -> JSONResponse:
@@ -77,3 +81,13 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(BusError, away)
     app.add_exception_handler(UnreadableEventError, away)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Those of all routes of the path: the router itself names those of the first."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    return [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+    ]

@@ -35,7 +35,7 @@ from shared.access_events import ChallengeCreated
 from shared.enrollment import State
 from shared.one_time import ALPHABET, GROUP_LENGTH, GROUPS, write_one_time
 
-router = APIRouter(prefix="/api/v1", responses={400: {"model": Problem}})
+router = APIRouter(prefix="/api/v1")
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     code: {"model": Problem} for code in (404, 409, 502)
 }

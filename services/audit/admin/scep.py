@@ -37,7 +37,7 @@ async def stats(desk: AtDesk, operator: Viewer) -> Stats:
 
 @router.post(
     "/intune/reload-trust",
-    responses={code: {"model": Problem} for code in (400, 404, 409, 502)},
+    responses={code: {"model": Problem} for code in (404, 409, 502)},
 )
 async def reload_trust(body: ReloadTrust, desk: AtDesk, operator: Doer) -> Any:
     """Let every running validator read the profile's anchors; each one's result is told."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.events import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
+San = Annotated[str, Field(pattern=r"^(dns|rfc822|uri|ip|upn):[^\x00]+$", max_length=255)]
 
 
 class Shape(BaseModel):
@@ -106,7 +107,7 @@ class NewChallenge(Shape):
 
     profile: Annotated[str, Field(max_length=63, examples=["corp"])]
     cn: Annotated[str, Field(max_length=255, examples=["printer-7"])] = ""
-    sans: Annotated[list[str], Field(max_length=20, examples=[["dns:printer-7.example"]])] = []
+    sans: Annotated[list[San], Field(max_length=20, examples=[["dns:printer-7.example"]])] = []
     ttl: Annotated[int, Field(ge=1, le=3653 * 86400)] = 86400
 
 

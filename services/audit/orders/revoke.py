@@ -63,5 +63,5 @@ def _serial(text: str) -> str:
     except ValueError:
         number = -1
     if number < 0:
-        raise OrderError(f"{text}: not a serial number in hex")
+        raise NotThereError(f"{text}: not a serial number in hex")
     return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()
