@@ -27,7 +27,8 @@ def open_engine(url: str) -> Engine:
     """An engine for SQLite (WAL) or PostgreSQL (psycopg)."""
     parsed = make_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
-    engine = create_engine(parsed, pool_pre_ping=True)
+    # An error's text is no place for a search, an address or a token's digest.
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_sqlite_connect)
     return engine

@@ -14,7 +14,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "What cannot be meant"},
     401: {"model": Problem, "description": "No token, or one that is not known"},
     403: {"model": Problem, "description": "The token's level is too low"},
-    503: {"model": Problem, "description": "The event log cannot be asked now"},
+    503: {"model": Problem, "description": "Log, database or configuration cannot be had now"},
 }
 
 

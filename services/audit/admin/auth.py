@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from services.audit.tables import tokens
 
@@ -48,14 +49,14 @@ def operator_of(engine: Engine, token: str) -> Operator | None:
 
 def add_token(engine: Engine, name: str, level: Level, token: str, now: int) -> bool:
     """Let a token be good under this name (Unix s); False where the name is taken."""
-    with engine.begin() as connection:
-        if connection.execute(select(tokens.c.name).where(tokens.c.name == name)).first():
-            return False
-        connection.execute(
-            insert(tokens).values(
-                name=name, level=level.value, sha256=token_sha256(token), created_at=now
-            )
-        )
+    row = insert(tokens).values(
+        name=name, level=level.value, sha256=token_sha256(token), created_at=now
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(row)
+    except IntegrityError:
+        return False
     return True
 
 

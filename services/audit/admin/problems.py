@@ -6,6 +6,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -13,6 +14,7 @@ from services.audit.listing import BadCursorError
 from services.audit.office import NotThereError, OrderError, TooLateError
 from shared.bus.core import BusError
 from shared.process import log_failure
+from shared.settings import SettingsError
 from shared.stored import UnreadableEventError
 
 _METHODS: Final = ("DELETE", "GET", "POST")
@@ -46,48 +48,64 @@ _STATUS: Final[dict[type[Exception], int]] = {
 }
 
 
+# What is asked again a little later: what failed is logged without its text.
+_AWAY: Final[dict[type[Exception], str]] = {
+    BusError: "the event log cannot be asked now",
+    UnreadableEventError: "the event log cannot be asked now",
+    SQLAlchemyError: "the database cannot be asked now",
+    SettingsError: "the configuration cannot be read",
+}
+
+
 def handle(app: FastAPI) -> None:
     """Teach an application to answer with problems alone."""
-
-    async def known(_: Request, error: Exception) -> JSONResponse:
-        status = next(s for kind, s in _STATUS.items() if isinstance(error, kind))
-        return problem(status, str(error))
-
-    async def own(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ProblemError)
-        return problem(error.status, error.detail, error.headers, **error.more)
-
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return problem(400, f"{place}: {first['msg']}")
-
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        headers = dict(error.headers) if error.headers else None
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers = {"allow": ", ".join(_methods(app, request))}
-        return problem(error.status_code, HTTPStatus(error.status_code).phrase, headers)
-
-    async def away(_: Request, error: Exception) -> JSONResponse:
-        log_failure("order_failed", error)
-        return problem(503, "the event log cannot be asked now", {"retry-after": "5"})
-
     for kind in _STATUS:
-        app.add_exception_handler(kind, known)
-    app.add_exception_handler(ProblemError, own)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(BusError, away)
-    app.add_exception_handler(UnreadableEventError, away)
+        app.add_exception_handler(kind, _known)
+    for kind in _AWAY:
+        app.add_exception_handler(kind, _away)
+    app.add_exception_handler(ProblemError, _own)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
 
 
-def _methods(app: FastAPI, request: Request) -> list[str]:
+async def _known(_: Request, error: Exception) -> JSONResponse:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return problem(status, str(error))
+
+
+async def _away(_: Request, error: Exception) -> JSONResponse:
+    log_failure("request_failed", error)
+    said = next(sentence for kind, sentence in _AWAY.items() if isinstance(error, kind))
+    if isinstance(error, SettingsError):
+        said = f"{said}: {error}"
+    return problem(503, said, {"retry-after": "5"})
+
+
+async def _own(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return problem(error.status, error.detail, error.headers, **error.more)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return problem(400, f"{place}: {first['msg']}")
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"allow": ", ".join(_methods(request))}
+    return problem(error.status_code, HTTPStatus(error.status_code).phrase, headers)
+
+
+def _methods(request: Request) -> list[str]:
     """Those of all routes of the path: the router itself names those of the first."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     return [
         method
         for method, scope in scopes.items()
-        if any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
     ]
