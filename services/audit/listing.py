@@ -3,10 +3,10 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, exists, select, tuple_
+from sqlalchemy import Connection, Select, exists, func, select, tuple_
 
 from services.audit.tables import certificates, enrollments, names
 
@@ -55,6 +55,12 @@ def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
     if len(rows) > limit:
         following = _cursor(rows[limit - 1]["requested_at"], rows[limit - 1]["enrollment"])
     return Page(rows[:limit], following)
+
+
+def count_enrollments(connection: Connection, wanted: Wanted) -> int:
+    """How many there are on all pages together; `search` does not count."""
+    fitting = _filtered(replace(wanted, cursor=None)).order_by(None).subquery()
+    return int(connection.execute(select(func.count()).select_from(fitting)).scalar_one())
 
 
 def list_certificates(connection: Connection, wanted: Wanted) -> Page:

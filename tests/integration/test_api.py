@@ -26,6 +26,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("GET", "/api/v1/admin/scep/intune/stats"): "viewer",
     ("POST", "/api/v1/admin/scep/intune/reload-trust"): "operator",
     ("GET", "/api/v1/enrollments"): "viewer",
+    ("GET", "/api/v1/audit"): "viewer",
     ("GET", "/api/v1/enrollments/{enrollment}"): "viewer",
     ("POST", "/api/v1/enrollments/{enrollment}/approve"): "operator",
     ("POST", "/api/v1/enrollments/{enrollment}/deny"): "operator",
@@ -219,6 +220,26 @@ def test_filters_leave_out_what_is_not_meant(viewer: Api, enrolled: list[Device]
     for wanted in ({"state": "rejected"}, {"profile": "corp"}, {"action": "scep_renewalreq"}):
         found = viewer.get("/api/v1/enrollments", search=enrolled[0].name, **wanted)
         assert found == {"enrollments": [], "next": None}
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_the_audit_filters_by_action_and_its_total_is_the_total(
+    system: System, viewer: Api
+) -> None:
+    corp, device = Endpoint.of(system, "corp"), Device.new()
+    enroll(corp, device, csr=device.csr(token(system, device)))
+    recorded(system, device, "issued")
+    (last,) = viewer.get("/api/v1/enrollments", search=device.name)["enrollments"]
+    until = last["requested_at"] + 1  # all of these have ended before
+    every = viewer.get("/api/v1/audit", limit=500, until=until)
+    assert every["total"] == len(every["entries"])
+    for action in ("scep_pkcsreq", "scep_pkcsreq_intune", "scep_renewalreq"):
+        found = viewer.get("/api/v1/audit", action=action, limit=1, until=until)
+        fitting = [entry for entry in every["entries"] if entry["action"] == action]
+        assert found["total"] == len(fitting)
+        assert found["entries"] == fitting[:1]
+    signed = viewer.get("/api/v1/audit", action="scep_pkcsreq_intune")["entries"]
+    assert device.transaction.decode() in {entry["transaction_id"] for entry in signed}
 
 
 BAD_QUERIES: Final = (

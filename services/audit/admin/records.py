@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, select
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.shapes import (
+    Audit,
     Certificates,
     Challenges,
     DeadLetters,
@@ -18,12 +19,19 @@ from services.audit.admin.shapes import (
     Done,
     Enrollment,
     Enrollments,
+    Entry,
     MadeChallenge,
     NewChallenge,
     Problem,
     Revocation,
 )
-from services.audit.listing import MAX_LIMIT, Wanted, list_certificates, list_enrollments
+from services.audit.listing import (
+    MAX_LIMIT,
+    Wanted,
+    count_enrollments,
+    list_certificates,
+    list_enrollments,
+)
 from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.revoke import revoke_certificate
@@ -42,6 +50,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 _TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
 Text = Annotated[str | None, Query(max_length=255, pattern=_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Cursor = Annotated[str | None, Query(max_length=1000)]
 Time = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Unix nanoseconds")]
 Name = Annotated[str, Path(max_length=400, pattern=_TEXT)]
 
@@ -57,7 +66,7 @@ async def enrollments(
     search: Text = None,
     since: Time = None,
     until: Time = None,
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Enrollments:
     """The newest first; `search` is a device, a name, a transaction, a serial or its beginning."""
@@ -67,6 +76,31 @@ async def enrollments(
         with desk.engine.connect() as connection:
             page = list_enrollments(connection, wanted)
         return Enrollments(enrollments=[dict(row) for row in page.rows], next=page.following)
+
+    return await asyncio.to_thread(work)
+
+
+@router.get("/audit", tags=["Enrollments"])
+async def audit(
+    desk: AtDesk,
+    _: Viewer,
+    *,
+    action: Text = None,
+    profile: Text = None,
+    since: Time = None,
+    until: Time = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Audit:
+    """What was asked, newest first: scep_pkcsreq, scep_renewalreq, either with _intune."""
+    wanted = Wanted(profile, None, action, None, since, until, cursor, limit)
+
+    def work() -> Audit:
+        with desk.engine.connect() as connection:
+            page = list_enrollments(connection, wanted)
+            total = count_enrollments(connection, wanted)
+        entries = [Entry.model_validate(row | {"at": row["requested_at"]}) for row in page.rows]
+        return Audit(entries=entries, total=total, next=page.following)
 
     return await asyncio.to_thread(work)
 
@@ -120,7 +154,7 @@ async def certificates(
     desk: AtDesk,
     _: Viewer,
     profile: Text = None,
-    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Certificates:
     """The newest first."""

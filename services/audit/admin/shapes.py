@@ -76,6 +76,28 @@ class Enrollment(BaseModel):
     events: list[dict[str, Any]]
 
 
+class Entry(BaseModel):
+    """What was asked of us and what came of it; `at` in Unix nanoseconds of the log."""
+
+    action: str | None
+    at: int
+    profile: str
+    state: str
+    reason: str | None
+    device: str | None
+    transaction_id: str | None
+    operator: str | None
+    enrollment: str
+
+
+class Audit(BaseModel):
+    """A page of entries, newest first; `total` of all pages together."""
+
+    entries: list[Entry]
+    total: int
+    next: str | None
+
+
 class Decision(Shape):
     """An operator's word; of a refusal the device is told the note."""
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.audit import listing
 from services.audit.database import store
-from services.audit.listing import BadCursorError, Wanted, list_enrollments
+from services.audit.listing import BadCursorError, Wanted, count_enrollments, list_enrollments
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.services.audit.test_model import log, rows
 
@@ -56,8 +56,11 @@ def test_pages_hold_every_fitting_enrollment_once_and_the_newest_first(
     filled: Engine, wanted: dict[str, Any], limit: int
 ) -> None:
     found = [row["enrollment"] for row in pages(filled, limit=limit, **wanted)]
+    with filled.connect() as connection:
+        total = count_enrollments(connection, Wanted(limit=limit, **wanted))
 
     assert found == expected(filled, **wanted)
+    assert total == len(found)
 
 
 def test_a_window_of_time_has_its_beginning_and_not_its_end(filled: Engine) -> None:
