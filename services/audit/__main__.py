@@ -11,7 +11,7 @@ from services.audit.admin.first import ensure_admin
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import catch_up, migrate, open_engine
-from services.audit.settings import Settings
+from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role
@@ -33,7 +33,7 @@ async def serve(
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    await asyncio.to_thread(ensure_admin, engine, settings.admin_token, now())
+    await asyncio.to_thread(ensure_admin, engine, lambda: admin_token(configuration()), now())
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
     for stream in settings.streams:

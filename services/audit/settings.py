@@ -27,7 +27,6 @@ class Settings:
     streams: tuple[str, ...]
     database_url: str
     batch: int
-    admin_token: str | None = None
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -42,12 +41,11 @@ def read_settings(configuration: Configuration) -> Settings:
         streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
         database_url=database_url(configuration),
         batch=section.batch,
-        admin_token=_admin_token(configuration),
     )
 
 
-def _admin_token(configuration: Configuration) -> str | None:
-    """The first admin's token, where a file holds it."""
+def admin_token(configuration: Configuration) -> str | None:
+    """The first admin's token, where a file holds it; no command but the service needs it."""
     path = configuration.audit.admin_token_path
     if path is None:
         return None

@@ -78,6 +78,11 @@ def test_without_the_table_of_tokens_nobody_is_let_in(
 # Tokens
 
 
+def never() -> str | None:
+    """The file is read for the first token alone."""
+    pytest.fail("read the file of the first token")
+
+
 def test_a_token_is_good_until_it_is_taken_back(engine: Engine) -> None:
     assert add_token(engine, "desk", Level.OPERATOR, TOKEN, 5)
     assert operator_of(engine, TOKEN) == Operator("desk", Level.OPERATOR)
@@ -111,10 +116,10 @@ def test_levels_cover_those_before_them() -> None:
 def test_the_first_token_is_made_once(
     engine: Engine, configured: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ensure_admin(engine, configured, 1.0)
+    ensure_admin(engine, lambda: configured, 1.0)
     printed = capsys.readouterr().err
     token = configured or printed.removeprefix("admin token, shown this once: ").strip()
-    ensure_admin(engine, "another-token-that-would-be-long-enough", 2.0)
+    ensure_admin(engine, never, 2.0)
 
     assert bool(printed) is (configured is None)
     assert operator_of(engine, token) == Operator("admin", Level.ADMIN)
@@ -122,9 +127,9 @@ def test_the_first_token_is_made_once(
 
 
 def test_an_admin_taken_back_does_not_come_again(engine: Engine) -> None:
-    ensure_admin(engine, TOKEN, 1.0)
+    ensure_admin(engine, lambda: TOKEN, 1.0)
     revoke_token(engine, "admin", 2)
-    ensure_admin(engine, TOKEN, 3.0)
+    ensure_admin(engine, never, 3.0)
 
     assert not is_first(engine)
     assert operator_of(engine, TOKEN) is None
@@ -133,10 +138,10 @@ def test_an_admin_taken_back_does_not_come_again(engine: Engine) -> None:
 def test_a_replica_that_makes_the_first_token_a_moment_later_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ensure_admin(engine, TOKEN, 1.0)
+    ensure_admin(engine, lambda: TOKEN, 1.0)
     late: Callable[[Engine], bool] = lambda _: True  # noqa: E731 - it looked before the other wrote
     monkeypatch.setattr("services.audit.admin.first.is_first", late)
-    ensure_admin(engine, None, 1.0)
+    ensure_admin(engine, lambda: None, 1.0)
 
     assert capsys.readouterr().err == ""
     assert list_tokens(engine) == [("admin", "admin", 1, None)]
