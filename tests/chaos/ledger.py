@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from benchmarks.figures import Answer
-from shared.bus.topology import CERTS, DEAD_LETTERS, consumers, enroll_stream
+from shared.bus.topology import CERTS, DEAD_LETTERS, OPS, consumers, enroll_stream
 from shared.enrollment import TERMINAL, State, evolve
 from shared.events import CertificateIssued, CertificateRecorded, EnrollmentRequested, Event
 from shared.keys import read_nkey, read_trusted
@@ -33,7 +33,7 @@ from shared.subjects import (
 )
 
 ENROLL = enroll_stream("0")
-RECORDED = (ENROLL, CERTS, DEAD_LETTERS)
+RECORDED = (ENROLL, CERTS, OPS, DEAD_LETTERS)
 _QUIET_SECONDS = 90.0
 _BATCH = 500
 
