@@ -1,7 +1,6 @@
 """`scepstream challenge`: one-time challenges, made, listed and taken back by an operator."""
 
 import json
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.durations import DURATION, seconds
-from cli.operator import in_office, operator_name
+from cli.operator import in_office
 from cli.places import config_path
 from cli.sans import san_parts
 from services.audit.orders.one_time import SHORT, Line, create
 from services.audit.orders.one_time import cancel as take_back
 from services.audit.orders.one_time import list_challenges as challenges_of
-from shared.access_events import ChallengeCreated
-from shared.one_time import ALPHABET, GROUP_LENGTH, GROUPS, write_one_time
 from shared.process import now
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
@@ -44,17 +41,11 @@ def new(
     ),
 ) -> None:
     """Make a challenge for one enrollment and print it: this once, it is kept nowhere."""
-    letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
-    challenge = write_one_time(letters)
-    event = ChallengeCreated(
-        profile=profile,
-        expires_at=int(now()) + ttl,
-        operator=operator_name(),
-        cn=cn,
-        sans=tuple(map(_san, san or ())),
+    names, expires_at = tuple(map(_san, san or ())), int(now()) + ttl
+    made = in_office(
+        config_path(config), lambda office: create(office, profile, cn, names, expires_at)
     )
-    in_office(config_path(config), lambda office: create(office, challenge, event))
-    print(challenge)
+    print(made.challenge)
 
 
 def _san(text: str) -> str:

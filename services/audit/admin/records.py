@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -39,9 +38,7 @@ from services.audit.tables import certificates as certificate_rows
 from services.audit.tables import dead_letters as letters
 from services.audit.tables import enrollments as enrollment_rows
 from services.audit.tables import events
-from shared.access_events import ChallengeCreated
 from shared.enrollment import State
-from shared.one_time import ALPHABET, GROUP_LENGTH, GROUPS, write_one_time
 
 router = APIRouter(prefix="/api/v1")
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
@@ -120,7 +117,8 @@ def _enrollment(desk: Desk, name: str) -> Enrollment:
         )
         if row is None:
             raise ProblemError(404, "no such enrollment")
-        query = select(events).where(events.c.enrollment == name).order_by(events.c.recorded_at)
+        place = (events.c.recorded_at, events.c.stream, events.c.sequence)
+        query = select(events).where(events.c.enrollment == name).order_by(*place)
         found = [_event(each) for each in connection.execute(query).mappings()]
     return Enrollment(enrollment=dict(row), events=found)
 
@@ -208,17 +206,9 @@ async def challenges(
 @router.post("/challenges", tags=["One-time challenges"], status_code=201, responses=_PROBLEMS)
 async def new_challenge(body: NewChallenge, desk: AtDesk, operator: Doer) -> MadeChallenge:
     """Make one for a device; it is told this once."""
-    letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
-    challenge, expires_at = write_one_time(letters), int(desk.clock()) + body.ttl
-    event = ChallengeCreated(
-        profile=body.profile,
-        expires_at=expires_at,
-        operator=operator.name,
-        cn=body.cn,
-        sans=tuple(body.sans),
-    )
-    digest = await create(desk.office(operator), challenge, event)
-    return MadeChallenge(id=digest, challenge=challenge, expires_at=expires_at)
+    expires_at = int(desk.clock()) + body.ttl
+    made = await create(desk.office(operator), body.profile, body.cn, tuple(body.sans), expires_at)
+    return MadeChallenge(id=made.id, challenge=made.challenge, expires_at=made.expires_at)
 
 
 @router.delete(

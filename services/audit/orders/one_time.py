@@ -1,13 +1,21 @@
 """One-time challenges: made, listed and taken back; the challenges themselves nobody keeps."""
 
+import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from shared.access_events import ChallengeCancelled, ChallengeCreated
 from shared.bus.topology import OPS, REPLAYS
-from shared.one_time import ONE_TIME, one_time_digest
+from shared.one_time import (
+    ALPHABET,
+    GROUP_LENGTH,
+    GROUPS,
+    ONE_TIME,
+    one_time_digest,
+    write_one_time,
+)
 from shared.stored import UnreadableEventError, authenticate_as, sign
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
@@ -28,15 +36,31 @@ class Line:
     state: str
 
 
-async def create(office: Office, challenge: str, event: ChallengeCreated) -> str:
-    """Let a challenge be good; its id."""
-    _check(office, event.profile)
-    digest = one_time_digest(event.profile, challenge)
-    subject = one_time_created(event.profile, digest)
+@dataclass(frozen=True)
+class Made:
+    """A new challenge, told to the one who made it and kept nowhere; `expires_at` in Unix s."""
+
+    id: str
+    challenge: str = field(repr=False)
+    expires_at: int
+
+
+async def create(
+    office: Office, profile: str, cn: str, sans: tuple[str, ...], expires_at: int
+) -> Made:
+    """Make a challenge that is good until then (Unix s), for these names where there are any."""
+    _check(office, profile)
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
+    challenge = write_one_time(letters)
+    event = ChallengeCreated(
+        profile=profile, expires_at=expires_at, operator=office.operator, cn=cn, sans=sans
+    )
+    digest = one_time_digest(profile, challenge)
+    subject = one_time_created(profile, digest)
     message = sign(event, subject, event.request_sha256, office.settings.signer)
     if not await office.append(subject, message):
         raise OrderError("try again: this very challenge was made before")
-    return digest
+    return Made(digest, challenge, expires_at)
 
 
 def _check(office: Office, profile: str) -> None:
