@@ -54,9 +54,13 @@ def measure(engine: Engine, count: int) -> Table:
     questions = {
         "newest 50": Wanted(),
         "of a profile": Wanted(profile="profile-3"),
-        "of a profile and state": Wanted(profile="profile-3", state="issued"),
-        "in a state that nobody is in": Wanted(state="held"),
-        "of an action": Wanted(action="scep_pkcsreq_intune"),
+        "of a profile and state": Wanted(profile="profile-3", states=("issued",)),
+        "in a state that nobody is in": Wanted(states=("held",)),
+        "of an action": Wanted(actions=("scep_pkcsreq_intune",)),
+        "of two states and two actions": Wanted(
+            states=("rejected", "failed"),
+            actions=("scep_pkcsreq_intune", "scep_renewalreq_intune"),
+        ),
         "from the middle on back": Wanted(until=middle),
         "search: one device": Wanted(search=f"device-{count // 3}"),
         "search: a beginning that 1 % have": Wanted(search="device-12"),

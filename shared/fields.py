@@ -61,6 +61,7 @@ ExtendedKeyUsages = Annotated[
     tuple[ExtendedKeyUsage, ...], BeforeValidator(_list), Field(min_length=1)
 ]
 SanKinds = Annotated[tuple[SanKind, ...], BeforeValidator(_list)]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
 PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
 
 

@@ -9,6 +9,7 @@ from shared.fields import (
     Duration,
     ExtendedKeyUsages,
     Names,
+    Origin,
     PathId,
     Paths,
     Section,
@@ -113,7 +114,7 @@ class IssuerSection(Section):
 
 
 class AuditSection(Section):
-    """The keeper of the read model."""
+    """The keeper of the read model, and the page of operators."""
 
     nkey_path: Path
     """The role's nkey seed for the bus, mode 0600."""
@@ -125,6 +126,10 @@ class AuditSection(Section):
     """File of the first admin's token, mode 0600 [made at the first start, and printed once]."""
     batch: int = Field(default=1024, ge=1, le=4096)
     """Events in one transaction at most."""
+    public_url: Origin | None = None
+    """Where operators reach the page, http(s)://HOST[:PORT]; with https its cookie wants TLS."""
+    session_ttl: Duration = 12 * 3600.0
+    """How long a login at the page is good."""
 
 
 class LocalIssuerSection(Section):

@@ -42,6 +42,11 @@ DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given u
 REDELIVERIES: Final = Counter(
     "scepstream_redeliveries_total", "Deliveries after the first", ["role"]
 )
+BUS_LAG: Final = Gauge(
+    "scepstream_bus_lag",
+    "Messages of a consumer not handed out yet, as of the last one that was",
+    ["stream", "consumer"],
+)
 FAILURES: Final = Counter("scepstream_failures_total", "Unexpected errors in a handler", ["role"])
 HANDLING: Final = Histogram(
     "scepstream_handling_seconds", "Time spent on one message or request", ["role"]

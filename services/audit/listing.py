@@ -1,12 +1,23 @@
 """Lists of enrollments, newest first, a page at a time, by filters that use indexes."""
 
 import base64
+import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, exists, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    exists,
+    func,
+    select,
+    tuple_,
+)
 
 from services.audit.tables import certificates, enrollments, names
 
@@ -24,11 +35,14 @@ class BadCursorError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which enrollments; times in Unix nanoseconds, `search` a name or the beginning of one."""
+    """Which enrollments; times in Unix nanoseconds, `search` a name or the beginning of one.
+
+    In any of these states, of any of these actions; none given is all.
+    """
 
     profile: str | None = None
-    state: str | None = None
-    action: str | None = None
+    states: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
     search: str | None = None
     since: int | None = None
     until: int | None = None
@@ -47,10 +61,9 @@ class Page:
 def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
     """A page of the newest; `BadCursorError`."""
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
-    query = _filtered(wanted).limit(limit + 1)
-    if wanted.search:
-        query = _searched(connection, query, wanted.search.strip().lower())
-    rows = [dict(row) for row in connection.execute(query).mappings()]
+    branches = [list(_rows(connection, each, limit + 1)) for each in _branches(wanted)]
+    merged = heapq.merge(*branches, key=_newest, reverse=True)
+    rows = list(islice(merged, limit + 1))
     following = None
     if len(rows) > limit:
         following = _cursor(rows[limit - 1]["requested_at"], rows[limit - 1]["enrollment"])
@@ -59,8 +72,11 @@ def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
 
 def count_enrollments(connection: Connection, wanted: Wanted) -> int:
     """How many there are on all pages together; `search` does not count."""
-    fitting = _filtered(replace(wanted, cursor=None)).order_by(None).subquery()
-    return int(connection.execute(select(func.count()).select_from(fitting)).scalar_one())
+    counts = [
+        select(func.count()).select_from(_filtered(each).order_by(None).subquery())
+        for each in _branches(replace(wanted, cursor=None))
+    ]
+    return sum(int(connection.execute(each).scalar_one()) for each in counts)
 
 
 def list_certificates(connection: Connection, wanted: Wanted) -> Page:
@@ -82,39 +98,70 @@ def list_certificates(connection: Connection, wanted: Wanted) -> Page:
     return Page(rows[:limit], following)
 
 
+def _branches(wanted: Wanted) -> Iterator[Wanted]:
+    """One list for each state and action: an index has each of them in order, not all together."""
+    for state, action in product(wanted.states or (None,), wanted.actions or (None,)):
+        yield replace(wanted, states=(state,) if state else (), actions=(action,) if action else ())
+
+
+def _newest(row: dict[str, Any]) -> tuple[int, str]:
+    return row["requested_at"], row["enrollment"]
+
+
+def _rows(connection: Connection, wanted: Wanted, limit: int) -> Iterator[dict[str, Any]]:
+    query = _filtered(wanted).limit(limit)
+    if wanted.search:
+        query = _searched(connection, wanted, wanted.search.strip().lower(), limit)
+    return (dict(row) for row in connection.execute(query).mappings())
+
+
 def _filtered(wanted: Wanted) -> Select[Any]:
+    """What one branch wants, newest first."""
     columns = enrollments.c
     query = select(enrollments).order_by(columns.requested_at.desc(), columns.enrollment.desc())
     for column, value in (
         (columns.profile, wanted.profile),
-        (columns.state, wanted.state),
-        (columns.action, wanted.action),
+        (columns.state, next(iter(wanted.states), None)),
+        (columns.action, next(iter(wanted.actions), None)),
     ):
         if value is not None:
             query = query.where(column == value)
+    return query.where(*_times(enrollments, wanted))
+
+
+def _times(table: Table, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+    """The window of time, and what comes after the cursor."""
+    columns = table.c
     if wanted.since is not None:
-        query = query.where(columns.requested_at >= wanted.since)
+        yield columns.requested_at >= wanted.since
     if wanted.until is not None:
-        query = query.where(columns.requested_at < wanted.until)
+        yield columns.requested_at < wanted.until
     if wanted.cursor is not None:
         place = tuple_(columns.requested_at, columns.enrollment)
-        query = query.where(place < tuple_(*_place(wanted.cursor)))
-    return query
+        yield place < tuple_(*_place(wanted.cursor))
 
 
-def _searched(connection: Connection, query: Select[Any], name: str) -> Select[Any]:
+def _searched(connection: Connection, wanted: Wanted, name: str, limit: int) -> Select[Any]:
     """Few matches are sorted; of many the newest are found sooner by looking at the newest."""
+    query = _filtered(wanted).limit(limit)
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_FEW).limit(1)
-    if connection.execute(beyond).first() is None:
-        few = select(names.c.enrollment).where(*begins)
-        return _sorted(query).where(enrollments.c.enrollment.in_(few))
-    return query.where(exists().where(names.c.enrollment == enrollments.c.enrollment, *begins))
+    if connection.execute(beyond).first() is not None:
+        return query.where(exists().where(names.c.enrollment == enrollments.c.enrollment, *begins))
+    few = select(names.c.enrollment, names.c.requested_at).where(*begins, *_times(names, wanted))
+    if not (wanted.profile or wanted.states or wanted.actions):
+        # No other table is asked for more than a page of them.
+        once = few.group_by(names.c.enrollment, names.c.requested_at)
+        few = _sorted(once, names).limit(limit)
+    chosen = few.subquery()
+    return _sorted(query, enrollments).where(
+        enrollments.c.enrollment.in_(select(chosen.c.enrollment))
+    )
 
 
-def _sorted(query: Select[Any]) -> Select[Any]:
+def _sorted(query: Select[Any], table: Table) -> Select[Any]:
     """In an order that no index has: else PostgreSQL hopes to find the few among the newest."""
-    columns = enrollments.c
+    columns = table.c
     newest = ((columns.requested_at + 0).desc(), columns.enrollment.desc())
     return query.order_by(None).order_by(*newest)
 

@@ -17,6 +17,19 @@ _MIN_TOKEN: Final = 32
 
 
 @dataclass(frozen=True)
+class PageSettings:
+    """How people sign in: where the page is reached, and for how long (s) a login is good."""
+
+    public_url: str | None
+    session_seconds: float
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach the page by TLS."""
+        return (self.public_url or "").startswith("https:")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the audit service runs on; `streams` are those it records."""
 
@@ -27,6 +40,7 @@ class Settings:
     streams: tuple[str, ...]
     database_url: str
     batch: int
+    page: PageSettings
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -41,6 +55,7 @@ def read_settings(configuration: Configuration) -> Settings:
         streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
         database_url=database_url(configuration),
         batch=section.batch,
+        page=PageSettings(section.public_url, section.session_ttl),
     )
 
 

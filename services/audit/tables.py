@@ -102,6 +102,8 @@ names = Table(
     Column("enrollment", Text, primary_key=True),
     Column("requested_at", BigInteger, nullable=False),
     Index("names_by_enrollment", "enrollment"),
+    # All that a search asks of many names, so that the newest of them are found in the index.
+    Index("names_with_times", "name", "requested_at", "enrollment"),
 )
 
 certificates = Table(
@@ -212,4 +214,16 @@ tokens = Table(
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),  # Unix seconds
     Column("revoked_at", BigInteger),  # Unix seconds
+)
+
+# Who is signed in at the page.
+sessions = Table(
+    "sessions",
+    own,
+    Column("sha256", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("token", String(64)),  # the token's name that opened it; none where OIDC did
+    Column("expires_at", BigInteger, nullable=False),  # Unix seconds
+    Index("sessions_by_end", "expires_at"),
 )

@@ -93,6 +93,9 @@ class Bus(Protocol):
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         """The first message on a subject or wildcard at or after this sequence."""
 
+    async def count(self, stream: str) -> int:
+        """How many messages a stream holds."""
+
     async def hint(self, subject: str, message: Message) -> None:
         """A core publish: no storage, no acknowledgement."""
 

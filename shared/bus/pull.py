@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from shared.bus.core import OnDelivery
 from shared.stored import Stored
+from shared.telemetry import BUS_LAG
 
 _log = structlog.get_logger()
 _EXPIRES_SECONDS: Final = 30
@@ -140,6 +141,7 @@ class PullConsumption:
         if msg.reply.startswith("$JS.ACK."):
             self._count_down()
             self._unsettled += 1
+            BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
             return
         status = (msg.headers or {}).get("Status", "")
@@ -174,6 +176,12 @@ class PullConsumption:
                 await self.restart()
             else:
                 await self._refill()
+
+
+def _pending(reply: str) -> int:
+    """How many messages are to come after this one: the last number of its acknowledgement."""
+    tokens = reply.split(".")
+    return int(tokens[8 if len(tokens) == _MIN_ACK_TOKENS else 10])
 
 
 def _delivery(msg: Msg, pull: PullConsumption) -> PulledDelivery:

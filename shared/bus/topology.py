@@ -228,7 +228,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
         *_validator_grants(),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
-        Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{REPLICAS}"),
+        *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
         Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),
         *(
             Grant(Role.READER, f"$JS.API.DIRECT.GET.{stream}{form}")

@@ -13,6 +13,7 @@ from shared.bus.topology import (
     CERTS,
     CRLS,
     OPS,
+    REPLAYS,
     Role,
     chain_subject,
     consumers,
@@ -26,6 +27,7 @@ from shared.subjects import (
     certificate_revoked,
     crl_chunk,
     key_issued,
+    replay_record,
     revocation_answer,
     revocation_order,
 )
@@ -190,6 +192,14 @@ async def test_reading_on_and_on_gives_each_message_of_a_subject_once(buses: Bus
         seen.append(position)
 
     assert seen == expected
+
+
+async def test_a_stream_says_how_many_messages_it_holds(buses: Buses) -> None:
+    before = await buses.audit.count(REPLAYS)
+    for digest in ("aa", "bb"):
+        await buses.validator.append(replay_record("signed", digest), message(), ttl=60)
+
+    assert (before, await buses.audit.count(REPLAYS)) == (0, 2)
 
 
 async def test_the_last_certificate_of_a_key_is_the_one_recorded_last(buses: Buses) -> None:

@@ -42,6 +42,9 @@ class BusThrough:
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         return await self._called(lambda: self.bus.get_next(stream, subject, sequence))
 
+    async def count(self, stream: str) -> int:
+        return await self._called(lambda: self.bus.count(stream))
+
     async def hint(self, subject: str, message: Message) -> None:
         await self._called(lambda: self.bus.hint(subject, message))
 

@@ -208,6 +208,12 @@ class MemoryBus:
         )
         return next(found, None)
 
+    async def count(self, stream: str) -> int:
+        """See `Bus.count`."""
+        self._check()
+        self._end(self.streams[stream])
+        return len(self.streams[stream].messages)
+
     async def hint(self, subject: str, message: Message) -> None:
         """See `Bus.hint`."""
         self._check()

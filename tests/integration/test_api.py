@@ -259,7 +259,14 @@ def test_what_is_not_there_is_a_problem(viewer: Api, path: str) -> None:
     is_problem(viewer.ask("GET", f"/api/v1/{path}"), 404)
 
 
+def intune_of(viewer: Api) -> list[dict[str, Any]]:
+    """What is told of the profiles with signed challenges."""
+    found = viewer.get("/api/v1/admin/scep/profiles")["profiles"]
+    return [each["intune"] for each in found if "intune" in each]
+
+
 def test_profiles_are_described(system: System, viewer: Api) -> None:
+    (before,) = intune_of(viewer)
     corp, device = Endpoint.of(system, "corp"), Device.new()
     enroll(corp, device, csr=device.csr(token(system, device)))
     again = Device.new()
@@ -274,7 +281,10 @@ def test_profiles_are_described(system: System, viewer: Api) -> None:
     assert profiles["demo"]["challenge_password_set"]
     assert profiles["demo"]["ra_cert_days_to_expiry"] > 0
     intune = profiles["corp"]["intune"]
-    assert intune["counters"]["success"] == 1
+    for result in ("success", "malformed"):
+        assert intune["counters"][result] == before["counters"][result] + 1
+    assert intune["replay_cache_size"] == before["replay_cache_size"] + 1
+    assert profiles["corp"]["replicas"]["gateways"] == ["gateway-0"]
     assert not intune["trust_anchors"][0]["expired"]
     assert len(profiles["corp"]["replicas"]["validators"]) == 2
     assert profiles["corp"]["replicas"]["agree"]

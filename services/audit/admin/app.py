@@ -1,4 +1,4 @@
-"""The application on the admin port: the API, and what operators ask of any service."""
+"""The application on the admin port: page, API, and what operators ask of any service."""
 
 from typing import Any, Final
 
@@ -8,6 +8,8 @@ from services.audit.admin import problems, records, scep
 from services.audit.admin.desk import Desk
 from services.audit.admin.document import openapi
 from services.audit.admin.shapes import Problem
+from services.audit.page import assets, login, views
+from services.audit.page.site import page_problem
 from shared.telemetry import Ready, operations_app
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -28,9 +30,11 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
         redoc_url=None,
     )
     app.state.desk = desk
-    problems.handle(app)
+    problems.handle(app, page_problem)
     for router in (scep.router, records.router):
         app.include_router(router, responses=_ERRORS)
+    for router in (login.router, views.router, assets.router):
+        app.include_router(router)
     document = openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
     app.router.routes.extend(operations_app(ready).routes)

@@ -1,17 +1,19 @@
-"""What every endpoint works with, and who is asking."""
+"""What every endpoint works with, and who is asking: by a bearer token, or signed in."""
 
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Engine
 
+from services.audit.admin.attempts import Attempts
 from services.audit.admin.auth import Level, Operator, operator_of
 from services.audit.admin.problems import ProblemError
+from services.audit.admin.sessions import is_csrf_token, session_operator
 from services.audit.office import Office
 from services.audit.settings import Settings
 from shared.bus.core import Bus
@@ -19,6 +21,15 @@ from shared.sections import Configuration
 
 _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `scepstream audit token`.")
 _CHALLENGE: Final = {"www-authenticate": "Bearer"}
+_SAFE: Final = frozenset({"GET", "HEAD"})
+CSRF_HEADER: Final = "x-csrf-token"
+# The prefix makes browsers refuse it from other hosts and without TLS (RFC 6265bis s4.1.3.2).
+COOKIES: Final = {False: "scepstream", True: "__Host-scepstream"}
+_COOKIE: Final = APIKeyCookie(
+    name=COOKIES[False],
+    auto_error=False,
+    description=f"A session of the page; orders want its {CSRF_HEADER} too.",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,12 @@ class Desk:
     settings: Settings
     configuration: Callable[[], Configuration]
     clock: Callable[[], float]
+    attempts: Attempts = field(default_factory=Attempts)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie."""
+        return COOKIES[self.settings.page.secure]
 
     def office(self, operator: Operator) -> Office:
         """Where this operator gives orders."""
@@ -51,21 +68,41 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
     """A dependency: 401 without a good token, 403 below the level."""
 
     async def check(
+        request: Request,
         desk: Annotated[Desk, Depends(desk_of)],
         credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+        _: Annotated[str | None, Security(_COOKIE)],
     ) -> Operator:
-        if credentials is None:
-            raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
-        operator = await asyncio.to_thread(operator_of, desk.engine, credentials.credentials)
-        if operator is None:
-            raise ProblemError(401, "the token is not known", _CHALLENGE)
+        if credentials is not None:
+            operator = await asyncio.to_thread(operator_of, desk.engine, credentials.credentials)
+            if operator is None:
+                raise ProblemError(401, "the token is not known", _CHALLENGE)
+        else:
+            operator = await signed_in(request, desk)
+            if operator is None:
+                raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
+            _check_csrf(request, desk)
         if not operator.level.covers(wanted):
-            raise ProblemError(
-                403, f"this needs the level {wanted}, the token has {operator.level}"
-            )
+            said = f"this needs the level {wanted}, {operator.name} has {operator.level}"
+            raise ProblemError(403, said)
         return operator
 
     return check
+
+
+async def signed_in(request: Request, desk: Desk) -> Operator | None:
+    """Who the request's session is of."""
+    secret = request.cookies.get(desk.cookie)
+    if not secret:
+        return None
+    return await asyncio.to_thread(session_operator, desk.engine, secret, desk.clock())
+
+
+def _check_csrf(request: Request, desk: Desk) -> None:
+    """An order of somebody signed in comes from a page of ours, or it is 403."""
+    shown = request.headers.get(CSRF_HEADER, "")
+    if request.method not in _SAFE and not is_csrf_token(request.cookies[desk.cookie], shown):
+        raise ProblemError(403, "the page is of another session: load it again")
 
 
 AtDesk = Annotated[Desk, Depends(desk_of)]

@@ -1,11 +1,12 @@
-"""Errors as application/problem+json (RFC 9457)."""
+"""Errors: of the API as application/problem+json (RFC 9457), of the page as pages."""
 
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -57,8 +58,13 @@ _AWAY: Final[dict[type[Exception], str]] = {
 }
 
 
-def handle(app: FastAPI) -> None:
-    """Teach an application to answer with problems alone."""
+PageProblem = Callable[[int, str, Mapping[str, str] | None], Response]
+_API: Final = "/api/"
+
+
+def handle(app: FastAPI, page_problem: PageProblem) -> None:
+    """Teach an application to answer with problems alone; beside the API with `page_problem`."""
+    app.state.page_problem = page_problem
     for kind in _STATUS:
         app.add_exception_handler(kind, _known)
     for kind in _AWAY:
@@ -68,37 +74,46 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
-async def _known(_: Request, error: Exception) -> JSONResponse:
+def _answer(
+    request: Request, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
+    if request.url.path.startswith(_API):
+        return problem(status, detail, headers, **more)
+    page_problem: PageProblem = request.app.state.page_problem
+    return page_problem(status, detail, headers)
+
+
+async def _known(request: Request, error: Exception) -> Response:
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error))
+    return _answer(request, status, str(error))
 
 
-async def _away(_: Request, error: Exception) -> JSONResponse:
+async def _away(request: Request, error: Exception) -> Response:
     log_failure("request_failed", error)
     said = next(sentence for kind, sentence in _AWAY.items() if isinstance(error, kind))
     if isinstance(error, SettingsError):
         said = f"{said}: {error}"
-    return problem(503, said, {"retry-after": "5"})
+    return _answer(request, 503, said, {"retry-after": "5"})
 
 
-async def _own(_: Request, error: Exception) -> JSONResponse:
+async def _own(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return problem(error.status, error.detail, error.headers, **error.more)
+    return _answer(request, error.status, error.detail, error.headers, **error.more)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return problem(400, f"{place}: {first['msg']}")
+    return _answer(request, 400, f"{place}: {first['msg']}")
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers = {"allow": ", ".join(_methods(request))}
-    return problem(error.status_code, HTTPStatus(error.status_code).phrase, headers)
+    return _answer(request, error.status_code, HTTPStatus(error.status_code).phrase, headers)
 
 
 def _methods(request: Request) -> list[str]:

@@ -1,6 +1,7 @@
 """What there is to say of each profile: its RA, its anchors, its counters, its replicas."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from sqlalchemy import Connection, func, select
 
-from services.audit.tables import counters
+from services.audit.tables import counters, replicas
 from shared.access_events import ReplicaSeen
 from shared.keys import read_certificates
 from shared.names import name_text
@@ -39,15 +40,29 @@ def count_results(connection: Connection) -> dict[str, dict[str, int]]:
     return found
 
 
-def describe(
-    configuration: Configuration,
-    counted: Mapping[str, Mapping[str, int]],
-    replicas: Sequence[ReplicaSeen],
-    now: float,
-) -> list[dict[str, Any]]:
+def recent_gateways(connection: Connection, now: float) -> list[str]:
+    """The gateways that put a request on the log within a day of `now` (Unix s), by name."""
+    columns = replicas.c
+    query = select(columns.name).where(
+        columns.role == "gateway", columns.last_seen >= int(now - _DAY) * _NANOSECONDS
+    )
+    return list(connection.execute(query.order_by(columns.name)).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What runs and what was counted: validators, gateways, results by profile, replay records."""
+
+    validators: Sequence[ReplicaSeen]
+    gateways: Sequence[str]
+    counted: Mapping[str, Mapping[str, int]]
+    replay_records: int | None
+
+
+def describe(configuration: Configuration, seen: Seen, now: float) -> list[dict[str, Any]]:
     """Every profile by path id; `now` in Unix seconds."""
     return [
-        _profile(configuration, name, section, counted.get(name, {}), replicas, now)
+        _profile(configuration, name, section, seen, now)
         for name, section in sorted(configuration.profiles.items())
     ]
 
@@ -56,8 +71,7 @@ def _profile(
     configuration: Configuration,
     name: str,
     section: ProfileSection,
-    counted: Mapping[str, int],
-    replicas: Sequence[ReplicaSeen],
+    seen: Seen,
     now: float,
 ) -> dict[str, Any]:
     bundle = section.mtls_client_ca_trust_bundle_path
@@ -69,10 +83,12 @@ def _profile(
         **_ra(configuration, section, now),
         "mtls_enabled": section.mtls_enabled,
         "mtls_trust_bundle_path": str(bundle) if section.mtls_enabled and bundle else None,
-        "replicas": _replicas(name, replicas),
+        "replicas": _replicas(name, seen),
     }
     if section.intune_enabled:
+        counted = seen.counted.get(name, {})
         found["intune"] = _intune(configuration, section, counted, now)
+        found["intune"]["replay_cache_size"] = seen.replay_records
     return found
 
 
@@ -107,10 +123,14 @@ def _intune(
     }
 
 
-def _replicas(name: str, replicas: Sequence[ReplicaSeen]) -> dict[str, Any]:
-    """The validators that are there, and whether they have the same anchors."""
-    digests = {seen.anchors.get(name) for seen in replicas}
-    return {"validators": [seen.name for seen in replicas], "agree": len(digests) <= 1}
+def _replicas(name: str, seen: Seen) -> dict[str, Any]:
+    """Gateways of the last day, validators that are there, whether these have the same anchors."""
+    digests = {each.anchors.get(name) for each in seen.validators}
+    return {
+        "gateways": list(seen.gateways),
+        "validators": [each.name for each in seen.validators],
+        "agree": len(digests) <= 1,
+    }
 
 
 def _read(configuration: Configuration, paths: Sequence[Path]) -> list[x509.Certificate]:

@@ -67,7 +67,8 @@ async def enrollments(
     limit: Limit = 50,
 ) -> Enrollments:
     """The newest first; `search` is a device, a name, a transaction, a serial or its beginning."""
-    wanted = Wanted(profile, state, action, search, since, until, cursor, limit)
+    states, actions = (state,) if state else (), (action,) if action is not None else ()
+    wanted = Wanted(profile, states, actions, search, since, until, cursor, limit)
 
     def work() -> Enrollments:
         with desk.engine.connect() as connection:
@@ -90,7 +91,8 @@ async def audit(
     limit: Limit = 50,
 ) -> Audit:
     """What was asked, newest first: scep_pkcsreq, scep_renewalreq, either with _intune."""
-    wanted = Wanted(profile, None, action, None, since, until, cursor, limit)
+    actions = (action,) if action is not None else ()
+    wanted = Wanted(profile, (), actions, None, since, until, cursor, limit)
 
     def work() -> Audit:
         with desk.engine.connect() as connection:

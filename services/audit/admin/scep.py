@@ -7,12 +7,15 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from services.audit.admin.auth import Operator
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import problem
-from services.audit.admin.profiles import count_results, describe
+from services.audit.admin.profiles import Seen, count_results, describe, recent_gateways
 from services.audit.admin.shapes import Problem, Profiles, Reloaded, ReloadTrust, Stats
 from services.audit.orders.reload import Answers, reload_anchors, replicas
 from shared.bus.core import BusError
+from shared.bus.topology import REPLAYS
+from shared.process import log_failure
 
 router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])
 
@@ -20,7 +23,7 @@ router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])
 @router.get("/profiles")
 async def profiles(desk: AtDesk, operator: Viewer) -> Profiles:
     """Every profile: issuer, RA certificate, verifiers, anchors, counters, replicas."""
-    found = await _described(desk, operator)
+    found = await described(desk, operator)
     return Profiles(profiles=found, profile_count=len(found), generated_at=_now(desk))
 
 
@@ -28,7 +31,7 @@ async def profiles(desk: AtDesk, operator: Viewer) -> Profiles:
 async def stats(desk: AtDesk, operator: Viewer) -> Stats:
     """One flat row a profile."""
     rows = []
-    for each in await _described(desk, operator):
+    for each in await described(desk, operator):
         intune = each.pop("intune", None)
         names = ("path_id", "issuer_id")
         rows.append({n: each[n] for n in names} | {"enabled": intune is not None} | (intune or {}))
@@ -74,18 +77,25 @@ def _error(detail: str | None, *, done: bool) -> str | None:
     return detail if detail is not None else "did not answer in time"
 
 
-async def _described(desk: Desk, operator: Any) -> list[dict[str, Any]]:
-    """Facts first: the database's counters, the validators that are there."""
+async def described(desk: Desk, operator: Operator) -> list[dict[str, Any]]:
+    """Every profile, as `describe` tells it.
+
+    Facts first: the database's counters, the validators that are there, what they remember.
+    """
     office = desk.office(operator)
     try:
-        seen = await replicas(office)
-    except BusError:
-        seen = []
+        validators, remembered = await replicas(office), await desk.bus.count(REPLAYS)
+    except BusError as error:
+        log_failure("profiles_half_told", error)
+        validators, remembered = [], None
 
     def work() -> list[dict[str, Any]]:
+        now = desk.clock()
         with desk.engine.connect() as connection:
+            gateways = recent_gateways(connection, now)
             counted = count_results(connection)
-        return describe(office.configuration, counted, seen, desk.clock())
+        seen = Seen(validators, gateways, counted, remembered)
+        return describe(office.configuration, seen, now)
 
     return await asyncio.to_thread(work)
 

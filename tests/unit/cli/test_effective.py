@@ -51,6 +51,8 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "batch": 17,
         "database_url": "postgresql://keeper@db.example:5433/scep",
         "admin_token_path": "admin.token",
+        "public_url": "https://scep-admin.example:8443",
+        "session_ttl": "45m",
     },
     "issuers.local": {
         "chain_path": "chain.pem",

@@ -17,10 +17,12 @@ COUNT = 40
 FILTERS: list[dict[str, Any]] = [
     {},
     {"profile": "corp"},
-    {"state": "issued"},
-    {"profile": "lab", "state": "rejected"},
-    {"action": "scep_pkcsreq_intune"},
-    {"profile": "corp", "action": "scep_pkcsreq"},
+    {"states": ("issued",)},
+    {"states": ("issued", "rejected", "held")},
+    {"profile": "lab", "states": ("rejected",)},
+    {"actions": ("scep_pkcsreq_intune",)},
+    {"profile": "corp", "actions": ("scep_pkcsreq",)},
+    {"actions": ("scep_pkcsreq", "scep_pkcsreq_intune"), "states": ("issued", "rejected")},
 ]
 
 
@@ -44,10 +46,18 @@ def pages(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
 
 
 def expected(engine: Engine, **wanted: Any) -> list[str]:
-    every = rows(engine, "enrollments")
-    fitting = [row for row in every if all(row[key] == value for key, value in wanted.items())]
+    columns = {"profile": "profile", "states": "state", "actions": "action"}
+    fitting = [
+        row
+        for row in rows(engine, "enrollments")
+        if all(row[columns[key]] in _several(value) for key, value in wanted.items())
+    ]
     fitting.sort(key=lambda row: (row["requested_at"], row["enrollment"]), reverse=True)
     return [row["enrollment"] for row in fitting]
+
+
+def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("limit", [1, 7, COUNT, 500])
@@ -86,6 +96,15 @@ def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
     assert found == [each for each in expected(filled) if each in fitting]
 
 
+def test_a_search_among_others_finds_what_fits_both(filled: Engine) -> None:
+    both = {"profile": "corp", "states": ("issued", "rejected")}
+    fitting = {n["enrollment"] for n in rows(filled, "names") if n["name"].startswith("t1")}
+    found = [row["enrollment"] for row in pages(filled, search="t1", limit=3, **both)]
+
+    assert found == [each for each in expected(filled, **both) if each in fitting]
+    assert found
+
+
 @pytest.mark.parametrize(
     "cursor", ["", "x", "eyJ4IjoxfQ", "WzEsMl0", "W10", "\u00fc", "W1sx", "W251bGwsInguIl0"]
 )
@@ -105,14 +124,14 @@ def test_a_limit_has_its_bounds(filled: Engine, limit: int) -> None:
 PLANNED = [
     {key: value for key, value in zip(keys, values, strict=True) if value is not None}
     for keys, values in (
-        (("profile", "state"), values)
-        for values in itertools.product((None, "corp"), (None, "issued"))
+        (("profile", "states"), values)
+        for values in itertools.product((None, "corp"), (None, ("issued",)))
     )
 ]
 
 
 @pytest.mark.parametrize("cursor", [False, True])
-@pytest.mark.parametrize("wanted", [*PLANNED, {"action": "scep_pkcsreq"}])
+@pytest.mark.parametrize("wanted", [*PLANNED, {"actions": ("scep_pkcsreq",)}])
 def test_every_list_walks_an_index_and_sorts_nothing(
     filled: Engine, wanted: dict[str, Any], *, cursor: bool
 ) -> None:

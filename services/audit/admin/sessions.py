@@ -1,0 +1,70 @@
+"""Who is signed in at the page: a secret in a cookie, its digest here, until its time is over."""
+
+import hashlib
+import hmac
+from typing import Final
+
+from sqlalchemy import Engine, delete, insert, or_, select
+
+from services.audit.admin.auth import Level, Operator, token_sha256
+from services.audit.tables import sessions, tokens
+
+_CSRF: Final = b"scepstream page"
+
+
+def open_session(
+    engine: Engine,
+    operator: Operator,
+    secret: str,
+    *,
+    token: str | None,
+    now: float,
+    seconds: float,
+) -> None:
+    """Sign somebody in at `now` (Unix s) for so long; `token` is the name of what they showed.
+
+    Sessions whose time is over are forgotten with it.
+    """
+    row = insert(sessions).values(
+        sha256=token_sha256(secret),
+        name=operator.name,
+        level=operator.level.value,
+        token=token,
+        expires_at=int(now + seconds),
+    )
+    with engine.begin() as connection:
+        connection.execute(delete(sessions).where(sessions.c.expires_at <= now))
+        connection.execute(row)
+
+
+def session_operator(engine: Engine, secret: str, now: float) -> Operator | None:
+    """Who is signed in so; None once the time is over or the token that opened it is taken back."""
+    columns = sessions.c
+    query = (
+        select(columns.name, columns.level)
+        .outerjoin(tokens, tokens.c.name == columns.token)
+        .where(
+            columns.sha256 == token_sha256(secret),
+            columns.expires_at > now,
+            or_(columns.token.is_(None), tokens.c.revoked_at.is_(None)),
+        )
+    )
+    with engine.connect() as connection:
+        found = connection.execute(query).first()
+    return Operator(found[0], Level(found[1])) if found is not None else None
+
+
+def close_session(engine: Engine, secret: str) -> None:
+    """Sign out."""
+    with engine.begin() as connection:
+        connection.execute(delete(sessions).where(sessions.c.sha256 == token_sha256(secret)))
+
+
+def csrf_token(secret: str) -> str:
+    """What a page of this session sends with each order: another site cannot know it."""
+    return hmac.new(secret.encode(), _CSRF, hashlib.sha256).hexdigest()
+
+
+def is_csrf_token(secret: str, shown: str) -> bool:
+    """Whether this is the session's."""
+    return hmac.compare_digest(csrf_token(secret).encode(), shown.encode("utf-8", "replace"))

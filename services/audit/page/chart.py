@@ -1,0 +1,70 @@
+"""Successes and failures over time as bars with their places. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+_HOUR: Final = 3600
+_WIDTH: Final = 720
+_HEIGHT: Final = 120
+_GAP: Final = 0.25
+# Name to seconds of a bar and bars: what a chart may reach over.
+RANGES: Final = {"24h": (_HOUR, 24), "7d": (6 * _HOUR, 28)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of time: `at` is its beginning; places in the chart's own units."""
+
+    at: str
+    x: float
+    width: float
+    successes: int
+    failures: int
+    success_y: float
+    success_height: float
+    failure_y: float
+    failure_height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """All bars, oldest first, the sums, and what a full bar stands for."""
+
+    bars: tuple[Bar, ...]
+    successes: int
+    failures: int
+    most: int
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+def draw(counted: Iterable[tuple[int, bool, int]], name: str, now: float) -> Chart:
+    """The chart of a range: of (hour's beginning in Unix s, success, count); `now` in Unix s."""
+    length, count = RANGES[name]
+    first = (int(now) // length - count + 1) * length
+    sums = [[0, 0] for _ in range(count)]
+    for hour, success, number in counted:
+        place = (hour - first) // length
+        if 0 <= place < count:
+            sums[place][0 if success else 1] += number
+    most = max(1, *(sum(each) for each in sums))
+    bars = tuple(_bar(i, first + i * length, each, most, count) for i, each in enumerate(sums))
+    return Chart(bars, sum(s for s, _ in sums), sum(f for _, f in sums), most)
+
+
+def _bar(index: int, at: int, sums: list[int], most: int, count: int) -> Bar:
+    step = _WIDTH / count
+    good, bad = (round(each / most * _HEIGHT, 2) for each in sums)
+    return Bar(
+        at=f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}",
+        x=round(index * step + step * _GAP / 2, 2),
+        width=round(step * (1 - _GAP), 2),
+        successes=sums[0],
+        failures=sums[1],
+        success_y=round(_HEIGHT - good, 2),
+        success_height=good,
+        failure_y=round(_HEIGHT - good - bad, 2),
+        failure_height=bad,
+    )

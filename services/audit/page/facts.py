@@ -1,0 +1,42 @@
+"""What the page reads from the database beside the lists of the API."""
+
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from services.audit.listing import Wanted, list_enrollments
+from services.audit.page.chart import RANGES, Chart, draw
+from services.audit.page.words import CHIPS
+from services.audit.tables import counters, dead_letters
+from shared.enrollment import State
+
+_FAILURES = 50
+
+
+def failures(connection: Connection, profile: str | None) -> list[dict[str, Any]]:
+    """The last that a signed challenge did not help."""
+    wanted = Wanted(
+        profile=profile,
+        states=(State.REJECTED, State.FAILED),
+        actions=CHIPS["intune"],
+        limit=_FAILURES,
+    )
+    return list(list_enrollments(connection, wanted).rows)
+
+
+def chart(connection: Connection, profile: str | None, reach: str, now: float) -> Chart:
+    """Ends of enrollments with signed challenges over time."""
+    columns, (length, count) = counters.c, RANGES[reach]
+    query = select(columns.hour, columns.result, columns["count"]).where(
+        columns.challenge == "signed", columns.hour > int(now) - length * (count + 1)
+    )
+    if profile is not None:
+        query = query.where(columns.profile == profile)
+    found = [(hour, result == "success", n) for hour, result, n in connection.execute(query)]
+    return draw(found, reach, now)
+
+
+def letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """What workers gave up on, the newest first."""
+    query = select(dead_letters).order_by(dead_letters.c.recorded_at.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,105 @@
+"""Signing in with a token, and out."""
+
+import asyncio
+import secrets
+from typing import Annotated, Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from services.audit.admin.auth import Operator, operator_of
+from services.audit.admin.desk import AtDesk, Desk
+from services.audit.admin.problems import ProblemError
+from services.audit.admin.sessions import close_session, is_csrf_token, open_session
+from services.audit.page.site import HOME, page
+
+router = APIRouter(include_in_schema=False)
+_MAX_FORM: Final = 4096
+Next = Annotated[str, Query(max_length=2000)]
+
+
+@router.get("/login")
+async def login_page(next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
+    """The form."""
+    return page("login.html", next=local(next), wrong="")
+
+
+@router.post("/login")
+async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002
+    """A session for whoever shows a token; ten failures a minute from one address are enough."""
+    refuse_others(request)
+    address = request.client.host if request.client else ""
+    wait = desk.attempts.wait(address, desk.clock())
+    if wait:
+        said = f"Too many failed logins: try again in {wait} s."
+        found = page("login.html", 429, next=local(next), wrong=said)
+        found.headers["retry-after"] = str(wait)
+        return found
+    token = (await form(request)).get("token", "").strip()
+    operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    if operator is None:
+        desk.attempts.failed(address, desk.clock())
+        said = "This token is not known, or was taken back."
+        return page("login.html", 401, next=local(next), wrong=said)
+    return await sign_in(desk, operator, operator.name, local(next))
+
+
+@router.post("/logout")
+async def logout(request: Request, desk: AtDesk) -> Response:
+    """The end of the session."""
+    secret = request.cookies.get(desk.cookie, "")
+    if not is_csrf_token(secret, (await form(request)).get("csrf", "")):
+        raise ProblemError(403, "the page is of another session: load it again")
+    await asyncio.to_thread(close_session, desk.engine, secret)
+    found = RedirectResponse("/login", 303)
+    found.delete_cookie(desk.cookie, secure=desk.settings.page.secure, httponly=True)
+    return found
+
+
+async def sign_in(desk: Desk, operator: Operator, token: str | None, location: str) -> Response:
+    """On to `location` with a session's cookie; `token` is the name of what was shown, if any."""
+    secret = secrets.token_urlsafe(32)
+    seconds = desk.settings.page.session_seconds
+
+    def work() -> None:
+        now = desk.clock()
+        open_session(desk.engine, operator, secret, token=token, now=now, seconds=seconds)
+
+    await asyncio.to_thread(work)
+    found = RedirectResponse(location, 303)
+    found.set_cookie(
+        desk.cookie,
+        secret,
+        max_age=int(seconds),
+        httponly=True,
+        samesite="lax",  # links from a ticket lead in; orders want the CSRF token
+        secure=desk.settings.page.secure,
+    )
+    return found
+
+
+def refuse_others(request: Request) -> None:
+    """A form of another site signs nobody in (Fetch Metadata; browsers cannot be made to lie)."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise ProblemError(403, "the form is of another site")
+
+
+def local(location: str) -> str:
+    """Where to go on to: a page of ours, whatever the link says."""
+    ours = location == HOME or location.startswith((f"{HOME}?", f"{HOME}/"))
+    return location if ours and location.isprintable() and "\\" not in location else HOME
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The fields of a small form; 400 for what is none."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM:
+            raise ProblemError(413, "the form is too large")
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=10, errors="strict")
+    except ValueError:
+        raise ProblemError(400, "not a form") from None
+    return {name: values[0] for name, values in fields.items()}

@@ -1,0 +1,125 @@
+"""Templates, the headers of every page, and where somebody goes who is not signed in."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy import Connection, func, select
+
+from services.audit.admin.auth import Level, Operator
+from services.audit.admin.desk import Desk, signed_in
+from services.audit.admin.problems import ProblemError
+from services.audit.admin.sessions import csrf_token
+from services.audit.page import words
+from services.audit.tables import dead_letters, enrollments
+from shared.enrollment import State
+
+HOME: Final = "/scep"
+STATIC: Final = Path(__file__).parent / "static"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+def _version() -> str:
+    """Of script and style: browsers keep them until they change."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+VERSION: Final = _version()
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who looks at a page, and what their orders are sent with."""
+
+    operator: Operator
+    csrf: str
+
+    @property
+    def may_order(self) -> bool:
+        """Whether buttons are of use to them."""
+        return self.operator.level.covers(Level.OPERATOR)
+
+
+_WORDS: Final = (
+    words.action_name,
+    words.day,
+    words.expiry_badge,
+    words.iso,
+    words.lasting,
+    words.moment,
+    words.names_text,
+    words.state_badge,
+)
+
+
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for function in _WORDS:
+        found.globals[function.__name__] = function
+    found.filters["path"] = lambda text: quote(str(text), safe="")
+    found.globals["version"] = VERSION
+    return found
+
+
+_TEMPLATES: Final = _environment()
+
+
+def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template as a response; values are escaped where they stand."""
+    text = _TEMPLATES.get_template(template).render(values)
+    return HTMLResponse(text, status, dict(HEADERS))
+
+
+def page_problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> HTMLResponse:
+    """An error for people."""
+    found = page("problem.html", status, title=HTTPStatus(status).phrase, detail=detail)
+    found.headers.update(headers or {})
+    return found
+
+
+async def visitor(request: Request, desk: Desk) -> Visitor:
+    """Who is signed in; else a problem that leads to the login page and back."""
+    operator = await signed_in(request, desk)
+    if operator is None:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        location = f"/login?next={quote(back, safe='')}"
+        raise ProblemError(303, "sign in", {"location": location})
+    return Visitor(operator, csrf_token(request.cookies[desk.cookie]))
+
+
+def waiting(connection: Connection) -> dict[str, int]:
+    """How much there is for people to do: held enrollments, dead letters."""
+    held = select(func.count()).where(enrollments.c.state == State.HELD)
+    letters = select(func.count()).select_from(dead_letters)
+    return {
+        "held": int(connection.execute(held).scalar_one()),
+        "letters": int(connection.execute(letters).scalar_one()),
+    }

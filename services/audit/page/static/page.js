@@ -1,0 +1,108 @@
+// Regions of the page that are fetched anew, and dialogs that give orders. Everything else is HTML.
+"use strict";
+
+const csrf = document.querySelector('meta[name="csrf"]')?.content;
+const status = document.getElementById("status");
+
+// A region keeps its place: what has not changed is left alone, focus and scrolling stay.
+function replace(old, fresh) {
+  if (!fresh || old.outerHTML === fresh.outerHTML) return;
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
+  const label = focused?.getAttribute("aria-label");
+  const place = focused?.id ? `#${CSS.escape(focused.id)}` : `[aria-label="${CSS.escape(label ?? "")}"]`;
+  old.replaceWith(fresh);
+  for (const id of open) fresh.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
+  if (focused) (fresh.matches(place) ? fresh : fresh.querySelector(place))?.focus({ preventScroll: true });
+}
+
+async function refresh(regions) {
+  try {
+    const response = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (new URL(response.url).pathname === "/login") {
+      status.textContent = "You are signed out: load the page again to sign in.";
+      return;
+    }
+    if (!response.ok) throw new Error(`the service answered ${response.status}`);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const region of regions()) replace(region, page.getElementById(region.id));
+    status.textContent = "";
+  } catch (error) {
+    status.textContent = `Not refreshed: ${error.message}`;
+  }
+}
+
+function regions(every) {
+  return () => document.querySelectorAll(every ? `[data-every="${every}"]` : "[data-every]");
+}
+
+for (const every of ["30", "60"]) {
+  setInterval(() => document.hidden || refresh(regions(every)), every * 1000);
+}
+document.getElementById("refresh")?.addEventListener("click", async () => {
+  await refresh(regions());
+  status.textContent ||= "Refreshed.";
+});
+
+function openDialog(opener) {
+  const dialog = document.getElementById(opener.dataset.dialog);
+  const form = dialog.querySelector("form");
+  form.reset();
+  form.dataset.url = opener.dataset.url;
+  for (const slot of form.querySelectorAll("[data-slot]")) slot.textContent = opener.dataset[slot.dataset.slot];
+  for (const field of form.querySelectorAll('input[type="hidden"]')) field.value = opener.dataset[field.name];
+  form.querySelector(".result").replaceChildren();
+  form.querySelector("[data-close]").textContent = "Cancel";
+  form.querySelector('[type="submit"]').hidden = false;
+  dialog.showModal();
+}
+
+function tell(form, good, sentence, replicas) {
+  const result = form.querySelector(".result");
+  result.className = `result ${good ? "good" : "bad"}`;
+  const lines = [["p", sentence], ...replicas.map((each) => ["li", `${each.name}: ${each.reloaded ? "reloaded" : each.error}`])];
+  result.replaceChildren(...lines.map(([tag, text]) => Object.assign(document.createElement(tag), { textContent: text })));
+}
+
+// An order is done or refused in its dialog, which stays until it is closed.
+async function order(form) {
+  const button = form.querySelector('[type="submit"]');
+  button.disabled = true;
+  form.setAttribute("aria-busy", "true");
+  try {
+    const response = await fetch(form.dataset.url, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-csrf-token": csrf },
+      body: JSON.stringify(Object.fromEntries(new FormData(form))),
+    });
+    const answer = await response.json();
+    const done = answer.replicas ? "Every validator reloaded." : `Done: ${answer.detail}.`;
+    tell(form, response.ok, response.ok ? done : `${answer.title}: ${answer.detail}`, answer.replicas ?? []);
+    if (response.ok) settle(form, button);
+  } catch (error) {
+    tell(form, false, `The order was not answered: ${error.message}`, []);
+  } finally {
+    button.disabled = false;
+    form.removeAttribute("aria-busy");
+  }
+}
+
+// What an order changes is on the page as soon as the database has read it from the log.
+function settle(form, button) {
+  button.hidden = true;
+  const close = form.querySelector("[data-close]");
+  close.textContent = "Close";
+  close.focus();
+  for (const delay of [400, 1500, 4000]) setTimeout(() => refresh(regions()), delay);
+}
+
+document.addEventListener("click", (event) => {
+  const opener = event.target.closest("[data-dialog]");
+  if (opener) openDialog(opener);
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+});
+document.addEventListener("submit", (event) => {
+  if (!event.target.dataset.url) return;
+  event.preventDefault();
+  order(event.target);
+});

@@ -1,0 +1,122 @@
+"""One enrollment's events as steps with the time between them, by who spent it. Pure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+_WIDTH: Final = 720.0
+_LEAST: Final = 6.0  # what took next to nothing is still to be seen
+_SERVICES: Final[Mapping[str, str]] = {
+    "EnrollmentRequested": "gateway",
+    "EnrollmentHeld": "validator",
+    "HoldDecided": "operator",
+    "EnrollmentApproved": "validator",
+    "EnrollmentRejected": "validator",
+    "CertificateIssued": "issuer",
+    "IssuanceFailed": "issuer",
+    "CertificateRecorded": "issuer",
+    "CertificateRevoked": "issuer",
+    "RevocationOrdered": "operator",
+}
+_TITLES: Final[Mapping[str, str]] = {
+    "EnrollmentRequested": "Request recorded",
+    "EnrollmentHeld": "Held for an operator",
+    "HoldDecided": "Operator decided",
+    "EnrollmentApproved": "Approved",
+    "EnrollmentRejected": "Rejected",
+    "CertificateIssued": "Certificate issued",
+    "IssuanceFailed": "Issuance failed",
+    "CertificateRecorded": "Certificate recorded",
+    "CertificateRevoked": "Certificate revoked",
+    "RevocationOrdered": "Revocation ordered",
+}
+_ENDS: Final = frozenset({"EnrollmentRejected", "CertificateIssued", "IssuanceFailed"})
+_LONG: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An event: when (Unix ns of the log), by which service, how long after the one before (ns)."""
+
+    type: str
+    title: str
+    service: str
+    at: int
+    after: int | None
+    place: str
+    details: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Time that one service spent (ns), and its place in a bar `_WIDTH` wide."""
+
+    service: str
+    spent: int
+    x: float
+    width: float
+
+
+def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """The events (rows of the read model, in order) as steps."""
+    times = [event["recorded_at"] for event in events]
+    return tuple(
+        Step(
+            type=event["type"],
+            title=_TITLES.get(event["type"], event["type"]),
+            service=_SERVICES.get(event["type"], "log"),
+            at=event["recorded_at"],
+            after=max(0, times[i] - times[i - 1]) if i else None,
+            place=f"{event['stream']} #{event['sequence']}",
+            details=_details(event["payload"]),
+        )
+        for i, event in enumerate(events)
+    )
+
+
+def spans(found: Sequence[Step]) -> tuple[Span, ...]:
+    """From the request to its end: each stretch belongs to who wrote the event that ends it."""
+    spent: list[tuple[str, int]] = []
+    for step in found[1:]:
+        before = spent.pop()[1] if spent and spent[-1][0] == step.service else 0
+        spent.append((step.service, before + (step.after or 0)))
+        if step.type in _ENDS:
+            break
+    whole = sum(time for _, time in spent)
+    if not whole:
+        return ()
+    scale = (_WIDTH - _LEAST * len(spent)) / whole
+    result, x = [], 0.0
+    for service, time in spent:
+        width = _LEAST + time * scale
+        result.append(Span(service, time, round(x, 1), round(width, 1)))
+        x += width
+    return tuple(result)
+
+
+def _details(payload: bytes) -> tuple[tuple[str, str], ...]:
+    """What the event says, name by name; what is no event of ours says nothing."""
+    try:
+        read = json.loads(payload)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(read, dict):
+        return ()
+    return tuple(pair for name, value in read.items() for pair in _pairs(name, value))
+
+
+def _pairs(name: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [(f"{name}.{inner}", _short(each)) for inner, each in value.items()]
+    return [(name, _short(value))]
+
+
+def _short(value: object) -> str:
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        text = ", ".join(value)
+    else:
+        text = json.dumps(value)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}... ({len(text)} characters)"

@@ -1,0 +1,105 @@
+"""What the page calls things, and in which tone. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from shared.enrollment import State
+
+Tone = Literal["good", "warn", "bad", "none"]
+_SECOND: Final = 1_000_000_000
+_SOON_DAYS: Final = 30
+_URGENT_DAYS: Final = 7
+_MILLISECOND: Final = 1_000_000
+_MINUTE: Final = 60.0
+
+CHIPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "all": (),
+    "initial": ("scep_pkcsreq", "scep_pkcsreq_intune"),
+    "renewal": ("scep_renewalreq", "scep_renewalreq_intune"),
+    "intune": ("scep_pkcsreq_intune", "scep_renewalreq_intune"),
+    "static": ("scep_pkcsreq", "scep_renewalreq"),
+}
+_ACTIONS: Final[Mapping[str, str]] = {
+    "scep_pkcsreq": "Initial",
+    "scep_renewalreq": "Renewal",
+    "scep_pkcsreq_intune": "Initial, Intune",
+    "scep_renewalreq_intune": "Renewal, Intune",
+}
+_TONES: Final[Mapping[str, Tone]] = {
+    State.REQUESTED: "none",
+    State.HELD: "warn",
+    State.DECIDED: "none",
+    State.APPROVED: "none",
+    State.REJECTED: "bad",
+    State.ISSUED: "good",
+    State.FAILED: "bad",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """A word with a tone; the word alone says it all."""
+
+    text: str
+    tone: Tone
+
+
+def expiry_badge(days: int | None, *, expired: bool | None) -> Badge:
+    """How long a certificate lives yet; None where none could be read."""
+    if days is None:
+        return Badge("Not loaded", "bad")
+    if expired:
+        return Badge("EXPIRED", "bad")
+    text = f"{days} day{'' if days == 1 else 's'}"
+    if days >= _SOON_DAYS:
+        return Badge(text, "good")
+    return Badge(f"{text} (rotate soon)", "warn") if days >= _URGENT_DAYS else Badge(text, "bad")
+
+
+def state_badge(state: str) -> Badge:
+    """Where an enrollment stands."""
+    return Badge(state, _TONES.get(state, "none"))
+
+
+def action_name(action: str | None) -> str:
+    """What was asked, for people; what is not known yet is no word."""
+    return _ACTIONS.get(action or "", action or "")
+
+
+def names_text(sans: str | None) -> str:
+    """Other names, kept as a JSON array, as one line."""
+    return ", ".join(json.loads(sans)) if sans else ""
+
+
+def moment(nanoseconds: int) -> str:
+    """A time of the log (Unix ns) as people read it, UTC."""
+    return f"{datetime.fromtimestamp(nanoseconds // _SECOND, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def iso(nanoseconds: int) -> str:
+    """The same for machines."""
+    milliseconds = nanoseconds // _MILLISECOND % 1000
+    at = datetime.fromtimestamp(nanoseconds // _SECOND, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+def day(seconds: int) -> str:
+    """A time in Unix seconds as its day, UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+def lasting(nanoseconds: int) -> str:
+    """How long something took: "3 ms", "2.4 s", "1 h 05 min"."""
+    if nanoseconds < _SECOND:
+        return f"{nanoseconds / _MILLISECOND:.0f} ms"
+    seconds = nanoseconds / _SECOND
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // _MINUTE)
+    if minutes < _MINUTE:
+        return f"{minutes} min {int(seconds % _MINUTE):02d} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02d} min"

@@ -1,0 +1,54 @@
+"""What happened to one enrollment: its row, its certificate, every event of either."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select
+
+from services.audit.tables import certificates, enrollments, events
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Rows by column name; events in the log's order of time."""
+
+    enrollment: dict[str, Any]
+    certificate: dict[str, Any] | None
+    events: Sequence[dict[str, Any]]
+
+
+def story_of(connection: Connection, enrollment: str) -> Story | None:
+    """The story, None where there is no such enrollment."""
+    query = select(enrollments).where(enrollments.c.enrollment == enrollment)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    place = (events.c.recorded_at, events.c.stream, events.c.sequence)
+    told = connection.execute(select(events).where(_about(row)).order_by(*place)).mappings()
+    return Story(dict(row), _certificate(connection, row), [dict(each) for each in told])
+
+
+def _about(row: RowMapping) -> ColumnElement[bool]:
+    """Its own events, and what the other streams say of its certificate: recorded, revoked."""
+    own: ColumnElement[bool] = events.c.enrollment == row["enrollment"]
+    if not row["serial"]:
+        return own
+    of_its_serial = and_(
+        events.c.serial == row["serial"],
+        events.c.enrollment.is_(None),
+        or_(
+            events.c.subject.startswith(f"cert.{row['issuer']}.", autoescape=True),
+            events.c.subject.startswith(f"ops.revoke.{row['issuer']}.", autoescape=True),
+        ),
+    )
+    return or_(own, of_its_serial)
+
+
+def _certificate(connection: Connection, row: RowMapping) -> dict[str, Any] | None:
+    columns = certificates.c
+    query = select(certificates).where(
+        columns.issuer == row["issuer"], columns.serial == row["serial"]
+    )
+    found = connection.execute(query).mappings().first()
+    return dict(found) if found is not None else None
