@@ -17,7 +17,8 @@ from sqlalchemy import Engine
 
 from benchmarks.audit_feed import enrollment_events
 from services.audit.database import migrate, open_engine
-from services.audit.listing import Wanted, list_enrollments
+from services.audit.filters import Wanted
+from services.audit.listing import list_enrollments
 from services.audit.merge import merge
 from services.audit.model import fold
 from services.audit.projection import Found

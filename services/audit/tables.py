@@ -90,6 +90,8 @@ enrollments = Table(
     Index("enrollments_by_state", "state", "requested_at", "enrollment"),
     Index("enrollments_by_profile_and_state", "profile", "state", "requested_at", "enrollment"),
     Index("enrollments_by_action", "action", "requested_at", "enrollment"),
+    Index("enrollments_by_state_and_action", "state", "action", "requested_at", "enrollment"),
+    Index("enrollments_by_profile_and_action", "profile", "action", "requested_at", "enrollment"),
     Index("enrollments_by_transaction", "transaction_id"),
     Index("enrollments_by_serial", "serial"),
 )

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.listing import BadCursorError
+from services.audit.filters import BadCursorError
 from services.audit.office import NotThereError, OrderError, TooLateError
 from shared.bus.core import BusError
 from shared.process import log_failure

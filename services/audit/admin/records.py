@@ -24,9 +24,9 @@ from services.audit.admin.shapes import (
     Problem,
     Revocation,
 )
+from services.audit.filters import Wanted
 from services.audit.listing import (
     MAX_LIMIT,
-    Wanted,
     count_enrollments,
     list_certificates,
     list_enrollments,

@@ -4,7 +4,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from services.audit.listing import Wanted, list_enrollments
+from services.audit.filters import Wanted
+from services.audit.listing import list_enrollments
 from services.audit.page.chart import RANGES, Chart, draw
 from services.audit.page.words import CHIPS
 from services.audit.tables import counters, dead_letters

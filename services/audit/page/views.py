@@ -13,7 +13,8 @@ from services.audit.admin.desk import AtDesk, Desk
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import RESULTS
 from services.audit.admin.scep import described
-from services.audit.listing import Wanted, list_certificates, list_enrollments
+from services.audit.filters import Wanted
+from services.audit.listing import list_certificates, list_enrollments
 from services.audit.page import facts
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps

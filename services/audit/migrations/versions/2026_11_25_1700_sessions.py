@@ -1,4 +1,4 @@
-"""Sessions of the page, and an index in which a search finds the newest."""
+"""Sessions of the page, and indexes for what it lists and searches."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,4 +18,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
     op.create_index("sessions_by_end", "sessions", ["expires_at"])
+    for other in ("state", "profile"):
+        columns = [other, "action", "requested_at", "enrollment"]
+        op.create_index(f"enrollments_by_{other}_and_action", "enrollments", columns)
     op.create_index("names_with_times", "names", ["name", "requested_at", "enrollment"])

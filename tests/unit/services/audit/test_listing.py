@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.audit import listing
+from services.audit import searching
 from services.audit.database import store
-from services.audit.listing import BadCursorError, Wanted, count_enrollments, list_enrollments
+from services.audit.filters import BadCursorError, Wanted, filtered
+from services.audit.listing import count_enrollments, list_enrollments
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.services.audit.test_model import log, rows
 
@@ -80,14 +81,15 @@ def test_a_window_of_time_has_its_beginning_and_not_its_end(filled: Engine) -> N
     assert sorted(row["requested_at"] for row in found) == times[5:20]
 
 
-@pytest.mark.parametrize("few", [0, 3, 10_000])
+@pytest.mark.parametrize(("many", "looked_at"), [(0, 1), (0, 30), (3, 10_000), (10_000, 0)])
 @pytest.mark.parametrize(
     "search", ["T1", "t1", "t17", "device", "prüfgerät", "nobody", "%", " T17 "]
 )
 def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
-    filled: Engine, monkeypatch: pytest.MonkeyPatch, few: int, search: str
+    filled: Engine, monkeypatch: pytest.MonkeyPatch, many: int, looked_at: int, search: str
 ) -> None:
-    monkeypatch.setattr(listing, "_FEW", few)
+    monkeypatch.setattr(searching, "_MANY", many)
+    monkeypatch.setattr(searching, "_LOOKED_AT", looked_at)
     wanted = search.strip().lower()
     fitting = {n["enrollment"] for n in rows(filled, "names") if n["name"].startswith(wanted)}
     found = [row["enrollment"] for row in pages(filled, search=search, limit=7)]
@@ -130,8 +132,15 @@ PLANNED = [
 ]
 
 
+BY_ACTION = [
+    {"actions": ("scep_pkcsreq",)},
+    {"actions": ("scep_pkcsreq",), "profile": "corp"},
+    {"actions": ("scep_pkcsreq",), "states": ("rejected",)},
+]
+
+
 @pytest.mark.parametrize("cursor", [False, True])
-@pytest.mark.parametrize("wanted", [*PLANNED, {"actions": ("scep_pkcsreq",)}])
+@pytest.mark.parametrize("wanted", [*PLANNED, *BY_ACTION])
 def test_every_list_walks_an_index_and_sorts_nothing(
     filled: Engine, wanted: dict[str, Any], *, cursor: bool
 ) -> None:
@@ -139,7 +148,7 @@ def test_every_list_walks_an_index_and_sorts_nothing(
     if cursor:
         with filled.connect() as connection:
             place = list_enrollments(connection, Wanted(limit=1)).following
-    plan = explained(filled, listing._filtered(Wanted(cursor=place, **wanted)).limit(51))
+    plan = explained(filled, filtered(Wanted(cursor=place, **wanted)).limit(51))
 
     assert "enrollments_by_" in plan
     assert "TEMP B-TREE" not in plan
@@ -161,8 +170,8 @@ def explained(engine: Engine, query: Any) -> str:
 
 
 def test_names_are_found_by_a_range_of_their_index(filled: Engine) -> None:
-    found = listing.names
-    query = listing.select(found.c.enrollment).where(
+    found = searching.names
+    query = searching.select(found.c.enrollment).where(
         found.c.name >= "t1", found.c.name < "t1\U0010ffff"
     )
     plan = explained(filled, query)

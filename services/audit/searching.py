@@ -1,0 +1,75 @@
+"""Enrollments by a name or its beginning, newest first, however many names begin so."""
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, exists, select
+
+from services.audit.filters import Wanted, filtered, times
+from services.audit.tables import enrollments, names
+
+_LAST: Final = "\U0010ffff"
+# Of more names than this some are likely among the newest enrollments: these are looked at first.
+_MANY: Final = 20_000
+_LOOKED_AT: Final = 20_000
+# No enrollment has more names: those of its CSR and claim, its transaction, its serial.
+_NAMES_EACH: Final = 24
+
+
+def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+    """Rows of one state and action at most, newest first, whose names begin so."""
+    name = (wanted.search or "").strip().lower()
+    begins = (names.c.name >= name, names.c.name < name + _LAST)
+    beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
+    if connection.execute(beyond).first() is not None:
+        found = _among_newest(connection, wanted, begins, limit)
+        if len(found) == limit:
+            return _rows(connection, found)
+    if wanted.profile or wanted.states or wanted.actions:
+        return _filtered(connection, wanted, begins, limit)
+    return _rows(connection, _by_names(connection, wanted, begins, limit))
+
+
+def _among_newest(
+    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
+) -> list[str]:
+    """Those of so many of the newest: as many as wanted, or too few to be all there are."""
+    columns = enrollments.c
+    newest = filtered(wanted).with_only_columns(columns.enrollment, columns.requested_at)
+    seen = newest.limit(_LOOKED_AT).subquery()
+    fitting = exists().where(names.c.enrollment == seen.c.enrollment, *begins)
+    query = select(seen.c.enrollment).where(fitting)
+    query = query.order_by(seen.c.requested_at.desc(), seen.c.enrollment.desc()).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def _by_names(
+    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
+) -> list[str]:
+    """The newest of all that begin so: no table but the names is asked.
+
+    An enrollment comes once for each name of it; so many rows hold enough of them.
+    """
+    columns = names.c
+    query = select(columns.enrollment).where(*begins, *times(names, wanted))
+    # An order that no index has: else PostgreSQL hopes to find the few among the newest.
+    query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
+    found = connection.execute(query.limit(limit * _NAMES_EACH)).scalars()
+    return list(dict.fromkeys(found))[:limit]
+
+
+def _filtered(
+    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
+) -> list[dict[str, Any]]:
+    """All that begin so, each looked up for what else is wanted."""
+    columns = enrollments.c
+    begun = select(names.c.enrollment).where(*begins)
+    query = filtered(wanted).where(columns.enrollment.in_(begun)).order_by(None)
+    query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
+    return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def _rows(connection: Connection, found: list[str]) -> list[dict[str, Any]]:
+    """The rows of these, in this order."""
+    query = select(enrollments).where(enrollments.c.enrollment.in_(found))
+    rows = {row["enrollment"]: dict(row) for row in connection.execute(query).mappings()}
+    return [rows[name] for name in found if name in rows]
