@@ -36,7 +36,8 @@ def list_enrollments(
     config: Config = None,
     profile: Annotated[str | None, typer.Option(help="of this profile only")] = None,
     search: Annotated[
-        str | None, typer.Option(help="part of a device's subject, or a transactionID or serial")
+        str | None,
+        typer.Option(help="a device, a name of it, a transactionID, a serial, or how one begins"),
     ] = None,
     state: Annotated[State | None, typer.Option(help="in this state only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,

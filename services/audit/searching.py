@@ -16,8 +16,10 @@ _NAMES_EACH: Final = 24
 
 
 def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
-    """Rows of one state and action at most, newest first, whose names begin so."""
+    """Rows of one state and action at most, newest first, whose names begin so; with "" none do."""
     name = (wanted.search or "").strip().lower()
+    if not name:
+        return []
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
     if connection.execute(beyond).first() is not None:

@@ -40,6 +40,7 @@ def _about(row: RowMapping) -> ColumnElement[bool]:
         or_(
             events.c.subject.startswith(f"cert.{row['issuer']}.", autoescape=True),
             events.c.subject.startswith(f"ops.revoke.{row['issuer']}.", autoescape=True),
+            events.c.subject.startswith("key."),
         ),
     )
     return or_(own, of_its_serial)

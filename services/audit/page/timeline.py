@@ -1,6 +1,7 @@
 """One enrollment's events as steps with the time between them, by who spent it. Pure."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ _SERVICES: Final[Mapping[str, str]] = {
     "IssuanceFailed": "issuer",
     "CertificateRecorded": "issuer",
     "CertificateRevoked": "issuer",
+    "KeyCompromised": "issuer",
     "RevocationOrdered": "operator",
 }
 _TITLES: Final[Mapping[str, str]] = {
@@ -29,10 +31,12 @@ _TITLES: Final[Mapping[str, str]] = {
     "IssuanceFailed": "Issuance failed",
     "CertificateRecorded": "Certificate recorded",
     "CertificateRevoked": "Certificate revoked",
+    "KeyCompromised": "Key marked as compromised",
     "RevocationOrdered": "Revocation ordered",
 }
 _ENDS: Final = frozenset({"EnrollmentRejected", "CertificateIssued", "IssuanceFailed"})
 _LONG: Final = 160
+_KEY_INDEX: Final = re.compile(r"key\.[^.]*\.issued\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,8 @@ class Span:
 
 
 def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """The events (rows of the read model, in order) as steps."""
+    """The events (rows of the read model, in order) as steps; that of the index by key is none."""
+    events = [event for event in events if not _KEY_INDEX.match(event["subject"])]
     times = [event["recorded_at"] for event in events]
     return tuple(
         Step(

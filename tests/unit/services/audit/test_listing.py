@@ -83,7 +83,7 @@ def test_a_window_of_time_has_its_beginning_and_not_its_end(filled: Engine) -> N
 
 @pytest.mark.parametrize(("many", "looked_at"), [(0, 1), (0, 30), (3, 10_000), (10_000, 0)])
 @pytest.mark.parametrize(
-    "search", ["T1", "t1", "t17", "device", "prüfgerät", "nobody", "%", " T17 "]
+    "search", ["T1", "t1", "t17", "device", "prüfgerät", "nobody", "%", " T17 ", " "]
 )
 def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
     filled: Engine, monkeypatch: pytest.MonkeyPatch, many: int, looked_at: int, search: str
@@ -91,7 +91,8 @@ def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
     monkeypatch.setattr(searching, "_MANY", many)
     monkeypatch.setattr(searching, "_LOOKED_AT", looked_at)
     wanted = search.strip().lower()
-    fitting = {n["enrollment"] for n in rows(filled, "names") if n["name"].startswith(wanted)}
+    told = [n for n in rows(filled, "names") if wanted and n["name"].startswith(wanted)]
+    fitting = {n["enrollment"] for n in told}
     found = [row["enrollment"] for row in pages(filled, search=search, limit=7)]
 
     assert set(found) == fitting

@@ -82,7 +82,7 @@ def test_one_profiles_enrollments(log: Engine) -> None:
     assert recent(log, 10, profile="none") == []
 
 
-def test_a_search_is_part_of_a_device_or_a_whole_id(log: Engine) -> None:
+def test_a_search_is_a_name_or_an_id_or_how_one_begins(log: Engine) -> None:
     searches = {
         "T1": ["T1"],
         "T12": [],
@@ -93,7 +93,8 @@ def test_a_search_is_part_of_a_device_or_a_whole_id(log: Engine) -> None:
         "50%": ["T1"],
         SERIAL: ["T1"],
         SERIAL.upper(): ["T1"],
-        SERIAL[:10]: [],
+        SERIAL[:10]: ["T1"],
+        "rinter_1": [],
         enrollment(3).prefix(): ["T3"],
         "' OR 1=1 --": [],
     }
