@@ -78,6 +78,20 @@ class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants what a worker gave up on to be tried anew, as this attempt.
+
+    `stream` and `sequence` are those of the message given up on.
+    """
+
+    stream: str
+    sequence: int
+    enrollment: str
+    attempt: int
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
 class ReplicaSeen(EventPayload, frozen=True, kw_only=True):
     """A running replica says that it is there, and which anchors (SHA-256) each profile has."""
 

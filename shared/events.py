@@ -16,6 +16,7 @@ from shared.access_events import (
     CheckpointSigned,
     Claim,
     DeviceCounted,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
 )
@@ -36,7 +37,11 @@ class RevocationReason(StrEnum):
 
 
 class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
-    """A device asks: its PKIMessage as received, the content key sealed to the validators."""
+    """A device asks: its PKIMessage as received, the content key sealed to the validators.
+
+    `sealed_attempt` is set where an operator had an earlier attempt driven again: the content key
+    is sealed for the subject of that one.
+    """
 
     pki_message: bytes
     content_key: bytes
@@ -47,6 +52,7 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
     client_address: str
     gateway: str
     reply_budget_ms: int
+    sealed_attempt: int | None = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -283,6 +289,7 @@ Event = (
     | DeviceCounted
     | ChallengeCreated
     | ChallengeCancelled
+    | RedriveOrdered
     | ReloadOrdered
     | ReplicaSeen
     | CheckpointSigned

@@ -16,6 +16,7 @@ from shared.access_events import (
     ChallengeCreated,
     CheckpointSigned,
     DeviceCounted,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
 )
@@ -63,6 +64,7 @@ _Signed = TypeVar(
     DeviceCounted,
     ChallengeCreated,
     ChallengeCancelled,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
     CheckpointSigned,

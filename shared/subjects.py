@@ -164,6 +164,11 @@ def reload_order(profile: str, order: str) -> str:
     return f"ops.reload.{profile}.{order}.all.order"
 
 
+def redrive_order(stream: str, sequence: int, attempt: int) -> str:
+    """Where an operator's order to try a dead letter's enrollment anew stands."""
+    return f"ops.redrive.{stream}.{sequence}.{attempt}.order"
+
+
 def reload_answer(order: str, replica: str) -> str:
     """Where a replica's answer to such an order (its subject) stands."""
     return f"{order.removesuffix('.all.order')}.{replica}.answer"

@@ -8,6 +8,7 @@ from shared.access_events import (
     ChallengeCancelled,
     ChallengeCreated,
     CheckpointSigned,
+    RedriveOrdered,
     ReloadOrdered,
 )
 from shared.enrollment import TERMINAL, State, evolve
@@ -142,6 +143,7 @@ class Examiner:
                 authenticate_any(stored, trusted)
             case (
                 RevocationOrdered()
+                | RedriveOrdered()
                 | ReloadOrdered()
                 | ChallengeCreated()
                 | ChallengeCancelled()

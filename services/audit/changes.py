@@ -25,6 +25,7 @@ class Changes:
     reloads: dict[Key, Row] = field(default_factory=dict)
     challenges: dict[Key, Row] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int], Row] = field(default_factory=dict)
+    redrives: dict[tuple[str, int, int], Row] = field(default_factory=dict)
 
 
 def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:

@@ -4,7 +4,7 @@ import json
 
 from services.audit.changes import Changes, Key, Row, see
 from services.audit.projection import storable
-from shared.access_events import ChallengeCancelled, ChallengeCreated, ReloadOrdered
+from shared.access_events import ChallengeCancelled, ChallengeCreated, RedriveOrdered, ReloadOrdered
 from shared.events import CertificateRecorded, CertificateRevoked, DeadLetter, Event, OrderAnswered
 from shared.stored import Stored
 from shared.subjects import parse_prefix
@@ -29,6 +29,14 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
             _reload(changes, tokens, stored, event)
         case ChallengeCreated() | ChallengeCancelled():
             _challenge(changes, (event.profile, tokens[3]), stored, event)
+        case RedriveOrdered():
+            changes.redrives[event.stream, event.sequence, event.attempt] = {
+                "stream": storable(event.stream),
+                "sequence": event.sequence,
+                "attempt": event.attempt,
+                "operator": storable(event.operator),
+                "recorded_at": stored.time,
+            }
         case DeadLetter():
             changes.dead_letters[event.stream, event.sequence] = {
                 "stream": event.stream,

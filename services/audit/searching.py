@@ -9,8 +9,8 @@ from services.audit.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
 # Of more names than this some are likely among the newest enrollments: these are looked at first.
-_MANY: Final = 20_000
-_LOOKED_AT: Final = 20_000
+_MANY: Final = 50_000
+_LOOKED_AT: Final = 2_000
 # No enrollment has more names: those of its CSR and claim, its transaction, its serial.
 _NAMES_EACH: Final = 24
 
@@ -36,12 +36,13 @@ def _among_newest(
 ) -> list[str]:
     """Those of so many of the newest: as many as wanted, or too few to be all there are."""
     columns = enrollments.c
-    newest = filtered(wanted).with_only_columns(columns.enrollment, columns.requested_at)
-    seen = newest.limit(_LOOKED_AT).subquery()
-    fitting = exists().where(names.c.enrollment == seen.c.enrollment, *begins)
-    query = select(seen.c.enrollment).where(fitting)
-    query = query.order_by(seen.c.requested_at.desc(), seen.c.enrollment.desc()).limit(limit)
-    return list(connection.execute(query).scalars())
+    times_back = filtered(wanted).with_only_columns(columns.requested_at)
+    oldest = connection.execute(times_back.offset(_LOOKED_AT).limit(1)).scalar()
+    fitting = exists().where(names.c.enrollment == columns.enrollment, *begins)
+    query = filtered(wanted).with_only_columns(columns.enrollment).where(fitting)
+    if oldest is not None:
+        query = query.where(columns.requested_at >= oldest)
+    return list(connection.execute(query.limit(limit)).scalars())
 
 
 def _by_names(

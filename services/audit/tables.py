@@ -205,6 +205,17 @@ dead_letters = Table(
     Index("dead_letters_by_time", "recorded_at"),
 )
 
+# Which dead letters were driven again, and as which attempt.
+redrives = Table(
+    "redrives",
+    metadata,
+    Column("stream", String(64), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("operator", Text),
+    Column("recorded_at", BigInteger, nullable=False),
+)
+
 # What is not made from the log, and stays when the rest is made anew.
 own = MetaData()
 

@@ -8,6 +8,7 @@ from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
 from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
+from services.gateway.redrive import Redriver
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
@@ -45,7 +46,9 @@ async def serve(
     outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)
     enroller = Enroller(bus, settings, outcomes, lookups, name, now)
     gateway = Gateway(bus, settings, chains, enroller, now)
+    redriver = Redriver(bus, settings, name)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
+    await bus.on_hint("order.*", redriver.on_hint)
     await chains.start()
     _measure(settings)
     log_left_out(settings.left_out)
@@ -54,7 +57,8 @@ async def serve(
         if contexts and settings.tls:
             contexts.load(settings.tls, settings.client_cas())
         chains.want(settings.chains())
-        gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
+        gateway.settings = enroller.settings = outcomes.settings = settings
+        lookups.settings = redriver.settings = settings
         _measure(settings)
 
     async with AsyncExitStack() as running:

@@ -74,6 +74,7 @@ class Settings:
     retry_window: float
     validators: Trusted
     issuers: Trusted
+    operators: Trusted
     sealing_key: X25519PublicKey
     sealing_key_id: str
     profiles: dict[str, Profile]
@@ -106,6 +107,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         retry_window=configuration.log.retry_window,
         validators=read_trusted(map(configuration.path, trust.validator_keys)),
         issuers=read_trusted(map(configuration.path, trust.issuer_keys)),
+        operators=read_trusted(map(configuration.path, trust.audit_keys)),
         sealing_key=sealing_key,
         sealing_key_id=sealing_key_id(sealing_key),
         profiles=profiles,

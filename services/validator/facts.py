@@ -93,7 +93,10 @@ def open_request(
     if key is None:
         return NotOpened(Reason.BAD_MESSAGE, "sealed to an unknown key")
     try:
-        content_key = unseal(event.content_key, enrollment.subject(Stage.REQUEST), key)
+        sealed = enrollment
+        if event.sealed_attempt is not None:  # an operator had that attempt driven again
+            sealed = enrollment.at(event.sealed_attempt)
+        content_key = unseal(event.content_key, sealed.subject(Stage.REQUEST), key)
         message = read_message(event.pki_message)
         verify(message, policy)
         if message.message_type not in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):

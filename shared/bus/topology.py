@@ -132,6 +132,7 @@ _CRL_DAYS: Final = 90
 _ORDERS: Final = (
     "ops.revoke.*.*.*.order",
     "ops.reload.*.*.all.order",
+    "ops.redrive.*.*.*.order",
     "ops.challenge.*.*.0.created",
     "ops.challenge.*.*.0.cancelled",
     "ops.checkpoint.*.*.audit.signed",
@@ -143,6 +144,7 @@ HINTS: Final = (
     HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
     HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
     HintGrant(Role.AUDIT, Role.VALIDATOR, "order.*"),
+    HintGrant(Role.AUDIT, Role.GATEWAY, "order.*"),
 )
 
 
@@ -215,10 +217,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         ),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
-        *(
-            Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>")
-            for role in (Role.AUDIT, Role.ISSUER, Role.VALIDATOR)
-        ),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in SERVICES),
         Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{OPS}"),  # orders after the last one seen
         Grant(Role.ISSUER, f"$JS.API.DIRECT.GET.{CERTS}"),  # the body form reads on and on
         Grant(Role.ISSUER, "$KV.CA_CHAINS.*"),

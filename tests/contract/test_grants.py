@@ -39,7 +39,7 @@ WRITERS = {
 READERS = {
     (CERTS, certificate_issued("local", "40")): set(SERVICES),
     (CRLS, crl_head("local", "ab", "*")): {Role.GATEWAY, Role.ISSUER},
-    (OPS, revocation_answer(ORDER)): {Role.AUDIT, Role.ISSUER, Role.VALIDATOR},
+    (OPS, revocation_answer(ORDER)): set(SERVICES),
     (enroll_stream("0"), "enroll.0.demo.tx.csr.0.hold"): set(SERVICES),
 }
 # Reading by sequence is reading everything: only for who must.

@@ -37,6 +37,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("POST", "/api/v1/challenges"): "operator",
     ("DELETE", "/api/v1/challenges/{profile}/{challenge}"): "operator",
     ("GET", "/api/v1/dead-letters"): "viewer",
+    ("POST", "/api/v1/dead-letters/{stream}/{sequence}/redrive"): "operator",
 }
 
 

@@ -12,6 +12,7 @@ from shared.access_events import (
     Claim,
     CountedEnrollment,
     DeviceCounted,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
 )
@@ -53,6 +54,7 @@ from shared.subjects import (
     key_compromised,
     one_time_cancelled,
     one_time_created,
+    redrive_order,
     reload_order,
     replay_record,
     revocation_answer,
@@ -276,6 +278,16 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
     ("ReloadOrdered", 1): (
         reload_order("corp", "0123456789abcdef"),
         ReloadOrdered(profile="corp", operator="jörg"),
+    ),
+    ("RedriveOrdered", 1): (
+        redrive_order("ENROLL_0", 7, 1),
+        RedriveOrdered(
+            stream="ENROLL_0",
+            sequence=7,
+            enrollment=ENROLLMENT.prefix(),
+            attempt=1,
+            operator="jörg",
+        ),
     ),
     ("ReplicaSeen", 1): (
         replica_subject("validator", "validator-0"),

@@ -25,6 +25,7 @@ from services.audit.admin.shapes import (
     Revocation,
 )
 from services.audit.filters import Wanted
+from services.audit.letters import list_letters
 from services.audit.listing import (
     MAX_LIMIT,
     count_enrollments,
@@ -33,9 +34,9 @@ from services.audit.listing import (
 )
 from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
+from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate
 from services.audit.tables import certificates as certificate_rows
-from services.audit.tables import dead_letters as letters
 from services.audit.tables import enrollments as enrollment_rows
 from services.audit.tables import events
 from shared.enrollment import State
@@ -227,9 +228,20 @@ async def dead_letters(desk: AtDesk, _: Viewer, limit: Limit = 50) -> DeadLetter
     """What workers gave up on."""
 
     def work() -> DeadLetters:
-        query = select(letters).order_by(letters.c.recorded_at.desc()).limit(limit)
         with desk.engine.connect() as connection:
-            found = [dict(row) for row in connection.execute(query).mappings()]
-        return DeadLetters(dead_letters=found)
+            return DeadLetters(dead_letters=list_letters(connection, limit))
 
     return await asyncio.to_thread(work)
+
+
+@router.post(
+    "/dead-letters/{stream}/{sequence}/redrive", tags=["Dead letters"], responses=_PROBLEMS
+)
+async def redrive_letter(
+    stream: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")],
+    sequence: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    desk: AtDesk,
+    operator: Doer,
+) -> Done:
+    """Have it worked on again: an enrollment becomes its next attempt."""
+    return Done(done=True, detail=await redrive(desk.office(operator), stream, sequence))

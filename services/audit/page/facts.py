@@ -1,6 +1,6 @@
 """What the page reads from the database beside the lists of the API."""
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -8,10 +8,10 @@ from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
 from services.audit.page.chart import RANGES, Chart, draw
 from services.audit.page.words import CHIPS
-from services.audit.tables import counters, dead_letters
+from services.audit.tables import counters
 from shared.enrollment import State
 
-_FAILURES = 50
+_FAILURES: Final = 50
 
 
 def failures(connection: Connection, profile: str | None) -> list[dict[str, Any]]:
@@ -35,9 +35,3 @@ def chart(connection: Connection, profile: str | None, reach: str, now: float) -
         query = query.where(columns.profile == profile)
     found = [(hour, result == "success", n) for hour, result, n in connection.execute(query)]
     return draw(found, reach, now)
-
-
-def letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """What workers gave up on, the newest first."""
-    query = select(dead_letters).order_by(dead_letters.c.recorded_at.desc()).limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]

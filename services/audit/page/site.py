@@ -17,8 +17,9 @@ from services.audit.admin.auth import Level, Operator
 from services.audit.admin.desk import Desk, signed_in
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.sessions import csrf_token
+from services.audit.letters import count_letters
 from services.audit.page import words
-from services.audit.tables import dead_letters, enrollments
+from services.audit.tables import enrollments
 from shared.enrollment import State
 
 HOME: Final = "/scep"
@@ -118,8 +119,7 @@ async def visitor(request: Request, desk: Desk) -> Visitor:
 def waiting(connection: Connection) -> dict[str, int]:
     """How much there is for people to do: held enrollments, dead letters."""
     held = select(func.count()).where(enrollments.c.state == State.HELD)
-    letters = select(func.count()).select_from(dead_letters)
     return {
         "held": int(connection.execute(held).scalar_one()),
-        "letters": int(connection.execute(letters).scalar_one()),
+        "letters": count_letters(connection),
     }

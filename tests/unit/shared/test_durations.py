@@ -98,7 +98,7 @@ def test_any_text_is_a_duration_or_the_one_error(text: str) -> None:
         (LogSection, {"retry_window"}),
         (GatewaySection, {"failure_floor"}),
         (ValidatorSection, {"verdict_ttl"}),
-        (AuditSection, set()),
+        (AuditSection, {"session_ttl"}),
         (LocalIssuerSection, {"crl_validity", "max_ttl"}),
         (CertificateProfileSection, {"max_ttl", "backdate"}),
         (

@@ -284,6 +284,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "DeviceCounted",
         "KeyCompromised",
         "OrderAnswered",
+        "RedriveOrdered",
         "ReloadOrdered",
         "ReplicaSeen",
         "RevocationOrdered",

@@ -13,6 +13,7 @@ from shared.access_events import (
     ChallengeCreated,
     CheckpointSigned,
     DeviceCounted,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
 )
@@ -57,6 +58,7 @@ SIGNED: tuple[type[Any], ...] = (
     DeviceCounted,
     ChallengeCreated,
     ChallengeCancelled,
+    RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
     CheckpointSigned,

@@ -103,7 +103,7 @@ async def running(
         {OPENING_ID: OPENING}, policies, access, 8,
     )  # fmt: skip
     serving = GatewaySettings(
-        "", "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
+        "", "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
         OPENING.public_key(), OPENING_ID, {p.name: p for p in profiles}, None,
         Limits(256 * 1024, 100, 100, 0.0), frozenset(),
     )  # fmt: skip

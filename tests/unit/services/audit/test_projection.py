@@ -31,6 +31,7 @@ TOLD = {
     "DeviceCounted": {},
     "ChallengeCreated": {},
     "ChallengeCancelled": {},
+    "RedriveOrdered": {},
     "ReloadOrdered": {},
     "ReplicaSeen": {},
     "CheckpointSigned": {},

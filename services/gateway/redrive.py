@@ -1,0 +1,79 @@
+"""An operator's order to try anew what a worker gave up on: its request as the next attempt."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec.structs
+import structlog
+
+from services.gateway.settings import Settings
+from shared.access_events import RedriveOrdered
+from shared.bus.core import AppendConflictError, Bus, BusError
+from shared.bus.topology import OPS, enroll_stream
+from shared.events import EnrollmentRequested
+from shared.process import log_failure
+from shared.stored import UnreadableEventError, authenticate_as, decode, encode
+from shared.subjects import EnrollmentId, Stage, parse_prefix
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_HINT: Final = "order.redrive"
+_ORDER: Final = "ops.redrive."
+
+
+@dataclass
+class Redriver:
+    """Obeys orders it hears of; one that was not heard stands on the log and is given again."""
+
+    bus: Bus
+    settings: Settings
+    gateway: str
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """A hint names an order, which is read from the log."""
+        del headers
+        order = payload.decode("ascii", "replace")
+        if subject == _HINT and order.startswith(_ORDER):
+            task = asyncio.create_task(self._heard(order))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _heard(self, order: str) -> None:
+        try:
+            await self.obey(order)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("order").inc()
+            _log.error("event_not_authentic", about=order, detail=str(error))
+        except (BusError, ValueError) as error:
+            log_failure("redrive_failed", error, order=order)
+
+    async def obey(self, order: str) -> None:
+        """Append the next attempt, unless it is there; `UnreadableEventError` for a forged order.
+
+        ValueError where the order or its request is none.
+        """
+        stored = await self.bus.get_last(OPS, order)
+        if stored is None:
+            raise ValueError("no such order")
+        wanted = authenticate_as(RedriveOrdered, stored, self.settings.operators)
+        enrollment = parse_prefix(wanted.enrollment)
+        event = await self._request(enrollment)
+        sealed = enrollment.attempt if event.sealed_attempt is None else event.sealed_attempt
+        again = msgspec.structs.replace(event, gateway=self.gateway, sealed_attempt=sealed)
+        subject = enrollment.at(wanted.attempt).subject(Stage.REQUEST)
+        try:
+            await self.bus.append(subject, encode(again))
+        except AppendConflictError:
+            return  # another gateway was first, or the device asked again by itself
+        _log.info("redriven", subject=subject, operator=wanted.operator)
+
+    async def _request(self, enrollment: EnrollmentId) -> EnrollmentRequested:
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        stored = await self.bus.get_last(stream, subject)
+        event = decode(stored.payload, stored.headers) if stored is not None else None
+        if not isinstance(event, EnrollmentRequested):
+            raise ValueError("no such request")  # noqa: TRY004 - of what the log holds
+        return event

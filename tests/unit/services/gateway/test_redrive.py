@@ -1,0 +1,126 @@
+"""A gateway obeys an operator's order to try anew: once, and nobody else's."""
+
+import asyncio
+
+import msgspec.structs
+import pytest
+
+from services.gateway.redrive import Redriver
+from shared.access_events import RedriveOrdered
+from shared.bus.topology import OPS
+from shared.events import EnrollmentRequested
+from shared.stored import EventSigner, Message, UnreadableEventError, decode, encode, sign
+from shared.subjects import EnrollmentId, Stage, redrive_order
+from tests.fakes.memory_bus import MemoryBus, MemoryStream
+from tests.unit import golden
+from tests.unit.services.gateway.gateways import settings
+from tests.unit.world import OPERATOR, VALIDATOR
+
+STREAM = "ENROLL_0"
+FIRST = EnrollmentId("0", "corp", "tx", "csr", 0)
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    """A log with a request of FIRST."""
+    made = MemoryBus()
+    made.streams[STREAM] = MemoryStream(("enroll.0.>",))
+    made.streams[OPS] = MemoryStream(("ops.>",))
+    return made
+
+
+def request(**changes: object) -> EnrollmentRequested:
+    _, event = golden.EVENTS["EnrollmentRequested", 1]
+    assert isinstance(event, EnrollmentRequested)
+    return msgspec.structs.replace(event, **changes)
+
+
+async def ordered(
+    bus: MemoryBus, enrollment: EnrollmentId = FIRST, signer: EventSigner = OPERATOR
+) -> str:
+    """An order to make the next attempt of an enrollment; its subject."""
+    attempt = enrollment.attempt + 1
+    subject = redrive_order(STREAM, 7, attempt)
+    order = RedriveOrdered(
+        stream=STREAM, sequence=7, enrollment=enrollment.prefix(), attempt=attempt, operator="op"
+    )
+    await bus.append(subject, sign(order, subject, order.request_sha256, signer))
+    return subject
+
+
+async def attempt(bus: MemoryBus, number: int) -> EnrollmentRequested | None:
+    stored = await bus.get_last(STREAM, FIRST.at(number).subject(Stage.REQUEST))
+    event = decode(stored.payload, stored.headers) if stored is not None else None
+    assert event is None or isinstance(event, EnrollmentRequested)
+    return event
+
+
+async def test_the_next_attempt_is_the_request_with_its_key_as_it_was_sealed(
+    bus: MemoryBus,
+) -> None:
+    await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
+    await Redriver(bus, settings({}), "gateway-9").obey(await ordered(bus))
+
+    assert await attempt(bus, 1) == request(gateway="gateway-9", sealed_attempt=0)
+
+
+async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
+    await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
+    order = await ordered(bus)
+    names = ("gateway-0", "gateway-1", "gateway-2")
+    await asyncio.gather(*(Redriver(bus, settings({}), name).obey(order) for name in names))
+
+    made = await attempt(bus, 1)
+    assert made is not None
+    assert made.gateway in names
+    assert len(bus.streams[STREAM].messages) == 2
+
+
+async def test_what_was_driven_again_before_is_sealed_as_the_first_was(bus: MemoryBus) -> None:
+    second = FIRST.at(3)
+    await bus.append(second.subject(Stage.REQUEST), encode(request(sealed_attempt=1)))
+    await Redriver(bus, settings({}), "gateway-0").obey(await ordered(bus, second))
+
+    made = await attempt(bus, 4)
+    assert made is not None
+    assert made.sealed_attempt == 1
+
+
+async def test_an_order_that_no_operator_signed_is_not_obeyed(bus: MemoryBus) -> None:
+    await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
+    order = await ordered(bus, signer=VALIDATOR)
+
+    with pytest.raises(UnreadableEventError):
+        await Redriver(bus, settings({}), "gateway-0").obey(order)
+    assert await attempt(bus, 1) is None
+
+
+async def test_an_order_about_nothing_makes_nothing(bus: MemoryBus) -> None:
+    redriver = Redriver(bus, settings({}), "gateway-0")
+    with pytest.raises(ValueError, match="no such order"):
+        await redriver.obey("ops.redrive.ENROLL_0.7.1.order")
+    with pytest.raises(ValueError, match="no such request"):
+        await redriver.obey(await ordered(bus))
+    assert bus.streams[STREAM].messages == {}
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload"),
+    [("order.redrive", b"\xff"), ("order.redrive", b"ops.reload.a.b.all.order"), ("order.x", b"")],
+)
+async def test_other_hints_are_not_looked_at(bus: MemoryBus, subject: str, payload: bytes) -> None:
+    redriver = Redriver(bus, settings({}), "gateway-0")
+    redriver.on_hint(subject, payload, {})
+
+    assert redriver._tasks == set()
+
+
+async def test_a_hint_about_a_forged_order_is_survived(bus: MemoryBus) -> None:
+    await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
+    redriver = Redriver(bus, settings({}), "gateway-0")
+    forged = await ordered(bus, signer=VALIDATOR)
+    for order in (forged, "ops.redrive.ENROLL_0.8.1.order"):
+        redriver.on_hint("order.redrive", order.encode(), Message(b"", {}).headers)
+        await asyncio.gather(*redriver._tasks)
+
+    assert await attempt(bus, 1) is None
