@@ -16,8 +16,8 @@ REQUESTS: Final = Counter(
 )
 REPLIES: Final = Counter(
     "scepstream_replies_total",
-    "CertReps sent, by message type, status and reason",
-    ["profile", "message_type", "status", "reason"],
+    "CertReps sent, by message type, status, reason and the client's family",
+    ["profile", "message_type", "status", "reason", "client"],
 )
 REFUSED: Final = Counter(
     "scepstream_refused_total",
@@ -49,7 +49,9 @@ BUS_LAG: Final = Gauge(
 )
 FAILURES: Final = Counter("scepstream_failures_total", "Unexpected errors in a handler", ["role"])
 HANDLING: Final = Histogram(
-    "scepstream_handling_seconds", "Time spent on one message or request", ["role"]
+    "scepstream_handling_seconds",
+    "Time spent on one message or request; of the audit service on one batch",
+    ["role"],
 )
 IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests being worked on", ["role"])
 EVENTS_STORED: Final = Counter(

@@ -11,6 +11,7 @@ from services.audit.admin.first import ensure_admin
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import catch_up, migrate, open_engine
+from services.audit.readiness import Readiness
 from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
@@ -26,7 +27,7 @@ async def serve(
     operations: socket.socket,
     signals: Signals,
 ) -> None:
-    """Record every event until told to stop; API, health and metrics on `operations`.
+    """Record every event until told to stop; page, API, health and metrics on `operations`.
 
     `configuration` reads the file anew: what operators are shown is what it says now.
     """
@@ -41,12 +42,13 @@ async def serve(
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
     desk = Desk(engine, bus, settings, configuration, now)
-    app = admin_app(desk, lambda: "" if bus.connected else "bus")
+    readiness = Readiness(bus, engine)
+    app = admin_app(desk, readiness.missing)
     server = HttpServer(app, [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()
-    async with background(checkpoints.run()):
+    async with background(checkpoints.run()), background(readiness.run()):
         await signals.stop.wait()
     for recorder in recorders:
         await recorder.stop()

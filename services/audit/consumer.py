@@ -12,7 +12,7 @@ from services.audit.database import position, store
 from shared.bus.core import Bus, BusUnavailableError, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
-from shared.telemetry import EVENTS_STORED
+from shared.telemetry import EVENTS_STORED, HANDLING
 
 _log = structlog.get_logger()
 _RETRY_SECONDS: Final = 1.0
@@ -87,7 +87,8 @@ class StreamRecorder:
                 for sequence in range(first, min(first + self.batch, last + 1))
             ]
             there = [message for message in found if message is not None]
-            stored = await asyncio.to_thread(store, self.engine, self.stream, there)
+            with HANDLING.labels("audit").time():
+                stored = await asyncio.to_thread(store, self.engine, self.stream, there)
             EVENTS_STORED.labels(self.stream).inc(stored)
 
     async def _missed(self, sequence: int) -> Stored | None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from services.gateway.enroll import Enroller, UnanswerableError
+from services.gateway.families import family
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
@@ -18,7 +19,7 @@ from shared.chains import Chain, ChainBook
 from shared.process import CLIENT_CERTIFICATE, log_failure
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
-from shared.telemetry import IN_FLIGHT, REFUSED, REQUESTS, operations_routes
+from shared.telemetry import HANDLING, IN_FLIGHT, REFUSED, REQUESTS, operations_routes
 from shared.tokens import TokenUnavailableError
 
 _log = structlog.get_logger()
@@ -210,7 +211,9 @@ class Gateway:
         message = await self._message(query, request)
         if not message:
             raise RefusedError(_EMPTY)
-        body = await self.enroller.answer(profile, chain, message, address)
+        client = family(request.headers.get("user-agent", ""))
+        with HANDLING.labels("gateway").time():
+            body = await self.enroller.answer(profile, chain, message, address, client)
         return _typed(_PKI_MESSAGE, body)
 
     def _capabilities(self, profile: Profile) -> Capabilities:

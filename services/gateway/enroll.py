@@ -76,15 +76,20 @@ class Enroller:
     gateway: str
     clock: Callable[[], float]
 
-    async def answer(self, profile: Profile, chain: Chain, body: bytes, address: str) -> bytes:
-        """The CertRep for a pkiMessage; `UnanswerableError`, or `BusUnavailableError`."""
+    async def answer(
+        self, profile: Profile, chain: Chain, body: bytes, address: str, client: str = "none"
+    ) -> bytes:
+        """The CertRep for a pkiMessage; `UnanswerableError`, or `BusUnavailableError`.
+
+        `client` is the family of who asks, for the count.
+        """
         started = asyncio.get_running_loop().time()
         try:
             message = read_message(body)
         except ScepError as error:
             refused(profile, Reason.BAD_MESSAGE, error.detail)
             raise UnanswerableError from None
-        replier = Replier(profile, profile.ra.under(chain.der[0]), message)
+        replier = Replier(profile, profile.ra.under(chain.der[0]), message, client)
         caller = Caller(address, self.gateway, started + profile.reply_budget)
         try:
             verify(message, profile.algorithms)

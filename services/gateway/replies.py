@@ -39,11 +39,12 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Replier:
-    """Writes CertReps for one request on one profile."""
+    """Writes CertReps for one request on one profile; `client` is the family of who asks."""
 
     profile: Profile
     ra: RaKeys
     message: PkiMessage
+    client: str = "none"
     random: Callable[[int], bytes] = secrets.token_bytes
 
     def _to(self) -> certrep.ReplyTo:
@@ -97,4 +98,5 @@ class Replier:
     def _count(self, status: certrep.PkiStatus, reason: str) -> None:
         known = self.message.message_type in set(MessageType)
         kind = MessageType(self.message.message_type).name.lower() if known else "unknown"
-        REPLIES.labels(self.profile.name, kind, status.name.lower(), reason).inc()
+        labels = (self.profile.name, kind, status.name.lower(), reason, self.client)
+        REPLIES.labels(*labels).inc()

@@ -1,0 +1,49 @@
+"""Whether the audit service can serve: the bus, and the database asked every few seconds."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.audit.tables import positions
+from shared.bus.core import Bus
+from shared.process import log_failure
+
+_SECONDS: Final = 5.0
+
+
+@dataclass
+class Readiness:
+    """What is missing, as of the last look."""
+
+    bus: Bus
+    engine: Engine
+    _database: bool = True
+
+    def missing(self) -> str:
+        """For /readyz: "" when nothing is."""
+        found = [] if self.bus.connected else ["bus"]
+        return ", ".join(found if self._database else [*found, "database"])
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_SECONDS)
+
+    async def look(self) -> None:
+        """Ask the database for as little as possible."""
+        try:
+            await asyncio.to_thread(self._ask)
+        except SQLAlchemyError as error:
+            if self._database:
+                log_failure("database_away", error)
+            self._database = False
+        else:
+            self._database = True
+
+    def _ask(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(select(positions.c.sequence).limit(1)).first()

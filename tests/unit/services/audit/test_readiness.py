@@ -1,0 +1,31 @@
+"""Whether the audit service is ready follows the bus and the database."""
+
+import shutil
+from pathlib import Path
+
+from services.audit.database import migrate, open_engine
+from services.audit.readiness import Readiness
+from tests.fakes.memory_bus import MemoryBus
+
+
+async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) -> None:
+    kept, away = tmp_path / "kept", tmp_path / "away"
+    kept.mkdir()
+    engine, bus = open_engine(f"sqlite:///{kept / 'audit.db'}"), MemoryBus()
+    migrate(engine)
+    readiness = Readiness(bus, engine)
+    await readiness.look()
+    assert readiness.missing() == ""
+
+    engine.dispose()
+    shutil.move(kept, away)
+    await readiness.look()
+    assert readiness.missing() == "database"
+    bus.connected = False
+    assert readiness.missing() == "bus, database"
+
+    shutil.move(away, kept)
+    bus.connected = True
+    await readiness.look()
+    assert readiness.missing() == ""
+    engine.dispose()
