@@ -23,6 +23,7 @@ def known(connection: Connection, enrollments: Collection[str]) -> dict[str, Kno
         columns.device,
         columns.challenge,
         columns.message_type,
+        columns.state,
         columns.requested_at,
     )
     found = connection.execute(query.where(columns.enrollment.in_(enrollments)))

@@ -39,6 +39,7 @@ class Known:
     device: str | None
     challenge: str | None
     message_type: int | None
+    state: str
     requested_at: int
 
 
@@ -78,7 +79,7 @@ class _Enrollment:
         row = self._row(stored)
         match event:
             case EnrollmentRequested():
-                row |= _requested(event, stored)
+                row |= _requested(event)
                 row["action"] = _action(row, renews=False)
                 self._name(event.transaction_id, row)
                 see(self.changes.replicas, ("gateway", event.gateway), stored.time)
@@ -99,7 +100,8 @@ class _Enrollment:
             row |= {"state": State.HELD, "held_at": stored.time}
             return
         row |= {"state": State.APPROVED, "verdict_at": stored.time}
-        row["renews"] = event.renews.serial if event.renews else None
+        if event.renews:
+            row["renews"] = event.renews.serial
         row["action"] = _action(row, renews=event.renews is not None)
 
     def _row(self, stored: Stored) -> Row:
@@ -109,7 +111,7 @@ class _Enrollment:
             row = {
                 "enrollment": self.name,
                 "profile": parse_prefix(self.name).profile,
-                "state": State.REQUESTED,
+                "state": self.known.state if self.known else State.REQUESTED,
                 "requested_at": self.known.requested_at if self.known else stored.time,
             }
             if self.known is not None:
@@ -122,7 +124,8 @@ class _Enrollment:
         return row
 
     def _facts(self, row: Row, facts: Facts, claim: Claim | None) -> None:
-        row |= _told(facts, claim)
+        # What is not told takes nothing back: as a merge of rows has it, batch or no batch.
+        row |= {name: value for name, value in _told(facts, claim).items() if value is not None}
         row["action"] = _action(row, renews=False)
         for name in _names(facts, claim):
             self._name(name, row)
@@ -190,14 +193,13 @@ def _action(row: Row, *, renews: bool) -> str:
     return f"{name}_intune" if row.get("challenge") == "signed" else name
 
 
-def _requested(event: EnrollmentRequested, stored: Stored) -> Row:
+def _requested(event: EnrollmentRequested) -> Row:
     return {
         "transaction_id": storable(event.transaction_id),
         "message_type": event.message_type,
         "signer_sha256": storable(event.signer_sha256),
         "client_address": storable(event.client_address),
         "gateway": storable(event.gateway),
-        "requested_at": stored.time,
     }
 
 

@@ -51,19 +51,24 @@ class Load:
     retries: Counter[str] = field(default_factory=Counter)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
-    async def run(self, clients: int, seed: int, until: float) -> None:
-        """A batch each, more until `until` (monotonic time); what was begun is finished."""
+    async def run(self, clients: int, seed: int, until: float, least: int = 0) -> None:
+        """A batch each, more until `until` (monotonic time) and until `least` are answered.
+
+        What was begun is finished.
+        """
         gc.freeze()  # `fire` collects at every batch
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(clients):
                     endpoint = self.endpoints[index % len(self.endpoints)]
                     rng = random.Random(f"{seed} client {index}")
-                    group.create_task(self._client(endpoint, rng, until))
+                    group.create_task(self._client(endpoint, rng, until, least))
         finally:
             gc.unfreeze()
 
-    async def _client(self, endpoint: Endpoint, rng: random.Random, until: float) -> None:
+    async def _client(
+        self, endpoint: Endpoint, rng: random.Random, until: float, least: int
+    ) -> None:
         gun = Gun(endpoint, 1, ATTEMPT_SECONDS, PATIENCE)
         while True:
             plan = [rng.random() >= _WRONG_SHARE for _ in range(_BATCH)]
@@ -73,7 +78,7 @@ class Load:
             shots = [shot for shot in volley.shots if shot is not None]
             self.asked += map(Asked, requests, plan, shots)
             self.retries += volley.retries
-            if time.monotonic() >= until:
+            if time.monotonic() >= until and len(self.asked) >= least:
                 return
             await asyncio.sleep(rng.uniform(0, 2 * _PAUSE_SECONDS))
 

@@ -6,6 +6,7 @@ TEST_CHAOS_SECONDS and TEST_CHAOS_SEED say for how long and in which order.
 import asyncio
 import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,15 +15,19 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
 from benchmarks.enrollments import key_pool
 from benchmarks.figures import Answer
+from services.audit.database import open_engine
+from services.audit.tables import events
 from shared.bus.topology import DEAD_LETTERS
 from tests.chaos.clients import REFUSED, Load, ask, authorities, new_load
 from tests.chaos.killer import KINDS, Killer
 from tests.chaos.ledger import Ledger, read_ledger, unlike_rows
 from tests.rows import checksums
-from tests.system import System, running
+from tests.system import System, running, wait_until
 
 SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "90"))
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -30,6 +35,7 @@ REPLICAS = ("--gateways", "2", "--validators", "2", "--issuers", "2")
 CLIENTS = 8
 KEYS = 16
 ASKED_AGAIN = 20
+ENROLLMENTS = 2000  # at least so many are replayed
 SETTLE_SECONDS = 60.0
 
 
@@ -61,7 +67,7 @@ async def _chaos(load: Load, killer: Killer) -> None:
     """Load and kills side by side; what was asked before the end is answered after it."""
     until = time.monotonic() + SECONDS
     async with asyncio.TaskGroup() as group:
-        group.create_task(load.run(CLIENTS, SEED, until))
+        group.create_task(load.run(CLIENTS, SEED, until, ENROLLMENTS))
         group.create_task(killer.run(until))
 
 
@@ -110,9 +116,34 @@ def _check_proof(system: System, folder: Path) -> None:
     verified = system.cli("audit", "verify", *config)
     assert verified.returncode == 0, verified.stdout
     into = f"sqlite:///{folder}/replayed.db"
+    assert 0 < _killed_half_way(into, config) < _events(f"sqlite:///{system.data}/audit.db")
     replayed = system.cli("audit", "replay", "--into", into, *config)
     assert replayed.returncode == 0, replayed.stderr
     assert checksums(into) == checksums(f"sqlite:///{system.data}/audit.db")
+
+
+def _killed_half_way(into: str, config: Sequence[str]) -> int:
+    """Kill -9 of a replay; how many events it had written."""
+    command = [sys.executable, "-m", "cli", "audit", "replay", "--into", into, *config]
+    process = subprocess.Popen(command)
+    try:
+        wait_until(lambda: _events(into) > ENROLLMENTS, 60, "half a replay")
+    finally:
+        process.kill()
+        process.wait()
+    return _events(into)
+
+
+def _events(url: str) -> int:
+    """How many events a database has, 0 before it has tables."""
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(select(func.count()).select_from(events)).scalar_one())
+    except OperationalError:
+        return 0
+    finally:
+        engine.dispose()
 
 
 def _summary(load: Load, killer: Killer) -> str:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,27 @@ def test_neither_batches_nor_the_order_of_streams_nor_repetition_change_a_row(
 
     assert tables(engine) == tables(at_once)
     assert all(rows(engine, name) for name in ("enrollments", "certificates", "counters"))
+    at_once.dispose()
+
+
+def shuffled(found: Log, rng: random.Random) -> Log:
+    """Events in an order that no service writes: as somebody might plant them."""
+    messages = rng.sample(found[STREAM], len(found[STREAM]))
+    again = [replace(each, sequence=i + 1, time=i + 1) for i, each in enumerate(messages)]
+    return found | {STREAM: again}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nor_do_batches_where_events_stand_in_no_order(
+    engine: Engine, tmp_path: Path, seed: int
+) -> None:
+    found = shuffled(log(seed), random.Random(seed))
+    at_once = open_engine(f"sqlite:///{tmp_path}/other.db")
+    migrate(at_once)
+    feed(at_once, found)
+    feed(engine, found, random.Random(seed))
+
+    assert tables(engine) == tables(at_once)
     at_once.dispose()
 
 
