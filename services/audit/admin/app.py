@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
 
 from services.audit.admin import problems, records, scep
 from services.audit.admin.desk import Desk
@@ -35,7 +36,16 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
         app.include_router(router, responses=_ERRORS)
     for router in (login.router, views.router, assets.router):
         app.include_router(router)
+    app.middleware("http")(_unkept)
     document = openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
     app.router.routes.extend(operations_app(ready).routes)
     return app
+
+
+async def _unkept(request: Request, answer: RequestResponseEndpoint) -> Response:
+    """Nothing that the API tells is for anybody to keep on the way."""
+    found = await answer(request)
+    if request.url.path.startswith("/api/"):
+        found.headers["cache-control"] = "no-store"
+    return found

@@ -1,5 +1,6 @@
 """How often one address may fail to sign in."""
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,7 @@ class Attempts:
             return 0
         while failed and failed[0] <= now - _SECONDS:
             failed.popleft()
-        return int(failed[0] + _SECONDS - now) + 1 if len(failed) >= _FAILURES else 0
+        return math.ceil(failed[0] + _SECONDS - now) if len(failed) >= _FAILURES else 0
 
     def failed(self, address: str, now: float) -> None:
         """Count a failure; where there are too many addresses the oldest is forgotten."""
@@ -30,3 +31,9 @@ class Attempts:
         self._failed.move_to_end(address)
         if len(self._failed) > _ADDRESSES:
             self._failed.popitem(last=False)
+
+    def forgive(self, address: str) -> None:
+        """The last attempt was none: it did not fail."""
+        failed = self._failed.get(address)
+        if failed:
+            failed.pop()

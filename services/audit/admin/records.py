@@ -1,7 +1,6 @@
 """Enrollments, certificates, one-time challenges, dead letters: looked at, and acted on."""
 
 import asyncio
-import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -36,6 +35,7 @@ from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate
+from services.audit.payloads import read_payload
 from services.audit.tables import certificates as certificate_rows
 from services.audit.tables import enrollments as enrollment_rows
 from services.audit.tables import events
@@ -127,11 +127,8 @@ def _enrollment(desk: Desk, name: str) -> Enrollment:
 
 
 def _event(row: RowMapping) -> dict[str, Any]:
-    """An event for people: its payload as it is, if it is JSON."""
-    try:
-        payload = json.loads(row["payload"])
-    except ValueError:
-        payload = None
+    """An event for people: its payload as it is, if it can be shown."""
+    payload = read_payload(row["payload"])
     names = ("stream", "sequence", "subject", "type", "recorded_at")
     return {name: row[name] for name in names} | {"payload": payload}
 

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from sqlalchemy import Engine, delete, insert, or_, select
+from sqlalchemy import Engine, and_, delete, insert, or_, select
 
 from services.audit.admin.auth import Level, Operator, token_sha256
 from services.audit.tables import sessions, tokens
@@ -46,7 +46,10 @@ def session_operator(engine: Engine, secret: str, now: float) -> Operator | None
         .where(
             columns.sha256 == token_sha256(secret),
             columns.expires_at > now,
-            or_(columns.token.is_(None), tokens.c.revoked_at.is_(None)),
+            or_(
+                columns.token.is_(None),
+                and_(tokens.c.name.is_not(None), tokens.c.revoked_at.is_(None)),
+            ),
         )
     )
     with engine.connect() as connection:

@@ -56,7 +56,7 @@ def draw(counted: Iterable[tuple[int, bool, int]], name: str, now: float) -> Cha
 
 def _bar(index: int, at: int, sums: list[int], most: int, count: int) -> Bar:
     step = _WIDTH / count
-    good, bad = (round(each / most * _HEIGHT, 2) for each in sums)
+    good, both = (round(each / most * _HEIGHT, 2) for each in (sums[0], sum(sums)))
     return Bar(
         at=f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}",
         x=round(index * step + step * _GAP / 2, 2),
@@ -65,6 +65,6 @@ def _bar(index: int, at: int, sums: list[int], most: int, count: int) -> Bar:
         failures=sums[1],
         success_y=round(_HEIGHT - good, 2),
         success_height=good,
-        failure_y=round(_HEIGHT - good - bad, 2),
-        failure_height=bad,
+        failure_y=round(_HEIGHT - both, 2),
+        failure_height=round(both - good, 2),
     )

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from typing import Annotated, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -16,7 +16,8 @@ from services.audit.page.site import HOME, page
 
 router = APIRouter(include_in_schema=False)
 _MAX_FORM: Final = 4096
-Next = Annotated[str, Query(max_length=2000)]
+_MAX_NEXT: Final = 8000
+Next = Annotated[str, Query()]
 
 
 @router.get("/login")
@@ -30,18 +31,19 @@ async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response: 
     """A session for whoever shows a token; ten failures a minute from one address are enough."""
     refuse_others(request)
     address = request.client.host if request.client else ""
+    token = (await form(request)).get("token", "").strip()
     wait = desk.attempts.wait(address, desk.clock())
     if wait:
         said = f"Too many failed logins: try again in {wait} s."
         found = page("login.html", 429, next=local(next), wrong=said)
         found.headers["retry-after"] = str(wait)
         return found
-    token = (await form(request)).get("token", "").strip()
+    desk.attempts.failed(address, desk.clock())  # until it has not: many may come at once
     operator = await asyncio.to_thread(operator_of, desk.engine, token)
     if operator is None:
-        desk.attempts.failed(address, desk.clock())
         said = "This token is not known, or was taken back."
         return page("login.html", 401, next=local(next), wrong=said)
+    desk.attempts.forgive(address)
     return await sign_in(desk, operator, operator.name, local(next))
 
 
@@ -87,8 +89,11 @@ def refuse_others(request: Request) -> None:
 
 def local(location: str) -> str:
     """Where to go on to: a page of ours, whatever the link says."""
-    ours = location == HOME or location.startswith((f"{HOME}?", f"{HOME}/"))
-    return location if ours and location.isprintable() and "\\" not in location else HOME
+    path = unquote(location.partition("?")[0])
+    ours = path == HOME or path.startswith(f"{HOME}/")
+    odd = "\\" in location or not location.isprintable() or len(location) > _MAX_NEXT
+    wanders = not {".", ".."}.isdisjoint(path.split("/"))
+    return location if ours and not odd and not wanders else HOME
 
 
 async def form(request: Request) -> dict[str, str]:

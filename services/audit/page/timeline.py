@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from services.audit.payloads import read_payload
+
 _WIDTH: Final = 720.0
 _LEAST: Final = 6.0  # what took next to nothing is still to be seen
 _SERVICES: Final[Mapping[str, str]] = {
@@ -102,12 +104,7 @@ def spans(found: Sequence[Step]) -> tuple[Span, ...]:
 
 def _details(payload: bytes) -> tuple[tuple[str, str], ...]:
     """What the event says, name by name; what is no event of ours says nothing."""
-    try:
-        read = json.loads(payload)
-    except (ValueError, RecursionError):
-        return ()
-    if not isinstance(read, dict):
-        return ()
+    read = read_payload(payload) or {}
     return tuple(pair for name, value in read.items() for pair in _pairs(name, value))
 
 

@@ -13,7 +13,8 @@ _SECOND: Final = 1_000_000_000
 _SOON_DAYS: Final = 30
 _URGENT_DAYS: Final = 7
 _MILLISECOND: Final = 1_000_000
-_MINUTE: Final = 60.0
+_TENTH: Final = 100_000_000
+_MINUTE: Final = 60
 
 CHIPS: Final[Mapping[str, tuple[str, ...]]] = {
     "all": (),
@@ -92,14 +93,13 @@ def day(seconds: int) -> str:
 
 
 def lasting(nanoseconds: int) -> str:
-    """How long something took: "3 ms", "2.4 s", "1 h 05 min"."""
+    """How long something took, cut and not rounded: "3 ms", "2.4 s", "1 h 05 min"."""
     if nanoseconds < _SECOND:
-        return f"{nanoseconds / _MILLISECOND:.0f} ms"
-    seconds = nanoseconds / _SECOND
+        return f"{nanoseconds // _MILLISECOND} ms"
+    seconds = nanoseconds // _SECOND
     if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    minutes = int(seconds // _MINUTE)
+        return f"{nanoseconds // _TENTH / 10:.1f} s"
+    minutes = seconds // _MINUTE
     if minutes < _MINUTE:
-        return f"{minutes} min {int(seconds % _MINUTE):02d} s"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60:02d} min"
+        return f"{minutes} min {seconds % _MINUTE:02d} s"
+    return f"{minutes // _MINUTE} h {minutes % _MINUTE:02d} min"

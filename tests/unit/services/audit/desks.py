@@ -1,0 +1,82 @@
+"""The admin application over a database, and a browser before it; no server, no network."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from services.audit.admin.app import admin_app
+from services.audit.admin.auth import Level, add_token
+from services.audit.admin.desk import Desk
+from services.audit.settings import PageSettings, Settings
+from shared.sections import Configuration
+from tests.unit.world import OPERATOR, Clock, memory_bus
+
+TOKEN: Final = "a-token-that-is-long-enough-for-it"
+PLAIN: Final = "http://admin.example"
+TLS: Final = "https://admin.example"
+HOUR: Final = 3600.0
+
+
+@dataclass
+class Browser:
+    """What keeps cookies, and shows where it is led instead of going there."""
+
+    app: FastAPI
+    clock: Clock
+    origin: str = PLAIN
+    address: str = "192.0.2.1"
+    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request; an exception that leaves the application fails the test."""
+        return asyncio.run(self._ask(method, path, options))
+
+    async def _ask(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        transport = httpx.ASGITransport(self.app, client=(self.address, 50_000))
+        async with httpx.AsyncClient(
+            transport=transport, base_url=self.origin, cookies=self.cookies
+        ) as client:
+            found = await client.request(method, path, **options)
+            self.cookies = client.cookies
+            return found
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.ask("GET", path, **options)
+
+    def sign_in(self, token: str = TOKEN, path: str = "/login", **options: Any) -> httpx.Response:
+        return self.ask("POST", path, data={"token": token}, **options)
+
+    @property
+    def secret(self) -> str:
+        """The session's cookie, whatever it is called."""
+        (found,) = self.cookies.jar
+        return found.value or ""
+
+
+def browser(
+    engine: Engine,
+    configuration: Callable[[], Configuration],
+    *,
+    level: Level = Level.ADMIN,
+    public_url: str | None = None,
+) -> Browser:
+    """Before an application whose only token is TOKEN; its time is a test's."""
+    add_token(engine, "desk", level, TOKEN, 0)
+    settings = Settings(
+        bus_url="",
+        nkey_seed="",
+        signer=OPERATOR,
+        shards=("0",),
+        streams=(),
+        database_url="",
+        batch=1,
+        page=PageSettings(public_url, HOUR),
+    )
+    clock = Clock()
+    desk = Desk(engine, memory_bus(), settings, configuration, clock)
+    return Browser(admin_app(desk, lambda: ""), clock, public_url or PLAIN)

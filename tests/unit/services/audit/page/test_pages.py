@@ -1,0 +1,239 @@
+"""Pages over whatever stands in the database: escaped, kept by nobody, errors as people read them.
+
+And what a session of the page is good for at the API.
+"""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import Engine
+
+from cli.up.firststart import first_start
+from cli.up.layout import Layout
+from services.audit.admin.auth import Level, add_token
+from services.audit.database import store
+from services.audit.page.site import VERSION
+from shared.bus.topology import CERTS
+from shared.events import EnrollmentHeld
+from shared.settings import load
+from shared.stored import Message
+from shared.subjects import Stage
+from tests.unit.services.audit.desks import TOKEN, Browser, browser
+from tests.unit.services.audit.stories import STREAM, enrollment, event, requested, stored
+from tests.unit.world import NOW
+
+SCRIPT: Final = "<script>alert(1)</script>"
+EVIL: Final = f"\"'>{SCRIPT}<img src=x onerror=alert(1)>{{{{7*7}}}}&amp;"
+ENROLLMENT: Final = enrollment(1).prefix()
+HELD: Final = enrollment(2).prefix()
+PROBLEM: Final = "application/problem+json"
+HTML: Final = "text/html; charset=utf-8"
+PAGES: Final = (
+    "/scep", "/scep?tab=intune", "/scep?tab=intune&profile=corp&reach=7d", "/scep?tab=activity",
+    "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
+    "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters",
+    f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
+)  # fmt: skip
+# How often EVIL is to be seen there, at least.
+SHOWN: Final = {
+    "/scep?tab=activity": 4, "/scep?tab=intune": 2, "/scep/held": 4, "/scep/certificates": 1,
+    "/scep/dead-letters": 1, f"/scep/enrollments/{ENROLLMENT}": 6, f"/scep/enrollments/{HELD}": 6,
+}  # fmt: skip
+ADDRESSES: Final = (
+    "/scep?tab=activity&search={}", "/scep?tab=activity&profile={}", "/scep?tab=activity&chip={}",
+    "/scep?tab=activity&state={}", "/scep?tab=activity&cursor={}", "/scep?tab=intune&profile={}",
+    "/scep?tab=intune&reach={}", "/scep?tab={}", "/scep/certificates?profile={}",
+    "/scep/enrollments/{}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
+    "/login?next=/scep/{}",
+)  # fmt: skip
+PLANTED: Final = (
+    b"", b"\xff\x00", b"null", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 10_000,
+    b'{"a": ' + b"9" * 5000 + b"}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `up` makes at its first start: demo, legacy, and corp with Intune."""
+    layout = Layout(tmp_path_factory.mktemp("pages") / "data")
+    first_start(layout, "ec:p256", None, 4222, NOW)
+    return layout.config
+
+
+@pytest.fixture
+def desk(engine: Engine, config: Path) -> Browser:
+    """An admin who is signed in."""
+    found = browser(engine, lambda: load(config, {}))
+    assert found.sign_in().status_code == 303
+    return found
+
+
+class Read(HTMLParser):
+    """The tags of a page and the texts that a reader sees, attributes among them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.texts += [value for _, value in attrs if value]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def is_safe(page: str) -> Read:
+    """That nothing of EVIL became a part of the page, as a browser reads it."""
+    found = Read(page)
+    assert [attrs["src"] for tag, attrs in found.tags if tag == "script"] == [
+        f"/static/{VERSION}/page.js"
+    ]
+    assert "img" not in {tag for tag, _ in found.tags}
+    assert not [name for _, attrs in found.tags for name in attrs if name.startswith("on")]
+    assert SCRIPT not in page
+    assert "49" not in "".join(text for text in found.texts if "7*7" in text)
+    return found
+
+
+def fill(engine: Engine) -> None:
+    """Two devices, one of them held, a certificate and a dead letter, whose every text is EVIL."""
+    held = event("EnrollmentHeld")
+    assert isinstance(held, EnrollmentHeld)
+    golden = held.facts
+    values = {name: getattr(golden, name) for name in golden.__struct_fields__}
+    facts = type(golden)(**values | {"subject": f"CN={EVIL}", "sans": (EVIL,), "device_id": EVIL})
+    rejected = event("EnrollmentRejected", facts=facts, detail=EVIL)
+    told: dict[str, Any] = {"client_address": EVIL, "gateway": EVIL, "transaction_id": EVIL}
+    store(
+        engine,
+        STREAM,
+        [
+            requested(1, 1, **told),
+            stored(2, enrollment(1).subject(Stage.VERDICT), rejected),
+            requested(3, 2, **told),
+            stored(4, enrollment(2).subject(Stage.HOLD), event("EnrollmentHeld", facts=facts)),
+        ],
+    )
+    made = event("CertificateRecorded", enrollment=ENROLLMENT, serial="ab", subject=f"CN={EVIL}")
+    store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
+    letter = event("DeadLetter", stream=SCRIPT, subject=f"enroll.{EVIL}.request", role="issuer")
+    store(engine, "DEAD", [stored(1, "dead.issuer.ENROLL_0.1", letter)])
+
+
+# Whatever stands in the database
+
+
+def test_every_page_escapes_whatever_stands_in_the_database(
+    desk: Browser, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    fill(engine)
+    for path in PAGES:
+        with subtests.test(path):
+            found = desk.get(path)
+            assert found.status_code == 200, found.text
+            is_safe(found.text)
+
+
+def test_what_is_escaped_is_read_as_it_was_written(
+    desk: Browser, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    """Else a page that shows nothing would be safe as well."""
+    fill(engine)
+    for path, times in SHOWN.items():
+        with subtests.test(path):
+            told = [text for text in is_safe(desk.get(path).text).texts if EVIL in text]
+            assert len(told) >= times
+
+
+def test_nothing_in_an_address_becomes_a_part_of_the_page(
+    desk: Browser, subtests: pytest.Subtests
+) -> None:
+    for address in ADDRESSES:
+        with subtests.test(address):
+            found = desk.get(address.format(quote(EVIL, safe="")))
+            assert found.status_code in (200, 400, 404)
+            if found.headers["content-type"] == HTML:
+                is_safe(found.text)
+
+
+def test_the_name_of_who_is_signed_in_is_escaped(engine: Engine, config: Path) -> None:
+    found = browser(engine, lambda: load(config, {}))
+    add_token(engine, EVIL[:64], Level.VIEWER, f"{TOKEN}-2", 0)
+    found.sign_in(f"{TOKEN}-2")
+    read = is_safe(found.get("/scep/held").text)
+
+    assert EVIL[:64] in read.texts
+
+
+def test_an_enrollment_is_told_whatever_somebody_planted_among_its_events(
+    desk: Browser, engine: Engine, subtests: pytest.Subtests
+) -> None:
+    """What is no event of ours is kept as it is, and `audit verify` names it."""
+    for number, payload in enumerate(PLANTED):
+        planted = stored(
+            2 * number + 2, enrollment(number).subject(Stage.HOLD), Message(payload, {})
+        )
+        store(engine, STREAM, [requested(2 * number + 1, number), planted])
+    for number, payload in enumerate(PLANTED):
+        for path in ("/scep/enrollments/", "/api/v1/enrollments/"):
+            with subtests.test(path, payload=payload[:20]):
+                assert desk.get(f"{path}{enrollment(number).prefix()}").status_code == 200
+
+
+# Headers
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+def test_every_page_has_its_policy_and_is_kept_by_nobody(
+    desk: Browser, engine: Engine, subtests: pytest.Subtests, *, signed_in: bool
+) -> None:
+    fill(engine)
+    if not signed_in:
+        desk.cookies.clear()
+    others = ("/login", "/nothing", "/scep/enrollments/x", "/scep?tab=x", "/static/x/y")
+    for path in (*PAGES, *others):
+        with subtests.test(path):
+            headers = desk.get(path).headers
+            said = headers["content-security-policy"]
+            policy = dict(part.strip().split(" ", 1) for part in said.split(";"))
+            assert headers["content-type"] == HTML
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+            assert policy["script-src"] == policy["form-action"] == "'self'"
+            assert policy["base-uri"] == "'none'"
+            assert "unsafe" not in said
+
+
+def test_a_page_has_no_script_or_style_of_its_own(desk: Browser, engine: Engine) -> None:
+    """The policy would keep them from working."""
+    fill(engine)
+    for path in PAGES:
+        read = Read(desk.get(path).text)
+        assert not [attrs for _, attrs in read.tags if "style" in attrs]
+        assert "style" not in {tag for tag, _ in read.tags}
+
+
+@pytest.mark.parametrize("name", ["page.css", "page.js", "icon.svg"])
+def test_script_and_style_are_kept_under_their_version_alone(desk: Browser, name: str) -> None:
+    now, other = desk.get(f"/static/{VERSION}/{name}"), desk.get(f"/static/other/{name}")
+
+    assert "immutable" in now.headers["cache-control"]
+    assert other.headers["cache-control"] == "no-store"
+    assert now.content == other.content
+
+
+def test_no_host_header_is_a_failure_of_ours(desk: Browser, subtests: pytest.Subtests) -> None:
+    desk.cookies.clear()
+    for host in ("[", "a b", "", "evil/x", "x:y", "\u00fc", "evil@x", "[::1"):
+        for path in ("/scep", "/login", "/api/v1/enrollments", "/nothing"):
+            with subtests.test(path, host=host):
+                found = desk.get(path, headers={"host": host.encode()})
+                assert found.status_code < 500
