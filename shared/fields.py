@@ -62,6 +62,13 @@ ExtendedKeyUsages = Annotated[
 ]
 SanKinds = Annotated[tuple[SanKind, ...], BeforeValidator(_list)]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
+Issuer = Annotated[
+    str,
+    Field(
+        pattern=r"^(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]+$",
+        max_length=255,
+    ),
+]
 PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from shared.fields import (
     Duration,
     ExtendedKeyUsages,
+    Issuer,
     Names,
     Origin,
     PathId,
@@ -130,6 +131,20 @@ class AuditSection(Section):
     """Where operators reach the page, http(s)://HOST[:PORT]; with https its cookie wants TLS."""
     session_ttl: Duration = 12 * 3600.0
     """How long a login at the page is good."""
+    oidc_issuer: Issuer | None = None
+    """OpenID Connect provider whose users may sign in at the page; wants `public_url` [tokens]."""
+    oidc_client_id: str | None = None
+    """This page's client there; its redirect URI is PUBLIC_URL/login/oidc/callback."""
+    oidc_client_secret_path: Path | None = None
+    """File of the client's secret, mode 0600 [none: a public client, PKCE alone]."""
+    oidc_roles_claim: str = "roles"
+    """The ID token's claim that holds a user's roles: a string or a list."""
+    oidc_viewers: Names = ()
+    """Roles of who may look."""
+    oidc_operators: Names = ()
+    """Roles of who may give orders."""
+    oidc_admins: Names = ()
+    """Roles of admins."""
 
 
 class LocalIssuerSection(Section):

@@ -1,11 +1,13 @@
 """What the audit service takes from the configuration."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from services.audit.admin.auth import Level
 from shared.bus.topology import consumers
 from shared.keys import read_event_signer, read_nkey
 from shared.sections import Configuration
@@ -17,11 +19,24 @@ _MIN_TOKEN: Final = 32
 
 
 @dataclass(frozen=True)
+class Oidc:
+    """The provider, what this page is there, and the level of each role of its users."""
+
+    issuer: str
+    client_id: str
+    client_secret: str | None = field(repr=False)
+    redirect_uri: str
+    roles_claim: str
+    levels: Mapping[str, Level]
+
+
+@dataclass(frozen=True)
 class PageSettings:
     """How people sign in: where the page is reached, and for how long (s) a login is good."""
 
     public_url: str | None
     session_seconds: float
+    oidc: Oidc | None = None
 
     @property
     def secure(self) -> bool:
@@ -55,7 +70,33 @@ def read_settings(configuration: Configuration) -> Settings:
         streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
         database_url=database_url(configuration),
         batch=section.batch,
-        page=PageSettings(section.public_url, section.session_ttl),
+        page=PageSettings(section.public_url, section.session_ttl, _oidc(configuration)),
+    )
+
+
+def _oidc(configuration: Configuration) -> Oidc | None:
+    section = configuration.audit
+    if section.oidc_issuer is None:
+        return None
+    for name in ("public_url", "oidc_client_id"):
+        if getattr(section, name) is None:
+            raise SettingsError(f"audit.{name}: oidc_issuer wants it")
+    secret = None
+    if section.oidc_client_secret_path is not None:
+        raw = read_secret_file(configuration.path(section.oidc_client_secret_path))
+        secret = raw.decode("utf-8", "replace").strip()
+    levels = dict.fromkeys(section.oidc_viewers, Level.VIEWER)
+    levels |= dict.fromkeys(section.oidc_operators, Level.OPERATOR)
+    levels |= dict.fromkeys(section.oidc_admins, Level.ADMIN)
+    if not levels:
+        raise SettingsError("audit.oidc_viewers: no role has a level, nobody could sign in")
+    return Oidc(
+        section.oidc_issuer,
+        section.oidc_client_id or "",
+        secret,
+        f"{section.public_url}/login/oidc/callback",
+        section.oidc_roles_claim,
+        levels,
     )
 
 

@@ -9,7 +9,7 @@ from services.audit.admin import problems, records, scep
 from services.audit.admin.desk import Desk
 from services.audit.admin.document import openapi
 from services.audit.admin.shapes import Problem
-from services.audit.page import assets, login, views
+from services.audit.page import assets, login, oidc, views
 from services.audit.page.site import page_problem
 from shared.telemetry import Ready, operations_app
 
@@ -34,7 +34,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     problems.handle(app, page_problem)
     for router in (scep.router, records.router):
         app.include_router(router, responses=_ERRORS)
-    for router in (login.router, views.router, assets.router):
+    for router in (login.router, oidc.router, views.router, assets.router):
         app.include_router(router)
     app.middleware("http")(_unkept)
     document = openapi(app)

@@ -21,9 +21,9 @@ Next = Annotated[str, Query()]
 
 
 @router.get("/login")
-async def login_page(next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
+async def login_page(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
     """The form."""
-    return page("login.html", next=local(next), wrong="")
+    return _form(desk, next)
 
 
 @router.post("/login")
@@ -35,16 +35,21 @@ async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response: 
     wait = desk.attempts.wait(address, desk.clock())
     if wait:
         said = f"Too many failed logins: try again in {wait} s."
-        found = page("login.html", 429, next=local(next), wrong=said)
+        found = _form(desk, next, 429, said)
         found.headers["retry-after"] = str(wait)
         return found
     desk.attempts.failed(address, desk.clock())  # until it has not: many may come at once
     operator = await asyncio.to_thread(operator_of, desk.engine, token)
     if operator is None:
         said = "This token is not known, or was taken back."
-        return page("login.html", 401, next=local(next), wrong=said)
+        return _form(desk, next, 401, said)
     desk.attempts.forgive(address)
     return await sign_in(desk, operator, operator.name, local(next))
+
+
+def _form(desk: Desk, location: str, status: int = 200, wrong: str = "") -> Response:
+    with_oidc = desk.settings.page.oidc is not None
+    return page("login.html", status, next=local(location), wrong=wrong, oidc=with_oidc)
 
 
 @router.post("/logout")

@@ -53,6 +53,13 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "admin_token_path": "admin.token",
         "public_url": "https://scep-admin.example:8443",
         "session_ttl": "45m",
+        "oidc_issuer": "https://login.example/realms/pki",
+        "oidc_client_id": "scepstream",
+        "oidc_client_secret_path": "oidc.secret",
+        "oidc_roles_claim": "groups",
+        "oidc_viewers": ["helpdesk"],
+        "oidc_operators": ["pki", "mdm"],
+        "oidc_admins": ["pki-admins"],
     },
     "issuers.local": {
         "chain_path": "chain.pem",

@@ -1,0 +1,89 @@
+"""Signing in by way of an OpenID Connect provider: there, and back with a code."""
+
+import hmac
+import secrets
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from services.audit.admin.desk import AtDesk, Desk
+from services.audit.admin.problems import ProblemError
+from services.audit.page.login import Next, local, sign_in
+from services.audit.page.provider import (
+    Attempt,
+    NotSignedInError,
+    ProviderAwayError,
+    authorization_url,
+    signed_in_as,
+)
+from services.audit.page.site import HOME
+from services.audit.settings import Oidc
+from shared.process import log_failure
+
+router = APIRouter(include_in_schema=False)
+_log = structlog.get_logger()
+_SECONDS: Final = 600
+_PARTS: Final = 4
+Text = Annotated[str, Query(max_length=4000)]
+
+
+@router.get("/login/oidc")
+async def begin(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
+    """To the provider; what the login is known by stays in a cookie of this browser."""
+    oidc = _configured(desk)
+    attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
+    try:
+        location = await authorization_url(oidc, attempt)
+    except ProviderAwayError as error:
+        raise _away(error) from None
+    found = RedirectResponse(location, 303)
+    found.set_cookie(
+        _cookie(desk),
+        " ".join((attempt.state, attempt.nonce, attempt.verifier, local(next))),
+        max_age=_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=desk.settings.page.secure,
+    )
+    return found
+
+
+@router.get("/login/oidc/callback")
+async def callback(
+    request: Request, desk: AtDesk, state: Text = "", code: Text = "", error: Text = ""
+) -> Response:
+    """Back with a code: a session, if the provider's word and the user's roles are good."""
+    oidc = _configured(desk)
+    parts = request.cookies.get(_cookie(desk), "").split(" ", _PARTS - 1)
+    if len(parts) != _PARTS or not hmac.compare_digest(parts[0].encode(), state.encode()):
+        raise ProblemError(400, "this login was not begun here, or too long ago: begin again")
+    if error or not code:
+        raise ProblemError(403, "the identity provider did not let you in")
+    try:
+        operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, desk.clock())
+    except ProviderAwayError as problem:
+        raise _away(problem) from None
+    except NotSignedInError as problem:
+        raise ProblemError(403, str(problem)) from None
+    _log.info("signed_in", operator=operator.name, level=operator.level.value)
+    found = await sign_in(desk, operator, None, local(parts[3]))
+    found.delete_cookie(_cookie(desk), secure=desk.settings.page.secure, httponly=True)
+    return found
+
+
+def _configured(desk: Desk) -> Oidc:
+    oidc = desk.settings.page.oidc
+    if oidc is None:
+        raise ProblemError(404, "no identity provider is configured")
+    return oidc
+
+
+def _cookie(desk: Desk) -> str:
+    return f"{desk.cookie}-login"
+
+
+def _away(error: ProviderAwayError) -> ProblemError:
+    log_failure("provider_away", error)
+    return ProblemError(502, "the identity provider cannot be asked now: try again")
