@@ -147,7 +147,8 @@ def _announce(run: dict[str, Any]) -> None:
     _console.print("[bold]scepstream is up[/bold]", table, sep="\n")
     for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
         _console.print(f"also       {url}")
-    _console.print(f"admin      {run['admin_url']}")
+    token = f"sign in with the token in {run['admin_token_file']}"
+    _console.print(f"page       {run['admin_url']}/scep  {token}", soft_wrap=True)
     _console.print(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")
     profiles = run["profiles"].values()
     first = next((p for p in profiles if p["challenge"]), None)

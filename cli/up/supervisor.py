@@ -216,6 +216,7 @@ class Supervisor:
             },
             "admin_url": f"http://{_host(plan.admin)}",
             "admin_token": layout.admin_token.read_text(),
+            "admin_token_file": str(layout.admin_token),
             "ca_file": str(configuration.path(configuration.issuers["local"].ca_cert_path[0])),
             "urls": urls,
             "tls_urls": [f"https://{_host(s.tls)}/scep" for s in plan.gateways if s.tls],
