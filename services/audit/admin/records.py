@@ -34,7 +34,7 @@ from services.audit.listing import (
 from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
-from services.audit.orders.revoke import revoke_certificate
+from services.audit.orders.revoke import revoke_certificate, written_serial
 from services.audit.payloads import read_payload
 from services.audit.tables import certificates as certificate_rows
 from services.audit.tables import enrollments as enrollment_rows
@@ -168,13 +168,12 @@ async def certificates(
 
 @router.get("/certificates/{issuer}/{serial}", tags=["Certificates"], responses=_PROBLEMS)
 async def certificate(issuer: Name, serial: Name, desk: AtDesk, _: Viewer) -> dict[str, Any]:
-    """One, by its issuer here and its serial number in hex."""
+    """One, by its issuer here and its serial number in hex, in whatever way it is written."""
+    written = written_serial(serial)
 
     def work() -> dict[str, Any]:
         columns = certificate_rows.c
-        query = select(certificate_rows).where(
-            columns.issuer == issuer, columns.serial == serial.lower()
-        )
+        query = select(certificate_rows).where(columns.issuer == issuer, columns.serial == written)
         with desk.engine.connect() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:

@@ -18,7 +18,7 @@ async def revoke_certificate(
 
     An order that failed before is given again, and one that knew nothing of a compromise.
     """
-    token = _serial(serial)
+    token = written_serial(serial)
     if issuer not in office.configuration.issuers:
         raise NotThereError(f"no such issuer: {issuer}")
     if await office.bus.get_last(CERTS, certificate_issued(issuer, token)) is None:
@@ -55,8 +55,8 @@ async def _answer(office: Office, order: str) -> OrderAnswered:
     return authenticate_as(OrderAnswered, stored, office.issuers)
 
 
-def _serial(text: str) -> str:
-    """A serial number as the log writes it: an INTEGER's contents in hex."""
+def written_serial(text: str) -> str:
+    """A serial number as the log writes it, an INTEGER's contents in hex, from how people do."""
     digits = text.lower().removeprefix("0x").replace(":", "")
     try:
         number = int(digits, 16)
