@@ -37,7 +37,7 @@ fmt: $(DEV)  ## format and fix what can be fixed
 
 test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
-	$(BIN)/pytest tests/integration tests/interop tests/chaos
+	$(BIN)/pytest tests/integration tests/interop tests/browser tests/chaos
 
 check:  ## make test in full: a missing client, browser or database fails it
 	TEST_REQUIRE=all $(MAKE) test

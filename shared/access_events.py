@@ -102,6 +102,21 @@ class ReplicaSeen(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class GatewaySeen(EventPayload, frozen=True, kw_only=True):
+    """A running gateway says that it is there, and which RA certificates (SHA-256) profiles have.
+
+    `order` is the sequence of the last order to read them anew that it followed, `error` what was
+    wrong then. Gateways have no key to sign with: only their account can write here.
+    """
+
+    name: str
+    since: int
+    ra: dict[str, str]
+    order: int = 0
+    error: str = ""
+    request_sha256: str = NO_REQUEST
+
+
 class CheckpointSigned(EventPayload, frozen=True, kw_only=True):
     """What a stream held up to a sequence: one digest (hex) over all of it, signed by the auditor.
 

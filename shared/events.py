@@ -16,6 +16,7 @@ from shared.access_events import (
     CheckpointSigned,
     Claim,
     DeviceCounted,
+    GatewaySeen,
     RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
@@ -37,11 +38,7 @@ class RevocationReason(StrEnum):
 
 
 class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
-    """A device asks: its PKIMessage as received, the content key sealed to the validators.
-
-    `sealed_attempt` is set where an operator had an earlier attempt driven again: the content key
-    is sealed for the subject of that one.
-    """
+    """A device asks: its PKIMessage as received, the content key sealed to the validators."""
 
     pki_message: bytes
     content_key: bytes
@@ -52,7 +49,7 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
     client_address: str
     gateway: str
     reply_budget_ms: int
-    sealed_attempt: int | None = None
+    sealed_attempt: int | None = None  # whose subject the key is sealed for, if driven again
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +289,7 @@ Event = (
     | RedriveOrdered
     | ReloadOrdered
     | ReplicaSeen
+    | GatewaySeen
     | CheckpointSigned
     | DeadLetter
 )

@@ -29,29 +29,51 @@ class Source(Generic[S]):
     read: Callable[[], S]
 
 
-async def reload_on(
-    hangup: asyncio.Event, source: Source[S], apply: Callable[[S], Awaitable[None]]
-) -> None:
-    """At each SIGHUP read everything, then swap it in; on any error keep what was.
+class Reloader(Generic[S]):
+    """Reads everything, then swaps it in; on any error keeps what was.
 
     Nor is a profile that is served left out by reading anew: then, too, all stays as it was.
     """
-    served = source.first
-    while True:
-        await hangup.wait()
-        hangup.clear()
-        try:
-            found = await asyncio.to_thread(source.read)
-            for name in _left_out(found).keys() - _left_out(served).keys():
-                raise SettingsError(_left_out(found)[name])  # noqa: TRY301 - as if `read` had
-            await apply(found)
-            served = found
-        except SettingsError as error:
-            _log.error("reload_refused", detail=str(error))
-        except Exception as error:  # noqa: BLE001 - a bug must not make the next SIGHUP unheard
-            log_failure("reload_failed", error)
-        else:
-            _log.info("reloaded")
+
+    def __init__(self, source: Source[S], apply: Callable[[S], Awaitable[None]]) -> None:
+        """Take the settings of the start, and what swaps others in."""
+        self._source, self._apply, self._served = source, apply, source.first
+        self._one_at_a_time = asyncio.Lock()
+
+    async def reload(self) -> str:
+        """What is wrong, one sentence; "" where all was read and is in effect."""
+        async with self._one_at_a_time:
+            try:
+                await self._swap()
+            except SettingsError as error:
+                _log.error("reload_refused", detail=str(error))
+                return str(error)
+            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
+                log_failure("reload_failed", error)
+                return f"cannot be read: {type(error).__name__}"
+        _log.info("reloaded")
+        return ""
+
+    async def _swap(self) -> None:
+        found = await asyncio.to_thread(self._source.read)
+        for name in _left_out(found).keys() - _left_out(self._served).keys():
+            raise SettingsError(_left_out(found)[name])
+        await self._apply(found)
+        self._served = found
+
+    async def on(self, hangup: asyncio.Event) -> None:
+        """At each SIGHUP, for ever."""
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            await self.reload()
+
+
+async def reload_on(
+    hangup: asyncio.Event, source: Source[S], apply: Callable[[S], Awaitable[None]]
+) -> None:
+    """Reload at each SIGHUP."""
+    await Reloader(source, apply).on(hangup)
 
 
 def _left_out(settings: object) -> Mapping[str, str]:

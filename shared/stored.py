@@ -16,6 +16,7 @@ from shared.access_events import (
     ChallengeCreated,
     CheckpointSigned,
     DeviceCounted,
+    GatewaySeen,
     RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
@@ -50,7 +51,7 @@ STAGE_TYPES: Final[dict[Stage, frozenset[str]]] = {
     Stage.VERDICT: frozenset({"EnrollmentApproved", "EnrollmentRejected"}),
     Stage.OUTCOME: frozenset({"CertificateIssued", "IssuanceFailed"}),
 }
-_UNSIGNED = EnrollmentRequested | CaChain | DeadLetter
+_UNSIGNED = EnrollmentRequested | CaChain | DeadLetter | GatewaySeen
 _Signed = TypeVar(
     "_Signed",
     CertificateRecorded,

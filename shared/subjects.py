@@ -169,6 +169,11 @@ def redrive_order(stream: str, sequence: int, attempt: int) -> str:
     return f"ops.redrive.{stream}.{sequence}.{attempt}.order"
 
 
+def ra_order(profile: str, order: str) -> str:
+    """Where an operator's order to read RA certificates anew stands; `*` for both is any."""
+    return f"ops.ra.{profile}.{order}.all.order"
+
+
 def reload_answer(order: str, replica: str) -> str:
     """Where a replica's answer to such an order (its subject) stands."""
     return f"{order.removesuffix('.all.order')}.{replica}.answer"

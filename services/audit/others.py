@@ -25,7 +25,7 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
                 "revoked_by": storable(event.operator),
             }
             changes.certificates[tokens[1], event.serial].setdefault("recorded_at", stored.time)
-        case ReloadOrdered() | OrderAnswered() if tokens[:2] == ["ops", "reload"]:
+        case ReloadOrdered() | OrderAnswered() if tokens[:2] in (["ops", "reload"], ["ops", "ra"]):
             _reload(changes, tokens, stored, event)
         case ChallengeCreated() | ChallengeCancelled():
             _challenge(changes, (event.profile, tokens[3]), stored, event)

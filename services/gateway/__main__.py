@@ -8,6 +8,7 @@ from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
 from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
+from services.gateway.presence import Presence
 from services.gateway.redrive import Redriver
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
@@ -16,7 +17,7 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints
 from shared.chains import ChainBook
 from shared.process import HttpServer, Signals, background, log_left_out, now
-from shared.reload import Source, reload_on
+from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.shards import all_shards
 from shared.telemetry import EXPIRY_DAYS, operations_app
@@ -58,11 +59,15 @@ async def serve(
             contexts.load(settings.tls, settings.client_cas())
         chains.want(settings.chains())
         gateway.settings = enroller.settings = outcomes.settings = settings
-        lookups.settings = redriver.settings = settings
+        lookups.settings = redriver.settings = presence.settings = settings
         _measure(settings)
 
+    reloader = Reloader(source, apply)
+    presence = Presence(bus, settings, name, int(now()), reloader)
+    await bus.on_hint("order.*", presence.on_hint)
     async with AsyncExitStack() as running:
-        await running.enter_async_context(background(reload_on(signals.hangup, source, apply)))
+        await running.enter_async_context(background(reloader.on(signals.hangup)))
+        await running.enter_async_context(background(presence.run()))
         for server in _servers(gateway, listeners, contexts):
             server.start()
             running.push_async_callback(server.stop)

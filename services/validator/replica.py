@@ -14,7 +14,7 @@ from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
 from shared.access_events import ReloadOrdered, ReplicaSeen
 from shared.bus.core import AppendConflictError, BusUnavailableError
-from shared.bus.topology import OPS, Role, replica_subject
+from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
 from shared.events import OrderAnswered
 from shared.process import log_failure
 from shared.settings import SettingsError
@@ -24,7 +24,6 @@ from shared.telemetry import EXPIRY_DAYS, SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0
-PRESENCE_SECONDS: Final = 20
 _DAY: Final = 86400
 _MARGIN_SECONDS: Final = 60
 _NANOSECONDS: Final = 1_000_000_000

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 ACK_WAIT_SECONDS: Final = 5.0
+PRESENCE_SECONDS: Final = 20
 CA_CHAINS: Final = "KV_CA_CHAINS"
 CERTS: Final = "CERTS"
 CRLS: Final = "CRLS"
@@ -132,6 +133,7 @@ _CRL_DAYS: Final = 90
 _ORDERS: Final = (
     "ops.revoke.*.*.*.order",
     "ops.reload.*.*.all.order",
+    "ops.ra.*.*.all.order",
     "ops.redrive.*.*.*.order",
     "ops.challenge.*.*.0.created",
     "ops.challenge.*.*.0.cancelled",
@@ -226,6 +228,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
         *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
         *_validator_grants(),
+        Grant(Role.GATEWAY, f"$KV.REPLICAS.{Role.GATEWAY}.*"),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
         Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),

@@ -488,6 +488,7 @@ WRITERS: dict[str, set[Role]] = {
     replay_record("one_time", "x"): {Role.VALIDATOR},
     DEVICE: {Role.VALIDATOR},
     replica_subject("validator", "validator-0"): {Role.VALIDATOR},
+    replica_subject("gateway", "gateway-0"): {Role.GATEWAY},
     ORDER: {Role.AUDIT},
     ANSWER: {Role.VALIDATOR},
     one_time_created("demo", "x"): {Role.AUDIT},
@@ -498,6 +499,8 @@ WRITERS: dict[str, set[Role]] = {
     "$KV.DEVICES.a.b": set(),
     "$KV.REPLICAS.issuer.issuer-0": set(),
     "$KV.REPLICAS.validator.a.b": set(),
+    "$KV.REPLICAS.gateway.a.b": set(),
+    "ops.ra.demo.o1.gateway-0.order": set(),
     "ops.reload.demo.o1.validator-0.order": set(),
     "ops.reload.demo.o1.all.created": set(),
     "ops.challenge.demo.x.1.created": set(),
@@ -507,13 +510,14 @@ READERS: dict[tuple[str, str], set[Role]] = {
     (REPLAYS, TOKEN): {Role.VALIDATOR, Role.AUDIT},
     (DEVICES, DEVICE): {Role.VALIDATOR},
     (REPLICAS, replica_subject("validator", "validator-0")): {Role.AUDIT},
-    (OPS, ORDER): {Role.VALIDATOR, Role.AUDIT, Role.ISSUER},
-    (OPS, ANSWER): {Role.VALIDATOR, Role.AUDIT, Role.ISSUER},
-    (OPS, one_time_created("demo", "x")): {Role.VALIDATOR, Role.AUDIT, Role.ISSUER},
+    (REPLICAS, replica_subject("gateway", "gateway-0")): {Role.AUDIT},
+    (OPS, ORDER): set(SERVICES),
+    (OPS, ANSWER): set(SERVICES),
+    (OPS, one_time_created("demo", "x")): set(SERVICES),
 }
 # Reading on and on is listing everything: orders for who obeys them, replicas for who asks them.
 READERS_ON: dict[str, set[Role]] = {
-    REPLAYS: set(),
+    REPLAYS: {Role.AUDIT},  # how many there are; they hold digests, no challenge
     DEVICES: set(),
     REPLICAS: {Role.AUDIT},
     OPS: {Role.AUDIT, Role.VALIDATOR},

@@ -25,6 +25,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("GET", "/api/v1/admin/scep/profiles"): "viewer",
     ("GET", "/api/v1/admin/scep/intune/stats"): "viewer",
     ("POST", "/api/v1/admin/scep/intune/reload-trust"): "operator",
+    ("POST", "/api/v1/admin/scep/reload-ra"): "operator",
     ("GET", "/api/v1/enrollments"): "viewer",
     ("GET", "/api/v1/audit"): "viewer",
     ("GET", "/api/v1/enrollments/{enrollment}"): "viewer",

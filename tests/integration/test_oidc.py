@@ -31,8 +31,8 @@ from tests.unit.world import OPERATOR, memory_bus
 
 PAGE: Final = "https://admin.example"
 CLAIMS: Final[tuple[dict[str, Any], ...]] = (
-    {"sub": "1", "preferred_username": "vera", "roles": ["helpdesk", "other"]},
-    {"sub": "2", "preferred_username": "olga", "roles": ["helpdesk", "pki"]},
+    {"sub": "1", "preferred_username": "viewer-1", "roles": ["helpdesk", "other"]},
+    {"sub": "2", "preferred_username": "operator-1", "roles": ["helpdesk", "pki"]},
     {"sub": "3", "preferred_username": "nobody", "roles": ["other"]},
     {"sub": "4", "preferred_username": "without"},
     {"sub": "5", "roles": "pki", "email": "x@example"},
@@ -131,7 +131,7 @@ def test_a_viewer_by_role_gives_no_orders(engine: Engine, issuer: str) -> None:
     assert visitor.get(consent(to_provider(visitor), "1")).status_code == 303
     csrf = visitor.get("/scep/held").text
     assert visitor.get("/api/v1/certificates").status_code == 200
-    assert "oidc:vera" in csrf or "configuration cannot be read" in csrf
+    assert "oidc:viewer-1" in csrf or "configuration cannot be read" in csrf
 
 
 @pytest.mark.parametrize("sub", ["3", "4"])

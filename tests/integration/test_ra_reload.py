@@ -28,6 +28,7 @@ from tests.integration.requests_ import (
     recipient_info,
     sealed,
 )
+from tests.integration.test_api import Api
 from tests.system import System, running, wait_until
 from tests.unit.shared.scep import messages as m
 
@@ -301,3 +302,41 @@ def test_a_missing_file_is_named(alone: System, device: Device) -> None:
     use(alone, *FIRST, "ra/none.pem", event="reload_refused")
     assert str(Path("ra") / "none.pem") in logged(alone, "reload_refused")[-1]["detail"]
     enroll(Endpoint.of(alone, "legacy"), device)
+
+
+# By the API
+
+
+def test_an_operator_has_every_gateway_read_its_ra_anew(alone: System, ca: Authority) -> None:
+    api = Api(alone.run["admin_url"], alone.run["admin_token"])
+    pair = write_pair(alone, "ordered", combined(ca))
+    configure(alone.config, "profiles.legacy", ra_cert_path=[pair], ra_key_path=[pair])
+    done = api.post("/api/v1/admin/scep/reload-ra", path_id="legacy")
+
+    assert done.status_code == 200, done.text
+    expected = [{"name": "gateway-0", "reloaded": True, "error": None}]
+    assert done.json()["replicas"] == expected
+    shown = x509.load_der_x509_certificate(Endpoint.of(alone, "legacy").signing)
+    assert shown.subject.rfc4514_string() == "CN=RA"
+
+
+def test_a_gateway_that_cannot_read_its_ra_keeps_the_old_one_and_says_why(
+    alone: System,
+) -> None:
+    api = Api(alone.run["admin_url"], alone.run["admin_token"])
+    before = Endpoint.of(alone, "legacy").certificates
+    missing = ["ra/missing.pem"]
+    configure(alone.config, "profiles.legacy", ra_cert_path=missing, ra_key_path=missing)
+    done = api.post("/api/v1/admin/scep/reload-ra", path_id="legacy")
+
+    assert done.status_code == 502
+    (replica,) = done.json()["replicas"]
+    assert (replica["name"], replica["reloaded"]) == ("gateway-0", False)
+    assert "missing.pem" in replica["error"]
+    assert Endpoint.of(alone, "legacy").certificates == before
+
+
+def test_only_a_profile_that_there_is_can_be_reloaded(alone: System) -> None:
+    api = Api(alone.run["admin_url"], alone.run["admin_token"])
+
+    assert api.post("/api/v1/admin/scep/reload-ra", path_id="nobody").status_code == 404

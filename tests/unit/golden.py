@@ -12,6 +12,7 @@ from shared.access_events import (
     Claim,
     CountedEnrollment,
     DeviceCounted,
+    GatewaySeen,
     RedriveOrdered,
     ReloadOrdered,
     ReplicaSeen,
@@ -297,6 +298,10 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             since=1767225600,
             anchors={"corp": "ff" * 32},
         ),
+    ),
+    ("GatewaySeen", 1): (
+        replica_subject("gateway", "gateway-0"),
+        GatewaySeen(name="gateway-0", since=1767225600, ra={"corp": "ff" * 32}, order=4),
     ),
     ("CheckpointSigned", 1): (
         checkpoint("ENROLL_0", 4711),

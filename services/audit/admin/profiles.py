@@ -9,8 +9,8 @@ from typing import Any, Final
 from cryptography import x509
 from sqlalchemy import Connection, func, select
 
-from services.audit.tables import counters, replicas
-from shared.access_events import ReplicaSeen
+from services.audit.tables import counters
+from shared.access_events import GatewaySeen, ReplicaSeen
 from shared.keys import read_certificates
 from shared.names import name_text
 from shared.profiles import ProfileSection
@@ -40,21 +40,12 @@ def count_results(connection: Connection) -> dict[str, dict[str, int]]:
     return found
 
 
-def recent_gateways(connection: Connection, now: float) -> list[str]:
-    """The gateways that put a request on the log within a day of `now` (Unix s), by name."""
-    columns = replicas.c
-    query = select(columns.name).where(
-        columns.role == "gateway", columns.last_seen >= int(now - _DAY) * _NANOSECONDS
-    )
-    return list(connection.execute(query.order_by(columns.name)).scalars())
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What runs and what was counted: validators, gateways, results by profile, replay records."""
 
     validators: Sequence[ReplicaSeen]
-    gateways: Sequence[str]
+    gateways: Sequence[GatewaySeen]
     counted: Mapping[str, Mapping[str, int]]
     replay_records: int | None
 
@@ -124,12 +115,15 @@ def _intune(
 
 
 def _replicas(name: str, seen: Seen) -> dict[str, Any]:
-    """Gateways of the last day, validators that are there, whether these have the same anchors."""
-    digests = {each.anchors.get(name) for each in seen.validators}
+    """Who is there, and whether all have the same anchors and RA certificates."""
+    anchors = len({each.anchors.get(name) for each in seen.validators}) <= 1
+    ra = len({each.ra.get(name) for each in seen.gateways}) <= 1
     return {
-        "gateways": list(seen.gateways),
+        "gateways": [each.name for each in seen.gateways],
         "validators": [each.name for each in seen.validators],
-        "agree": len(digests) <= 1,
+        "anchors_agree": anchors,
+        "ra_agree": ra,
+        "agree": anchors and ra,
     }
 
 

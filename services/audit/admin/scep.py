@@ -1,18 +1,19 @@
 """Profiles, their tokens' statistics, and anchors read anew on every validator."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
 
 from services.audit.admin.auth import Operator
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
-from services.audit.admin.problems import problem
-from services.audit.admin.profiles import Seen, count_results, describe, recent_gateways
-from services.audit.admin.shapes import Problem, Profiles, Reloaded, ReloadTrust, Stats
-from services.audit.orders.reload import Answers, reload_anchors, replicas
+from services.audit.admin.problems import ProblemError
+from services.audit.admin.profiles import Seen, count_results, describe
+from services.audit.admin.shapes import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
+from services.audit.orders.ra import gateways, reload_ra
+from services.audit.orders.reload import reload_anchors, replicas
 from shared.bus.core import BusError
 from shared.bus.topology import REPLAYS
 from shared.process import log_failure
@@ -42,33 +43,33 @@ async def stats(desk: AtDesk, operator: Viewer) -> Stats:
     "/intune/reload-trust",
     responses={code: {"model": Problem} for code in (404, 409, 502)},
 )
-async def reload_trust(body: ReloadTrust, desk: AtDesk, operator: Doer) -> Any:
+async def reload_trust(body: Reload, desk: AtDesk, operator: Doer) -> Reloaded:
     """Let every running validator read the profile's anchors; each one's result is told."""
     answers = await reload_anchors(desk.office(operator), body.path_id, desk.order_name())
-    told = _told(desk, body.path_id, answers)
-    if not told.reloaded:
-        detail = "at least one validator kept its old anchors"
-        return problem(502, detail, replicas=[each.model_dump() for each in told.replicas])
-    return JSONResponse(told.model_dump())
-
-
-def _told(desk: Desk, path_id: str, answers: Answers) -> Reloaded:
-    results = [
-        {
-            "name": name,
-            "reloaded": answer is not None and answer.done,
-            "error": _error(answer.detail if answer else None, done=bool(answer and answer.done)),
-        }
+    results = {
+        name: _error(answer.detail if answer else None, done=bool(answer and answer.done))
         for name, answer in answers
+    }
+    return _told(desk, body.path_id, results, "at least one validator kept its old anchors")
+
+
+@router.post("/reload-ra", responses={code: {"model": Problem} for code in (404, 502)})
+async def reload_ra_certificates(body: Reload, desk: AtDesk, operator: Doer) -> Reloaded:
+    """Let every running gateway read RA certificates and keys; each one's result is told."""
+    read = await reload_ra(desk.office(operator), body.path_id, desk.order_name())
+    results = {each.name: each.error or None for each in read}
+    return _told(desk, body.path_id, results, "at least one gateway kept its old RA certificates")
+
+
+def _told(desk: Desk, path_id: str, results: Mapping[str, str | None], otherwise: str) -> Reloaded:
+    """Replica to what was wrong; where anything was, the whole is a problem."""
+    replicas = [
+        ReplicaResult(name=name, reloaded=error is None, error=error)
+        for name, error in results.items()
     ]
-    return Reloaded.model_validate(
-        {
-            "reloaded": all(each["reloaded"] for each in results),
-            "path_id": path_id,
-            "reloaded_at": _now(desk),
-            "replicas": results,
-        }
-    )
+    if any(results.values()):
+        raise ProblemError(502, otherwise, replicas=[each.model_dump() for each in replicas])
+    return Reloaded(reloaded=True, path_id=path_id, reloaded_at=_now(desk), replicas=replicas)
 
 
 def _error(detail: str | None, *, done: bool) -> str | None:
@@ -84,17 +85,17 @@ async def described(desk: Desk, operator: Operator) -> list[dict[str, Any]]:
     """
     office = desk.office(operator)
     try:
-        validators, remembered = await replicas(office), await desk.bus.count(REPLAYS)
+        validators, there = await replicas(office), await gateways(office)
+        remembered = await desk.bus.count(REPLAYS)
     except BusError as error:
         log_failure("profiles_half_told", error)
-        validators, remembered = [], None
+        validators, there, remembered = [], [], None
 
     def work() -> list[dict[str, Any]]:
         now = desk.clock()
         with desk.engine.connect() as connection:
-            gateways = recent_gateways(connection, now)
             counted = count_results(connection)
-        seen = Seen(validators, gateways, counted, remembered)
+        seen = Seen(validators, there, counted, remembered)
         return describe(office.configuration, seen, now)
 
     return await asyncio.to_thread(work)

@@ -39,8 +39,8 @@ class Stats(BaseModel):
     generated_at: str
 
 
-class ReloadTrust(Shape):
-    """Of which profile the anchors are to be read anew."""
+class Reload(Shape):
+    """Of which profile the files are to be read anew."""
 
     path_id: Annotated[str, Field(max_length=63, examples=["corp"])]
 

@@ -38,6 +38,7 @@ _TITLES: Final[Mapping[str, str]] = {
 }
 _ENDS: Final = frozenset({"EnrollmentRejected", "CertificateIssued", "IssuanceFailed"})
 _LONG: Final = 160
+_CIPHERTEXT: Final = frozenset({"pki_message", "content_key"})
 _KEY_INDEX: Final = re.compile(r"key\.[^.]*\.issued\.")
 
 
@@ -105,13 +106,23 @@ def spans(found: Sequence[Step]) -> tuple[Span, ...]:
 def _details(payload: bytes) -> tuple[tuple[str, str], ...]:
     """What the event says, name by name; what is no event of ours says nothing."""
     read = read_payload(payload) or {}
-    return tuple(pair for name, value in read.items() for pair in _pairs(name, value))
+    shown = {name: value for name, value in read.items() if name not in _CIPHERTEXT}
+    return tuple(pair for name, value in shown.items() for pair in _pairs(name, value))
 
 
 def _pairs(name: str, value: object) -> list[tuple[str, str]]:
+    if name == "gates" and isinstance(value, list):
+        return [_gate(each) for each in value if isinstance(each, dict)]
     if isinstance(value, dict):
         return [(f"{name}.{inner}", _short(each)) for inner, each in value.items()]
     return [(name, _short(value))]
+
+
+def _gate(gate: dict[str, Any]) -> tuple[str, str]:
+    """A gate and whether it was open, with what it compared."""
+    said = "passed" if gate.get("passed") is True else "refused"
+    detail = gate.get("detail")
+    return f"gate {_short(gate.get('gate'))}", f"{said}: {_short(detail)}" if detail else said
 
 
 def _short(value: object) -> str:

@@ -282,6 +282,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "CrlPublished",
         "DeadLetter",
         "DeviceCounted",
+        "GatewaySeen",
         "KeyCompromised",
         "OrderAnswered",
         "RedriveOrdered",

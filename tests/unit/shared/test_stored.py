@@ -64,7 +64,7 @@ SIGNED: tuple[type[Any], ...] = (
     CheckpointSigned,
 )
 STAGED = [(EnrollmentHeld, Stage.HOLD), (HoldDecided, Stage.DECISION)]
-UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter")
+UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter", "GatewaySeen")
 
 
 def stored(kind: type[Any]) -> Stored:

@@ -76,7 +76,7 @@ async function order(form) {
       body: JSON.stringify(Object.fromEntries(new FormData(form))),
     });
     const answer = await response.json();
-    const done = answer.replicas ? "Every validator reloaded." : `Done: ${answer.detail}.`;
+    const done = answer.replicas ? "All have reloaded." : `Done: ${answer.detail}.`;
     tell(form, response.ok, response.ok ? done : `${answer.title}: ${answer.detail}`, answer.replicas ?? []);
     if (response.ok) settle(form, button);
   } catch (error) {
@@ -94,6 +94,14 @@ function settle(form, button) {
   close.textContent = "Close";
   close.focus();
   for (const delay of [400, 1500, 4000]) setTimeout(() => refresh(regions()), delay);
+}
+
+// The button that opened it may be gone with what it ordered: the focus then goes to the content.
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("close", () => {
+    const focused = document.activeElement;
+    if (focused === document.body || dialog.contains(focused)) document.getElementById("main").focus();
+  });
 }
 
 document.addEventListener("click", (event) => {

@@ -29,6 +29,7 @@ TOLD = {
     "CaChain": {},
     "ChallengeClaimed": {},
     "DeviceCounted": {},
+    "GatewaySeen": {},
     "ChallengeCreated": {},
     "ChallengeCancelled": {},
     "RedriveOrdered": {},

@@ -19,10 +19,10 @@ from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
-from services.validator.replica import PRESENCE_SECONDS, Replica
+from services.validator.replica import Replica
 from shared.access_events import ReloadOrdered, ReplicaSeen
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import OPS, REPLICAS, replica_subject
+from shared.bus.topology import OPS, PRESENCE_SECONDS, REPLICAS, replica_subject
 from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.process import background
 from shared.reasons import Reason

@@ -1,0 +1,66 @@
+"""Every running gateway reads its RA certificates and keys anew, and shows how it went."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.audit.office import NotThereError, Office, OrderError
+from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.stored import Message, UnreadableEventError, decode, sign
+from shared.subjects import ra_order
+
+_ANSWER_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One gateway's result; `error` is "" where it has read everything."""
+
+    name: str
+    error: str
+
+
+async def gateways(office: Office) -> list[GatewaySeen]:
+    """The gateways that said within the last seconds that they are there, by name."""
+    wildcard, position = replica_subject(Role.GATEWAY, "*"), 0
+    found: dict[str, GatewaySeen] = {}
+    while stored := await office.bus.get_next(REPLICAS, wildcard, position + 1):
+        position = stored.sequence
+        try:
+            seen = decode(stored.payload, stored.headers)
+        except UnreadableEventError:
+            continue
+        if isinstance(seen, GatewaySeen):
+            found[seen.name] = seen
+    return [found[name] for name in sorted(found)]
+
+
+async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
+    """Each gateway's result; `order` names this one order."""
+    if profile not in office.configuration.profiles:
+        raise NotThereError(f"no such profile: {profile}")
+    names = [seen.name for seen in await gateways(office)]
+    if not names:
+        raise OrderError("no gateway is running")
+    event = ReloadOrdered(profile=profile, operator=office.operator)
+    subject = ra_order(profile, order)
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    stored = await office.bus.get_last(OPS, subject)
+    if stored is None:
+        raise OrderError("the order cannot be read back yet")
+    await office.bus.hint("order.ra", Message(b"", {}))
+    return await _results(office, names, stored.sequence)
+
+
+async def _results(office: Office, names: Sequence[str], order: int) -> list[Read]:
+    """What each shows once it has followed this order (sequence) or a later one."""
+    deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
+    while True:
+        done = {s.name: s.error for s in await gateways(office) if s.order >= order}
+        late = asyncio.get_running_loop().time() >= deadline
+        if late or done.keys() >= set(names):
+            return [Read(name, done.get(name, "did not answer in time")) for name in names]
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,93 @@
+"""A running gateway says that it is there, and reads RA certificates anew when operators say so."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from services.gateway.settings import Settings
+from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
+from shared.process import log_failure
+from shared.reload import Reloader
+from shared.stored import Stored, UnreadableEventError, authenticate_as, encode
+from shared.subjects import ra_order
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_LOOK_SECONDS: Final = 5.0
+_MARGIN_SECONDS: Final = 60
+_NANOSECONDS: Final = 1_000_000_000
+
+
+@dataclass
+class Presence:
+    """`since` (Unix seconds) is when the settings of the start had been read."""
+
+    bus: Bus
+    settings: Settings
+    name: str
+    since: int
+    reloader: Reloader[Any]
+    _order: int = 0
+    _error: str = ""
+    _hinted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Say and look, for ever."""
+        while True:
+            try:
+                await self.look()
+            except BusUnavailableError as error:
+                _log.info("presence_waits", detail=str(error)[:100])
+            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
+                log_failure("presence_failed", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._hinted.wait()
+            self._hinted.clear()
+
+    def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """A hint only says "look": what it carries is not believed."""
+        del payload, headers
+        if subject == "order.ra":
+            self._hinted.set()
+
+    async def look(self) -> None:
+        """Follow the last order, if there is one that was not; then say what is so."""
+        stored = await self.bus.get_last(OPS, ra_order("*", "*"))
+        if stored is not None and stored.sequence > self._order:
+            await self._follow(stored)
+        await self._say()
+
+    async def _follow(self, stored: Stored) -> None:
+        before = stored.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
+        try:
+            authenticate_as(ReloadOrdered, stored, self.settings.operators)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("order").inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+        else:
+            self._error = "" if before else await self.reloader.reload()
+        self._order = stored.sequence
+
+    async def _say(self) -> None:
+        """Presence, which ends by itself soon after its gateway does."""
+        seen = GatewaySeen(
+            name=self.name,
+            since=self.since,
+            ra={name: _digest(p.ra.certificates) for name, p in self.settings.profiles.items()},
+            order=self._order,
+            error=self._error,
+        )
+        subject = replica_subject(Role.GATEWAY, self.name)
+        await self.bus.put(subject, encode(seen), PRESENCE_SECONDS)
+
+
+def _digest(certificates: tuple[bytes, ...]) -> str:
+    return hashlib.sha256(b"".join(certificates)).hexdigest()

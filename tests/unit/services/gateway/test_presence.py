@@ -1,0 +1,136 @@
+"""A gateway says that it is there, and follows orders to read its RA certificates anew."""
+
+from collections.abc import Callable
+
+import pytest
+
+from services.gateway.presence import Presence
+from services.gateway.settings import Settings
+from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.reload import Reloader, Source
+from shared.settings import SettingsError
+from shared.stored import EventSigner, decode, sign
+from shared.subjects import ra_order
+from tests.fakes.memory_bus import MemoryBus, MemoryStream
+from tests.unit.services.gateway.gateways import settings
+from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR
+
+PLACE = replica_subject(Role.GATEWAY, "gateway-0")
+
+
+class Files:
+    """What a gateway reads: good, or wrong in a way that a test says."""
+
+    def __init__(self) -> None:
+        self.wrong: Exception | None = None
+        self.read = 0
+
+    def __call__(self) -> Settings:
+        self.read += 1
+        if self.wrong is not None:
+            raise self.wrong
+        return settings({})
+
+
+async def applied(_: Settings) -> None:
+    """Nothing has to be swapped here."""
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    made = MemoryBus(clock=lambda: (NOW + 1000) * NANOSECONDS)
+    made.streams[OPS] = MemoryStream(("ops.>",))
+    made.streams[REPLICAS] = MemoryStream(("$KV.REPLICAS.>",))
+    return made
+
+
+@pytest.fixture
+def files() -> Files:
+    return Files()
+
+
+@pytest.fixture
+def presence(bus: MemoryBus, files: Files) -> Presence:
+    reloader = Reloader(Source(settings({}), files), applied)
+    return Presence(bus, settings({}), "gateway-0", NOW + 1000, reloader)
+
+
+async def order(bus: MemoryBus, name: str, signer: EventSigner = OPERATOR) -> int:
+    event, subject = ReloadOrdered(profile="corp", operator="op"), ra_order("corp", name)
+    return await bus.append(subject, sign(event, subject, event.request_sha256, signer))
+
+
+async def seen(bus: MemoryBus) -> GatewaySeen:
+    stored = await bus.get_last(REPLICAS, PLACE)
+    assert stored is not None
+    event = decode(stored.payload, stored.headers)
+    assert isinstance(event, GatewaySeen)
+    return event
+
+
+async def test_it_says_that_it_is_there(bus: MemoryBus, presence: Presence, files: Files) -> None:
+    await presence.look()
+    found = await seen(bus)
+
+    assert (found.name, found.since, found.order, found.error) == ("gateway-0", NOW + 1000, 0, "")
+    assert files.read == 0
+
+
+async def test_an_order_is_followed_once(bus: MemoryBus, presence: Presence, files: Files) -> None:
+    sequence = await order(bus, "o1")
+    await presence.look()
+    await presence.look()
+
+    assert (await seen(bus)).order == sequence
+    assert files.read == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (SettingsError("profile corp: ra.pem: missing"), "profile corp: ra.pem: missing"),
+        (RuntimeError("a secret"), "cannot be read: RuntimeError"),
+    ],
+)
+async def test_what_is_wrong_is_told_until_an_order_finds_it_right(
+    bus: MemoryBus, presence: Presence, files: Files, wrong: Exception, said: str
+) -> None:
+    files.wrong = wrong
+    await order(bus, "o1")
+    await presence.look()
+    assert (await seen(bus)).error == said
+    files.wrong = None
+    last = await order(bus, "o2")
+    await presence.look()
+
+    found = await seen(bus)
+    assert (found.order, found.error) == (last, "")
+
+
+async def test_an_order_that_no_operator_signed_is_not_followed(
+    bus: MemoryBus, presence: Presence, files: Files
+) -> None:
+    await order(bus, "o1", VALIDATOR)
+    await presence.look()
+
+    assert files.read == 0
+
+
+async def test_an_order_from_before_the_start_has_nothing_left_to_do(
+    bus: MemoryBus, presence: Presence, files: Files
+) -> None:
+    bus.clock = lambda: NOW * NANOSECONDS
+    sequence = await order(bus, "o1")
+    await presence.look()
+
+    assert (await seen(bus)).order == sequence
+    assert files.read == 0
+
+
+@pytest.mark.parametrize(("subject", "heard"), [("order.ra", True), ("order.redrive", False)])
+def test_only_its_own_hint_makes_it_look(presence: Presence, subject: str, *, heard: bool) -> None:
+    notice: Callable[[str, bytes, dict[str, str]], None] = presence.on_hint
+    notice(subject, b"", {})
+
+    assert presence._hinted.is_set() is heard
