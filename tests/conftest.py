@@ -24,6 +24,12 @@ def tmp_home(tmp_path: Path) -> Path:
     return home
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser comes last, however tests are shuffled: its event loop runs all along."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what this machine could not test."""
     reasons = {str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])}
