@@ -1,26 +1,38 @@
-"""The API's OpenAPI document: errors are problems, of their own media type."""
+"""The API's OpenAPI document: with examples, and errors as problems of their own media type."""
 
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.audit.admin.examples import ANSWERS, PARAMETERS
 from services.audit.admin.problems import MEDIA_TYPE
 
 _ERRORS: Final = 400
+_PREFIX: Final = "/api/v1"
 _UNUSED: Final = "422"  # what FastAPI would answer to what is invalid: here it is a 400
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
     """The document of the application's routes, OpenAPI 3.1."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    for item in document["paths"].values():
-        for operation in item.values():
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
             operation["responses"].pop(_UNUSED, None)
             _name_problems(operation["responses"])
+            _exemplify(operation, ANSWERS[method, path.removeprefix(_PREFIX)])
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     return document
+
+
+def _exemplify(operation: dict[str, Any], answer: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if (example := PARAMETERS.get(parameter["name"])) is not None:
+            parameter["example"] = example
+    for status, response in operation["responses"].items():
+        if int(status) < _ERRORS:
+            response["content"]["application/json"]["example"] = answer
 
 
 def _name_problems(responses: dict[str, Any]) -> None:

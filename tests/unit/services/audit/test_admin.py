@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema_rs import validate
 from sqlalchemy import Engine
 
 from services.audit.admin.app import admin_app
@@ -19,6 +20,7 @@ from services.audit.admin.auth import (
     revoke_token,
 )
 from services.audit.admin.desk import Desk
+from services.audit.admin.examples import ANSWERS
 from services.audit.admin.first import ensure_admin
 from services.audit.tables import metadata, tokens
 from shared.sections import Configuration
@@ -47,6 +49,26 @@ def asked(engine: Engine) -> Callable[..., httpx.Response]:
             return await client.get(path, params=params)
 
     return lambda path, **params: asyncio.run(ask(path, **params))
+
+
+def test_every_example_of_the_document_is_one(asked: Callable[..., httpx.Response]) -> None:
+    document = asked("/api/v1/openapi.json").json()
+    routes = [
+        (operation, example)
+        for item in document["paths"].values()
+        for operation in item.values()
+        for status, response in operation["responses"].items()
+        if int(status) < 400
+        for example in [response["content"]["application/json"]]
+    ]
+
+    assert len(routes) == len(ANSWERS)
+    known = {"components": document["components"]}
+    for operation, content in routes:
+        validate(content["schema"] | known, content["example"])
+        for parameter in operation.get("parameters", ()):
+            if "example" in parameter:
+                validate(parameter["schema"] | known, parameter["example"])
 
 
 def test_a_broken_configuration_is_told_and_is_no_crash(

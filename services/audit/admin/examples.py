@@ -1,0 +1,185 @@
+"""One example of each good answer and of each parameter, for the API's document."""
+
+from typing import Any, Final
+
+_ENROLLMENT: Final = "enroll.0.corp.abcdefghijklmnopqrstuvwxyz.zyxwvutsrqponmlkjihgfedcba.0"
+_SERIAL: Final = "4a0f3c5d9e1b7a26c8d04f1122334455"
+_AT: Final = 1767225600_000_000_000
+_ROW: Final[dict[str, Any]] = {
+    "enrollment": _ENROLLMENT,
+    "profile": "corp",
+    "action": "scep_pkcsreq_intune",
+    "device": "CN=device-1",
+    "transaction_id": "5F0A",
+    "challenge": "signed",
+    "state": "issued",
+    "reason": None,
+    "issuer": "local",
+    "serial": _SERIAL,
+    "requested_at": _AT,
+    "ended_at": _AT + 9_000_000,
+}
+_CERTIFICATE: Final[dict[str, Any]] = {
+    "issuer": "local",
+    "serial": _SERIAL,
+    "enrollment": _ENROLLMENT,
+    "profile": "corp",
+    "subject": "CN=device-1",
+    "not_before": 1767225000,
+    "not_after": 1798761600,
+    "recorded_at": _AT,
+    "revoked_at": None,
+    "revocation_reason": None,
+    "revoked_by": None,
+}
+_INTUNE: Final[dict[str, Any]] = {
+    "trust_anchor_path": "connector/connector.pem",
+    "trust_anchors": [
+        {
+            "subject": "CN=connector",
+            "not_before": "2026-01-01T00:00:00+00:00",
+            "not_after": "2027-01-01T00:00:00+00:00",
+            "days_to_expiry": 364,
+            "expired": False,
+        }
+    ],
+    "audience": "https://scep.example/scep/corp",
+    "challenge_validity_ns": 3600_000_000_000,
+    "clock_skew_tolerance_ns": 60_000_000_000,
+    "rate_limit_24h": 3,
+    "rate_limit_disabled": False,
+    "replay_cache_size": 7,
+    "counters": {"success": 5, "replay": 1},
+}
+_PROFILE: Final[dict[str, Any]] = {
+    "path_id": "corp",
+    "issuer_id": "local",
+    "challenge_password_set": False,
+    "verifiers": ["signed"],
+    "ra_cert_subject": "CN=scepstream RA signing",
+    "ra_cert_days_to_expiry": 364,
+    "ra_cert_expired": False,
+    "mtls_enabled": False,
+    "mtls_trust_bundle_path": None,
+    "replicas": {
+        "gateways": ["gateway-0"],
+        "validators": ["validator-0"],
+        "anchors_agree": True,
+        "ra_agree": True,
+        "agree": True,
+    },
+    "intune": _INTUNE,
+}
+_GENERATED: Final = "2026-01-01T00:00:00+00:00"
+
+
+def _reloaded(name: str) -> dict[str, Any]:
+    replicas = [{"name": name, "reloaded": True, "error": None}]
+    return {
+        "reloaded": True,
+        "path_id": "corp",
+        "reloaded_at": _GENERATED,
+        "replicas": replicas,
+    }
+
+
+PARAMETERS: Final[dict[str, Any]] = {
+    "profile": "corp",
+    "state": "issued",
+    "action": "scep_pkcsreq_intune",
+    "search": "device-1",
+    "since": _AT,
+    "until": _AT + 86_400_000_000_000,
+    "limit": 50,
+    "enrollment": _ENROLLMENT,
+    "issuer": "local",
+    "serial": _SERIAL,
+    "challenge": "abcdefghij",
+    "stream": "ENROLL_0",
+    "sequence": 7,
+}
+ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("get", "/admin/scep/profiles"): {
+        "profiles": [_PROFILE],
+        "profile_count": 1,
+        "generated_at": _GENERATED,
+    },
+    ("get", "/admin/scep/intune/stats"): {
+        "profiles": [{"path_id": "corp", "issuer_id": "local", "enabled": True, **_INTUNE}],
+        "generated_at": _GENERATED,
+    },
+    ("post", "/admin/scep/intune/reload-trust"): _reloaded("validator-0"),
+    ("post", "/admin/scep/reload-ra"): _reloaded("gateway-0"),
+    ("get", "/enrollments"): {"enrollments": [_ROW], "next": None},
+    ("get", "/enrollments/{enrollment}"): {
+        "enrollment": _ROW,
+        "events": [
+            {
+                "stream": "ENROLL_0",
+                "sequence": 1,
+                "subject": f"{_ENROLLMENT}.request",
+                "type": "EnrollmentRequested",
+                "recorded_at": _AT,
+                "payload": {"transaction_id": "5F0A", "gateway": "gateway-0"},
+            }
+        ],
+    },
+    ("post", "/enrollments/{enrollment}/approve"): {"done": True, "detail": "approved"},
+    ("post", "/enrollments/{enrollment}/deny"): {"done": True, "detail": "denied"},
+    ("get", "/audit"): {
+        "entries": [
+            {
+                "action": "scep_pkcsreq_intune",
+                "at": _AT,
+                "profile": "corp",
+                "state": "issued",
+                "reason": None,
+                "device": "CN=device-1",
+                "transaction_id": "5F0A",
+                "operator": None,
+                "enrollment": _ENROLLMENT,
+            }
+        ],
+        "total": 1,
+        "next": None,
+    },
+    ("get", "/certificates"): {"certificates": [_CERTIFICATE], "next": None},
+    ("get", "/certificates/{issuer}/{serial}"): _CERTIFICATE,
+    ("post", "/certificates/{issuer}/{serial}/revoke"): {"done": True, "detail": "on CRL 12"},
+    ("get", "/challenges"): {
+        "challenges": [
+            {
+                "id": "abcdefghijklmnopqrstuvwxyz",
+                "cn": "printer-7",
+                "sans": ["dns:printer-7.example"],
+                "operator": "helpdesk",
+                "created_at": 1767225600,
+                "expires_at": 1767312000,
+                "state": "open",
+            }
+        ]
+    },
+    ("post", "/challenges"): {
+        "id": "abcdefghijklmnopqrstuvwxyz",
+        "challenge": "told-this-once",
+        "expires_at": 1767312000,
+    },
+    ("delete", "/challenges/{profile}/{challenge}"): {"done": True, "detail": "cancelled"},
+    ("get", "/dead-letters"): {
+        "dead_letters": [
+            {
+                "stream": "ENROLL_0",
+                "sequence": 7,
+                "subject": f"{_ENROLLMENT}.request",
+                "role": "validator",
+                "deliveries": 13,
+                "recorded_at": _AT,
+                "redriven": None,
+            }
+        ]
+    },
+    ("post", "/dead-letters/{stream}/{sequence}/redrive"): {
+        "done": True,
+        "detail": "driven again as attempt 1",
+    },
+}
