@@ -23,7 +23,7 @@ CHANNELS: Final[dict[str, dict[str, list[str]]]] = {
     "OPS": {
         "ops.revoke.{issuer}.{serial}.{attempt}.order": ["RevocationOrdered"],
         "ops.revoke.{issuer}.{serial}.{attempt}.answer": ["OrderAnswered"],
-        "ops.redrive.{stream}.{sequence}.{attempt}.order": ["RedriveOrdered"],
+        "ops.redrive.{transaction}.{csr}.{attempt}.order": ["RedriveOrdered"],
         "ops.ra.{profile}.{order}.all.order": ["ReloadOrdered"],
         "ops.reload.{profile}.{order}.all.order": ["ReloadOrdered"],
         "ops.reload.{profile}.{order}.{replica}.answer": ["OrderAnswered"],

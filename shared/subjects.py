@@ -164,9 +164,10 @@ def reload_order(profile: str, order: str) -> str:
     return f"ops.reload.{profile}.{order}.all.order"
 
 
-def redrive_order(stream: str, sequence: int, attempt: int) -> str:
-    """Where an operator's order to try a dead letter's enrollment anew stands."""
-    return f"ops.redrive.{stream}.{sequence}.{attempt}.order"
+def redrive_order(enrollment: EnrollmentId) -> str:
+    """Where an operator's order to make this attempt of an enrollment stands."""
+    found = enrollment
+    return f"ops.redrive.{found.transaction}.{found.csr}.{found.attempt}.order"
 
 
 def ra_order(profile: str, order: str) -> str:

@@ -1,6 +1,7 @@
 """Metrics, and the small HTTP application that serves them with liveness and readiness."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
@@ -60,6 +61,26 @@ EVENTS_STORED: Final = Counter(
 EXPIRY_DAYS: Final = Gauge(
     "scepstream_certificate_expiry_days", "Days until a certificate of ours ends", ["kind", "name"]
 )
+
+_DAY: Final = 86400
+_measured: Final[dict[str, set[str]]] = {}
+# What stored events are called that did not authenticate: from 0 on, or the first would not count.
+for _stage in ("request", "hold", "decision", "verdict", "outcome", "order", "certificate", "crl"):
+    SECURITY_EVENTS.labels(_stage)
+
+
+def measure_expiry(kind: str, ends: Mapping[str, float], clock: Callable[[], float]) -> None:
+    """Show how long these of a kind live yet (name to Unix s), as of each look, and no others."""
+    for name in _measured.get(kind, set()) - ends.keys():
+        EXPIRY_DAYS.remove(kind, name)
+    for name, end in ends.items():
+        EXPIRY_DAYS.labels(kind, name).set_function(partial(_days_until, end, clock))
+    _measured[kind] = set(ends)
+
+
+def _days_until(end: float, clock: Callable[[], float]) -> float:
+    return (end - clock()) / _DAY
+
 
 Ready = Callable[[], str]
 

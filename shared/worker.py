@@ -46,7 +46,9 @@ class Worker:
     _heart: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to pull."""
+        """Begin to pull; what has not happened yet is shown as 0."""
+        for counter in (DEAD_LETTERS, FAILURES, REDELIVERIES):
+            counter.labels(self.role)
         self._consumption = await self.bus.consume(
             self.stream, self.durable or self.role.value, self._on_delivery, self.concurrency
         )

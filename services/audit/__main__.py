@@ -42,7 +42,7 @@ async def serve(
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
     desk = Desk(engine, bus, settings, configuration, now)
-    readiness = Readiness(bus, engine)
+    readiness = Readiness(bus, engine, recorders)
     app = admin_app(desk, readiness.missing)
     server = HttpServer(app, [operations])
     server.start()

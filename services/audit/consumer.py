@@ -6,13 +6,12 @@ from typing import Final
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.database import position, store
-from shared.bus.core import Bus, BusUnavailableError, Consumption, Delivery
+from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
-from shared.telemetry import EVENTS_STORED, HANDLING
+from shared.telemetry import EVENTS_STORED, FAILURES, HANDLING
 
 _log = structlog.get_logger()
 _RETRY_SECONDS: Final = 1.0
@@ -26,12 +25,14 @@ class StreamRecorder:
 
     The database's own position decides what is missing: a message is acknowledged after its row
     is committed, and what lies between the position and the next message is read by sequence.
+    `waits` says that what came last could not be stored yet.
     """
 
     bus: Bus
     engine: Engine
     stream: str
     batch: int
+    waits: bool = False
     _waiting: list[Delivery] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _consumption: Consumption | None = None
@@ -72,9 +73,12 @@ class StreamRecorder:
         while True:
             try:
                 await self._store([delivery.stored for delivery in batch])
+                self.waits = False
                 return await batch[-1].ack(len(batch))
-            except (BusUnavailableError, SQLAlchemyError) as error:
+            except Exception as error:  # noqa: BLE001 - a bug must not end the record unheard
                 log_failure("audit_waits", error, stream=self.stream)
+                FAILURES.labels("audit").inc()
+                self.waits = True
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _store(self, messages: list[Stored]) -> None:

@@ -81,5 +81,7 @@ def place_of(cursor: str, length: int = 2) -> list[int | str]:
 
 
 def _is_key(part: object) -> bool:
-    """Whether a row's key can be this: subjects and serial numbers are printable ASCII."""
-    return isinstance(part, str) and part.isascii() and part.isprintable()
+    """Whether a row's key can be this, however odd: a text that a database takes."""
+    if not isinstance(part, str) or "\0" in part:
+        return False
+    return part == part.encode("utf-8", "replace").decode()

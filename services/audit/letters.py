@@ -1,14 +1,24 @@
-"""Dead letters as people see them: with what became of each."""
+"""Dead letters as people see them: what became of each, and which still want somebody."""
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from services.audit.tables import dead_letters, redrives
+from services.audit.tables import dead_letters, enrollments, redrives
+from shared.bus.topology import Role
+from shared.enrollment import State
+from shared.subjects import Stage, parse_subject
+
+_MOST: Final = 500
+_NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})
 
 
 def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest first; `redriven` is the last attempt that one was driven again as, or None."""
+    """The newest first.
+
+    `redriven` is the last attempt that one was driven again as, or None; `open` whether it still
+    wants somebody: not driven again, nor a notification, and its device has no certificate.
+    """
     columns = dead_letters.c
     driven = (
         select(func.max(redrives.c.attempt))
@@ -17,14 +27,30 @@ def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
     )
     query = select(dead_letters, driven.label("redriven"))
     query = query.order_by(columns.recorded_at.desc()).limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    return [row | {"open": _is_open(connection, row)} for row in found]
 
 
-def count_letters(connection: Connection) -> int:
-    """How many nobody has driven again."""
-    columns = dead_letters.c
-    driven = select(redrives.c.attempt).where(
-        redrives.c.stream == columns.stream, redrives.c.sequence == columns.sequence
+def count_open(connection: Connection) -> int:
+    """How many of the newest want somebody."""
+    return sum(row["open"] for row in list_letters(connection, _MOST))
+
+
+def _is_open(connection: Connection, row: dict[str, Any]) -> bool:
+    if row["redriven"] is not None:
+        return False
+    try:
+        enrollment, stage = parse_subject(row["subject"])
+    except ValueError:
+        return bool(row["subject"].startswith("ops.revoke."))
+    if row["role"] == Role.VALIDATOR and stage in _NOTIFICATIONS:
+        return False
+    # Of any attempt: the key's range holds them all.
+    every = enrollment.prefix().rpartition(".")[0]
+    columns = enrollments.c
+    issued = select(columns.enrollment).where(
+        columns.enrollment > f"{every}.",
+        columns.enrollment < f"{every}/",
+        columns.state == State.ISSUED,
     )
-    query = select(func.count()).select_from(dead_letters).where(~driven.exists())
-    return int(connection.execute(query).scalar_one())
+    return connection.execute(issued.limit(1)).first() is None

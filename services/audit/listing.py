@@ -66,7 +66,11 @@ def list_certificates(connection: Connection, wanted: Wanted) -> Page:
 def _branches(wanted: Wanted) -> Iterator[Wanted]:
     """One list for each state and action: an index has each of them in order, not all together."""
     for state, action in product(wanted.states or (None,), wanted.actions or (None,)):
-        yield replace(wanted, states=(state,) if state else (), actions=(action,) if action else ())
+        yield replace(
+            wanted,
+            states=(state,) if state is not None else (),
+            actions=(action,) if action is not None else (),
+        )
 
 
 def _newest(row: dict[str, Any]) -> tuple[int, str]:

@@ -17,7 +17,7 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
         case CertificateRecorded() if tokens[0] == "cert":
             _certificate(changes, tokens[1], event.serial)
             changes.certificates[tokens[1], event.serial] |= _recorded(event, stored)
-        case CertificateRevoked():
+        case CertificateRevoked() if tokens[0] == "cert":
             _certificate(changes, tokens[1], event.serial)
             changes.certificates[tokens[1], event.serial] |= {
                 "revoked_at": event.revoked_at,
@@ -27,9 +27,9 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
             changes.certificates[tokens[1], event.serial].setdefault("recorded_at", stored.time)
         case ReloadOrdered() | OrderAnswered() if tokens[:2] in (["ops", "reload"], ["ops", "ra"]):
             _reload(changes, tokens, stored, event)
-        case ChallengeCreated() | ChallengeCancelled():
+        case ChallengeCreated() | ChallengeCancelled() if tokens[:2] == ["ops", "challenge"]:
             _challenge(changes, (event.profile, tokens[3]), stored, event)
-        case RedriveOrdered():
+        case RedriveOrdered() if tokens[:2] == ["ops", "redrive"]:
             changes.redrives[event.stream, event.sequence, event.attempt] = {
                 "stream": storable(event.stream),
                 "sequence": event.sequence,
@@ -37,7 +37,7 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
                 "operator": storable(event.operator),
                 "recorded_at": stored.time,
             }
-        case DeadLetter():
+        case DeadLetter() if tokens[0] == "dead":
             changes.dead_letters[event.stream, event.sequence] = {
                 "stream": event.stream,
                 "sequence": event.sequence,

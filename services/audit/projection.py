@@ -1,7 +1,9 @@
 """From a stored message to a row. Pure: the same log always gives the same rows."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from services.audit.checkpoint import own_headers
 from shared.events import (
@@ -15,6 +17,10 @@ from shared.events import (
     IssuanceFailed,
 )
 from shared.stored import TYPE, Stored, UnreadableEventError, decode
+
+_WIDEST: Final = 2**63
+_NARROW: Final = ("message_type", "key_bits", "fail_info", "deliveries", "attempt")
+_WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,25 @@ class Found:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError:
             event = None
+        if event is not None and not _fits(msgspec.structs.asdict(event)):
+            event = None
         return cls(stored, event, own_headers(stored))
+
+
+def _fits(value: object) -> bool:
+    """Whether columns can hold its numbers: nobody's event may stop all that come after it."""
+    match value:
+        case dict():
+            return all(
+                (type(inner) is not int or abs(inner) < _WIDTHS.get(name, _WIDEST)) and _fits(inner)
+                for name, inner in value.items()
+            )
+        case msgspec.Struct():
+            return _fits(msgspec.structs.asdict(value))
+        case tuple() | list():
+            return all(map(_fits, value))
+        case _:
+            return True
 
 
 def row(stream: str, found: Found) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Whether the audit service can serve: the bus, and the database asked every few seconds."""
+"""Whether the audit service can serve: bus, database (asked every few seconds), the record."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
+from services.audit.consumer import StreamRecorder
 from services.audit.tables import positions
 from shared.bus.core import Bus
 from shared.process import log_failure
@@ -20,12 +21,14 @@ class Readiness:
 
     bus: Bus
     engine: Engine
+    recorders: Sequence[StreamRecorder] = ()
     _database: bool = True
 
     def missing(self) -> str:
         """For /readyz: "" when nothing is."""
         found = [] if self.bus.connected else ["bus"]
-        return ", ".join(found if self._database else [*found, "database"])
+        found += [] if self._database else ["database"]
+        return ", ".join([*found, *(f"record of {r.stream}" for r in self.recorders if r.waits)])
 
     async def run(self) -> None:
         """Look, for ever."""
@@ -37,7 +40,7 @@ class Readiness:
         """Ask the database for as little as possible."""
         try:
             await asyncio.to_thread(self._ask)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - the next look may find it well
             if self._database:
                 log_failure("database_away", error)
             self._database = False

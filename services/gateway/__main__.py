@@ -20,7 +20,7 @@ from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.shards import all_shards
-from shared.telemetry import EXPIRY_DAYS, operations_app
+from shared.telemetry import measure_expiry, operations_app
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ async def serve(
     source: Source[Settings], name: str, listeners: Listeners, signals: Signals
 ) -> None:
     """Serve SCEP until told to stop."""
-    settings = source.first
+    settings, since = source.first, int(now())
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
         raise SettingsError("gateway.tls_cert_path: a TLS listener needs it")
@@ -63,7 +63,7 @@ async def serve(
         _measure(settings)
 
     reloader = Reloader(source, apply)
-    presence = Presence(bus, settings, name, int(now()), reloader)
+    presence = Presence(bus, settings, name, since, reloader)
     await bus.on_hint("order.*", presence.on_hint)
     async with AsyncExitStack() as running:
         await running.enter_async_context(background(reloader.on(signals.hangup)))
@@ -92,6 +92,5 @@ def _servers(gateway: Gateway, listeners: Listeners, contexts: Contexts | None) 
 
 def _measure(settings: Settings) -> None:
     """Days until each profile's RA certificates end, for alerts."""
-    for profile in settings.profiles.values():
-        days = (profile.ra.not_after.timestamp() - now()) / 86400
-        EXPIRY_DAYS.labels("ra", profile.name).set(days)
+    ends = {p.name: p.ra.not_after.timestamp() for p in settings.profiles.values()}
+    measure_expiry("ra", ends, now)

@@ -22,6 +22,7 @@ from shared.telemetry import SECURITY_EVENTS
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0
 _MARGIN_SECONDS: Final = 60
+_MAX_ERROR: Final = 500
 _NANOSECONDS: Final = 1_000_000_000
 
 
@@ -36,6 +37,7 @@ class Presence:
     reloader: Reloader[Any]
     _order: int = 0
     _error: str = ""
+    _begun: bool = False
     _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -63,15 +65,18 @@ class Presence:
         stored = await self.bus.get_last(OPS, ra_order("*", "*"))
         if stored is not None and stored.sequence > self._order:
             await self._follow(stored)
+        self._begun = True
         await self._say()
 
     async def _follow(self, stored: Stored) -> None:
-        before = stored.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
+        # Of the start's own settings: what was ordered before them is in them.
+        before = not self._begun and stored.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
         try:
             authenticate_as(ReloadOrdered, stored, self.settings.operators)
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels("order").inc()
             _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            self._error = "the order is by no operator that this gateway knows"
         else:
             self._error = "" if before else await self.reloader.reload()
         self._order = stored.sequence
@@ -83,7 +88,7 @@ class Presence:
             since=self.since,
             ra={name: _digest(p.ra.certificates) for name, p in self.settings.profiles.items()},
             order=self._order,
-            error=self._error,
+            error=self._error[:_MAX_ERROR],
         )
         subject = replica_subject(Role.GATEWAY, self.name)
         await self.bus.put(subject, encode(seen), PRESENCE_SECONDS)

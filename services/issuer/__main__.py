@@ -11,7 +11,7 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
-from shared.telemetry import EXPIRY_DAYS, operations_app
+from shared.telemetry import measure_expiry, operations_app
 from shared.worker import Job, working
 
 
@@ -50,6 +50,5 @@ async def serve(
 
 def _measure(settings: Settings) -> None:
     """Days until each CA ends, for alerts."""
-    for issuer, authorities in settings.issuers.items():
-        ends = authorities.current.ceilings.ca_not_after
-        EXPIRY_DAYS.labels("ca", issuer).set((ends - now()) / 86400)
+    ends = {n: float(a.current.ceilings.ca_not_after) for n, a in settings.issuers.items()}
+    measure_expiry("ca", ends, now)

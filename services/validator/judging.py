@@ -13,13 +13,16 @@ from services.validator.facts import NotOpened, Opened, open_request
 from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
 from services.validator.history import gather
 from services.validator.settings import Settings
+from shared.access_events import RedriveOrdered
 from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import OPS
 from shared.chains import ChainBook
 from shared.events import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
 from shared.reasons import Reason
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.stored import Stored, UnreadableEventError, decode
-from shared.subjects import EnrollmentId
+from shared.stored import Stored, UnreadableEventError, authenticate_as, decode
+from shared.subjects import EnrollmentId, parse_prefix, redrive_order
+from shared.telemetry import SECURITY_EVENTS
 
 
 class ProfileLeftOutError(Exception):
@@ -51,11 +54,26 @@ class Judge:
         if chain is None:
             raise BusUnavailableError("the CA chain was not read yet")
         algorithms = AlgorithmPolicy(policy.legacy)
+        if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
+            return rejected(stored, Reason.BAD_MESSAGE, "driven again without an operator's order")
         opened = open_request(enrollment, event, settings.opening_keys, algorithms, chain.issued)
         if isinstance(opened, NotOpened):
             return rejected(stored, opened.reason, opened.detail)
         opened = self._described(enrollment.profile, opened, policy)
         return Case(enrollment, stored, opened, policy, chain)
+
+    async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
+        """Whether an operator had this very attempt made: a gateway's word for it is none."""
+        stored = await self.bus.get_last(OPS, redrive_order(enrollment))
+        if stored is None:
+            return False
+        try:
+            order = authenticate_as(RedriveOrdered, stored, self.settings.operators)
+            before = parse_prefix(order.enrollment)
+        except (UnreadableEventError, ValueError):
+            SECURITY_EVENTS.labels("order").inc()
+            return False
+        return before.at(order.attempt) == enrollment
 
     def _described(self, profile: str, opened: Opened, policy: Policy) -> Opened:
         """Facts that only the configuration knows: of which fleet, and who would judge."""

@@ -20,11 +20,10 @@ from shared.process import log_failure
 from shared.settings import SettingsError
 from shared.stored import Stored, UnreadableEventError, authenticate_as, sign
 from shared.subjects import reload_answer, reload_order
-from shared.telemetry import EXPIRY_DAYS, SECURITY_EVENTS
+from shared.telemetry import SECURITY_EVENTS, measure_expiry
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0
-_DAY: Final = 86400
 _MARGIN_SECONDS: Final = 60
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -45,7 +44,6 @@ class Replica:
     clock: Callable[[], float]
     since: int
     _seen: int | None = None
-    _measured: set[str] = field(default_factory=set)
     _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -91,15 +89,11 @@ class Replica:
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
         """Days until each anchor ends; those that were taken away are not measured any more."""
         ends = {
-            f"{profile}: {anchor.subject}": anchor.not_after
+            f"{profile}: {anchor.subject}": float(anchor.not_after)
             for profile, pool in pools.items()
             for anchor in pool.all()
         }
-        for name in self._measured - ends.keys():
-            EXPIRY_DAYS.remove("anchor", name)
-        for name, not_after in ends.items():
-            EXPIRY_DAYS.labels("anchor", name).set((not_after - self.clock()) / _DAY)
-        self._measured = set(ends)
+        measure_expiry("anchor", ends, self.clock)
 
     def _pools(self) -> dict[str, AnchorPool]:
         access = self.judge.settings.access

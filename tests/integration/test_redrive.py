@@ -5,8 +5,10 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
@@ -16,7 +18,7 @@ from shared.keys import read_event_signer, read_nkey
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import PkiStatus
 from shared.settings import load
-from shared.stored import encode, sign
+from shared.stored import decode, encode, sign
 from shared.subjects import Stage, parse_prefix
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import (
@@ -111,7 +113,7 @@ def test_a_dead_letter_that_is_driven_again_ends_in_a_certificate(system: System
     certificate(quick, device, ended(quick, device.poll(quick)))
     certificate(quick, device, ask(quick, request))
     told = wait_until(lambda: driven(api, place), 20, "the order in the read model")
-    assert told["redriven"] == 1
+    assert (told["redriven"], told["open"]) == (1, False)
     again = api.post(f"{place}/redrive")
     assert again.status_code == 409
     assert "attempt 1 has got its certificate" in again.json()["detail"]
@@ -136,6 +138,57 @@ def test_what_is_being_worked_on_is_not_driven_again(system: System, api: Api) -
     assert found.status_code == 409
     assert "attempt 1 is being worked on" in found.json()["detail"]
     certificate(quick, device, ended(quick, request))
+
+
+def test_what_was_refused_for_a_reason_stays_refused(system: System, api: Api) -> None:
+    """The attempt after the poisoned one was judged: a click does not ask again."""
+    device = Device.new()
+    quick = Endpoint.of(system, "quick")
+    with standing(system):
+        request = device.enrollment(quick, csr=device.csr("wrong"))
+        assert ask(quick, request).status is PkiStatus.PENDING
+        line = recorded(system, device, "requested")
+        sequence = asyncio.run(give_up(system, line["enrollment"]))
+    place = f"/api/v1/dead-letters/{enroll_stream('0')}/{sequence}"
+    assert api.post(f"{place}/redrive").status_code == 200
+    wait_until(lambda: ended(quick, device.poll(quick)).status is PkiStatus.FAILURE, 20, "the end")
+    again = api.post(f"{place}/redrive")
+
+    assert again.status_code == 409
+    assert "attempt 1 was refused: challenge_wrong" in again.json()["detail"]
+
+
+def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, api: Api) -> None:
+    device = Device.new()
+    quick, request, _ = poisoned(system, device)
+    line = recorded(system, device, "rejected")
+    asyncio.run(planted(system, line["enrollment"]))
+    told = wait_until(lambda: rejected_attempt(api, device), 20, "the verdict on it")
+
+    assert told["detail"] == "driven again without an operator's order"
+    assert ask(quick, request).status is PkiStatus.FAILURE
+
+
+async def planted(system: System, enrollment: str) -> None:
+    """The next attempt, as a gateway that was taken over would append it."""
+    found = parse_prefix(enrollment)
+    url, stream = load(system.config).bus.url, enroll_stream(found.shard)
+    seed = read_nkey(system.data / "keys" / "gateway.nkey")
+    bus = await JetStreamBus.connect(url, seed, "gateway-x")
+    try:
+        stored = await bus.get_last(stream, found.subject(Stage.REQUEST))
+        assert stored is not None
+        event = decode(stored.payload, stored.headers)
+        again = encode(replace(event, sealed_attempt=0))  # type: ignore[type-var]
+        await bus.append(found.at(1).subject(Stage.REQUEST), again)
+    finally:
+        await bus.close()
+
+
+def rejected_attempt(api: Api, device: Device) -> dict[str, Any] | None:
+    """Attempt 1 of the device, once it was judged."""
+    rows = api.get("/api/v1/enrollments", search=device.transaction.decode())["enrollments"]
+    return next((r for r in rows if r["enrollment"].endswith(".1") and r["detail"]), None)
 
 
 @pytest.mark.parametrize("place", ["ENROLL_0/999999", "OPS/1", "NOTHING/1"])

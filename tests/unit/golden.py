@@ -281,7 +281,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ReloadOrdered(profile="corp", operator="jörg"),
     ),
     ("RedriveOrdered", 1): (
-        redrive_order("ENROLL_0", 7, 1),
+        redrive_order(ENROLLMENT.at(1)),
         RedriveOrdered(
             stream="ENROLL_0",
             sequence=7,

@@ -95,7 +95,12 @@ async def signed_in(request: Request, desk: Desk) -> Operator | None:
     secret = request.cookies.get(desk.cookie)
     if not secret:
         return None
-    return await asyncio.to_thread(session_operator, desk.engine, secret, desk.clock())
+    by_provider = desk.settings.page.oidc is not None
+
+    def work() -> Operator | None:
+        return session_operator(desk.engine, secret, desk.clock(), by_provider=by_provider)
+
+    return await asyncio.to_thread(work)
 
 
 def _check_csrf(request: Request, desk: Desk) -> None:

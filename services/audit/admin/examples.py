@@ -175,6 +175,7 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
                 "deliveries": 13,
                 "recorded_at": _AT,
                 "redriven": None,
+                "open": True,
             }
         ]
     },

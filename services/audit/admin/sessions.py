@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from sqlalchemy import Engine, and_, delete, insert, or_, select
+from sqlalchemy import Engine, and_, delete, insert, literal, or_, select
 
 from services.audit.admin.auth import Level, Operator, token_sha256
 from services.audit.tables import sessions, tokens
@@ -37,8 +37,13 @@ def open_session(
         connection.execute(row)
 
 
-def session_operator(engine: Engine, secret: str, now: float) -> Operator | None:
-    """Who is signed in so; None once the time is over or the token that opened it is taken back."""
+def session_operator(
+    engine: Engine, secret: str, now: float, *, by_provider: bool = False
+) -> Operator | None:
+    """Who is signed in so; None once the time is over or the token that opened it is taken back.
+
+    `by_provider` says whether those count that an identity provider opened.
+    """
     columns = sessions.c
     query = (
         select(columns.name, columns.level)
@@ -47,7 +52,7 @@ def session_operator(engine: Engine, secret: str, now: float) -> Operator | None
             columns.sha256 == token_sha256(secret),
             columns.expires_at > now,
             or_(
-                columns.token.is_(None),
+                and_(columns.token.is_(None), literal(by_provider)),
                 and_(tokens.c.name.is_not(None), tokens.c.revoked_at.is_(None)),
             ),
         )

@@ -33,7 +33,7 @@ async def gateways(office: Office) -> list[GatewaySeen]:
             seen = decode(stored.payload, stored.headers)
         except UnreadableEventError:
             continue
-        if isinstance(seen, GatewaySeen):
+        if isinstance(seen, GatewaySeen) and stored.subject == wildcard.replace("*", seen.name):
             found[seen.name] = seen
     return [found[name] for name in sorted(found)]
 

@@ -6,10 +6,17 @@ from services.audit.office import NotThereError, Office, OrderError, TooLateErro
 from services.audit.orders.revoke import revoke_certificate
 from shared.access_events import RedriveOrdered
 from shared.bus.topology import DEAD_LETTERS, OPS, Role, enroll_stream
-from shared.events import CertificateIssued, DeadLetter, EnrollmentRejected, RevocationOrdered
+from shared.events import (
+    CertificateIssued,
+    DeadLetter,
+    EnrollmentRejected,
+    Event,
+    IssuanceFailed,
+    RevocationOrdered,
+)
+from shared.reasons import Reason
 from shared.stored import (
     Message,
-    Stored,
     UnreadableEventError,
     authenticate,
     authenticate_as,
@@ -35,7 +42,7 @@ async def redrive(office: Office, stream: str, sequence: int) -> str:
     except ValueError:
         raise NotThereError(f"{letter.subject}: nothing that can be driven again") from None
     if stage not in _DRIVEN.get(letter.role, frozenset()):
-        raise TooLateError("a notification is not sent again: the enrollment itself has ended well")
+        raise TooLateError("a notification is not sent again; the enrollment itself has ended")
     newest = await _newest(office, enrollment)
     await _check_failed(office, newest)
     return await _order(office, letter, newest)
@@ -47,7 +54,7 @@ async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
         letter = decode(stored.payload, stored.headers) if stored is not None else None
     except UnreadableEventError:
         letter = None
-    if not isinstance(letter, DeadLetter):
+    if not isinstance(letter, DeadLetter) or (letter.stream, letter.sequence) != (stream, sequence):
         raise NotThereError(f"no dead letter of {stream} {sequence}")
     return letter
 
@@ -58,7 +65,18 @@ async def _revoke(office: Office, letter: DeadLetter) -> str:
     if stored is None:
         raise NotThereError(f"{letter.subject}: no such order")
     order = authenticate_as(RevocationOrdered, stored, office.operators)
-    return await revoke_certificate(office, order.issuer, order.serial, order.reason)
+    said = await revoke_certificate(office, order.issuer, order.serial, order.reason)
+    # For the record: the order to revoke is what was obeyed.
+    event = RedriveOrdered(
+        stream=letter.stream,
+        sequence=letter.sequence,
+        enrollment="",
+        attempt=order.attempt + 1,
+        operator=office.operator,
+    )
+    subject = f"ops.redrive.{order.issuer}.{order.serial}.{order.attempt + 1}.order"
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    return said
 
 
 async def _newest(office: Office, enrollment: EnrollmentId) -> EnrollmentId:
@@ -68,25 +86,27 @@ async def _newest(office: Office, enrollment: EnrollmentId) -> EnrollmentId:
     try:
         return parse_subject(stored.subject)[0] if stored is not None else enrollment
     except ValueError:
-        return enrollment
+        raise OrderError("the newest attempt's subject is none of the log's") from None
 
 
 async def _check_failed(office: Office, enrollment: EnrollmentId) -> None:
-    """`TooLateError` for one that has its certificate, or is being worked on."""
-    stream = enroll_stream(enrollment.shard)
-    outcome = await office.bus.get_last(stream, enrollment.subject(Stage.OUTCOME))
-    if outcome is not None:
-        event = authenticate(outcome, office.issuers, Stage.OUTCOME)
-        if isinstance(event, CertificateIssued):
-            raise TooLateError(f"attempt {enrollment.attempt} has got its certificate")
-        return
-    verdict = await office.bus.get_last(stream, enrollment.subject(Stage.VERDICT))
-    if verdict is None or not _refuses(office, verdict):
-        raise TooLateError(f"attempt {enrollment.attempt} is being worked on")
+    """`TooLateError` for one whose newest attempt did not end for having been given up on.
 
-
-def _refuses(office: Office, verdict: Stored) -> bool:
-    return isinstance(authenticate(verdict, office.validators, Stage.VERDICT), EnrollmentRejected)
+    What was refused for a reason stays refused: by a gate, by a verifier, by an operator.
+    """
+    stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
+    end: Event | None = None
+    for stage, trusted in ((Stage.OUTCOME, office.issuers), (Stage.VERDICT, office.validators)):
+        stored = await office.bus.get_last(stream, enrollment.subject(stage))
+        if stored is not None:
+            end = authenticate(stored, trusted, stage)
+            break
+    if isinstance(end, CertificateIssued):
+        raise TooLateError(f"{attempt} has got its certificate")
+    if not isinstance(end, EnrollmentRejected | IssuanceFailed):
+        raise TooLateError(f"{attempt} is being worked on")
+    if end.reason is not Reason.POISON:
+        raise TooLateError(f"{attempt} was refused: {end.reason}")
 
 
 async def _order(office: Office, letter: DeadLetter, newest: EnrollmentId) -> str:
@@ -99,7 +119,7 @@ async def _order(office: Office, letter: DeadLetter, newest: EnrollmentId) -> st
         attempt=following.attempt,
         operator=office.operator,
     )
-    subject = redrive_order(letter.stream, letter.sequence, following.attempt)
+    subject = redrive_order(following)
     await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
     await office.bus.hint("order.redrive", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)

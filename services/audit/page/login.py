@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from typing import Annotated, Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -87,8 +87,11 @@ async def sign_in(desk: Desk, operator: Operator, token: str | None, location: s
 
 
 def refuse_others(request: Request) -> None:
-    """A form of another site signs nobody in (Fetch Metadata; browsers cannot be made to lie)."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+    """A form of another site signs nobody in: browsers say so, and where it comes from."""
+    fetched = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin", "")
+    elsewhere = origin and urlsplit(origin).netloc != request.headers.get("host")
+    if fetched not in {"same-origin", "none"} or elsewhere:
         raise ProblemError(403, "the form is of another site")
 
 

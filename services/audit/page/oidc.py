@@ -3,6 +3,7 @@
 import hmac
 import secrets
 from typing import Annotated, Final
+from urllib.parse import quote, unquote
 
 import structlog
 from fastapi import APIRouter, Query, Request
@@ -26,6 +27,7 @@ router = APIRouter(include_in_schema=False)
 _log = structlog.get_logger()
 _SECONDS: Final = 600
 _PARTS: Final = 4
+_MAX_KEPT: Final = 2000
 Text = Annotated[str, Query(max_length=4000)]
 
 
@@ -41,7 +43,7 @@ async def begin(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - th
     found = RedirectResponse(location, 303)
     found.set_cookie(
         _cookie(desk),
-        " ".join((attempt.state, attempt.nonce, attempt.verifier, local(next))),
+        " ".join((attempt.state, attempt.nonce, attempt.verifier, _kept(next))),
         max_age=_SECONDS,
         httponly=True,
         samesite="lax",
@@ -68,9 +70,15 @@ async def callback(
     except NotSignedInError as problem:
         raise ProblemError(403, str(problem)) from None
     _log.info("signed_in", operator=operator.name, level=operator.level.value)
-    found = await sign_in(desk, operator, None, local(parts[3]))
+    found = await sign_in(desk, operator, None, local(unquote(parts[3])))
     found.delete_cookie(_cookie(desk), secure=desk.settings.page.secure, httponly=True)
     return found
+
+
+def _kept(location: str) -> str:
+    """Where to go on to, as a cookie can hold it."""
+    found = quote(local(location))
+    return found if len(found) <= _MAX_KEPT else HOME
 
 
 def _configured(desk: Desk) -> Oidc:

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 import httpx
 from joserfc import jwt
@@ -73,7 +73,9 @@ async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> O
         tokens = await _exchange(client, metadata, oidc, attempt, code)
         keys = await _json(client, "GET", metadata["jwks_uri"])
     claims = _claims(oidc, tokens.get("id_token"), keys, int(now))
-    if not hmac.compare_digest(str(claims.get("nonce")).encode(), attempt.nonce.encode()):
+    if not hmac.compare_digest(
+        str(claims.get("nonce")).encode("utf-8", "replace"), attempt.nonce.encode()
+    ):
         raise NotSignedInError("the ID token is of another login")
     return operator_of_claims(oidc, claims)
 
@@ -83,12 +85,20 @@ def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
     told = claims.get(oidc.roles_claim)
     roles = told if isinstance(told, list) else [told]
     levels = [oidc.levels[r] for r in roles if isinstance(r, str) and r in oidc.levels]
-    named = (claims.get(key) for key in ("preferred_username", "email", "sub"))
-    name = next((each for each in named if isinstance(each, str)), "")
-    shown = "".join(c for c in name if c.isprintable())[:_MAX_NAME]
+    subject, name = _shown(claims, "sub"), _shown(claims, "preferred_username", "email")
+    if not subject:
+        raise NotSignedInError("the provider's ID token names nobody")
+    # Only `sub` is one user's for ever (s5.7); the other is for people.
+    shown = f"{name} ({subject})" if name else subject
     if not levels:
-        raise NotSignedInError(f"{shown or 'this user'} has no role that may look at this page")
+        raise NotSignedInError(f"{shown} has no role that may look at this page")
     return Operator(f"oidc:{shown}", max(levels, key=list(Level).index))
+
+
+def _shown(claims: Mapping[str, Any], *names: str) -> str:
+    """The first of these claims that is a text, as far as it can be printed."""
+    told = (each for name in names if isinstance(each := claims.get(name), str) and each)
+    return "".join(c for c in next(told, "") if c.isprintable())[:_MAX_NAME]
 
 
 async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, str]:
@@ -119,7 +129,8 @@ async def _exchange(
     if oidc.client_secret is None:
         form["client_id"] = oidc.client_id
     else:
-        basic = httpx.BasicAuth(oidc.client_id, oidc.client_secret)
+        # Each is form-encoded first (RFC 6749 s2.3.1).
+        basic = httpx.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
     return await _json(client, "POST", metadata["token_endpoint"], data=form, auth=basic)
 
 
@@ -151,6 +162,7 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
         registry.validate(read.claims)
     except (JoseError, ValueError, KeyError, TypeError):
         raise NotSignedInError("the provider's ID token does not hold") from None
-    if read.claims.get("azp", oidc.client_id) != oidc.client_id:
+    several = isinstance(read.claims["aud"], list) and len(read.claims["aud"]) > 1
+    if read.claims.get("azp", None if several else oidc.client_id) != oidc.client_id:
         raise NotSignedInError("the provider's ID token is for another client")
     return read.claims

@@ -17,7 +17,7 @@ from services.audit.admin.auth import Level, Operator
 from services.audit.admin.desk import Desk, signed_in
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.sessions import csrf_token
-from services.audit.letters import count_letters
+from services.audit.letters import count_open
 from services.audit.page import words
 from services.audit.tables import enrollments
 from shared.enrollment import State
@@ -121,5 +121,5 @@ def waiting(connection: Connection) -> dict[str, int]:
     held = select(func.count()).where(enrollments.c.state == State.HELD)
     return {
         "held": int(connection.execute(held).scalar_one()),
-        "letters": count_letters(connection),
+        "letters": count_open(connection),
     }

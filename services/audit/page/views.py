@@ -15,7 +15,7 @@ from services.audit.admin.profiles import RESULTS
 from services.audit.admin.scep import described
 from services.audit.filters import Wanted
 from services.audit.letters import list_letters
-from services.audit.listing import list_certificates, list_enrollments
+from services.audit.listing import MAX_LIMIT, list_certificates, list_enrollments
 from services.audit.page import facts
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps
@@ -179,7 +179,7 @@ async def certificates(
 async def dead_letters(request: Request, desk: AtDesk) -> Response:
     """What workers gave up on."""
     who = await visitor(request, desk)
-    found = await _read(desk, lambda connection: list_letters(connection, _PAGE))
+    found = await _read(desk, lambda connection: list_letters(connection, MAX_LIMIT))
     return page("letters.html", **await _common(desk, who, "letters"), letters=found)
 
 

@@ -88,8 +88,11 @@ def iso(nanoseconds: int) -> str:
 
 
 def day(seconds: int) -> str:
-    """A time in Unix seconds as its day, UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    """A time in Unix seconds as its day, UTC; what no calendar has is unknown."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):
+        return "unknown"
 
 
 def lasting(nanoseconds: int) -> str:

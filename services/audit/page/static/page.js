@@ -53,7 +53,9 @@ function openDialog(opener) {
   for (const field of form.querySelectorAll('input[type="hidden"]')) field.value = opener.dataset[field.name];
   form.querySelector(".result").replaceChildren();
   form.querySelector("[data-close]").textContent = "Cancel";
-  form.querySelector('[type="submit"]').hidden = false;
+  Object.assign(form.querySelector('[type="submit"]'), { hidden: false, disabled: false });
+  form.removeAttribute("aria-busy");
+  form.dataset.turn = Number(form.dataset.turn ?? 0) + 1;
   dialog.showModal();
 }
 
@@ -67,6 +69,8 @@ function tell(form, good, sentence, replicas) {
 // An order is done or refused in its dialog, which stays until it is closed.
 async function order(form) {
   const button = form.querySelector('[type="submit"]');
+  const turn = form.dataset.turn;
+  const stale = () => form.dataset.turn !== turn; // the dialog was opened again, about something else
   button.disabled = true;
   form.setAttribute("aria-busy", "true");
   try {
@@ -76,14 +80,17 @@ async function order(form) {
       body: JSON.stringify(Object.fromEntries(new FormData(form))),
     });
     const answer = await response.json();
+    if (stale()) return;
     const done = answer.replicas ? "All have reloaded." : `Done: ${answer.detail}.`;
     tell(form, response.ok, response.ok ? done : `${answer.title}: ${answer.detail}`, answer.replicas ?? []);
     if (response.ok) settle(form, button);
   } catch (error) {
-    tell(form, false, `The order was not answered: ${error.message}`, []);
+    if (!stale()) tell(form, false, `The order was not answered: ${error.message}`, []);
   } finally {
-    button.disabled = false;
-    form.removeAttribute("aria-busy");
+    if (!stale()) {
+      button.disabled = false;
+      form.removeAttribute("aria-busy");
+    }
   }
 }
 

@@ -1,12 +1,14 @@
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Engine, select
 
+from services.audit.database import store
 from services.audit.projection import Found, row
-from services.audit.tables import events
+from services.audit.tables import enrollments, events, metadata
 from shared.stored import TYPE, Message
 from tests.unit import golden
 from tests.unit.services.audit.stories import STREAM, event, stored
@@ -119,3 +121,39 @@ def test_any_message_becomes_a_row_with_a_value_for_every_column(
     assert set(found) == {column.name for column in events.columns}
     assert all(found[c.name] is not None for c in events.columns if not c.nullable)
     assert len(found["type"]) <= 64
+
+
+HUGE: Final = [2**31, -(2**31), 2**63, 10**30]
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
+    engine: Engine, huge: int
+) -> None:
+    """As a gateway that was taken over may plant them: what comes after is recorded."""
+    subject, message = golden.EVENTS["EnrollmentRequested", 1]
+    told = json.loads(golden.write("EnrollmentRequested", 1).payload) | {"message_type": huge}
+    planted = Message(json.dumps(told).encode(), golden.write("EnrollmentRequested", 1).headers)
+    other = subject.replace(".0.request", ".1.request")
+    messages = [stored(1, subject, planted), stored(2, other, message)]
+
+    assert store(engine, STREAM, messages) == 2
+    with engine.connect() as connection:
+        kept = connection.execute(select(events.c.sequence)).scalars().all()
+        told_of = connection.execute(select(enrollments.c.enrollment)).scalars().all()
+    assert list(kept) == [1, 2]
+    assert list(told_of) == [other.removesuffix(".request")]
+
+
+@pytest.mark.parametrize("kind", ["RedriveOrdered", "DeadLetter", "ChallengeCreated",
+                                  "CertificateRevoked", "ReloadOrdered"])  # fmt: skip
+def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(
+    engine: Engine, kind: str
+) -> None:
+    place = "enroll.0.corp.a.b.007.request"
+    store(engine, STREAM, [stored(1, place, golden.write(kind, 1))])
+
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            found = connection.execute(select(table)).all()
+            assert bool(found) is (table.name in ("events", "positions"))

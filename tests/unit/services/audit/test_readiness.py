@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine
 from services.audit.readiness import Readiness
 from tests.fakes.memory_bus import MemoryBus
@@ -13,7 +14,8 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     kept.mkdir()
     engine, bus = open_engine(f"sqlite:///{kept / 'audit.db'}"), MemoryBus()
     migrate(engine)
-    readiness = Readiness(bus, engine)
+    recorder = StreamRecorder(bus, engine, "ENROLL_0", 1)
+    readiness = Readiness(bus, engine, [recorder])
     await readiness.look()
     assert readiness.missing() == ""
 
@@ -24,7 +26,11 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     bus.connected = False
     assert readiness.missing() == "bus, database"
 
+    recorder.waits = True
+    assert readiness.missing() == "bus, database, record of ENROLL_0"
+
     shutil.move(away, kept)
+    recorder.waits = False
     bus.connected = True
     await readiness.look()
     assert readiness.missing() == ""

@@ -28,6 +28,11 @@ NOW: Final = 1_767_225_600.25
 HOUR: Final = 3600.0
 
 
+def whose(engine: Engine, secret: str, now: float) -> Operator | None:
+    """Whoever opened it: a token, or an identity provider."""
+    return session_operator(engine, secret, now, by_provider=True)
+
+
 def sign_in(
     engine: Engine, secret: str = SECRET, now: float = NOW, token: str | None = None
 ) -> None:
@@ -48,7 +53,7 @@ def test_a_session_is_of_who_opened_it(engine: Engine, level: Level) -> None:
     operator = Operator("jörg@host", level)
     open_session(engine, operator, SECRET, token=None, now=NOW, seconds=HOUR)
 
-    assert session_operator(engine, SECRET, NOW) == operator
+    assert whose(engine, SECRET, NOW) == operator
 
 
 @pytest.mark.parametrize(
@@ -57,14 +62,14 @@ def test_a_session_is_of_who_opened_it(engine: Engine, level: Level) -> None:
 def test_another_secret_opens_nothing(engine: Engine, shown: str) -> None:
     sign_in(engine)
 
-    assert session_operator(engine, shown, NOW) is None
+    assert whose(engine, shown, NOW) is None
 
 
 def test_what_is_kept_opens_nothing(engine: Engine) -> None:
     sign_in(engine)
     (row,) = rows(engine)
 
-    assert session_operator(engine, row["sha256"], NOW) is None
+    assert whose(engine, row["sha256"], NOW) is None
 
 
 @pytest.mark.parametrize(("after", "signed_in"), [(0, True), (HOUR - 1, True), (HOUR, False)])
@@ -73,7 +78,7 @@ def test_a_session_ends_when_its_time_is_over(
 ) -> None:
     sign_in(engine)
 
-    assert (session_operator(engine, SECRET, NOW + after) is not None) is signed_in
+    assert (whose(engine, SECRET, NOW + after) is not None) is signed_in
 
 
 def test_a_session_ends_with_the_token_that_opened_it(engine: Engine) -> None:
@@ -83,8 +88,8 @@ def test_a_session_ends_with_the_token_that_opened_it(engine: Engine) -> None:
     sign_in(engine, OTHER, token="other")
     revoke_token(engine, "desk", int(NOW))
 
-    assert session_operator(engine, SECRET, NOW) is None
-    assert session_operator(engine, OTHER, NOW) == DESK
+    assert whose(engine, SECRET, NOW) is None
+    assert whose(engine, OTHER, NOW) == DESK
 
 
 def test_a_session_that_no_token_opened_outlives_a_token_of_its_name(engine: Engine) -> None:
@@ -93,7 +98,7 @@ def test_a_session_that_no_token_opened_outlives_a_token_of_its_name(engine: Eng
     sign_in(engine)
     revoke_token(engine, "desk", int(NOW))
 
-    assert session_operator(engine, SECRET, NOW) == DESK
+    assert whose(engine, SECRET, NOW) == DESK
 
 
 def test_a_logout_ends_this_session_alone(engine: Engine) -> None:
@@ -103,8 +108,8 @@ def test_a_logout_ends_this_session_alone(engine: Engine) -> None:
     close_session(engine, SECRET)
     close_session(engine, "never opened")
 
-    assert session_operator(engine, SECRET, NOW) is None
-    assert session_operator(engine, OTHER, NOW) == DESK
+    assert whose(engine, SECRET, NOW) is None
+    assert whose(engine, OTHER, NOW) == DESK
 
 
 def test_no_column_holds_a_secret_or_what_follows_from_it_but_the_digest(engine: Engine) -> None:
@@ -259,3 +264,13 @@ def test_asking_of_an_address_remembers_nothing() -> None:
         found.wait(str(number), 0.0)
 
     assert not found._failed
+
+
+def test_a_session_that_a_provider_opened_ends_with_the_provider(engine: Engine) -> None:
+    sign_in(engine)
+    add_token(engine, "desk", Level.OPERATOR, TOKEN, int(NOW))
+    sign_in(engine, OTHER, token="desk")
+
+    assert session_operator(engine, SECRET, NOW) is None
+    assert session_operator(engine, SECRET, NOW, by_provider=True) == DESK
+    assert session_operator(engine, OTHER, NOW) == DESK

@@ -111,10 +111,13 @@ async def test_what_is_wrong_is_told_until_an_order_finds_it_right(
 async def test_an_order_that_no_operator_signed_is_not_followed(
     bus: MemoryBus, presence: Presence, files: Files
 ) -> None:
-    await order(bus, "o1", VALIDATOR)
+    """And it does not look as if it had been: whoever ordered waits for this very word."""
+    sequence = await order(bus, "o1", VALIDATOR)
     await presence.look()
 
-    assert files.read == 0
+    found = await seen(bus)
+    assert (found.order, files.read) == (sequence, 0)
+    assert "no operator" in found.error
 
 
 async def test_an_order_from_before_the_start_has_nothing_left_to_do(
@@ -126,6 +129,17 @@ async def test_an_order_from_before_the_start_has_nothing_left_to_do(
 
     assert (await seen(bus)).order == sequence
     assert files.read == 0
+
+
+async def test_an_order_that_comes_later_is_followed_whatever_the_clock_says(
+    bus: MemoryBus, presence: Presence, files: Files
+) -> None:
+    await presence.look()
+    bus.clock = lambda: NOW * NANOSECONDS
+    await order(bus, "o1")
+    await presence.look()
+
+    assert files.read == 1
 
 
 @pytest.mark.parametrize(("subject", "heard"), [("order.ra", True), ("order.redrive", False)])

@@ -40,7 +40,7 @@ async def ordered(
 ) -> str:
     """An order to make the next attempt of an enrollment; its subject."""
     attempt = enrollment.attempt + 1
-    subject = redrive_order(STREAM, 7, attempt)
+    subject = redrive_order(enrollment.at(attempt))
     order = RedriveOrdered(
         stream=STREAM, sequence=7, enrollment=enrollment.prefix(), attempt=attempt, operator="op"
     )
