@@ -37,7 +37,11 @@ fmt: $(DEV)  ## format and fix what can be fixed
 
 test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
-	$(BIN)/pytest tests/integration tests/interop tests/browser tests/chaos
+	@echo "clients and browser run beside the integration tests, and are told after them"
+	@$(BIN)/pytest tests/interop tests/browser >.venv/beside.log 2>&1 & beside=$$!; \
+	$(BIN)/pytest tests/integration; ended=$$?; \
+	wait $$beside; told=$$?; cat .venv/beside.log; test $$ended$$told = 00
+	$(BIN)/pytest tests/chaos
 
 check:  ## make test in full: a missing client, browser or database fails it
 	TEST_REQUIRE=all $(MAKE) test

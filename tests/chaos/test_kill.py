@@ -29,7 +29,7 @@ from tests.chaos.ledger import Ledger, read_ledger, unlike_rows
 from tests.rows import checksums
 from tests.system import System, running, wait_until
 
-SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "90"))
+SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "45"))
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
 REPLICAS = ("--gateways", "2", "--validators", "2", "--issuers", "2")
 CLIENTS = 8
