@@ -1,10 +1,12 @@
 """Where operators' orders are given: the bus, the auditor's key, whom it believes, the database."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from services.audit.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
+from shared.bus.topology import REPLICAS, Role, replica_subject
 from shared.keys import read_trusted
 from shared.sections import Configuration
 from shared.stored import Message, Stored, Trusted
@@ -60,6 +62,13 @@ class Office:
         except AppendConflictError:
             return False
         return True
+
+    async def presences(self, role: Role) -> AsyncIterator[Stored]:
+        """What replicas of a role said within the last seconds; who asks checks it."""
+        wildcard, position = replica_subject(role, "*"), 0
+        while stored := await self.bus.get_next(REPLICAS, wildcard, position + 1):
+            position = stored.sequence
+            yield stored
 
     async def until(self, stream: str, subject: str, seconds: float) -> Stored | None:
         """The message on a subject, as soon as it is there."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from shared.scep.certrep import PkiStatus
 from tests.browser.devices_ import Fleet, unique
@@ -192,6 +192,25 @@ def test_a_device_that_is_denied_is_refused_with_the_note(operator: Page, fleet:
     operator.reload()
     expect(operator.locator(".note.bad")).to_contain_text("denied")
     expect(operator.locator(".note.bad")).to_contain_text("reported as lost")
+
+
+def test_an_answer_is_never_shown_about_something_else(operator: Page) -> None:
+    """The dialog was closed and opened anew before the order in it was answered."""
+    waiting: list[Route] = []
+    operator.route("**/reload-ra", lambda route: waiting.append(route))  # noqa: PLW0108 - a function that Playwright can mark
+    operator.goto("/scep")
+    first = opened(operator, operator.get_by_role("button", name="Reload RA of demo"), "ra")
+    with operator.expect_request("**/reload-ra"):
+        first.get_by_role("button", name="Reload RA certificate").click()
+    operator.keyboard.press("Escape")
+    dialog = opened(operator, operator.get_by_role("button", name="Reload RA of corp"), "ra")
+    with operator.expect_response("**/reload-ra"):
+        waiting[0].fulfill(json={"detail": "late", "replicas": []})
+
+    operator.evaluate("fetch('/healthz').then((answer) => answer.text())")  # the late one is read
+    send_button = dialog.get_by_role("button", name="Reload RA certificate")
+    expect(send_button).to_be_enabled()
+    expect(dialog.get_by_role("alert")).to_be_empty()
 
 
 def test_who_decides_second_is_told_so(operator: Page, fleet: Fleet, watch: Watch) -> None:

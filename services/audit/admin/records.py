@@ -1,10 +1,11 @@
 """Enrollments, certificates, one-time challenges, dead letters: looked at, and acted on."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import ProblemError
@@ -36,9 +37,8 @@ from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate, written_serial
 from services.audit.payloads import read_payload
+from services.audit.stories import story_of
 from services.audit.tables import certificates as certificate_rows
-from services.audit.tables import enrollments as enrollment_rows
-from services.audit.tables import events
 from shared.enrollment import State
 
 router = APIRouter(prefix="/api/v1")
@@ -107,26 +107,19 @@ async def audit(
 
 @router.get("/enrollments/{enrollment}", tags=["Enrollments"], responses=_PROBLEMS)
 async def enrollment(enrollment: Name, desk: AtDesk, _: Viewer) -> Enrollment:
-    """One, and its events in order, as they stand in the log."""
+    """One, and its events in order, those of its certificate too, as they stand in the log."""
     return await asyncio.to_thread(_enrollment, desk, enrollment)
 
 
 def _enrollment(desk: Desk, name: str) -> Enrollment:
     with desk.engine.connect() as connection:
-        row = (
-            connection.execute(select(enrollment_rows).where(enrollment_rows.c.enrollment == name))
-            .mappings()
-            .first()
-        )
-        if row is None:
-            raise ProblemError(404, "no such enrollment")
-        place = (events.c.recorded_at, events.c.stream, events.c.sequence)
-        query = select(events).where(events.c.enrollment == name).order_by(*place)
-        found = [_event(each) for each in connection.execute(query).mappings()]
-    return Enrollment(enrollment=dict(row), events=found)
+        story = story_of(connection, name)
+    if story is None:
+        raise ProblemError(404, "no such enrollment")
+    return Enrollment(enrollment=story.enrollment, events=[_event(each) for each in story.events])
 
 
-def _event(row: RowMapping) -> dict[str, Any]:
+def _event(row: Mapping[str, Any]) -> dict[str, Any]:
     """An event for people: its payload as it is, if it can be shown."""
     payload = read_payload(row["payload"])
     names = ("stream", "sequence", "subject", "type", "recorded_at")

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError
 from shared.access_events import GatewaySeen, ReloadOrdered
-from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.bus.topology import OPS, Role, replica_subject
 from shared.stored import Message, UnreadableEventError, decode, sign
 from shared.subjects import ra_order
 
@@ -25,15 +25,15 @@ class Read:
 
 async def gateways(office: Office) -> list[GatewaySeen]:
     """The gateways that said within the last seconds that they are there, by name."""
-    wildcard, position = replica_subject(Role.GATEWAY, "*"), 0
     found: dict[str, GatewaySeen] = {}
-    while stored := await office.bus.get_next(REPLICAS, wildcard, position + 1):
-        position = stored.sequence
+    async for stored in office.presences(Role.GATEWAY):
         try:
             seen = decode(stored.payload, stored.headers)
         except UnreadableEventError:
             continue
-        if isinstance(seen, GatewaySeen) and stored.subject == wildcard.replace("*", seen.name):
+        if not isinstance(seen, GatewaySeen):
+            continue
+        if stored.subject == replica_subject(Role.GATEWAY, seen.name):
             found[seen.name] = seen
     return [found[name] for name in sorted(found)]
 

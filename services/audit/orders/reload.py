@@ -6,7 +6,7 @@ from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from shared.access_events import ReloadOrdered, ReplicaSeen
-from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.bus.topology import OPS, Role
 from shared.events import OrderAnswered
 from shared.stored import Message, UnreadableEventError, authenticate_as, sign
 from shared.subjects import reload_answer, reload_order
@@ -36,10 +36,8 @@ async def reload_anchors(office: Office, profile: str, order: str) -> Answers:
 
 async def replicas(office: Office) -> list[ReplicaSeen]:
     """The validators that said within the last seconds that they are there, by name."""
-    wildcard, position = replica_subject(Role.VALIDATOR, "*"), 0
     found: dict[str, ReplicaSeen] = {}
-    while stored := await office.bus.get_next(REPLICAS, wildcard, position + 1):
-        position = stored.sequence
+    async for stored in office.presences(Role.VALIDATOR):
         try:
             seen = authenticate_as(ReplicaSeen, stored, office.validators)
         except UnreadableEventError:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.audit import searching
 from services.audit.database import store
-from services.audit.filters import BadCursorError, Wanted, filtered
+from services.audit.filters import BadCursorError, Wanted, cursor_of, filtered, place_of
 from services.audit.listing import count_enrollments, list_enrollments
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.services.audit.test_model import log, rows
@@ -179,3 +179,12 @@ def test_names_are_found_by_a_range_of_their_index(filled: Engine) -> None:
 
     assert "Seq Scan" not in plan
     assert "SCAN names" not in plan
+
+
+@pytest.mark.parametrize("key", ["enroll.0.corp.\u00e9.csr.0", "", "'; --", "\U0001f511"])
+def test_a_cursor_that_a_list_gave_is_taken_whatever_somebody_planted(key: str) -> None:
+    assert place_of(cursor_of(7, key)) == [7, key]
+
+
+def test_an_action_that_nothing_has_finds_nothing(filled: Engine) -> None:
+    assert pages(filled, actions=("",)) == []

@@ -225,3 +225,8 @@ def test_what_lasted_longer_is_never_told_as_shorter(one: int, other: int) -> No
     )
 
     assert less <= more
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12), 10**17, 2**63 - 1])
+def test_a_day_that_no_calendar_has_is_unknown(seconds: int) -> None:
+    assert day(seconds) == "unknown"
