@@ -3,6 +3,7 @@
 import base64
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -556,12 +557,13 @@ def test_every_operation_is_counted_by_its_status(demo: Endpoint) -> None:
 
 
 def _inodes(pid: int) -> set[str]:
-    """The sockets of a process."""
+    """The sockets of a process, which may close one of its files while they are read."""
     found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(descriptor.readlink())
-        if target.startswith("socket:["):
-            found.add(target[len("socket:[") : -1])
+        with suppress(FileNotFoundError):  # closed since it was listed: it does not listen
+            target = str(descriptor.readlink())
+            if target.startswith("socket:["):
+                found.add(target[len("socket:[") : -1])
     return found
 
 
