@@ -143,7 +143,8 @@ def test_sessions_whose_time_is_over_are_forgotten_at_the_next_login(engine: Eng
 
 # CSRF tokens
 
-SECRETS: Final = st.text(st.characters(max_codepoint=0xFF))
+# No cookie holds a NUL, by which alone HMAC's padding would make two of them one.
+SECRETS: Final = st.text(st.characters(min_codepoint=1, max_codepoint=0xFF))
 
 
 @given(one=SECRETS, other=SECRETS)
