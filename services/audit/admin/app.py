@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from services.audit.admin import problems, records, scep
-from services.audit.admin.desk import Desk
+from services.audit.admin.desk import Desk, asked_once
 from services.audit.admin.document import openapi
 from services.audit.admin.shapes import Problem
 from services.audit.page import assets, login, oidc, views
@@ -33,7 +33,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     app.state.desk = desk
     problems.handle(app, page_problem)
     for router in (scep.router, records.router):
-        app.include_router(router, responses=_ERRORS)
+        app.include_router(router, responses=_ERRORS, dependencies=[Depends(asked_once)])
     for router in (login.router, oidc.router, views.router, assets.router):
         app.include_router(router)
     app.middleware("http")(_unkept)

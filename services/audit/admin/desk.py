@@ -110,6 +110,13 @@ def _check_csrf(request: Request, desk: Desk) -> None:
         raise ProblemError(403, "the page is of another session: load it again")
 
 
+def asked_once(request: Request) -> None:
+    """A parameter that comes twice is refused: which of them counts would be anybody's guess."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(names) != len(set(names)):
+        raise ProblemError(400, "a parameter of the query is given more than once")
+
+
 AtDesk = Annotated[Desk, Depends(desk_of)]
 Viewer = Annotated[Operator, Depends(allowed(Level.VIEWER))]
 Doer = Annotated[Operator, Depends(allowed(Level.OPERATOR))]
