@@ -1,6 +1,5 @@
 """`scepstream audit token`: who may use the operators' API."""
 
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
+from cli.operator import in_office
 from cli.places import config_path
-from services.audit.admin.auth import Level, add_token, list_tokens, revoke_token
+from services.audit.admin.auth import Level, list_tokens
 from services.audit.database import migrate, open_engine
+from services.audit.orders.tokens import make_token, take_token
 from services.audit.settings import database_url
 from shared.process import now
 from shared.settings import SettingsError, load
@@ -32,11 +33,8 @@ def add(
     config: Config = None,
 ) -> None:
     """Make a token and print it: this once, only its digest is kept."""
-    token = secrets.token_urlsafe(32)
-    if not add_token(_engine(config), name, level, token, int(now())):
-        print(f"{name}: there is a token of this name")
-        raise typer.Exit(1)
-    print(token)
+    engine = _engine(config)
+    print(in_office(config_path(config), lambda at: make_token(at, engine, name, level, now())))
 
 
 @app.command("list")
@@ -51,9 +49,8 @@ def list_all(config: Config = None) -> None:
 @app.command()
 def revoke(name: Name, config: Config = None) -> None:
     """Take a token back; its name stays taken."""
-    if not revoke_token(_engine(config), name, int(now())):
-        print(f"{name}: no such token")
-        raise typer.Exit(1)
+    engine = _engine(config)
+    in_office(config_path(config), lambda at: take_token(at, engine, name, now()))
     print(f"taken back: {name}")
 
 

@@ -1,4 +1,4 @@
-"""Events about challenges, devices, the replicas that judge them, and the log itself."""
+"""Events about who may enroll, the replicas that are there, and the log itself."""
 
 import msgspec
 
@@ -45,51 +45,6 @@ class DeviceCounted(EventPayload, frozen=True, kw_only=True):
 
     request_sha256: str
     entries: tuple[CountedEnrollment, ...]
-
-
-class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
-    """An operator made a one-time challenge; only its digest stands on the log.
-
-    `cn` and `sans` (`kind:value`) bind it to a device where they are given; `expires_at` is in
-    Unix seconds.
-    """
-
-    profile: str
-    expires_at: int
-    operator: str
-    cn: str = ""
-    sans: tuple[str, ...] = ()
-    request_sha256: str = NO_REQUEST
-
-
-class ChallengeCancelled(EventPayload, frozen=True, kw_only=True):
-    """An operator took a one-time challenge back."""
-
-    profile: str
-    operator: str
-    request_sha256: str = NO_REQUEST
-
-
-class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
-    """An operator wants every validator to read a profile's anchors anew."""
-
-    profile: str
-    operator: str
-    request_sha256: str = NO_REQUEST
-
-
-class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
-    """An operator wants what a worker gave up on to be tried anew, as this attempt.
-
-    `stream` and `sequence` are those of the message given up on.
-    """
-
-    stream: str
-    sequence: int
-    enrollment: str
-    attempt: int
-    operator: str
-    request_sha256: str = NO_REQUEST
 
 
 class ReplicaSeen(EventPayload, frozen=True, kw_only=True):

@@ -4,37 +4,32 @@ A field is never renamed or removed and a new one has a default: any version of 
 any version of an event. tests/golden holds one file for every version ever written.
 """
 
-from enum import StrEnum
 from typing import Final, get_args
 
 import msgspec
 
 from shared.access_events import (
-    ChallengeCancelled,
     ChallengeClaimed,
-    ChallengeCreated,
     CheckpointSigned,
     Claim,
     DeviceCounted,
     GatewaySeen,
+    ReplicaSeen,
+)
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
     RedriveOrdered,
     ReloadOrdered,
-    ReplicaSeen,
+    RevocationOrdered,
+    RevocationReason,
 )
 from shared.payload import NO_REQUEST, EventPayload
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
-
-
-class RevocationReason(StrEnum):
-    """Why a certificate is revoked (RFC 5280 s5.3.1)."""
-
-    UNSPECIFIED = "unspecified"
-    KEY_COMPROMISE = "keyCompromise"
-    AFFILIATION_CHANGED = "affiliationChanged"
-    SUPERSEDED = "superseded"
-    CESSATION_OF_OPERATION = "cessationOfOperation"
-    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 
 class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
@@ -191,25 +186,6 @@ class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
     key_uses: int = 0
 
 
-class RevocationOrdered(EventPayload, frozen=True, kw_only=True):
-    """An operator wants a certificate revoked."""
-
-    issuer: str
-    serial: str
-    attempt: int
-    reason: RevocationReason
-    operator: str
-    request_sha256: str = NO_REQUEST
-
-
-class OrderAnswered(EventPayload, frozen=True, kw_only=True):
-    """What became of an operator's order; `request_sha256` is of the order."""
-
-    request_sha256: str
-    done: bool
-    detail: str
-
-
 class CertificateRevoked(EventPayload, frozen=True, kw_only=True):
     """The CERTS index: this serial is revoked since `revoked_at` (Unix seconds)."""
 
@@ -288,6 +264,8 @@ Event = (
     | ChallengeCancelled
     | RedriveOrdered
     | ReloadOrdered
+    | ApiTokenCreated
+    | ApiTokenRevoked
     | ReplicaSeen
     | GatewaySeen
     | CheckpointSigned

@@ -11,14 +11,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from shared.access_events import (
-    ChallengeCancelled,
     ChallengeClaimed,
-    ChallengeCreated,
     CheckpointSigned,
     DeviceCounted,
     GatewaySeen,
-    RedriveOrdered,
-    ReloadOrdered,
     ReplicaSeen,
 )
 from shared.events import (
@@ -33,7 +29,15 @@ from shared.events import (
     EnrollmentRequested,
     Event,
     KeyCompromised,
+)
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
     OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
     RevocationOrdered,
 )
 from shared.subjects import Stage
@@ -67,6 +71,8 @@ _Signed = TypeVar(
     ChallengeCancelled,
     RedriveOrdered,
     ReloadOrdered,
+    ApiTokenCreated,
+    ApiTokenRevoked,
     ReplicaSeen,
     CheckpointSigned,
 )

@@ -175,6 +175,16 @@ def ra_order(profile: str, order: str) -> str:
     return f"ops.ra.{profile}.{order}.all.order"
 
 
+def api_token_created(name: str, order: str) -> str:
+    """Where it stands that an API token of this name was made."""
+    return f"ops.token.{token(name.encode())}.{order}.0.created"
+
+
+def api_token_revoked(name: str, order: str) -> str:
+    """Where it stands that it was taken back."""
+    return f"ops.token.{token(name.encode())}.{order}.0.revoked"
+
+
 def reload_answer(order: str, replica: str) -> str:
     """Where a replica's answer to such an order (its subject) stands."""
     return f"{order.removesuffix('.all.order')}.{replica}.answer"

@@ -10,7 +10,7 @@ from cli.operator import in_office
 from cli.places import config_path
 from cli.up.layout import UpError
 from services.audit.orders.revoke import revoke_certificate
-from shared.events import RevocationReason
+from shared.order_events import RevocationReason
 from shared.process import now
 from shared.settings import SettingsError
 

@@ -11,6 +11,7 @@ from services.audit.admin.first import ensure_admin
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import catch_up, migrate, open_engine
+from services.audit.office import Office
 from services.audit.readiness import Readiness
 from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
@@ -18,6 +19,8 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role
 from shared.process import HttpServer, Signals, background, now
 from shared.sections import Configuration
+
+_ITSELF = "scepstream"  # who makes the first admin's token
 
 
 async def serve(
@@ -34,9 +37,10 @@ async def serve(
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    await asyncio.to_thread(ensure_admin, engine, lambda: admin_token(configuration()), now())
     bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
+    office = Office.of(bus, settings, configuration(), _ITSELF)
+    await ensure_admin(office, engine, lambda: admin_token(configuration()), now())
     for stream in settings.streams:
         await asyncio.to_thread(catch_up, engine, stream)
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]

@@ -4,13 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.access_events import (
-    ChallengeCancelled,
-    ChallengeCreated,
-    CheckpointSigned,
-    RedriveOrdered,
-    ReloadOrdered,
-)
+from shared.access_events import CheckpointSigned
 from shared.enrollment import TERMINAL, State, evolve
 from shared.events import (
     CertificateIssued,
@@ -20,7 +14,15 @@ from shared.events import (
     EnrollmentRequested,
     Event,
     KeyCompromised,
+)
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
     OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
     RevocationOrdered,
 )
 from shared.scep.algorithms import AlgorithmPolicy
@@ -108,6 +110,12 @@ class Examiner:
         if begun.state in TERMINAL:
             del self._open[prefix]
 
+    def _answering(self, subject: str) -> Trusted:
+        """Who answers orders here; what gateways do the auditor sees and writes down."""
+        if subject.startswith("ops.ra."):
+            return self.keys.operators
+        return self.keys.validators if subject.startswith("ops.reload.") else self.keys.issuers
+
     def _role(self, stage: Stage) -> Trusted:
         if stage is Stage.DECISION:
             return self.keys.operators
@@ -138,15 +146,15 @@ class Examiner:
             case CertificateRecorded() | CertificateRevoked() | KeyCompromised():
                 authenticate_any(stored, self.keys.issuers)
             case OrderAnswered():
-                reload = stored.subject.startswith("ops.reload.")
-                trusted = self.keys.validators if reload else self.keys.issuers
-                authenticate_any(stored, trusted)
+                authenticate_any(stored, self._answering(stored.subject))
             case (
                 RevocationOrdered()
                 | RedriveOrdered()
                 | ReloadOrdered()
                 | ChallengeCreated()
                 | ChallengeCancelled()
+                | ApiTokenCreated()
+                | ApiTokenRevoked()
                 | CheckpointSigned()
             ):
                 authenticate_any(stored, self.keys.operators)

@@ -13,7 +13,8 @@ Key = tuple[str, ...]
 class Changes:
     """Rows to be merged into their tables, by key; a column that is missing says nothing.
 
-    `counters` are to be added, `devices` hold what is to be added to `issued` and `refused`.
+    `counters` are to be added; `devices` hold what is to be added to `issued` and `refused`,
+    `orders` to `answered` and `refused`.
     """
 
     enrollments: dict[str, Row] = field(default_factory=dict)
@@ -26,6 +27,7 @@ class Changes:
     challenges: dict[Key, Row] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int], Row] = field(default_factory=dict)
     redrives: dict[tuple[str, int, int], Row] = field(default_factory=dict)
+    orders: dict[str, Row] = field(default_factory=dict)
 
 
 def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:

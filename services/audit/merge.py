@@ -12,7 +12,7 @@ from services.audit.model import Known
 
 # What the first event of a row has said stays.
 _FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})
-_ADDED: Final = frozenset({"issued", "refused", "count"})
+_ADDED: Final = frozenset({"issued", "refused", "count", "answered"})
 
 
 def known(connection: Connection, enrollments: Collection[str]) -> dict[str, Known]:
@@ -46,6 +46,7 @@ def merge(connection: Connection, changes: Changes) -> None:
     _upsert(connection, t.challenges, changes.challenges.values())
     _upsert(connection, t.dead_letters, changes.dead_letters.values())
     _upsert(connection, t.redrives, changes.redrives.values())
+    _upsert(connection, t.orders, changes.orders.values())
 
 
 def _upsert(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.audit.changes import Changes, Row, see
+from services.audit.given import take_order
 from services.audit.others import take_other
 from services.audit.projection import Found, storable
-from shared.access_events import (
-    Claim,
-)
+from shared.access_events import Claim
 from shared.enrollment import State
 from shared.events import (
     CertificateIssued,
@@ -57,6 +56,7 @@ def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
     for found in messages:
         if found.event is None:
             continue  # it stands among the events, and `audit verify` names it
+        take_order(changes, found.stored, found.event)
         enrollment = enrollment_of(found.stored)
         if enrollment is not None:
             row = _Enrollment(changes, enrollment, known.get(enrollment))

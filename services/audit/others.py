@@ -4,8 +4,14 @@ import json
 
 from services.audit.changes import Changes, Key, Row, see
 from services.audit.projection import storable
-from shared.access_events import ChallengeCancelled, ChallengeCreated, RedriveOrdered, ReloadOrdered
-from shared.events import CertificateRecorded, CertificateRevoked, DeadLetter, Event, OrderAnswered
+from shared.events import CertificateRecorded, CertificateRevoked, DeadLetter, Event
+from shared.order_events import (
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
+)
 from shared.stored import Stored
 from shared.subjects import parse_prefix
 
@@ -87,7 +93,7 @@ def _reload(
         "detail": storable(event.detail) if isinstance(event, OrderAnswered) else None,
         "recorded_at": stored.time,
     }
-    if not ordered:
+    if not ordered and tokens[1] == "reload":  # gateways' rows come from their requests
         see(changes.replicas, ("validator", replica), stored.time)
 
 

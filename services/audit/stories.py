@@ -16,6 +16,7 @@ class Story:
     enrollment: dict[str, Any]
     certificate: dict[str, Any] | None
     events: Sequence[dict[str, Any]]
+    attempts: Sequence[str]  # this and the others of the same request, the first one first
 
 
 def story_of(connection: Connection, enrollment: str) -> Story | None:
@@ -26,7 +27,12 @@ def story_of(connection: Connection, enrollment: str) -> Story | None:
         return None
     place = (events.c.recorded_at, events.c.stream, events.c.sequence)
     told = connection.execute(select(events).where(_about(row)).order_by(*place)).mappings()
-    return Story(dict(row), _certificate(connection, row), [dict(each) for each in told])
+    return Story(
+        enrollment=dict(row),
+        certificate=_certificate(connection, row),
+        events=[dict(each) for each in told],
+        attempts=_attempts(connection, enrollment),
+    )
 
 
 def _about(row: RowMapping) -> ColumnElement[bool]:
@@ -44,6 +50,17 @@ def _about(row: RowMapping) -> ColumnElement[bool]:
         ),
     )
     return or_(own, of_its_serial)
+
+
+def _attempts(connection: Connection, enrollment: str) -> list[str]:
+    """A request that failed and was made again is another enrollment: the key's range has all."""
+    every = enrollment.rpartition(".")[0]
+    columns = enrollments.c
+    query = select(columns.enrollment).where(
+        columns.enrollment > f"{every}.", columns.enrollment < f"{every}/"
+    )
+    found = connection.execute(query.order_by(columns.requested_at)).scalars()
+    return list(found)
 
 
 def _certificate(connection: Connection, row: RowMapping) -> dict[str, Any] | None:

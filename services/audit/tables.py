@@ -216,6 +216,26 @@ redrives = Table(
     Column("recorded_at", BigInteger, nullable=False),
 )
 
+# What operators ordered, and what was answered: by issuers, or by as many replicas.
+orders = Table(
+    "orders",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("kind", String(32)),
+    Column("operator", Text),
+    Column("profile", Text),
+    Column("enrollment", Text),
+    Column("about", Text),
+    Column("note", Text),
+    Column("ordered_at", BigInteger),
+    Column("answered", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("said", Text),
+    Index("orders_by_time", "ordered_at", "subject"),
+    Index("orders_by_operator", "operator", "ordered_at", "subject"),
+    Index("orders_by_kind", "kind", "ordered_at", "subject"),
+)
+
 # What is not made from the log, and stays when the rest is made anew.
 own = MetaData()
 

@@ -46,7 +46,7 @@ def profile_of(found: Found) -> str | None:
     tokens = found.stored.subject.split(".")
     if tokens[0] == "enroll":
         return tokens[2]
-    if tokens[:2] in (["ops", "reload"], ["ops", "challenge"]):
+    if tokens[:2] in (["ops", "reload"], ["ops", "ra"], ["ops", "challenge"]):
         return tokens[2]
     if isinstance(found.event, CertificateRecorded):
         try:

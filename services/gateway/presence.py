@@ -10,9 +10,10 @@ from typing import Any, Final
 import structlog
 
 from services.gateway.settings import Settings
-from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.access_events import GatewaySeen
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
+from shared.order_events import ReloadOrdered
 from shared.process import log_failure
 from shared.reload import Reloader
 from shared.stored import Stored, UnreadableEventError, authenticate_as, encode

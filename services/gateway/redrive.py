@@ -9,10 +9,10 @@ import msgspec.structs
 import structlog
 
 from services.gateway.settings import Settings
-from shared.access_events import RedriveOrdered
 from shared.bus.core import AppendConflictError, Bus, BusError
 from shared.bus.topology import OPS, enroll_stream
 from shared.events import EnrollmentRequested
+from shared.order_events import RedriveOrdered
 from shared.process import log_failure
 from shared.stored import UnreadableEventError, authenticate_as, decode, encode
 from shared.subjects import EnrollmentId, Stage, parse_prefix

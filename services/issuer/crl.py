@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.issuer.certificate import read_time, write_time
-from shared.events import RevocationReason
+from shared.order_events import RevocationReason
 from shared.scep.asn1 import (
     BIT_STRING,
     CONSTRUCTED_0,

@@ -14,15 +14,8 @@ from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import CERTS
 from shared.crls import CHUNK_BYTES, newest_head, read_crl
-from shared.events import (
-    CertificateRecorded,
-    CertificateRevoked,
-    CrlPublished,
-    KeyCompromised,
-    OrderAnswered,
-    RevocationOrdered,
-    RevocationReason,
-)
+from shared.events import CertificateRecorded, CertificateRevoked, CrlPublished, KeyCompromised
+from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.process import log_failure
 from shared.stored import Message, Stored, UnreadableEventError, authenticate_as, sign
 from shared.subjects import (

@@ -13,11 +13,11 @@ from services.validator.facts import NotOpened, Opened, open_request
 from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
 from services.validator.history import gather
 from services.validator.settings import Settings
-from shared.access_events import RedriveOrdered
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS
 from shared.chains import ChainBook
 from shared.events import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
+from shared.order_events import RedriveOrdered
 from shared.reasons import Reason
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.stored import Stored, UnreadableEventError, authenticate_as, decode

@@ -12,10 +12,10 @@ import structlog
 from services.validator.access import SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
-from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.access_events import ReplicaSeen
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
-from shared.events import OrderAnswered
+from shared.order_events import OrderAnswered, ReloadOrdered
 from shared.process import log_failure
 from shared.settings import SettingsError
 from shared.stored import Stored, UnreadableEventError, authenticate_as, sign

@@ -27,6 +27,7 @@ TABS: Final = {
     "activity": "/scep?tab=activity",
     "held": "/scep/held",
     "certificates": "/scep/certificates",
+    "orders": "/scep/orders",
     "dead letters": "/scep/dead-letters",
 }
 _STATUS: Final = re.compile(r"Failed to load resource: .* status of (\d{3})")

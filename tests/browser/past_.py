@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.browser.devices_ import Asked, Fleet
-from tests.integration.prepared_ import command
 from tests.system import System
 
 ANCHOR_DAYS: Final = 12
@@ -57,11 +56,11 @@ class Past:
 
 def add_token(system: System, name: str, level: str) -> str:
     config = ("--config", str(system.config))
-    done = command("audit", "token", "add", name, "--level", level, *config)
-    assert done.returncode == 0, done.stdout
+    done = system.cli("audit", "token", "add", name, "--level", level, *config)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def take_back(system: System, name: str) -> None:
-    done = command("audit", "token", "revoke", name, "--config", str(system.config))
-    assert done.returncode == 0, done.stdout
+    done = system.cli("audit", "token", "revoke", name, "--config", str(system.config))
+    assert done.returncode == 0, done.stderr

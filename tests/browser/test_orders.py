@@ -74,6 +74,24 @@ def test_trust_is_reloaded_on_every_validator(operator: Page) -> None:
     expect(dialog).to_be_hidden()
 
 
+def test_who_ordered_what_is_listed_with_what_came_of_it(operator: Page) -> None:
+    dialog = reloading(operator, "corp")
+    send(dialog)
+    expect(dialog.get_by_role("alert")).to_have_class(re.compile("good"))
+    operator.goto("/scep")
+    operator.get_by_role("link", name="Orders", exact=True).click()
+    operator.get_by_label("Order", exact=True).select_option("Reload trust anchors")
+    operator.get_by_role("button", name="Show").click()
+    row = operator.locator("#orders tbody tr").first
+
+    expect(row).to_contain_text("Reload trust anchors")
+    expect(row).to_contain_text("corp")
+    expect(row.locator(".badge")).to_have_text("done by 2")
+    operator.get_by_label("Operator").fill("nobody")
+    operator.get_by_role("button", name="Show").click()
+    expect(operator.locator("#orders")).to_contain_text("Nothing was ordered that fits.")
+
+
 def replicas(lines: Locator) -> list[str]:
     """Whom the lines of a dialog are about."""
     return [line.partition(":")[0] for line in lines.all_inner_texts()]

@@ -14,7 +14,9 @@ from tests.browser.png_ import small
 MOST_BYTES: Final = 120_000
 
 
-@pytest.mark.parametrize("name", ["profiles", "intune", "activity", "enrollment", "modal"])
+@pytest.mark.parametrize(
+    "name", ["profiles", "intune", "activity", "enrollment", "modal", "orders"]
+)
 def test_the_page_is_shown(desktop: Desktop, past: Past, pictures: Path, name: str) -> None:
     paths = {
         "profiles": "/scep",
@@ -22,6 +24,7 @@ def test_the_page_is_shown(desktop: Desktop, past: Past, pictures: Path, name: s
         "activity": "/scep?tab=activity",
         "enrollment": past.phone.path("issued"),
         "modal": "/scep?tab=intune&profile=corp",
+        "orders": "/scep/orders",
     }
     with desktop.page("operator", color_scheme="light", device_scale_factor=1) as page:
         page.goto(paths[name])

@@ -114,6 +114,7 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
 QUESTIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("GET", "/api/v1/enrollments"): {"query": {"limit": 1}},
     ("GET", "/api/v1/audit"): {"query": {"limit": 1}},
+    ("GET", "/api/v1/orders"): {"query": {"limit": 5}},
     ("GET", "/api/v1/enrollments/{enrollment}"): {},
     ("GET", "/api/v1/certificates"): {},
     ("GET", "/api/v1/certificates/{issuer}/{serial}"): {},

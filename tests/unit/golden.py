@@ -5,16 +5,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.access_events import (
-    ChallengeCancelled,
     ChallengeClaimed,
-    ChallengeCreated,
     CheckpointSigned,
     Claim,
     CountedEnrollment,
     DeviceCounted,
     GatewaySeen,
-    RedriveOrdered,
-    ReloadOrdered,
     ReplicaSeen,
 )
 from shared.bus.topology import device_subject, replica_subject
@@ -36,11 +32,19 @@ from shared.events import (
     HoldDecided,
     IssuanceFailed,
     KeyCompromised,
-    OrderAnswered,
     RenewedCertificate,
+    TemplateExtension,
+)
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
     RevocationOrdered,
     RevocationReason,
-    TemplateExtension,
 )
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
@@ -48,6 +52,8 @@ from shared.stored import Message, encode, sign
 from shared.subjects import (
     EnrollmentId,
     Stage,
+    api_token_created,
+    api_token_revoked,
     certificate_issued,
     certificate_revoked,
     checkpoint,
@@ -289,6 +295,14 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             attempt=1,
             operator="jörg",
         ),
+    ),
+    ("ApiTokenCreated", 1): (
+        api_token_created("helpdesk", "0123456789abcdef"),
+        ApiTokenCreated(name="helpdesk", level="operator", operator="jörg"),
+    ),
+    ("ApiTokenRevoked", 1): (
+        api_token_revoked("helpdesk", "0123456789abcdef"),
+        ApiTokenRevoked(name="helpdesk", operator="jörg"),
     ),
     ("ReplicaSeen", 1): (
         replica_subject("validator", "validator-0"),

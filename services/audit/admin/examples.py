@@ -97,6 +97,8 @@ PARAMETERS: Final[dict[str, Any]] = {
     "challenge": "abcdefghij",
     "stream": "ENROLL_0",
     "sequence": 7,
+    "operator": "helpdesk",
+    "kind": "revoke",
 }
 ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("get", "/admin/scep/profiles"): {
@@ -141,6 +143,25 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             }
         ],
         "total": 1,
+        "next": None,
+    },
+    ("get", "/orders"): {
+        "orders": [
+            {
+                "kind": "revoke",
+                "at": _AT,
+                "operator": "helpdesk",
+                "profile": None,
+                "enrollment": None,
+                "device": None,
+                "about": f"local {_SERIAL}",
+                "note": "keyCompromise",
+                "result": "done",
+                "said": "revoked; on CRL number 7",
+                "answered": 1,
+                "refused": 0,
+            }
+        ],
         "next": None,
     },
     ("get", "/certificates"): {"certificates": [_CERTIFICATE], "next": None},

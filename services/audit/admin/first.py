@@ -1,25 +1,32 @@
 """There is always somebody to ask: the first admin's token."""
 
-import secrets
+import asyncio
 import sys
 from collections.abc import Callable
 
 from sqlalchemy import Engine
 
-from services.audit.admin.auth import Level, add_token, is_first
+from services.audit.admin.auth import Level, is_first
+from services.audit.office import Office, TooLateError
+from services.audit.orders.tokens import make_token
 
 ADMIN = "admin"
 
 
-def ensure_admin(engine: Engine, read: Callable[[], str | None], now: float) -> None:
+async def ensure_admin(
+    office: Office, engine: Engine, read: Callable[[], str | None], now: float
+) -> None:
     """Where no token was ever made, take the configured one, else make one and print it once.
 
     The configured one is read only then: its file may be gone afterwards.
     """
-    if not is_first(engine):
+    if not await asyncio.to_thread(is_first, engine):
         return
     configured = read()
-    token = configured or secrets.token_urlsafe(32)
-    if add_token(engine, ADMIN, Level.ADMIN, token, int(now)) and configured is None:
+    try:
+        token = await make_token(office, engine, ADMIN, Level.ADMIN, now, configured)
+    except TooLateError:
+        return  # another replica has just made it
+    if configured is None:
         sys.stderr.write(f"admin token, shown this once: {token}\n")
         sys.stderr.flush()

@@ -21,10 +21,13 @@ from services.audit.admin.shapes import (
     Entry,
     MadeChallenge,
     NewChallenge,
+    Ordered,
+    Orders,
     Problem,
     Revocation,
 )
 from services.audit.filters import Wanted
+from services.audit.given import Order
 from services.audit.letters import list_letters
 from services.audit.listing import (
     MAX_LIMIT,
@@ -32,6 +35,7 @@ from services.audit.listing import (
     list_certificates,
     list_enrollments,
 )
+from services.audit.ordered import WantedOrders, list_orders
 from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
@@ -101,6 +105,26 @@ async def audit(
             total = count_enrollments(connection, wanted)
         entries = [Entry.model_validate(row | {"at": row["requested_at"]}) for row in page.rows]
         return Audit(entries=entries, total=total, next=page.following)
+
+    return await asyncio.to_thread(work)
+
+
+@router.get("/orders", tags=["Orders"])
+async def orders(
+    desk: AtDesk,
+    _: Viewer,
+    operator: Text = None,
+    kind: Order | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Orders:
+    """What operators ordered, newest first, and what came of it."""
+
+    def work() -> Orders:
+        with desk.engine.connect() as connection:
+            page = list_orders(connection, WantedOrders(operator, kind, cursor, limit))
+        found = [Ordered.model_validate(row | {"at": row["ordered_at"]}) for row in page.rows]
+        return Orders(orders=found, next=page.following)
 
     return await asyncio.to_thread(work)
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.events import RevocationReason
+from services.audit.given import Order, Result
+from shared.order_events import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
 San = Annotated[str, Field(pattern=r"^(dns|rfc822|uri|ip|upn):[^\x00]+$", max_length=255)]
@@ -95,6 +96,34 @@ class Audit(BaseModel):
 
     entries: list[Entry]
     total: int
+    next: str | None
+
+
+class Ordered(BaseModel):
+    """What an operator ordered and what came of it: done, refused, or waiting for an answer.
+
+    `at` in Unix nanoseconds of the log; `answered` and `refused` count issuers' or replicas'
+    answers, `said` is the last of them; `note` is the operator's own, a reason or a level.
+    """
+
+    kind: Order
+    at: int
+    operator: str
+    profile: str | None
+    enrollment: str | None
+    device: str | None
+    about: str | None
+    note: str | None
+    result: Result
+    said: str | None
+    answered: int
+    refused: int
+
+
+class Orders(BaseModel):
+    """A page of orders, newest first; `next` is the cursor of the following one."""
+
+    orders: list[Ordered]
     next: str | None
 
 

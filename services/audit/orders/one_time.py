@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
-from shared.access_events import ChallengeCancelled, ChallengeCreated
 from shared.bus.topology import OPS, REPLAYS
 from shared.one_time import (
     ALPHABET,
@@ -16,6 +15,7 @@ from shared.one_time import (
     one_time_digest,
     write_one_time,
 )
+from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.stored import UnreadableEventError, authenticate_as, sign
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 

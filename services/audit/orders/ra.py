@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError
-from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, Role, replica_subject
-from shared.stored import Message, UnreadableEventError, decode, sign
-from shared.subjects import ra_order
+from shared.order_events import OrderAnswered, ReloadOrdered
+from shared.stored import Message, Stored, UnreadableEventError, decode, sign
+from shared.subjects import ra_order, reload_answer
 
 _ANSWER_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1
@@ -52,7 +53,18 @@ async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
     if stored is None:
         raise OrderError("the order cannot be read back yet")
     await office.bus.hint("order.ra", Message(b"", {}))
-    return await _results(office, names, stored.sequence)
+    results = await _results(office, names, stored.sequence)
+    await asyncio.gather(*(_record(office, stored, each) for each in results))
+    return results
+
+
+async def _record(office: Office, order: Stored, read: Read) -> None:
+    """What was seen of a gateway, which has no key to answer with, is the auditor's own word."""
+    event = OrderAnswered(
+        request_sha256=order.sha256(), done=not read.error, detail=read.error or "read anew"
+    )
+    subject = reload_answer(order.subject, read.name)
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
 
 
 async def _results(office: Office, names: Sequence[str], order: int) -> list[Read]:

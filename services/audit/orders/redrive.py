@@ -4,16 +4,9 @@ from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from services.audit.orders.revoke import revoke_certificate
-from shared.access_events import RedriveOrdered
 from shared.bus.topology import DEAD_LETTERS, OPS, Role, enroll_stream
-from shared.events import (
-    CertificateIssued,
-    DeadLetter,
-    EnrollmentRejected,
-    Event,
-    IssuanceFailed,
-    RevocationOrdered,
-)
+from shared.events import CertificateIssued, DeadLetter, EnrollmentRejected, Event, IssuanceFailed
+from shared.order_events import RedriveOrdered, RevocationOrdered
 from shared.reasons import Reason
 from shared.stored import (
     Message,

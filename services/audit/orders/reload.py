@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
-from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.access_events import ReplicaSeen
 from shared.bus.topology import OPS, Role
-from shared.events import OrderAnswered
+from shared.order_events import OrderAnswered, ReloadOrdered
 from shared.stored import Message, UnreadableEventError, authenticate_as, sign
 from shared.subjects import reload_answer, reload_order
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
-from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.stored import Stored, authenticate_as, sign
 from shared.subjects import certificate_issued, revocation_answer, revocation_order
 

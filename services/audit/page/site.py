@@ -69,6 +69,8 @@ _WORDS: Final = (
     words.lasting,
     words.moment,
     words.names_text,
+    words.order_badge,
+    words.order_name,
     words.state_badge,
 )
 

@@ -14,15 +14,17 @@ from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import RESULTS
 from services.audit.admin.scep import described
 from services.audit.filters import Wanted
+from services.audit.given import Order
 from services.audit.letters import list_letters
 from services.audit.listing import MAX_LIMIT, list_certificates, list_enrollments
+from services.audit.ordered import WantedOrders, list_orders
 from services.audit.page import facts
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps
 from services.audit.page.words import CHIPS
 from services.audit.stories import story_of
 from shared.enrollment import State
-from shared.events import RevocationReason
+from shared.order_events import RevocationReason
 
 router = APIRouter(include_in_schema=False)
 _TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
@@ -140,6 +142,7 @@ async def enrollment(
         **await _common(desk, who, "activity"),
         row=story.enrollment,
         certificate=story.certificate,
+        attempts=story.attempts,
         steps=told,
         spans=spans(told),
         reasons=list(RevocationReason),
@@ -181,6 +184,29 @@ async def dead_letters(request: Request, desk: AtDesk) -> Response:
     who = await visitor(request, desk)
     found = await _read(desk, lambda connection: list_letters(connection, MAX_LIMIT))
     return page("letters.html", **await _common(desk, who, "letters"), letters=found)
+
+
+@router.get("/scep/orders")
+async def orders(
+    request: Request,
+    desk: AtDesk,
+    operator: Text = "",
+    kind: Order | Literal[""] = "",
+    cursor: Cursor = "",
+) -> Response:
+    """Who ordered what, and what came of it."""
+    who = await visitor(request, desk)
+    wanted = WantedOrders(operator.strip() or None, kind or None, cursor or None, _PAGE)
+    found = await _read(desk, lambda connection: list_orders(connection, wanted))
+    return page(
+        "orders.html",
+        **await _common(desk, who, "orders"),
+        operator=operator.strip(),
+        kind=kind,
+        kinds=list(Order),
+        found=found,
+        cursor=cursor,
+    )
 
 
 async def _common(desk: Desk, who: Visitor, here: str) -> dict[str, Any]:

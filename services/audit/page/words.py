@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from services.audit.given import Order, Result
 from shared.enrollment import State
 
 Tone = Literal["good", "warn", "bad", "none"]
@@ -40,6 +41,20 @@ _TONES: Final[Mapping[str, Tone]] = {
 }
 
 
+_ORDERS: Final[Mapping[str, str]] = {
+    Order.APPROVE: "Approve enrollment",
+    Order.DENY: "Deny enrollment",
+    Order.REVOKE: "Revoke certificate",
+    Order.RELOAD_TRUST: "Reload trust anchors",
+    Order.RELOAD_RA: "Reload RA certificates",
+    Order.REDRIVE: "Drive dead letter again",
+    Order.CREATE_CHALLENGE: "Create one-time challenge",
+    Order.CANCEL_CHALLENGE: "Cancel one-time challenge",
+    Order.CREATE_TOKEN: "Create API token",
+    Order.REVOKE_TOKEN: "Revoke API token",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Badge:
     """A word with a tone; the word alone says it all."""
@@ -68,6 +83,24 @@ def state_badge(state: str) -> Badge:
 def action_name(action: str | None) -> str:
     """What was asked, for people; what is not known yet is no word."""
     return _ACTIONS.get(action or "", action or "")
+
+
+def order_name(kind: str) -> str:
+    """What was ordered, for people."""
+    return _ORDERS.get(kind, kind)
+
+
+def order_badge(row: Mapping[str, Any]) -> Badge:
+    """What came of an order (a row of `list_orders`): of several answers, how many say no."""
+    refused, answered = row["refused"], row["answered"]
+    match row["result"]:
+        case Result.DONE:
+            return Badge(f"done by {answered}" if answered > 1 else "done", "good")
+        case Result.REFUSED:
+            said = f"{refused} of {answered} refused" if answered > 1 else "refused"
+            return Badge(said, "bad")
+        case _:
+            return Badge("waiting", "warn")
 
 
 def names_text(sans: str | None) -> str:

@@ -9,11 +9,12 @@ from services.validator.challenges.binding import folded
 from services.validator.challenges.records import ForeignRecordError, Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
-from shared.access_events import ChallengeCancelled, ChallengeCreated, Claim
+from shared.access_events import Claim
 from shared.bus.topology import OPS
 from shared.csr import CertificationRequest
 from shared.names import read_name
 from shared.one_time import ONE_TIME, one_time_digest
+from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.reasons import Reason
 from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record

@@ -272,6 +272,8 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
 
     assert len(staged) == len(set(staged))
     assert set(KINDS) - set(staged) == {
+        "ApiTokenCreated",
+        "ApiTokenRevoked",
         "CaChain",
         "CertificateRecorded",
         "CertificateRevoked",

@@ -7,16 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.access_events import (
-    ChallengeCancelled,
-    ChallengeClaimed,
-    ChallengeCreated,
-    CheckpointSigned,
-    DeviceCounted,
-    RedriveOrdered,
-    ReloadOrdered,
-    ReplicaSeen,
-)
+from shared.access_events import ChallengeClaimed, CheckpointSigned, DeviceCounted, ReplicaSeen
 from shared.events import (
     EVENT_TYPES,
     NO_REQUEST,
@@ -27,7 +18,15 @@ from shared.events import (
     EnrollmentHeld,
     HoldDecided,
     KeyCompromised,
+)
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
     OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
     RevocationOrdered,
 )
 from shared.stored import (
@@ -60,6 +59,8 @@ SIGNED: tuple[type[Any], ...] = (
     ChallengeCancelled,
     RedriveOrdered,
     ReloadOrdered,
+    ApiTokenCreated,
+    ApiTokenRevoked,
     ReplicaSeen,
     CheckpointSigned,
 )

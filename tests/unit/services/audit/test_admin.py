@@ -12,16 +12,10 @@ from sqlalchemy import Engine
 from services.audit.admin.app import admin_app
 from services.audit.admin.auth import (
     Level,
-    Operator,
     add_token,
-    is_first,
-    list_tokens,
-    operator_of,
-    revoke_token,
 )
 from services.audit.admin.desk import Desk
 from services.audit.admin.examples import ANSWERS
-from services.audit.admin.first import ensure_admin
 from services.audit.tables import metadata, tokens
 from shared.sections import Configuration
 from shared.settings import SettingsError
@@ -90,80 +84,17 @@ def test_a_database_that_fails_is_told_without_what_was_asked(
     assert "marker-4711" not in found.text + "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("name", ["limit", "action", "nobody-knows-it"])
+def test_a_parameter_that_comes_twice_is_refused(
+    asked: Callable[..., httpx.Response], name: str
+) -> None:
+    found = asked("/api/v1/audit", **{name: ["1", "1"]})
+
+    assert (found.status_code, found.headers["content-type"]) == (400, "application/problem+json")
+
+
 def test_without_the_table_of_tokens_nobody_is_let_in(
     asked: Callable[..., httpx.Response], engine: Engine
 ) -> None:
     tokens.drop(engine)
     assert asked("/api/v1/enrollments").status_code == 503
-
-
-# Tokens
-
-
-def never() -> str | None:
-    """The file is read for the first token alone."""
-    pytest.fail("read the file of the first token")
-
-
-def test_a_token_is_good_until_it_is_taken_back(engine: Engine) -> None:
-    assert add_token(engine, "desk", Level.OPERATOR, TOKEN, 5)
-    assert operator_of(engine, TOKEN) == Operator("desk", Level.OPERATOR)
-    assert operator_of(engine, TOKEN[:-1]) is None
-    assert revoke_token(engine, "desk", 9)
-    assert not revoke_token(engine, "desk", 10)
-
-    assert operator_of(engine, TOKEN) is None
-    assert list_tokens(engine) == [("desk", "operator", 5, 9)]
-
-
-@pytest.mark.parametrize("name", ["desk", "another"])
-def test_a_name_and_a_token_are_used_once(engine: Engine, name: str) -> None:
-    assert add_token(engine, "desk", Level.VIEWER, TOKEN, 5)
-    token = TOKEN if name == "another" else "another"
-    assert not add_token(engine, name, Level.ADMIN, token, 6)
-
-    assert list_tokens(engine) == [("desk", "viewer", 5, None)]
-
-
-def test_levels_cover_those_before_them() -> None:
-    covered = {(a.value, b.value) for a in Level for b in Level if a.covers(b)}
-    assert covered == {
-        ("viewer", "viewer"),
-        ("operator", "viewer"), ("operator", "operator"),
-        ("admin", "viewer"), ("admin", "operator"), ("admin", "admin"),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("configured", [TOKEN, None])
-def test_the_first_token_is_made_once(
-    engine: Engine, configured: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ensure_admin(engine, lambda: configured, 1.0)
-    printed = capsys.readouterr().err
-    token = configured or printed.removeprefix("admin token, shown this once: ").strip()
-    ensure_admin(engine, never, 2.0)
-
-    assert bool(printed) is (configured is None)
-    assert operator_of(engine, token) == Operator("admin", Level.ADMIN)
-    assert list_tokens(engine) == [("admin", "admin", 1, None)]
-
-
-def test_an_admin_taken_back_does_not_come_again(engine: Engine) -> None:
-    ensure_admin(engine, lambda: TOKEN, 1.0)
-    revoke_token(engine, "admin", 2)
-    ensure_admin(engine, never, 3.0)
-
-    assert not is_first(engine)
-    assert operator_of(engine, TOKEN) is None
-
-
-def test_a_replica_that_makes_the_first_token_a_moment_later_goes_on(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ensure_admin(engine, lambda: TOKEN, 1.0)
-    late: Callable[[Engine], bool] = lambda _: True  # noqa: E731 - it looked before the other wrote
-    monkeypatch.setattr("services.audit.admin.first.is_first", late)
-    ensure_admin(engine, lambda: None, 1.0)
-
-    assert capsys.readouterr().err == ""
-    assert list_tokens(engine) == [("admin", "admin", 1, None)]

@@ -7,9 +7,9 @@ from sqlalchemy import Engine
 
 from services.audit.database import store
 from services.audit.letters import count_open, list_letters
-from shared.access_events import RedriveOrdered
 from shared.bus.topology import DEAD_LETTERS, OPS
 from shared.events import DeadLetter
+from shared.order_events import RedriveOrdered
 from shared.subjects import Stage, redrive_order
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -13,7 +13,7 @@ from services.audit.database import catch_up, migrate, open_engine, store
 from services.audit.tables import metadata, positions
 from shared.bus.topology import CERTS, OPS
 from shared.stored import Stored
-from shared.subjects import Stage
+from shared.subjects import Stage, reload_answer, reload_order
 from tests.unit import golden
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -28,6 +28,18 @@ from tests.unit.services.audit.stories import (
 
 Log = dict[str, list[Stored]]
 DERIVED = [table for table in metadata.sorted_tables if table.name not in ("events", "positions")]
+
+ORDERS = (
+    "ChallengeCreated", "ReloadOrdered", "RevocationOrdered", "ChallengeCancelled",
+    "OrderAnswered", "ApiTokenCreated", "ApiTokenRevoked", "RedriveOrdered",
+)  # fmt: skip
+# Of replicas to the reload, the last of them to an order that nobody gave.
+ANSWERS = [
+    (reload_answer(reload_order("corp", order), f"replica-{i}"), event("OrderAnswered", done=done))
+    for i, (order, done) in enumerate(
+        [("0123456789abcdef", True), ("0123456789abcdef", False), ("none", True)]
+    )
+]
 
 
 def tables(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
@@ -60,8 +72,8 @@ def log(seed: int, number: int = 12) -> Log:
                 revoked = event("CertificateRevoked", serial=serial)
                 certs.append(stored(len(certs) + 1, f"cert.local.{serial}.revoked", revoked))
     operators = [
-        stored(i + 1, *golden.EVENTS[kind, 1])
-        for i, kind in enumerate(("ChallengeCreated", "ReloadOrdered", "ChallengeCancelled"))
+        stored(i + 1, *found)
+        for i, found in enumerate([*(golden.EVENTS[kind, 1] for kind in ORDERS), *ANSWERS])
     ]
     return {STREAM: enroll, CERTS: certs, OPS: operators}
 

@@ -36,6 +36,8 @@ TOLD = {
     "ChallengeCancelled": {},
     "RedriveOrdered": {},
     "ReloadOrdered": {},
+    "ApiTokenCreated": {},
+    "ApiTokenRevoked": {},
     "ReplicaSeen": {},
     "CheckpointSigned": {},
     "DeadLetter": {},
@@ -146,7 +148,8 @@ def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
 
 
 @pytest.mark.parametrize("kind", ["RedriveOrdered", "DeadLetter", "ChallengeCreated",
-                                  "CertificateRevoked", "ReloadOrdered"])  # fmt: skip
+                                  "CertificateRevoked", "ReloadOrdered", "OrderAnswered",
+                                  "RevocationOrdered", "ApiTokenCreated"])  # fmt: skip
 def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(
     engine: Engine, kind: str
 ) -> None:

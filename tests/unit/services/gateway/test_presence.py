@@ -6,8 +6,9 @@ import pytest
 
 from services.gateway.presence import Presence
 from services.gateway.settings import Settings
-from shared.access_events import GatewaySeen, ReloadOrdered
+from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.order_events import ReloadOrdered
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.stored import EventSigner, decode, sign

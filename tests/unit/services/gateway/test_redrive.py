@@ -6,9 +6,9 @@ import msgspec.structs
 import pytest
 
 from services.gateway.redrive import Redriver
-from shared.access_events import RedriveOrdered
 from shared.bus.topology import OPS
 from shared.events import EnrollmentRequested
+from shared.order_events import RedriveOrdered
 from shared.stored import EventSigner, Message, UnreadableEventError, decode, encode, sign
 from shared.subjects import EnrollmentId, Stage, redrive_order
 from tests.fakes.memory_bus import MemoryBus, MemoryStream

@@ -9,14 +9,8 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from shared.bus.topology import CRLS
 from shared.crls import read_crl
-from shared.events import (
-    CertificateRecorded,
-    CertificateRevoked,
-    CrlPublished,
-    OrderAnswered,
-    RevocationOrdered,
-    RevocationReason,
-)
+from shared.events import CertificateRecorded, CertificateRevoked, CrlPublished
+from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.stored import EventSigner, Stored, authenticate_as
 from shared.subjects import (
     certificate_issued,

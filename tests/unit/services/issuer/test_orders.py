@@ -1,7 +1,8 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import CertificateRevoked, KeyCompromised, RevocationReason
+from shared.events import CertificateRevoked, KeyCompromised
+from shared.order_events import RevocationReason
 from shared.stored import (
     EventSigner,
     Message,

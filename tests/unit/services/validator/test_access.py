@@ -21,8 +21,8 @@ from services.validator import settings as validator
 from services.validator.access import Access, verifiers
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import Verified
-from shared.access_events import ChallengeCreated
 from shared.one_time import ONE_TIME, one_time_digest, write_one_time
+from shared.order_events import ChallengeCreated
 from shared.reasons import Reason
 from shared.settings import SettingsError, load
 from shared.subjects import one_time_created

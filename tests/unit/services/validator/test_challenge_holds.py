@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.access import Access
 from services.validator.challenges.webhook import Endpoint
 from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
-from shared.access_events import ChallengeCancelled, ChallengeCreated
 from shared.events import EnrollmentApproved, EnrollmentHeld, HoldDecided
 from shared.one_time import one_time_digest, write_one_time
+from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.reasons import Reason
 from shared.stored import Stored, authenticate
 from shared.subjects import Stage, one_time_cancelled, one_time_created, parse_subject

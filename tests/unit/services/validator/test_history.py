@@ -6,7 +6,8 @@ import pytest
 from services.validator.facts import History, KnownCertificate, Opened
 from services.validator.history import gather
 from shared.csr import read_csr
-from shared.events import CertificateRevoked, KeyCompromised, RevocationReason
+from shared.events import CertificateRevoked, KeyCompromised
+from shared.order_events import RevocationReason
 from shared.stored import EventSigner
 from shared.subjects import certificate_issued, certificate_revoked, key_compromised, key_issued
 from tests.fakes.memory_bus import MemoryBus

@@ -16,8 +16,8 @@ from shared.events import (
     Event,
     KeyCompromised,
     RenewedCertificate,
-    RevocationReason,
 )
+from shared.order_events import RevocationReason
 from shared.reasons import Reason
 from shared.stored import EventSigner, Stored
 from shared.subjects import certificate_issued, certificate_revoked, key_compromised, key_issued

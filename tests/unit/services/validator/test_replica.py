@@ -20,10 +20,10 @@ from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
 from services.validator.replica import Replica
-from shared.access_events import ReloadOrdered, ReplicaSeen
+from shared.access_events import ReplicaSeen
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS, PRESENCE_SECONDS, REPLICAS, replica_subject
-from shared.events import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.order_events import OrderAnswered, ReloadOrdered, RevocationOrdered, RevocationReason
 from shared.process import background
 from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as

@@ -35,6 +35,7 @@ PAGES: Final = (
     "/scep", "/scep?tab=intune", "/scep?tab=intune&profile=corp&reach=7d", "/scep?tab=activity",
     "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
     "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters",
+    "/scep/orders", "/scep/orders?operator=helpdesk&kind=revoke",
     f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
 )  # fmt: skip
 # How often EVIL is to be seen there, at least.
@@ -46,7 +47,8 @@ ADDRESSES: Final = (
     "/scep?tab=activity&search={}", "/scep?tab=activity&profile={}", "/scep?tab=activity&chip={}",
     "/scep?tab=activity&state={}", "/scep?tab=activity&cursor={}", "/scep?tab=intune&profile={}",
     "/scep?tab=intune&reach={}", "/scep?tab={}", "/scep/certificates?profile={}",
-    "/scep/enrollments/{}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
+    "/scep/enrollments/{}", "/scep/orders?operator={}", "/scep/orders?kind={}",
+    "/scep/orders?cursor={}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
     "/login?next=/scep/{}",
 )  # fmt: skip
 PLANTED: Final = (

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from services.audit.given import Order, Result
 from services.audit.page.words import (
     CHIPS,
     Badge,
@@ -20,6 +21,8 @@ from services.audit.page.words import (
     lasting,
     moment,
     names_text,
+    order_badge,
+    order_name,
     state_badge,
 )
 from shared.enrollment import State
@@ -230,3 +233,32 @@ def test_what_lasted_longer_is_never_told_as_shorter(one: int, other: int) -> No
 @pytest.mark.parametrize("seconds", [10**12, -(10**12), 10**17, 2**63 - 1])
 def test_a_day_that_no_calendar_has_is_unknown(seconds: int) -> None:
     assert day(seconds) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("result", "answered", "refused", "text", "tone"),
+    [
+        ("done", 0, 0, "done", "good"),
+        ("done", 1, 0, "done", "good"),
+        ("done", 3, 0, "done by 3", "good"),
+        ("refused", 0, 0, "refused", "bad"),
+        ("refused", 1, 1, "refused", "bad"),
+        ("refused", 3, 2, "2 of 3 refused", "bad"),
+        ("waiting", 0, 0, "waiting", "warn"),
+    ],
+)
+def test_an_orders_badge_counts_those_who_answered(
+    result: str, answered: int, refused: int, text: str, tone: str
+) -> None:
+    row = {"result": Result(result), "answered": answered, "refused": refused}
+    found = order_badge(row)
+
+    assert (found.text, found.tone) == (text, tone)
+
+
+def test_every_order_has_a_name_for_people() -> None:
+    names = {order_name(kind) for kind in Order}
+
+    assert len(names) == len(Order)
+    assert not names & {kind.value for kind in Order}
+    assert order_name("unheard-of") == "unheard-of"

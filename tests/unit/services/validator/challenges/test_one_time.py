@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
 from services.validator.facts import names_sha256
-from shared.access_events import ChallengeCancelled, ChallengeClaimed, ChallengeCreated
+from shared.access_events import ChallengeClaimed
 from shared.bus.topology import OPS
-from shared.events import CertificateRevoked, EnrollmentRejected, RevocationReason
+from shared.events import CertificateRevoked, EnrollmentRejected
 from shared.one_time import ONE_TIME, one_time_digest, write_one_time
+from shared.order_events import ChallengeCancelled, ChallengeCreated, RevocationReason
 from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as
 from shared.subjects import (

@@ -1,0 +1,169 @@
+"""From operators' orders, and what was answered to them, to the rows of `orders`. Pure."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from services.audit.changes import Changes, Row
+from services.audit.projection import storable
+from shared.enrollment import TERMINAL, State
+from shared.events import Event, HoldDecided
+from shared.order_events import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
+    RevocationOrdered,
+)
+from shared.stored import Stored
+from shared.subjects import Stage, parse_prefix, parse_subject
+
+
+class Order(StrEnum):
+    """What an operator can order."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    REVOKE = "revoke"
+    RELOAD_TRUST = "reload-trust"
+    RELOAD_RA = "reload-ra"
+    REDRIVE = "redrive"
+    CREATE_CHALLENGE = "create-challenge"
+    CANCEL_CHALLENGE = "cancel-challenge"
+    CREATE_TOKEN = "create-token"  # noqa: S105 - a word, no token
+    REVOKE_TOKEN = "revoke-token"  # noqa: S105 - likewise
+
+
+class Result(StrEnum):
+    """What came of an order, by what the log tells."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    WAITING = "waiting"
+
+
+_Given = (
+    RevocationOrdered
+    | ReloadOrdered
+    | RedriveOrdered
+    | ChallengeCreated
+    | ChallengeCancelled
+    | ApiTokenCreated
+    | ApiTokenRevoked
+)
+# The second and the last token of a subject to what stands there: anything else is planted.
+_PLACES: Final[Mapping[tuple[str, str], tuple[type[_Given], Order]]] = {
+    ("revoke", "order"): (RevocationOrdered, Order.REVOKE),
+    ("reload", "order"): (ReloadOrdered, Order.RELOAD_TRUST),
+    ("ra", "order"): (ReloadOrdered, Order.RELOAD_RA),
+    ("redrive", "order"): (RedriveOrdered, Order.REDRIVE),
+    ("challenge", "created"): (ChallengeCreated, Order.CREATE_CHALLENGE),
+    ("challenge", "cancelled"): (ChallengeCancelled, Order.CANCEL_CHALLENGE),
+    ("token", "created"): (ApiTokenCreated, Order.CREATE_TOKEN),
+    ("token", "revoked"): (ApiTokenRevoked, Order.REVOKE_TOKEN),
+}
+_ANSWERED: Final = ("revoke", "reload", "ra")
+_WANT_ANSWERS: Final = frozenset({Order.REVOKE, Order.RELOAD_TRUST, Order.RELOAD_RA})
+_ABOUT_ENROLLMENTS: Final = frozenset({Order.APPROVE, Order.DENY, Order.REDRIVE})
+_TOKENS: Final = 6
+
+
+def take_order(changes: Changes, stored: Stored, event: Event) -> None:
+    """An order's row, or what an answer adds to it; other events say nothing here."""
+    tokens = stored.subject.split(".")
+    if isinstance(event, HoldDecided):
+        _decision(changes, stored, event)
+    elif tokens[0] == "ops" and len(tokens) == _TOKENS:
+        if isinstance(event, OrderAnswered):
+            _answer(changes, tokens, event)
+        elif isinstance(event, _Given):
+            _order(changes, stored, tokens, event)
+
+
+def _row(changes: Changes, subject: str) -> Row:
+    """Counts start at nothing: they are added to what the table has."""
+    new = {"subject": subject, "answered": 0, "refused": 0}
+    return changes.orders.setdefault(subject, new)
+
+
+def _give(changes: Changes, stored: Stored, operator: str, told: Mapping[str, str | None]) -> None:
+    texts = {name: storable(value) for name, value in told.items()}
+    row = {"operator": storable(operator), "ordered_at": stored.time}
+    _row(changes, stored.subject).update(texts | row)
+
+
+def _decision(changes: Changes, stored: Stored, event: HoldDecided) -> None:
+    try:
+        enrollment, stage = parse_subject(stored.subject)
+    except ValueError:
+        return
+    if stage is Stage.DECISION:
+        told = {
+            "kind": Order.APPROVE if event.approved else Order.DENY,
+            "profile": enrollment.profile,
+            "enrollment": enrollment.prefix(),
+            "note": event.note,
+        }
+        _give(changes, stored, event.operator, told)
+
+
+def _order(changes: Changes, stored: Stored, tokens: list[str], event: _Given) -> None:
+    of_type, kind = _PLACES.get((tokens[1], tokens[-1]), (None, None))
+    if of_type is not None and isinstance(event, of_type):
+        _give(changes, stored, event.operator, {"kind": kind} | _about(tokens, event))
+
+
+def _about(tokens: list[str], event: _Given) -> dict[str, str | None]:
+    """About what the order is, and the one thing more that there is to say of it."""
+    match event:
+        case RevocationOrdered():
+            return {"about": f"{tokens[2]} {tokens[3]}", "note": event.reason.value}
+        case RedriveOrdered():
+            return _redrive(event)
+        case ChallengeCreated() | ChallengeCancelled():
+            note = event.cn if isinstance(event, ChallengeCreated) else None
+            return {"profile": tokens[2], "about": tokens[3], "note": note}
+        case ReloadOrdered():
+            return {"profile": tokens[2]}
+        case ApiTokenCreated() | ApiTokenRevoked():
+            note = event.level if isinstance(event, ApiTokenCreated) else None
+            return {"about": event.name, "note": note}
+
+
+def _redrive(event: RedriveOrdered) -> dict[str, str | None]:
+    """The attempt that is to be made; none where a revocation was driven again."""
+    told: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
+    try:
+        found = parse_prefix(event.enrollment).at(event.attempt)
+    except ValueError:
+        return told
+    return told | {"profile": found.profile, "enrollment": found.prefix()}
+
+
+def _answer(changes: Changes, tokens: list[str], event: OrderAnswered) -> None:
+    """An issuer's word or one replica's; of those who say no, the last one's is kept."""
+    if tokens[1] not in _ANSWERED or tokens[-1] != "answer":
+        return
+    attempt = tokens[4] if tokens[1] == "revoke" else "all"
+    row = _row(changes, ".".join([*tokens[:4], attempt, "order"]))
+    row["answered"] += 1
+    row["refused"] += not event.done
+    if not event.done or tokens[1] == "revoke":
+        row["said"] = storable(event.detail)
+
+
+def result(row: Mapping[str, Any]) -> Result:
+    """Of an order's row with the `state` of its enrollment; what wants no answer is done."""
+    if row["kind"] in _ABOUT_ENROLLMENTS and row["enrollment"] is not None:
+        if row["state"] not in TERMINAL:
+            return Result.WAITING
+        denied = row["kind"] == Order.DENY
+        return Result.DONE if (row["state"] == State.ISSUED) is not denied else Result.REFUSED
+    if row["kind"] in _WANT_ANSWERS:
+        if not row["answered"]:
+            return Result.WAITING
+        return Result.REFUSED if row["refused"] else Result.DONE
+    return Result.DONE

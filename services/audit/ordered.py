@@ -1,0 +1,51 @@
+"""What operators ordered, newest first, and what came of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, select, tuple_
+
+from services.audit.filters import cursor_of, place_of
+from services.audit.given import result
+from services.audit.listing import MAX_LIMIT, Page
+from services.audit.tables import enrollments, orders
+
+
+@dataclass(frozen=True, slots=True)
+class WantedOrders:
+    """Which orders; None is any."""
+
+    operator: str | None = None
+    kind: str | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+def list_orders(connection: Connection, wanted: WantedOrders) -> Page:
+    """A page of the newest, each with its `result`; `BadCursorError`."""
+    limit = min(max(wanted.limit, 1), MAX_LIMIT)
+    found = connection.execute(ordered(wanted).limit(limit + 1)).mappings()
+    rows = [row | {"result": result(row)} for row in map(dict, found)]
+    following = None
+    if len(rows) > limit:
+        following = cursor_of(rows[limit - 1]["ordered_at"], rows[limit - 1]["subject"])
+    return Page(rows[:limit], following)
+
+
+def ordered(wanted: WantedOrders) -> Select[Any]:
+    """The orders, with how their enrollments stand."""
+    columns = orders.c
+    of_it = enrollments.c.enrollment == columns.enrollment
+    query = (
+        select(orders, enrollments.c.state, enrollments.c.device, enrollments.c.reason)
+        .outerjoin(enrollments, of_it)
+        .where(columns.ordered_at.is_not(None))  # else there are only answers, to nothing
+        .order_by(columns.ordered_at.desc(), columns.subject.desc())
+    )
+    for column, value in ((columns.operator, wanted.operator), (columns.kind, wanted.kind)):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.cursor is not None:
+        place = tuple_(columns.ordered_at, columns.subject)
+        query = query.where(place < tuple_(*place_of(wanted.cursor)))
+    return query

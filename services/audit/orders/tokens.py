@@ -1,0 +1,46 @@
+"""API tokens made and taken back: on the log first, so that it knows of every one."""
+
+import asyncio
+import secrets
+
+from sqlalchemy import Engine
+
+from services.audit.admin.auth import Level, add_token, list_tokens, revoke_token
+from services.audit.office import NotThereError, Office, TooLateError
+from shared.order_events import ApiTokenCreated, ApiTokenRevoked
+from shared.stored import sign
+from shared.subjects import api_token_created, api_token_revoked
+
+_SECRET_BYTES = 32
+_ORDER_BYTES = 8
+
+
+async def make_token(
+    office: Office, engine: Engine, name: str, level: Level, now: float, secret: str | None = None
+) -> str:
+    """Let a token be good under a name that none had; the token itself is told this once."""
+    if name in await _names(engine):
+        raise TooLateError(f"{name}: there is a token of this name")
+    event = ApiTokenCreated(name=name, level=level.value, operator=office.operator)
+    subject = api_token_created(name, secrets.token_hex(_ORDER_BYTES))
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    token = secret or secrets.token_urlsafe(_SECRET_BYTES)
+    if not await asyncio.to_thread(add_token, engine, name, level, token, int(now)):
+        raise TooLateError(f"{name}: there is a token of this name")
+    return token
+
+
+async def take_token(office: Office, engine: Engine, name: str, now: float) -> None:
+    """Take a token back; a second try is on the log again, should the first have died half way."""
+    if (await _names(engine)).get(name, 0) is not None:
+        raise NotThereError(f"{name}: no such token")
+    event = ApiTokenRevoked(name=name, operator=office.operator)
+    subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
+    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await asyncio.to_thread(revoke_token, engine, name, int(now))
+
+
+async def _names(engine: Engine) -> dict[str, int | None]:
+    """Every token's name, with when it was taken back."""
+    found = await asyncio.to_thread(list_tokens, engine)
+    return {name: revoked_at for name, _, _, revoked_at in found}

@@ -1,0 +1,97 @@
+"""Events of what operators order, and what is answered to them."""
+
+from enum import StrEnum
+
+from shared.payload import NO_REQUEST, EventPayload
+
+
+class RevocationReason(StrEnum):
+    """Why a certificate is revoked (RFC 5280 s5.3.1)."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
+
+
+class RevocationOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants a certificate revoked."""
+
+    issuer: str
+    serial: str
+    attempt: int
+    reason: RevocationReason
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class OrderAnswered(EventPayload, frozen=True, kw_only=True):
+    """What became of an operator's order; `request_sha256` is of the order."""
+
+    request_sha256: str
+    done: bool
+    detail: str
+
+
+class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants every validator to read a profile's anchors anew."""
+
+    profile: str
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
+    """An operator wants what a worker gave up on to be tried anew, as this attempt.
+
+    `stream` and `sequence` are those of the message given up on.
+    """
+
+    stream: str
+    sequence: int
+    enrollment: str
+    attempt: int
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
+    """An operator made a one-time challenge; only its digest stands on the log.
+
+    `cn` and `sans` (`kind:value`) bind it to a device where they are given; `expires_at` is in
+    Unix seconds.
+    """
+
+    profile: str
+    expires_at: int
+    operator: str
+    cn: str = ""
+    sans: tuple[str, ...] = ()
+    request_sha256: str = NO_REQUEST
+
+
+class ChallengeCancelled(EventPayload, frozen=True, kw_only=True):
+    """An operator took a one-time challenge back."""
+
+    profile: str
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class ApiTokenCreated(EventPayload, frozen=True, kw_only=True):
+    """Somebody can use the operators' API from now on; of their token nothing stands here."""
+
+    name: str
+    level: str
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
+class ApiTokenRevoked(EventPayload, frozen=True, kw_only=True):
+    """The token of this name is good no more, nor is a session that it opened."""
+
+    name: str
+    operator: str
+    request_sha256: str = NO_REQUEST

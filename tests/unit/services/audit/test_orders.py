@@ -1,0 +1,300 @@
+"""What operators ordered, as rows and lists: who, what, about what, and what came of it."""
+
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import Engine
+
+from services.audit.database import store
+from services.audit.filters import BadCursorError
+from services.audit.given import Order, Result
+from services.audit.ordered import WantedOrders, list_orders
+from services.audit.stories import story_of
+from shared.bus.topology import OPS
+from shared.events import Event
+from shared.order_events import ApiTokenCreated, ApiTokenRevoked, OrderAnswered, RedriveOrdered
+from shared.subjects import (
+    Stage,
+    api_token_created,
+    api_token_revoked,
+    one_time_created,
+    ra_order,
+    redrive_order,
+    reload_answer,
+    reload_order,
+    revocation_answer,
+    revocation_order,
+)
+from tests.unit import golden
+from tests.unit.services.audit.stories import (
+    STREAM,
+    approved,
+    enrollment,
+    event,
+    issued,
+    requested,
+    stored,
+)
+from tests.unit.world import NANOSECONDS, NOW
+
+REVOKE: Final = revocation_order("local", golden.SERIAL, 1)
+TRUST: Final = reload_order("corp", "0123456789abcdef")
+RA: Final = ra_order("corp", "0123456789abcdef")
+ORDER: Final = "fedcba9876543210"
+
+
+def answer(*, done: bool, detail: str = "") -> OrderAnswered:
+    return OrderAnswered(request_sha256="00" * 32, done=done, detail=detail)
+
+
+def ops(engine: Engine, *found: tuple[str, Event], first: int = 1) -> None:
+    """Store these in the operators' stream, one batch each."""
+    for i, (subject, each) in enumerate(found):
+        store(engine, OPS, [stored(first + i, subject, each)])
+
+
+def listed(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return list(list_orders(connection, WantedOrders(**wanted)).rows)
+
+
+def only(engine: Engine) -> dict[str, Any]:
+    (found,) = listed(engine)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind", "told"),
+    [
+        (REVOKE, "RevocationOrdered", ("revoke", None, f"local {golden.SERIAL}", "keyCompromise")),
+        (TRUST, "ReloadOrdered", ("reload-trust", "corp", None, None)),
+        (RA, "ReloadOrdered", ("reload-ra", "corp", None, None)),
+        (
+            one_time_created("corp", "abc"),
+            "ChallengeCreated",
+            ("create-challenge", "corp", "abc", "printer-1"),
+        ),
+        (
+            one_time_created("corp", "abc").replace("created", "cancelled"),
+            "ChallengeCancelled",
+            ("cancel-challenge", "corp", "abc", None),
+        ),
+        (
+            api_token_created("helpdesk", ORDER),
+            "ApiTokenCreated",
+            ("create-token", None, "helpdesk", "operator"),
+        ),
+        (
+            api_token_revoked("helpdesk", ORDER),
+            "ApiTokenRevoked",
+            ("revoke-token", None, "helpdesk", None),
+        ),
+    ],
+)
+def test_an_order_tells_who_what_and_about_what(
+    engine: Engine, subject: str, kind: str, told: tuple[str | None, ...]
+) -> None:
+    ops(engine, (subject, event(kind)))
+    row = only(engine)
+
+    assert tuple(row[name] for name in ("kind", "profile", "about", "note")) == told
+    assert row["operator"] == getattr(golden.EVENTS[kind, 1][1], "operator", "")
+    assert row["ordered_at"] == (NOW + 1) * NANOSECONDS
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind"),
+    [
+        (RA.replace(".all.order", ".all.answer"), "ReloadOrdered"),
+        (TRUST, "RevocationOrdered"),
+        (api_token_created("x", ORDER), "ApiTokenRevoked"),
+        ("ops.token.x.created", "ApiTokenCreated"),
+        ("ops.checkpoint.a.1.audit.signed", "ReloadOrdered"),
+        (f"{enrollment(1).prefix()}.decision", "ReloadOrdered"),
+    ],
+)
+def test_an_order_that_stands_where_its_kind_does_not_is_none(
+    engine: Engine, subject: str, kind: str
+) -> None:
+    ops(engine, (subject, event(kind)))
+
+    assert listed(engine) == []
+
+
+@pytest.mark.parametrize("stage", [Stage.REQUEST, Stage.HOLD, Stage.VERDICT, Stage.OUTCOME])
+def test_a_decision_at_another_stage_is_none(engine: Engine, stage: Stage) -> None:
+    store(engine, STREAM, [stored(1, enrollment(1).subject(stage), event("HoldDecided"))])
+
+    assert listed(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "result", "said"),
+    [
+        ([], Result.WAITING, None),
+        ([answer(done=True, detail="on CRL 7")], Result.DONE, "on CRL 7"),
+        ([answer(done=False, detail="no such serial")], Result.REFUSED, "no such serial"),
+    ],
+)
+def test_a_revocation_came_to_what_the_issuer_says(
+    engine: Engine, answers: list[OrderAnswered], result: Result, said: str | None
+) -> None:
+    told = [(revocation_answer(REVOKE), each) for each in answers]
+    ops(engine, (REVOKE, event("RevocationOrdered")), *told)
+    row = only(engine)
+
+    assert (row["result"], row["said"]) == (result, said)
+
+
+@pytest.mark.parametrize("order", [TRUST, RA])
+def test_a_reload_is_refused_by_as_many_replicas_as_say_no(engine: Engine, order: str) -> None:
+    ops(engine, (order, event("ReloadOrdered")))
+    assert only(engine)["result"] is Result.WAITING
+
+    ops(engine, (reload_answer(order, "one"), answer(done=True, detail="read anew")), first=2)
+    first = only(engine)
+    ops(engine, (reload_answer(order, "two"), answer(done=False, detail="no PEM")), first=3)
+    ops(engine, (reload_answer(order, "three"), answer(done=True, detail="read anew")), first=4)
+    last = only(engine)
+
+    assert (first["result"], first["answered"], first["refused"]) == (Result.DONE, 1, 0)
+    assert (last["result"], last["answered"], last["refused"]) == (Result.REFUSED, 3, 1)
+    assert last["said"] == "no PEM"
+
+
+def test_answers_to_nothing_are_no_orders(engine: Engine) -> None:
+    ops(engine, (revocation_answer(REVOKE), answer(done=True)))
+    ops(engine, ("ops.token.a.b.0.answer", answer(done=True)), first=2)
+
+    assert listed(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("approve", "ends", "result"),
+    [
+        (True, [], Result.WAITING),
+        (False, [], Result.WAITING),
+        (True, ["EnrollmentRejected"], Result.REFUSED),
+        (False, ["EnrollmentRejected"], Result.DONE),
+        (True, ["EnrollmentApproved"], Result.WAITING),
+        (True, ["EnrollmentApproved", "CertificateIssued"], Result.DONE),
+        (True, ["EnrollmentApproved", "IssuanceFailed"], Result.REFUSED),
+    ],
+)
+def test_a_decision_came_to_what_became_of_the_enrollment(
+    engine: Engine, *, approve: bool, ends: list[str], result: Result
+) -> None:
+    held = enrollment(1)
+    stages = {
+        "EnrollmentHeld": Stage.HOLD,
+        "EnrollmentRejected": Stage.VERDICT,
+        "EnrollmentApproved": Stage.VERDICT,
+        "CertificateIssued": Stage.OUTCOME,
+        "IssuanceFailed": Stage.OUTCOME,
+    }
+    decided = event("HoldDecided", approved=approve)
+    told = [
+        requested(1, 1),
+        stored(2, held.subject(Stage.HOLD), event("EnrollmentHeld")),
+        stored(3, held.subject(Stage.DECISION), decided),
+        *(stored(4 + i, held.subject(stages[end]), event(end)) for i, end in enumerate(ends)),
+    ]
+    store(engine, STREAM, told)
+    row = only(engine)
+
+    assert (row["kind"], row["result"]) == ("approve" if approve else "deny", result)
+    assert (row["enrollment"], row["profile"]) == (held.prefix(), "corp")
+    assert (row["device"], row["note"]) == ("CN=Prüfgerät 7, O=Lab", "seen on site")
+
+
+def redriven(number: int) -> tuple[str, RedriveOrdered]:
+    """An order to make the enrollment again, as its second attempt."""
+    found = enrollment(number)
+    order = RedriveOrdered(
+        stream=STREAM, sequence=7, enrollment=found.prefix(), attempt=1, operator="op"
+    )
+    return redrive_order(found.at(1)), order
+
+
+def test_a_redrive_is_about_the_attempt_that_it_makes(engine: Engine) -> None:
+    ops(engine, redriven(1))
+    row = only(engine)
+
+    assert (row["kind"], row["enrollment"]) == ("redrive", enrollment(1).at(1).prefix())
+    assert (row["about"], row["result"]) == (f"{STREAM} 7", Result.WAITING)
+
+
+def test_a_revocation_driven_again_is_about_no_enrollment(engine: Engine) -> None:
+    subject, order = redriven(1)
+    without = RedriveOrdered(
+        stream=order.stream, sequence=7, enrollment="", attempt=1, operator="op"
+    )
+    ops(engine, (subject, without))
+
+    assert (only(engine)["enrollment"], only(engine)["result"]) == (None, Result.DONE)
+
+
+def test_orders_are_listed_newest_first_a_page_at_a_time(engine: Engine) -> None:
+    made = [
+        (
+            api_token_created(f"t{i}", ORDER),
+            ApiTokenCreated(name=f"t{i}", level="viewer", operator="ann"),
+        )
+        for i in range(5)
+    ]
+    ops(engine, *made)
+    seen: list[str] = []
+    cursor = None
+    for _ in range(3):
+        with engine.connect() as connection:
+            page = list_orders(connection, WantedOrders(cursor=cursor, limit=2))
+        seen += [row["about"] for row in page.rows]
+        cursor = page.following
+
+    assert (seen, cursor) == (["t4", "t3", "t2", "t1", "t0"], None)
+    with engine.connect() as connection, pytest.raises(BadCursorError):
+        list_orders(connection, WantedOrders(cursor="what nobody gave"))
+
+
+def test_orders_are_found_by_operator_and_kind(engine: Engine) -> None:
+    ops(
+        engine,
+        (
+            api_token_created("a", ORDER),
+            ApiTokenCreated(name="a", level="viewer", operator="ann"),
+        ),
+        (api_token_revoked("a", ORDER), ApiTokenRevoked(name="a", operator="bob")),
+        (TRUST, event("ReloadOrdered", operator="bob")),
+    )
+
+    def found(**wanted: Any) -> list[str]:
+        return [row["kind"] for row in listed(engine, **wanted)]
+
+    assert found(operator="bob") == ["reload-trust", "revoke-token"]
+    assert found(kind=Order.REVOKE_TOKEN) == ["revoke-token"]
+    assert found(operator="bob", kind="reload-trust") == ["reload-trust"]
+    assert found(operator="nobody") == []
+
+
+def test_the_attempts_of_a_request_know_of_each_other(engine: Engine) -> None:
+    again = enrollment(1).at(1)
+    store(
+        engine,
+        STREAM,
+        [
+            requested(1, 1),
+            approved(2, 1),
+            issued(3, 1, "ab"),
+            requested(4, 2),
+            stored(5, again.subject(Stage.REQUEST), event("EnrollmentRequested")),
+        ],
+    )
+    with engine.connect() as connection:
+        told = {
+            each.prefix(): story.attempts
+            for each in (enrollment(1), again, enrollment(2))
+            if (story := story_of(connection, each.prefix())) is not None
+        }
+
+    both = [enrollment(1).prefix(), again.prefix()]
+    assert told == {both[0]: both, both[1]: both, enrollment(2).prefix(): [enrollment(2).prefix()]}

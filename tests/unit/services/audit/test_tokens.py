@@ -1,0 +1,221 @@
+"""Tokens of the API: good until they are taken back, and each on the log."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from services.audit.admin.auth import (
+    Level,
+    Operator,
+    add_token,
+    is_first,
+    list_tokens,
+    operator_of,
+    revoke_token,
+)
+from services.audit.admin.first import ensure_admin
+from services.audit.office import NotThereError, Office, TooLateError
+from services.audit.orders.tokens import make_token, take_token
+from services.audit.settings import PageSettings, Settings
+from shared.bus.core import BusUnavailableError
+from shared.bus.topology import OPS
+from shared.stored import authenticate_any
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit.world import OPERATOR, memory_bus, messages_of
+
+TOKEN = "a-token-that-is-long-enough-for-it"
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return memory_bus()
+
+
+@pytest.fixture
+def office(bus: MemoryBus) -> Office:
+    """Where ann gives orders."""
+    settings = Settings(
+        bus_url="",
+        nkey_seed="",
+        signer=OPERATOR,
+        shards=("0",),
+        streams=(),
+        database_url="",
+        batch=1,
+        page=PageSettings(None, 3600.0),
+    )
+    unread: Any = None  # tokens are of no profile
+    return Office(bus, settings, unread, {}, {}, "ann")
+
+
+def told(office: Office, bus: MemoryBus) -> list[dict[str, Any]]:
+    """What the log says, signed by the auditor: all but `request_sha256`, with the event's kind."""
+    found = []
+    for stored in messages_of(bus, OPS):
+        event = authenticate_any(stored, office.operators)
+        names = [n for n in event.__struct_fields__ if n != "request_sha256"]
+        found.append({"kind": type(event).__name__} | {n: getattr(event, n) for n in names})
+    return found
+
+
+def never() -> str | None:
+    """The file is read for the first token alone."""
+    pytest.fail("read the file of the first token")
+
+
+def test_a_token_is_good_until_it_is_taken_back(engine: Engine) -> None:
+    assert add_token(engine, "desk", Level.OPERATOR, TOKEN, 5)
+    assert operator_of(engine, TOKEN) == Operator("desk", Level.OPERATOR)
+    assert operator_of(engine, TOKEN[:-1]) is None
+    assert revoke_token(engine, "desk", 9)
+    assert not revoke_token(engine, "desk", 10)
+
+    assert operator_of(engine, TOKEN) is None
+    assert list_tokens(engine) == [("desk", "operator", 5, 9)]
+
+
+@pytest.mark.parametrize("name", ["desk", "another"])
+def test_a_name_and_a_token_are_used_once(engine: Engine, name: str) -> None:
+    assert add_token(engine, "desk", Level.VIEWER, TOKEN, 5)
+    token = TOKEN if name == "another" else "another"
+    assert not add_token(engine, name, Level.ADMIN, token, 6)
+
+    assert list_tokens(engine) == [("desk", "viewer", 5, None)]
+
+
+def test_levels_cover_those_before_them() -> None:
+    covered = {(a.value, b.value) for a in Level for b in Level if a.covers(b)}
+    assert covered == {
+        ("viewer", "viewer"),
+        ("operator", "viewer"), ("operator", "operator"),
+        ("admin", "viewer"), ("admin", "operator"), ("admin", "admin"),
+    }  # fmt: skip
+
+
+async def test_a_token_made_and_taken_back_is_on_the_log_and_its_secret_is_not(
+    office: Office, bus: MemoryBus, engine: Engine
+) -> None:
+    token = await make_token(office, engine, "desk", Level.OPERATOR, 5.0)
+    good = operator_of(engine, token)
+    await take_token(office, engine, "desk", 9.0)
+
+    assert good == Operator("desk", Level.OPERATOR)
+    assert operator_of(engine, token) is None
+    assert list_tokens(engine) == [("desk", "operator", 5, 9)]
+    assert told(office, bus) == [
+        {"kind": "ApiTokenCreated", "name": "desk", "level": "operator", "operator": "ann"},
+        {"kind": "ApiTokenRevoked", "name": "desk", "operator": "ann"},
+    ]
+    assert not any(token.encode() in m.payload + m.subject.encode() for m in messages_of(bus, OPS))
+
+
+async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
+    office: Office, bus: MemoryBus, engine: Engine
+) -> None:
+    await make_token(office, engine, "desk", Level.VIEWER, 5.0)
+    await take_token(office, engine, "desk", 6.0)
+    with pytest.raises(TooLateError, match="desk: there is a token of this name"):
+        await make_token(office, engine, "desk", Level.ADMIN, 7.0)
+    for name in ("desk", "nobody"):
+        with pytest.raises(NotThereError, match=f"{name}: no such token"):
+            await take_token(office, engine, name, 7.0)
+
+    assert [each["kind"] for each in told(office, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]
+
+
+@pytest.mark.parametrize("name", ["", "with.dots", "a b", "*", ">", "Jörg", "x" * 64])
+async def test_any_name_has_its_place_on_the_log(
+    office: Office, bus: MemoryBus, engine: Engine, name: str
+) -> None:
+    await make_token(office, engine, name, Level.VIEWER, 5.0)
+
+    assert [each["name"] for each in told(office, bus)] == [name]
+
+
+async def test_what_the_log_cannot_keep_does_not_happen(
+    office: Office, bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_token(office, engine, "desk", Level.VIEWER, 5.0, TOKEN)
+
+    async def away(*_: object) -> int:
+        raise BusUnavailableError("away")
+
+    monkeypatch.setattr(bus, "append", away)
+    with pytest.raises(BusUnavailableError):
+        await make_token(office, engine, "other", Level.VIEWER, 6.0)
+    with pytest.raises(BusUnavailableError):
+        await take_token(office, engine, "desk", 6.0)
+
+    assert list_tokens(engine) == [("desk", "viewer", 5, None)]
+
+
+@pytest.mark.parametrize(("call", "left"), [(make_token, None), (take_token, 1)])
+async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done_again(
+    office: Office,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Awaitable[Any]],
+    left: int | None,
+) -> None:
+    if left:
+        await make_token(office, engine, "desk", Level.VIEWER, 5.0)
+    arguments = (office, engine, "desk", *((Level.VIEWER,) if call is make_token else ()), 6.0)
+
+    def dies(*_: object) -> bool:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        for name in ("add_token", "revoke_token"):
+            patched.setattr(f"services.audit.orders.tokens.{name}", dies)
+        with pytest.raises(asyncio.CancelledError):
+            await call(*arguments)
+    await call(*arguments)
+
+    ((_, _, _, revoked_at),) = list_tokens(engine)
+    assert revoked_at == (6 if left else None)
+
+
+@pytest.mark.parametrize("configured", [TOKEN, None])
+async def test_the_first_token_is_made_once(
+    office: Office,
+    bus: MemoryBus,
+    engine: Engine,
+    configured: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await ensure_admin(office, engine, lambda: configured, 1.0)
+    printed = capsys.readouterr().err
+    token = configured or printed.removeprefix("admin token, shown this once: ").strip()
+    await ensure_admin(office, engine, never, 2.0)
+
+    assert bool(printed) is (configured is None)
+    assert operator_of(engine, token) == Operator("admin", Level.ADMIN)
+    assert list_tokens(engine) == [("admin", "admin", 1, None)]
+    assert [each["name"] for each in told(office, bus)] == ["admin"]
+
+
+async def test_an_admin_taken_back_does_not_come_again(office: Office, engine: Engine) -> None:
+    await ensure_admin(office, engine, lambda: TOKEN, 1.0)
+    revoke_token(engine, "admin", 2)
+    await ensure_admin(office, engine, never, 3.0)
+
+    assert not is_first(engine)
+    assert operator_of(engine, TOKEN) is None
+
+
+async def test_a_replica_that_makes_the_first_token_a_moment_later_goes_on(
+    office: Office,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await ensure_admin(office, engine, lambda: TOKEN, 1.0)
+    late: Callable[[Engine], bool] = lambda _: True  # noqa: E731 - it looked before the other wrote
+    monkeypatch.setattr("services.audit.admin.first.is_first", late)
+    await ensure_admin(office, engine, lambda: None, 1.0)
+
+    assert capsys.readouterr().err == ""
+    assert list_tokens(engine) == [("admin", "admin", 1, None)]
