@@ -41,10 +41,15 @@ def _on_sqlite_connect(connection: Any, _: Any) -> None:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema up to date, from any released version."""
+    """Bring the schema up to date, from any released version: all of it or nothing.
+
+    Replicas that start together wait in line. SQLite's driver begins no transaction for DDL by
+    itself: half a schema would be in the way of every later start.
+    """
     config = Config()
     config.set_main_option("script_location", "services.audit:migrations")
     with engine.begin() as connection:
+        _wait_in_line(connection, "migrations")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

@@ -1,8 +1,11 @@
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, inspect, select
+from sqlalchemy import Engine, event, inspect, select
 
 from services.audit.database import migrate, open_engine, position, store
 from services.audit.projection import Found, row
@@ -40,6 +43,48 @@ def test_migrating_twice_changes_nothing_and_keeps_the_rows(engine: Engine) -> N
     migrate(engine)
 
     assert kept(engine) == [(STREAM, 1), (STREAM, 2)]
+
+
+class KilledError(Exception):
+    """In place of a kill -9: nothing after it is done."""
+
+
+@pytest.mark.parametrize("statements", [1, 2, 3, 5, 9, 14, 20, 27, 35, 44, 50])
+def test_migrations_that_are_killed_half_way_are_done_by_the_next_start(
+    empty: Engine, statements: int
+) -> None:
+    left = statements
+
+    def execute(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+
+    event.listen(empty, "before_cursor_execute", execute)
+    with suppress(KilledError):
+        migrate(empty)
+    killed = left < 0
+    event.remove(empty, "before_cursor_execute", execute)
+    migrate(empty)
+
+    assert killed
+    assert {table.name for table in metadata.sorted_tables} <= {*inspect(empty).get_table_names()}
+
+
+_MIGRATE = """
+import sys
+from services.audit.database import migrate, open_engine
+migrate(open_engine(sys.argv[1]))
+"""
+
+
+def test_replicas_that_start_together_migrate_one_after_the_other(empty: Engine) -> None:
+    url = empty.url.render_as_string(hide_password=False)
+    started = [subprocess.Popen([sys.executable, "-c", _MIGRATE, url]) for _ in range(4)]
+
+    assert [process.wait(60) for process in started] == [0] * len(started)
+    assert {table.name for table in metadata.sorted_tables} <= {*inspect(empty).get_table_names()}
 
 
 def test_before_the_first_row_the_position_is_zero(engine: Engine) -> None:
