@@ -2,17 +2,21 @@
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from services.audit.filters import Wanted, filtered, times
 from services.audit.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
-# Of more names than this some are likely among the newest enrollments: these are looked at first.
-_MANY: Final = 50_000
+# Of more names than this some are likely near the newest of them: there is looked first.
+_MANY: Final = 10_000
 _LOOKED_AT: Final = 2_000
 # No enrollment has more names: those of its CSR and claim, its transaction, its serial.
 _NAMES_EACH: Final = 24
+# Each so manieth name, more or less, tells where the newest of many begin.
+_SAMPLED: Final = 61
+
+Begins = tuple[ColumnElement[bool], ...]
 
 
 def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
@@ -22,38 +26,57 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str,
         return []
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
-    if connection.execute(beyond).first() is not None:
+    many = connection.execute(beyond).first() is not None
+    if many:
         found = _among_newest(connection, wanted, begins, limit)
         if len(found) == limit:
             return _rows(connection, found)
     if wanted.profile or wanted.states or wanted.actions:
         return _filtered(connection, wanted, begins, limit)
-    return _rows(connection, _by_names(connection, wanted, begins, limit))
+    since = _threshold(connection, wanted, begins, limit) if many else None
+    found = _by_names(connection, wanted, begins, limit, since)
+    if len(found) < limit and since is not None:  # the sample was not like the rest
+        found = _by_names(connection, wanted, begins, limit, None)
+    return _rows(connection, found)
 
 
-def _among_newest(
-    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
-) -> list[str]:
-    """Those of so many of the newest: as many as wanted, or too few to be all there are."""
-    columns = enrollments.c
-    times_back = filtered(wanted).with_only_columns(columns.requested_at)
-    oldest = connection.execute(times_back.offset(_LOOKED_AT).limit(1)).scalar()
+def _among_newest(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> list[str]:
+    """Those of so many enrollments, from the newest that is called so on back.
+
+    As many as wanted, or too few to be all there are.
+    """
+    columns, since = enrollments.c, names.c.requested_at
+    newest = select(func.max(since)).where(*begins, *times(names, wanted))
+    times_back = filtered(wanted).where(columns.requested_at <= newest.scalar_subquery())
+    oldest = times_back.with_only_columns(columns.requested_at).offset(_LOOKED_AT).limit(1)
     fitting = exists().where(names.c.enrollment == columns.enrollment, *begins)
-    query = filtered(wanted).with_only_columns(columns.enrollment).where(fitting)
-    if oldest is not None:
-        query = query.where(columns.requested_at >= oldest)
+    query = times_back.with_only_columns(columns.enrollment).where(fitting)
+    if (last := connection.execute(oldest).scalar()) is not None:
+        query = query.where(columns.requested_at >= last)
     return list(connection.execute(query.limit(limit)).scalars())
 
 
+def _threshold(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> int | None:
+    """A time that about twice as many names are newer than are wanted: sorting all takes long."""
+    columns, several = names.c, 2 * limit * _NAMES_EACH // _SAMPLED
+    query = select(columns.requested_at).where(
+        *begins, *times(names, wanted), columns.requested_at % _SAMPLED == 0
+    )
+    sample = sorted(connection.execute(query).scalars(), reverse=True)
+    return sample[several] if len(sample) > several else None
+
+
 def _by_names(
-    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
+    connection: Connection, wanted: Wanted, begins: Begins, limit: int, since: int | None
 ) -> list[str]:
-    """The newest of all that begin so: no table but the names is asked.
+    """The newest of all that begin so (and are no older): no table but the names is asked.
 
     An enrollment comes once for each name of it; so many rows hold enough of them.
     """
     columns = names.c
     query = select(columns.enrollment).where(*begins, *times(names, wanted))
+    if since is not None:
+        query = query.where(columns.requested_at >= since)
     # An order that no index has: else PostgreSQL hopes to find the few among the newest.
     query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
     found = connection.execute(query.limit(limit * _NAMES_EACH)).scalars()
@@ -61,7 +84,7 @@ def _by_names(
 
 
 def _filtered(
-    connection: Connection, wanted: Wanted, begins: tuple[ColumnElement[bool], ...], limit: int
+    connection: Connection, wanted: Wanted, begins: Begins, limit: int
 ) -> list[dict[str, Any]]:
     """All that begin so, each looked up for what else is wanted."""
     columns = enrollments.c

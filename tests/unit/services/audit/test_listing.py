@@ -99,6 +99,35 @@ def test_a_search_finds_what_a_name_begins_with_however_many_there_are(
     assert found == [each for each in expected(filled) if each in fitting]
 
 
+@pytest.mark.parametrize("since", ["sampled", "far too late", "from the beginning"])
+def test_the_newest_of_many_are_found_whatever_the_sample_says(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, since: str
+) -> None:
+    store(engine, STREAM, log(5, 400)[STREAM])
+    monkeypatch.setattr(searching, "_MANY", 100)
+    monkeypatch.setattr(searching, "_LOOKED_AT", 0)
+    monkeypatch.setattr(searching, "_SAMPLED", 3)
+    asked: list[int | None] = []
+    really = searching._threshold
+
+    def threshold(*arguments: Any) -> int | None:
+        found = {
+            "sampled": really(*arguments),
+            "far too late": 2**62,
+            "from the beginning": 0,
+        }[since]
+        asked.append(found)
+        return found
+
+    monkeypatch.setattr(searching, "_threshold", threshold)
+    with engine.connect() as connection:
+        page = list_enrollments(connection, Wanted(search="t", limit=2))
+
+    assert [row["enrollment"] for row in page.rows] == expected(engine)[:2]
+    assert asked
+    assert None not in asked
+
+
 def test_a_search_among_others_finds_what_fits_both(filled: Engine) -> None:
     both = {"profile": "corp", "states": ("issued", "rejected")}
     fitting = {n["enrollment"] for n in rows(filled, "names") if n["name"].startswith("t1")}
