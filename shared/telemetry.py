@@ -45,8 +45,16 @@ REDELIVERIES: Final = Counter(
 )
 BUS_LAG: Final = Gauge(
     "scepstream_bus_lag",
-    "Messages of a consumer not handed out yet, as of the last one that was",
+    "Messages of a consumer not handed out yet, as of the last one that was; of audit, not stored",
     ["stream", "consumer"],
+)
+WAITING: Final = Gauge(
+    "scepstream_waiting_enrollments",
+    "Enrollments of the last day that wait for a service, by the audit service's record",
+    ["role"],
+)
+OLDEST_WAITING: Final = Gauge(
+    "scepstream_oldest_waiting_seconds", "How long the first of them has waited", ["role"]
 )
 FAILURES: Final = Counter("scepstream_failures_total", "Unexpected errors in a handler", ["role"])
 HANDLING: Final = Histogram(

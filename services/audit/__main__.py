@@ -8,6 +8,7 @@ from collections.abc import Callable
 from services.audit.admin.app import admin_app
 from services.audit.admin.desk import Desk
 from services.audit.admin.first import ensure_admin
+from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import catch_up, migrate, open_engine
@@ -47,12 +48,17 @@ async def serve(
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
     desk = Desk(engine, bus, settings, configuration, now)
     readiness = Readiness(bus, engine, recorders)
+    backlog = Backlog(bus, engine, settings.streams, now)
     app = admin_app(desk, readiness.missing)
     server = HttpServer(app, [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()
-    async with background(checkpoints.run()), background(readiness.run()):
+    async with (
+        background(checkpoints.run()),
+        background(readiness.run()),
+        background(backlog.run()),
+    ):
         await signals.stop.wait()
     for recorder in recorders:
         await recorder.stop()

@@ -1,0 +1,90 @@
+"""How far the services are behind, by the record: those that stand still or are gone as well."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
+
+from services.audit.database import position
+from services.audit.reader import last_sequence
+from services.audit.tables import enrollments
+from shared.bus.core import Bus
+from shared.bus.topology import Role
+from shared.enrollment import State
+from shared.process import log_failure
+from shared.telemetry import BUS_LAG, OLDEST_WAITING, WAITING
+
+_SECONDS: Final = 5.0
+_DAY_NANOSECONDS: Final = 86400 * 1_000_000_000
+_NANOSECONDS: Final = 1_000_000_000
+# Further behind than this the record cannot tell what waits now.
+_KEEPS_UP: Final = 1024
+# What waits for whom, and since when.
+_WAITS: Final[Mapping[State, tuple[Role, ColumnElement[Any]]]] = {
+    State.REQUESTED: (Role.VALIDATOR, enrollments.c.requested_at),
+    State.DECIDED: (Role.VALIDATOR, enrollments.c.decided_at),
+    State.APPROVED: (Role.ISSUER, enrollments.c.verdict_at),
+}
+
+Waiting = Mapping[Role, tuple[int, int | None]]
+
+
+@dataclass
+class Backlog:
+    """Sets the gauges; `clock` gives Unix seconds."""
+
+    bus: Bus
+    engine: Engine
+    streams: Sequence[str]
+    clock: Callable[[], float]
+    _away: bool = False
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            try:
+                await self.look()
+                self._away = False
+            except Exception as error:  # noqa: BLE001 - the next look may find log and database well
+                if not self._away:
+                    log_failure("backlog_unknown", error)
+                self._away = True
+            await asyncio.sleep(_SECONDS)
+
+    async def look(self) -> None:
+        """Measure once: this service against the log, the others by what it has recorded."""
+        behind = [await self._measure_lag(stream) for stream in self.streams]
+        if max(behind, default=0) > _KEEPS_UP:
+            return
+        found = await asyncio.to_thread(self._count)
+        for role, (count, since) in found.items():
+            WAITING.labels(role).set(count)
+            age = self.clock() - since / _NANOSECONDS if since is not None else 0.0
+            OLDEST_WAITING.labels(role).set(max(0.0, age))
+
+    async def _measure_lag(self, stream: str) -> int:
+        newest = await last_sequence(self.bus, stream)
+        behind = max(0, newest - await asyncio.to_thread(position, self.engine, stream))
+        BUS_LAG.labels(stream, Role.AUDIT).set(behind)
+        return behind
+
+    def _count(self) -> Waiting:
+        since = int(self.clock() * _NANOSECONDS) - _DAY_NANOSECONDS
+        with self.engine.connect() as connection:
+            return waiting(connection, since)
+
+
+def waiting(connection: Connection, since: int) -> Waiting:
+    """By service: how many enrollments since then (Unix ns) wait, and since when the first."""
+    found: dict[Role, tuple[int, int | None]] = {}
+    for state, (role, column) in _WAITS.items():
+        query = select(func.count(), func.min(column)).where(
+            enrollments.c.state == state, enrollments.c.requested_at >= since
+        )
+        count, first = connection.execute(query).one()
+        before, earliest = found.get(role, (0, None))
+        times = [time for time in (first, earliest) if time is not None]
+        found[role] = before + count, min(times, default=None)
+    return found

@@ -1,0 +1,123 @@
+"""How far the services are behind: what the record says waits, and what it does not have yet."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import Engine
+
+from services.audit.backlog import Backlog, waiting
+from services.audit.database import store
+from shared.bus.topology import Role
+from shared.stored import Message, Stored
+from shared.subjects import Stage
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit.services.audit.stories import (
+    STREAM,
+    approved,
+    enrollment,
+    event,
+    issued,
+    requested,
+    stored,
+)
+from tests.unit.world import NANOSECONDS, NOW, Clock, memory_bus
+
+DAY = 86400.0
+
+
+def gauge(metric: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"scepstream_{metric}", labels)
+
+
+def of(number: int, stage: Stage, kind: str, sequence: int, **changes: Any) -> Stored:
+    return stored(sequence, enrollment(number).subject(stage), event(kind, **changes))
+
+
+def at(seconds: float) -> int:
+    return int((NOW + seconds) * NANOSECONDS)
+
+
+# Sequence and time go together: message n was stored n seconds after NOW.
+STORY = [
+    requested(1, 1),
+    approved(2, 1),
+    issued(3, 1, "ab"),
+    requested(4, 2),
+    requested(5, 3),
+    of(3, Stage.HOLD, "EnrollmentHeld", 6),
+    requested(7, 4),
+    of(4, Stage.HOLD, "EnrollmentHeld", 8),
+    of(4, Stage.DECISION, "HoldDecided", 9),
+    requested(10, 5),
+    approved(11, 5),
+    requested(12, 6),
+    of(6, Stage.VERDICT, "EnrollmentRejected", 13),
+]
+
+
+def test_what_has_ended_or_is_held_waits_for_no_service(engine: Engine) -> None:
+    store(engine, STREAM, STORY)
+    with engine.connect() as connection:
+        found = waiting(connection, 0)
+
+    assert found == {Role.VALIDATOR: (2, at(4)), Role.ISSUER: (1, at(11))}
+
+
+def test_what_was_asked_before_does_not_count(engine: Engine) -> None:
+    store(engine, STREAM, STORY)
+    with engine.connect() as connection:
+        found = waiting(connection, at(7))
+
+    assert found == {Role.VALIDATOR: (1, at(9)), Role.ISSUER: (1, at(11))}
+
+
+def test_nothing_waits_in_an_empty_record(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert waiting(connection, 0) == {Role.VALIDATOR: (0, None), Role.ISSUER: (0, None)}
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return memory_bus()
+
+
+async def fill(bus: MemoryBus, number: int) -> None:
+    """So many messages in the log."""
+    for message in (requested(i + 1, i) for i in range(number)):
+        await bus.append(message.subject, event_of(message))
+
+
+def event_of(message: Stored) -> Any:
+    return Message(message.payload, dict(message.headers))
+
+
+async def test_a_look_measures_the_lag_and_what_waits(bus: MemoryBus, engine: Engine) -> None:
+    clock = Clock()
+    await fill(bus, 20)
+    store(engine, STREAM, STORY)
+    clock.seconds = NOW + 100
+    await Backlog(bus, engine, [STREAM, "OPS"], clock).look()
+
+    assert gauge("bus_lag", stream=STREAM, consumer="audit") == 7
+    assert gauge("bus_lag", stream="OPS", consumer="audit") == 0
+    assert gauge("waiting_enrollments", role="validator") == 2
+    assert gauge("oldest_waiting_seconds", role="validator") == pytest.approx(96)
+    assert gauge("oldest_waiting_seconds", role="issuer") == pytest.approx(89)
+
+    clock.seconds = NOW + DAY + 100
+    await Backlog(bus, engine, [STREAM], clock).look()
+    assert gauge("waiting_enrollments", role="validator") == 0
+    assert gauge("oldest_waiting_seconds", role="validator") == 0
+
+
+async def test_a_record_far_behind_does_not_say_what_waits(bus: MemoryBus, engine: Engine) -> None:
+    clock = Clock(NOW + 100)
+    await Backlog(bus, engine, [STREAM], clock).look()
+    before = gauge("waiting_enrollments", role="issuer")
+    await fill(bus, len(STORY) + 1025)
+    store(engine, STREAM, STORY)
+    await Backlog(bus, engine, [STREAM], clock).look()
+
+    assert gauge("bus_lag", stream=STREAM, consumer="audit") == 1025
+    assert gauge("waiting_enrollments", role="issuer") == before == 0
