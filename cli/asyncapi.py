@@ -6,6 +6,7 @@ import msgspec
 
 from shared.events import EVENT_TYPES, VERSIONS
 from shared.stored import KEY, SIGNATURE, STAGE_TYPES, TYPE, VERSION
+from shared.tracing import TRACEPARENT
 
 _STAGES: Final = {
     f"enroll.{{shard}}.{{profile}}.{{transaction}}.{{csr}}.{{attempt}}.{stage}": sorted(kinds)
@@ -83,6 +84,7 @@ def _message(kind: str) -> dict[str, Any]:
         VERSION: {"const": str(VERSIONS[kind])},
         KEY: text,
         SIGNATURE: text,
+        TRACEPARENT: text,
     }
     return {
         "contentType": "application/json",

@@ -14,6 +14,7 @@ from shared.process import Signals, configure_logging, inherited, listen, log_fa
 from shared.reload import Source
 from shared.sections import Configuration
 from shared.settings import SettingsError, load
+from shared.tracing import tracing
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]
@@ -53,7 +54,10 @@ def gateway(
         _optional_socket(tls_fd, tls_listen),
         _optional_socket(mtls_fd, mtls_listen),
     )
-    _run(lambda signals: service.serve(source, name, listeners, signals))
+    _run(
+        (config, "gateway", name),
+        lambda signals: service.serve(source, name, listeners, signals),
+    )
 
 
 def validator(
@@ -69,7 +73,10 @@ def validator(
     configure_logging("validator", name)
     source = _source(config, lambda c: read_settings(c, now()))
     operations = _socket(operations_fd, operations_listen)
-    _run(lambda signals: service.serve(source, name, operations, signals))
+    _run(
+        (config, "validator", name),
+        lambda signals: service.serve(source, name, operations, signals),
+    )
 
 
 def issuer(
@@ -85,7 +92,10 @@ def issuer(
     configure_logging("issuer", name)
     source = _source(config, read_settings)
     operations = _socket(operations_fd, operations_listen)
-    _run(lambda signals: service.serve(source, name, operations, signals))
+    _run(
+        (config, "issuer", name),
+        lambda signals: service.serve(source, name, operations, signals),
+    )
 
 
 def audit(
@@ -102,7 +112,10 @@ def audit(
     source = _source(config, read_settings)
     operations = _socket(operations_fd, operations_listen)
     _run(
-        lambda signals: service.serve(source.first, lambda: load(config), name, operations, signals)
+        (config, "audit", name),
+        lambda signals: service.serve(
+            source.first, lambda: load(config), name, operations, signals
+        ),
     )
 
 
@@ -119,9 +132,12 @@ def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
         raise typer.Exit(1) from None
 
 
-def _run(main: Callable[[Signals], Awaitable[None]]) -> None:
+def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]]) -> None:
+    """`which`: of which configuration this is what service, under what name."""
+    config, service, name = which
     try:
-        run(main)
+        with tracing(load(config).tracing, service, name):
+            run(main)
     except (BusError, SettingsError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from None

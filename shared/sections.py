@@ -65,6 +65,15 @@ class TrustSection(Section):
     """X25519 public key to which gateways seal content keys, PEM."""
 
 
+class TracingSection(Section):
+    """OpenTelemetry traces of every service; wants the extra `tracing`."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[!-?A-~]+$", max_length=255)] | None = None
+    """Where OTLP over HTTP goes, as http(s)://HOST:PORT/v1/traces [nothing is traced]."""
+    sample_ratio: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Which part of all requests is traced."""
+
+
 class GatewaySection(Section):
     """The HTTP edge."""
 
@@ -186,6 +195,7 @@ class Configuration(Section):
     bus: BusSection
     log: LogSection = LogSection()
     trust: TrustSection
+    tracing: TracingSection = TracingSection()
     gateway: GatewaySection
     validator: ValidatorSection
     issuer: IssuerSection

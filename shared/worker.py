@@ -16,6 +16,7 @@ from shared.process import DRAIN_SECONDS, log_failure
 from shared.stored import Stored, encode
 from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
 from shared.tokens import TokenUnavailableError
+from shared.tracing import annotate, span
 
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12
@@ -78,12 +79,16 @@ class Worker:
         if delivery.deliveries > 1:
             REDELIVERIES.labels(self.role).inc()
         poison = delivery.deliveries > MAX_DELIVERIES
+        subject = delivery.stored.subject
         try:
-            await self._outlast_outages(self._bury if poison else self._handle, delivery)
+            step = f"{self.role} {subject.rpartition('.')[2]}"
+            with span(step, "consumer", delivery.stored.headers):
+                annotate(subject=subject, deliveries=delivery.deliveries)
+                await self._outlast_outages(self._bury if poison else self._handle, delivery)
             await delivery.ack()
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the worker
             FAILURES.labels(self.role).inc()
-            log_failure("handler_failed", error, subject=delivery.stored.subject)
+            log_failure("handler_failed", error, subject=subject)
             await delivery.nak(min(2.0**delivery.deliveries, _MAX_NAK_SECONDS))
 
     async def _outlast_outages(

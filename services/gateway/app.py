@@ -21,6 +21,7 @@ from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 from shared.telemetry import HANDLING, IN_FLIGHT, REFUSED, REQUESTS, operations_routes
 from shared.tokens import TokenUnavailableError
+from shared.tracing import annotate, span
 
 _log = structlog.get_logger()
 
@@ -212,7 +213,8 @@ class Gateway:
         if not message:
             raise RefusedError(_EMPTY)
         client = family(request.headers.get("user-agent", ""))
-        with HANDLING.labels("gateway").time():
+        with span("gateway PKIOperation", "server"), HANDLING.labels("gateway").time():
+            annotate(profile=profile.name, client=client)
             body = await self.enroller.answer(profile, chain, message, address, client)
         return _typed(_PKI_MESSAGE, body)
 

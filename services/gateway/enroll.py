@@ -34,6 +34,7 @@ from shared.subjects import (
     transaction_token,
 )
 from shared.telemetry import REFUSED
+from shared.tracing import annotate
 
 _log = structlog.get_logger()
 
@@ -183,6 +184,7 @@ class Enroller:
     async def _attempt(self, job: Job, enrollment: EnrollmentId) -> End | None:
         """Append one attempt and wait for its end; None where the attempt is there already."""
         event = encode(self._event(job, enrollment))
+        annotate(enrollment=enrollment.prefix())
         with self.outcomes.waiter(enrollment) as hint:
             try:
                 await self.bus.append(enrollment.subject(Stage.REQUEST), event)

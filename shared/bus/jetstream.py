@@ -27,6 +27,7 @@ from shared.bus.core import (
 from shared.bus.pull import PullConsumption
 from shared.bus.topology import stream_of
 from shared.stored import Message, Stored
+from shared.tracing import carrier
 
 _log = structlog.get_logger()
 _WRONG_LAST_SEQUENCE: Final = 10071
@@ -124,7 +125,7 @@ class JetStreamBus:
         return await self._store(subject, message.payload, headers)
 
     async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
-        answer = await self.request(subject, payload, headers)
+        answer = await self.request(subject, payload, headers | carrier())
         try:
             ack = _PUB_ACK.decode(answer.data)
         except msgspec.MsgspecError:

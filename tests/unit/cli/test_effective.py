@@ -35,6 +35,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "sync_interval": "always",
         "retry_window": "36h",
     },
+    "tracing": {"endpoint": "http://127.0.0.1:4318/v1/traces", "sample_ratio": 0.25},
     "gateway": {
         "default_profile": PROFILE,
         "body_limit": 4096,

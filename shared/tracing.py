@@ -1,0 +1,63 @@
+"""OpenTelemetry traces across services, carried by `traceparent` in event headers.
+
+Where no endpoint is configured nothing is traced, and the extra `tracing` is not needed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from shared.sections import TracingSection
+from shared.settings import SettingsError
+
+if TYPE_CHECKING:
+    from shared.otlp import Kind, Otlp
+
+TRACEPARENT: Final = "traceparent"  # W3C Trace Context s3.2
+_MOST_LINKS: Final = 32
+_active: "Otlp | None" = None
+
+
+@contextmanager
+def tracing(section: TracingSection, service: str, name: str) -> Iterator[None]:
+    """Trace what happens in a block; `SettingsError` where the extra is not installed."""
+    global _active  # noqa: PLW0603 - one for the process, like the metrics
+    if section.endpoint is None:
+        yield
+        return
+    try:
+        from shared.otlp import Otlp  # noqa: PLC0415 - only with the extra
+    except ImportError:
+        raise SettingsError("tracing.endpoint: install the extra scepstream[tracing]") from None
+    _active = Otlp.to(section.endpoint, section.sample_ratio, service, name)
+    try:
+        yield
+    finally:
+        stopped, _active = _active, None
+        stopped.stop()
+
+
+@contextmanager
+def span(
+    name: str,
+    kind: "Kind",
+    parent: Mapping[str, str] | None = None,
+    others: Sequence[Mapping[str, str]] = (),
+) -> Iterator[None]:
+    """One service's work on a request, on a message (`parent`: its headers), or on `others`."""
+    if _active is None:
+        yield
+        return
+    with _active.span(name, kind, parent or {}, others[:_MOST_LINKS]):
+        yield
+
+
+def annotate(**attributes: str | int) -> None:
+    """Say more of the current span; never what is secret."""
+    if _active is not None:
+        _active.annotate(attributes)
+
+
+def carrier() -> dict[str, str]:
+    """The headers that let whoever reads a message go on with the current trace."""
+    return _active.carrier() if _active is not None else {}

@@ -1,0 +1,115 @@
+"""One enrollment is one trace through all services; without a collector nothing is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from cli.up.layout import write_private
+from tests.integration.collector_ import Collector, collecting
+from tests.integration.prepared_ import prepared
+from tests.integration.requests_ import Device, Endpoint, ask, enroll, logged, recorded, send
+from tests.system import System, running, wait_until
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as found:
+        yield found
+
+
+def trace_to(config: Path, endpoint: str) -> None:
+    table = f'\n[tracing]\nendpoint = "{endpoint}"\n'
+    write_private(config, config.read_bytes() + table.encode())
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[System]:
+    layout = prepared(tmp_path_factory.mktemp("traced") / "data")
+    trace_to(layout.config, collector.endpoint)
+    with running(layout.root) as found:
+        yield found
+
+
+def test_an_enrollment_is_one_trace_from_the_gateway_to_the_record(
+    traced: System, collector: Collector
+) -> None:
+    demo, device = Endpoint.of(traced), Device.new()
+    enroll(demo, device)
+    enrollment = recorded(traced, device, "issued")["enrollment"]
+    names = {"gateway PKIOperation", "validator request", "issuer verdict"}
+    spans = wait_until(
+        lambda: found if names <= (found := collector.of(enrollment)).keys() else None, 30, "spans"
+    )
+
+    gateway, validator, issuer = (
+        spans[name] for name in ("gateway PKIOperation", "validator request", "issuer verdict")
+    )
+    assert gateway.span.parent_span_id == b""
+    assert validator.span.parent_span_id == gateway.span.span_id
+    assert issuer.span.parent_span_id == validator.span.span_id
+    assert gateway.span.kind == Span.SPAN_KIND_SERVER
+    assert {validator.span.kind, issuer.span.kind} == {Span.SPAN_KIND_CONSUMER}
+    assert [t.service for t in (gateway, validator, issuer)] == [
+        "scepstream-gateway", "scepstream-validator", "scepstream-issuer",
+    ]  # fmt: skip
+    assert issuer.replica == "issuer-0"
+    assert gateway.attributes["scepstream.profile"] == "demo"
+    assert all(t.span.status.code == Status.STATUS_CODE_UNSET for t in spans.values())
+    linked = {
+        link.span_id
+        for told in wait_until(lambda: records(collector, gateway.span.trace_id), 30, "a record")
+        for link in told.links
+    }
+    assert linked & {t.span.span_id for t in (gateway, validator, issuer)}
+
+
+def records(collector: Collector, trace_id: bytes) -> list[Span]:
+    """What the audit service wrote of a trace."""
+    return [
+        t.span
+        for t in collector.told
+        if t.span.name == "audit record" and trace_id in {link.trace_id for link in t.span.links}
+    ]
+
+
+def test_a_refusal_is_traced_and_no_secret_is(traced: System, collector: Collector) -> None:
+    demo, device = Endpoint.of(traced), Device.new()
+    secret = traced.run["profiles"]["demo"]["challenge"]
+    ask(demo, device.enrollment(demo, device.csr("not-the-password-at-all")))
+    enrollment = recorded(traced, device, "rejected")["enrollment"]
+    wait_until(lambda: "validator request" in collector.of(enrollment), 30, "spans")
+
+    assert secret.encode() not in collector.raw
+    assert b"not-the-password-at-all" not in collector.raw
+    assert traced.run["admin_token"].encode() not in collector.raw
+
+
+def test_a_client_cannot_say_which_trace_it_is_in(traced: System, collector: Collector) -> None:
+    demo, device = Endpoint.of(traced), Device.new()
+    theirs = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    url, body = f"{demo.url}?operation=PKIOperation", device.enrollment(demo).body
+    assert send("POST", url, content=body, headers={"traceparent": theirs}).status_code == 200
+    enrollment = recorded(traced, device, "issued")["enrollment"]
+    spans = wait_until(lambda: collector.of(enrollment), 30, "spans")
+
+    assert bytes.fromhex(theirs.split("-")[1]) not in {t.span.trace_id for t in spans.values()}
+
+
+def test_a_collector_that_is_away_costs_no_enrollment_and_one_line_of_log(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    layout = prepared(tmp_path_factory.mktemp("untraced") / "data")
+    with collecting() as gone:
+        endpoint = gone.endpoint
+    trace_to(layout.config, endpoint)
+    with running(layout.root) as system:
+        for _ in range(3):
+            enroll(Endpoint.of(system), Device.new())
+        wait_until(lambda: logged(system, "tracing_complains", "gateway-0"), 30, "a complaint")
+
+        assert len(logged(system, "tracing_complains", "gateway-0")) <= 3
+    for log in (layout.root / "logs").glob("*.log"):
+        lines = log.read_text().splitlines()
+        assert all(line.startswith("{") for line in lines if "nats" not in log.name), log.name

@@ -1,0 +1,165 @@
+"""Spans that are children of what a message carries, and nothing at all without an endpoint."""
+
+import asyncio
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.trace import StatusCode
+
+from shared import tracing as subject
+from shared.otlp import Otlp
+from shared.sections import TracingSection
+from shared.settings import SettingsError
+from shared.tracing import annotate, carrier, span, tracing
+
+NOWHERE = "http://127.0.0.1:9/v1/traces"
+
+
+def kept(ratio: float = 1.0) -> tuple[Otlp, InMemorySpanExporter]:
+    """Spans that are kept, and not sent."""
+    provider, found = TracerProvider(sampler=ParentBasedTraceIdRatio(ratio)), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(found))
+    return Otlp(provider), found
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What is traced in a test, instead of on the network."""
+    active, found = kept()
+    monkeypatch.setattr(subject, "_active", active)
+    return found
+
+
+def made(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {each.name: each for each in spans.get_finished_spans()}
+
+
+def test_a_message_carries_the_span_that_it_was_written_in(spans: InMemorySpanExporter) -> None:
+    with span("first", "server"):
+        carried = carrier()
+    with span("second", "consumer", carried):
+        pass
+    first, second = made(spans)["first"], made(spans)["second"]
+
+    assert carried.keys() == {"traceparent"}
+    assert first.parent is None
+    assert first.context is not None
+    assert second.parent is not None
+    assert second.parent.span_id == first.context.span_id
+    assert second.context is not None
+    assert second.context.trace_id == first.context.trace_id
+
+
+def test_a_span_inside_another_that_begins_a_trace_begins_one(spans: InMemorySpanExporter) -> None:
+    """As of a server whose task was begun by another's."""
+    with span("outer", "server"), span("inner", "server"):
+        pass
+
+    assert made(spans)["inner"].parent is None
+
+
+def test_several_messages_are_linked(spans: InMemorySpanExporter) -> None:
+    carried = []
+    for i in range(40):
+        with span(f"one-{i}", "server"):
+            carried.append(carrier())
+    with span("all", "consumer", others=[{}, *carried, {"traceparent": "nonsense"}]):
+        pass
+
+    links = made(spans)["all"].links
+    assert len(links) == 31  # of the first 32 messages one carries nothing
+    ids = {link.context.span_id for link in links}
+    assert ids <= {s.context.span_id for s in made(spans).values() if s.context}
+
+
+def test_an_error_is_told_by_its_type_alone(spans: InMemorySpanExporter) -> None:
+    def fails() -> None:
+        raise ValueError("s3cret")
+
+    with pytest.raises(ValueError, match="s3cret"), span("failing", "server"):
+        fails()
+    found = made(spans)["failing"]
+
+    assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, "ValueError")
+    assert found.events == ()
+    assert "s3cret" not in found.to_json()
+
+
+async def test_a_cancelled_span_ends(spans: InMemorySpanExporter) -> None:
+    async def work() -> None:
+        with span("cancelled", "server"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert made(spans)["cancelled"].status.description == "CancelledError"
+
+
+def test_attributes_are_ours_by_name(spans: InMemorySpanExporter) -> None:
+    with span("one", "server"):
+        annotate(profile="demo", deliveries=2)
+
+    assert made(spans)["one"].attributes == {
+        "scepstream.profile": "demo",
+        "scepstream.deliveries": 2,
+    }
+
+
+def test_outside_of_a_span_nothing_is_carried(spans: InMemorySpanExporter) -> None:
+    annotate(profile="demo")
+
+    assert carrier() == {}
+    assert made(spans) == {}
+
+
+@given(value=st.text(max_size=80), more=st.text(max_size=80))
+def test_whatever_a_message_carries_its_span_is_made(value: str, more: str) -> None:
+    active, _ = kept()
+    headers = {"traceparent": value, "tracestate": more}
+    with active.span("one", "consumer", headers, [headers]):
+        assert active.carrier()
+
+
+def test_what_is_not_sampled_says_so_to_the_next_service() -> None:
+    active, found = kept(0.0)
+    with active.span("one", "server", {}, []):
+        carried = active.carrier()
+
+    flags = int(carried["traceparent"].rpartition("-")[2], 16)
+    assert made(found) == {}
+    assert flags & 1 == 0  # W3C Trace Context s3.2.2.5
+
+
+def test_without_an_endpoint_nothing_is_traced_and_nothing_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "shared.otlp", None)
+    with tracing(TracingSection(), "gateway", "gateway-0"), span("one", "server"):
+        annotate(profile="demo")
+        assert carrier() == {}
+
+
+def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shared.otlp", None)
+    section = TracingSection(endpoint=NOWHERE)
+    with pytest.raises(SettingsError, match=r"tracing.endpoint: install the extra"):
+        tracing(section, "gateway", "gateway-0").__enter__()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "127.0.0.1:4318", "ftp://a/b", "http://user:secret@host/v1/traces", "http://"]
+)
+def test_an_endpoint_is_a_plain_url(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="endpoint") as error:
+        TracingSection(endpoint=endpoint)
+
+    assert "secret" not in str(error.value)
