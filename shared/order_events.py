@@ -95,3 +95,14 @@ class ApiTokenRevoked(EventPayload, frozen=True, kw_only=True):
     name: str
     operator: str
     request_sha256: str = NO_REQUEST
+
+
+Ordered = (
+    RevocationOrdered
+    | ReloadOrdered
+    | RedriveOrdered
+    | ChallengeCreated
+    | ChallengeCancelled
+    | ApiTokenCreated
+    | ApiTokenRevoked
+)

@@ -14,6 +14,7 @@ from shared.order_events import (
     ChallengeCancelled,
     ChallengeCreated,
     OrderAnswered,
+    Ordered,
     RedriveOrdered,
     ReloadOrdered,
     RevocationOrdered,
@@ -45,17 +46,8 @@ class Result(StrEnum):
     WAITING = "waiting"
 
 
-_Given = (
-    RevocationOrdered
-    | ReloadOrdered
-    | RedriveOrdered
-    | ChallengeCreated
-    | ChallengeCancelled
-    | ApiTokenCreated
-    | ApiTokenRevoked
-)
 # The second and the last token of a subject to what stands there: anything else is planted.
-_PLACES: Final[Mapping[tuple[str, str], tuple[type[_Given], Order]]] = {
+_PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {
     ("revoke", "order"): (RevocationOrdered, Order.REVOKE),
     ("reload", "order"): (ReloadOrdered, Order.RELOAD_TRUST),
     ("ra", "order"): (ReloadOrdered, Order.RELOAD_RA),
@@ -79,7 +71,7 @@ def take_order(changes: Changes, stored: Stored, event: Event) -> None:
     elif tokens[0] == "ops" and len(tokens) == _TOKENS:
         if isinstance(event, OrderAnswered):
             _answer(changes, tokens, event)
-        elif isinstance(event, _Given):
+        elif isinstance(event, Ordered):
             _order(changes, stored, tokens, event)
 
 
@@ -110,13 +102,13 @@ def _decision(changes: Changes, stored: Stored, event: HoldDecided) -> None:
         _give(changes, stored, event.operator, told)
 
 
-def _order(changes: Changes, stored: Stored, tokens: list[str], event: _Given) -> None:
+def _order(changes: Changes, stored: Stored, tokens: list[str], event: Ordered) -> None:
     of_type, kind = _PLACES.get((tokens[1], tokens[-1]), (None, None))
     if of_type is not None and isinstance(event, of_type):
         _give(changes, stored, event.operator, {"kind": kind} | _about(tokens, event))
 
 
-def _about(tokens: list[str], event: _Given) -> dict[str, str | None]:
+def _about(tokens: list[str], event: Ordered) -> dict[str, str | None]:
     """About what the order is, and the one thing more that there is to say of it."""
     match event:
         case RevocationOrdered():

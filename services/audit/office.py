@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from services.audit.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import REPLICAS, Role, replica_subject
+from shared.events import HoldDecided
 from shared.keys import read_trusted
+from shared.order_events import OrderAnswered, Ordered
 from shared.sections import Configuration
-from shared.stored import Message, Stored, Trusted
+from shared.stored import Stored, Trusted, sign
+
+Signed = Ordered | HoldDecided | OrderAnswered
 
 
 class OrderError(Exception):
@@ -55,8 +59,9 @@ class Office:
         """Whose orders these are: the auditor's own key."""
         return {self.settings.signer.id: self.settings.signer.key.public_key()}
 
-    async def append(self, subject: str, message: Message) -> bool:
-        """Whether it was the first on its subject."""
+    async def append(self, subject: str, event: Signed) -> bool:
+        """Sign it for this subject and store it; whether it was the first there."""
+        message = sign(event, subject, event.request_sha256, self.settings.signer)
         try:
             await self.bus.append(subject, message)
         except AppendConflictError:

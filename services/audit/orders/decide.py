@@ -3,7 +3,7 @@
 from services.audit.office import NotThereError, Office, TooLateError
 from shared.bus.topology import enroll_stream
 from shared.events import EnrollmentHeld, HoldDecided
-from shared.stored import authenticate, sign
+from shared.stored import authenticate
 from shared.subjects import Stage, parse_prefix
 
 
@@ -22,6 +22,5 @@ async def decide(office: Office, enrollment: str, note: str, *, approved: bool) 
         request_sha256=event.request_sha256, approved=approved, operator=office.operator, note=note
     )
     subject = found.subject(Stage.DECISION)
-    message = sign(decided, subject, decided.request_sha256, office.settings.signer)
-    if not await office.append(subject, message):
+    if not await office.append(subject, decided):
         raise TooLateError(f"{enrollment} was decided before")

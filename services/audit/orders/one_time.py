@@ -16,7 +16,7 @@ from shared.one_time import (
     write_one_time,
 )
 from shared.order_events import ChallengeCancelled, ChallengeCreated
-from shared.stored import UnreadableEventError, authenticate_as, sign
+from shared.stored import UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
 _NANOSECONDS: Final = 1_000_000_000
@@ -57,8 +57,7 @@ async def create(
     )
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
-    message = sign(event, subject, event.request_sha256, office.settings.signer)
-    if not await office.append(subject, message):
+    if not await office.append(subject, event):
         raise OrderError("try again: this very challenge was made before")
     return Made(digest, challenge, expires_at)
 
@@ -118,7 +117,7 @@ async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
         raise TooLateError(f"{challenge[:SHORT]}: is {found[0].state}")
     event = ChallengeCancelled(profile=profile, operator=office.operator)
     subject = one_time_cancelled(profile, challenge)
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     after = {each.id: each for each in await list_challenges(office, profile, now)}
     if after[challenge].state != "cancelled":
         raise TooLateError(f"{challenge[:SHORT]}: was used meanwhile")

@@ -9,7 +9,7 @@ from services.audit.office import NotThereError, Office, OrderError
 from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, Role, replica_subject
 from shared.order_events import OrderAnswered, ReloadOrdered
-from shared.stored import Message, Stored, UnreadableEventError, decode, sign
+from shared.stored import Message, Stored, UnreadableEventError, decode
 from shared.subjects import ra_order, reload_answer
 
 _ANSWER_SECONDS: Final = 20.0
@@ -48,7 +48,7 @@ async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
         raise OrderError("no gateway is running")
     event = ReloadOrdered(profile=profile, operator=office.operator)
     subject = ra_order(profile, order)
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     stored = await office.bus.get_last(OPS, subject)
     if stored is None:
         raise OrderError("the order cannot be read back yet")
@@ -64,7 +64,7 @@ async def _record(office: Office, order: Stored, read: Read) -> None:
         request_sha256=order.sha256(), done=not read.error, detail=read.error or "read anew"
     )
     subject = reload_answer(order.subject, read.name)
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
 
 
 async def _results(office: Office, names: Sequence[str], order: int) -> list[Read]:

@@ -14,7 +14,6 @@ from shared.stored import (
     authenticate,
     authenticate_as,
     decode,
-    sign,
 )
 from shared.subjects import EnrollmentId, Stage, parse_subject, redrive_order
 
@@ -68,7 +67,7 @@ async def _revoke(office: Office, letter: DeadLetter) -> str:
         operator=office.operator,
     )
     subject = f"ops.redrive.{order.issuer}.{order.serial}.{order.attempt + 1}.order"
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     return said
 
 
@@ -113,7 +112,7 @@ async def _order(office: Office, letter: DeadLetter, newest: EnrollmentId) -> st
         operator=office.operator,
     )
     subject = redrive_order(following)
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     await office.bus.hint("order.redrive", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
     if await office.until(stream, request, _ANSWER_SECONDS) is None:

@@ -5,7 +5,7 @@ from typing import Final
 from services.audit.office import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
-from shared.stored import Stored, authenticate_as, sign
+from shared.stored import Stored, authenticate_as
 from shared.subjects import certificate_issued, revocation_answer, revocation_order
 
 _ANSWER_SECONDS: Final = 30.0
@@ -29,8 +29,7 @@ async def revoke_certificate(
         order = RevocationOrdered(
             issuer=issuer, serial=token, attempt=attempt, reason=reason, operator=office.operator
         )
-        message = sign(order, subject, order.request_sha256, office.settings.signer)
-        first = await office.append(subject, message)
+        first = await office.append(subject, order)
         answer = await _answer(office, subject)
         if first or (answer.done and not await _is_news(office, subject, reason)):
             break

@@ -8,7 +8,6 @@ from sqlalchemy import Engine
 from services.audit.admin.auth import Level, add_token, list_tokens, revoke_token
 from services.audit.office import NotThereError, Office, TooLateError
 from shared.order_events import ApiTokenCreated, ApiTokenRevoked
-from shared.stored import sign
 from shared.subjects import api_token_created, api_token_revoked
 
 _SECRET_BYTES = 32
@@ -23,7 +22,7 @@ async def make_token(
         raise TooLateError(f"{name}: there is a token of this name")
     event = ApiTokenCreated(name=name, level=level.value, operator=office.operator)
     subject = api_token_created(name, secrets.token_hex(_ORDER_BYTES))
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     token = secret or secrets.token_urlsafe(_SECRET_BYTES)
     if not await asyncio.to_thread(add_token, engine, name, level, token, int(now)):
         raise TooLateError(f"{name}: there is a token of this name")
@@ -36,7 +35,7 @@ async def take_token(office: Office, engine: Engine, name: str, now: float) -> N
         raise NotThereError(f"{name}: no such token")
     event = ApiTokenRevoked(name=name, operator=office.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
-    await office.append(subject, sign(event, subject, event.request_sha256, office.settings.signer))
+    await office.append(subject, event)
     await asyncio.to_thread(revoke_token, engine, name, int(now))
 
 

@@ -58,16 +58,9 @@ class Browser:
         return found.value or ""
 
 
-def browser(
-    engine: Engine,
-    configuration: Callable[[], Configuration],
-    *,
-    level: Level = Level.ADMIN,
-    public_url: str | None = None,
-) -> Browser:
-    """Before an application whose only token is TOKEN; its time is a test's."""
-    add_token(engine, "desk", level, TOKEN, 0)
-    settings = Settings(
+def settings(public_url: str | None = None) -> Settings:
+    """Of an audit service whose bus and database a test brings itself."""
+    return Settings(
         bus_url="",
         nkey_seed="",
         signer=OPERATOR,
@@ -77,6 +70,17 @@ def browser(
         batch=1,
         page=PageSettings(public_url, HOUR),
     )
+
+
+def browser(
+    engine: Engine,
+    configuration: Callable[[], Configuration],
+    *,
+    level: Level = Level.ADMIN,
+    public_url: str | None = None,
+) -> Browser:
+    """Before an application whose only token is TOKEN; its time is a test's."""
+    add_token(engine, "desk", level, TOKEN, 0)
     clock = Clock()
-    desk = Desk(engine, memory_bus(), settings, configuration, clock)
+    desk = Desk(engine, memory_bus(), settings(public_url), configuration, clock)
     return Browser(admin_app(desk, lambda: ""), clock, public_url or PLAIN)

@@ -19,12 +19,12 @@ from services.audit.admin.auth import (
 from services.audit.admin.first import ensure_admin
 from services.audit.office import NotThereError, Office, TooLateError
 from services.audit.orders.tokens import make_token, take_token
-from services.audit.settings import PageSettings, Settings
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS
 from shared.stored import authenticate_any
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.world import OPERATOR, memory_bus, messages_of
+from tests.unit.services.audit.desks import settings
+from tests.unit.world import memory_bus, messages_of
 
 TOKEN = "a-token-that-is-long-enough-for-it"
 
@@ -37,18 +37,8 @@ def bus() -> MemoryBus:
 @pytest.fixture
 def office(bus: MemoryBus) -> Office:
     """Where ann gives orders."""
-    settings = Settings(
-        bus_url="",
-        nkey_seed="",
-        signer=OPERATOR,
-        shards=("0",),
-        streams=(),
-        database_url="",
-        batch=1,
-        page=PageSettings(None, 3600.0),
-    )
     unread: Any = None  # tokens are of no profile
-    return Office(bus, settings, unread, {}, {}, "ann")
+    return Office(bus, settings(), unread, {}, {}, "ann")
 
 
 def told(office: Office, bus: MemoryBus) -> list[dict[str, Any]]:
