@@ -16,11 +16,17 @@ from cli.up.layout import Layout
 from services.audit.admin.auth import Level, add_token
 from services.audit.database import store
 from services.audit.page.site import VERSION
-from shared.bus.topology import CERTS
+from shared.bus.topology import CERTS, OPS
 from shared.events import EnrollmentHeld
 from shared.settings import load
 from shared.stored import Message
-from shared.subjects import Stage
+from shared.subjects import (
+    Stage,
+    api_token_created,
+    one_time_created,
+    revocation_answer,
+    revocation_order,
+)
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import STREAM, enrollment, event, requested, stored
 from tests.unit.world import NOW
@@ -41,7 +47,8 @@ PAGES: Final = (
 # How often EVIL is to be seen there, at least.
 SHOWN: Final = {
     "/scep?tab=activity": 4, "/scep?tab=intune": 2, "/scep/held": 4, "/scep/certificates": 1,
-    "/scep/dead-letters": 1, f"/scep/enrollments/{ENROLLMENT}": 6, f"/scep/enrollments/{HELD}": 6,
+    "/scep/dead-letters": 1, "/scep/orders": 6,
+    f"/scep/enrollments/{ENROLLMENT}": 6, f"/scep/enrollments/{HELD}": 6,
 }  # fmt: skip
 ADDRESSES: Final = (
     "/scep?tab=activity&search={}", "/scep?tab=activity&profile={}", "/scep?tab=activity&chip={}",
@@ -127,6 +134,14 @@ def fill(engine: Engine) -> None:
     store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
     letter = event("DeadLetter", stream=SCRIPT, subject=f"enroll.{EVIL}.request", role="issuer")
     store(engine, "DEAD", [stored(1, "dead.issuer.ENROLL_0.1", letter)])
+    order = revocation_order("local", "ab", 0)
+    orders = (
+        (order, event("RevocationOrdered", operator=EVIL)),
+        (revocation_answer(order), event("OrderAnswered", done=False, detail=EVIL)),
+        (one_time_created("corp", "x"), event("ChallengeCreated", operator=EVIL, cn=EVIL)),
+        (api_token_created("x", "y"), event("ApiTokenCreated", operator=EVIL, name=EVIL)),
+    )
+    store(engine, OPS, [stored(1 + i, *each) for i, each in enumerate(orders)])
 
 
 # Whatever stands in the database
@@ -239,3 +254,23 @@ def test_no_host_header_is_a_failure_of_ours(desk: Browser, subtests: pytest.Sub
             with subtests.test(path, host=host):
                 found = desk.get(path, headers={"host": host.encode()})
                 assert found.status_code < 500
+
+
+# Attempts
+
+
+def test_the_attempts_of_a_request_lead_to_each_other(desk: Browser, engine: Engine) -> None:
+    first, second = enrollment(1), enrollment(1).at(1)
+    again = stored(3, second.subject(Stage.REQUEST), event("EnrollmentRequested"))
+    store(engine, STREAM, [requested(1, 1), requested(2, 2), again])
+    links = [
+        (attrs["href"], attrs.get("aria-current"))
+        for tag, attrs in Read(desk.get(f"/scep/enrollments/{second.prefix()}").text).tags
+        if tag == "a" and (attrs.get("href") or "").startswith("/scep/enrollments/")
+    ]
+
+    assert links == [
+        (f"/scep/enrollments/{first.prefix()}", None),
+        (f"/scep/enrollments/{second.prefix()}", "true"),
+    ]
+    assert 'id="attempts"' not in desk.get(f"/scep/enrollments/{enrollment(2).prefix()}").text
