@@ -32,6 +32,6 @@ class Changes:
 
 def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:
     """That a replica was there at this time of the log (Unix nanoseconds)."""
-    role, name = key[0], storable(key[1]) or ""
+    role, name = key[0], storable(key[1])
     seen = replicas.setdefault((role, name), {"role": role, "name": name, "first_seen": time})
     seen["last_seen"] = time

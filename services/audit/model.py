@@ -8,7 +8,7 @@ from typing import Final
 from services.audit.changes import Changes, Row, see
 from services.audit.given import take_order
 from services.audit.others import take_other
-from services.audit.projection import Found, storable
+from services.audit.projection import Found, is_ours, storable
 from shared.access_events import Claim
 from shared.enrollment import State
 from shared.events import (
@@ -44,6 +44,8 @@ class Known:
 
 def enrollment_of(stored: Stored) -> str | None:
     """The enrollment that an event is about; None for the other streams' and for planted ones."""
+    if not is_ours(stored.subject):
+        return None
     try:
         return parse_subject(stored.subject)[0].prefix()
     except ValueError:
@@ -54,7 +56,7 @@ def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
     """What a stretch of one stream changes; `known` has its enrollments, as far as there are."""
     changes = Changes()
     for found in messages:
-        if found.event is None:
+        if found.event is None or not is_ours(found.stored.subject):
             continue  # it stands among the events, and `audit verify` names it
         take_order(changes, found.stored, found.event)
         enrollment = enrollment_of(found.stored)
@@ -101,7 +103,7 @@ class _Enrollment:
             return
         row |= {"state": State.APPROVED, "verdict_at": stored.time}
         if event.renews:
-            row["renews"] = event.renews.serial
+            row["renews"] = storable(event.renews.serial)
         row["action"] = _action(row, renews=event.renews is not None)
 
     def _row(self, stored: Stored) -> Row:
@@ -131,7 +133,7 @@ class _Enrollment:
             self._name(name, row)
 
     def _name(self, name: str, row: Row) -> None:
-        lowered = (storable(name) or "").strip().lower()
+        lowered = storable(name).strip().lower()
         if lowered:
             found = {"name": lowered, "enrollment": self.name, "requested_at": row["requested_at"]}
             self.changes.names[lowered, self.name] = found
@@ -211,8 +213,8 @@ def _told(facts: Facts, claim: Claim | None) -> Row:
         "sans": json.dumps([storable(san) for san in facts.sans]),
         "key_type": storable(facts.key_type),
         "key_bits": facts.key_bits,
-        "spki_sha256": facts.spki_sha256,
-        "csr_sha256": facts.csr_sha256,
+        "spki_sha256": storable(facts.spki_sha256),
+        "csr_sha256": storable(facts.csr_sha256),
         "challenge": storable(facts.challenge),
         "device_id": storable(facts.device_id) or None,
         "claim_issuer": storable(claim.issuer) if claim else None,

@@ -21,42 +21,43 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
     tokens = stored.subject.split(".")
     match event:
         case CertificateRecorded() if tokens[0] == "cert":
-            _certificate(changes, tokens[1], event.serial)
-            changes.certificates[tokens[1], event.serial] |= _recorded(event, stored)
+            _certificate(changes, tokens[1], event.serial).update(_recorded(event, stored))
         case CertificateRevoked() if tokens[0] == "cert":
-            _certificate(changes, tokens[1], event.serial)
-            changes.certificates[tokens[1], event.serial] |= {
+            row = _certificate(changes, tokens[1], event.serial)
+            row |= {
                 "revoked_at": event.revoked_at,
                 "revocation_reason": event.reason.value,
                 "revoked_by": storable(event.operator),
             }
-            changes.certificates[tokens[1], event.serial].setdefault("recorded_at", stored.time)
+            row.setdefault("recorded_at", stored.time)
         case ReloadOrdered() | OrderAnswered() if tokens[:2] in (["ops", "reload"], ["ops", "ra"]):
             _reload(changes, tokens, stored, event)
         case ChallengeCreated() | ChallengeCancelled() if tokens[:2] == ["ops", "challenge"]:
-            _challenge(changes, (event.profile, tokens[3]), stored, event)
+            _challenge(changes, (storable(event.profile), tokens[3]), stored, event)
         case RedriveOrdered() if tokens[:2] == ["ops", "redrive"]:
-            changes.redrives[event.stream, event.sequence, event.attempt] = {
-                "stream": storable(event.stream),
+            stream = storable(event.stream)
+            changes.redrives[stream, event.sequence, event.attempt] = {
+                "stream": stream,
                 "sequence": event.sequence,
                 "attempt": event.attempt,
                 "operator": storable(event.operator),
                 "recorded_at": stored.time,
             }
         case DeadLetter() if tokens[0] == "dead":
-            changes.dead_letters[event.stream, event.sequence] = {
-                "stream": event.stream,
+            stream = storable(event.stream)
+            changes.dead_letters[stream, event.sequence] = {
+                "stream": stream,
                 "sequence": event.sequence,
                 "subject": storable(event.subject),
-                "role": event.role,
+                "role": storable(event.role),
                 "deliveries": event.deliveries,
                 "recorded_at": stored.time,
             }
 
 
-def _certificate(changes: Changes, issuer: str, serial: str) -> None:
-    key = (issuer, serial)
-    changes.certificates.setdefault(key, {"issuer": issuer, "serial": serial})
+def _certificate(changes: Changes, issuer: str, serial: str) -> Row:
+    key = (issuer, storable(serial))
+    return changes.certificates.setdefault(key, {"issuer": key[0], "serial": key[1]})
 
 
 def _recorded(event: CertificateRecorded, stored: Stored) -> Row:
@@ -68,11 +69,11 @@ def _recorded(event: CertificateRecorded, stored: Stored) -> Row:
         "enrollment": storable(event.enrollment),
         "profile": profile,
         "subject": storable(event.subject),
-        "spki_sha256": event.spki_sha256,
+        "spki_sha256": storable(event.spki_sha256),
         "not_before": event.not_before,
         "not_after": event.not_after,
-        "ca_spki_sha256": event.ca_spki_sha256,
-        "renews": event.renews or None,
+        "ca_spki_sha256": storable(event.ca_spki_sha256),
+        "renews": storable(event.renews) or None,
         "recorded_at": stored.time,
     }
 

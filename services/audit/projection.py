@@ -1,7 +1,8 @@
 """From a stored message to a row. Pure: the same log always gives the same rows."""
 
+import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import msgspec
 
@@ -18,6 +19,12 @@ from shared.events import (
 )
 from shared.stored import TYPE, Stored, UnreadableEventError, decode
 
+# PostgreSQL's indexes take 2704 bytes of a row: a text of this length, and a key beside it.
+_LONGEST: Final = 500
+_DIGEST: Final = 32
+_TYPE: Final = 60
+_LONGEST_SUBJECT: Final = 300  # ours are shorter: an enrollment's has 180 at most
+_LENGTHS: Final = {"stream": 60, "role": 16}
 _WIDEST: Final = 2**63
 _NARROW: Final = ("message_type", "key_bits", "fail_info", "deliveries", "attempt")
 _WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
@@ -44,13 +51,10 @@ class Found:
 
 
 def _fits(value: object) -> bool:
-    """Whether columns can hold its numbers: nobody's event may stop all that come after it."""
+    """Whether columns can hold what it says: nobody's event may stop all that come after it."""
     match value:
         case dict():
-            return all(
-                (type(inner) is not int or abs(inner) < _WIDTHS.get(name, _WIDEST)) and _fits(inner)
-                for name, inner in value.items()
-            )
+            return all(_fits_in(name, inner) and _fits(inner) for name, inner in value.items())
         case msgspec.Struct():
             return _fits(msgspec.structs.asdict(value))
         case tuple() | list():
@@ -59,18 +63,32 @@ def _fits(value: object) -> bool:
             return True
 
 
+def _fits_in(name: str, value: object) -> bool:
+    """A number in its column's width, a name of the log's own in its column's length."""
+    if type(value) is int:
+        return abs(value) < _WIDTHS.get(name, _WIDEST)
+    if isinstance(value, str) and name in _LENGTHS:
+        return len(storable(value)) <= _LENGTHS[name]
+    return True
+
+
+def is_ours(subject: str) -> bool:
+    """Whether services may have written there: rows have keys out of subjects."""
+    return len(subject) <= _LONGEST_SUBJECT
+
+
 def row(stream: str, found: Found) -> dict[str, Any]:
     """The `events` row of a message; what is no event of ours is kept too."""
     stored = found.stored
     profile = enrollment = None
-    if stored.subject.startswith("enroll."):
+    if stored.subject.startswith("enroll.") and is_ours(stored.subject):
         profile = stored.subject.split(".")[2]
         enrollment = stored.subject.rpartition(".")[0]
     return {
         "stream": stream,
         "sequence": stored.sequence,
         "subject": stored.subject,
-        "type": storable(stored.headers.get(TYPE, "unreadable")[:60]),
+        "type": (storable(stored.headers.get(TYPE)) or "unreadable")[:_TYPE],
         "recorded_at": stored.time,
         "profile": profile,
         "enrollment": enrollment,
@@ -118,6 +136,19 @@ def _result(event: Event | None) -> str | None:
             return None
 
 
+@overload
+def storable(text: str) -> str: ...
+@overload
+def storable(text: None) -> None: ...
 def storable(text: str | None) -> str | None:
-    """A device's string as any database takes it: PostgreSQL holds no NUL."""
-    return None if text is None else text.replace("\0", "\\x00")
+    """Somebody's string as any database takes it, in an index too.
+
+    PostgreSQL holds no NUL; what is long ends in a digest of the whole instead.
+    """
+    if text is None:
+        return None
+    held = text.replace("\0", "\\x00")
+    if len(held) <= _LONGEST:
+        return held
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{held[: _LONGEST - _DIGEST]}{digest}"

@@ -1,15 +1,23 @@
 import json
+import random
+import string
+from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from services.audit.database import store
-from services.audit.projection import Found, row
+from services.audit.filters import Wanted
+from services.audit.listing import list_enrollments
+from services.audit.projection import Found, row, storable
 from services.audit.tables import enrollments, events, metadata
 from shared.stored import TYPE, Message
+from shared.subjects import Stage
 from tests.unit import golden
 from tests.unit.services.audit.stories import STREAM, event, stored
 from tests.unit.world import NANOSECONDS, NOW
@@ -160,3 +168,67 @@ def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(
         for table in metadata.sorted_tables:
             found = connection.execute(select(table)).all()
             assert bool(found) is (table.name in ("events", "positions"))
+
+
+# Texts longer than an index takes
+
+
+def long_text(seed: str) -> str:
+    """Nothing that compresses: PostgreSQL's indexes take 2704 bytes of a row, compressed."""
+    rng = random.Random(seed)
+    return "".join(rng.choices(string.ascii_letters + "éß😀", k=8000))
+
+
+def planted(value: Any, text: Callable[[str], str], seed: str) -> Any:
+    """The same with another text for each of its texts."""
+    match value:
+        case msgspec.Struct():
+            names = value.__struct_fields__
+            return type(value)(**{n: planted(getattr(value, n), text, seed + n) for n in names})
+        case tuple():
+            return tuple(planted(each, text, seed) for each in value)
+        case str() if not isinstance(value, Enum):
+            return text(seed)
+        case _:
+            return value
+
+
+NULS: Final[Callable[[str], str]] = lambda seed: "\0" * 16  # noqa: ARG005, E731 - a text for any seed
+
+
+@pytest.mark.parametrize("text", [long_text, NULS], ids=["long", "NUL"])
+@pytest.mark.parametrize("kind", sorted(kind for kind, _ in golden.EVENTS))
+def test_no_text_stops_what_comes_after_it(
+    engine: Engine, kind: str, text: Callable[[str], str]
+) -> None:
+    """A device chooses its names, and whoever is on the bus much more."""
+    subject, found = golden.EVENTS[kind, 1]
+    stream = subject.partition(".")[0]
+    far = subject.rpartition(".")[0] + f".{long_text('subject')}.request"
+    messages = [
+        stored(1, subject, planted(found, text, kind)),
+        stored(2, far, found),
+        stored(3, subject.replace("0", "9"), found),
+    ]
+
+    assert store(engine, stream, messages) == 3
+
+
+def test_a_text_that_is_cut_is_still_told_from_others() -> None:
+    one, other = ("x" * 499 + end for end in ("yy", "yz"))
+
+    assert storable("x" * 500) == "x" * 500
+    assert storable(one) != storable(other)
+    assert len(storable(one)) == len(storable("\0" * 8000)) == 500
+    assert storable(one).startswith("x" * 400)
+
+
+def test_a_device_with_long_names_is_found_by_how_they_begin(engine: Engine) -> None:
+    rejected = event("EnrollmentRejected")
+    facts = msgspec.structs.replace(rejected.facts, subject="CN=" + "a" * 3000)
+    where = golden.ENROLLMENT.subject(Stage.VERDICT)
+    store(engine, STREAM, [stored(1, where, msgspec.structs.replace(rejected, facts=facts))])
+    with engine.connect() as connection:
+        (row,) = list_enrollments(connection, Wanted(search="cn=" + "a" * 252)).rows
+
+    assert row["enrollment"] == golden.ENROLLMENT.prefix()
