@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.office import Office, OrderError
 from services.audit.settings import read_settings
@@ -21,6 +22,7 @@ from shared.settings import SettingsError, load
 from shared.stored import UnreadableEventError
 
 _CONNECT_SECONDS = 10.0
+_MOST_NAME = 64
 _T = TypeVar("_T")
 
 
@@ -39,6 +41,8 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
         reason = str(error)
     except (BusError, TimeoutError):
         reason = "the event log is not reachable"
+    except SQLAlchemyError as error:
+        reason = f"the database cannot be asked: {type(error).__name__}"
     except UnreadableEventError as error:
         reason = f"the event log holds what it should not: {error}"
     print(reason, file=sys.stderr)
@@ -59,6 +63,6 @@ async def _open(configuration: Configuration) -> AsyncIterator[Office]:
 def operator_name() -> str:
     """Who gives an order, as the machine knows them."""
     try:
-        return getpass.getuser()
+        return getpass.getuser()[:_MOST_NAME]
     except (KeyError, OSError):
         return "unknown"

@@ -133,7 +133,7 @@ def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
 
 
 def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]]) -> None:
-    """`which`: of which configuration this is what service, under what name."""
+    """Run a service; `which` is its configuration, what service it is, and its name."""
     config, service, name = which
     try:
         with tracing(load(config).tracing, service, name):

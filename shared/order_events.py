@@ -36,10 +36,14 @@ class OrderAnswered(EventPayload, frozen=True, kw_only=True):
 
 
 class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
-    """An operator wants every validator to read a profile's anchors anew."""
+    """An operator wants a profile's anchors read anew, or its RA certificates: by its subject.
+
+    `replicas` are those that ran then, and whose answers are waited for.
+    """
 
     profile: str
     operator: str
+    replicas: tuple[str, ...] = ()
     request_sha256: str = NO_REQUEST
 
 

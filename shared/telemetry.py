@@ -50,7 +50,7 @@ BUS_LAG: Final = Gauge(
 )
 WAITING: Final = Gauge(
     "scepstream_waiting_enrollments",
-    "Enrollments of the last day that wait for a service, by the audit service's record",
+    "Enrollments that began to wait for a service within a day, by the audit service's record",
     ["role"],
 )
 OLDEST_WAITING: Final = Gauge(

@@ -3,7 +3,7 @@
 Where no endpoint is configured nothing is traced, and the extra `tracing` is not needed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shared.otlp import Kind, Otlp
 
 TRACEPARENT: Final = "traceparent"  # W3C Trace Context s3.2
-_MOST_LINKS: Final = 32
 _active: "Otlp | None" = None
 
 
@@ -38,17 +37,22 @@ def tracing(section: TracingSection, service: str, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def span(
-    name: str,
-    kind: "Kind",
-    parent: Mapping[str, str] | None = None,
-    others: Sequence[Mapping[str, str]] = (),
-) -> Iterator[None]:
-    """One service's work on a request, on a message (`parent`: its headers), or on `others`."""
+def span(name: str, kind: "Kind", parent: Mapping[str, str] | None = None) -> Iterator[None]:
+    """One service's work on a request, or on a message (`parent`: its headers)."""
     if _active is None:
         yield
         return
-    with _active.span(name, kind, parent or {}, others[:_MOST_LINKS]):
+    with _active.span(name, kind, parent or {}):
+        yield
+
+
+@contextmanager
+def batch(name: str, messages: Iterable[Mapping[str, str]]) -> Iterator[None]:
+    """One service's work on many messages (their headers) at once."""
+    if _active is None:
+        yield
+        return
+    with _active.batch(name, messages):
         yield
 
 
@@ -61,3 +65,8 @@ def annotate(**attributes: str | int) -> None:
 def carrier() -> dict[str, str]:
     """The headers that let whoever reads a message go on with the current trace."""
     return _active.carrier() if _active is not None else {}
+
+
+def carried(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of a message's headers is handed on where its reader makes no span of its own."""
+    return {TRACEPARENT: headers[TRACEPARENT]} if TRACEPARENT in headers else {}

@@ -1,6 +1,7 @@
 """How far the services are behind, by the record: those that stand still or are gone as well."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +21,7 @@ _SECONDS: Final = 5.0
 _DAY_NANOSECONDS: Final = 86400 * 1_000_000_000
 _NANOSECONDS: Final = 1_000_000_000
 # Further behind than this the record cannot tell what waits now.
-_KEEPS_UP: Final = 1024
+_KEEPS_UP: Final = 10_000
 # What waits for whom, and since when.
 _WAITS: Final[Mapping[State, tuple[Role, ColumnElement[Any]]]] = {
     State.REQUESTED: (Role.VALIDATOR, enrollments.c.requested_at),
@@ -48,6 +49,7 @@ class Backlog:
                 await self.look()
                 self._away = False
             except Exception as error:  # noqa: BLE001 - the next look may find log and database well
+                _forget()
                 if not self._away:
                     log_failure("backlog_unknown", error)
                 self._away = True
@@ -57,6 +59,7 @@ class Backlog:
         """Measure once: this service against the log, the others by what it has recorded."""
         behind = [await self._measure_lag(stream) for stream in self.streams]
         if max(behind, default=0) > _KEEPS_UP:
+            _forget()
             return
         found = await asyncio.to_thread(self._count)
         for role, (count, since) in found.items():
@@ -76,12 +79,19 @@ class Backlog:
             return waiting(connection, since)
 
 
+def _forget() -> None:
+    """What is not known is no number: an old one could hide a standstill, or go on alerting."""
+    for role, _ in _WAITS.values():
+        WAITING.labels(role).set(math.nan)
+        OLDEST_WAITING.labels(role).set(math.nan)
+
+
 def waiting(connection: Connection, since: int) -> Waiting:
-    """By service: how many enrollments since then (Unix ns) wait, and since when the first."""
+    """By service: how many began to wait since then (Unix ns), and when the first did."""
     found: dict[Role, tuple[int, int | None]] = {}
     for state, (role, column) in _WAITS.items():
         query = select(func.count(), func.min(column)).where(
-            enrollments.c.state == state, enrollments.c.requested_at >= since
+            enrollments.c.state == state, column >= since
         )
         count, first = connection.execute(query).one()
         before, earliest = found.get(role, (0, None))

@@ -12,7 +12,7 @@ from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
 from shared.telemetry import EVENTS_STORED, FAILURES, HANDLING
-from shared.tracing import span
+from shared.tracing import batch
 
 _log = structlog.get_logger()
 _RETRY_SECONDS: Final = 1.0
@@ -92,8 +92,7 @@ class StreamRecorder:
                 for sequence in range(first, min(first + self.batch, last + 1))
             ]
             there = [message for message in found if message is not None]
-            written_in = [message.headers for message in there]
-            traced = span("audit record", "consumer", others=written_in)
+            traced = batch("audit record", (message.headers for message in there))
             with traced, HANDLING.labels("audit").time():
                 stored = await asyncio.to_thread(store, self.engine, self.stream, there)
             EVENTS_STORED.labels(self.stream).inc(stored)

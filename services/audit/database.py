@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 
@@ -20,6 +22,7 @@ from services.audit.tables import events, positions
 from shared.stored import Stored
 
 _CATCH_UP: Final = 1000
+_MIGRATIONS: Final = "migrations"
 _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -43,13 +46,17 @@ def _on_sqlite_connect(connection: Any, _: Any) -> None:
 def migrate(engine: Engine) -> None:
     """Bring the schema up to date, from any released version: all of it or nothing.
 
-    Replicas that start together wait in line. SQLite's driver begins no transaction for DDL by
-    itself: half a schema would be in the way of every later start.
+    Replicas that start together wait in line, and for what is being recorded. SQLite's driver
+    begins no transaction for DDL by itself: half a schema would be in the way of every later start.
     """
     config = Config()
     config.set_main_option("script_location", "services.audit:migrations")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection:
+        if MigrationContext.configure(connection).get_current_revision() == head:
+            return
     with engine.begin() as connection:
-        _wait_in_line(connection, "migrations")
+        _wait_in_line(connection, _MIGRATIONS)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -188,14 +195,20 @@ def stored_of(found: RowMapping) -> Stored:
     )
 
 
-def _wait_in_line(connection: Connection, stream: str) -> None:
-    """SQLite has one writer anyway; in PostgreSQL a lock for as long as the transaction."""
+def _wait_in_line(connection: Connection, what: str) -> None:
+    """SQLite has one writer anyway; in PostgreSQL locks for as long as the transaction.
+
+    What is recorded shares a lock that migrations want for themselves.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_lock_number(stream))))
+        if what != _MIGRATIONS:
+            shared = func.pg_advisory_xact_lock_shared(_lock_number(_MIGRATIONS))
+            connection.execute(select(shared))
+        connection.execute(select(func.pg_advisory_xact_lock(_lock_number(what))))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _lock_number(stream: str) -> int:
-    """A 63-bit number for a stream."""
-    return int.from_bytes(hashlib.sha256(f"scepstream {stream}".encode()).digest()[:8]) >> 1
+def _lock_number(what: str) -> int:
+    """A 63-bit number for a stream, or for all migrations."""
+    return int.from_bytes(hashlib.sha256(f"scepstream {what}".encode()).digest()[:8]) >> 1

@@ -106,6 +106,8 @@ def _order(changes: Changes, stored: Stored, tokens: list[str], event: Ordered) 
     of_type, kind = _PLACES.get((tokens[1], tokens[-1]), (None, None))
     if of_type is not None and isinstance(event, of_type):
         _give(changes, stored, event.operator, {"kind": kind} | _about(tokens, event))
+        expected = len(event.replicas) if isinstance(event, ReloadOrdered) else 1
+        _row(changes, stored.subject)["expected"] = expected if kind in _WANT_ANSWERS else None
 
 
 def _about(tokens: list[str], event: Ordered) -> dict[str, str | None]:
@@ -154,8 +156,8 @@ def result(row: Mapping[str, Any]) -> Result:
             return Result.WAITING
         denied = row["kind"] == Order.DENY
         return Result.DONE if (row["state"] == State.ISSUED) is not denied else Result.REFUSED
-    if row["kind"] in _WANT_ANSWERS:
-        if not row["answered"]:
-            return Result.WAITING
-        return Result.REFUSED if row["refused"] else Result.DONE
-    return Result.DONE
+    if row["refused"]:
+        return Result.REFUSED
+    # From before replicas were named, one answer was enough.
+    wanted = max(row["expected"], 1) if row["expected"] is not None else 0
+    return Result.DONE if row["answered"] >= wanted else Result.WAITING

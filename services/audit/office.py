@@ -12,6 +12,7 @@ from shared.keys import read_trusted
 from shared.order_events import OrderAnswered, Ordered
 from shared.sections import Configuration
 from shared.stored import Stored, Trusted, sign
+from shared.tracing import carried
 
 Signed = Ordered | HoldDecided | OrderAnswered
 
@@ -59,9 +60,13 @@ class Office:
         """Whose orders these are: the auditor's own key."""
         return {self.settings.signer.id: self.settings.signer.key.public_key()}
 
-    async def append(self, subject: str, event: Signed) -> bool:
-        """Sign it for this subject and store it; whether it was the first there."""
+    async def append(self, subject: str, event: Signed, after: Stored | None = None) -> bool:
+        """Sign it for this subject and store it; whether it was the first there.
+
+        What comes of it is in the trace of the message that it comes `after`.
+        """
         message = sign(event, subject, event.request_sha256, self.settings.signer)
+        message.headers.update(carried(after.headers) if after is not None else {})
         try:
             await self.bus.append(subject, message)
         except AppendConflictError:

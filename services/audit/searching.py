@@ -1,5 +1,6 @@
 """Enrollments by a name or its beginning, newest first, however many names begin so."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select
@@ -8,12 +9,12 @@ from services.audit.filters import Wanted, filtered, times
 from services.audit.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
-# Of more names than this some are likely near the newest of them: there is looked first.
+# Of more names than this some are likely near the newest: that is where a search begins.
 _MANY: Final = 10_000
 _LOOKED_AT: Final = 2_000
 # No enrollment has more names: those of its CSR and claim, its transaction, its serial.
 _NAMES_EACH: Final = 24
-# Each so manieth name, more or less, tells where the newest of many begin.
+# About one name in so many tells where the newest of many begin.
 _SAMPLED: Final = 61
 
 Begins = tuple[ColumnElement[bool], ...]
@@ -41,16 +42,25 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str,
 
 
 def _among_newest(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> list[str]:
-    """Those of so many enrollments, from the newest that is called so on back.
+    """Those among the newest 2 000 enrollments, or among 2 000 from the newest such name on back.
 
     As many as wanted, or too few to be all there are.
     """
-    columns, since = enrollments.c, names.c.requested_at
-    newest = select(func.max(since)).where(*begins, *times(names, wanted))
-    times_back = filtered(wanted).where(columns.requested_at <= newest.scalar_subquery())
-    oldest = times_back.with_only_columns(columns.requested_at).offset(_LOOKED_AT).limit(1)
+    found = _among(connection, wanted, begins, limit)
+    if len(found) < limit:
+        newest = select(func.max(names.c.requested_at)).where(*begins, *times(names, wanted))
+        if (time := connection.execute(newest).scalar()) is not None:
+            found = _among(connection, replace(wanted, until=time + 1), begins, limit)
+    return found
+
+
+def _among(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> list[str]:
+    """Those of so many enrollments, from the newest wanted on back."""
+    columns = enrollments.c
+    times_back = filtered(wanted).with_only_columns(columns.requested_at)
+    oldest = times_back.offset(_LOOKED_AT).limit(1)
     fitting = exists().where(names.c.enrollment == columns.enrollment, *begins)
-    query = times_back.with_only_columns(columns.enrollment).where(fitting)
+    query = filtered(wanted).with_only_columns(columns.enrollment).where(fitting)
     if (last := connection.execute(oldest).scalar()) is not None:
         query = query.where(columns.requested_at >= last)
     return list(connection.execute(query.limit(limit)).scalars())

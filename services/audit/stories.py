@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select
 
 from services.audit.tables import certificates, enrollments, events
+
+_ATTEMPTS: Final = 20  # one that goes on failing is made every hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Story:
     enrollment: dict[str, Any]
     certificate: dict[str, Any] | None
     events: Sequence[dict[str, Any]]
-    attempts: Sequence[str]  # this and the others of the same request, the first one first
+    attempts: Sequence[str]  # the newest of the same request, in order
 
 
 def story_of(connection: Connection, enrollment: str) -> Story | None:
@@ -53,14 +55,14 @@ def _about(row: RowMapping) -> ColumnElement[bool]:
 
 
 def _attempts(connection: Connection, enrollment: str) -> list[str]:
-    """A request that failed and was made again is another enrollment: the key's range has all."""
+    """A request that is made again after it failed is another enrollment, beside it by its key."""
     every = enrollment.rpartition(".")[0]
     columns = enrollments.c
     query = select(columns.enrollment).where(
         columns.enrollment > f"{every}.", columns.enrollment < f"{every}/"
     )
-    found = connection.execute(query.order_by(columns.requested_at)).scalars()
-    return list(found)
+    newest = connection.execute(query.order_by(columns.requested_at.desc()).limit(_ATTEMPTS))
+    return list(newest.scalars())[::-1]
 
 
 def _certificate(connection: Connection, row: RowMapping) -> dict[str, Any] | None:

@@ -52,7 +52,7 @@ positions = Table(
 enrollments = Table(
     "enrollments",
     metadata,
-    Column("enrollment", Text, primary_key=True),
+    Column("enrollment", PREFIXED, primary_key=True),
     Column("profile", Text, nullable=False),
     Column("fleet", Text),
     Column("transaction_id", Text),
@@ -216,7 +216,7 @@ redrives = Table(
     Column("recorded_at", BigInteger, nullable=False),
 )
 
-# What operators ordered, and what was answered: by issuers, or by as many replicas.
+# What operators ordered, and what issuers or replicas answered: how many, how many said no.
 orders = Table(
     "orders",
     metadata,
@@ -228,6 +228,7 @@ orders = Table(
     Column("about", Text),
     Column("note", Text),
     Column("ordered_at", BigInteger),
+    Column("expected", Integer),  # answers; none are to come where it is null
     Column("answered", BigInteger, nullable=False),
     Column("refused", BigInteger, nullable=False),
     Column("said", Text),

@@ -14,9 +14,10 @@ from shared.bus.topology import OPS, enroll_stream
 from shared.events import EnrollmentRequested
 from shared.order_events import RedriveOrdered
 from shared.process import log_failure
-from shared.stored import UnreadableEventError, authenticate_as, decode, encode
+from shared.stored import Stored, UnreadableEventError, authenticate_as, decode, encode
 from shared.subjects import EnrollmentId, Stage, parse_prefix
 from shared.telemetry import SECURITY_EVENTS
+from shared.tracing import carried
 
 _log = structlog.get_logger()
 _HINT: Final = "order.redrive"
@@ -60,20 +61,22 @@ class Redriver:
             raise ValueError("no such order")
         wanted = authenticate_as(RedriveOrdered, stored, self.settings.operators)
         enrollment = parse_prefix(wanted.enrollment)
-        event = await self._request(enrollment)
+        request, event = await self._request(enrollment)
         sealed = enrollment.attempt if event.sealed_attempt is None else event.sealed_attempt
         again = msgspec.structs.replace(event, gateway=self.gateway, sealed_attempt=sealed)
         subject = enrollment.at(wanted.attempt).subject(Stage.REQUEST)
+        message = encode(again)
+        message.headers.update(carried(request.headers))
         try:
-            await self.bus.append(subject, encode(again))
+            await self.bus.append(subject, message)
         except AppendConflictError:
             return  # another gateway was first, or the device asked again by itself
         _log.info("redriven", subject=subject, operator=wanted.operator)
 
-    async def _request(self, enrollment: EnrollmentId) -> EnrollmentRequested:
+    async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
         stored = await self.bus.get_last(stream, subject)
         event = decode(stored.payload, stored.headers) if stored is not None else None
-        if not isinstance(event, EnrollmentRequested):
-            raise ValueError("no such request")  # noqa: TRY004 - of what the log holds
-        return event
+        if stored is None or not isinstance(event, EnrollmentRequested):
+            raise ValueError("no such request")
+        return stored, event

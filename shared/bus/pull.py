@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from shared.bus.core import OnDelivery
+from shared.bus.topology import Role
 from shared.stored import Stored
 from shared.telemetry import BUS_LAG
 
@@ -141,7 +142,8 @@ class PullConsumption:
         if msg.reply.startswith("$JS.ACK."):
             self._count_down()
             self._unsettled += 1
-            BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
+            if self.durable != Role.AUDIT:  # which knows better: what it has stored
+                BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
             return
         status = (msg.headers or {}).get("Status", "")

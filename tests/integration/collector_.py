@@ -29,7 +29,7 @@ class Collector:
     """Every span that came in, and the bytes that it came in."""
 
     told: list[Told] = field(default_factory=list)
-    raw: bytes = b""
+    bodies: list[bytes] = field(default_factory=list)
     port: int = 0
 
     @property
@@ -37,7 +37,7 @@ class Collector:
         return f"http://127.0.0.1:{self.port}/v1/traces"
 
     def take(self, body: bytes) -> None:
-        self.raw += body
+        self.bodies.append(body)
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             names = {a.key: a.value.string_value for a in resource.resource.attributes}
             for scope in resource.scope_spans:

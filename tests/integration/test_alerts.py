@@ -75,6 +75,17 @@ def told(text: str, case: Case) -> str:
     return re.sub(r"{{ \$value( \| \w+)? }}", case.value, text)
 
 
+def asked_at(alert: str, minutes: int, *fired: dict[str, Any]) -> dict[str, Any]:
+    """What is to have fired by then."""
+    return {"eval_time": f"{minutes}m", "alertname": alert, "exp_alerts": list(fired)}
+
+
+def document(series: list[dict[str, str]], asked: list[dict[str, Any]]) -> dict[str, Any]:
+    """A test as promtool reads it."""
+    told = {"interval": "1m", "input_series": series, "alert_rule_test": asked}
+    return {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [told]}
+
+
 def test_prometheus_takes_every_rule() -> None:
     assert f"{len(rules())} rules found" in promtool("check", "rules", str(RULES))
 
@@ -90,22 +101,21 @@ def test_an_alert_fires_when_it_is_time_and_not_before(tmp_path: Path, case: Cas
         "exp_labels": case.labels | rule["labels"],
         "exp_annotations": {k: told(v, case) for k, v in rule["annotations"].items()},
     }
-    asked = [
-        {"eval_time": f"{case.quiet}m", "alertname": case.alert, "exp_alerts": []},
-        {"eval_time": f"{case.fires}m", "alertname": case.alert, "exp_alerts": [fired]},
-    ]
-    document = {
-        "rule_files": [str(RULES)],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": case.series, "values": case.values}],
-                "alert_rule_test": asked,
-            }
-        ],
-    }
+    asked = [asked_at(case.alert, case.quiet), asked_at(case.alert, case.fires, fired)]
+    series = [{"series": case.series, "values": case.values}]
     path = tmp_path / "case.yml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(document(series, asked)))
+
+    assert "SUCCESS" in promtool("test", "rules", str(path))
+
+
+def test_a_service_that_works_on_others_does_not_stand_still(tmp_path: Path) -> None:
+    """One message that is given back again and again is no reason to wake anybody."""
+    series = [
+        {"series": 'scepstream_oldest_waiting_seconds{role="issuer"}', "values": "61x100"},
+        {"series": 'scepstream_handling_seconds_count{role="issuer"}', "values": "0+1x100"},
+    ]
+    path = tmp_path / "case.yml"
+    path.write_text(yaml.safe_dump(document(series, [asked_at("StandsStill", 50)])))
 
     assert "SUCCESS" in promtool("test", "rules", str(path))

@@ -8,8 +8,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from cli.up.layout import write_private
 from tests.integration.collector_ import Collector, collecting
-from tests.integration.prepared_ import prepared
-from tests.integration.requests_ import Device, Endpoint, ask, enroll, logged, recorded, send
+from tests.integration.prepared_ import add_profiles, command, prepared
+from tests.integration.requests_ import (
+    Device,
+    Endpoint,
+    ask,
+    ended,
+    enroll,
+    logged,
+    recorded,
+    send,
+)
 from tests.system import System, running, wait_until
 
 
@@ -27,6 +36,7 @@ def trace_to(config: Path, endpoint: str) -> None:
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[System]:
     layout = prepared(tmp_path_factory.mktemp("traced") / "data")
+    add_profiles(layout, {"manual": {"approval": "manual"}})
     trace_to(layout.config, collector.endpoint)
     with running(layout.root) as found:
         yield found
@@ -57,21 +67,35 @@ def test_an_enrollment_is_one_trace_from_the_gateway_to_the_record(
     assert issuer.replica == "issuer-0"
     assert gateway.attributes["scepstream.profile"] == "demo"
     assert all(t.span.status.code == Status.STATUS_CODE_UNSET for t in spans.values())
-    linked = {
-        link.span_id
-        for told in wait_until(lambda: records(collector, gateway.span.trace_id), 30, "a record")
-        for link in told.links
-    }
-    assert linked & {t.span.span_id for t in (gateway, validator, issuer)}
+    assert wait_until(lambda: records(collector, gateway.span.trace_id), 30, "a record")
 
 
 def records(collector: Collector, trace_id: bytes) -> list[Span]:
-    """What the audit service wrote of a trace."""
+    """What the audit service wrote of a trace: in it, or linked to it."""
+    told = [t.span for t in collector.told if t.span.name == "audit record"]
     return [
-        t.span
-        for t in collector.told
-        if t.span.name == "audit record" and trace_id in {link.trace_id for link in t.span.links}
+        each
+        for each in told
+        if trace_id in {each.trace_id, *(link.trace_id for link in each.links)}
     ]
+
+
+def test_what_an_operator_decides_goes_on_in_the_devices_trace(
+    traced: System, collector: Collector
+) -> None:
+    manual, device = Endpoint.of(traced, "manual"), Device.new()
+    ask(manual, request := device.enrollment(manual))
+    enrollment = recorded(traced, device, "held")["enrollment"]
+    config = ("--config", str(traced.config))
+    assert command("approve", device.transaction.decode(), *config).returncode == 0
+    ended(manual, request)
+    names = {"gateway PKIOperation", "validator request", "validator decision", "issuer verdict"}
+    spans = wait_until(
+        lambda: found if names <= (found := collector.of(enrollment)).keys() else None, 30, "spans"
+    )
+
+    held, decided = spans["validator request"].span, spans["validator decision"].span
+    assert decided.parent_span_id == held.span_id
 
 
 def test_a_refusal_is_traced_and_no_secret_is(traced: System, collector: Collector) -> None:
@@ -80,10 +104,14 @@ def test_a_refusal_is_traced_and_no_secret_is(traced: System, collector: Collect
     ask(demo, device.enrollment(demo, device.csr("not-the-password-at-all")))
     enrollment = recorded(traced, device, "rejected")["enrollment"]
     wait_until(lambda: "validator request" in collector.of(enrollment), 30, "spans")
+    ((trace_id, *_),) = [{t.span.trace_id for t in collector.of(enrollment).values()}]
+    wait_until(lambda: records(collector, trace_id), 30, "a record")
 
-    assert secret.encode() not in collector.raw
-    assert b"not-the-password-at-all" not in collector.raw
-    assert traced.run["admin_token"].encode() not in collector.raw
+    assert collector.bodies
+    for body in collector.bodies:
+        assert secret.encode() not in body
+        assert b"not-the-password-at-all" not in body
+        assert traced.run["admin_token"].encode() not in body
 
 
 def test_a_client_cannot_say_which_trace_it_is_in(traced: System, collector: Collector) -> None:
@@ -109,7 +137,9 @@ def test_a_collector_that_is_away_costs_no_enrollment_and_one_line_of_log(
             enroll(Endpoint.of(system), Device.new())
         wait_until(lambda: logged(system, "tracing_complains", "gateway-0"), 30, "a complaint")
 
-        assert len(logged(system, "tracing_complains", "gateway-0")) <= 3
+        complaints = logged(system, "tracing_complains", "gateway-0")
+        assert len(complaints) <= 3
+        assert {(c["service"], c["name"]) for c in complaints} == {("gateway", "gateway-0")}
     for log in (layout.root / "logs").glob("*.log"):
         lines = log.read_text().splitlines()
         assert all(line.startswith("{") for line in lines if "nats" not in log.name), log.name

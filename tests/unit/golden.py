@@ -284,7 +284,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
     ),
     ("ReloadOrdered", 1): (
         reload_order("corp", "0123456789abcdef"),
-        ReloadOrdered(profile="corp", operator="jörg"),
+        ReloadOrdered(profile="corp", operator="jörg", replicas=("validator-0", "validator-1")),
     ),
     ("RedriveOrdered", 1): (
         redrive_order(ENROLLMENT.at(1)),

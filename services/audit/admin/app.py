@@ -32,9 +32,11 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     )
     app.state.desk = desk
     problems.handle(app, page_problem)
+    once = [Depends(asked_once)]
     for router in (scep.router, records.router):
-        app.include_router(router, responses=_ERRORS, dependencies=[Depends(asked_once)])
-    for router in (login.router, oidc.router, views.router, assets.router):
+        app.include_router(router, responses=_ERRORS, dependencies=once)
+    app.include_router(views.router, dependencies=once)
+    for router in (login.router, oidc.router, assets.router):
         app.include_router(router)
     app.middleware("http")(_unkept)
     document = openapi(app)

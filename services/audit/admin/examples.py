@@ -157,7 +157,9 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
                 "about": f"local {_SERIAL}",
                 "note": "keyCompromise",
                 "result": "done",
+                "reason": None,
                 "said": "revoked; on CRL number 7",
+                "expected": 1,
                 "answered": 1,
                 "refused": 0,
             }

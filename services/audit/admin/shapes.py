@@ -102,8 +102,9 @@ class Audit(BaseModel):
 class Ordered(BaseModel):
     """What an operator ordered and what came of it: done, refused, or waiting for an answer.
 
-    `at` in Unix nanoseconds of the log; `answered` and `refused` count issuers' or replicas'
-    answers, `said` is the last of them; `note` is the operator's own, a reason or a level.
+    `at` in Unix nanoseconds of the log; `expected`, `answered` and `refused` count issuers' or
+    replicas' answers, `said` is the issuer's, or of replicas the last that refused; `reason` is
+    the enrollment's refusal; `note` the operator's own, a reason to revoke, or a level.
     """
 
     kind: Order
@@ -115,7 +116,9 @@ class Ordered(BaseModel):
     about: str | None
     note: str | None
     result: Result
+    reason: str | None
     said: str | None
+    expected: int | None
     answered: int
     refused: int
 

@@ -22,5 +22,5 @@ async def decide(office: Office, enrollment: str, note: str, *, approved: bool) 
         request_sha256=event.request_sha256, approved=approved, operator=office.operator, note=note
     )
     subject = found.subject(Stage.DECISION)
-    if not await office.append(subject, decided):
+    if not await office.append(subject, decided, held):
         raise TooLateError(f"{enrollment} was decided before")

@@ -1,19 +1,27 @@
 """Every running gateway reads its RA certificates and keys anew, and shows how it went."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec.structs
 
 from services.audit.office import NotThereError, Office, OrderError
 from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, Role, replica_subject
 from shared.order_events import OrderAnswered, ReloadOrdered
+from shared.process import log_failure
 from shared.stored import Message, Stored, UnreadableEventError, decode
 from shared.subjects import ra_order, reload_answer
 
 _ANSWER_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1
+# What a gateway says of itself is signed by nobody: a bound on what is made of it.
+_NAME: Final = re.compile("[A-Za-z0-9_-]{1,64}")
+_MOST_ERROR: Final = 500
+_MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,10 @@ async def gateways(office: Office) -> list[GatewaySeen]:
             continue
         if not isinstance(seen, GatewaySeen):
             continue
-        if stored.subject == replica_subject(Role.GATEWAY, seen.name):
-            found[seen.name] = seen
-    return [found[name] for name in sorted(found)]
+        place = replica_subject(Role.GATEWAY, seen.name)
+        if stored.subject == place and _NAME.fullmatch(seen.name):
+            found[seen.name] = msgspec.structs.replace(seen, error=seen.error[:_MOST_ERROR])
+    return [found[name] for name in sorted(found)[:_MOST]]
 
 
 async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
@@ -46,7 +55,7 @@ async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
     names = [seen.name for seen in await gateways(office)]
     if not names:
         raise OrderError("no gateway is running")
-    event = ReloadOrdered(profile=profile, operator=office.operator)
+    event = ReloadOrdered(profile=profile, operator=office.operator, replicas=tuple(names))
     subject = ra_order(profile, order)
     await office.append(subject, event)
     stored = await office.bus.get_last(OPS, subject)
@@ -54,7 +63,10 @@ async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
         raise OrderError("the order cannot be read back yet")
     await office.bus.hint("order.ra", Message(b"", {}))
     results = await _results(office, names, stored.sequence)
-    await asyncio.gather(*(_record(office, stored, each) for each in results))
+    recorded = (_record(office, stored, each) for each in results)
+    for outcome in await asyncio.gather(*recorded, return_exceptions=True):
+        if isinstance(outcome, Exception):  # what gateways did is told all the same
+            log_failure("result_not_recorded", outcome, order=subject)
     return results
 
 

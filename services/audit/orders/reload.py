@@ -26,7 +26,7 @@ async def reload_anchors(office: Office, profile: str, order: str) -> Answers:
     names = [seen.name for seen in await replicas(office)]
     if not names:
         raise OrderError("no validator is running")
-    event = ReloadOrdered(profile=profile, operator=office.operator)
+    event = ReloadOrdered(profile=profile, operator=office.operator, replicas=tuple(names))
     subject = reload_order(profile, order)
     await office.append(subject, event)
     await office.bus.hint("order.reload", Message(b"", {}))

@@ -6,18 +6,21 @@ import secrets
 from sqlalchemy import Engine
 
 from services.audit.admin.auth import Level, add_token, list_tokens, revoke_token
-from services.audit.office import NotThereError, Office, TooLateError
+from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from shared.order_events import ApiTokenCreated, ApiTokenRevoked
 from shared.subjects import api_token_created, api_token_revoked
 
 _SECRET_BYTES = 32
 _ORDER_BYTES = 8
+_MOST_NAME = 64  # as many as the table's column takes
 
 
 async def make_token(
     office: Office, engine: Engine, name: str, level: Level, now: float, secret: str | None = None
 ) -> str:
     """Let a token be good under a name that none had; the token itself is told this once."""
+    if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
+        raise OrderError(f"a token's name is of 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
         raise TooLateError(f"{name}: there is a token of this name")
     event = ApiTokenCreated(name=name, level=level.value, operator=office.operator)
@@ -31,7 +34,8 @@ async def make_token(
 
 async def take_token(office: Office, engine: Engine, name: str, now: float) -> None:
     """Take a token back; a second try is on the log again, should the first have died half way."""
-    if (await _names(engine)).get(name, 0) is not None:
+    names = await _names(engine)
+    if name not in names or names[name] is not None:
         raise NotThereError(f"{name}: no such token")
     event = ApiTokenRevoked(name=name, operator=office.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))

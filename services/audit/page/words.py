@@ -100,7 +100,8 @@ def order_badge(row: Mapping[str, Any]) -> Badge:
             said = f"{refused} of {answered} refused" if answered > 1 else "refused"
             return Badge(said, "bad")
         case _:
-            return Badge("waiting", "warn")
+            of_all = f"{answered} of {row['expected']} answered"
+            return Badge(of_all if answered else "waiting", "warn")
 
 
 def names_text(sans: str | None) -> str:

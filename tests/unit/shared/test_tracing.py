@@ -1,7 +1,9 @@
 """Spans that are children of what a message carries, and nothing at all without an endpoint."""
 
 import asyncio
+import socket
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -16,8 +18,9 @@ from shared import tracing as subject
 from shared.otlp import Otlp
 from shared.sections import TracingSection
 from shared.settings import SettingsError
-from shared.tracing import annotate, carrier, span, tracing
+from shared.tracing import annotate, batch, carried, carrier, span, tracing
 
+SOON = 5.0
 NOWHERE = "http://127.0.0.1:9/v1/traces"
 
 
@@ -42,12 +45,12 @@ def made(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 
 def test_a_message_carries_the_span_that_it_was_written_in(spans: InMemorySpanExporter) -> None:
     with span("first", "server"):
-        carried = carrier()
-    with span("second", "consumer", carried):
+        headers = carrier()
+    with span("second", "consumer", headers):
         pass
     first, second = made(spans)["first"], made(spans)["second"]
 
-    assert carried.keys() == {"traceparent"}
+    assert headers.keys() == {"traceparent"}
     assert first.parent is None
     assert first.context is not None
     assert second.parent is not None
@@ -64,18 +67,38 @@ def test_a_span_inside_another_that_begins_a_trace_begins_one(spans: InMemorySpa
     assert made(spans)["inner"].parent is None
 
 
-def test_several_messages_are_linked(spans: InMemorySpanExporter) -> None:
-    carried = []
+def test_a_batch_is_in_the_first_sampled_trace_and_linked_to_others(
+    spans: InMemorySpanExporter,
+) -> None:
+    unsampled, _ = kept(0.0)
+    with unsampled.span("one", "server", {}):
+        without = unsampled.carrier()
+    sampled = []
     for i in range(40):
         with span(f"one-{i}", "server"):
-            carried.append(carrier())
-    with span("all", "consumer", others=[{}, *carried, {"traceparent": "nonsense"}]):
+            sampled.append(carrier())
+    with batch("all", [{}, {"traceparent": "nonsense"}, *[without] * 40, *sampled]):
         pass
 
-    links = made(spans)["all"].links
-    assert len(links) == 31  # of the first 32 messages one carries nothing
-    ids = {link.context.span_id for link in links}
-    assert ids <= {s.context.span_id for s in made(spans).values() if s.context}
+    found, ones = made(spans)["all"], [made(spans)[f"one-{i}"].context for i in range(40)]
+    assert found.parent is not None
+    assert found.parent.span_id == ones[0].span_id
+    assert [link.context.span_id for link in found.links] == [one.span_id for one in ones[1:32]]
+
+
+@pytest.mark.parametrize("messages", [[], [{}], [{"traceparent": "nonsense"}]])
+def test_a_batch_of_which_nothing_is_traced_is_not(
+    spans: InMemorySpanExporter, messages: list[dict[str, str]]
+) -> None:
+    with batch("all", messages):
+        pass
+
+    assert made(spans) == {}
+
+
+def test_what_is_handed_on_is_the_place_in_the_trace_alone() -> None:
+    assert carried({"traceparent": "00-ab", "Scepstream-Key": "k"}) == {"traceparent": "00-ab"}
+    assert carried({"Scepstream-Key": "k"}) == {}
 
 
 def test_an_error_is_told_by_its_type_alone(spans: InMemorySpanExporter) -> None:
@@ -125,18 +148,31 @@ def test_outside_of_a_span_nothing_is_carried(spans: InMemorySpanExporter) -> No
 def test_whatever_a_message_carries_its_span_is_made(value: str, more: str) -> None:
     active, _ = kept()
     headers = {"traceparent": value, "tracestate": more}
-    with active.span("one", "consumer", headers, [headers]):
+    with active.batch("many", [headers]), active.span("one", "consumer", headers):
         assert active.carrier()
 
 
 def test_what_is_not_sampled_says_so_to_the_next_service() -> None:
     active, found = kept(0.0)
-    with active.span("one", "server", {}, []):
-        carried = active.carrier()
+    with active.span("one", "server", {}):
+        headers = active.carrier()
 
-    flags = int(carried["traceparent"].rpartition("-")[2], 16)
+    flags = int(headers["traceparent"].rpartition("-")[2], 16)
     assert made(found) == {}
     assert flags & 1 == 0  # W3C Trace Context s3.2.2.5
+
+
+def test_a_service_that_stops_does_not_wait_for_a_collector() -> None:
+    silent = socket.create_server(("127.0.0.1", 0))  # takes connections, and never answers
+    with silent:
+        active = Otlp.to(f"http://127.0.0.1:{silent.getsockname()[1]}/", 1.0, "gateway", "g")
+        for _ in range(2000):
+            with active.span("one", "server", {}):
+                pass
+        started = time.monotonic()
+        active.stop()
+
+    assert time.monotonic() - started < SOON
 
 
 def test_without_an_endpoint_nothing_is_traced_and_nothing_is_needed(

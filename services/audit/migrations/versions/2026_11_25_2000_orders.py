@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("about", sa.Text),
         sa.Column("note", sa.Text),
         sa.Column("ordered_at", sa.BigInteger),
+        sa.Column("expected", sa.Integer),
         sa.Column("answered", sa.BigInteger, nullable=False),
         sa.Column("refused", sa.BigInteger, nullable=False),
         sa.Column("said", sa.Text),
@@ -30,6 +31,9 @@ def upgrade() -> None:
     op.create_index("orders_by_time", "orders", ["ordered_at", "subject"])
     for name in ("operator", "kind"):
         op.create_index(f"orders_by_{name}", "orders", [name, "ordered_at", "subject"])
+    if op.get_bind().dialect.name == "postgresql":
+        # Ordered by code points: a range of the index holds the attempts of one request.
+        op.execute('ALTER TABLE enrollments ALTER COLUMN enrollment TYPE text COLLATE "C"')
     for table in _MODEL:
         op.execute(sa.text(f"DELETE FROM {table}"))
     op.execute(sa.text("UPDATE positions SET projected = 0, digest = ''"))

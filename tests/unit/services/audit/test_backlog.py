@@ -1,16 +1,21 @@
 """How far the services are behind: what the record says waits, and what it does not have yet."""
 
+import asyncio
+import math
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 
+from services.audit import backlog
 from services.audit.backlog import Backlog, waiting
 from services.audit.database import store
+from shared.bus.core import BusUnavailableError
 from shared.bus.topology import Role
 from shared.stored import Message, Stored
 from shared.subjects import Stage
+from shared.telemetry import OLDEST_WAITING
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -21,7 +26,7 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NANOSECONDS, NOW, Clock, memory_bus
+from tests.unit.world import NANOSECONDS, NOW, Clock, memory_bus, until
 
 DAY = 86400.0
 
@@ -72,6 +77,15 @@ def test_what_was_asked_before_does_not_count(engine: Engine) -> None:
     assert found == {Role.VALIDATOR: (1, at(9)), Role.ISSUER: (1, at(11))}
 
 
+def test_what_was_held_for_long_counts_from_the_decision_on(engine: Engine) -> None:
+    """Asked on a Friday, approved on a Monday."""
+    store(engine, STREAM, STORY)
+    with engine.connect() as connection:
+        found = waiting(connection, at(8))
+
+    assert found[Role.VALIDATOR] == (1, at(9))
+
+
 def test_nothing_waits_in_an_empty_record(engine: Engine) -> None:
     with engine.connect() as connection:
         assert waiting(connection, 0) == {Role.VALIDATOR: (0, None), Role.ISSUER: (0, None)}
@@ -111,13 +125,34 @@ async def test_a_look_measures_the_lag_and_what_waits(bus: MemoryBus, engine: En
     assert gauge("oldest_waiting_seconds", role="validator") == 0
 
 
-async def test_a_record_far_behind_does_not_say_what_waits(bus: MemoryBus, engine: Engine) -> None:
-    clock = Clock(NOW + 100)
-    await Backlog(bus, engine, [STREAM], clock).look()
-    before = gauge("waiting_enrollments", role="issuer")
-    await fill(bus, len(STORY) + 1025)
+async def test_what_is_not_known_is_no_number(
+    bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "_KEEPS_UP", 6)
+    await fill(bus, len(STORY) + 7)
     store(engine, STREAM, STORY)
-    await Backlog(bus, engine, [STREAM], clock).look()
+    await Backlog(bus, engine, [STREAM], Clock(NOW + 100)).look()
+    behind = gauge("waiting_enrollments", role="issuer")
+    monkeypatch.setattr(backlog, "_KEEPS_UP", 7)
+    await Backlog(bus, engine, [STREAM], Clock(NOW + 100)).look()
 
-    assert gauge("bus_lag", stream=STREAM, consumer="audit") == 1025
-    assert gauge("waiting_enrollments", role="issuer") == before == 0
+    assert gauge("bus_lag", stream=STREAM, consumer="audit") == 7
+    assert behind is not None
+    assert math.isnan(behind)
+    assert gauge("waiting_enrollments", role="issuer") == 1
+
+
+async def test_a_log_that_is_away_makes_the_gauges_unknown_and_ends_nothing(
+    bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise BusUnavailableError("away")
+
+    monkeypatch.setattr(bus, "get_last", away)
+    found = Backlog(bus, engine, [STREAM], Clock(NOW + 100))
+    OLDEST_WAITING.labels("validator").set(0)
+    running = asyncio.create_task(found.run())
+    await until(lambda: math.isnan(gauge("oldest_waiting_seconds", role="validator") or 0.0))
+
+    assert not running.done()
+    running.cancel()

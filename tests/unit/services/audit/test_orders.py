@@ -148,18 +148,39 @@ def test_a_revocation_came_to_what_the_issuer_says(
 
 @pytest.mark.parametrize("order", [TRUST, RA])
 def test_a_reload_is_refused_by_as_many_replicas_as_say_no(engine: Engine, order: str) -> None:
-    ops(engine, (order, event("ReloadOrdered")))
-    assert only(engine)["result"] is Result.WAITING
-
-    ops(engine, (reload_answer(order, "one"), answer(done=True, detail="read anew")), first=2)
+    ops(engine, (order, event("ReloadOrdered", replicas=("one", "two", "three"))))
+    ops(engine, (reload_answer(order, "two"), answer(done=False, detail="no PEM")), first=2)
     first = only(engine)
-    ops(engine, (reload_answer(order, "two"), answer(done=False, detail="no PEM")), first=3)
+    ops(engine, (reload_answer(order, "one"), answer(done=True, detail="read anew")), first=3)
     ops(engine, (reload_answer(order, "three"), answer(done=True, detail="read anew")), first=4)
     last = only(engine)
 
-    assert (first["result"], first["answered"], first["refused"]) == (Result.DONE, 1, 0)
+    assert (first["result"], first["answered"], first["refused"]) == (Result.REFUSED, 1, 1)
     assert (last["result"], last["answered"], last["refused"]) == (Result.REFUSED, 3, 1)
     assert last["said"] == "no PEM"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "results"),
+    [
+        ((), [Result.WAITING, Result.DONE, Result.DONE]),
+        (("one",), [Result.WAITING, Result.DONE, Result.DONE]),
+        (("one", "two"), [Result.WAITING, Result.WAITING, Result.DONE]),
+        (("one", "two", "silent"), [Result.WAITING, Result.WAITING, Result.WAITING]),
+    ],
+)
+def test_a_reload_waits_for_every_replica_that_ran(
+    engine: Engine, replicas: tuple[str, ...], results: list[Result]
+) -> None:
+    """Of an order from before they were named, one is enough."""
+    found = []
+    ops(engine, (TRUST, event("ReloadOrdered", replicas=replicas)))
+    found.append(only(engine)["result"])
+    for i, name in enumerate(("one", "two")):
+        ops(engine, (reload_answer(TRUST, name), answer(done=True)), first=2 + i)
+        found.append(only(engine)["result"])
+
+    assert found == results
 
 
 def test_answers_to_nothing_are_no_orders(engine: Engine) -> None:

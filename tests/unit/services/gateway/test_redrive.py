@@ -64,6 +64,18 @@ async def test_the_next_attempt_is_the_request_with_its_key_as_it_was_sealed(
     assert await attempt(bus, 1) == request(gateway="gateway-9", sealed_attempt=0)
 
 
+async def test_the_next_attempt_is_in_the_trace_of_the_one_before(bus: MemoryBus) -> None:
+    message, place = encode(request()), {"traceparent": "00-ab-cd-01"}
+    await bus.append(
+        FIRST.subject(Stage.REQUEST), Message(message.payload, message.headers | place)
+    )
+    await Redriver(bus, settings({}), "gateway-9").obey(await ordered(bus))
+    stored = await bus.get_last(STREAM, FIRST.at(1).subject(Stage.REQUEST))
+
+    assert stored is not None
+    assert place.items() <= stored.headers.items()
+
+
 async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
     order = await ordered(bus)

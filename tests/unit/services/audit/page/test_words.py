@@ -238,6 +238,7 @@ def test_a_day_that_no_calendar_has_is_unknown(seconds: int) -> None:
 @pytest.mark.parametrize(
     ("result", "answered", "refused", "text", "tone"),
     [
+        ("waiting", 2, 0, "2 of 3 answered", "warn"),
         ("done", 0, 0, "done", "good"),
         ("done", 1, 0, "done", "good"),
         ("done", 3, 0, "done by 3", "good"),
@@ -250,7 +251,7 @@ def test_a_day_that_no_calendar_has_is_unknown(seconds: int) -> None:
 def test_an_orders_badge_counts_those_who_answered(
     result: str, answered: int, refused: int, text: str, tone: str
 ) -> None:
-    row = {"result": Result(result), "answered": answered, "refused": refused}
+    row = {"result": Result(result), "answered": answered, "refused": refused, "expected": 3}
     found = order_badge(row)
 
     assert (found.text, found.tone) == (text, tone)
