@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from services.audit.consumer import StreamRecorder
-from services.audit.database import store
+from services.audit.database import _lock_number, migrate, open_engine, store
 from shared.stored import Message, Stored
+from tests.system import wait_until
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.services.audit.test_model import log, rows, tables
 from tests.unit.world import memory_bus, until
@@ -53,3 +55,20 @@ async def test_two_recorders_of_one_consumer_keep_every_event_once(engine: Engin
     ended = [row for row in rows(engine, "enrollments") if row["ended_at"]]
     assert sum(row["count"] for row in rows(engine, "counters")) == len(ended)
     assert tables(engine)["devices"]
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_nothing_is_recorded_while_a_migration_makes_the_model_anew(postgres_url: str) -> None:
+    """SQLite has one writer; PostgreSQL would let rows be counted twice, or lost."""
+    engine = open_engine(postgres_url)
+    migrate(engine)
+    waits = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    lock = text(f"SELECT pg_advisory_xact_lock({_lock_number('migrations')})")
+    with ThreadPoolExecutor(1) as pool, engine.connect() as looking:
+        with engine.begin() as migrating:
+            migrating.execute(lock)
+            recording = pool.submit(store, engine, STREAM, log(1)[STREAM])
+            wait_until(lambda: looking.execute(waits).scalar(), 20, "a recorder that waits")
+            assert rows(engine, "events") == []
+        assert recording.result(20) == len(log(1)[STREAM])
+    engine.dispose()
