@@ -13,7 +13,8 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
-# Ordered by code points, so that a range of the index holds what begins alike.
+# Ordered by code points, so that a range of the index holds what begins alike; columns that are
+# joined are of one order, or no index serves.
 PREFIXED = Text().with_variant(Text(collation="C"), "postgresql")
 
 # Times are the log's own, in Unix nanoseconds.
@@ -101,7 +102,7 @@ names = Table(
     "names",
     metadata,
     Column("name", PREFIXED, primary_key=True),
-    Column("enrollment", Text, primary_key=True),
+    Column("enrollment", PREFIXED, primary_key=True),
     Column("requested_at", BigInteger, nullable=False),
     Index("names_by_enrollment", "enrollment"),
     # All that a search asks of many names, so that the newest of them are found in the index.
@@ -224,7 +225,7 @@ orders = Table(
     Column("kind", String(32)),
     Column("operator", Text),
     Column("profile", Text),
-    Column("enrollment", Text),
+    Column("enrollment", PREFIXED),
     Column("about", Text),
     Column("note", Text),
     Column("ordered_at", BigInteger),

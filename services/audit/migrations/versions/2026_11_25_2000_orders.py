@@ -33,7 +33,8 @@ def upgrade() -> None:
         op.create_index(f"orders_by_{name}", "orders", [name, "ordered_at", "subject"])
     if op.get_bind().dialect.name == "postgresql":
         # Ordered by code points: a range of the index holds the attempts of one request.
-        op.execute('ALTER TABLE enrollments ALTER COLUMN enrollment TYPE text COLLATE "C"')
+        for table in ("enrollments", "names", "orders"):
+            op.execute(f'ALTER TABLE {table} ALTER COLUMN enrollment TYPE text COLLATE "C"')
     for table in _MODEL:
         op.execute(sa.text(f"DELETE FROM {table}"))
     op.execute(sa.text("UPDATE positions SET projected = 0, digest = ''"))

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, inspect, select
+from sqlalchemy import Engine, event, inspect, select, text
 
 from services.audit.database import migrate, open_engine, position, store
 from services.audit.projection import Found, row
-from services.audit.tables import events, metadata
+from services.audit.tables import PREFIXED, events, metadata
 from shared.stored import TYPE, Message, Stored
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
@@ -36,6 +36,30 @@ def test_migrations_make_the_tables_and_indexes_that_queries_use(empty: Engine) 
         }
         indexes = {i["name"]: i["column_names"] for i in found.get_indexes(table.name)}
         assert indexes == {i.name: [c.name for c in i.columns] for i in table.indexes}
+
+
+_COLLATED = text(
+    "SELECT relname, attname FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid"
+    " JOIN pg_collation ON attcollation = pg_collation.oid WHERE relkind = 'r' AND collname = 'C'"
+)
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_columns_that_are_searched_or_joined_by_key_are_of_one_order(postgres_url: str) -> None:
+    """PostgreSQL takes no index of another collation than the other side of an equation has."""
+    engine = open_engine(postgres_url)
+    migrate(engine)
+    with engine.connect() as connection:
+        found = {tuple(row) for row in connection.execute(_COLLATED)}
+    engine.dispose()
+    ours = {(t.name, c.name) for t in metadata.sorted_tables for c in t.columns}
+
+    assert found & ours == {
+        (t.name, c.name) for t in metadata.sorted_tables for c in t.columns if c.type is PREFIXED
+    }
+    assert {table for table, column in found & ours if column == "enrollment"} == {
+        "enrollments", "names", "orders",
+    }  # fmt: skip
 
 
 def test_migrating_twice_changes_nothing_and_keeps_the_rows(engine: Engine) -> None:
