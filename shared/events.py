@@ -16,17 +16,7 @@ from shared.access_events import (
     GatewaySeen,
     ReplicaSeen,
 )
-from shared.order_events import (
-    ApiTokenCreated,
-    ApiTokenRevoked,
-    ChallengeCancelled,
-    ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
-    ReloadOrdered,
-    RevocationOrdered,
-    RevocationReason,
-)
+from shared.order_events import OrderAnswered, Ordered, RevocationReason
 from shared.payload import NO_REQUEST, EventPayload
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
@@ -252,7 +242,7 @@ Event = (
     | CertificateIssued
     | IssuanceFailed
     | CertificateRecorded
-    | RevocationOrdered
+    | Ordered
     | OrderAnswered
     | CertificateRevoked
     | KeyCompromised
@@ -260,12 +250,6 @@ Event = (
     | CaChain
     | ChallengeClaimed
     | DeviceCounted
-    | ChallengeCreated
-    | ChallengeCancelled
-    | RedriveOrdered
-    | ReloadOrdered
-    | ApiTokenCreated
-    | ApiTokenRevoked
     | ReplicaSeen
     | GatewaySeen
     | CheckpointSigned

@@ -15,16 +15,7 @@ from shared.events import (
     Event,
     KeyCompromised,
 )
-from shared.order_events import (
-    ApiTokenCreated,
-    ApiTokenRevoked,
-    ChallengeCancelled,
-    ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
-    ReloadOrdered,
-    RevocationOrdered,
-)
+from shared.order_events import OrderAnswered, Ordered
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
@@ -147,16 +138,7 @@ class Examiner:
                 authenticate_any(stored, self.keys.issuers)
             case OrderAnswered():
                 authenticate_any(stored, self._answering(stored.subject))
-            case (
-                RevocationOrdered()
-                | RedriveOrdered()
-                | ReloadOrdered()
-                | ChallengeCreated()
-                | ChallengeCancelled()
-                | ApiTokenCreated()
-                | ApiTokenRevoked()
-                | CheckpointSigned()
-            ):
+            case _ if isinstance(event, CheckpointSigned | Ordered):
                 authenticate_any(stored, self.keys.operators)
             case _:
                 raise DoesNotHoldError("an event of this kind does not belong here")
