@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from cli import limits
 from cli.asyncapi import document
 from cli.proof import render_asyncapi
 from cli.reference import render
@@ -16,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_configuration_reference_is_that_of_the_classes() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == render()
+
+
+def test_the_page_of_limits_is_that_of_the_table() -> None:
+    assert (ROOT / "docs/limits.md").read_text() == limits.render()
 
 
 def test_the_asyncapi_document_is_that_of_the_events() -> None:

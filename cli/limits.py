@@ -1,0 +1,25 @@
+"""The page of all bounds, made from the table that enforces them."""
+
+from typing import Final
+
+from shared.limits import bounds
+
+_INTRODUCTION: Final = """\
+# Limits
+
+Everything that enters the system has a bound. This page is made from `shared/limits.py`, the table
+that the code enforces; a test keeps the two equal. Bounds that operators can change are keys of the
+[configuration](configuration.md).
+
+| limit | value | of | beyond it |
+|---|---|---|---|
+"""
+
+
+def render() -> str:
+    """The page as Markdown."""
+    rows = (
+        f"| `{name}` | {int(bound)} {bound.unit} | {bound.of} | {bound.beyond} |\n"
+        for name, bound in bounds().items()
+    )
+    return _INTRODUCTION + "".join(rows)

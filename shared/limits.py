@@ -1,0 +1,52 @@
+"""Every bound on what enters the system: one table, from which docs/limits.md is made. Pure.
+
+A bound is an `int` that knows its unit, what it bounds and what happens beyond it. Code compares
+with it as with any number; a new bound is one more line here.
+"""
+
+from typing import Final, Self
+
+
+class Bound(int):
+    """The largest accepted value of something, in `unit`; `beyond` says what happens above it."""
+
+    unit: str
+    of: str
+    beyond: str
+
+    def __new__(cls, value: int, unit: str, of: str, beyond: str) -> Self:
+        """Make a bound; the number is the value itself."""
+        bound = super().__new__(cls, value)
+        bound.unit, bound.of, bound.beyond = unit, of, beyond
+        return bound
+
+
+_BAD_REQUEST: Final = "FAILURE badRequest that names what is too large"
+
+# What a CSR may hold. Together they keep a verdict far below EVENT_BYTES, whatever the bytes are:
+# JSON writes one control character in six bytes, base64 three in four.
+NAME_BYTES: Final = Bound(4096, "bytes", "the subject of a CSR, as DER", _BAD_REQUEST)
+NAME_ATTRIBUTES: Final = Bound(64, "attributes", "the subject of a CSR", _BAD_REQUEST)
+SAN_BYTES: Final = Bound(16 * 1024, "bytes", "the subjectAltName of a CSR, as DER", _BAD_REQUEST)
+SAN_ENTRIES: Final = Bound(256, "entries", "the subjectAltName of a CSR", _BAD_REQUEST)
+CSR_ATTRIBUTES: Final = Bound(32, "attributes", "a CSR", _BAD_REQUEST)
+CSR_EXTENSIONS: Final = Bound(64, "extensions", "what a CSR asks for", _BAD_REQUEST)
+CHALLENGE_BYTES: Final = Bound(
+    32 * 1024, "bytes", "a challengePassword", "FAILURE badMessageCheck, without a word"
+)
+OID_BYTES: Final = Bound(
+    64, "bytes", "an object identifier, as DER", "FAILURE badMessageCheck, or HTTP 400"
+)
+
+# What is written. Larger events would not pass the bus (max_payload 1 MB).
+EVENT_BYTES: Final = Bound(
+    768 * 1024, "bytes", "an event, payload and headers", "not written; counts towards poison"
+)
+DETAIL_CHARACTERS: Final = Bound(
+    500, "characters", "a sentence or a comparison in an event", "cut, and ended with ..."
+)
+
+
+def bounds() -> dict[str, Bound]:
+    """Every bound of this table by name, in its order."""
+    return {name: value for name, value in globals().items() if isinstance(value, Bound)}
