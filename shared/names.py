@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
+from shared.dn import write_dn
 from shared.scep.asn1 import (
     CONSTRUCTED_0,
     OID,
@@ -56,8 +57,8 @@ def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def name_text(der: bytes) -> str:
-    """A Name for people: "CN=device, O=Lab", in the order of the encoding."""
-    return ", ".join(f"{kind}={value}" for kind, value in read_name(der))
+    """A Name for people: "CN=device, O=Lab", in the order of the encoding (RFC 4514 escapes)."""
+    return write_dn(read_name(der))
 
 
 def read_general_names(der: bytes) -> tuple[GeneralName, ...]:

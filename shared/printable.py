@@ -1,0 +1,27 @@
+"""Text of strangers as people may look at it: what a terminal obeys or hides is written out. Pure.
+
+A name, a reason or a header that somebody else chose is printed through `visible`, in every
+command and on every page. Whoever escapes by another rule (names, by RFC 4514) asks `HIDDEN`.
+"""
+
+import re
+from typing import Final
+
+# Controls (C0, DEL, C1), what sets the direction of text, line and paragraph separators,
+# byte order marks, annotations and tags that no font shows, and halves of surrogate pairs.
+HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Return `text` in one line, hidden characters by their codes."""
+    return HIDDEN.sub(_written, text)
+
+
+def _written(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code <= 0xFF:  # noqa: PLR2004 - two digits
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
