@@ -33,6 +33,7 @@ from services.validator.facts import Opened
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
+from shared.bus.users import User, public_key_of
 from shared.csr import CertificationRequest
 from shared.events import Facts
 from shared.stored import EventSigner
@@ -64,12 +65,9 @@ class Server:
         self.directory, self.port = directory, nats_port(0)
         seeds = {r: nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER) for r in Role}
         self.seeds = {role: bytes(seed).decode() for role, seed in seeds.items()}
-        public = {
-            role: nkeys.from_seed(bytearray(seed.encode())).public_key.decode()
-            for role, seed in self.seeds.items()
-        }
+        users = [User(role, public_key_of(seed)) for role, seed in self.seeds.items()]
         listen = f"127.0.0.1:{self.port}"
-        text = server_config(public, ["0"], directory / "store", listen, "100ms")
+        text = server_config(users, ["0"], directory / "store", listen, "100ms")
         (directory / "nats.conf").write_text(text)
         self.process = self._start()
 

@@ -1,17 +1,18 @@
 """`scepstream provision`: streams, consumers and nats-server's configuration from the topology."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Annotated
 
-import nkeys
 import typer
 from nats.errors import Error as NatsError
 
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
+from shared.bus.users import User, public_key_of
 from shared.keys import read_nkey
-from shared.settings import SettingsError, load
+from shared.settings import SettingsError, load, read_file
 from shared.shards import all_shards
 
 app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")
@@ -42,7 +43,10 @@ def streams(
 
 @app.command()
 def server(
-    keys: Annotated[Path, typer.Option(help="directory with <role>.nkey seeds")],
+    keys: Annotated[
+        Path,
+        typer.Option(help="directory with <role>[-N].nkey seeds, or <role>[-N].pub public keys"),
+    ],
     store: Annotated[Path, typer.Option(help="directory of the event log")],
     listen: Annotated[str, typer.Option(help="HOST:PORT")] = "127.0.0.1:4222",
     sync: Annotated[str, typer.Option(help='sync_interval: "100ms" or "always"')] = "100ms",
@@ -50,13 +54,36 @@ def server(
 ) -> None:
     """Print nats-server's configuration: an account a role, nothing more than it needs."""
     try:
-        public = {role: _public(read_nkey(keys / f"{role}.nkey")) for role in Role}
+        users = read_users(keys)
     except SettingsError as error:
         print(error)
         raise typer.Exit(1) from None
-    print(server_config(public, shard or ["0"], store, listen, sync), end="")
+    print(server_config(users, shard or ["0"], store, listen, sync), end="")
 
 
-def _public(seed: str) -> str:
-    pair = nkeys.from_seed(bytearray(seed.encode()))
-    return str(pair.public_key.decode())
+def read_users(directory: Path) -> list[User]:
+    """Read every role's users: `gateway.nkey` is for all gateways, `gateway-1.nkey` for one.
+
+    The name of a replica's key is the name it runs under (`--name gateway-1`). Instead of a seed a
+    file NAME.pub may hold the public key, so that the server's host needs no secret.
+    """
+    users = []
+    for role in Role:
+        found = [user for path in sorted(directory.glob(f"{role}*")) for user in _user(role, path)]
+        if not found:
+            raise SettingsError(f"{directory}: no key of the {role}: {role}.nkey is missing")
+        users += found
+    return list({user.public_key: user for user in users}.values())
+
+
+def _user(role: Role, path: Path) -> list[User]:
+    name = re.fullmatch(rf"{role}(-[A-Za-z0-9-]{{1,40}})?\.(nkey|pub)", path.name)
+    if name is None:
+        return []
+    replica = f"{role}{name[1]}" if name[1] else ""
+    if name[2] == "nkey":
+        return [User(role, public_key_of(read_nkey(path)), replica)]
+    public = read_file(path).decode("ascii", "replace").strip()
+    if not re.fullmatch("U[A-Z2-7]{55}", public):
+        raise SettingsError(f"{path}: not the public key of an nkey (U and 55 more characters)")
+    return [User(role, public, replica)]

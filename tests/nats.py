@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from cli.up.ports import nats_port
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
+from shared.bus.users import User, public_key_of
 from tests.system import wait_until
 
 
@@ -24,26 +25,33 @@ def _seed() -> str:
 
 @dataclass
 class NatsServer:
-    """A provisioned server that can be killed and started again."""
+    """A provisioned server that can be killed and started again; `change` alters its file."""
 
     directory: Path
     port: int = field(default_factory=lambda: nats_port(0))
     seeds: dict[Role, str] = field(default_factory=lambda: {role: _seed() for role in Role})
+    replica_seeds: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    change: Callable[[str], str] = str
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    def users(self) -> list[User]:
+        """One for each role, and those of single replicas."""
+        shared = [User(role, public_key_of(seed)) for role, seed in self.seeds.items()]
+        return shared + [
+            User(Role(name.partition("-")[0]), public_key_of(seed), name)
+            for name, seed in self.replica_seeds.items()
+        ]
+
     def start(self) -> None:
-        public = {
-            role: nkeys.from_seed(bytearray(seed.encode())).public_key.decode()
-            for role, seed in self.seeds.items()
-        }
         config = self.directory / "nats-server.conf"
         store = self.directory / "jetstream"
         listen = f"127.0.0.1:{self.port}"
-        config.write_text(server_config(public, ["0"], store, listen, "100ms"))
+        text = server_config(self.users(), ["0"], store, listen, "100ms")
+        config.write_text(self.change(text))
         program = shutil.which("nats-server", path=str(Path(sys.executable).parent))
         assert program is not None
         log = (self.directory / "nats.log").open("ab")
@@ -61,11 +69,14 @@ class NatsServer:
     async def connect(self, role: Role, timeout: float = 5.0) -> JetStreamBus:
         return await JetStreamBus.connect(self.url, self.seeds[role], role.value, timeout)
 
+    async def connect_replica(self, name: str) -> JetStreamBus:
+        return await JetStreamBus.connect(self.url, self.replica_seeds[name], name)
+
 
 @contextmanager
-def nats_server(directory: Path) -> Iterator[NatsServer]:
-    """A running, not yet provisioned server."""
-    server = NatsServer(directory)
+def nats_server(directory: Path, replicas: Sequence[str] = ()) -> Iterator[NatsServer]:
+    """A running, not yet provisioned server; `replicas` have keys of their own."""
+    server = NatsServer(directory, replica_seeds={name: _seed() for name in replicas})
     server.start()
     try:
         wait_until(lambda: b"Server is ready" in (directory / "nats.log").read_bytes(), 20, "nats")

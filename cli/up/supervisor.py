@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import nkeys
 
 from cli.up.children import Child
 from cli.up.layout import Layout, UpError, write_private
 from cli.up.ports import Ports, bind
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
+from shared.bus.users import User, public_key_of
 from shared.keys import read_nkey
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
@@ -69,12 +69,9 @@ class Plan:
 
 def write_nats_config(layout: Layout, configuration: Configuration, port: int) -> None:
     """nats-server's configuration for this start."""
-    public = {
-        role: nkeys.from_seed(bytearray(read_nkey(layout.key(f"{role}.nkey")).encode()))
-        for role in Role
-    }
+    users = [User(role, public_key_of(read_nkey(layout.key(f"{role}.nkey")))) for role in Role]
     text = server_config(
-        {role: pair.public_key.decode() for role, pair in public.items()},
+        users,
         all_shards(configuration.epochs()),
         layout.nats_store,
         f"127.0.0.1:{port}",

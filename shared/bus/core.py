@@ -26,6 +26,10 @@ class NobodyListensError(BusUnavailableError):
     """
 
 
+class NotAllowedError(NobodyListensError):
+    """Raised where nats-server refused a publish: the role has no right to the subject."""
+
+
 class Delivery(Protocol):
     """A message handed out by a consumer; `deliveries` counts from 1."""
 

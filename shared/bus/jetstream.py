@@ -1,8 +1,8 @@
 """The bus on a real nats-server: one ack inbox with bare futures, pulled deliveries."""
 
 import asyncio
-import itertools
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,13 +19,16 @@ from shared.bus.core import (
     BusUnavailableError,
     Consumption,
     NobodyListensError,
+    NotAllowedError,
     OnDelivery,
     OnHint,
     ending,
     expecting,
 )
 from shared.bus.pull import PullConsumption
+from shared.bus.refusals import refused_by
 from shared.bus.topology import stream_of
+from shared.bus.users import inbox_prefix, public_key_of
 from shared.stored import Message, Stored
 from shared.tracing import carrier
 
@@ -35,6 +38,7 @@ _MAX_PER_SUBJECT: Final = 10077
 _NO_RESPONDERS: Final = "503"
 _NOT_FOUND: Final = "404"
 _SWEEP_SECONDS: Final = 0.5
+_ID_BYTES: Final = 12
 
 
 class PubError(msgspec.Struct, frozen=True):
@@ -56,8 +60,9 @@ _PUB_ACK: Final = msgspec.json.Decoder(PubAck)
 
 @dataclass(slots=True)
 class _Asked:
-    """An outstanding request: who waits for it, and until when (loop time)."""
+    """An outstanding request: its subject, who waits for it, and until when (loop time)."""
 
+    subject: str
     future: asyncio.Future[Msg]
     deadline: float
 
@@ -68,9 +73,9 @@ class JetStreamBus:
 
     client: Client
     timeout: float
-    _inbox: str = ""
+    inbox: str = ""
     _asked: dict[str, _Asked] = field(default_factory=dict)
-    _ids: "itertools.count[int]" = field(default_factory=itertools.count)
+    _refused: set[str] = field(default_factory=set)
     _sweeper: asyncio.Task[None] | None = None
     _pulls: list[PullConsumption] = field(default_factory=list)
 
@@ -91,7 +96,8 @@ class JetStreamBus:
                     ping_interval=5,
                     max_outstanding_pings=2,
                     pending_size=0,  # nothing is stored behind our back after a reconnect
-                    error_cb=_on_error,
+                    error_cb=bus._on_error,
+                    inbox_prefix=inbox_prefix(public_key_of(seed)),
                     reconnected_cb=bus._on_reconnected,
                 )
                 break
@@ -102,8 +108,8 @@ class JetStreamBus:
         return bus
 
     async def _start(self) -> None:
-        self._inbox = self.client.new_inbox()
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        self.inbox = self.client.new_inbox()
+        await self.client.subscribe(f"{self.inbox}.*", cb=self._on_answer)
         self._sweeper = asyncio.create_task(self._sweep())
 
     @property
@@ -201,13 +207,13 @@ class JetStreamBus:
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None
     ) -> Msg:
-        """Publish with a reply subject of ours and wait for the one answer."""
+        """Publish with a reply subject of ours, whose end is a secret; wait for the one answer."""
         loop = asyncio.get_running_loop()
-        key = str(next(self._ids))
-        asked = _Asked(loop.create_future(), loop.time() + self.timeout)
+        key = secrets.token_hex(_ID_BYTES)
+        asked = _Asked(subject, loop.create_future(), loop.time() + self.timeout)
         self._asked[key] = asked
         try:
-            await self._publish(subject, payload, f"{self._inbox}.{key}", headers)
+            await self._publish(subject, payload, f"{self.inbox}.{key}", headers)
             answer = await asked.future
         finally:
             self._asked.pop(key, None)
@@ -242,15 +248,28 @@ class JetStreamBus:
                     if not asked.future.done():
                         asked.future.set_exception(BusUnavailableError("no answer in time"))
 
+    async def may_hear(self, subject: str) -> bool:
+        """Whether the server lets this role subscribe here: for the self-test, at start."""
+        subscription = await self.client.subscribe(subject)
+        for _ in range(2):  # nats-py's first ping overtakes what waits to be sent
+            await self.client.flush()
+        await subscription.unsubscribe()
+        return subject.lower() not in self._refused
+
+    async def _on_error(self, error: Exception) -> None:
+        """Permission violations and slow consumers show up here and nowhere else."""
+        _log.warning("bus_error", error=type(error).__name__, detail=str(error)[:200])
+        what, subject = refused_by(error)
+        if what == "subscription":
+            self._refused.add(subject)
+        for asked in self._asked.values() if what == "publish" else ():
+            if asked.subject.lower() == subject and not asked.future.done():
+                asked.future.set_exception(NotAllowedError(f"may not publish {asked.subject}"))
+
     async def _on_reconnected(self) -> None:
         _log.info("bus_reconnected")
         for pull in self._pulls:
             await pull.restart()
-
-
-async def _on_error(error: Exception) -> None:
-    """Permission violations and slow consumers show up here and nowhere else."""
-    _log.warning("bus_error", error=type(error).__name__, detail=str(error)[:200])
 
 
 def _stored(msg: Msg) -> Stored | None:

@@ -1,7 +1,7 @@
 """Makes streams and consumers as the topology says, and renders nats-server's configuration."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nats.aio.client import Client
@@ -22,6 +22,7 @@ from shared.bus.topology import (
     notifiers,
     streams,
 )
+from shared.bus.users import User, publishes, subscribes
 
 _LOG_ACCOUNT = "LOG"
 _MAX_ACK_PENDING = 4096
@@ -107,19 +108,23 @@ async def _notifier(context: JetStreamContext, spec: ConsumerSpec) -> None:
 
 
 def server_config(
-    public_keys: Mapping[Role, str],
+    users: Sequence[User],
     shards: Sequence[str],
     store: Path,
     listen: str,
     sync_interval: str,
 ) -> str:
-    """nats-server's configuration: an account a role, each importing only what it may use.
+    """Render nats-server's configuration: an account a role, each importing only what it may use.
 
-    Plain permissions would not do: the server checks no reply subject, so that a role could have
-    a PubAck or a direct get's answer written into a stream. Across accounts it cannot.
+    Permissions alone would not do: the server checks no reply subject, so that a role could have
+    a PubAck or a direct get's answer written into a stream. Across accounts it cannot. Within an
+    account they keep its users from forging each other's replies.
     """
     table = grants(shards)
-    accounts = "\n".join(_service_account(role, public_keys[role], table) for role in ACCOUNTS)
+    accounts = "\n".join(
+        _service_account(role, [u for u in users if u.role is role], shards) for role in ACCOUNTS
+    )
+    owners = ", ".join(f"{{nkey: {u.public_key}}}" for u in users if u.role is Role.PROVISIONER)
     return f"""# Made by `scepstream provision` from shared/bus/topology.py; changes here are lost.
 listen: "{listen}"
 server_name: scepstream
@@ -129,13 +134,13 @@ jetstream {{
   sync_interval: {sync_interval}
 }}
 accounts {{
-{_log_account(public_keys[Role.PROVISIONER], table)}
+{_log_account(owners, table)}
 {accounts}
 }}
 """
 
 
-def _log_account(public_key: str, table: Sequence[Grant]) -> str:
+def _log_account(owners: str, table: Sequence[Grant]) -> str:
     exports: dict[tuple[str, str], list[str]] = {}
     for grant in table:
         answers = "response_type: stream, " if grant.answers == "stream" else ""
@@ -147,17 +152,17 @@ def _log_account(public_key: str, table: Sequence[Grant]) -> str:
     )
     return f"""  {_LOG_ACCOUNT} {{
     jetstream: enabled
-    users: [{{nkey: {public_key}}}]
+    users: [{owners}]
     exports: [
 {lines}
     ]
   }}"""
 
 
-def _service_account(role: Role, public_key: str, table: Sequence[Grant]) -> str:
+def _service_account(role: Role, users: Sequence[User], shards: Sequence[str]) -> str:
     imports = [
         f'      {{service: {{account: {_LOG_ACCOUNT}, subject: "{grant.subject}"}}}}'
-        for grant in table
+        for grant in grants(shards)
         if grant.role is role
     ]
     imports += [
@@ -176,7 +181,9 @@ def _service_account(role: Role, public_key: str, table: Sequence[Grant]) -> str
     return "\n".join(
         (
             f"  {role.upper()} {{",
-            f"    users: [{{nkey: {public_key}}}]",
+            "    users: [",
+            *(_user(user, shards) for user in users),
+            "    ]",
             "    imports: [",
             *imports,
             "    ]",
@@ -186,3 +193,14 @@ def _service_account(role: Role, public_key: str, table: Sequence[Grant]) -> str
             "  }",
         )
     )
+
+
+def _user(user: User, shards: Sequence[str]) -> str:
+    return f"""      {{nkey: {user.public_key}, permissions: {{
+        publish: [{_quoted(publishes(user, shards))}]
+        subscribe: [{_quoted(subscribes(user))}]
+      }}}}"""
+
+
+def _quoted(subjects: Sequence[str]) -> str:
+    return ", ".join(f'"{subject}"' for subject in subjects)

@@ -5,6 +5,7 @@ nats-py's fetch() in a loop costs four times as much and hangs over a restart of
 
 import asyncio
 import json
+import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,7 +68,6 @@ class PullConsumption:
     callback: OnDelivery
     limit: int
     _subscription: Subscription | None = None
-    _pull: int = 0
     _asked: dict[str, int] = field(default_factory=dict)
     _unsettled: int = 0
     _last_heard: float = 0.0
@@ -117,14 +117,14 @@ class PullConsumption:
         wanted = self.limit - self._unsettled - sum(self._asked.values())
         if self._stopped or self._subscription is None or wanted * 2 < self.limit:
             return
-        self._pull += 1
-        self._asked[str(self._pull)] = wanted
+        pull = secrets.token_hex(8)
+        self._asked[pull] = wanted
         body = {
             "batch": wanted,
             "expires": _EXPIRES_SECONDS * _NANOSECONDS,
             "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS,
         }
-        reply = self._subscription.subject.removesuffix("*") + str(self._pull)
+        reply = self._subscription.subject.removesuffix("*") + pull
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}"
         await self.send(subject, json.dumps(body).encode(), reply)
 

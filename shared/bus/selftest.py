@@ -1,11 +1,12 @@
 """At start: prove that what this role must not do is refused, or do not start."""
 
-from shared.bus.core import BusError, NobodyListensError
+from shared.bus.core import BusError, NobodyListensError, NotAllowedError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import Role, forbidden_subject
 
 # Were the publish allowed after all, this would still keep it out of the log.
 _NEVER = {"Nats-Expected-Last-Subject-Sequence": "18446744073709551615"}
+_FOREIGN_INBOX = "_INBOX.self-test"
 
 
 class LooseBusError(BusError):
@@ -13,10 +14,21 @@ class LooseBusError(BusError):
 
 
 async def assert_least_privilege(bus: JetStreamBus, role: Role, shard: str) -> None:
-    """Publish to a forbidden subject; anything but "nobody listens there" is an error."""
-    subject = forbidden_subject(role, shard)
+    """Try what must be refused: an event of another role, a forged reply, others' replies."""
+    await _assert_refused(bus, role, forbidden_subject(role, shard))
+    await _assert_refused(bus, role, f"{_FOREIGN_INBOX}.1")
+    if await bus.may_hear("_INBOX.>"):
+        raise LooseBusError(
+            f"the bus lets the {role} hear the replies of others: provision it again"
+        )
+
+
+async def _assert_refused(bus: JetStreamBus, role: Role, subject: str) -> None:
+    """Publish; "nobody listens there" is no refusal: another replica could listen."""
     try:
         await bus.request(subject, b"", dict(_NEVER))
-    except NobodyListensError:
+    except NotAllowedError:
         return
-    raise LooseBusError(f"the bus lets the {role} reach {subject}: provision it again")
+    except NobodyListensError:
+        pass
+    raise LooseBusError(f"the bus lets the {role} publish {subject}: provision it again")

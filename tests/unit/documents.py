@@ -5,6 +5,7 @@ from typing import Final
 import nkeys
 
 from shared.bus.topology import Role
+from shared.bus.users import User
 
 
 def _public(number: int) -> str:
@@ -12,4 +13,4 @@ def _public(number: int) -> str:
     return str(nkeys.from_seed(bytearray(seed)).public_key.decode())
 
 
-EXAMPLE_KEYS: Final = {role: _public(number) for number, role in enumerate(Role, 1)}
+EXAMPLE_USERS: Final = [User(role, _public(number)) for number, role in enumerate(Role, 1)]

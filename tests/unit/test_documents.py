@@ -10,7 +10,7 @@ from cli.reference import render
 from shared.bus.provision import server_config
 from shared.bus.topology import Role
 from shared.events import EVENT_TYPES
-from tests.unit.documents import EXAMPLE_KEYS
+from tests.unit.documents import EXAMPLE_USERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,12 +36,12 @@ def test_every_event_of_the_log_stands_in_the_asyncapi_document() -> None:
 
 
 def test_the_example_of_the_servers_configuration_is_that_of_the_topology() -> None:
-    expected = server_config(EXAMPLE_KEYS, ["0"], Path("/var/lib/nats"), "127.0.0.1:4222", "100ms")
+    expected = server_config(EXAMPLE_USERS, ["0"], Path("/var/lib/nats"), "127.0.0.1:4222", "100ms")
     assert (ROOT / "deploy/nats/nats-server.example.conf").read_text() == expected
 
 
 def test_every_role_has_an_example_key() -> None:
-    assert set(EXAMPLE_KEYS) == set(Role)
+    assert {user.role for user in EXAMPLE_USERS} == set(Role)
 
 
 def test_links_between_documents_lead_somewhere() -> None:
