@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import io
 import logging
 import signal
 import socket
@@ -31,6 +32,25 @@ def now() -> float:
     return time.time()
 
 
+class _LossyStream(io.TextIOBase):
+    """Standard error that loses lines where they cannot be written (a full disk), and no more.
+
+    A log is written where errors are handled: one that raised would end the very task that was
+    about to go on.
+    """
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            return sys.stderr.write(text)
+        return 0
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def configure_logging(service: str, name: str) -> None:
     """JSON lines on standard error, each with the service and the replica."""
     structlog.configure(
@@ -41,7 +61,7 @@ def configure_logging(service: str, name: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_LossyStream()),  # type: ignore[arg-type]  # it writes and flushes
     )
     structlog.contextvars.bind_contextvars(service=service, name=name)
 

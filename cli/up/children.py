@@ -1,9 +1,11 @@
 """Child processes: started, restarted when they die, ended with the supervisor however it dies."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,10 @@ _PR_SET_PDEATHSIG: Final = 1
 _SETTLED_SECONDS: Final = 5.0
 _MAX_BACKOFF: Final = 5.0
 _STOP_SECONDS: Final = 25.0
+_STDERR: Final = 2
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+Notice = Callable[[str], None]
 
 
 def _die_with(parent: int) -> None:
@@ -24,9 +29,19 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def say(text: str) -> None:
+    """Write a line to standard error; a terminal that is gone or a full disk stops nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"scepstream up: {text}", file=sys.stderr, flush=True)
+
+
 @dataclass
 class Child:
-    """One supervised process; `descriptors` are the sockets it inherits."""
+    """One supervised process; `descriptors` are the sockets it inherits.
+
+    From `start` until `stop` it is started again whenever it ends. Whatever else fails on the way
+    (its log, `on_restart`, starting the program) is said once and tried again.
+    """
 
     role: str
     name: str
@@ -35,15 +50,22 @@ class Child:
     descriptors: tuple[int, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     on_restart: Callable[["Child"], None] = lambda _: None
+    notice: Notice = say
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
-    _stopping: bool = False
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _watcher: asyncio.Task[None] | None = None
+    _said: set[str] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
         """Its process id, 0 before the first start."""
         return self.process.pid if self.process else 0
+
+    @property
+    def ended(self) -> int | None:
+        """The status that its process ended with, None while it runs; negative: by a signal."""
+        return self.process.returncode if self.process else None
 
     async def start(self) -> None:
         """Start it, and again whenever it ends by itself."""
@@ -51,9 +73,8 @@ class Child:
         self._watcher = asyncio.create_task(self._watch())
 
     async def _spawn(self) -> None:
-        self.log.parent.mkdir(mode=0o700, exist_ok=True)
         parent = os.getpid()
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = self._open_log()
         try:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -66,38 +87,86 @@ class Child:
                 preexec_fn=lambda: _die_with(parent),
             )
         finally:
-            os.close(descriptor)
+            if descriptor != _STDERR:
+                os.close(descriptor)
+
+    def _open_log(self) -> int:
+        """A descriptor of its log; where that cannot be opened, our own standard error."""
+        try:
+            self.log.parent.mkdir(mode=0o700, exist_ok=True)
+            return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            self._say(f"{self.name} writes no log: {self.log}: {error.strerror}")
+            return _STDERR
 
     async def _watch(self) -> None:
         backoff = 0.0
-        while self.process is not None:
+        while not self._stopping.is_set():
             started = time.monotonic()
-            await self.process.wait()
-            if self._stopping:
+            if self.process is not None:
+                await self.process.wait()
+            if self._stopping.is_set():
                 return
             settled = time.monotonic() - started > _SETTLED_SECONDS
             backoff = 0.0 if settled else min(max(backoff * 2, 0.1), _MAX_BACKOFF)
-            await asyncio.sleep(backoff)
-            if self._stopping:
+            if settled:
+                self._said.clear()
+            self._say(f"{self.name} ended ({_status(self.ended)}): starting it again")
+            await self._start_again(backoff)
+
+    async def _start_again(self, backoff: float) -> None:
+        """Start it after `backoff` seconds, and try for as long as that fails."""
+        while not await self._stopped_within(backoff):
+            try:
+                await self._spawn()
+            except Exception as error:  # noqa: BLE001 - only a stop ends supervision
+                self._say(f"{self.name} cannot be started: {error}")
+                backoff = min(max(backoff * 2, 0.1), _MAX_BACKOFF)
+            else:
+                self._started_again()
                 return
-            await self._spawn()
-            self.restarts += 1
+
+    def _started_again(self) -> None:
+        self.restarts += 1
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        try:
             self.on_restart(self)
+        except Exception as error:  # noqa: BLE001 - only a stop ends supervision
+            self._say(f"{self.name} runs again, but: {error}")
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    def _say(self, text: str) -> None:
+        """Say what happened, but what repeats only once until the child has run for a while."""
+        if text not in self._said:
+            self._said.add(text)
+            self.notice(text)
 
     async def stop(self) -> None:
         """SIGTERM, time to drain, then SIGKILL."""
-        self._stopping = True
+        self._stopping.set()
         if self.process is None:
             return
+        ending = asyncio.ensure_future(self._end())
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await self.process.wait()
+                await asyncio.shield(ending)
         except TimeoutError:
             self._signal(signal.SIGKILL)
-            await self.process.wait()
+            await ending
+
+    async def _end(self) -> None:
+        """Wait for the end of the watcher, and of a process that it has started meanwhile."""
         if self._watcher is not None:
             await self._watcher
+        if self.process is not None:
+            await self.process.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
@@ -110,3 +179,10 @@ class Child:
         except OSError:
             return ""
         return lines[-1] if lines else ""
+
+
+def _status(status: int | None) -> str:
+    """How a process ended, for people."""
+    if status is None:
+        return "not running"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

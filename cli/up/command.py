@@ -15,9 +15,10 @@ from rich.table import Table
 from cli.up.authority import CA_KINDS
 from cli.up.firststart import ensure_nkeys, first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
+from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
 from cli.up.renewal import ensure_admin_token, ensure_tls, renew_connector, renew_ra
-from cli.up.supervisor import GatewaySockets, Plan, Supervisor
+from cli.up.supervisor import Supervisor
 from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.settings import SettingsError

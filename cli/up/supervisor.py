@@ -1,7 +1,6 @@
 """Starts nats-server and the services in order, keeps run.json true, stops in reverse order."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -16,12 +15,14 @@ import httpx
 
 from cli.up.children import Child
 from cli.up.layout import Layout, UpError, write_private
-from cli.up.ports import Ports, bind
+from cli.up.plan import GatewaySockets, Plan
+from cli.up.ports import bind
+from cli.up.runfile import RunFile, run_table
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.keys import read_nkey
-from shared.profiles import ProfileSection
+from shared.process import background
 from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load
 from shared.shards import all_shards
@@ -30,41 +31,6 @@ _READY_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 _FEW_CORES: Final = 2
 _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
-
-
-@dataclass(frozen=True)
-class GatewaySockets:
-    """What one gateway listens on: SCEP, and where wanted SCEP over TLS and with mTLS."""
-
-    scep: socket.socket
-    tls: socket.socket | None = None
-    mtls: socket.socket | None = None
-
-    def options(self) -> dict[str, socket.socket]:
-        """The command line's option for each."""
-        found = {"--fd": self.scep, "--tls-fd": self.tls, "--mtls-fd": self.mtls}
-        return {option: sock for option, sock in found.items() if sock is not None}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What runs: sockets already bound, replicas, where."""
-
-    layout: Layout
-    host: str
-    gateways: tuple[GatewaySockets, ...]
-    admin: socket.socket
-    nats_port: int
-    validators: int
-    issuers: int
-
-    def ports(self) -> Ports:
-        """The ports to keep."""
-        return Ports(
-            tuple(s.scep.getsockname()[1] for s in self.gateways),
-            self.admin.getsockname()[1],
-            self.nats_port,
-        )
 
 
 def write_nats_config(layout: Layout, configuration: Configuration, port: int) -> None:
@@ -87,6 +53,10 @@ class Supervisor:
     plan: Plan
     _children: list[Child] = field(default_factory=list)
     _operations: dict[str, socket.socket] = field(default_factory=dict)
+    _configuration: Configuration | None = None
+
+    def __post_init__(self) -> None:
+        self._run_file = RunFile(self.plan.layout.run_file, self._table)
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
         """Bring everything up, say so, and keep it up until SIGTERM or SIGINT."""
@@ -97,15 +67,16 @@ class Supervisor:
         self.plan.layout.run_file.unlink(missing_ok=True)
         try:
             if await _first(self._start(), stop):
-                announce(self._write_run_file())
-                await stop.wait()
+                async with background(self._run_file.keep()):
+                    announce(self._run_file.first())
+                    await stop.wait()
         finally:
             await self._stop()
             self.plan.layout.run_file.unlink(missing_ok=True)
 
     async def _start(self) -> None:
         layout = self.plan.layout
-        configuration = _load(layout.config)
+        configuration = self._read()
         write_nats_config(layout, configuration, self.plan.nats_port)
         await self._launch(self._nats())
         await self._provision(configuration)
@@ -126,7 +97,7 @@ class Supervisor:
             )
 
     async def _launch(self, child: Child) -> None:
-        child.on_restart = lambda _: self._on_restart()
+        child.on_restart = lambda _: self._run_file.changed()
         self._children.append(child)
         await child.start()
 
@@ -191,67 +162,26 @@ class Supervisor:
         if child.restarts or (child.process and child.process.returncode is not None):
             raise UpError(f"{child.name} would not start: {child.last_words()}")
 
-    def _on_restart(self) -> None:
-        if self.plan.layout.run_file.exists():
-            self._write_run_file()
-
-    def _write_run_file(self) -> dict[str, Any]:
-        """run.json: what runs where; replaced atomically."""
-        table = self._run_table()
-        write_private(self.plan.layout.run_file, json.dumps(table, indent=2).encode())
-        return table
-
-    def _run_table(self) -> dict[str, Any]:
-        plan, layout = self.plan, self.plan.layout
-        configuration = _load(layout.config)
-        urls = [f"http://{_host(s.scep)}/scep" for s in plan.gateways]
-        return {
-            "scep_url": urls[0],
-            "profiles": {
-                name: {"url": f"{urls[0]}/{name}", **_way_in(layout, profile)}
-                for name, profile in configuration.profiles.items()
-            },
-            "admin_url": f"http://{_host(plan.admin)}",
-            "admin_token": layout.admin_token.read_text(),
-            "admin_token_file": str(layout.admin_token),
-            "ca_file": str(configuration.path(configuration.issuers["local"].ca_cert_path[0])),
-            "urls": urls,
-            "tls_urls": [f"https://{_host(s.tls)}/scep" for s in plan.gateways if s.tls],
-            "mtls_urls": [f"https://{_host(s.mtls)}/scep-mtls" for s in plan.gateways if s.mtls],
-            "metrics_urls": {
-                c.name: f"http://127.0.0.1:{self._operations_port(c)}/metrics"
-                for c in self._children
-                if c.role != "nats"
-            },
-            "pids": self._pids(),
+    def _table(self) -> dict[str, Any]:
+        """What run.json holds now."""
+        ports = {
+            c.name: self._operations_port(c) for c in self._children if c.name in self._operations
         }
+        return run_table(self.plan, self._read(), self._children, ports)
 
-    def _pids(self) -> dict[str, Any]:
-        pids: dict[str, Any] = {"supervisor": os.getpid(), "nats": self._children[0].pid}
-        for role in ("gateway", "validator", "issuer", "audit"):
-            pids[role] = [child.pid for child in self._children if child.role == role]
-        return pids
+    def _read(self) -> Configuration:
+        """The configuration as it is now, or as it was when last it could be read."""
+        try:
+            self._configuration = load(self.plan.layout.config)
+        except SettingsError as error:
+            if self._configuration is None:
+                raise UpError(str(error)) from None
+        return self._configuration
 
     async def _stop(self) -> None:
         """Edge first: what is in flight can still finish behind it."""
         for roles in (("gateway",), ("validator",), ("issuer",), ("audit",), ("nats",)):
             await asyncio.gather(*(c.stop() for c in self._children if c.role in roles))
-
-
-def _way_in(layout: Layout, profile: ProfileSection) -> dict[str, str]:
-    """What a try of a profile needs: its password, or the stand-in that makes tokens for it."""
-    if profile.challenge_password:
-        return {"challenge": profile.challenge_password[0]}
-    if profile.intune_enabled and layout.connector.exists():
-        return {"challenge": "", "connector": str(layout.connector)}
-    return {"challenge": ""}
-
-
-def _load(path: Path) -> Configuration:
-    try:
-        return load(path)
-    except SettingsError as error:
-        raise UpError(str(error)) from None
 
 
 async def _first(work: Awaitable[None], stop: asyncio.Event) -> bool:
@@ -278,10 +208,3 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _host(sock: socket.socket) -> str:
-    """host:port of a URL for a bound socket; a wildcard address is reached by loopback."""
-    host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
-    return f"{host}:{port}"

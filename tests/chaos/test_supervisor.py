@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -108,6 +109,47 @@ def test_a_killed_child_comes_back_at_the_same_place(supervised: System, kind: s
     assert addresses(after) == addresses(before)
     assert after["metrics_urls"] == before["metrics_urls"]
     wait_until(lambda: issues(supervised), 60, f"an enrollment after the kill of {kind}")
+
+
+def serves(system: System) -> bool:
+    """Whether the gateway answers a device's first question."""
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{system.url()}?operation=GetCACaps", timeout=1).is_success
+    return False
+
+
+def test_a_killed_child_comes_back_once_the_configuration_can_be_read_again(
+    supervised: System,
+) -> None:
+    before, text = supervised.run, supervised.config.read_text()
+    killed = pids(before)["gateway", 0]
+    supervised.config.write_text("not toml at all")
+    os.kill(killed, signal.SIGKILL)
+    first = wait_restarted(supervised, ("gateway", 0), killed)
+    wait_restarted(supervised, ("gateway", 0), first)
+    assert not serves(supervised)
+
+    supervised.config.write_text(text)
+    wait_until(lambda: serves(supervised), 60, "the gateway")
+    assert addresses(supervised.run) == addresses(before)
+    wait_until(lambda: alive(pids(supervised.run)["gateway", 0]), 30, "run.json to be true")
+
+
+def test_a_run_file_that_cannot_be_written_ends_no_supervision_and_is_written_later(
+    supervised: System,
+) -> None:
+    before = supervised.run
+    in_the_way = supervised.data / ".run.json.new"
+    in_the_way.mkdir()
+    killed = [pids(before)[kind, 0] for kind in ("validator", "issuer")]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: issues(supervised), 60, "an enrollment")
+    assert supervised.run == before
+
+    in_the_way.rmdir()
+    for kind, pid in zip(("validator", "issuer"), killed, strict=True):
+        assert alive(wait_restarted(supervised, (kind, 0), pid))
 
 
 def issues(system: System) -> bool:
