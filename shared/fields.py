@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from shared.addresses import Networks
 from shared.x509names import EXTENDED_KEY_USAGES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
@@ -42,10 +43,17 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is neither an address nor a network."""
+    Networks.of(value)
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
 Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+NetworkNames = Annotated[tuple[str, ...], BeforeValidator(_list), AfterValidator(_networks)]
 Pin = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Pins = Annotated[tuple[Pin, ...], BeforeValidator(_list), Field(min_length=1)]
 Token = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,32}$")]

@@ -46,6 +46,11 @@ DETAIL_CHARACTERS: Final = Bound(
     500, "characters", "a sentence or a comparison in an event", "cut, and ended with ..."
 )
 
+# What an HTTP request says about itself.
+FORWARDED_HOPS: Final = Bound(
+    32, "addresses", "X-Forwarded-For, read from its end", "the address of the proxy is taken"
+)
+
 
 def bounds() -> dict[str, Bound]:
     """Every bound of this table by name, in its order."""

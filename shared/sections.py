@@ -10,6 +10,7 @@ from shared.fields import (
     ExtendedKeyUsages,
     Issuer,
     Names,
+    NetworkNames,
     Origin,
     PathId,
     Paths,
@@ -89,8 +90,8 @@ class GatewaySection(Section):
     """Requests in work at once from one client address."""
     failure_floor: Duration = 0.05
     """When the one answer to every decryption failure leaves."""
-    trusted_proxies: Names = ()
-    """Addresses whose X-Forwarded-For and Client-Cert are believed."""
+    trusted_proxies: NetworkNames = ()
+    """Proxies whose X-Forwarded-For and Client-Cert are trusted: addresses and networks (CIDR)."""
     tls_cert_path: Path | None = None
     """Certificate (chain) of the TLS and mTLS listeners, PEM."""
     tls_key_path: Path | None = None

@@ -14,6 +14,7 @@ from services.gateway.families import family
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
+from shared.addresses import client_address
 from shared.bus.core import Bus, BusUnavailableError
 from shared.chains import Chain, ChainBook
 from shared.process import CLIENT_CERTIFICATE, log_failure
@@ -68,6 +69,9 @@ _LEFT_OUT: Final = Refusal(503, "profile_left_out", "this SCEP profile is not se
 _NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
 _NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
 _NO_CLIENT: Final = Refusal(401, "no_client_certificate", "a client certificate is needed here")
+_TWO_CLIENTS: Final = Refusal(
+    400, "repeated_client_cert", "the Client-Cert header is repeated: the proxy must replace it"
+)
 _HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow", "GET, POST"),))
 _NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
 _EMPTY: Final = Refusal(400, "empty_message", "empty message")
@@ -145,12 +149,19 @@ class Gateway:
             return
         if not profile.mtls_bundle:
             raise RefusedError(_NO_PROFILE)
-        certificate = request.scope.get(CLIENT_CERTIFICATE)
-        peer = request.client.host if request.client else ""
-        if certificate is None and peer in self.settings.trusted_proxies:
-            certificate = read_client_cert(request.headers.get("client-cert", ""))
+        certificate = request.scope.get(CLIENT_CERTIFICATE) or self._forwarded_certificate(request)
         if certificate is None or not is_client_of(certificate, profile.mtls_bundle, self.clock()):
             raise RefusedError(_NO_CLIENT)
+
+    def _forwarded_certificate(self, request: Request) -> bytes | None:
+        """Return the certificate a trusted proxy names; which of two counts is not guessed."""
+        peer = request.client.host if request.client else ""
+        if peer not in self.settings.trusted_proxies:
+            return None
+        headers = request.headers.getlist("client-cert")
+        if len(headers) > 1:
+            raise RefusedError(_TWO_CLIENTS)
+        return read_client_cert(headers[0]) if headers else None
 
     async def _crl(self, issuer: str, pin: str) -> Response:
         """The CRL of an issuer's current CA, or of the one with this key."""
@@ -244,19 +255,10 @@ class Gateway:
         return bytes(body)
 
     def _address(self, request: Request) -> str:
-        """The client's address; a proxy's word for it only if the proxy is configured."""
+        """Return the client's address; a proxy's word for it counts only if it is trusted."""
         peer = request.client.host if request.client else ""
-        if peer not in self.settings.trusted_proxies:
-            return peer
-        hops = request.headers.get("x-forwarded-for", "").split(",")
-        return next(
-            (
-                hop
-                for h in reversed(hops)
-                if (hop := h.strip()) not in self.settings.trusted_proxies
-            ),
-            peer,
-        )
+        forwarded = request.headers.getlist("x-forwarded-for")
+        return client_address(peer, forwarded, self.settings.trusted_proxies)
 
 
 def _advertised(profile: Profile, chain: Chain) -> list[bytes]:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
+from shared.addresses import Networks
 from shared.chains import Wanted
 from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.profiles import ProfileSection
@@ -80,7 +81,7 @@ class Settings:
     profiles: dict[str, Profile]
     default_profile: str | None
     limits: Limits
-    trusted_proxies: frozenset[str]
+    trusted_proxies: Networks
     tls: TlsFiles | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -119,7 +120,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
             section.max_in_flight_per_source,
             section.failure_floor,
         ),
-        trusted_proxies=frozenset(section.trusted_proxies),
+        trusted_proxies=Networks.of(section.trusted_proxies),
         tls=_tls(configuration, section),
     )
 

@@ -261,6 +261,14 @@ def test_a_list_of_addresses_can_be_set_by_a_variable(tmp_path: Path) -> None:
     assert configuration.gateway.trusted_proxies == ("192.0.2.1",)
 
 
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "192.0.2.1:80"])
+def test_a_proxy_that_is_neither_address_nor_network_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match="neither an address nor a network") as caught:
+        loaded(tmp_path, None, SCEPSTREAM_GATEWAY_TRUSTED_PROXIES=value)
+    assert "gateway.trusted_proxies" in str(caught.value)
+    assert f'"{value}"' in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["true", "TRUE", "1", "yes", "Yes", " true "])
 def test_true_is_written_in_many_ways(tmp_path: Path, value: str) -> None:
     configuration = loaded(tmp_path, None, SCEPSTREAM_PROFILE_CORP_2_LEGACY=value)

@@ -24,6 +24,7 @@ from services.validator.consumer import RequestConsumer
 from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
+from shared.addresses import Networks
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
 from shared.chains import ChainBook
 from shared.shards import Epoch
@@ -105,7 +106,7 @@ async def running(
     serving = GatewaySettings(
         "", "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
         OPENING.public_key(), OPENING_ID, {p.name: p for p in profiles}, None,
-        Limits(256 * 1024, 100, 100, 0.0), frozenset(),
+        Limits(256 * 1024, 100, 100, 0.0), Networks(),
     )  # fmt: skip
     await publish_chains(bus, issuing)
     chains = ChainBook.of(bus, serving.chains())

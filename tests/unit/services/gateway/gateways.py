@@ -14,6 +14,7 @@ from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Limits, Profile, Settings
 from services.issuer.certificate import certificate, tbs_certificate
 from services.issuer.connectors.local import LocalCa
+from shared.addresses import Networks
 from shared.bus.core import Delivery
 from shared.bus.topology import Role, enroll_stream, gateway_hints
 from shared.chains import Chain, ChainBook
@@ -94,7 +95,7 @@ def settings(
         profiles=profiles,
         default_profile=PROFILE,
         limits=Limits(256 * 1024, 10, 10, 0.0),
-        trusted_proxies=frozenset(),
+        trusted_proxies=Networks(),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
+from shared.addresses import Networks
 from shared.chains import ChainBook
 from shared.process import CLIENT_CERTIFICATE
 from tests.unit import pki
@@ -44,7 +45,7 @@ def get(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> G
     async def status(
         path: str,
         seen: bytes | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Any = None,
         *,
         listener: bool = True,
         bundle: tuple[bytes, ...] = BUNDLE,
@@ -53,7 +54,7 @@ def get(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> G
         world = await make_world(device, ra, ec_key, mtls_bundle=bundle)
         settings = replace(
             world.enroller.settings,
-            trusted_proxies=frozenset(proxies),
+            trusted_proxies=Networks.of(proxies),
             profiles={PROFILE: world.profile, "plain": replace(world.profile, mtls_bundle=())},
         )
         chains = ChainBook.of(world.bus, [])
@@ -127,3 +128,17 @@ async def test_a_header_does_not_outdo_the_certificate_that_tls_saw(get: Get) ->
     seen, told = client(OTHER_KEY), header(client())
 
     assert await get("/scep-mtls/demo", seen, told, proxies=(PROXY,)) == 401
+
+
+async def test_a_proxy_is_known_by_network_and_in_either_form(get: Get) -> None:
+    for proxies in (("127.0.0.0/8",), ("::ffff:127.0.0.1",)):
+        headers = header(client())
+        assert await get("/scep-mtls/demo", headers=headers, listener=False, proxies=proxies) == 200
+
+
+async def test_a_repeated_header_with_a_certificate_is_refused(get: Get) -> None:
+    """One of them may be the client's own: a proxy that appends instead of replacing."""
+    for first, second in ((client(), client(OTHER_KEY)), (client(OTHER_KEY), client())):
+        headers = [*header(first).items(), *header(second).items()]
+        status = await get("/scep-mtls/demo", headers=headers, listener=False, proxies=(PROXY,))
+        assert status == 400

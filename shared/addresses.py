@@ -1,0 +1,113 @@
+"""Network addresses as text: parsed, normalized, and taken from X-Forwarded-For. Pure.
+
+Addresses are never compared as text: `::ffff:127.0.0.1` and `127.0.0.1` are one host. What does not
+parse is no address and never becomes part of a record or a key of a limit.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.limits import FORWARDED_HOPS
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_BRACKETS: Final = re.compile(r"\[([0-9A-Fa-f:.]+)(?:%[\w.~-]+)?\](?::[0-9]{1,5})?", re.ASCII)
+_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}", re.ASCII)
+_LONGEST: Final = 80  # an IPv6 address with brackets, zone and port
+_MAPPED_BITS: Final = 96
+_SITE_BITS: Final = 64
+
+
+def parse_address(text: str) -> str | None:
+    """Return the normalized address in `text`, without port, brackets and zone; None if none.
+
+    An IPv4 address mapped into IPv6 (RFC 4291 2.5.5.2) is the IPv4 address.
+    """
+    address = _parse(text)
+    return str(address) if address is not None else None
+
+
+def _parse(text: str) -> _Address | None:
+    bare = text.strip(" \t")
+    if len(bare) > _LONGEST:
+        return None
+    if found := _BRACKETS.fullmatch(bare):
+        bare = found[1]
+        if ":" not in bare:
+            return None
+    elif found := _PORT.fullmatch(bare):
+        bare = found[1]
+    try:
+        address = ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def source_key(address: str) -> str:
+    """Return what limits by source count under: an IPv4 address, the /64 of an IPv6 address.
+
+    Whoever has one IPv6 address usually has the whole /64. "" for what is no address.
+    """
+    found = _parse(address)
+    if found is None:
+        return ""
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(ipaddress.IPv6Network((found, _SITE_BITS), strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A set of networks and single addresses."""
+
+    networks: tuple[_Network, ...] = ()
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Networks":
+        """Parse addresses and CIDR blocks; `ValueError` names the first text that is neither."""
+        return cls(tuple(map(parse_network, texts)))
+
+    def __contains__(self, address: object) -> bool:
+        found = _parse(address) if isinstance(address, str) else None
+        return found is not None and any(found in network for network in self.networks)
+
+
+def parse_network(text: str) -> _Network:
+    """Return the network of a CIDR block or a single address; `ValueError` names the text."""
+    try:
+        network = ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise ValueError(
+            f'"{text}" is neither an address nor a network: write 192.0.2.1 or 192.0.2.0/24'
+        ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def client_address(peer: str, forwarded: Sequence[str], proxies: Networks) -> str:
+    """Return the address a request came from.
+
+    `forwarded` holds the X-Forwarded-For header lines in their order; they count only when the
+    peer is a trusted proxy. The lines are one list (RFC 9110 5.3), read from the right: the first
+    address that is no trusted proxy is the client. A hop that is no address ends the search; then
+    the answer is the peer. "" when not even the peer has an address.
+    """
+    known_peer = parse_address(peer) or ""
+    if known_peer not in proxies:
+        return known_peer
+    hops = [hop for hop in ",".join(forwarded).split(",") if hop.strip(" \t")]
+    for hop in list(reversed(hops))[:FORWARDED_HOPS]:
+        address = parse_address(hop)
+        if address is None:
+            break
+        if address not in proxies:
+            return address
+    return known_peer
