@@ -19,7 +19,7 @@ from shared.bus.users import User, public_key_of
 from tests.system import wait_until
 
 
-def _seed() -> str:
+def new_seed() -> str:
     return bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)).decode()
 
 
@@ -29,7 +29,7 @@ class NatsServer:
 
     directory: Path
     port: int = field(default_factory=lambda: nats_port(0))
-    seeds: dict[Role, str] = field(default_factory=lambda: {role: _seed() for role in Role})
+    seeds: dict[Role, str] = field(default_factory=lambda: {role: new_seed() for role in Role})
     replica_seeds: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     change: Callable[[str], str] = str
@@ -76,7 +76,7 @@ class NatsServer:
 @contextmanager
 def nats_server(directory: Path, replicas: Sequence[str] = ()) -> Iterator[NatsServer]:
     """A running, not yet provisioned server; `replicas` have keys of their own."""
-    server = NatsServer(directory, replica_seeds={name: _seed() for name in replicas})
+    server = NatsServer(directory, replica_seeds={name: new_seed() for name in replicas})
     server.start()
     try:
         wait_until(lambda: b"Server is ready" in (directory / "nats.log").read_bytes(), 20, "nats")

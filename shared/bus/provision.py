@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nats.aio.client import Client
@@ -23,6 +24,7 @@ from shared.bus.topology import (
     streams,
 )
 from shared.bus.users import User, publishes, subscribes
+from shared.bus.waiting import until_it_answers
 
 _LOG_ACCOUNT = "LOG"
 _MAX_ACK_PENDING = 4096
@@ -63,7 +65,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
 async def provision(
     url: str, seed: str, shards: Sequence[str], replicas: int, notified: Sequence[str] = ()
 ) -> None:
-    """Make, or bring up to date, every stream and consumer. Idempotent.
+    """Make, or bring up to date, every stream and consumer; wait for a cluster to form. Idempotent.
 
     `seed` is the provisioner's nkey; running services hold none that could do this. `notified`
     are the profiles whose enrollments somebody is told about.
@@ -74,13 +76,15 @@ async def provision(
         reconnect_time_wait=1, error_cb=_ignore,
     )  # fmt: skip
     try:
-        context = client.jetstream(timeout=10)
+        context = client.jetstream(timeout=5)
         for stream in streams(shards):
-            await _stream(context, stream_config(stream, replicas))
+            config = stream_config(stream, replicas)
+            await until_it_answers(partial(_stream, context, config))
         for spec in consumers(shards):
-            await context.add_consumer(spec.stream, consumer_config(spec))
+            made = partial(context.add_consumer, spec.stream, consumer_config(spec))
+            await until_it_answers(made)
         for spec in notifiers(shards, notified):
-            await _notifier(context, spec)
+            await until_it_answers(partial(_notifier, context, spec))
     finally:
         await client.close()
 
