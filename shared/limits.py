@@ -51,6 +51,18 @@ FORWARDED_HOPS: Final = Bound(
     32, "addresses", "X-Forwarded-For, read from its end", "the address of the proxy is taken"
 )
 
+PROFILE_PLACES: Final = Bound(
+    128,
+    "requests",
+    "one profile that wait in one validator for somebody outside",
+    "refused at once (webhook, device state), or left to other replicas (profile not served)",
+)
+
+
+def shortened(text: str) -> str:
+    """A text of somebody else's, as long as an event may hold it."""
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+
 
 def bounds() -> dict[str, Bound]:
     """Every bound of this table by name, in its order."""

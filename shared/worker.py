@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,9 +10,17 @@ from typing import Final
 
 import structlog
 
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError, Consumption, Delivery
+from shared.bus.core import (
+    AppendConflictError,
+    Bus,
+    BusRefusedError,
+    BusUnavailableError,
+    Consumption,
+    Delivery,
+)
 from shared.bus.topology import ACK_WAIT_SECONDS, Role
 from shared.events import DeadLetter
+from shared.limits import PROFILE_PLACES, shortened
 from shared.process import DRAIN_SECONDS, log_failure
 from shared.stored import Stored, encode
 from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
@@ -21,18 +30,37 @@ from shared.tracing import annotate, span
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12
 _RETRY_SECONDS: Final = 0.5
+_NOT_SERVED_RETRY_SECONDS: Final = 5.0
 _MAX_NAK_SECONDS: Final = 30.0
+_LOG_SECONDS: Final = 10.0
+# Other replicas may serve what this one does not: they get the first chances.
+_HANDED_BACK: Final = 4
 
 Handler = Callable[[Stored], Awaitable[None]]
+
+
+class NotServedError(Exception):
+    """Raised for a message of a profile that this replica does not serve now.
+
+    Another replica may, or this one after a reload: it is neither poison nor a fault.
+    """
+
+    def __init__(self, profile: str) -> None:
+        """Name the profile."""
+        super().__init__(profile)
+        self.profile = profile
 
 
 @dataclass
 class Worker:
     """Takes messages while it runs; `handle` may see one twice and must bear it.
 
-    `give_up` ends what was handed out more than `MAX_DELIVERIES` times: a message that kills
-    its worker. An outage of the bus, or of the token with the CA's key, is waited out in place
-    and counts for nothing. `durable` is the consumer, by default the role's own.
+    What a handler raises is one of four things. An outage (of the bus, or of the PKCS#11 token
+    with the CA's key) is waited out in place and counts for nothing. `NotServedError` gives the
+    message to other replicas first and then waits in place too, at most PROFILE_PLACES of one
+    profile. Anything else, a permanent failure of the bus included, counts: the message is handed
+    out again later, and after `MAX_DELIVERIES` times `give_up` ends it. So no message holds a
+    place for ever. `durable` is the consumer, by default the role's own.
     """
 
     bus: Bus
@@ -43,8 +71,10 @@ class Worker:
     concurrency: int
     durable: str = ""
     _running: dict[asyncio.Task[None], tuple[Delivery, float]] = field(default_factory=dict)
+    _waiting: "Counter[str]" = field(default_factory=Counter)
     _consumption: Consumption | None = None
     _heart: asyncio.Task[None] | None = None
+    _logged: float = 0.0
 
     async def start(self) -> None:
         """Begin to pull; what has not happened yet is shown as 0."""
@@ -86,6 +116,9 @@ class Worker:
                 annotate(subject=subject, deliveries=delivery.deliveries)
                 await self._outlast_outages(self._bury if poison else self._handle, delivery)
             await delivery.ack()
+        except NotServedError as error:
+            _log.info("profile_not_served", profile=error.profile, subject=subject)
+            await delivery.nak(_NOT_SERVED_RETRY_SECONDS)
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the worker
             FAILURES.labels(self.role).inc()
             log_failure("handler_failed", error, subject=subject)
@@ -98,32 +131,67 @@ class Worker:
             try:
                 return await step(delivery)
             except (BusUnavailableError, TokenUnavailableError) as error:
-                _log.info(
-                    "dependency_away", subject=delivery.stored.subject, detail=str(error)[:100]
-                )
+                self._log_outage(delivery, error)
                 await asyncio.sleep(_RETRY_SECONDS)
+            except NotServedError as error:
+                await self._not_served(error, delivery)
+
+    def _log_outage(self, delivery: Delivery, error: Exception) -> None:
+        """One line now and then, however many messages wait for the same thing."""
+        now = time.monotonic()
+        if now - self._logged < _LOG_SECONDS:
+            return
+        self._logged = now
+        about, detail = delivery.stored.subject, str(error)[:100]
+        _log.warning("dependency_away", subject=about, detail=detail, waiting=len(self._running))
+
+    async def _not_served(self, error: NotServedError, delivery: Delivery) -> None:
+        """Wait in place for a profile to be served; raise where others should get the message."""
+        full = self._waiting[error.profile] >= PROFILE_PLACES
+        if delivery.deliveries <= _HANDED_BACK or full:
+            raise error
+        self._waiting[error.profile] += 1
+        try:
+            await asyncio.sleep(_NOT_SERVED_RETRY_SECONDS)
+        finally:
+            self._waiting[error.profile] -= 1
 
     async def _handle(self, delivery: Delivery) -> None:
         await self.handle(delivery.stored)
 
     async def _bury(self, delivery: Delivery) -> None:
-        """End the enrollment with a signed failure and leave a letter for people."""
-        await self.give_up(delivery.stored)
+        """End the enrollment with a signed failure and leave a letter for people.
+
+        Where even that fails for good, the letter alone tells of it: a message is not handed out
+        for ever.
+        """
+        subject = delivery.stored.subject
+        try:
+            await self.give_up(delivery.stored)
+        except (BusUnavailableError, TokenUnavailableError, NotServedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the end of the line: there is nobody to retry
+            FAILURES.labels(self.role).inc()
+            log_failure("give_up_failed", error, subject=subject)
+        try:
+            place = f"dead.{self.role}.{delivery.stream}.{delivery.stored.sequence}"
+            await self.bus.append(place, encode(self._letter(delivery)))
+        except AppendConflictError:
+            return
+        except BusRefusedError as error:
+            _log.error("dead_letter_refused", subject=subject, detail=str(error))
+        DEAD_LETTERS.labels(self.role).inc()
+        _log.error("dead_letter", subject=subject, deliveries=delivery.deliveries)
+
+    def _letter(self, delivery: Delivery) -> DeadLetter:
         stored = delivery.stored
-        letter = DeadLetter(
-            subject=stored.subject,
+        return DeadLetter(
+            subject=shortened(stored.subject),
             stream=delivery.stream,
             sequence=stored.sequence,
             deliveries=delivery.deliveries,
             role=self.role.value,
         )
-        subject = f"dead.{self.role}.{delivery.stream}.{stored.sequence}"
-        try:
-            await self.bus.append(subject, encode(letter))
-        except AppendConflictError:
-            return
-        DEAD_LETTERS.labels(self.role).inc()
-        _log.error("dead_letter", subject=stored.subject, deliveries=delivery.deliveries)
 
     async def _beat(self) -> None:
         """Tell the server of what takes long, so that it is not handed out a second time."""

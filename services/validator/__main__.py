@@ -47,7 +47,7 @@ async def serve(
     async with (
         background(reload_on(signals.hangup, source, apply)),
         background(replica.run()),
-        working(bus, Role.VALIDATOR, jobs, settings.concurrency),
+        working(bus, Role.VALIDATOR, jobs, settings.places()),
         notifying(judge, now),
     ):
         await signals.stop.wait()

@@ -49,6 +49,12 @@ class Access:
     webhook_concurrency: int = 16
 
     @property
+    def asks_outside(self) -> bool:
+        """Whether a decision may wait for somebody else's answer."""
+        signed = self.signed
+        return self.webhook is not None or (signed is not None and signed.device_state is not None)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of challenges that are accepted."""
         accepted = {

@@ -50,6 +50,7 @@ class RequestConsumer:
         if parsed is None:
             return
         enrollment, stage = parsed
+        self.judge.check_served(enrollment.profile)
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
             verdict = rejected(request, Reason.POISON, "the request could not be processed")

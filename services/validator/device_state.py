@@ -4,10 +4,10 @@ import asyncio
 import importlib
 import inspect
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
 from shared.access_events import Claim
 from shared.process import log_failure
 from shared.reasons import Reason
@@ -50,9 +50,16 @@ class DeviceStateGate:
 
     plugin: DeviceState
     timeout: float
+    places: Places = field(default_factory=Places)
 
     async def ask(self, asked: Asked, claim: Claim) -> Verified:
         """The gate's answer; it opens for nothing but a clear yes."""
+        with self.places.taken() as free:
+            if not free:
+                return _failed("too many requests wait for the device's state: try again later")
+            return await self._in_time(asked, claim)
+
+    async def _in_time(self, asked: Asked, claim: Claim) -> Verified:
         question = DeviceQuestion(
             profile=asked.enrollment.profile,
             issuer=claim.issuer,

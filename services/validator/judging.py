@@ -23,10 +23,7 @@ from shared.scep.algorithms import AlgorithmPolicy
 from shared.stored import Stored, UnreadableEventError, authenticate_as, decode
 from shared.subjects import EnrollmentId, parse_prefix, redrive_order
 from shared.telemetry import SECURITY_EVENTS
-
-
-class ProfileLeftOutError(Exception):
-    """Raised for a request that this replica cannot judge: another one may, or this one later."""
+from shared.worker import NotServedError
 
 
 @dataclass
@@ -45,8 +42,7 @@ class Judge:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError as error:
             return rejected(stored, Reason.BAD_MESSAGE, str(error))
-        if enrollment.profile in settings.left_out:
-            raise ProfileLeftOutError(enrollment.profile)
+        self.check_served(enrollment.profile)
         policy = settings.policies.get(enrollment.profile)
         if policy is None or not isinstance(event, EnrollmentRequested):
             return rejected(stored, Reason.NOT_A_PROFILE, "no such profile here")
@@ -61,6 +57,11 @@ class Judge:
             return rejected(stored, opened.reason, opened.detail)
         opened = self._described(enrollment.profile, opened, policy)
         return Case(enrollment, stored, opened, policy, chain)
+
+    def check_served(self, profile: str) -> None:
+        """`NotServedError` for a profile that this replica leaves out."""
+        if profile in self.settings.left_out:
+            raise NotServedError(profile)
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
         """Whether an operator had this very attempt made: a gateway's word for it is none."""

@@ -10,6 +10,7 @@ from services.validator.access import Access, read_access
 from services.validator.gates import Policy, RenewalPolicy
 from shared.chains import Wanted
 from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
+from shared.limits import PROFILE_PLACES
 from shared.profiles import ProfileSection
 from shared.seal import sealing_key_id
 from shared.sections import Configuration
@@ -34,6 +35,15 @@ class Settings:
     access: dict[str, Access]
     concurrency: int
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def places(self) -> int:
+        """How many requests may be in hand at once.
+
+        What waits for somebody outside, or for its profile to be served, does not take the places
+        of the rest.
+        """
+        asking = [n for n, access in self.access.items() if access.asks_outside]
+        return self.concurrency + PROFILE_PLACES * (len(asking) + len(self.left_out))
 
     def chains(self) -> set[Wanted]:
         """The CA chains that policies name."""

@@ -14,6 +14,13 @@ class BusUnavailableError(BusError):
     """Raised where the bus did not answer: the call may or may not have taken effect."""
 
 
+class BusRefusedError(BusError):
+    """Raised where the bus will never take a message as it is: waiting cures nothing.
+
+    It is too large, or its subject or headers are none. It counts towards poison.
+    """
+
+
 class AppendConflictError(BusError):
     """Raised where the subject holds an event already: go on from that one."""
 
@@ -67,7 +74,11 @@ OnHint = Callable[[str, bytes, Mapping[str, str]], None]
 
 
 class Bus(Protocol):
-    """Append, read, consume, hint. Every call may raise `BusUnavailableError`."""
+    """Append, read, consume, hint.
+
+    Every call may raise `BusUnavailableError`: wait. One that sends an event may raise
+    `BusRefusedError`: waiting does not help.
+    """
 
     @property
     def connected(self) -> bool:

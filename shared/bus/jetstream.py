@@ -3,19 +3,28 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+import signal
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final, Self
 
-import msgspec
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
 
+from shared.bus.answers import (
+    MAX_PER_SUBJECT,
+    WRONG_LAST_SEQUENCE,
+    check_size,
+    failure_of,
+    nobody_listens,
+    read_pub_ack,
+    stored_in,
+)
+from shared.bus.client import TolerantClient
 from shared.bus.core import (
     AppendConflictError,
+    BusRefusedError,
     BusUnavailableError,
     Consumption,
     NobodyListensError,
@@ -33,29 +42,8 @@ from shared.stored import Message, Stored
 from shared.tracing import carrier
 
 _log = structlog.get_logger()
-_WRONG_LAST_SEQUENCE: Final = 10071
-_MAX_PER_SUBJECT: Final = 10077
-_NO_RESPONDERS: Final = "503"
-_NOT_FOUND: Final = "404"
 _SWEEP_SECONDS: Final = 0.5
 _ID_BYTES: Final = 12
-
-
-class PubError(msgspec.Struct, frozen=True):
-    """The error part of a PubAck."""
-
-    err_code: int = 0
-    description: str = ""
-
-
-class PubAck(msgspec.Struct, frozen=True):
-    """The server's answer to an append."""
-
-    seq: int = 0
-    error: PubError | None = None
-
-
-_PUB_ACK: Final = msgspec.json.Decoder(PubAck)
 
 
 @dataclass(slots=True)
@@ -71,7 +59,7 @@ class _Asked:
 class JetStreamBus:
     """A `Bus` over one NATS connection; `connect` makes it."""
 
-    client: Client
+    client: TolerantClient
     timeout: float
     inbox: str = ""
     _asked: dict[str, _Asked] = field(default_factory=dict)
@@ -82,7 +70,7 @@ class JetStreamBus:
     @classmethod
     async def connect(cls, url: str, seed: str, name: str, timeout: float = 5.0) -> Self:  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
         """Connect as the role whose nkey `seed` is; wait for a server as long as it takes."""
-        client = Client()
+        client = TolerantClient(_end_process)
         bus = cls(client, timeout)
         while True:
             try:
@@ -131,18 +119,17 @@ class JetStreamBus:
         return await self._store(subject, message.payload, headers)
 
     async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
-        answer = await self.request(subject, payload, headers | carrier())
-        try:
-            ack = _PUB_ACK.decode(answer.data)
-        except msgspec.MsgspecError:
-            raise BusUnavailableError("no PubAck") from None
+        headers = headers | carrier()
+        check_size(subject, payload, headers)
+        answer = await self.request(subject, payload, headers)
+        ack = read_pub_ack(answer.data)
         if ack.error is None:
             return ack.seq
-        if ack.error.err_code == _WRONG_LAST_SEQUENCE:
+        if ack.error.err_code == WRONG_LAST_SEQUENCE:
             raise AppendConflictError(subject)
-        if ack.error.err_code == _MAX_PER_SUBJECT and await self._holds(subject):
+        if ack.error.err_code == MAX_PER_SUBJECT and await self._holds(subject):
             raise AppendConflictError(subject)
-        raise BusUnavailableError(ack.error.description)
+        raise failure_of(ack.error)
 
     async def _holds(self, subject: str) -> bool:
         """Tell "the subject has its one message" from "the stream is full": both are 10077."""
@@ -151,17 +138,17 @@ class JetStreamBus:
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
         """See `Bus.get_last`."""
-        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b""))
+        return stored_in(await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b""))
 
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
         """See `Bus.get_sequence`."""
         body = json.dumps({"seq": sequence}).encode()
-        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
+        return stored_in(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
 
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         """See `Bus.get_next`."""
         body = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
-        return _stored(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
+        return stored_in(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
 
     async def count(self, stream: str) -> int:
         """See `Bus.count`.
@@ -171,7 +158,7 @@ class JetStreamBus:
         """
         body = json.dumps({"seq": 1, "batch": 1, "next_by_subj": ">"}).encode()
         answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body)
-        if _stored(answer) is None:
+        if stored_in(answer) is None:
             return 0
         return 1 + int((answer.headers or {}).get("Nats-Num-Pending", "0"))
 
@@ -217,7 +204,7 @@ class JetStreamBus:
             answer = await asked.future
         finally:
             self._asked.pop(key, None)
-        if answer.headers and answer.headers.get("Status") == _NO_RESPONDERS:
+        if nobody_listens(answer):
             raise NobodyListensError(f"nothing answers on {subject}")
         return answer
 
@@ -228,6 +215,8 @@ class JetStreamBus:
             raise BusUnavailableError("not connected")
         try:
             await self.client.publish(subject, payload, reply, headers)
+        except (MaxPayloadError, BadSubjectError) as error:
+            raise BusRefusedError(type(error).__name__) from error
         except NatsError as error:
             raise BusUnavailableError(type(error).__name__) from error
 
@@ -272,24 +261,6 @@ class JetStreamBus:
             await pull.restart()
 
 
-def _stored(msg: Msg) -> Stored | None:
-    """The message in a direct get's answer."""
-    headers: Mapping[str, str] = msg.headers or {}
-    if headers.get("Status") == _NOT_FOUND:
-        return None
-    if "Nats-Sequence" not in headers:
-        raise BusUnavailableError("direct get: " + headers.get("Description", "no message"))
-    return Stored(
-        headers["Nats-Subject"],
-        msg.data,
-        headers,
-        int(headers["Nats-Sequence"]),
-        _nanoseconds(headers["Nats-Time-Stamp"]),
-    )
-
-
-def _nanoseconds(stamp: str) -> int:
-    """Unix nanoseconds of an RFC 3339 time with up to nine decimals."""
-    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
-    moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
+def _end_process() -> None:
+    """A process that hears nothing of the bus any more stops; its supervisor starts another."""
+    signal.raise_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from shared.bus.client import STATUS
 from shared.bus.core import OnDelivery
 from shared.bus.topology import Role
 from shared.stored import Stored
@@ -146,7 +147,7 @@ class PullConsumption:
                 BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
             return
-        status = (msg.headers or {}).get("Status", "")
+        status = (msg.headers or {}).get(STATUS, "")
         if status != "100":  # anything but a heartbeat ends this pull
             self._asked.pop(msg.subject.rpartition(".")[2], None)
             if status not in ("404", "408"):

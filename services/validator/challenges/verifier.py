@@ -1,6 +1,7 @@
 """What every verifier is asked and answers, and which of them judges a request. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -8,12 +9,11 @@ from services.validator.facts import Opened
 from services.validator.gates import Refusal
 from shared.access_events import Claim
 from shared.events import GateResult
+from shared.limits import PROFILE_PLACES, shortened
 from shared.one_time import ONE_TIME, ONE_TIME_SHAPE
 from shared.reasons import Reason
 from shared.subjects import EnrollmentId
 from shared.token_form import looks_signed
-
-_SHOWN: Final = 300
 
 STATIC: Final = "static"
 SIGNED: Final = "signed"
@@ -48,6 +48,28 @@ class Verified:
     gates: tuple[GateResult, ...]
     refusal: Refusal | None = None
     claim: Claim | None = None
+
+
+@dataclass
+class Places:
+    """How many requests of one profile may wait for somebody outside at once.
+
+    One who answers slowly must not fill the validator with waiting requests: other profiles share
+    it.
+    """
+
+    most: int = PROFILE_PLACES
+    _taken: int = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Take a place for the length of a block; False where none is free."""
+        free = self._taken < self.most
+        self._taken += free
+        try:
+            yield free
+        finally:
+            self._taken -= free
 
 
 class Verifier(Protocol):
@@ -85,11 +107,6 @@ def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> Verif
     told = f"{detail} ({compared})" if compared else detail
     result = GateResult(gate=gate, passed=False, detail=shortened(told))
     return Verified((result,), Refusal(reason, detail))
-
-
-def shortened(text: str) -> str:
-    """What a client sends has no end of its own; the record gives it one."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 Verifiers = Mapping[str, Verifier]

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
-from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
 from shared.events import Facts
 from shared.process import log_failure
 from shared.reasons import Reason
@@ -85,9 +85,16 @@ class WebhookVerifier:
 
     endpoint: Endpoint
     limit: asyncio.Semaphore
+    places: Places = field(default_factory=Places)
 
     async def verify(self, asked: Asked) -> Verified:
         """See `Verifier.verify`; whatever is not a yes in time is a no."""
+        with self.places.taken() as free:
+            if not free:
+                return _denied("too many requests wait for the webhook: try again later")
+            return await self._verify(asked)
+
+    async def _verify(self, asked: Asked) -> Verified:
         try:
             async with asyncio.timeout(self.endpoint.timeout), self.limit:
                 status, content = await self.endpoint.post(question(asked), asked.asked_at)

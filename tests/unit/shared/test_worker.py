@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shared.bus.core import AppendConflictError, BusUnavailableError
+from shared.bus.core import AppendConflictError, BusRefusedError, BusUnavailableError
 from shared.bus.topology import Role
 from shared.events import DeadLetter
 from shared.stored import Message, Stored, decode
-from shared.worker import MAX_DELIVERIES, Job, Worker, working
+from shared.worker import MAX_DELIVERIES, Job, NotServedError, Worker, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until
 
@@ -23,6 +23,7 @@ class Handlers:
 
     fail: list[Exception] = field(default_factory=list)
     fail_always: bool = False
+    cannot_give_up: bool = False
     block: asyncio.Event | None = None
     handled: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
@@ -39,6 +40,8 @@ class Handlers:
         self.finished.append(stored.subject)
 
     async def give_up(self, stored: Stored) -> None:
+        if self.cannot_give_up:
+            raise BusRefusedError("too large")
         self.given_up.append(stored.subject)
 
 
@@ -147,6 +150,47 @@ async def test_an_outage_of_the_bus_is_waited_out_and_counts_for_nothing(world: 
     assert world.handlers.handled == [SUBJECT] * (outages + 1)
     assert world.handlers.given_up == []
     assert world.bus.consumers["ENROLL_0/validator"].deliveries == {1: 1}
+    assert counted("failures", role="validator") == failures
+
+
+async def test_what_the_bus_will_never_take_ends_as_poison_and_holds_no_place(
+    world: World,
+) -> None:
+    """An event that grew too large for the bus stays so, however long one waits."""
+    world.handlers.fail = [BusRefusedError("too large") for _ in range(MAX_DELIVERIES)]
+    await append(world.bus, SUBJECT, EMPTY)
+    await world.worker.start()
+    await until(world.settled)
+
+    assert world.handlers.given_up == [SUBJECT]
+    assert len(messages_of(world.bus, "DEAD_LETTERS")) == 1
+
+
+async def test_a_message_that_cannot_even_be_given_up_is_handed_out_no_more(
+    world: World,
+) -> None:
+    world.handlers.fail_always = True
+    world.handlers.cannot_give_up = True
+    await append(world.bus, SUBJECT, EMPTY)
+    await world.worker.start()
+    await until(world.settled)
+
+    assert len(messages_of(world.bus, "DEAD_LETTERS")) == 1
+
+
+async def test_a_profile_not_served_here_goes_to_others_first_and_never_ends_as_poison(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.worker._NOT_SERVED_RETRY_SECONDS", 0)
+    world.handlers.fail = [NotServedError("demo") for _ in range(10 * MAX_DELIVERIES)]
+    failures = counted("failures", role="validator")
+    await append(world.bus, SUBJECT, EMPTY)
+    await world.worker.start()
+    await until(world.settled)
+
+    assert world.handlers.finished == [SUBJECT]
+    assert world.handlers.given_up == []
+    assert 1 < world.bus.consumers["ENROLL_0/validator"].deliveries[1] < MAX_DELIVERIES
     assert counted("failures", role="validator") == failures
 
 

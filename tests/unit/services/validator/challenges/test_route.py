@@ -16,6 +16,7 @@ from services.validator.challenges.verifier import (
     refused,
     route,
 )
+from shared.limits import DETAIL_CHARACTERS
 from shared.one_time import ONE_TIME
 from shared.reasons import Reason
 from tests.unit.services.validator.challenges.tokens import claims, mint, p256, rsa_key
@@ -138,13 +139,13 @@ def test_a_refusal_holds_its_sentence_and_what_was_compared() -> None:
     assert found.claim is None
 
 
-@pytest.mark.parametrize("size", [0, 299, 300])
+@pytest.mark.parametrize("size", [0, DETAIL_CHARACTERS - 1, DETAIL_CHARACTERS])
 def test_what_is_not_long_is_recorded_whole(size: int) -> None:
     assert passed("time", "x" * size).detail == "x" * size
 
 
-@pytest.mark.parametrize("size", [301, 30_000])
+@pytest.mark.parametrize("size", [DETAIL_CHARACTERS + 1, 30_000])
 def test_what_is_long_is_recorded_in_part(size: int) -> None:
-    assert passed("time", "x" * size).detail == "x" * 300 + "..."
+    assert passed("time", "x" * size).detail == "x" * (DETAIL_CHARACTERS - 3) + "..."
     (gate,) = refused("time", Reason.EXPIRED, "late", "x" * size).gates
-    assert len(gate.detail) == 303
+    assert len(gate.detail) == DETAIL_CHARACTERS

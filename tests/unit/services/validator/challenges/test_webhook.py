@@ -19,6 +19,7 @@ from services.validator.access import Access, verifiers
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import WEBHOOK, Verified, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
+from shared.limits import PROFILE_PLACES
 from shared.reasons import FAIL_INFO, Reason
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
@@ -243,6 +244,33 @@ async def test_a_connection_that_nobody_accepts_is_a_no_in_time() -> None:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
 
         assert denied(await verified(Endpoint(url, 0.3)))
+
+
+async def test_past_its_places_a_slow_service_costs_its_own_profile_alone(
+    service: Service,
+) -> None:
+    """Else who sends junk to one profile fills the validator with requests that wait."""
+    never = asyncio.Event()
+
+    async def silent(_: Posted, __: asyncio.StreamWriter) -> None:
+        await never.wait()
+
+    service.answer = silent
+    slow = verifier(endpoint(service, timeout=30))
+    request = asked(holder(0), CHALLENGE)
+    waiting = [asyncio.create_task(slow.verify(request)) for _ in range(PROFILE_PLACES)]
+    await until(lambda: service.active)
+    async with asyncio.timeout(5):
+        assert denied(await slow.verify(request))
+
+    waiting[0].cancel()
+    await asyncio.wait(waiting[:1])
+    waiting.append(asyncio.create_task(slow.verify(request)))
+    await turn()
+    assert not waiting[-1].done()
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_who_waits_for_an_answer_can_be_stopped(service: Service) -> None:

@@ -1,0 +1,99 @@
+"""What nats-server answers to an append or a direct get, read from untrusted headers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from shared.bus.client import DESCRIPTION, STATUS
+from shared.bus.core import BusRefusedError, BusUnavailableError
+from shared.limits import EVENT_BYTES
+from shared.stored import Stored
+
+WRONG_LAST_SEQUENCE: Final = 10071
+MAX_PER_SUBJECT: Final = 10077
+_NO_RESPONDERS: Final = "503"
+_NOT_FOUND: Final = "404"
+_BAD_REQUEST: Final = 400
+
+
+class PubAckFailure(msgspec.Struct, frozen=True):
+    """The error part of a PubAck: HTTP-like code, JetStream's own code, a sentence."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """The server's answer to an append."""
+
+    seq: int = 0
+    error: PubAckFailure | None = None
+
+
+_PUB_ACK: Final = msgspec.json.Decoder(PubAck)
+
+
+def read_pub_ack(data: bytes) -> PubAck:
+    """The PubAck in these bytes; `BusUnavailableError` where there is none."""
+    try:
+        return _PUB_ACK.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BusUnavailableError("no PubAck") from None
+
+
+def failure_of(error: PubAckFailure) -> BusUnavailableError | BusRefusedError:
+    """An error of an append as what it means for the caller.
+
+    Code 400 is about the message itself (too large, a header the stream forbids); 500 and 503 are
+    about the server (no leader, no space), which waiting may cure.
+    """
+    if error.code == _BAD_REQUEST:
+        return BusRefusedError(error.description)
+    return BusUnavailableError(error.description)
+
+
+def check_size(subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+    """Refuse what is over EVENT_BYTES before it is sent; the server's own answer would be late."""
+    size = len(payload) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    if size > EVENT_BYTES:
+        kind = subject.rpartition(".")[2]
+        raise BusRefusedError(f"an event of {size} bytes for stage {kind} is over {EVENT_BYTES}")
+
+
+def nobody_listens(msg: Msg) -> bool:
+    """Whether the server says that no one answers on a subject.
+
+    A stored message is none, whatever status its publisher gave it.
+    """
+    headers = msg.headers or {}
+    return headers.get(STATUS) == _NO_RESPONDERS and "Nats-Sequence" not in headers
+
+
+def stored_in(msg: Msg) -> Stored | None:
+    """The message in a direct get's answer; None where the stream has none."""
+    headers = msg.headers or {}
+    if "Nats-Sequence" not in headers:
+        if headers.get(STATUS) == _NOT_FOUND:
+            return None
+        raise BusUnavailableError("direct get: " + headers.get(DESCRIPTION, "no message"))
+    try:
+        return Stored(
+            headers["Nats-Subject"],
+            msg.data,
+            headers,
+            int(headers["Nats-Sequence"]),
+            _nanoseconds(headers["Nats-Time-Stamp"]),
+        )
+    except (KeyError, ValueError):
+        raise BusUnavailableError("direct get: the answer does not parse") from None
+
+
+def _nanoseconds(stamp: str) -> int:
+    """Unix nanoseconds of an RFC 3339 time with up to nine decimals."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)

@@ -1,0 +1,143 @@
+"""A NATS client whose parsing never raises, whatever bytes another role stored or sent.
+
+nats-py decodes subjects as UTF-8 and takes a vertical tab in one for the end of it. One stored
+subject with a byte 0xFF or 0x0B ends its read loop, at every redelivery again: no handler ever gets
+the chance to give up on the message. Here a subject is any bytes without blanks, CR or LF, as it is
+to nats-server, and headers are any bytes.
+
+The server's own status (`NATS/1.0 404`) is kept apart from headers that a publisher named `Status`:
+it is found under `STATUS`, a key that no header line can have.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import ProtocolError
+from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
+
+_log = structlog.get_logger()
+# A colon never ends up in the name of a header, so neither key can be planted.
+STATUS: Final = ":status"
+DESCRIPTION: Final = ":description"
+_VERSION: Final = b"NATS/1.0"
+_MAX_LINE: Final = 64 * 1024  # INFO of a large cluster; everything else has 4 KiB
+_WITHOUT_REPLY: Final = 3  # the operation, the subject and the subscription's id
+
+
+def read_headers(block: bytes) -> dict[str, str]:
+    """The headers of a message, and the server's status where its first line has one.
+
+    The last of several equal names counts: nats-server appends its own after a publisher's.
+    """
+    first, _, lines = block.partition(b"\r\n")
+    found: dict[str, str] = {}
+    for line in lines.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        key = name.strip()
+        if colon and key and key.isascii():
+            found[key.decode("ascii")] = value.strip().decode("utf-8", "replace")
+    status, _, description = first.removeprefix(_VERSION).strip().partition(b" ")
+    if status:
+        found[STATUS] = status.decode("ascii", "replace")
+        found[DESCRIPTION] = description.decode("utf-8", "replace")
+    return found
+
+
+def text_of(subject: bytes) -> str:
+    """A subject as text; bytes that are no UTF-8 are escaped, as in no subject of ours."""
+    return subject.decode("utf-8", "backslashreplace")
+
+
+class TolerantParser(Parser):
+    """The server's side of the protocol, by lengths and blanks alone."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take more bytes; hand on every message that is complete."""
+        self.buf.extend(data)
+        while self.buf:
+            if self.state == AWAITING_CONTROL_LINE:
+                end = self.buf.find(b"\r\n")
+                if end < 0:
+                    if len(self.buf) > _MAX_LINE:
+                        raise ProtocolError
+                    return
+                line = bytes(self.buf[:end])
+                del self.buf[: end + 2]
+                await self._control(line)
+            elif len(self.buf) < self.needed + 2:
+                return
+            else:
+                await self._message()
+
+    async def _control(self, line: bytes) -> None:
+        operation, _, rest = line.partition(b" ")
+        if operation in (b"MSG", b"HMSG"):
+            self._expect(operation, line.split(b" "))
+        elif operation == b"PING":
+            await self.nc._process_ping()  # noqa: SLF001 - the parser is the client's other half
+        elif operation == b"PONG":
+            await self.nc._process_pong()  # noqa: SLF001
+        elif operation == b"INFO":
+            await self.nc._process_info(json.loads(rest))  # noqa: SLF001
+        elif operation == b"-ERR":
+            await self.nc._process_err(text_of(rest.strip()).lower())  # noqa: SLF001
+        elif operation != b"+OK":
+            raise ProtocolError
+
+    def _expect(self, operation: bytes, parts: list[bytes]) -> None:
+        """Remember whose message follows: `MSG subject sid [reply] size`, HMSG with two sizes."""
+        sizes = 2 if operation == b"HMSG" else 1
+        if len(parts) - sizes not in (_WITHOUT_REPLY, _WITHOUT_REPLY + 1):
+            raise ProtocolError
+        try:
+            self.header_needed = int(parts[-2]) if sizes == 2 else 0  # noqa: PLR2004 - two sizes
+            self.needed, sid = int(parts[-1]), int(parts[2])
+        except ValueError:
+            raise ProtocolError from None
+        if not 0 <= self.header_needed <= self.needed:
+            raise ProtocolError
+        self.msg_arg = {"subject": parts[1], "sid": sid, "reply": b"".join(parts[3:-sizes])}
+        self.state = AWAITING_MSG_PAYLOAD
+
+    async def _message(self) -> None:
+        headers = bytes(self.buf[: self.header_needed])
+        payload = bytes(self.buf[self.header_needed : self.needed])
+        del self.buf[: self.needed + 2]
+        self.header_needed = 0
+        self.state = AWAITING_CONTROL_LINE
+        about = self.msg_arg
+        await self.nc._process_msg(  # noqa: SLF001
+            about["sid"], about["subject"], about["reply"], payload, headers
+        )
+
+
+class TolerantClient(Client):
+    """nats-py's client with parsing that never raises.
+
+    `on_reader_ended` is called if the read loop ends all the same while the connection stands:
+    the process would hear nothing any more and not know it.
+    """
+
+    def __init__(self, on_reader_ended: Callable[[], None]) -> None:
+        """Make a client that is not connected yet."""
+        super().__init__()
+        self._ps = TolerantParser(self)
+        self._on_reader_ended = on_reader_ended
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        return read_headers(headers) if headers else None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(self, text_of(subject), text_of(reply), data, headers, _sid=sid)
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        if self._status == Client.CONNECTED:
+            _log.error("bus_reader_ended")
+            self._on_reader_ended()

@@ -1,0 +1,136 @@
+"""Bytes that another role stored: whatever they are, readers hand them on and go on reading."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bus.client import DESCRIPTION, STATUS, read_headers
+from shared.bus.core import BusRefusedError, Delivery
+from shared.bus.jetstream import JetStreamBus
+from shared.bus.topology import Role, enroll_stream
+from shared.limits import EVENT_BYTES
+from shared.stored import Message
+from tests.contract.raw_ import RawClient
+from tests.nats import NatsServer, nats_server
+
+STREAM = enroll_stream("0")
+HONEST = "enroll.0.demo.tx.honest.0.request"
+SUBJECTS = [
+    b"enroll.0.demo.\xff.csr.0.request",
+    b"enroll.0.\xc3\x28.tx.csr.0.request",
+    b"enroll.0.demo.a\x0bb.csr.0.request",
+    b"enroll.0.demo.a\x0cb.csr.0.request",
+    b"enroll.0.demo.\x00.csr.0.request",
+    b"enroll.0.demo.\x1b]0;x\x07.csr.0.request",
+    b"enroll.0.demo." + b"x" * 3000 + b".csr.0.request",
+    "enroll.0.demo.\u202e.csr.0.request".encode(),
+]
+HEADERS = [
+    b"NATS/1.0\r\nStatus: 503\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 404\r\n\r\n",
+    b"NATS/1.0 404 Message Not Found\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
+    b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+    b"NATS/1.0\r\nNats-Sequence: x\r\nNats-Subject: y\r\nNats-Time-Stamp: z\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\n\xff\xfe: \xff\r\n: empty\r\n\r\n",
+    b"NATS/1.0\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
+]
+
+
+@dataclass
+class Log:
+    """A server, the gateway's bare connection, and two readers of the log."""
+
+    server: NatsServer
+    planter: RawClient
+    gateway: JetStreamBus
+    validator: JetStreamBus
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        planter = RawClient(server, Role.GATEWAY)
+        gateway, validator = [await server.connect(role) for role in (Role.GATEWAY, Role.VALIDATOR)]
+        yield Log(server, planter, gateway, validator)
+        planter.close()
+        await gateway.close()
+        await validator.close()
+
+
+async def delivered(bus: JetStreamBus, until: str) -> list[str]:
+    """The subjects that a consumer hands out, up to one."""
+    found: asyncio.Queue[Delivery] = asyncio.Queue()
+    await bus.consume(STREAM, "validator", found.put_nowait, 64)
+    subjects: list[str] = []
+    async with asyncio.timeout(20):
+        while not subjects or subjects[-1] != until:
+            delivery = await found.get()
+            subjects.append(delivery.stored.subject)
+            await delivery.ack()
+    return subjects
+
+
+async def test_any_subject_that_the_server_stores_is_handed_out(log: Log) -> None:
+    for subject in SUBJECTS:
+        log.planter.publish(subject)
+    log.planter.settle()
+    await log.gateway.append(HONEST, Message(b"{}", {}))
+    subjects = await delivered(log.validator, HONEST)
+
+    assert len(subjects) == len(SUBJECTS) + 1
+    assert all(subject.encode() for subject in subjects)  # text that can be written down
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=range(len(HEADERS)))
+async def test_a_stored_message_is_one_whatever_its_headers_say(log: Log, headers: bytes) -> None:
+    """A status that its publisher gave it neither hides it nor passes for the server's word."""
+    planted = "enroll.0.demo.tx.planted.0.request"
+    log.planter.publish(planted.encode(), b"payload", headers)
+    log.planter.settle()
+    await log.gateway.append(HONEST, Message(b"{}", {}))
+    stored = await log.validator.get_last(STREAM, planted)
+
+    assert stored is not None
+    assert (stored.subject, stored.payload, stored.sequence) == (planted, b"payload", 1)
+    assert await delivered(log.validator, HONEST) == [planted, HONEST]
+
+
+async def test_what_is_not_there_is_still_told_from_what_hides(log: Log) -> None:
+    assert await log.validator.get_last(STREAM, HONEST) is None
+
+
+async def test_an_event_that_no_waiting_makes_smaller_is_refused_for_good(log: Log) -> None:
+    with pytest.raises(BusRefusedError):
+        await log.gateway.append(HONEST, Message(b"x" * (EVENT_BYTES + 1), {}))
+    assert await log.gateway.append(HONEST, Message(b"x" * (EVENT_BYTES - 1000), {}))
+
+
+async def test_a_header_that_the_stream_forbids_is_refused_for_good(log: Log) -> None:
+    with pytest.raises(BusRefusedError):
+        await log.gateway.append(HONEST, Message(b"{}", {"Nats-TTL": "1s"}))
+
+
+@given(st.binary(max_size=300))
+def test_any_header_block_reads_as_headers(block: bytes) -> None:
+    for name, value in read_headers(b"NATS/1.0" + block).items():
+        assert ":" not in name or name in (STATUS, DESCRIPTION)
+        assert value.encode().decode() == value
+
+
+@given(
+    st.lists(
+        st.tuples(st.from_regex(r"[!-9;-~]{1,20}", fullmatch=True), st.text("ab ", max_size=9))
+    )
+)
+def test_the_last_of_equal_headers_counts(pairs: list[tuple[str, str]]) -> None:
+    """The server adds its own after those of a publisher."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
+
+    assert read_headers(f"NATS/1.0\r\n{lines}\r\n".encode()) == {n: v.strip() for n, v in pairs}
