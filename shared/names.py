@@ -15,6 +15,7 @@ from shared.scep.asn1 import (
     dotted,
     text,
 )
+from shared.scep.errors import FailInfo, ScepError
 
 _SHORT_NAMES: Final = {
     "2.5.4.3": "CN",
@@ -29,7 +30,7 @@ _SHORT_NAMES: Final = {
     "1.2.840.113549.1.9.1": "emailAddress",
     "1.2.840.113549.1.9.2": "unstructuredName",
 }
-_UPN: Final = "1.3.6.1.4.1.311.20.2.3"
+_UPN: Final = bytes.fromhex("2b060104018237140203")  # 1.3.6.1.4.1.311.20.2.3
 _KINDS: Final = {0x81: "rfc822", 0x82: "dns", 0x86: "uri"}
 _IP: Final = 0x87
 
@@ -42,32 +43,65 @@ class GeneralName:
     value: str
 
 
+def attribute_kind(oid: bytes) -> str:
+    """The short name of an attribute's type (an OID's contents), or its dotted form."""
+    kind = dotted(oid)
+    return _SHORT_NAMES.get(kind, kind)
+
+
 def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
     """(type, value) of each attribute of a Name, in the order of the encoding."""
     found = []
     rdns = Der(der).enter(SEQUENCE)
     while rdns.more():
-        attributes = rdns.enter(SET)
-        while attributes.more():
-            attribute = attributes.enter(SEQUENCE)
-            oid = dotted(attribute.value(OID))
-            found.append((_SHORT_NAMES.get(oid, oid), text(*attribute.any())))
-            attribute.finish()  # a second value would be read by others and not by us
+        found += _read_rdn(rdns.enter(SET))
     return tuple(found)
 
 
+def _read_rdn(attributes: Der) -> list[tuple[str, str]]:
+    found = []
+    while attributes.more():
+        attribute = attributes.enter(SEQUENCE)
+        kind = attribute_kind(attribute.value(OID))
+        found.append((kind, text(*attribute.any())))
+        attribute.finish()  # a second value would be read by others and not by us
+    return found
+
+
 def name_text(der: bytes) -> str:
-    """A Name for people: "CN=device, O=Lab", in the order of the encoding (RFC 4514 escapes)."""
-    return write_dn(read_name(der))
+    """Return a Name for people: "CN=device, O=Lab", in the order of the encoding.
+
+    Values are escaped as RFC 4514 does. Reads any SEQUENCE: characters that do not decode are
+    replaced, and an RDN that cannot be read is shown as its bytes in hex, "#3100".
+    """
+    rdns, shown = Der(der).enter(SEQUENCE), []
+    while rdns.more():
+        try:
+            rdn = rdns.element()
+        except ScepError:
+            rdn = rdns.rest()
+        try:
+            attributes = _read_rdn(Der(rdn).enter(SET))
+        except ScepError:
+            attributes = []
+        shown.append(write_dn(attributes) if attributes else f"#{rdn.hex()}")
+    return ", ".join(shown)
 
 
 def read_general_names(der: bytes) -> tuple[GeneralName, ...]:
-    """The entries of a GeneralNames (RFC 5280 s4.2.1.6)."""
+    """Return the entries of a GeneralNames (RFC 5280 s4.2.1.6); `ScepError` (badRequest) if none.
+
+    An entry that does not fit its kind is of kind "other": `shared.name_rules` says what is wrong.
+    """
     outer, found = Der(der), []
-    names = outer.enter(SEQUENCE)
-    outer.finish()
-    while names.more():
-        found.append(_general_name(*names.any()))
+    try:
+        names = outer.enter(SEQUENCE)
+        outer.finish()
+        while names.more():
+            found.append(_general_name(*names.any()))
+    except ScepError as error:
+        detail = f"subjectAltName is not well-formed: {error.detail}"
+        raise ScepError(detail, FailInfo.BAD_REQUEST) from None
     return tuple(found)
 
 
@@ -76,15 +110,21 @@ def _general_name(tag: int, contents: bytes) -> GeneralName:
         return GeneralName(_KINDS[tag], readable)
     if tag == _IP and len(contents) in (4, 16):
         return GeneralName("ip", str(ipaddress.ip_address(contents)))
-    if tag == CONSTRUCTED_0:
-        other = Der(contents)
-        kind, value = dotted(other.value(OID)), other.enter(CONSTRUCTED_0)
+    if tag == CONSTRUCTED_0 and (principal := _principal(Der(contents))) is not None:
+        return GeneralName("upn", principal)
+    return GeneralName("other", contents.hex())
+
+
+def _principal(other: Der) -> str | None:
+    """The user principal name in an OtherName; None where it holds something else."""
+    try:
+        kind, value = other.value(OID), other.enter(CONSTRUCTED_0)
         tag, inner = value.any()
         value.finish()
         other.finish()
-        if kind == _UPN and tag == UTF8_STRING and (readable := _text(inner)) is not None:
-            return GeneralName("upn", readable)
-    return GeneralName("other", contents.hex())
+    except ScepError:
+        return None
+    return _text(inner) if (kind, tag) == (_UPN, UTF8_STRING) else None
 
 
 def _text(contents: bytes) -> str | None:

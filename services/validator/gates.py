@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from shared.access_events import Claim
-from shared.csr import CertificationRequest
+from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import Facts, GateResult
-from shared.names import GeneralName
+from shared.name_rules import bad_general_names, bad_name
 from shared.reasons import Reason
 
 
@@ -100,7 +100,7 @@ def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
     opened, policy = question.opened, question.policy
     yield "key", _key(opened.facts, policy), ""
     yield "subject", _subject(opened.csr), ""
-    yield "sans", _sans(opened.csr.sans, policy), ""
+    yield "sans", _sans(opened.csr, policy), ""
     yield "compromise", _compromised(question.history), ""
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(question), opened.renews
@@ -177,14 +177,19 @@ def _key(facts: Facts, policy: Policy) -> Refusal | None:
 
 
 def _subject(csr: CertificationRequest) -> Refusal | None:
-    """Something must name the device (RFC 5280 s4.1.2.6)."""
-    if len(csr.subject) > len(b"\x30\x00") or csr.sans:
-        return None
-    return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request names no subject")
+    """Something must name the device, in the form that certificates have (RFC 5280 s4.1.2.6)."""
+    if len(csr.subject) <= len(b"\x30\x00") and not csr.sans:
+        return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request names no subject")
+    problem = bad_name(csr.subject)
+    return Refusal(Reason.SUBJECT_NOT_ALLOWED, problem) if problem else None
 
 
-def _sans(sans: tuple[GeneralName, ...], policy: Policy) -> Refusal | None:
-    for san in sans:
+def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
+    """Each name by its own rule, then by the profile's kinds."""
+    for extension in csr.extensions:
+        if extension.oid == SUBJECT_ALT_NAME and (problem := bad_general_names(extension.value)):
+            return Refusal(Reason.SAN_NOT_ALLOWED, problem)
+    for san in csr.sans:
         if san.kind not in policy.sans:
             return Refusal(
                 Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed here"

@@ -16,6 +16,7 @@ from tests.unit.shared.scep.messages import (
     challenge,
     csr,
     extension_request,
+    name,
     oid,
     san,
     tlv,
@@ -113,6 +114,35 @@ def test_one_forbidden_san_among_others_is_refused(device: Identity) -> None:
     found = request(device, SANS["dns"], SANS["ip"], SANS["dns"])
 
     assert refusal(found, policy(sans=frozenset({"dns"}))).reason is Reason.SAN_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [name(("2.5.4.3", UTF8, b"")), name(("2.5.4.3", UTF8, b"a\xff")), tlv(SEQ, tlv(0x31))],
+    ids=["empty value", "no UTF-8", "empty RDN"],
+)
+def test_a_subject_against_the_rules_is_refused_saying_which(
+    device: Identity, subject: bytes
+) -> None:
+    found = refusal(request(device, DNS, subject=subject))
+
+    assert found.reason is Reason.SUBJECT_NOT_ALLOWED
+    assert found.detail.startswith("RDN 1 of the name, ")
+
+
+def test_a_san_against_the_rules_is_refused_saying_which(device: Identity) -> None:
+    """Also where its bytes hide of which kind it is."""
+    for entry in (tlv(0x82, b"a\0b"), tlv(0x82, b"\xff"), tlv(0x82), tlv(0x87, bytes(3))):
+        found = refusal(request(device, DNS, entry))
+
+        assert found.reason is Reason.SAN_NOT_ALLOWED
+        assert found.detail.startswith("subjectAltName entry 2, ")
+
+
+def test_an_empty_san_is_none(device: Identity) -> None:
+    found = read_csr(csr(device.key, challenge(UTF8, b"s3cret"), extension_request(san())))
+
+    assert decide(found, facts(), policy()).refusal is None
 
 
 @pytest.mark.parametrize("password", [None, b"", b"   "])
