@@ -90,7 +90,8 @@ class Enroller:
         except ScepError as error:
             refused(profile, Reason.BAD_MESSAGE, error.detail)
             raise UnanswerableError from None
-        replier = Replier(profile, profile.ra.under(chain.der[0]), message, client)
+        ra = profile.ra.under(chain.der[0]).addressed(message, self.clock())
+        replier = Replier(profile, ra, message, client)
         caller = Caller(address, self.gateway, started + profile.reply_budget)
         try:
             verify(message, profile.algorithms)
@@ -140,7 +141,7 @@ class Enroller:
         issuer, serial = read_issuer_and_serial(payload)
         if replier.message.message_type == MessageType.GET_CERT:
             found = await self.lookups.certificate(profile, chain, issuer, serial)
-            return replier.certificate(found, chain, mirror) if found is not None else None
+            return replier.fetched(found, mirror) if found is not None else None
         found = await self.lookups.crl(profile.issuer, chain, issuer, serial)
         return replier.crl(found, mirror) if found is not None else None
 

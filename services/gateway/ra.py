@@ -1,16 +1,19 @@
 """RA keys of a profile: which one signs, which ones decrypt, what GetCACert shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from shared.keys import RsaKey, check_pair, read_certificates, read_rsa_key
-from shared.scep.certificate import read_certificate
-from shared.scep.pkimessage import DecryptionKey
+from shared.scep.certificate import Certificate, read_certificate
+from shared.scep.envelope import read_envelope
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import DecryptionKey, PkiMessage
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import Signer
 from shared.settings import SettingsError
@@ -31,7 +34,12 @@ class RaPair:
     @property
     def der(self) -> bytes:
         """The certificate as DER."""
-        return self.certificate.public_bytes(Encoding.DER)
+        return self.parsed.der
+
+    @cached_property
+    def parsed(self) -> Certificate:
+        """The certificate's exact bytes."""
+        return read_certificate(self.certificate.public_bytes(Encoding.DER))
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,37 @@ class RaKeys:
             fits = any(p.signs for p in own) and any(p.decrypts for p in own)
             self._by_ca[ca] = _chosen(tuple(own), self.decryption, self.begun) if fits else self
         return self._by_ca[ca]
+
+    def addressed(self, message: PkiMessage, now: float) -> "RaKeys":
+        """The same keys, with the signer of the pair that a request is encrypted to, while valid.
+
+        A device that keeps older RA certificates believes a reply under those only. Where the
+        request names no older pair the current signer stays.
+        """
+        if len(self.begun) == len(self.certificates):
+            return self
+        try:
+            recipients = read_envelope(message.signed.content).recipients
+        except ScepError:
+            return self
+        named = (p for r in recipients for p in self.begun if p.decrypts and r.names(p.parsed))
+        pair = next(named, None)
+        if pair is None or pair.der in self.certificates:
+            return self
+        moment = datetime.fromtimestamp(now, UTC)
+        signing = self._beside(pair)
+        if signing is None or signing.certificate.not_valid_after_utc <= moment:
+            return self
+        return replace(self, signer=Signer(signing.key, signing.parsed))
+
+    def _beside(self, pair: RaPair) -> RaPair | None:
+        """The pair itself where it signs, else the signing one made for the same CA with it."""
+        if pair.signs:
+            return pair
+        begin, issuer = pair.certificate.not_valid_before_utc, pair.parsed.issuer
+        signing = [p for p in self.begun if p.signs and p.parsed.issuer == issuer]
+        apart = [abs(p.certificate.not_valid_before_utc - begin) for p in signing]
+        return signing[apart.index(min(apart))] if signing else None
 
 
 def read_pair(cert_path: Path, key_path: Path) -> RaPair:
@@ -104,9 +143,7 @@ def assemble(pairs: list[RaPair], now: float, files: Sequence[Path] = ()) -> RaK
         if not found:
             named = ", ".join(map(str, files)) or "ra_cert_path"
             raise SettingsError(f"{named}: no valid certificate with {use}")
-    decryption = tuple(
-        DecryptionKey(p.key, read_certificate(p.der)) for p in newest_first if p.decrypts
-    )
+    decryption = tuple(DecryptionKey(p.key, p.parsed) for p in newest_first if p.decrypts)
     return _chosen(begun, decryption, begun)
 
 
@@ -120,7 +157,7 @@ def _chosen(
     decrypting = next(p for p in candidates if p.decrypts)
     current = [signing] if signing is decrypting else [signing, decrypting]
     return RaKeys(
-        signer=Signer(signing.key, read_certificate(signing.der)),
+        signer=Signer(signing.key, signing.parsed),
         decryption=decryption,
         certificates=tuple(p.der for p in current),
         not_after=min(p.certificate.not_valid_after_utc for p in current),

@@ -62,6 +62,10 @@ class Replier:
         certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
         return self._success(write_certs_only(certificates), mirror, "issued")
 
+    def fetched(self, certificate: bytes, mirror: Mirror) -> bytes:
+        """The answer to GetCert: the certificate asked for and no other (RFC 8894 s4.5)."""
+        return self._success(write_certs_only([certificate]), mirror, "issued")
+
     def crl(self, der: bytes, mirror: Mirror) -> bytes:
         """The answer to GetCRL (RFC 8894 s4.6)."""
         return self._success(write_crl_only(der), mirror, "crl")

@@ -60,6 +60,12 @@ class Recipient:
     transport: KeyTransport
     encrypted_key: bytes
 
+    def names(self, certificate: Certificate) -> bool:
+        """Whether the key was encrypted to this certificate's key, by its own word."""
+        if self.key_id is not None:
+            return self.key_id == certificate.key_id
+        return (self.issuer, self.serial) == (certificate.issuer, certificate.serial)
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:

@@ -160,7 +160,7 @@ def unwrap_content_key(
     """
     size = enveloped.cipher.key_size
     for recipient in enveloped.recipients:
-        named = [k for k in keys if _names(recipient, k.certificate)]
+        named = [k for k in keys if recipient.names(k.certificate)]
         for candidate in named:
             return _decrypt(candidate.key, recipient, size) or fallback[:size]
     if len(enveloped.recipients) == 1:
@@ -185,12 +185,6 @@ def unwrap_with_password(
             if key is not None and len(key) == enveloped.cipher.key_size:
                 return password, key
     return None
-
-
-def _names(recipient: envelope.Recipient, certificate: Certificate) -> bool:
-    if recipient.key_id is not None:
-        return recipient.key_id == certificate.key_id
-    return (recipient.issuer, recipient.serial) == (certificate.issuer, certificate.serial)
 
 
 def _decrypt(key: RsaDecryptingKey, recipient: envelope.Recipient, size: int) -> bytes | None:

@@ -86,6 +86,16 @@ async def none_such(world: World, issuer: bytes, serial: bytes) -> None:
     assert (reply.status, reply.fail_info) == (PkiStatus.FAILURE, FailInfo.BAD_CERT_ID)
 
 
+async def test_the_certificate_comes_alone_where_replies_hold_the_chain(
+    device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    world = await make_world(device, ra, ec_key, include_chain=True)
+    parsed = world.ca.parsed
+    reply = await get_cert(world, parsed.issuer, parsed.serial)
+
+    assert world.certificate(reply) == world.ca.chain[0]
+
+
 async def test_a_certificate_of_the_profile_is_found(world: World) -> None:
     serial, leaf = await enrolled(world)
     reply = await get_cert(world, world.ca.name, serial)

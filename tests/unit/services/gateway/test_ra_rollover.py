@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.ra import RaKeys, RaPair, assemble
 from services.issuer.connectors.local import LocalCa
 from shared.scep.certrep import PkiStatus
+from shared.scep.pkimessage import read_message
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import Identity
+from tests.unit.shared.scep.messages import Identity, enveloped, recipient, signed
 from tests.unit.world import NOW, pki_message
 
 DAY = pki.dt.timedelta(days=1)
@@ -161,3 +162,55 @@ async def test_a_request_to_the_ra_of_the_previous_ca_is_opened_after_the_rollov
     reply = await world.send(pki_message(world.device, kept))
 
     assert reply.status is PkiStatus.SUCCESS
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["combined", "split"])
+async def test_a_reply_is_signed_by_the_pair_that_the_request_addressed(
+    world: World, ra: Identity, device: Identity, ca: LocalCa, next_ca: LocalCa, *, split: bool
+) -> None:
+    """A device knows the RA certificates that it fetched, until it fetches them again."""
+    old = [pair(ra, ca, begun=300, decrypts=not split), pair(device, ca, begun=299, signs=False)]
+    new = [pair(ra, next_ca, begun=1, decrypts=not split), pair(device, next_ca, signs=False)]
+    world.profile = replace(world.profile, ra=assemble([*old, *new], NOW))
+    world.roll_over(next_ca)
+    ours = {True: (old[1], new[1]), False: (old[0], new[0])}[split]
+
+    for addressed, signing in zip(ours, (old[0], new[0]), strict=True):
+        kept = Identity(addressed.key, addressed.certificate)
+        reply = await world.send(pki_message(world.device, kept))
+        assert reply.signed.signer.der == signing.der
+
+
+async def test_of_several_split_pairs_the_one_made_together_signs(
+    ra: Identity, device: Identity, ca: LocalCa, next_ca: LocalCa
+) -> None:
+    signing = [pair(ra, ca, begun=days, decrypts=False) for days in (300, 100)]
+    opening = [pair(device, ca, begun=days, signs=False) for days in (299, 101)]
+    current = pair(ra, next_ca, begun=1)
+    keys = assemble([*signing, *opening, current], NOW).under(next_ca.chain[0])
+
+    for opens, signs in zip(opening, signing, strict=True):
+        message = read_message(pki_message(device, Identity(opens.key, opens.certificate)))
+        assert keys.addressed(message, NOW).signer.certificate.der == signs.der
+
+
+async def test_a_pair_that_has_ended_signs_nothing(
+    ra: Identity, device: Identity, ca: LocalCa, next_ca: LocalCa
+) -> None:
+    """It had not when the gateway read it."""
+    old, new = pair(ra, ca, begun=300), pair(ra, next_ca, begun=1)
+    keys = assemble([old, new], NOW).under(next_ca.chain[0])
+    message = read_message(pki_message(device, Identity(ra.key, old.certificate)))
+    ends = old.certificate.not_valid_after_utc.timestamp()
+
+    assert keys.addressed(message, ends - 1).signer.certificate.der == old.der
+    assert keys.addressed(message, ends).signer.certificate.der == new.der
+
+
+async def test_a_request_to_nobody_here_is_answered_by_the_current_pair(
+    ra: Identity, device: Identity, ca: LocalCa, next_ca: LocalCa
+) -> None:
+    keys = assemble([pair(ra, ca, begun=300), pair(ra, next_ca, begun=1)], NOW)
+
+    for content in (enveloped(b"", recipient(device)), b"no envelope", b""):
+        assert keys.addressed(read_message(signed(content, device)), NOW) is keys
