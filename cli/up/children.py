@@ -147,6 +147,18 @@ class Child:
             self._said.add(text)
             self.notice(text)
 
+    async def restart(self) -> None:
+        """SIGTERM, time to drain, then SIGKILL; the watcher starts it again."""
+        process = self.process
+        if process is None:
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+
     async def stop(self) -> None:
         """SIGTERM, time to drain, then SIGKILL."""
         self._stopping.set()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+from cli.up.buswatch import BusWatch
 from cli.up.children import Child
 from cli.up.layout import Layout, UpError, write_private
 from cli.up.plan import GatewaySockets, Plan
@@ -67,7 +68,8 @@ class Supervisor:
         self.plan.layout.run_file.unlink(missing_ok=True)
         try:
             if await _first(self._start(), stop):
-                async with background(self._run_file.keep()):
+                watch = self._bus_watch()
+                async with background(self._run_file.keep()), background(watch.run()):
                     announce(self._run_file.first())
                     await stop.wait()
         finally:
@@ -100,6 +102,23 @@ class Supervisor:
         child.on_restart = lambda _: self._run_file.changed()
         self._children.append(child)
         await child.start()
+
+    def _bus_watch(self) -> BusWatch:
+        async def reports() -> list[str]:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                names = list(self._operations)
+                return await asyncio.gather(*(_missing(client, self._readyz(n)) for n in names))
+
+        nats, configuration = self._children[0], self._read
+        return BusWatch(
+            self.plan.layout.nats_store,
+            reports,
+            nats.restart,
+            lambda: self._provision(configuration()),
+        )
+
+    def _readyz(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._operations_port(name)}/readyz"
 
     def _nats(self) -> Child:
         program = shutil.which("nats-server", path=str(Path(sys.executable).parent))
@@ -144,18 +163,18 @@ class Supervisor:
 
     async def _ready(self, child: Child) -> None:
         """Wait until its /readyz says so; a child that ends instead says why in its log."""
-        url = f"http://127.0.0.1:{self._operations_port(child)}/readyz"
+        url = self._readyz(child.name)
         async with httpx.AsyncClient(trust_env=False) as client:
             try:
                 async with asyncio.timeout(_READY_SECONDS):
-                    while not await _is_ready(client, url):
+                    while await _missing(client, url):
                         self._check_alive(child)
                         await asyncio.sleep(_LOOK_SECONDS)
             except TimeoutError:
                 raise UpError(f"{child.name} did not become ready: see {child.log}") from None
 
-    def _operations_port(self, child: Child) -> int:
-        return int(self._operations[child.name].getsockname()[1])
+    def _operations_port(self, name: str) -> int:
+        return int(self._operations[name].getsockname()[1])
 
     def _check_alive(self, child: Child) -> None:
         """Before all is ready the first death is final: restarting would hide the reason."""
@@ -164,9 +183,7 @@ class Supervisor:
 
     def _table(self) -> dict[str, Any]:
         """What run.json holds now."""
-        ports = {
-            c.name: self._operations_port(c) for c in self._children if c.name in self._operations
-        }
+        ports = {name: self._operations_port(name) for name in self._operations}
         return run_table(self.plan, self._read(), self._children, ports)
 
     def _read(self) -> Configuration:
@@ -198,11 +215,13 @@ async def _first(work: Awaitable[None], stop: asyncio.Event) -> bool:
     return True
 
 
-async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
+async def _missing(client: httpx.AsyncClient, url: str) -> str:
+    """What a service says that it lacks, "" when it is ready."""
     try:
-        return (await client.get(url, timeout=2)).is_success
+        answer = await client.get(url, timeout=2)
     except httpx.HTTPError:
-        return False
+        return "no answer"
+    return "" if answer.is_success else answer.text.strip()
 
 
 def _listens(port: int) -> bool:

@@ -26,7 +26,7 @@ class Readiness:
 
     def missing(self) -> str:
         """For /readyz: "" when nothing is."""
-        found = [] if self.bus.connected else ["bus"]
+        found = list(self.bus.problems())
         found += [] if self._database else ["database"]
         return ", ".join([*found, *(f"record of {r.stream}" for r in self.recorders if r.waits)])
 

@@ -68,6 +68,7 @@ async def serve(
     async with AsyncExitStack() as running:
         await running.enter_async_context(background(reloader.on(signals.hangup)))
         await running.enter_async_context(background(presence.run()))
+        await running.enter_async_context(background(enroller.resender.run()))
         for server in _servers(gateway, listeners, contexts):
             server.start()
             running.push_async_callback(server.stop)

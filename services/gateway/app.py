@@ -96,7 +96,7 @@ class Gateway:
 
     def ready(self) -> str:
         """What is missing before requests can be served."""
-        missing = [] if self.bus.connected else ["bus"]
+        missing = self.bus.problems()
         return ", ".join(missing + [f"CA chain of {name}" for name in self.chains.missing()])
 
     def app(self) -> FastAPI:

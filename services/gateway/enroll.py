@@ -12,6 +12,7 @@ from services.gateway.lookups import Lookups
 from services.gateway.opening import Opened, open_enrollment, open_query, poll_mirror
 from services.gateway.outcomes import End, Outcomes, Request
 from services.gateway.replies import Mirror, Replier
+from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream
@@ -76,6 +77,9 @@ class Enroller:
     lookups: Lookups
     gateway: str
     clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self.resender = Resender(self.bus)
 
     async def answer(
         self, profile: Profile, chain: Chain, body: bytes, address: str, client: str = "none"
@@ -184,13 +188,16 @@ class Enroller:
 
     async def _attempt(self, job: Job, enrollment: EnrollmentId) -> End | None:
         """Append one attempt and wait for its end; None where the attempt is there already."""
-        event = encode(self._event(job, enrollment))
+        event, subject = encode(self._event(job, enrollment)), enrollment.subject(Stage.REQUEST)
         annotate(enrollment=enrollment.prefix())
         with self.outcomes.waiter(enrollment) as hint:
             try:
-                await self.bus.append(enrollment.subject(Stage.REQUEST), event)
+                await self.bus.append(subject, event)
             except AppendConflictError:
                 return None
+            except BusUnavailableError:
+                self.resender.keep(subject, event)
+                raise
             request = job.request(enrollment, hashlib.sha256(event.payload).hexdigest())
             return await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
 

@@ -34,7 +34,7 @@ async def serve(
         _measure(settings)
         keeper.look_now()
 
-    server = HttpServer(operations_app(lambda: "" if bus.connected else "bus"), [operations])
+    server = HttpServer(operations_app(lambda: ", ".join(bus.problems())), [operations])
     server.start()
     jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in settings.shards]
     jobs.append(Job(OPS, orders.handle, orders.give_up))

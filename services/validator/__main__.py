@@ -38,7 +38,7 @@ async def serve(
         replica.look_now()
 
     def ready() -> str:
-        missing = [] if bus.connected else ["bus"]
+        missing = bus.problems()
         return ", ".join(missing + [f"CA chain of {issuer}" for issuer in chains.missing()])
 
     server = HttpServer(operations_app(ready), [operations])

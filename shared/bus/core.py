@@ -84,6 +84,9 @@ class Bus(Protocol):
     def connected(self) -> bool:
         """Whether the bus can be asked now."""
 
+    def problems(self) -> list[str]:
+        """What keeps this process from its work with the bus, for /readyz; [] when nothing does."""
+
     async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
         """Store as the subject's only message; its sequence, or `AppendConflictError`.
 

@@ -34,6 +34,7 @@ from shared.bus.core import (
     ending,
     expecting,
 )
+from shared.bus.health import AppendHealth
 from shared.bus.pull import PullConsumption
 from shared.bus.refusals import refused_by
 from shared.bus.topology import stream_of
@@ -66,6 +67,7 @@ class JetStreamBus:
     _refused: set[str] = field(default_factory=set)
     _sweeper: asyncio.Task[None] | None = None
     _pulls: list[PullConsumption] = field(default_factory=list)
+    health: AppendHealth = field(default_factory=AppendHealth)
 
     @classmethod
     async def connect(cls, url: str, seed: str, name: str, timeout: float = 5.0) -> Self:  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
@@ -105,18 +107,27 @@ class JetStreamBus:
         """Whether the connection stands."""
         return self.client.is_connected
 
+    def problems(self) -> list[str]:
+        """See `Bus.problems`."""
+        if not self.connected:
+            return ["bus"]
+        pulls = [pull.problem for pull in self._pulls if pull.problem]
+        return [*self.health.problems(), *pulls]
+
     async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.append`."""
         return await self.replace(subject, message, 0, ttl)
 
     async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.put`."""
-        return await self._store(subject, message.payload, message.headers | ending(ttl))
+        with self.health.watching(subject):
+            return await self._store(subject, message.payload, message.headers | ending(ttl))
 
     async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
         """See `Bus.replace`."""
         headers = message.headers | expecting(last) | ending(ttl)
-        return await self._store(subject, message.payload, headers)
+        with self.health.watching(subject):
+            return await self._store(subject, message.payload, headers)
 
     async def _store(self, subject: str, payload: bytes, headers: dict[str, str]) -> int:
         headers = headers | carrier()

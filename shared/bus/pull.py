@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from shared.bus.client import STATUS
+from shared.bus.client import DESCRIPTION, STATUS
 from shared.bus.core import OnDelivery
 from shared.bus.topology import Role
 from shared.stored import Stored
@@ -26,6 +26,9 @@ _EXPIRES_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 2
 _NANOSECONDS: Final = 1_000_000_000
 _MIN_ACK_TOKENS: Final = 9
+MISSING: Final = "is missing"
+_NOBODY: Final = "503"
+_DELETED: Final = "consumer deleted"
 
 
 @dataclass(slots=True)
@@ -74,6 +77,12 @@ class PullConsumption:
     _last_heard: float = 0.0
     _watchdog: asyncio.Task[None] | None = None
     _stopped: bool = False
+    _problem: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is handed out, as of the server's last answer; "" when nothing is wrong."""
+        return self._problem
 
     async def start(self) -> None:
         """Subscribe, ask, and watch."""
@@ -141,19 +150,40 @@ class PullConsumption:
     async def _on_message(self, msg: Msg) -> None:
         self._last_heard = asyncio.get_running_loop().time()
         if msg.reply.startswith("$JS.ACK."):
+            self._well()
             self._count_down()
             self._unsettled += 1
             if self.durable != Role.AUDIT:  # which knows better: what it has stored
                 BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
             return
-        status = (msg.headers or {}).get(STATUS, "")
-        if status != "100":  # anything but a heartbeat ends this pull
-            self._asked.pop(msg.subject.rpartition(".")[2], None)
-            if status not in ("404", "408"):
-                _log.info("pull_ended", status=status, durable=self.durable)
-                return  # the watchdog asks again: at once would be a busy loop
-            await self._refill()
+        headers = msg.headers or {}
+        status = headers.get(STATUS, "")
+        if status == "100":
+            self._well()
+            return
+        self._asked.pop(msg.subject.rpartition(".")[2], None)  # anything else ends this pull
+        if status not in ("404", "408"):
+            # The watchdog asks again: at once would be a busy loop.
+            self._ended(status, headers.get(DESCRIPTION, ""))
+            return
+        self._well()
+        await self._refill()
+
+    def _ended(self, status: str, description: str) -> None:
+        """The server ended a pull: the consumer is gone, or has no leader now."""
+        missing = status == _NOBODY or description.lower().startswith(_DELETED)
+        problem = f"consumer {self.durable} of {self.stream} {MISSING if missing else description}"
+        if problem != self._problem:
+            log = _log.error if missing else _log.warning
+            log("pull_ended", status=status, durable=self.durable, stream=self.stream,
+                detail=problem)  # fmt: skip
+        self._problem = problem
+
+    def _well(self) -> None:
+        if self._problem:
+            _log.info("pull_works", durable=self.durable, stream=self.stream)
+        self._problem = ""
 
     def _count_down(self) -> None:
         """Pulls are served in order: one message less to come for the oldest.
@@ -176,6 +206,7 @@ class PullConsumption:
                 continue
             if self._asked and loop.time() - self._last_heard > 3 * _HEARTBEAT_SECONDS:
                 _log.warning("pull_silent", durable=self.durable)
+                self._problem = f"consumer {self.durable} of {self.stream} does not answer"
                 await self.restart()
             else:
                 await self._refill()

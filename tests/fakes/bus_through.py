@@ -24,6 +24,9 @@ class BusThrough:
     def connected(self) -> bool:
         return self.bus.connected
 
+    def problems(self) -> list[str]:
+        return self.bus.problems()
+
     async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
         return await self._called(lambda: self.bus.append(subject, message, ttl))
 

@@ -127,6 +127,11 @@ class MemoryBus:
     hints: list[tuple[str, OnHint]] = field(default_factory=list)
     running: list[MemoryConsumption] = field(default_factory=list)
     connected: bool = True
+    troubles: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """See `Bus.problems`."""
+        return self.troubles if self.connected else ["bus"]
 
     def _check(self) -> None:
         if not self.connected:
