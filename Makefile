@@ -42,6 +42,7 @@ test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest tests/integration; ended=$$?; \
 	wait $$beside; told=$$?; cat .venv/beside.log; test $$ended$$told = 00
 	$(BIN)/pytest tests/chaos
+	$(BIN)/pytest tests/security
 
 check:  ## make test in full: a missing client, browser or database fails it
 	TEST_REQUIRE=all $(MAKE) test
