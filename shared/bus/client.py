@@ -39,7 +39,7 @@ def read_headers(block: bytes) -> dict[str, str]:
         name, colon, value = line.partition(b":")
         key = name.strip()
         if colon and key and key.isascii():
-            found[key.decode("ascii")] = value.strip().decode("utf-8", "replace")
+            found[key.decode("ascii")] = text_of(value.strip(b" \t"))
     status, _, description = first.removeprefix(_VERSION).strip().partition(b" ")
     if status:
         found[STATUS] = status.decode("ascii", "replace")

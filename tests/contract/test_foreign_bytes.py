@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.audit.checkpoint import own_headers
 from shared.bus.client import DESCRIPTION, STATUS, read_headers
 from shared.bus.core import BusRefusedError, Delivery
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import Role, enroll_stream
+from shared.bus.topology import DEAD_LETTERS, Role, enroll_stream
 from shared.limits import EVENT_BYTES
-from shared.stored import Message
+from shared.stored import Message, Stored
 from tests.contract.raw_ import RawClient
 from tests.nats import NatsServer, nats_server
 
@@ -86,6 +87,40 @@ async def test_any_subject_that_the_server_stores_is_handed_out(log: Log) -> Non
 
     assert len(subjects) == len(SUBJECTS) + 1
     assert all(subject.encode() for subject in subjects)  # text that can be written down
+
+
+async def test_a_message_is_the_same_however_it_is_read(log: Log) -> None:
+    """The record reads it from a consumer, a replay by its sequence: they must not differ."""
+    planter = RawClient(log.server, Role.VALIDATOR)
+    ends = [b"\xff\xfe", b"\xc3\x28", b"a\x0b", b"\x0c", b"\x1c", b"\x00", b"\x85", b"\\xff"]
+    for end in ends:
+        head = (
+            b"NATS/1.0\r\nScepstream-Key: "
+            + end
+            + b"\r\nScepstream-Subject:\x0b"
+            + end
+            + b"\x0b\r\n\r\n"
+        )
+        planter.publish(b"dead.validator.x." + end, b"{}", head)
+    planter.settle()
+    planter.close()
+    audit = await log.server.connect(Role.AUDIT)
+    found: asyncio.Queue[Delivery] = asyncio.Queue()
+    await audit.consume(DEAD_LETTERS, "audit", found.put_nowait, 64)
+    async with asyncio.timeout(20):
+        handed_out = [(await found.get()).stored for _ in ends]
+    read = [
+        await audit.get_sequence(DEAD_LETTERS, sequence) for sequence in range(1, len(ends) + 1)
+    ]
+    await audit.close()
+
+    assert [_told(stored) for stored in read if stored] == [_told(stored) for stored in handed_out]
+
+
+def _told(stored: Stored) -> tuple[int, int, str, bytes, str]:
+    """What the record keeps of it."""
+    place = stored.sequence, stored.time
+    return (*place, stored.subject, stored.payload, own_headers(stored))
 
 
 @pytest.mark.parametrize("headers", HEADERS, ids=range(len(HEADERS)))
