@@ -46,7 +46,41 @@ DETAIL_CHARACTERS: Final = Bound(
     500, "characters", "a sentence or a comparison in an event", "cut, and ended with ..."
 )
 
-# What an HTTP request says about itself.
+# Connections and HTTP requests, at every port.
+BACKLOG: Final = Bound(
+    256, "connections", "what the kernel keeps until a service accepts", "the client sends again"
+)
+CONNECTIONS: Final = Bound(
+    16384,
+    "connections",
+    "a process, all sources together",
+    "the longest silent one of the source that holds most is closed",
+)
+UNFINISHED_REQUESTS: Final = Bound(
+    1024,
+    "requests",
+    "heads and bodies under way in a process",
+    "the longest silent one of the source that holds most is closed",
+)
+DESCRIPTOR_RESERVE: Final = Bound(
+    128,
+    "descriptors",
+    "what connections leave free of the process's limit",
+    "the longest silent connection of the source that holds most is closed",
+)
+HEAD_BYTES: Final = Bound(
+    128 * 1024, "bytes", "all of an HTTP request that is not its body", "the connection is closed"
+)
+HEAD_SECONDS: Final = Bound(
+    10, "seconds", "from a connection or a request's first byte to the end of its head", "HTTP 408"
+)
+BODY_SECONDS: Final = Bound(30, "seconds", "a request's body, as it arrives", "HTTP 408")
+BODY_STALL_SECONDS: Final = Bound(
+    10, "seconds", "silence within a body, or an answer that is not taken", "HTTP 408, or closed"
+)
+IDLE_SECONDS: Final = Bound(
+    75, "seconds", "a connection without a request after an answer", "the connection is closed"
+)
 FORWARDED_HOPS: Final = Bound(
     32, "addresses", "X-Forwarded-For, read from its end", "the address of the proxy is taken"
 )

@@ -18,13 +18,14 @@ import structlog
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.connections import Connections
+from shared.descriptors import raise_descriptor_limit
+from shared.edge import Acceptor, EdgeProtocol
+from shared.limits import BACKLOG, IDLE_SECONDS
 
 DRAIN_SECONDS: Final = 20.0
-CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
 _LAST_WORDS_SECONDS: Final = 2.0
-# A request line may have 64 KiB (a message in a GET); headers come on top.
-_MAX_HEAD: Final = 128 * 1024
 
 
 def now() -> float:
@@ -66,53 +67,52 @@ def configure_logging(service: str, name: str) -> None:
     structlog.contextvars.bind_contextvars(service=service, name=name)
 
 
-class _BoundedHead(HttpToolsProtocol):
-    """uvicorn's HTTP with an end to all of a request that is not its body.
-
-    Head, chunk framing and trailers: the application bounds the body and sees none of these.
-    """
-
-    _around = 0
-    _body = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Count what is no body; a connection that sends no end to it is closed."""
-        before = self._body
-        super().data_received(data)
-        self._around += len(data) - (self._body - before)
-        if self._around > _MAX_HEAD:
-            self.transport.close()
-
-    def on_message_begin(self) -> None:
-        """A new request on this connection; with whose certificate it was made, if with one."""
-        self._around = 0
-        super().on_message_begin()
-        tls = self.transport.get_extra_info("ssl_object")
-        if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
-            self.scope[CLIENT_CERTIFICATE] = tls.getpeercert(binary_form=True)  # type: ignore[typeddict-unknown-key]  # a key of ours
-
-    def on_body(self, body: bytes) -> None:
-        """What the application gets."""
-        self._body += len(body)
-        super().on_body(body)
-
-
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has one way to stop."""
+    """uvicorn with its own way to accept, and without its own signal handlers."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run`."""
+        """Leave signals to `run`: the process has one way to stop."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+
+        def make(link: Any) -> EdgeProtocol:
+            return EdgeProtocol(link, self.config, self.server_state, {}, loop)
+
+        await self.lifespan.startup()
+        self.servers: list[Any] = [
+            Acceptor(sock, make, self.config.ssl, self._connections) for sock in sockets or []
+        ]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the deadlines once a second."""
+        if counter % 10 == 0:
+            self._connections.sweep()
+        return await super().on_tick(counter)
 
 
 class HttpServer:
     """An ASGI application on sockets that somebody else bound."""
 
     def __init__(
-        self, app: ASGIApp, sockets: list[socket.socket], tls: ssl.SSLContext | None = None
+        self,
+        app: ASGIApp,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None = None,
+        connections: Connections | None = None,
     ) -> None:
-        """Take the application and its listening sockets; with `tls` they speak TLS."""
+        """Take the application and its listening sockets; with `tls` they speak TLS.
+
+        `connections` is shared by listeners whose connections count together.
+        """
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -122,13 +122,11 @@ class HttpServer:
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
-            timeout_keep_alive=75,
-            backlog=2048,
-            http=_BoundedHead,
+            timeout_keep_alive=int(IDLE_SECONDS),
         )
         config.load()
         config.ssl = tls
-        self._server = _Server(config)
+        self._server = _Server(config, connections or Connections(time.monotonic))
         self._sockets = sockets
         self._task: asyncio.Task[None] | None = None
 
@@ -153,6 +151,7 @@ class Signals:
 
 def run(main: Callable[[Signals], Awaitable[None]]) -> None:
     """Run a service until SIGTERM or SIGINT; `main` gets the events that say so."""
+    raise_descriptor_limit()
 
     async def supervised() -> None:
         gc.freeze()  # what is loaded by now lives as long as the process: never looked at again
@@ -196,7 +195,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError):
         sock.close()
         raise
-    sock.listen(2048)
+    sock.listen(BACKLOG)
     return sock
 
 

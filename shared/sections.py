@@ -88,6 +88,10 @@ class GatewaySection(Section):
     """Requests in work at once, all sources together."""
     max_in_flight_per_source: int = Field(default=1024, ge=1)
     """Requests in work at once from one client address."""
+    max_connections_per_source: int = Field(default=1024, ge=1)
+    """Connections from one address (IPv6: /64); beyond it the longest silent of them is closed."""
+    max_unfinished_per_source: int = Field(default=256, ge=1)
+    """Requests from one address whose head or body is under way; beyond it as above."""
     failure_floor: Duration = 0.05
     """When the one answer to every decryption failure leaves."""
     trusted_proxies: NetworkNames = ()

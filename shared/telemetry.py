@@ -25,6 +25,10 @@ REFUSED: Final = Counter(
     "Requests the gateway refused before the log",
     ["profile", "reason"],
 )
+CONNECTIONS_OPEN: Final = Gauge("scepstream_connections_open", "HTTP connections of this process")
+CONNECTIONS_CLOSED: Final = Counter(
+    "scepstream_connections_closed_total", "HTTP connections the server closed, by why", ["reason"]
+)
 VERDICTS: Final = Counter(
     "scepstream_verdicts_total", "Verdicts written, by result and reason", ["profile", "reason"]
 )

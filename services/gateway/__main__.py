@@ -1,6 +1,7 @@
 """The gateway process: settings, wiring, run."""
 
 import socket
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints
 from shared.chains import ChainBook
+from shared.connections import Connections
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
@@ -47,6 +49,7 @@ async def serve(
     outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)
     enroller = Enroller(bus, settings, outcomes, lookups, name, now)
     gateway = Gateway(bus, settings, chains, enroller, now)
+    connections = Connections(time.monotonic, settings.shares, gateway.is_proxy)
     redriver = Redriver(bus, settings, name)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await bus.on_hint("order.*", redriver.on_hint)
@@ -59,6 +62,7 @@ async def serve(
             contexts.load(settings.tls, settings.client_cas())
         chains.want(settings.chains())
         gateway.settings = enroller.settings = outcomes.settings = settings
+        connections.shares = settings.shares
         lookups.settings = redriver.settings = presence.settings = settings
         _measure(settings)
 
@@ -69,7 +73,7 @@ async def serve(
         await running.enter_async_context(background(reloader.on(signals.hangup)))
         await running.enter_async_context(background(presence.run()))
         await running.enter_async_context(background(enroller.resender.run()))
-        for server in _servers(gateway, listeners, contexts):
+        for server in _servers(gateway, listeners, contexts, connections):
             server.start()
             running.push_async_callback(server.stop)
         await signals.stop.wait()
@@ -77,17 +81,19 @@ async def serve(
     await bus.close()
 
 
-def _servers(gateway: Gateway, listeners: Listeners, contexts: Contexts | None) -> list[HttpServer]:
-    """One application on every listener that there is."""
+def _servers(
+    gateway: Gateway, listeners: Listeners, contexts: Contexts | None, connections: Connections
+) -> list[HttpServer]:
+    """One application on every listener that there is; connections of devices count together."""
     app = gateway.app()
     servers = [
         HttpServer(operations_app(gateway.ready), [listeners.operations]),
-        HttpServer(app, [listeners.scep]),
+        HttpServer(app, [listeners.scep], None, connections),
     ]
     if contexts is not None and listeners.tls is not None:
-        servers.append(HttpServer(app, [listeners.tls], contexts.tls))
+        servers.append(HttpServer(app, [listeners.tls], contexts.tls, connections))
     if contexts is not None and listeners.mtls is not None:
-        servers.append(HttpServer(app, [listeners.mtls], contexts.mutual))
+        servers.append(HttpServer(app, [listeners.mtls], contexts.mutual, connections))
     return servers
 
 

@@ -17,7 +17,8 @@ from services.gateway.tls import is_client_of, read_client_cert
 from shared.addresses import client_address
 from shared.bus.core import Bus, BusUnavailableError
 from shared.chains import Chain, ChainBook
-from shared.process import CLIENT_CERTIFICATE, log_failure
+from shared.edge import CLIENT_CERTIFICATE
+from shared.process import log_failure
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 from shared.telemetry import HANDLING, IN_FLIGHT, REFUSED, REQUESTS, operations_routes
@@ -98,6 +99,10 @@ class Gateway:
         """What is missing before requests can be served."""
         missing = self.bus.problems()
         return ", ".join(missing + [f"CA chain of {name}" for name in self.chains.missing()])
+
+    def is_proxy(self, peer: str) -> bool:
+        """Return whether this address is a trusted proxy's."""
+        return peer in self.settings.trusted_proxies
 
     def app(self) -> FastAPI:
         """The ASGI application: health, and everything else is SCEP."""

@@ -11,6 +11,7 @@ from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.addresses import Networks
 from shared.chains import Wanted
+from shared.connections import Shares
 from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.profiles import ProfileSection
 from shared.scep.algorithms import (
@@ -82,6 +83,7 @@ class Settings:
     default_profile: str | None
     limits: Limits
     trusted_proxies: Networks
+    shares: Shares = field(default_factory=Shares)
     tls: TlsFiles | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,6 +123,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
             section.failure_floor,
         ),
         trusted_proxies=Networks.of(section.trusted_proxies),
+        shares=Shares(section.max_connections_per_source, section.max_unfinished_per_source),
         tls=_tls(configuration, section),
     )
 

@@ -1,0 +1,292 @@
+"""The connections of a process: caps by source, deadlines, descriptors.
+
+Theory of operation. A connection is always in one phase. In all phases but WORK it is the client
+that has to do something, so these have deadlines, and they can be closed to make room. WORK is
+ours: the services bound it themselves.
+
+Room is made at the moment a connection is accepted or a request begins: when the source has its
+share, by closing that source's own connection that has been silent longest; when the whole process
+is full, or descriptors run short, by closing the longest silent one of the source that holds most.
+Only when everything is in work is the new connection refused. So slow clients push each other out,
+and a client that sends its request at once is served.
+
+Descriptors in use for other things are counted once a second. Between two counts the number of an
+accepted socket is a second witness: the kernel hands out the lowest free one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+import structlog
+
+from shared.addresses import source_key
+from shared.descriptors import descriptor_limit, open_descriptors
+from shared.limits import (
+    BODY_SECONDS,
+    BODY_STALL_SECONDS,
+    CONNECTIONS,
+    DESCRIPTOR_RESERVE,
+    HEAD_SECONDS,
+    IDLE_SECONDS,
+    UNFINISHED_REQUESTS,
+)
+from shared.telemetry import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
+
+_log = structlog.get_logger()
+_REPORT_SECONDS: Final = 10.0
+
+
+class Phase(StrEnum):
+    """What a connection waits for."""
+
+    HANDSHAKE = "handshake"
+    QUIET = "quiet"
+    HEAD = "head"
+    BODY = "body"
+    WORK = "work"
+    CLOSING = "closing"
+
+
+_UNFINISHED: Final = frozenset({Phase.HEAD, Phase.BODY})
+
+
+class Closed(StrEnum):
+    """Why the server closed a connection: a label of a metric."""
+
+    HEAD_DEADLINE = "head_deadline"
+    BODY_DEADLINE = "body_deadline"
+    IDLE = "idle"
+    STALLED_READER = "stalled_reader"
+    SOURCE_SHARE = "source_share"
+    ROOM = "room"
+    REFUSED = "refused"
+
+
+class Link(Protocol):
+    """What the registry needs of a connection's transport."""
+
+    def abort(self) -> None:
+        """Close at once, whatever is unsent."""
+
+    def expire(self) -> None:
+        """Close for being late, saying so to the client if a request was begun."""
+
+    def unsent(self) -> int:
+        """Return how many bytes of answers the client has not taken yet."""
+
+    def is_paused(self) -> bool:
+        """Return whether the server itself has stopped reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much one source may hold."""
+
+    connections: int = 1024
+    unfinished: int = 256
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """An accepted socket; times are of the registry's clock, in seconds."""
+
+    source: str
+    link: Link
+    phase: Phase
+    since: float
+    progress: float
+    is_fresh: bool = True
+    unsent: int = 0
+    unsent_since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Source:
+    """What one source holds; those that wait for it, longest silent first."""
+
+    total: int = 0
+    quiet: "OrderedDict[Connection, None]" = field(default_factory=OrderedDict)
+    unfinished: "OrderedDict[Connection, None]" = field(default_factory=OrderedDict)
+
+    def queue(self, phase: Phase) -> "OrderedDict[Connection, None] | None":
+        if phase in _UNFINISHED:
+            return self.unfinished
+        return self.quiet if phase is not Phase.WORK else None
+
+    def waiting(self) -> int:
+        return len(self.quiet) + len(self.unfinished)
+
+    def oldest(self) -> Connection | None:
+        """The connection that has been silent longest, of those that can be closed."""
+        first = [next(iter(q)) for q in (self.quiet, self.unfinished) if q]
+        return min(first, key=lambda c: c.progress, default=None)
+
+
+class Connections:
+    """All connections of some listeners; `exempt` tells sources without a share of their own.
+
+    Those are trusted proxies: all clients behind one share its address.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        shares: Shares | None = None,
+        exempt: Callable[[str], bool] = lambda _: False,
+        descriptors: int | None = None,
+    ) -> None:
+        """Start without any; `descriptors` is the process's limit, read from the system if None."""
+        self.shares, self.exempt = shares or Shares(), exempt
+        self._clock = clock
+        self._last_descriptor = (descriptors or descriptor_limit()) - DESCRIPTOR_RESERVE
+        self._all: set[Connection] = set()
+        self._sources: dict[str, _Source] = {}
+        self._unfinished = 0
+        self._others = open_descriptors()
+        self._reported = float("-inf")
+
+    def accept(self, peer: str, descriptor: int, link: Link, phase: Phase) -> Connection | None:
+        """Register an accepted socket; None where there is no room for it."""
+        source = "" if self.exempt(peer) else source_key(peer)
+        held = self._sources.get(source)
+        if source and held is not None and held.total >= self.shares.connections:
+            if not self._close(held.oldest(), Closed.SOURCE_SHARE):
+                return self._refused()
+        elif self._is_full(descriptor):
+            self._report()
+            if not self._make_room():
+                return self._refused()
+        now = self._clock()
+        connection = Connection(source, link, phase, now, now)
+        self._all.add(connection)
+        entry = self._sources.setdefault(source, _Source())
+        entry.total += 1
+        self._enter(entry, connection)
+        CONNECTIONS_OPEN.inc()
+        return connection
+
+    def _is_full(self, descriptor: int) -> bool:
+        held = len(self._all)
+        used = max(descriptor, held + self._others)
+        return used >= self._last_descriptor or held >= CONNECTIONS
+
+    def drop(self, connection: Connection) -> None:
+        """Forget a connection that is closed; harmless if it was forgotten already."""
+        if connection not in self._all:
+            return
+        self._all.remove(connection)
+        entry = self._sources[connection.source]
+        self._leave(entry, connection)
+        entry.total -= 1
+        if not entry.total:
+            del self._sources[connection.source]
+        CONNECTIONS_OPEN.dec()
+
+    def enter(self, connection: Connection, phase: Phase) -> None:
+        """Record that a connection is in another phase now."""
+        if connection not in self._all:
+            return
+        entry = self._sources[connection.source]
+        self._leave(entry, connection)
+        connection.phase = phase
+        connection.since = connection.progress = self._clock()
+        connection.is_fresh = False
+        if phase is Phase.HEAD:
+            self._share_unfinished(entry)
+        self._enter(entry, connection)
+
+    def received(self, connection: Connection) -> None:
+        """Record that bytes came: of its source this one is now the last to be closed."""
+        if connection not in self._all:
+            return
+        connection.progress = self._clock()
+        queue = self._sources[connection.source].queue(connection.phase)
+        if queue is not None:
+            queue.move_to_end(connection)
+
+    def sweep(self) -> None:
+        """Close what is past its deadline; to be called about once a second."""
+        now = self._clock()
+        self._others = max(0, open_descriptors() - len(self._all))
+        for connection in list(self._all):
+            reason = self._overdue(connection, now)
+            if reason is None:
+                continue
+            if connection.phase is Phase.CLOSING:
+                connection.link.abort()
+                continue
+            CONNECTIONS_CLOSED.labels(reason).inc()
+            if reason is Closed.STALLED_READER:
+                connection.link.abort()
+            else:
+                connection.link.expire()
+                self.enter(connection, Phase.CLOSING)
+
+    def _overdue(self, connection: Connection, now: float) -> Closed | None:
+        if self._is_stalled(connection, now):
+            return Closed.STALLED_READER
+        age, phase = now - connection.since, connection.phase
+        if phase is Phase.WORK or connection.link.is_paused():
+            return None
+        if phase is Phase.BODY:
+            late = age > BODY_SECONDS or now - connection.progress > BODY_STALL_SECONDS
+            return Closed.BODY_DEADLINE if late else None
+        if phase is Phase.QUIET and not connection.is_fresh:
+            return Closed.IDLE if age > IDLE_SECONDS else None
+        return Closed.HEAD_DEADLINE if age > HEAD_SECONDS else None
+
+    @staticmethod
+    def _is_stalled(connection: Connection, now: float) -> bool:
+        """Whether the client takes nothing of an answer."""
+        unsent = connection.link.unsent()
+        if not unsent or unsent != connection.unsent:
+            connection.unsent, connection.unsent_since = unsent, now
+            return False
+        return now - connection.unsent_since > BODY_STALL_SECONDS
+
+    def _share_unfinished(self, entry: _Source) -> None:
+        if entry.unfinished and len(entry.unfinished) >= self.shares.unfinished:
+            self._close(next(iter(entry.unfinished)), Closed.SOURCE_SHARE)
+        elif self._unfinished >= UNFINISHED_REQUESTS:
+            fullest = max(self._sources.values(), key=lambda s: len(s.unfinished))
+            self._close(next(iter(fullest.unfinished)), Closed.ROOM)
+
+    def _make_room(self) -> bool:
+        fullest = max(self._sources.values(), key=_Source.waiting, default=None)
+        return fullest is not None and self._close(fullest.oldest(), Closed.ROOM)
+
+    def _close(self, connection: Connection | None, reason: Closed) -> bool:
+        if connection is None:
+            return False
+        CONNECTIONS_CLOSED.labels(reason).inc()
+        self.drop(connection)
+        connection.link.abort()
+        return True
+
+    @staticmethod
+    def _refused() -> Connection | None:
+        CONNECTIONS_CLOSED.labels(Closed.REFUSED).inc()
+        return None
+
+    def _enter(self, entry: _Source, connection: Connection) -> None:
+        queue = entry.queue(connection.phase)
+        if queue is not None:
+            queue[connection] = None
+        self._unfinished += connection.phase in _UNFINISHED
+
+    def _leave(self, entry: _Source, connection: Connection) -> None:
+        queue = entry.queue(connection.phase)
+        if queue is not None:
+            queue.pop(connection, None)
+        self._unfinished -= connection.phase in _UNFINISHED
+
+    def _report(self) -> None:
+        """Say that the process is full, at most once in ten seconds."""
+        now = self._clock()
+        if now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            limit = self._last_descriptor + DESCRIPTOR_RESERVE
+            _log.error("connections_full", open=len(self._all), descriptors=limit)

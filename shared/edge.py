@@ -1,0 +1,276 @@
+"""HTTP on accepted sockets: uvicorn's protocol under deadlines, and the loop that accepts."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from shared.connections import Connection, Connections, Phase
+from shared.limits import BACKLOG, HEAD_BYTES, HEAD_SECONDS
+
+CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
+CLIENT: Final = "scepstream.client"
+_ACCEPTED_AT_ONCE: Final = 64
+_PAUSE_SECONDS: Final = 0.1
+_FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _answer(status: str, sentence: str, *headers: str) -> bytes:
+    """An answer that closes the connection, written past the application."""
+    length = f"content-length: {len(sentence) + 1}"
+    lines = (f"HTTP/1.1 {status}", "content-type: text/plain", length, "connection: close")
+    return ("\r\n".join((*lines, *headers, "", sentence)) + "\n").encode()
+
+
+_TIMEOUT: Final = _answer("408 Request Timeout", "the request took too long")
+_BUSY: Final = _answer("503 Service Unavailable", "too many connections", "retry-after: 5")
+_log = structlog.get_logger()
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """The other end of a connection, as the application sees it: scope[CLIENT]."""
+
+    gone: bool = False
+    _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Cancel the current task when the client disconnects within the block."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    def lost(self) -> None:
+        """Note that the client is gone: nobody waits for an answer any more."""
+        self.gone = True
+        for task in list(self._tasks):
+            task.cancel()
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP with an end to everything a client may draw out.
+
+    Head, chunk framing and trailers have a size: the application bounds the body and sees none of
+    these. What the connection waits for is known to the registry, which has the deadlines.
+    """
+
+    _around = 0
+    _body = 0
+    _is_reading = False
+
+    def __init__(
+        self,
+        entry: "_Link",
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Take over an accepted connection."""
+        super().__init__(config, server_state, app_state, loop)
+        self._entry, self._remote = entry, Client()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, the TLS handshake being over where there is one."""
+        super().connection_made(transport)
+        self._entry.begin(self, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; whoever still works for it may stop."""
+        super().connection_lost(exc)
+        self._remote.lost()
+        self._entry.end()
+
+    def data_received(self, data: bytes) -> None:
+        """Count what is no body; a connection that sends no end to it is closed."""
+        before = self._body
+        self._entry.received()
+        super().data_received(data)
+        self._around += len(data) - (self._body - before)
+        if self._around > HEAD_BYTES:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; with whose certificate it is made, if with one."""
+        self._around, self._is_reading = 0, True
+        super().on_message_begin()
+        self.scope[CLIENT] = self._remote  # type: ignore[typeddict-unknown-key]  # a key of ours
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is not None and tls.context.verify_mode is not ssl.CERT_NONE:
+            self.scope[CLIENT_CERTIFICATE] = tls.getpeercert(binary_form=True)  # type: ignore[typeddict-unknown-key]  # a key of ours
+        self._entry.enter(Phase.HEAD)
+
+    def on_headers_complete(self) -> None:
+        """Let the application begin; the body may be on its way yet."""
+        super().on_headers_complete()
+        self._entry.enter(Phase.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        """Pass on what the application gets."""
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the whole request is there: from now on it is the server that takes time."""
+        super().on_message_complete()
+        self._is_reading = False
+        self._entry.enter(Phase.QUIET if self.cycle.response_complete else Phase.WORK)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless the rest of one is still to come."""
+        super().on_response_complete()
+        if not self._is_reading and self.cycle.response_complete:
+            self._entry.enter(Phase.QUIET)
+
+    def expire(self) -> None:
+        """Answer 408 to a request that was begun, and close."""
+        if self._is_reading and not self.pipeline:
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete or not cycle.response_started:
+                self.transport.write(_TIMEOUT)
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.transport.close()
+
+
+class _Link:
+    """An accepted socket from its first moment: handshake, protocol, end."""
+
+    def __init__(self, sock: socket.socket, connections: Connections) -> None:
+        self._sock, self._connections = sock, connections
+        self._connection: Connection | None = None
+        self._protocol: EdgeProtocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self.connecting: asyncio.Task[None] | None = None
+
+    def admit(self, peer: str, phase: Phase) -> bool:
+        self._connection = self._connections.accept(peer, self._sock.fileno(), self, phase)
+        return self._connection is not None
+
+    def begin(self, protocol: EdgeProtocol, transport: asyncio.Transport) -> None:
+        self._protocol, self._transport = protocol, transport
+
+    def received(self) -> None:
+        assert self._connection is not None
+        self._connections.received(self._connection)
+
+    def enter(self, phase: Phase) -> None:
+        assert self._connection is not None
+        self._connections.enter(self._connection, phase)
+
+    def end(self) -> None:
+        if self._connection is not None:
+            self._connections.drop(self._connection)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.connecting is not None:
+            self.connecting.cancel()
+
+    def expire(self) -> None:
+        if self._protocol is not None:
+            self._protocol.expire()
+        else:
+            self.abort()
+
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def is_paused(self) -> bool:
+        return self._protocol is not None and self._protocol.flow.read_paused
+
+
+MakeProtocol = Callable[["_Link"], EdgeProtocol]
+
+
+class Acceptor:
+    """Accepts from a listening socket, at once and as long as there is room."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: MakeProtocol,
+        tls: ssl.SSLContext | None,
+        connections: Connections,
+    ) -> None:
+        """Begin to accept."""
+        self._listener, self._make_protocol, self._tls = listener, make_protocol, tls
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        self._resume()
+
+    def close(self) -> None:
+        """Stop accepting."""
+        self._is_closed = True
+        self._loop.remove_reader(self._listener.fileno())
+
+    async def wait_closed(self) -> None:
+        """Wait until no handshake is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _resume(self) -> None:
+        if not self._is_closed:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _FULL:  # the reserve is used up: let the closed ones go first
+                    _log.error("accept_failed", error=errno.errorcode[error.errno or 0])
+                    self._loop.remove_reader(self._listener.fileno())
+                    self._loop.call_later(_PAUSE_SECONDS, self._resume)
+                    return
+                continue  # this connection broke off already
+            self._take(sock, peer[0] if isinstance(peer, tuple) else "")
+
+    def _take(self, sock: socket.socket, peer: str) -> None:
+        sock.setblocking(False)
+        link = _Link(sock, self._connections)
+        if not link.admit(peer, Phase.QUIET if self._tls is None else Phase.HANDSHAKE):
+            if self._tls is None:
+                with suppress(OSError):
+                    sock.send(_BUSY)
+            sock.close()
+            return
+        if sock.family in {socket.AF_INET, socket.AF_INET6}:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = link.connecting = self._loop.create_task(self._connect(sock, link))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, sock: socket.socket, link: _Link) -> None:
+        options = {"ssl_handshake_timeout": float(HEAD_SECONDS)} if self._tls is not None else {}
+        try:
+            make = partial(self._make_protocol, link)
+            await self._loop.connect_accepted_socket(make, sock, ssl=self._tls, **options)
+        except (OSError, asyncio.CancelledError):  # no TLS, broken off, or closed to make room
+            link.end()
+            sock.close()
