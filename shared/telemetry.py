@@ -27,7 +27,7 @@ REFUSED: Final = Counter(
 )
 CONNECTIONS_OPEN: Final = Gauge("scepstream_connections_open", "HTTP connections of this process")
 CONNECTIONS_CLOSED: Final = Counter(
-    "scepstream_connections_closed_total", "HTTP connections the server closed, by why", ["reason"]
+    "scepstream_connections_closed_total", "HTTP connections the server closed, by cause", ["cause"]
 )
 VERDICTS: Final = Counter(
     "scepstream_verdicts_total", "Verdicts written, by result and reason", ["profile", "reason"]
