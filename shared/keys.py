@@ -30,7 +30,12 @@ def read_private_key(path: Path) -> object:
     pem = read_secret_file(path)
     try:
         return load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except TypeError:
+        raise SettingsError(
+            f"{path}: the key is encrypted: write it without a password "
+            "(openssl pkey -in FILE -out NEW) and protect the file by its mode, 0600"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(f"{path}: no private key in PEM") from None
 
 
@@ -125,13 +130,12 @@ def is_ca(certificate: x509.Certificate) -> bool:
         return certificate.issuer == certificate.subject
 
 
-def spki(certificate: x509.Certificate) -> bytes:
-    """The SubjectPublicKeyInfo of a certificate, as DER."""
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def spki(holder: x509.Certificate | AnyKey) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate or of a private key, as DER."""
+    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def check_pair(certificate: x509.Certificate, key: AnyKey, cert_path: Path, key_path: Path) -> None:
     """Refuse a certificate and a key that do not belong together."""
-    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if public != spki(certificate):
+    if spki(key) != spki(certificate):
         raise SettingsError(f"{key_path}: is not the key of {cert_path}")

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from shared.keyids import authority_key_id
 from shared.keys import CaKey
 
 CA_KINDS: Final = ("rsa:2048", "rsa:3072", "rsa:4096", "ec:p256")
@@ -24,16 +25,21 @@ _RA_USAGES: Final = {
     "encryption": ("key_encipherment",),
     "combined": ("digital_signature", "key_encipherment"),
 }
-# Certificate Request Agent: Windows refuses RA certificates without it.
-_REQUEST_AGENT: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
+# Certificate Request Agent: Windows refuses RA certificates without it. emailProtection: without
+# it OpenSSL verifies what they sign for `-purpose any` alone.
+_RA_EXTENDED_USAGES: Final = (
+    x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1"),
+    ExtendedKeyUsageOID.EMAIL_PROTECTION,
+)
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A CA's certificate and key."""
+    """A CA's certificate and key, and the certificates above it, the next one first."""
 
     certificate: x509.Certificate
     key: CaKey
+    above: tuple[x509.Certificate, ...] = ()
 
 
 def pem(key: CaKey) -> bytes:
@@ -81,17 +87,16 @@ def make_ra(ca: Authority, use: str, now: float) -> bytes:
     start = datetime.fromtimestamp(now, UTC) - _BACKDATE
     end = min(start + RA_LIFETIME, ca.certificate.not_valid_after_utc)
     usage = _usage(*_RA_USAGES[use])
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     certificate = (
         x509.CertificateBuilder(
             ca.certificate.subject, _name(f"scepstream RA {use}"), key.public_key(),
             x509.random_serial_number(), start, end,
         )
         .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([_REQUEST_AGENT]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_RA_EXTENDED_USAGES), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(authority, critical=False)
+        .add_extension(authority_key_id(ca.certificate), critical=False)
         .sign(ca.key, hashes.SHA256())
     )  # fmt: skip
     return certificate.public_bytes(Encoding.PEM) + pem(key)
@@ -111,9 +116,7 @@ def make_tls(ca: Authority, hosts: list[str], now: float) -> bytes:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([_host(h) for h in hosts]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False
-        )
+        .add_extension(authority_key_id(ca.certificate), critical=False)
         .sign(ca.key, hashes.SHA256())
     )  # fmt: skip
     return certificate.public_bytes(Encoding.PEM) + pem(key)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.up.authority import CA_KINDS
-from cli.up.firststart import ensure_nkeys, first_start, is_first
+from cli.up.firststart import ensure_nkeys, first_start, is_first, read_given
 from cli.up.layout import Layout, UpError, open_directory
 from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
@@ -57,6 +57,8 @@ def up(
     """Run nats-server and all services; everything needed is made at first start and kept."""
     try:
         given = _given(ca, ca_cert, ca_key)
+        if given and is_first(Layout(data)):
+            read_given(*given, now())  # a CA that will not do leaves nothing behind
         layout = open_directory(data)
         bus_port = _prepare(layout, ca, given)
         if tls_port is not None or mtls_port is not None:

@@ -21,7 +21,8 @@ from cli.connector.minting import CERTIFICATE, KEY, connector_files
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
-from shared.keys import check_pair, is_ca, read_ca_key_file, read_certificates, spki
+from shared.ca_files import read_ca
+from shared.keys import CaKey, spki
 from shared.settings import SettingsError
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -84,7 +85,7 @@ one_time_enabled = true
 ra_cert_path = ["ra/signing.pem", "ra/encryption.pem"]
 ra_key_path = ["ra/signing.pem", "ra/encryption.pem"]
 reply_budget = "10s"
-"""
+{chain}"""
 
 _PROFILE: Final = """
 [profiles.{name}]
@@ -96,7 +97,7 @@ ra_cert_path = ["ra/signing.pem", "ra/encryption.pem"]
 ra_key_path = ["ra/signing.pem", "ra/encryption.pem"]
 legacy = {legacy}
 reply_budget = "10s"
-"""
+{chain}"""
 
 
 def is_first(layout: Layout) -> bool:
@@ -111,12 +112,16 @@ def first_start(
 
     `given` is a CA's certificate (chain) and key to use instead of making one.
     """
+    copied = read_given(*given, now) if given else None
     write_private(layout.marker, b"")
     ensure_nkeys(layout)
     for name in ("validator", "issuer", "audit"):
         _signing_pair(layout, name)
     _opening_pair(layout)
-    ca = _given_ca(layout, *given, now) if given else _new_ca(layout, ca_kind, now)
+    ca = copied or make_ca(ca_kind, now)
+    write_private(layout.root / "ca" / "ca.key", pem(ca.key))
+    chain = (c.public_bytes(Encoding.PEM) for c in (ca.certificate, *ca.above))
+    write_private(layout.ca_cert, b"".join(chain))
     write_private(layout.root / "ca" / "serial.secret", secrets.token_bytes(32))
     for use in ("signing", "encryption"):
         write_private(layout.ra(use), make_ra(ca, use, now))
@@ -156,37 +161,31 @@ def _opening_pair(layout: Layout) -> None:
     write_private(layout.key("validator-opening.pub"), public)
 
 
-def _new_ca(layout: Layout, kind: str, now: float) -> Authority:
-    ca = make_ca(kind, now)
-    write_private(layout.root / "ca" / "ca.key", pem(ca.key))
-    write_private(layout.ca_cert, ca.certificate.public_bytes(Encoding.PEM))
-    return ca
-
-
-def _given_ca(layout: Layout, cert_path: Path, key_path: Path, now: float) -> Authority:
-    """Copy an existing (sub-)CA in; its certificate file may hold the chain above it."""
+def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
+    """Read an existing (sub-)CA with the chain above it; `UpError` says why it will not do."""
     try:
-        certificates, key = read_certificates(cert_path), read_ca_key_file(key_path)
-        check_pair(certificates[0], key, cert_path, key_path)
+        (certificate, *above), key = read_ca(cert_path, key_path)
     except SettingsError as error:
         raise UpError(str(error)) from None
-    if certificates[0].not_valid_after_utc.timestamp() <= now:
-        raise UpError(f"{cert_path}: the CA certificate has expired")
-    if not is_ca(certificates[0]):
-        raise UpError(f"{cert_path}: is not a CA's certificate")
-    write_private(layout.root / "ca" / "ca.key", pem(key))
-    chain = b"".join(c.public_bytes(Encoding.PEM) for c in certificates)
-    write_private(layout.ca_cert, chain)
-    return Authority(certificates[0], key)
+    if not isinstance(key, CaKey):
+        raise UpError(f"{key_path}: `up` copies keys from files only")
+    for each in (certificate, *above):
+        if each.not_valid_after_utc.timestamp() <= now:
+            name, end = each.subject.rfc4514_string(), f"{each.not_valid_after_utc:%Y-%m-%d %H:%M}"
+            raise UpError(f'{cert_path}: the CA certificate "{name}" expired at {end} UTC')
+    return Authority(certificate, key, tuple(above))
 
 
 def _configuration(ca: Authority, nats_port: int) -> str:
     pin = hashlib.sha256(spki(ca.certificate)).hexdigest()
+    # Clients that know the root alone need a sub-CA's certificate.
+    sub_ca = ca.certificate.issuer != ca.certificate.subject
+    chain = "include_chain = true\n" if sub_ca else ""
     profiles = "".join(
-        _PROFILE.format(name=name, pin=pin, challenge=_challenge(), legacy=legacy)
+        _PROFILE.format(name=name, pin=pin, challenge=_challenge(), legacy=legacy, chain=chain)
         for name, legacy in (("demo", "false"), ("legacy", "true"))
     )
-    return _CONFIG.format(nats_port=nats_port, profiles=profiles, pin=pin)
+    return _CONFIG.format(nats_port=nats_port, profiles=profiles, pin=pin, chain=chain)
 
 
 def _challenge() -> str:

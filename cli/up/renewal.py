@@ -12,7 +12,8 @@ from cli.connector.minting import CERTIFICATE, Connector, make_certificate
 from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key_file, read_certificates
+from shared.ca_files import read_ca
+from shared.keys import CaKey, read_certificates
 from shared.profiles import ProfileSection
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import load
@@ -42,8 +43,10 @@ def _current_ca(configuration: Configuration, issuer: LocalIssuerSection) -> Aut
     key_path = configuration.path(issuer.ca_key_path[0])
     if not key_path.exists():
         return None
-    certificate = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]
-    return Authority(certificate, read_ca_key_file(key_path))
+    cert_path = configuration.path(issuer.ca_cert_path[0])
+    chain_path = configuration.path(issuer.chain_path) if issuer.chain_path else None
+    (certificate, *above), key = read_ca(cert_path, key_path, chain_path)
+    return Authority(certificate, key, tuple(above)) if isinstance(key, CaKey) else None
 
 
 def _due(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from services.validator.gates import Policy
 from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import CertificateTemplate, TemplateExtension
-from shared.keyids import public_key_id
+from shared.keyids import authority_key_id, public_key_id
 from shared.names import read_name
 from shared.x509names import EXTENDED_KEY_USAGES, KEY_USAGES
 
@@ -73,7 +73,7 @@ def _fixed(
     fixed = [
         _extension(_key_usage(policy, is_rsa), critical=True),
         _extension(_extended_key_usage(policy), critical=False),
-        _extension(_authority_key_id(ca), critical=False),
+        _extension(authority_key_id(ca), critical=False),
     ]
     if policy.crl_distribution_points:
         fixed.append(_extension(_distribution_points(policy), critical=False))
@@ -109,12 +109,3 @@ def _distribution_points(policy: Policy) -> x509.CRLDistributionPoints:
     """Every URL leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
     urls = [x509.UniformResourceIdentifier(url) for url in policy.crl_distribution_points]
     return x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)])
-
-
-def _authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """The CA's own key identifier, so that chains are found whatever its method was."""
-    try:
-        own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())  # type: ignore[arg-type]  # a CA key is RSA or EC
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)

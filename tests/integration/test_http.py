@@ -41,7 +41,10 @@ MODERN = {
 }
 BODY_LIMIT = 256 * 1024
 REQUEST_LINE = 64 * 1024
-REQUEST_AGENT = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
+RA_USAGES = [
+    x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1"),  # Certificate Request Agent
+    x509.ExtendedKeyUsageOID.EMAIL_PROTECTION,
+]
 LISTENING = "0A"
 SUFFIXES = (
     "",
@@ -136,7 +139,7 @@ def test_ca_certificates_are_ra_signing_then_ra_encryption_then_the_issuing_ca(
         usage = ra.extensions.get_extension_for_class(x509.KeyUsage).value
         usages.append((usage.digital_signature, usage.key_encipherment))
         extended = ra.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        assert list(extended) == [REQUEST_AGENT]
+        assert list(extended) == RA_USAGES
     assert usages == [(True, False), (False, True)]
 
 

@@ -8,15 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from cli.up.authority import Authority, pem
+from cli.up.authority import Authority, make_ra
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
 from shared.enrollment import State
@@ -27,7 +21,6 @@ from tests.system import System, running
 
 SPLIT, COMBINED = "split", "combined"
 NATS_PORT = 4222  # of the text only: a start takes one that is free
-REQUEST_AGENT = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1")
 
 
 @dataclass(frozen=True)
@@ -102,23 +95,4 @@ def combined_ra(layout: Layout) -> bytes:
     ca = Authority(
         read_certificates(layout.ca_cert)[0], read_ca_key_file(layout.root / "ca" / "ca.key")
     )
-    key, start = rsa.generate_private_key(65537, 2048), datetime.now(UTC) - timedelta(minutes=10)
-    usage = x509.KeyUsage(
-        digital_signature=True, key_encipherment=True,
-        content_commitment=False, data_encipherment=False, key_agreement=False,
-        key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
-    certificate = (
-        x509.CertificateBuilder(
-            ca.certificate.subject, x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "RA")]),
-            key.public_key(), x509.random_serial_number(), start, start + timedelta(days=365),
-        )
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([REQUEST_AGENT]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(authority, critical=False)
-        .sign(ca.key, hashes.SHA256())
-    )  # fmt: skip
-    return certificate.public_bytes(Encoding.PEM) + pem(key)
+    return make_ra(ca, COMBINED, time.time())

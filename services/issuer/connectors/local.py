@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.issuer.certificate import certificate, serial_number, tbs_certificate
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
+from shared.ca_files import read_ca
 from shared.events import CertificateTemplate
 from shared.keyids import public_key_id
-from shared.keys import check_pair, read_ca_key, read_certificates
 from shared.scep.algorithms import SHA256
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.schemes import (
@@ -155,19 +155,17 @@ def _read_ca(
     secret: bytes,
 ) -> LocalCa:
     cert_path, key_path = map(configuration.path, pair)
-    own = read_certificates(cert_path)
-    key = read_ca_key(key_path)
-    check_pair(own[0], key, cert_path, key_path)
-    above = read_certificates(configuration.path(section.chain_path)) if section.chain_path else []
-    chain = tuple(c.public_bytes(Encoding.DER) for c in (*own, *above))
+    chain_path = configuration.path(section.chain_path) if section.chain_path else None
+    certificates, key = read_ca(cert_path, key_path, chain_path)
+    chain = tuple(c.public_bytes(Encoding.DER) for c in certificates)
     return LocalCa(
-        certificate=own[0],
+        certificate=certificates[0],
         key=key,
         chain=chain,
         secret=secret,
         ceilings=Ceilings(
             ca_spki_sha256=spki_sha256(read_certificate(chain[0]).spki),
-            ca_not_after=int(own[0].not_valid_after_utc.timestamp()),
+            ca_not_after=int(certificates[0].not_valid_after_utc.timestamp()),
             max_ttl=int(section.max_ttl),
             extended_key_usages=frozenset(
                 EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages

@@ -1,15 +1,18 @@
 """First start, and the renewal of what it made."""
 
 import datetime as dt
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
+from cli.__main__ import app
 from cli.up import authority, firststart, renewal
-from cli.up.authority import RA_LIFETIME
+from cli.up.authority import RA_LIFETIME, Authority, make_tls
 from cli.up.firststart import first_start, is_first
 from cli.up.layout import Layout, UpError, open_directory
 from cli.up.renewal import renew_connector, renew_ra
@@ -17,12 +20,16 @@ from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
-from shared.keys import read_certificates
-from shared.settings import load
+from shared.keys import read_ca_key_file, read_certificates
+from shared.scep.algorithms import SHA256
+from shared.scep.signed_data import write_signed_data
+from shared.settings import SettingsError, load
+from tests.tools import need
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import NOW
 
+CAS = Path(__file__).parents[3] / "vectors" / "cas"
 DAY = 86400.0
 DUE = NOW + RA_LIFETIME.total_seconds() - 29 * DAY
 NOT_DUE = NOW + RA_LIFETIME.total_seconds() - 32 * DAY
@@ -118,7 +125,10 @@ def test_the_ra_certificates_are_what_windows_asks_for(layout: Layout) -> None:
         usage = found.extensions.get_extension_for_class(x509.KeyUsage).value
         extended = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         assert getattr(usage, bit)
-        assert [e.dotted_string for e in extended] == ["1.3.6.1.4.1.311.20.2.1"]
+        assert [e.dotted_string for e in extended] == [
+            "1.3.6.1.4.1.311.20.2.1",
+            "1.3.6.1.5.5.7.3.4",  # emailProtection: openssl cms -verify wants it
+        ]
 
 
 @pytest.mark.parametrize("writes", [0, 1, 5, 10, 12, 14, 16, 18, 19])
@@ -152,18 +162,70 @@ def given(directory: Path, key: Any, **options: Any) -> tuple[Path, Path]:
     return cert_path, pki.write_key(directory / "given.key", key)
 
 
-def test_a_given_ca_is_copied_with_its_chain(
+def sub_ca(directory: Path, key: Any, root_key: Any) -> tuple[Path, Path, list[x509.Certificate]]:
+    """A sub-CA's files, the root first; and the chain in order."""
+    root = pki.make_root(root_key, "Root")
+    own = pki.make_certificate(
+        key.public_key(), root_key, subject="Sub", issuer="Root",
+        usage=("key_cert_sign", "crl_sign"), ca=True,
+    )  # fmt: skip
+    cert_path = pki.write_certificate(directory / "given.pem", root, own)
+    return cert_path, pki.write_key(directory / "given.key", key), [own, root]
+
+
+def test_a_given_sub_ca_is_copied_with_its_chain_in_order_and_devices_get_it(
     tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey
 ) -> None:
-    cert_path, key_path = given(tmp_path, ec_key)
-    above = pki.make_root(ec_key, "Above")
-    own = read_certificates(cert_path)[0]
-    pki.write_certificate(cert_path, own, above)
+    root_key = ec.derive_private_key(98, ec.SECP256R1())
+    cert_path, key_path, chain = sub_ca(tmp_path, ec_key, root_key)
     layout = open_directory(tmp_path / "data")
     first_start(layout, "rsa:2048", (cert_path, key_path), 20001, NOW)
 
-    assert read_certificates(layout.ca_cert) == [own, above]
-    assert load_all(layout).profiles["demo"].ca_spki_sha256 == (pki.pin(own),)
+    assert read_certificates(layout.ca_cert) == chain
+    profiles = load_all(layout).profiles
+    assert {p.ca_spki_sha256 for p in profiles.values()} == {(pki.pin(chain[0]),)}
+    assert all(profile.include_chain for profile in profiles.values())
+
+
+def test_a_root_stands_alone_in_replies(layout: Layout) -> None:
+    assert not any(profile.include_chain for profile in load_all(layout).profiles.values())
+
+
+def authority_of(certificate: x509.Certificate) -> bytes | None:
+    found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    return found.value.key_identifier
+
+
+def test_what_a_ca_signs_names_it_by_its_own_key_identifier(tmp_path: Path) -> None:
+    """Whatever method made it: openssl and strongSwan look for the CA by these bytes."""
+    key_path = tmp_path / "ca.key"
+    key_path.write_bytes((CAS / "ski7093.key").read_bytes())
+    key_path.chmod(0o600)
+    layout = open_directory(tmp_path / "data")
+    first_start(layout, "rsa:2048", (CAS / "ski7093.pem", key_path), 20001, NOW)
+    ca = read_certificates(layout.ca_cert)[0]
+    own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    made = Authority(ca, read_ca_key_file(key_path))
+    tls = x509.load_pem_x509_certificate(make_tls(made, ["host.example"], NOW))
+
+    assert own != x509.SubjectKeyIdentifier.from_public_key(ca.public_key()).digest
+    for certificate in (ra_of(layout, "signing"), ra_of(layout, "encryption"), tls):
+        assert authority_of(certificate) == own
+
+
+def test_openssl_verifies_what_the_ra_signs_without_being_told_its_purpose(
+    tmp_path: Path, layout: Layout
+) -> None:
+    (tmp_path / "signed.der").write_bytes(
+        write_signed_data(b"content", (), SHA256, load_all(layout).profiles["demo"].ra.signer)
+    )
+    command = [need("openssl", "openssl"), "cms", "-verify", "-inform", "DER", "-in", "signed.der"]
+    done = subprocess.run(
+        [*command, "-CAfile", str(layout.ca_cert)], cwd=tmp_path, capture_output=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"content"
 
 
 def refused(directory: Path, cert_path: Path, key_path: Path) -> str:
@@ -171,7 +233,7 @@ def refused(directory: Path, cert_path: Path, key_path: Path) -> str:
     layout = open_directory(directory / "data")
     with pytest.raises(UpError) as error:
         first_start(layout, "rsa:2048", (cert_path, key_path), 20001, NOW)
-    assert is_first(layout)
+    assert [path.name for path in layout.root.iterdir()] == ["lock"]
     return str(error.value)
 
 
@@ -194,7 +256,46 @@ def test_a_missing_ca_file_is_named(tmp_path: Path, ec_key: ec.EllipticCurvePriv
 def test_a_ca_that_has_ended_is_refused(tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey) -> None:
     ended = dt.datetime.fromtimestamp(NOW - DAY, dt.UTC)
 
-    assert str(tmp_path) in refused(tmp_path, *given(tmp_path, ec_key, end=ended))
+    complaint = refused(tmp_path, *given(tmp_path, ec_key, end=ended))
+
+    assert str(tmp_path) in complaint
+    assert '"CN=Given CA" expired at 2025-12-31 00:00 UTC' in complaint
+
+
+def test_what_stands_above_it_must_not_have_ended_either(
+    tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    root_key = ec.derive_private_key(98, ec.SECP256R1())
+    cert_path, key_path, chain = sub_ca(tmp_path, ec_key, root_key)
+    ended = dt.datetime.fromtimestamp(NOW - DAY, dt.UTC)
+    pki.write_certificate(cert_path, chain[0], pki.make_root(root_key, "Root", end=ended))
+
+    assert '"CN=Root" expired' in refused(tmp_path, cert_path, key_path)
+
+
+def test_a_ca_that_will_not_do_leaves_nothing_behind(tmp_path: Path) -> None:
+    key_path = tmp_path / "encrypted.key"
+    key_path.write_bytes((CAS / "encrypted.key").read_bytes())
+    key_path.chmod(0o600)
+    options = ["--ca-cert", str(CAS / "encrypted.pem"), "--ca-key", str(key_path)]
+    done = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "data"), *options])
+
+    assert done.exit_code == 1
+    assert "the key is encrypted" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_ca_that_was_exchanged_for_one_that_will_not_do_is_refused_at_the_next_start(
+    layout: Layout, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    own = pki.make_certificate(
+        ec_key.public_key(), ec_key, subject="A", issuer="A", usage=("crl_sign",), ca=True
+    )
+    pki.write_certificate(layout.ca_cert, own)
+    pki.write_key(layout.root / "ca" / "ca.key", ec_key)
+
+    with pytest.raises(SettingsError, match="without keyCertSign"):
+        renew_ra(layout, NOT_DUE)
 
 
 def test_a_ca_key_that_the_issuer_will_not_take_is_refused(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ VECTORS: Final = Path(__file__).parents[3] / "vectors"
 
 
 def recorded() -> list[str]:
-    """The recorded requests, as paths below the vectors; hand-made CSRs are none."""
-    found = (path for path in VECTORS.glob("*/*") if path.parent.name != "csrs")
+    """The recorded requests, as paths below the vectors; hand-made CSRs and CA files are none."""
+    found = (path for path in VECTORS.glob("*/*") if path.parent.name not in ("csrs", "cas"))
     return sorted(str(path.relative_to(VECTORS)) for path in found)
 
 

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from services.issuer.connectors.local import LocalCa, SigningError, read_authorities
@@ -55,8 +54,14 @@ def test_a_ca_is_read_with_its_ceilings(files: Path) -> None:
 def test_what_stands_above_the_ca_is_part_of_its_chain(
     files: Path, ec_key: ec.EllipticCurvePrivateKey
 ) -> None:
-    above, top = pki.make_root(ec_key, "Above"), pki.make_root(ec_key, "Top")
-    own = x509.load_pem_x509_certificate((files / "ca.pem").read_bytes())
+    signs: dict[str, Any] = {"usage": ("key_cert_sign", "crl_sign"), "ca": True}
+    top = pki.make_root(ec_key, "Top")
+    above = pki.make_certificate(
+        ec_key.public_key(), ec_key, subject="Above", issuer="Top", **signs
+    )
+    own = pki.make_certificate(
+        ec_key.public_key(), ec_key, subject="Test CA", issuer="Above", **signs
+    )
     pki.write_certificate(files / "ca.pem", own, above)
     pki.write_certificate(files / "chain.pem", top)
 

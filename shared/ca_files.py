@@ -1,0 +1,78 @@
+"""A CA's certificate, chain and key out of files: checked, and sorted from the CA to its root."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from shared.keys import AnyKey, check_pair, read_ca_key, read_certificates, spki
+from shared.settings import SettingsError
+
+
+def read_ca(
+    cert_path: Path, key_path: Path, chain_path: Path | None = None
+) -> tuple[tuple[x509.Certificate, ...], AnyKey]:
+    """Return the chain, the CA first, and the CA's key; `SettingsError` says what does not fit.
+
+    The certificates may stand in any order: the CA's is the one with the key.
+    """
+    own, key = read_certificates(cert_path), read_ca_key(key_path)
+    ca = next((c for c in own if spki(c) == spki(key)), own[0])
+    check_pair(ca, key, cert_path, key_path)
+    check_ca(ca, cert_path)
+    shared = read_certificates(chain_path) if chain_path else []
+    chain = sort_chain(ca, [*own, *shared])
+    _check_all_used(chain, own, cert_path)
+    # A chain file is for all CAs of an issuer: a self-signed one has nothing to do with it.
+    if chain_path and not (len(chain) == 1 and ca.issuer == ca.subject):
+        _check_all_used(chain, shared, chain_path)
+    return chain, key
+
+
+def check_ca(certificate: x509.Certificate, path: Path) -> None:
+    """Refuse a certificate that may not sign certificates or CRLs (RFC 5280 4.2.1.3, 4.2.1.9)."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        raise SettingsError(_says(path, certificate, "has no BasicConstraints")) from None
+    if not constraints.ca:
+        raise SettingsError(_says(path, certificate, "says CA:FALSE in its BasicConstraints"))
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    for name, allowed in (("keyCertSign", usage.key_cert_sign), ("cRLSign", usage.crl_sign)):
+        if not allowed:
+            raise SettingsError(_says(path, certificate, f"has a KeyUsage without {name}"))
+
+
+def _says(path: Path, certificate: x509.Certificate, what: str) -> str:
+    return f'{path}: the CA certificate "{certificate.subject.rfc4514_string()}" {what}'
+
+
+def sort_chain(ca: x509.Certificate, given: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
+    """Return the CA and, of the given certificates, those above it in order."""
+    chain, left = [ca], [c for c in given if c != ca]
+    while above := next((c for c in left if _signed(chain[-1], c)), None):
+        chain.append(above)
+        left = [c for c in left if c != above]
+    return tuple(chain)
+
+
+def _check_all_used(
+    chain: tuple[x509.Certificate, ...], given: list[x509.Certificate], path: Path
+) -> None:
+    unused = next((c for c in given if c not in chain), None)
+    if unused is not None:
+        raise SettingsError(
+            f'{path}: "{unused.subject.rfc4514_string()}" is not in the chain above '
+            f'"{chain[0].subject.rfc4514_string()}": leave it out, or add what stands between'
+        )
+
+
+def _signed(certificate: x509.Certificate, above: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(above)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
