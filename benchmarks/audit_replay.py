@@ -25,6 +25,7 @@ from services.audit.reader import last_sequence, read
 from services.audit.tables import metadata
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision
+from shared.bus.servers import Servers
 from shared.bus.topology import CERTS, Role
 from shared.stored import encode
 
@@ -37,7 +38,8 @@ _WRITERS = {"request": Role.GATEWAY, "verdict": Role.VALIDATOR}
 async def append_all(server: Server, count: int) -> None:
     """Many enrollments at a time, each event after the one before, by the role whose it is."""
     roles = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)
-    buses = {r: await JetStreamBus.connect(server.url, server.seeds[r], r.value) for r in roles}
+    servers = Servers.of(server.url)
+    buses = {r: await JetStreamBus.connect(servers, server.seeds[r], r.value) for r in roles}
 
     async def enroll(number: int) -> None:
         for _, subject, event in enrollment_events(number):
@@ -98,8 +100,8 @@ async def measure(folder: Path, count: int, console: Console) -> None:
     for engine in engines:
         migrate(engine)
     try:
-        await provision(server.url, server.seeds[Role.PROVISIONER], ["0"], 1)
-        bus = await JetStreamBus.connect(server.url, server.seeds[Role.AUDIT], "audit")
+        await provision(Servers.of(server.url), server.seeds[Role.PROVISIONER], ["0"], 1)
+        bus = await JetStreamBus.connect(Servers.of(server.url), server.seeds[Role.AUDIT], "audit")
         seconds = await live(bus, engines[0], server, count)
         console.print(f"live: {count} enrollments appended and recorded in {seconds:.0f} s")
         cpu, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()

@@ -32,6 +32,7 @@ from services.validator.challenges.verifier import Asked
 from services.validator.facts import Opened
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
+from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.csr import CertificationRequest
@@ -160,8 +161,10 @@ class Load:
 
 
 async def measure(running: Server, steps: list[int], console: Console) -> list[Row]:
-    await provision(running.url, running.seeds[Role.PROVISIONER], ["0"], 1)
-    bus = await JetStreamBus.connect(running.url, running.seeds[Role.VALIDATOR], "v", 30.0)
+    await provision(Servers.of(running.url), running.seeds[Role.PROVISIONER], ["0"], 1)
+    bus = await JetStreamBus.connect(
+        Servers.of(running.url), running.seeds[Role.VALIDATOR], "v", timeout=30.0
+    )
     signer = EventSigner.of(Ed25519PrivateKey.generate())
     load = Load(Records(bus, signer, {signer.id: signer.key.public_key()}, {}))
     rows = []
@@ -179,7 +182,9 @@ async def measure(running: Server, steps: list[int], console: Console) -> list[R
     await bus.close()
     running.restart()
     started = time.monotonic()
-    bus = await JetStreamBus.connect(running.url, running.seeds[Role.VALIDATOR], "v", 30.0)
+    bus = await JetStreamBus.connect(
+        Servers.of(running.url), running.seeds[Role.VALIDATOR], "v", timeout=30.0
+    )
     await Load(replace(load.records, bus=bus)).claim(0)
     restarted = time.monotonic() - started
     console.print(f"after kill -9 the first claim was answered within {restarted:.1f} s")

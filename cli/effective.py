@@ -19,8 +19,8 @@ _COMPUTED: Final = frozenset({"directory", "left_out"})
 def effective(configuration: Configuration) -> str:
     """Every key with the value that is in force: file, environment, secrets and defaults."""
     table = _table(configuration)
-    for section, key in (("audit", "database_url"), ("bus", "url")):
-        table[section][key] = _hidden(table[section][key])
+    table["audit"]["database_url"] = _hidden(table["audit"]["database_url"])
+    table["bus"]["url"] = [_hidden(url) for url in table["bus"]["url"]]
     return tomli_w.dumps(table)
 
 

@@ -53,7 +53,7 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
 async def _open(configuration: Configuration) -> AsyncIterator[Office]:
     settings = read_settings(configuration)
     async with asyncio.timeout(_CONNECT_SECONDS):
-        bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, "operator")
+        bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, "operator")
     try:
         yield Office.of(bus, settings, configuration, operator_name())
     finally:

@@ -35,7 +35,7 @@ def streams(
     shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
     notified = configuration.notified()
     try:
-        asyncio.run(provision(configuration.bus.url, seed, shards, replicas, notified))
+        asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified))
     except (NatsError, OSError) as error:
         print(f"the bus cannot be provisioned: {type(error).__name__}")
         raise typer.Exit(1) from None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from shared.addresses import Networks
+from shared.bus.servers import checked
 from shared.x509names import EXTENDED_KEY_USAGES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
@@ -54,6 +55,9 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
 Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 NetworkNames = Annotated[tuple[str, ...], BeforeValidator(_list), AfterValidator(_networks)]
+BusUrls = Annotated[
+    tuple[str, ...], BeforeValidator(_list), AfterValidator(checked), Field(min_length=1)
+]
 Pin = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Pins = Annotated[tuple[Pin, ...], BeforeValidator(_list), Field(min_length=1)]
 Token = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,32}$")]

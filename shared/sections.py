@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.bus.servers import Servers
 from shared.fields import (
+    BusUrls,
     Duration,
     ExtendedKeyUsages,
     Issuer,
@@ -25,8 +27,8 @@ from shared.shards import Epoch
 class BusSection(Section):
     """Where nats-server is."""
 
-    url: str
-    """nats-server, as nats://HOST:PORT."""
+    url: BusUrls
+    """nats-server, as nats://HOST:PORT; of a cluster a list of its nodes, any of which will do."""
 
 
 class EpochSection(Section):
@@ -226,6 +228,10 @@ class Configuration(Section):
             )
             for each in self.log.epochs
         )
+
+    def servers(self) -> Servers:
+        """Where the event log is."""
+        return Servers(self.bus.url, replicated=self.log.replicas > 1)
 
     def notified(self) -> tuple[str, ...]:
         """The profiles of whose enrollments somebody is told."""

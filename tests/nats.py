@@ -14,6 +14,7 @@ import nkeys
 from cli.up.ports import nats_port
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
+from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from tests.system import wait_until
@@ -64,13 +65,15 @@ class NatsServer:
             self.process.wait()
 
     async def provision(self) -> None:
-        await provision(self.url, self.seeds[Role.PROVISIONER], ["0"], 1)
+        await provision(Servers.of(self.url), self.seeds[Role.PROVISIONER], ["0"], 1)
 
     async def connect(self, role: Role, timeout: float = 5.0) -> JetStreamBus:
-        return await JetStreamBus.connect(self.url, self.seeds[role], role.value, timeout)
+        return await JetStreamBus.connect(
+            Servers.of(self.url), self.seeds[role], role.value, timeout
+        )
 
     async def connect_replica(self, name: str) -> JetStreamBus:
-        return await JetStreamBus.connect(self.url, self.replica_seeds[name], name)
+        return await JetStreamBus.connect(Servers.of(self.url), self.replica_seeds[name], name)
 
 
 @contextmanager

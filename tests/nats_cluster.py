@@ -21,6 +21,7 @@ from pathlib import Path
 from cli.up.ports import nats_port
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
+from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from tests.nats import new_seed
@@ -156,6 +157,7 @@ class Cluster:
     routes: dict[tuple[str, str], Link]
     shards: tuple[str, ...] = ("0",)
     seeds: dict[Role, str] = field(default_factory=lambda: {role: new_seed() for role in Role})
+    buses: list[JetStreamBus] = field(default_factory=list)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -181,12 +183,20 @@ class Cluster:
 
     async def provision(self) -> None:
         seed = self.seeds[Role.PROVISIONER]
-        await provision(self.urls[0], seed, self.shards, 3)
+        await provision(Servers(self.urls), seed, self.shards, 3)
 
     async def connect(self, role: Role, node: str, timeout: float = 5.0) -> JetStreamBus:
         """As this role, to this node alone."""
-        url = self.nodes[node].url
-        return await JetStreamBus.connect(url, self.seeds[role], f"{role}-{node}", timeout)
+        servers = Servers((self.nodes[node].url,), replicated=True)
+        seed = self.seeds[role]
+        bus = await JetStreamBus.connect(servers, seed, f"{role}-{node}", timeout)
+        self.buses.append(bus)
+        return bus
+
+    async def close(self) -> None:
+        """Close every bus that was connected."""
+        for bus in self.buses:
+            await bus.close()
 
     async def leader(self, stream: str, among: tuple[str, ...] = NAMES) -> str:
         """The node that leads a stream, as one of these nodes sees it."""

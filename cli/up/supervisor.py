@@ -95,7 +95,7 @@ class Supervisor:
                 self._check_alive(self._children[0])
                 await asyncio.sleep(_LOOK_SECONDS)
             await provision(
-                configuration.bus.url, seed, shards, log.replicas, configuration.notified()
+                configuration.servers(), seed, shards, log.replicas, configuration.notified()
             )
 
     async def _launch(self, child: Child) -> None:

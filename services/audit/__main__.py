@@ -38,7 +38,7 @@ async def serve(
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
+    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
     office = Office.of(bus, settings, configuration(), _ITSELF)
     await ensure_admin(office, engine, lambda: admin_token(configuration()), now())

@@ -8,6 +8,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.audit.admin.auth import Level
+from shared.bus.servers import Servers
 from shared.bus.topology import consumers
 from shared.keys import read_event_signer, read_nkey
 from shared.sections import Configuration
@@ -48,7 +49,7 @@ class PageSettings:
 class Settings:
     """Everything the audit service runs on; `streams` are those it records."""
 
-    bus_url: str
+    servers: Servers
     nkey_seed: str
     signer: EventSigner
     shards: tuple[str, ...]
@@ -63,7 +64,7 @@ def read_settings(configuration: Configuration) -> Settings:
     section = configuration.audit
     shards = all_shards(configuration.epochs())
     return Settings(
-        bus_url=configuration.bus.url,
+        servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         shards=shards,

@@ -43,7 +43,7 @@ async def serve(
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
         raise SettingsError("gateway.tls_cert_path: a TLS listener needs it")
-    bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
+    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.GATEWAY, all_shards(settings.epochs)[0])
     chains = ChainBook.of(bus, settings.chains())
     outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)

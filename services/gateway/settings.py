@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.addresses import Networks
+from shared.bus.servers import Servers
 from shared.chains import Wanted
 from shared.connections import Shares
 from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
@@ -70,7 +71,7 @@ class Limits:
 class Settings:
     """Everything the gateway runs on."""
 
-    bus_url: str
+    servers: Servers
     nkey_seed: str
     epochs: tuple[Epoch, ...]
     retry_window: float
@@ -104,7 +105,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         configuration, lambda name, profile: _profile(configuration, name, profile, now)
     )
     return Settings(
-        bus_url=configuration.bus.url,
+        servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         epochs=configuration.epochs(),
         retry_window=configuration.log.retry_window,

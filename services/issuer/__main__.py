@@ -20,7 +20,7 @@ async def serve(
 ) -> None:
     """Issue, revoke and keep CRLs until told to stop; health and metrics on `operations`."""
     settings = source.first
-    bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
+    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.ISSUER, settings.shards[0])
     await publish_chains(bus, settings)
     _measure(settings)

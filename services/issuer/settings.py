@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.issuer.connectors.local import Authorities, read_authorities
+from shared.bus.servers import Servers
 from shared.keys import read_event_signer, read_nkey, read_trusted
 from shared.sections import Configuration
 from shared.shards import all_shards
@@ -13,7 +14,7 @@ from shared.stored import EventSigner, Trusted
 class Settings:
     """Everything the issuer runs on."""
 
-    bus_url: str
+    servers: Servers
     nkey_seed: str
     shards: tuple[str, ...]
     signer: EventSigner
@@ -28,7 +29,7 @@ def read_settings(configuration: Configuration) -> Settings:
     """Read the issuer's keys; `SettingsError` names what is wrong."""
     section = configuration.issuer
     return Settings(
-        bus_url=configuration.bus.url,
+        servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         shards=all_shards(configuration.epochs()),
         signer=read_event_signer(configuration.path(section.signing_key_path)),

@@ -23,7 +23,7 @@ async def serve(
 ) -> None:
     """Judge requests until told to stop; health and metrics on `operations`."""
     settings, since = source.first, int(now())
-    bus = await JetStreamBus.connect(settings.bus_url, settings.nkey_seed, name)
+    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.VALIDATOR, settings.shards[0])
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.validator.access import Access, read_access
 from services.validator.gates import Policy, RenewalPolicy
+from shared.bus.servers import Servers
 from shared.chains import Wanted
 from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
 from shared.limits import PROFILE_PLACES
@@ -23,7 +24,7 @@ from shared.stored import EventSigner, Trusted
 class Settings:
     """Everything the validator runs on."""
 
-    bus_url: str
+    servers: Servers
     nkey_seed: str
     shards: tuple[str, ...]
     signer: EventSigner
@@ -58,7 +59,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
     )
     opening = [read_opening_key(configuration.path(p)) for p in section.opening_key_path]
     return Settings(
-        bus_url=configuration.bus.url,
+        servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         shards=all_shards(configuration.epochs()),
         signer=read_event_signer(configuration.path(section.signing_key_path)),

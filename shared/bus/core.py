@@ -103,13 +103,34 @@ class Bus(Protocol):
         """
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
-        """The last message on a subject or wildcard, None where there is none."""
+        """The last message on a subject or wildcard, None where the replica that answers has none.
+
+        A replica may be behind. Nothing may be refused or granted for good because of None.
+        """
 
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
         """The message at this sequence, None where there is none."""
 
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         """The first message on a subject or wildcard at or after this sequence."""
+
+    async def get_last_or_leader(self, stream: str, subject: str) -> Stored | None:
+        """As `get_last`, for who refuses where there is nothing: None is the leader's word.
+
+        What is there costs one read, as ever.
+        """
+
+    async def get_last_from_leader(self, stream: str, subject: str) -> Stored | None:
+        """The last message as the leader has it now, where an older one or none misleads.
+
+        Costs the time of one read, also where there is nothing.
+        """
+
+    async def get_next_or_leader(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """As `get_next`; None is the leader's word."""
+
+    async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
+        """As `get_sequence`; None is the leader's word."""
 
     async def count(self, stream: str) -> int:
         """How many messages a stream holds."""

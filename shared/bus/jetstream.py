@@ -35,8 +35,10 @@ from shared.bus.core import (
     expecting,
 )
 from shared.bus.health import AppendHealth
+from shared.bus.leader import LeaderReads
 from shared.bus.pull import PullConsumption
 from shared.bus.refusals import refused_by
+from shared.bus.servers import Servers
 from shared.bus.topology import stream_of
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.stored import Message, Stored
@@ -57,11 +59,12 @@ class _Asked:
 
 
 @dataclass
-class JetStreamBus:
+class JetStreamBus(LeaderReads):
     """A `Bus` over one NATS connection; `connect` makes it."""
 
     client: TolerantClient
     timeout: float
+    replicated: bool = False
     inbox: str = ""
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
@@ -70,14 +73,20 @@ class JetStreamBus:
     health: AppendHealth = field(default_factory=AppendHealth)
 
     @classmethod
-    async def connect(cls, url: str, seed: str, name: str, timeout: float = 5.0) -> Self:  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
+    async def connect(
+        cls,
+        servers: Servers,
+        seed: str,
+        name: str,
+        timeout: float = 5.0,  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
+    ) -> Self:
         """Connect as the role whose nkey `seed` is; wait for a server as long as it takes."""
         client = TolerantClient(_end_process)
-        bus = cls(client, timeout)
+        bus = cls(client, timeout, servers.replicated)
         while True:
             try:
                 await client.connect(
-                    url,
+                    list(servers.urls),
                     name=name,
                     nkeys_seed_str=seed,
                     max_reconnect_attempts=-1,

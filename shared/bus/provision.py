@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
+from shared.bus.servers import Servers
 from shared.bus.topology import (
     ACCOUNTS,
     ACK_WAIT_SECONDS,
@@ -18,6 +19,7 @@ from shared.bus.topology import (
     Grant,
     Role,
     StreamSpec,
+    ask_subject,
     consumers,
     grants,
     notifiers,
@@ -35,7 +37,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
     first = spec.keep == "first"
     return StreamConfig(
         name=spec.name,
-        subjects=list(spec.subjects),
+        subjects=[*spec.subjects, ask_subject(spec.name)],
         max_msgs_per_subject=1,
         discard=DiscardPolicy.NEW if first else DiscardPolicy.OLD,
         discard_new_per_subject=first,
@@ -63,7 +65,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
 
 
 async def provision(
-    url: str, seed: str, shards: Sequence[str], replicas: int, notified: Sequence[str] = ()
+    servers: Servers, seed: str, shards: Sequence[str], replicas: int, notified: Sequence[str] = ()
 ) -> None:
     """Make, or bring up to date, every stream and consumer; wait for a cluster to form. Idempotent.
 
@@ -72,7 +74,7 @@ async def provision(
     """
     client = Client()
     await client.connect(
-        url, nkeys_seed_str=seed, name="provisioner", max_reconnect_attempts=40,
+        list(servers.urls), nkeys_seed_str=seed, name="provisioner", max_reconnect_attempts=40,
         reconnect_time_wait=1, error_cb=_ignore,
     )  # fmt: skip
     try:

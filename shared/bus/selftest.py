@@ -2,11 +2,17 @@
 
 from shared.bus.core import BusError, NobodyListensError, NotAllowedError
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import Role, forbidden_subject
+from shared.bus.topology import SERVICES, Role
 
 # Were the publish allowed after all, this would still keep it out of the log.
 _NEVER = {"Nats-Expected-Last-Subject-Sequence": "18446744073709551615"}
 _FOREIGN_INBOX = "_INBOX.self-test"
+_FORBIDDEN = dict(zip(SERVICES, ("verdict", "outcome", "verdict", "request"), strict=True))
+
+
+def forbidden_subject(role: Role, shard: str) -> str:
+    """A subject that this role must not be able to append to: for the self-test at start."""
+    return f"enroll.{shard}.self-test.none.none.0.{_FORBIDDEN[role]}"
 
 
 class LooseBusError(BusError):

@@ -66,6 +66,11 @@ def replica_subject(role: str, name: str) -> str:
     return f"$KV.REPLICAS.{role}.{name}"
 
 
+def ask_subject(stream: str) -> str:
+    """Where a stream's leader is asked for sequences; nothing is ever stored there."""
+    return f"ask.{stream}"
+
+
 def gateway_hints(gateway: str) -> str:
     """Where terminal events are announced to a gateway; its name came in an unsigned event."""
     return f"gw.{gateway if _GATEWAY.fullmatch(gateway) else 'nobody'}"
@@ -216,10 +221,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
     """Everything any role may call; what is not here, no role can."""
     return (
         *(g for s in shards for g in _shard_grants(s)),
-        *(
-            Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
-            for role in (Role.GATEWAY, Role.VALIDATOR, Role.AUDIT)
-        ),
+        *(Grant(r, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>") for r in SERVICES if r != Role.ISSUER),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
         *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in SERVICES),
@@ -231,6 +233,11 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
         *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
         *_validator_grants(),
+        *_asks((CERTS, OPS), SERVICES),
+        *_asks((CRLS,), (Role.GATEWAY, Role.ISSUER)),
+        *_asks((REPLAYS,), (Role.VALIDATOR, Role.AUDIT)),
+        *_asks((DEVICES,), (Role.VALIDATOR,)),
+        *_asks((DEAD_LETTERS,), (Role.AUDIT,)),
         Grant(Role.GATEWAY, f"$KV.REPLICAS.{Role.GATEWAY}.*"),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
@@ -260,6 +267,11 @@ def _validator_grants() -> tuple[Grant, ...]:
     )
 
 
+def _asks(names: Sequence[str], roles: Sequence[Role]) -> tuple[Grant, ...]:
+    """The right to ask leaders: see shared/bus/leader.py."""
+    return tuple(Grant(role, ask_subject(name)) for name in names for role in roles)
+
+
 def _shard_grants(shard: str) -> tuple[Grant, ...]:
     stream = enroll_stream(shard)
     stages = (
@@ -272,6 +284,7 @@ def _shard_grants(shard: str) -> tuple[Grant, ...]:
     return (
         *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
         *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in SERVICES),
+        *_asks((stream,), SERVICES),
     )
 
 
@@ -284,16 +297,3 @@ def _consumer_grants(spec: ConsumerSpec) -> tuple[Grant, ...]:
     if role is not Role.AUDIT:
         return common
     return (*common, Grant(role, f"$JS.API.DIRECT.GET.{spec.stream}"))
-
-
-FORBIDDEN: Final[dict[Role, str]] = {
-    Role.GATEWAY: "verdict",
-    Role.VALIDATOR: "outcome",
-    Role.ISSUER: "verdict",
-    Role.AUDIT: "request",
-}
-
-
-def forbidden_subject(role: Role, shard: str) -> str:
-    """A subject that this role must not be able to append to: for the self-test at start."""
-    return f"enroll.{shard}.self-test.none.none.0.{FORBIDDEN[role]}"

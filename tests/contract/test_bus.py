@@ -12,11 +12,15 @@ from shared.bus.topology import (
     CA_CHAINS,
     CERTS,
     CRLS,
+    DEAD_LETTERS,
+    DEVICES,
     OPS,
     REPLAYS,
     Role,
+    ask_subject,
     chain_subject,
     consumers,
+    device_subject,
     enroll_stream,
     streams,
 )
@@ -69,6 +73,8 @@ async def buses(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await server.provision()
         roles = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
         connected = [await server.connect(role) for role in roles]
+        for bus in connected:
+            bus.replicated = True  # so that leaders are asked
         yield Buses(*connected)
         for bus in connected:
             await bus.close()
@@ -138,6 +144,77 @@ async def test_a_message_is_read_by_sequence(buses: Buses) -> None:
     assert stored is not None
     assert (stored.subject, stored.payload) == (REQUEST, b"x")
     assert await buses.audit.get_sequence(STREAM, sequence + 1) is None
+
+
+async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_it_reads(
+    buses: Buses,
+) -> None:
+    asked = [
+        (buses.gateway, STREAM, "enroll.0.demo.none.*.*.request"),
+        (buses.gateway, CERTS, certificate_issued("local", "99")),
+        (buses.validator, STREAM, "enroll.0.demo.none.csr.0.outcome"),
+        (buses.validator, CERTS, certificate_issued("local", "99")),
+        (buses.validator, OPS, revocation_order("local", "99", 0)),
+        (buses.validator, REPLAYS, replay_record("signed", "none")),
+        (buses.validator, DEVICES, device_subject("none")),
+        (buses.issuer, STREAM, "enroll.0.demo.none.csr.0.outcome"),
+        (buses.issuer, CERTS, key_issued("none", "*", "*")),
+        (buses.issuer, CRLS, crl_chunk("local", "none", 0)),
+        (buses.audit, STREAM, "enroll.0.demo.none.csr.0.hold"),
+        (buses.audit, CERTS, certificate_issued("local", "99")),
+        (buses.audit, OPS, revocation_order("local", "99", 0)),
+        (buses.audit, DEAD_LETTERS, "dead.*.ENROLL_0.9"),
+        (buses.audit, REPLAYS, replay_record("signed", "none")),
+    ]
+    for bus, stream, subject in asked:
+        assert await bus.get_last_or_leader(stream, subject) is None, (stream, subject)
+        assert await bus.get_last_from_leader(stream, subject) is None, (stream, subject)
+
+
+async def test_the_leader_knows_what_is_there(buses: Buses) -> None:
+    sequence = await buses.gateway.append(REQUEST, message(b"one"))
+    (last,) = await revoked(buses, "40")
+    wildcard, revoked_40 = "enroll.0.demo.tx.*.*.request", certificate_revoked("local", "40")
+    found = [
+        await buses.gateway.get_last_or_leader(STREAM, wildcard),
+        await buses.gateway.get_last_from_leader(STREAM, wildcard),
+        await buses.validator.get_last_from_leader(STREAM, REQUEST),
+        await buses.issuer.get_last_from_leader(STREAM, REQUEST),
+        await buses.audit.get_sequence_or_leader(STREAM, sequence),
+        await buses.validator.get_last_from_leader(CERTS, revoked_40),
+        await buses.issuer.get_next_or_leader(CERTS, certificate_revoked("local", "*"), 1),
+    ]
+
+    assert [each and each.sequence for each in found] == [sequence] * 5 + [last] * 2
+    assert await buses.audit.get_sequence_or_leader(STREAM, sequence + 1) is None
+    assert await buses.issuer.get_next_or_leader(CERTS, revoked_40, last + 1) is None
+
+
+async def test_asking_the_leader_stores_nothing(buses: Buses) -> None:
+    await buses.gateway.append(REQUEST, message())
+    for bus in (buses.gateway, buses.validator, buses.issuer, buses.audit):
+        await bus.get_last_from_leader(STREAM, REQUEST)
+        await bus.get_last_from_leader(STREAM, "enroll.0.demo.none.*.*.request")
+
+    assert await buses.audit.count(STREAM) == 1
+
+
+async def test_what_a_role_stores_where_leaders_are_asked_keeps_nobody_from_asking(
+    tmp_path: Path,
+) -> None:
+    """One taken over could: at most one message, which no consumer hands out."""
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway, validator = [await server.connect(r) for r in (Role.GATEWAY, Role.VALIDATOR)]
+        validator.replicated = True
+        await gateway.append(ask_subject(CERTS), message(b"planted"))
+        with pytest.raises(AppendConflictError):
+            await gateway.append(ask_subject(CERTS), message(b"planted again"))
+        unknown = certificate_issued("local", "99")
+
+        assert await validator.get_last_or_leader(CERTS, unknown) is None
+        for bus in (gateway, validator):
+            await bus.close()
 
 
 async def revoked(buses: Buses, *serials: str) -> list[int]:

@@ -12,8 +12,8 @@ from nats.js.errors import APIError
 
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.selftest import LooseBusError, assert_least_privilege
-from shared.bus.topology import SERVICES, Role, forbidden_subject, grants
+from shared.bus.selftest import LooseBusError, assert_least_privilege, forbidden_subject
+from shared.bus.topology import SERVICES, Role, grants
 from shared.stored import Message
 from tests.nats import NatsServer, nats_server
 

@@ -45,6 +45,18 @@ class BusThrough:
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
         return await self._called(lambda: self.bus.get_next(stream, subject, sequence))
 
+    async def get_last_or_leader(self, stream: str, subject: str) -> Stored | None:
+        return await self._called(lambda: self.bus.get_last_or_leader(stream, subject))
+
+    async def get_last_from_leader(self, stream: str, subject: str) -> Stored | None:
+        return await self._called(lambda: self.bus.get_last_from_leader(stream, subject))
+
+    async def get_next_or_leader(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        return await self._called(lambda: self.bus.get_next_or_leader(stream, subject, sequence))
+
+    async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
+        return await self._called(lambda: self.bus.get_sequence_or_leader(stream, sequence))
+
     async def count(self, stream: str) -> int:
         return await self._called(lambda: self.bus.count(stream))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -119,7 +120,10 @@ class MemoryConsumption:
 
 @dataclass
 class MemoryBus:
-    """A `Bus` in one process; `clock` gives Unix nanoseconds."""
+    """A `Bus` in one process; `clock` gives Unix nanoseconds.
+
+    `behind` makes a replica slow: the last sequence of a stream that direct reads see.
+    """
 
     clock: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
     streams: dict[str, MemoryStream] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class MemoryBus:
     def problems(self) -> list[str]:
         """See `Bus.problems`."""
         return self.troubles if self.connected else ["bus"]
+    behind: dict[str, int] = field(default_factory=dict)
 
     def _check(self) -> None:
         if not self.connected:
@@ -189,29 +194,53 @@ class MemoryBus:
             consumption.pump()
         return stream.last
 
-    async def get_last(self, stream: str, subject: str) -> Stored | None:
-        """See `Bus.get_last`."""
+    def _seen(self, stream: str, *, by_leader: bool) -> list[Stored]:
+        """What the leader has, or what a replica has that knows nothing after `behind`."""
         self._check()
         self._end(self.streams[stream])
-        found = [m for m in self.streams[stream].messages.values() if matches(subject, m.subject)]
+        newest = math.inf if by_leader else self.behind.get(stream, math.inf)
+        return [m for number, m in self.streams[stream].messages.items() if number <= newest]
+
+    async def get_last(self, stream: str, subject: str, *, leader: bool = False) -> Stored | None:
+        """See `Bus.get_last`."""
+        found = [m for m in self._seen(stream, by_leader=leader) if matches(subject, m.subject)]
         return found[-1] if found else None
 
-    async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
+    async def get_sequence(
+        self, stream: str, sequence: int, *, leader: bool = False
+    ) -> Stored | None:
         """See `Bus.get_sequence`."""
-        self._check()
-        self._end(self.streams[stream])
-        return self.streams[stream].messages.get(sequence)
+        found = (m for m in self._seen(stream, by_leader=leader) if m.sequence == sequence)
+        return next(found, None)
 
-    async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+    async def get_next(
+        self, stream: str, subject: str, sequence: int, *, leader: bool = False
+    ) -> Stored | None:
         """See `Bus.get_next`."""
-        self._check()
-        self._end(self.streams[stream])
         found = (
             m
-            for number, m in self.streams[stream].messages.items()
-            if number >= sequence and matches(subject, m.subject)
+            for m in self._seen(stream, by_leader=leader)
+            if m.sequence >= sequence and matches(subject, m.subject)
         )
         return next(found, None)
+
+    async def get_last_or_leader(self, stream: str, subject: str) -> Stored | None:
+        """See `Bus.get_last_or_leader`."""
+        found = await self.get_last(stream, subject)
+        return found or await self.get_last(stream, subject, leader=True)
+
+    async def get_last_from_leader(self, stream: str, subject: str) -> Stored | None:
+        """See `Bus.get_last_from_leader`."""
+        return await self.get_last(stream, subject, leader=True)
+
+    async def get_next_or_leader(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """See `Bus.get_next_or_leader`."""
+        found = await self.get_next(stream, subject, sequence)
+        return found or await self.get_next(stream, subject, sequence, leader=True)
+
+    async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
+        """See `Bus.get_sequence_or_leader`."""
+        return await self.get_sequence(stream, sequence, leader=True)
 
     async def count(self, stream: str) -> int:
         """See `Bus.count`."""

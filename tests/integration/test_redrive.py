@@ -63,9 +63,9 @@ def standing(system: System) -> Iterator[None]:
 async def give_up(system: System, enrollment: str) -> int:
     """What a validator writes that was handed a request too often; the request's sequence."""
     keys, found = system.data / "keys", parse_prefix(enrollment)
-    url, stream = load(system.config).bus.url, enroll_stream(found.shard)
+    servers, stream = load(system.config).servers(), enroll_stream(found.shard)
     signer = read_event_signer(keys / "validator-signing.key")
-    bus = await JetStreamBus.connect(url, read_nkey(keys / "validator.nkey"), "validator-x")
+    bus = await JetStreamBus.connect(servers, read_nkey(keys / "validator.nkey"), "validator-x")
     try:
         request = await bus.get_last(stream, found.subject(Stage.REQUEST))
         assert request is not None
@@ -172,9 +172,9 @@ def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, 
 async def planted(system: System, enrollment: str) -> None:
     """The next attempt, as a gateway that was taken over would append it."""
     found = parse_prefix(enrollment)
-    url, stream = load(system.config).bus.url, enroll_stream(found.shard)
+    servers, stream = load(system.config).servers(), enroll_stream(found.shard)
     seed = read_nkey(system.data / "keys" / "gateway.nkey")
-    bus = await JetStreamBus.connect(url, seed, "gateway-x")
+    bus = await JetStreamBus.connect(servers, seed, "gateway-x")
     try:
         stored = await bus.get_last(stream, found.subject(Stage.REQUEST))
         assert stored is not None
@@ -201,7 +201,7 @@ def test_a_gateway_may_not_order_it(system: System) -> None:
 
     async def order() -> None:
         seed = read_nkey(system.data / "keys" / "gateway.nkey")
-        bus = await JetStreamBus.connect(load(system.config).bus.url, seed, "gateway-x")
+        bus = await JetStreamBus.connect(load(system.config).servers(), seed, "gateway-x")
         try:
             await bus.append("ops.redrive.ENROLL_0.1.1.order", encode(LETTER))
         finally:

@@ -248,7 +248,7 @@ def test_variables_override_the_sections(tmp_path: Path) -> None:
         OTHER_VARIABLE="not ours",
     )
 
-    assert configuration.bus.url == "nats://other:1"
+    assert configuration.bus.url == ("nats://other:1",)
     assert configuration.gateway.body_limit == 5000
     assert configuration.gateway.default_profile == "corp-2"
     assert configuration.log.retry_window == 3600

@@ -25,6 +25,7 @@ from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.addresses import Networks
+from shared.bus.servers import Servers
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
 from shared.chains import ChainBook
 from shared.shards import Epoch
@@ -46,6 +47,9 @@ from tests.unit.world import (
 )
 
 STREAM = enroll_stream("0")
+
+
+BUS = Servers.of("nats://127.0.0.1:4222")
 
 
 @dataclass
@@ -96,15 +100,16 @@ async def running(
     clock = Clock()
     bus = memory_bus(clock)
     issuing = IssuerSettings(
-        "", "", ("0",), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+        BUS, "", ("0",), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
         {ISSUER: Authorities(ca)}, 8,
     )  # fmt: skip
     validating = ValidatorSettings(
-        "", "", ("0",), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+        BUS, "", ("0",), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
         {OPENING_ID: OPENING}, policies, access, 8,
     )  # fmt: skip
     serving = GatewaySettings(
-        "", "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+        BUS, "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
+        TRUSTED_OPERATORS,
         OPENING.public_key(), OPENING_ID, {p.name: p for p in profiles}, None,
         Limits(256 * 1024, 100, 100, 0.0), Networks(),
     )  # fmt: skip

@@ -95,7 +95,7 @@ def test_a_first_start_makes_what_every_service_needs(layout: Layout) -> None:
 
     assert set(found.profiles) == {"demo", "legacy", "corp"}
     assert found.default_profile == "demo"
-    assert found.bus_url == "nats://127.0.0.1:20001"
+    assert found.servers.urls == ("nats://127.0.0.1:20001",)
     assert found.profiles["legacy"].legacy
     assert not is_first(layout)
     assert not layout.marker.exists()
@@ -143,7 +143,7 @@ def test_a_first_start_killed_at_any_point_is_made_anew(
 
     assert is_first(layout)
     first_start(layout, "ec:p256", None, 20002, NOW)
-    assert load_all(layout).bus_url == "nats://127.0.0.1:20002"
+    assert load_all(layout).servers.urls == ("nats://127.0.0.1:20002",)
 
 
 def test_a_kill_after_the_version_was_written_is_a_finished_start(layout: Layout) -> None:

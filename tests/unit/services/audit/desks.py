@@ -13,6 +13,7 @@ from services.audit.admin.app import admin_app
 from services.audit.admin.auth import Level, add_token
 from services.audit.admin.desk import Desk
 from services.audit.settings import PageSettings, Settings
+from shared.bus.servers import Servers
 from shared.sections import Configuration
 from tests.unit.world import OPERATOR, Clock, memory_bus
 
@@ -61,7 +62,7 @@ class Browser:
 def settings(public_url: str | None = None) -> Settings:
     """Of an audit service whose bus and database a test brings itself."""
     return Settings(
-        bus_url="",
+        servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
         signer=OPERATOR,
         shards=("0",),

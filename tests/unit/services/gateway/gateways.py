@@ -16,6 +16,7 @@ from services.issuer.certificate import certificate, tbs_certificate
 from services.issuer.connectors.local import LocalCa
 from shared.addresses import Networks
 from shared.bus.core import Delivery
+from shared.bus.servers import Servers
 from shared.bus.topology import Role, enroll_stream, gateway_hints
 from shared.chains import Chain, ChainBook
 from shared.events import CertificateIssued, EnrollmentHeld, EnrollmentRejected, IssuanceFailed
@@ -83,7 +84,7 @@ def settings(
     profiles: dict[str, Profile], epochs: tuple[Epoch, ...] = (Epoch(0, ("0",)),)
 ) -> Settings:
     return Settings(
-        bus_url="",
+        servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
         epochs=epochs,
         retry_window=86400,

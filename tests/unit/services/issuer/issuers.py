@@ -6,6 +6,7 @@ from typing import Any, Final
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.settings import Settings
+from shared.bus.servers import Servers
 from shared.bus.topology import stream_of
 from shared.events import CertificateIssued, CertificateRecorded, IssuanceFailed
 from shared.stored import Message, Stored, authenticate, authenticate_as
@@ -35,7 +36,7 @@ VERDICT: Final = ENROLLMENT.subject(Stage.VERDICT)
 
 def settings(authorities: Authorities) -> Settings:
     return Settings(
-        bus_url="",
+        servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
         shards=("0",),
         signer=ISSUING,

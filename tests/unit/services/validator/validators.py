@@ -13,6 +13,7 @@ from services.validator.consumer import RequestConsumer
 from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings
+from shared.bus.servers import Servers
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
 from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
@@ -108,7 +109,7 @@ async def validating(
     clock, ca = Clock(), pki.local_ca(ca_key)
     bus = memory_bus(clock)
     settings = Settings(
-        bus_url="",
+        servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
         shards=("0",),
         signer=VALIDATOR,
