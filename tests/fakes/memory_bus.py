@@ -132,11 +132,11 @@ class MemoryBus:
     running: list[MemoryConsumption] = field(default_factory=list)
     connected: bool = True
     troubles: list[str] = field(default_factory=list)
+    behind: dict[str, int] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """See `Bus.problems`."""
         return self.troubles if self.connected else ["bus"]
-    behind: dict[str, int] = field(default_factory=dict)
 
     def _check(self) -> None:
         if not self.connected:
