@@ -9,7 +9,9 @@ from services.audit.changes import Changes, Row, see
 from services.audit.given import take_order
 from services.audit.others import take_other
 from services.audit.projection import Found, is_ours, storable
+from services.audit.spelling import folded
 from shared.access_events import Claim
+from shared.dn import read_dn
 from shared.enrollment import State
 from shared.events import (
     CertificateIssued,
@@ -133,10 +135,10 @@ class _Enrollment:
             self._name(name, row)
 
     def _name(self, name: str, row: Row) -> None:
-        lowered = storable(name).strip().lower()
-        if lowered:
-            found = {"name": lowered, "enrollment": self.name, "requested_at": row["requested_at"]}
-            self.changes.names[lowered, self.name] = found
+        entry = storable(folded(name))
+        if entry:
+            found = {"name": entry, "enrollment": self.name, "requested_at": row["requested_at"]}
+            self.changes.names[entry, self.name] = found
 
     def _refused(
         self, row: Row, stored: Stored, event: EnrollmentRejected | IssuanceFailed
@@ -224,7 +226,7 @@ def _told(facts: Facts, claim: Claim | None) -> Row:
 
 def _names(facts: Facts, claim: Claim | None) -> list[str]:
     """What people look for a device by: its subject and the parts of it, its other names."""
-    parts = [part.partition("=")[2] for part in facts.subject.split(", ")]
+    parts = [value for _, value in read_dn(facts.subject)]
     sans = [san.partition(":")[2] for san in facts.sans]
     claimed = [claim.subject] if claim else []
     return [facts.subject, *parts, *sans, facts.device_id, *claimed][:_MAX_NAMES]

@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from services.audit.filters import Wanted, filtered, times
+from services.audit.spelling import spellings
 from services.audit.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
@@ -22,9 +23,17 @@ Begins = tuple[ColumnElement[bool], ...]
 
 def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
     """Rows of one state and action at most, newest first, whose names begin so; with "" none do."""
-    name = (wanted.search or "").strip().lower()
-    if not name:
-        return []
+    found = {
+        row["enrollment"]: row
+        for name in spellings(wanted.search or "")
+        for row in _search(connection, wanted, name, limit)
+    }
+    newest = sorted(found.values(), key=lambda r: (r["requested_at"], r["enrollment"]))
+    return newest[::-1][:limit]
+
+
+def _search(connection: Connection, wanted: Wanted, name: str, limit: int) -> list[dict[str, Any]]:
+    """Those with a name that begins as this spelling does."""
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
     many = connection.execute(beyond).first() is not None
