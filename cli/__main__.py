@@ -1,5 +1,8 @@
 """The `scepstream` command."""
 
+import io
+import sys
+
 import typer
 
 from cli import anchors, audit, challenge, config, proof, provision, services, tokens
@@ -37,6 +40,9 @@ for command in (services.gateway, services.validator, services.issuer):
 
 def main() -> None:
     """Entry point of the `scepstream` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without a letter ends no command
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

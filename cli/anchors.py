@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cli.operator import in_office
+from cli.output import show_table
 from cli.places import config_path
 from services.audit.orders.reload import reload_anchors as order_reload
 
 app = typer.Typer(no_args_is_help=True, help="The certificates that connectors' tokens trust.")
-_console = Console(highlight=False)
 
 
 @app.callback()
@@ -33,10 +31,10 @@ def reload_anchors(
     answers = in_office(
         config_path(config), lambda office: order_reload(office, profile, secrets.token_hex(8))
     )
-    table = Table("validator", "result", "")
+    rows = []
     for name, answer in answers:
         result = "silent" if answer is None else "reloaded" if answer.done else "refused"
-        table.add_row(name, result, answer.detail if answer else "did not answer in time")
-    _console.print(table)
+        rows.append((name, result, answer.detail if answer else "did not answer in time"))
+    show_table(("validator", "result", ""), rows)
     if not all(answer is not None and answer.done for _, answer in answers):
         raise typer.Exit(1)

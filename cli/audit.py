@@ -1,27 +1,28 @@
 """`scepstream audit list|show|serve`: what happened to device X, from the read model."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.choice import choose
+from cli.output import heading, json_line, say, show_table
 from cli.places import config_path
 from cli.services import audit as serve
 from services.audit.database import open_engine
-from services.audit.queries import recent, story
+from services.audit.office import OrderError
+from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
 from shared.enrollment import State
 from shared.settings import SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
 app.command("serve")(serve)
-_console = Console(highlight=False)
 _NANOSECONDS = 1_000_000_000
 _SHOWN_BYTES = 64
 
@@ -50,51 +51,79 @@ def list_enrollments(
         raise _unreadable(error) from None
     if as_json:
         for line in lines:
-            print(json.dumps({name: getattr(line, name) for name in line.__slots__}))
+            json_line({name: getattr(line, name) for name in line.__slots__})
         return
-    table = Table("time (UTC)", "profile", "device", "state", "result", "serial", "transaction")
-    for line in lines:
-        time = _time(line.requested_at)
-        row = (time, line.profile, line.device, line.state, line.result, line.serial)
-        table.add_row(*row, line.transaction_id)
-    _console.print(table)
+    show_table(
+        ("time (UTC)", "profile", "device", "state", "result", "serial", "transaction"),
+        (
+            (
+                _time(line.requested_at), line.profile, line.device, line.state, line.result,
+                line.serial, line.transaction_id,
+            )
+            for line in lines
+        ),
+    )  # fmt: skip
 
 
 @app.command()
 def show(
-    wanted: Annotated[str, typer.Argument(help="device, transactionID, serial or enrollment")],
+    wanted: Annotated[
+        str, typer.Argument(help="whole name or CN, transactionID, serial or enrollment")
+    ],
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """Every event of the newest enrollment that fits."""
+    """Every event of the newest enrollment of this name or id."""
+    engine = _engine(config)
     try:
-        events = story(_engine(config), wanted)
+        events = story(engine, _meant(engine, wanted))
     except SQLAlchemyError as error:
         raise _unreadable(error) from None
-    if not events:
-        print(f"nothing on record for {wanted}")
-        raise typer.Exit(1)
+    except OrderError as error:
+        say(error)
+        raise typer.Exit(1) from None
     for event in events:
         payload = json.loads(event["payload"])
         if as_json:
-            print(json.dumps(payload | {"type": event["type"], "subject": event["subject"]}))
+            json_line(payload | {"type": event["type"], "subject": event["subject"]})
             continue
         place = f"{event['stream']}#{event['sequence']}"
-        _console.print(f"[bold]{event['type']}[/bold]  {_time(event['recorded_at'])}  {place}")
+        heading(event["type"], f"  {_time(event['recorded_at'])}  {place}")
         for name, value in payload.items():
-            _console.print(f"    {name}: {_short(value)}", markup=False, soft_wrap=True)
+            say(f"    {name}: {_short(value)}")
+
+
+def _meant(engine: Engine, wanted: str) -> str:
+    """The newest enrollment that is named so; of names that only begin so a person may choose."""
+    lines = named_lines(engine, wanted)
+    if lines:
+        _say_others(lines)
+        return lines[0].enrollment
+    others = near_lines(engine, wanted)
+    if not others:
+        raise OrderError(f"nothing on record for {wanted}")
+    return choose(others, f"nothing on record is named {wanted} exactly; what begins so").enrollment
+
+
+def _say_others(lines: Sequence[EnrollmentLine]) -> None:
+    """Two devices of one name are not one device: whoever looks has to know."""
+    newest = lines[0]
+    names = {(line.profile, line.device) for line in lines} - {(newest.profile, newest.device)}
+    if names:
+        others = "; ".join(f"{device} (profile {profile})" for profile, device in sorted(names))
+        say(f"the newest is shown, of profile {newest.profile}; also named so: {others}", err=True)
 
 
 def _engine(config: Path | None) -> Engine:
     try:
         return open_engine(database_url(load(config_path(config))))
     except SettingsError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
 
 
 def _unreadable(error: SQLAlchemyError) -> typer.Exit:
-    print(f"the database cannot be read: {type(error).__name__}")
+    say(f"the database cannot be read: {type(error).__name__}")
     return typer.Exit(1)
 
 

@@ -1,16 +1,14 @@
 """`scepstream challenge`: one-time challenges, made, listed and taken back by an operator."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cli.durations import DURATION, seconds
 from cli.operator import in_office
+from cli.output import json_line, say, show_table
 from cli.places import config_path
 from cli.sans import san_parts
 from services.audit.orders.one_time import SHORT, Line, create
@@ -19,7 +17,6 @@ from services.audit.orders.one_time import list_challenges as challenges_of
 from shared.process import now
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
-_console = Console(highlight=False)
 
 Config = Annotated[
     Path | None,
@@ -69,19 +66,23 @@ def list_challenges(
     shown = [line for line in lines if every or line.state == "open"]
     if as_json:
         for line in shown:
-            print(json.dumps({name: getattr(line, name) for name in Line.__dataclass_fields__}))
+            json_line({name: getattr(line, name) for name in Line.__dataclass_fields__})
         return
-    table = Table("id", "for", "made by", "made (UTC)", "until (UTC)", "state")
-    for line in shown:
-        names = ", ".join(filter(None, (line.cn, *line.sans))) or "any device"
-        times = (_time(line.created_at), _time(line.expires_at))
-        table.add_row(line.id[:SHORT], names, line.operator, *times, line.state)
-    _console.print(table)
+    show_table(
+        ("id", "for", "made by", "made (UTC)", "until (UTC)", "state"),
+        (
+            (
+                line.id[:SHORT], ", ".join(filter(None, (line.cn, *line.sans))) or "any device",
+                line.operator, _time(line.created_at), _time(line.expires_at), line.state,
+            )
+            for line in shown
+        ),
+    )  # fmt: skip
 
 
 @app.command()
 def cancel(
-    challenge_id: Annotated[str, typer.Argument(help="its id, or the beginning of it")],
+    challenge_id: Annotated[str, typer.Argument(help="its id, as the list prints it or whole")],
     profile: Profile,
     config: Config = None,
 ) -> None:
@@ -89,7 +90,7 @@ def cancel(
     cancelled = in_office(
         config_path(config), lambda office: take_back(office, profile, challenge_id, now())
     )
-    print(f"cancelled: {cancelled[:SHORT]}")
+    say(f"cancelled: {cancelled[:SHORT]}")
 
 
 def _time(unix: int) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from cli.certctl import DEFAULT, NotImportableError, import_profiles, read_variables
 from cli.effective import effective
+from cli.output import say
 from cli.places import config_path
 from cli.reference import render
 from cli.up.layout import write_private
@@ -44,15 +44,15 @@ def check(
         read_issuer(configuration)
         read_audit(configuration)
     except SettingsError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
     good = sorted(set(configuration.profiles) - set(left_out))
     if not good:
-        print(next(iter(left_out.values())))
+        say(next(iter(left_out.values())))
         raise typer.Exit(1)
     print(effective(configuration))
     for problem in left_out.values():
-        print(f"# left out: {problem}")
+        say(f"# left out: {problem}")
     print(f"# {config}: good; profiles {', '.join(good)}")
 
 
@@ -85,10 +85,10 @@ def import_certctl(
         if out is not None:
             write_private(out, text.encode())
     except (SettingsError, NotImportableError) as error:
-        print(error, file=sys.stderr)
+        say(error, err=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}")
+        say(f"{error.filename}: {error.strerror}")
         raise typer.Exit(1) from None
     print("".join(f"# {note}\n" for note in notes) + ("" if out else text), end="")
 

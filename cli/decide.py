@@ -1,25 +1,27 @@
 """`scepstream approve|deny`: the operator's word on a held enrollment."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.choice import choose
 from cli.operator import in_office
+from cli.output import say
 from cli.places import config_path
 from services.audit.database import open_engine
 from services.audit.office import Office, OrderError
 from services.audit.orders.decide import decide
-from services.audit.queries import EnrollmentLine, recent
+from services.audit.queries import EnrollmentLine, named_lines, near_lines
 from shared.enrollment import State
 
-Wanted = Annotated[str, typer.Argument(help="device, transactionID or enrollment")]
+Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]
 Config = Annotated[
     Path | None,
     typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
 ]
 Note = Annotated[str, typer.Option(help="why; of a refusal the device is told too")]
-_SEEN = 50
 
 
 def approve(wanted: Wanted, config: Config = None, note: Note = "") -> None:
@@ -36,25 +38,29 @@ def _decide(wanted: str, config: Path | None, note: str, *, approved: bool) -> N
     line = in_office(
         config_path(config), lambda office: _record(office, wanted, note, approved=approved)
     )
-    print(f"{'approved' if approved else 'denied'}: {line.device or line.transaction_id}")
+    done = "approved" if approved else "denied"
+    say(f"{done}: {line.device or line.transaction_id}")
 
 
 async def _record(office: Office, wanted: str, note: str, *, approved: bool) -> EnrollmentLine:
-    line = _held(office, wanted)
+    # In a thread: a person who is asked may think for longer than the bus waits for a pong.
+    line = await asyncio.to_thread(_held, office, wanted)
     await decide(office, line.enrollment, note, approved=approved)
     return line
 
 
 def _held(office: Office, wanted: str) -> EnrollmentLine:
-    """The one held enrollment that fits."""
+    """The one held enrollment that this names; one that only begins so is never decided unasked."""
     engine = open_engine(office.settings.database_url)
     try:
-        lines = recent(engine, _SEEN, search=wanted, state=State.HELD) if wanted else []
+        lines = named_lines(engine, wanted, State.HELD)
+        if len(lines) == 1:
+            return lines[0]
+        others = lines or near_lines(engine, wanted, State.HELD)
     finally:
         engine.dispose()
-    if not lines:
+    if not others:
         raise OrderError(f"nothing held on record for {wanted}")
-    if len(lines) > 1:
-        names = "; ".join(f"{line.device} ({line.transaction_id})" for line in lines)
-        raise OrderError(f"several are held, name one by its transactionID: {names}")
-    return lines[0]
+    if lines:
+        return choose(lines, f"several are held as {wanted}, name one by its transactionID")
+    return choose(others, f"nothing held is named {wanted} exactly; what begins so")

@@ -3,7 +3,6 @@
 import asyncio
 import getpass
 import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import structlog
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.output import say
 from services.audit.office import Office, OrderError
 from services.audit.settings import read_settings
 from shared.bus.core import BusError
@@ -45,7 +45,7 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
         reason = f"the database cannot be asked: {type(error).__name__}"
     except UnreadableEventError as error:
         reason = f"the event log holds what it should not: {error}"
-    print(reason, file=sys.stderr)
+    say(reason, err=True)
     raise typer.Exit(1)
 
 

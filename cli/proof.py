@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from sqlalchemy import Engine
 
 from cli.asyncapi import document
 from cli.operator import in_office
+from cli.output import say
 from cli.places import config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
@@ -113,7 +115,7 @@ async def _verify(office: Office, kept: Engine, scratch: Engine, *, every: bool)
             )
     shown = found.findings if every else found.findings[:_SHOWN]
     for finding in shown:
-        print(finding)
+        say(finding)
     if len(found.findings) > len(shown):
         print(f"... and {len(found.findings) - len(shown)} more: --all")
     verdict = "does not hold" if found.findings else "holds"
@@ -169,13 +171,15 @@ def export(
 ) -> None:
     """Print the events of the log, for a SIEM: JSON Lines or CloudEvents 1.0."""
     window = _window(profile, since, until)
+    looked_at = sys.stdout.isatty()  # a terminal obeys what a file only holds
 
     async def work(office: Office) -> None:
         for stream in office.settings.streams:
             last = await last_sequence(office.bus, stream)
             async for batch in read(office.bus, stream, 1, last):
                 for found in filter(window.holds, map(Found.of, batch)):
-                    print(json.dumps(lines(form, stream, found), ensure_ascii=False))
+                    line = json.dumps(lines(form, stream, found), ensure_ascii=looked_at)
+                    print(line.replace("\x7f", "\\u007f"))
 
     in_office(config_path(config), work)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from nats.errors import Error as NatsError
 
+from cli.output import say
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
@@ -30,7 +31,7 @@ def streams(
         configuration = load(config)
         seed = read_nkey(nkey)
     except SettingsError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
     shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
     notified = configuration.notified()
@@ -56,7 +57,7 @@ def server(
     try:
         users = read_users(keys)
     except SettingsError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
     print(server_config(users, shard or ["0"], store, listen, sync), end="")
 

@@ -1,7 +1,6 @@
 """`scepstream gateway|validator|issuer|audit`: one service process, alone or under `up`."""
 
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -9,6 +8,7 @@ from typing import Annotated, TypeVar
 import structlog
 import typer
 
+from cli.output import say
 from shared.bus.core import BusError
 from shared.process import Signals, configure_logging, inherited, listen, log_failure, now, run
 from shared.reload import Source
@@ -128,7 +128,7 @@ def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
     try:
         return Source(again(), again)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        say(error, err=True)
         raise typer.Exit(1) from None
 
 
@@ -139,7 +139,7 @@ def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]
         with tracing(load(config).tracing, service, name):
             run(main)
     except (BusError, SettingsError) as error:
-        print(error, file=sys.stderr)
+        say(error, err=True)
         raise typer.Exit(1) from None
     except Exception as error:
         log_failure("service_failed", error)

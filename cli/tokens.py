@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Engine
 
 from cli.operator import in_office
+from cli.output import say, show_table
 from cli.places import config_path
 from services.audit.admin.auth import Level, list_tokens
 from services.audit.database import migrate, open_engine
@@ -40,10 +39,13 @@ def add(
 @app.command("list")
 def list_all(config: Config = None) -> None:
     """The tokens by name."""
-    table = Table("name", "level", "made (UTC)", "taken back (UTC)")
-    for name, level, created_at, revoked_at in list_tokens(_engine(config)):
-        table.add_row(name, level, _time(created_at), _time(revoked_at))
-    Console(highlight=False).print(table)
+    show_table(
+        ("name", "level", "made (UTC)", "taken back (UTC)"),
+        (
+            (name, level, _time(created_at), _time(revoked_at))
+            for name, level, created_at, revoked_at in list_tokens(_engine(config))
+        ),
+    )
 
 
 @app.command()
@@ -51,14 +53,14 @@ def revoke(name: Name, config: Config = None) -> None:
     """Take a token back; its name stays taken."""
     engine = _engine(config)
     in_office(config_path(config), lambda at: take_token(at, engine, name, now()))
-    print(f"taken back: {name}")
+    say(f"taken back: {name}")
 
 
 def _engine(config: Path | None) -> Engine:
     try:
         engine = open_engine(database_url(load(config_path(config))))
     except SettingsError as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
     migrate(engine)
     return engine

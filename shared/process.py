@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import io
+import json
 import logging
 import signal
 import socket
@@ -59,12 +60,17 @@ def configure_logging(service: str, name: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(serializer=_line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(_LossyStream()),  # type: ignore[arg-type]  # it writes and flushes
     )
     structlog.contextvars.bind_contextvars(service=service, name=name)
+
+
+def _line(event: Mapping[str, Any], **options: Any) -> str:
+    """JSON in ASCII: whoever looks at a log with a terminal sees text that others chose."""
+    return json.dumps(event, **options).replace("\x7f", "\\u007f")
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,6 @@
 """The `connector` commands."""
 
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from cli.connector.minting import CERTIFICATE, KEY, KINDS, Connector, Wish, connector_files
 from cli.durations import DURATION, seconds
+from cli.output import say
 from cli.up.layout import write_private
 from shared.process import now
 from shared.settings import SettingsError
@@ -42,7 +42,7 @@ def init(
             raise SettingsError(f"--name: {error}") from None
         write_private(directory / KEY, private)
         write_private(directory / CERTIFICATE, certificate)
-    print(f"anchor: {directory / CERTIFICATE} (intune_connector_cert_path)")
+    say(f"anchor: {directory / CERTIFICATE} (intune_connector_cert_path)")
 
 
 @app.command()
@@ -83,5 +83,5 @@ def _one_sentence() -> Iterator[None]:
         reason = f"no connector's certificate: {type(error).__name__}"
     else:
         return
-    print(reason, file=sys.stderr)
+    say(reason, err=True)
     raise typer.Exit(1)

@@ -1,17 +1,15 @@
 """The `up` command: options, first start, sockets, then the supervisor."""
 
 import asyncio
-import hashlib
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from cli.output import say
+from cli.up.announce import announce
 from cli.up.authority import CA_KINDS
 from cli.up.firststart import ensure_nkeys, first_start, is_first, read_given
 from cli.up.layout import Layout, UpError, open_directory
@@ -19,11 +17,9 @@ from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, write_ports
 from cli.up.renewal import ensure_admin_token, ensure_tls, renew_connector, renew_ra
 from cli.up.supervisor import Supervisor
-from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.settings import SettingsError
 
-_console = Console(highlight=False)
 _PORT = 8080
 _ADMIN_PORT = 8090
 
@@ -65,11 +61,9 @@ def up(
             ensure_tls(layout, host, now())
         wanted = Wanted(host, port, admin_port, tls_port, mtls_port)
         plan = _plan(layout, wanted, (gateways, validators, issuers), bus_port)
-        asyncio.run(Supervisor(plan).run(_announce))
+        asyncio.run(Supervisor(plan).run(announce))
     except (UpError, SettingsError) as error:
-        Console(stderr=True, highlight=False).print(
-            f"scepstream up: {error}", markup=False, soft_wrap=True
-        )
+        say(f"scepstream up: {error}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -91,9 +85,9 @@ def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
         ensure_nkeys(layout)
         ensure_admin_token(layout)
         for use in renew_ra(layout, now()):
-            _console.print(f"renewed the RA {use} certificate")
+            say(f"renewed the RA {use} certificate")
         if renew_connector(layout, now()):
-            _console.print("renewed the stand-in connector's certificate")
+            say("renewed the stand-in connector's certificate")
         config_port(layout.config, bus_port)
     except OSError as error:
         raise UpError(f"cannot write to the data directory: {error.strerror}") from None
@@ -138,40 +132,3 @@ def _optional(host: str, port: int | None, index: int, what: str) -> socket.sock
     if port is None:
         return None
     return bind(host, port + index if port else 0, f"the gateway's {what} listener")
-
-
-def _announce(run: dict[str, Any]) -> None:
-    """Say what runs and how to try it."""
-    table = Table("profile", "SCEP URL", "challenge", box=None, padding=(0, 2, 0, 0))
-    for name, profile in run["profiles"].items():
-        vouched = "signed by --connector" if "connector" in profile else "by other verifiers"
-        table.add_row(name, profile["url"], profile["challenge"] or vouched)
-    ca = read_certificates(Path(run["ca_file"]))[0]
-    _console.print("[bold]scepstream is up[/bold]", table, sep="\n")
-    for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
-        _console.print(f"also       {url}")
-    token = f"sign in with the token in {run['admin_token_file']}"
-    _console.print(f"page       {run['admin_url']}/scep  {token}", soft_wrap=True)
-    _console.print(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")
-    profiles = run["profiles"].values()
-    first = next((p for p in profiles if p["challenge"]), None)
-    signed = next((p for p in profiles if "connector" in p), None)
-    if first:
-        _say_try(run, f"{first['url']} --challenge {first['challenge']} --cn device-1")
-    if signed:
-        _say_try(run, f"{signed['url']} --connector {signed['connector']} --cn device-2")
-
-
-def _say_try(run: dict[str, Any], arguments: str) -> None:
-    """A line that can be pasted."""
-    line = f"try        {_program()} enroll {arguments} --ca-file {run['ca_file']}"
-    _console.print(line, soft_wrap=True)
-
-
-def _program() -> str:
-    """How this program was called, so that the line above can be pasted."""
-    return sys.argv[0] if sys.argv[0].endswith("scepstream") else "scepstream"
-
-
-def _short(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

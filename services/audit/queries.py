@@ -1,14 +1,17 @@
 """What commands ask of the read model: recent enrollments, and the story of one."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from services.audit.filters import Wanted
 from services.audit.listing import MAX_LIMIT, list_enrollments
+from services.audit.naming import named, near
 from services.audit.stories import story_of
 from shared.enrollment import State
+
+_SEVERAL: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ def recent(
     cursor: str | None = None
     with engine.connect() as connection:
         if search and (told := story_of(connection, search)) is not None:
-            return [_line(told.enrollment)]
+            fits = state in (None, told.enrollment["state"])
+            return [_line(told.enrollment)] if fits else []
         while len(found) < limit:
             states = (state,) if state is not None else ()
             size = min(limit - len(found), MAX_LIMIT)
@@ -64,16 +68,21 @@ def _line(row: dict[str, Any]) -> EnrollmentLine:
     )
 
 
-def story(engine: Engine, wanted: str) -> list[dict[str, Any]]:
-    """Every event of the newest enrollment that `wanted` (as `search` above) names."""
+def named_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
+    """Enrollments that `wanted` names exactly, newest first; a few are as good as all."""
     with engine.connect() as connection:
-        name = _newest(connection, wanted)
-        told = story_of(connection, name) if name is not None else None
+        return list(map(_line, named(connection, wanted, _SEVERAL, state)))
+
+
+def near_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
+    """Enrollments with a name that begins as `wanted` does: what may have been meant."""
+    with engine.connect() as connection:
+        return list(map(_line, near(connection, wanted, state)))
+
+
+def story(engine: Engine, wanted: str) -> list[dict[str, Any]]:
+    """Every event of the newest enrollment that `wanted` names exactly."""
+    with engine.connect() as connection:
+        rows = named(connection, wanted, 1)
+        told = story_of(connection, rows[0]["enrollment"]) if rows else None
     return list(told.events) if told is not None else []
-
-
-def _newest(connection: Connection, wanted: str) -> str | None:
-    if not wanted or story_of(connection, wanted) is not None:
-        return wanted or None
-    page = list_enrollments(connection, Wanted(search=wanted, limit=1))
-    return page.rows[0]["enrollment"] if page.rows else None

@@ -1,5 +1,6 @@
 """Manual approval: held at once, answered alike everywhere, decided once by an operator."""
 
+import secrets
 import subprocess
 import time
 
@@ -311,6 +312,32 @@ def test_a_name_that_fits_several_decides_none_and_names_them(
         assert ask(manual, twin.poll(manual)).status is PkiStatus.PENDING
         done_for_one = decide(wide, "deny", twin.transaction.decode())
         assert done_for_one.returncode == 0
+
+
+def test_a_name_that_only_begins_so_or_poses_as_it_is_not_decided(
+    wide: System, manual: Endpoint, identity: m.Identity
+) -> None:
+    wanted = f"laptop-{secrets.token_hex(4)}"
+    longer, posing = Device(identity), Device(identity)
+    subjects = {
+        longer: m.name((m.COMMON_NAME, m.UTF8, f"{wanted}0".encode())),
+        posing: m.name(
+            (m.COMMON_NAME, m.UTF8, b"evil"), ("2.5.4.11", m.UTF8, f"x, CN={wanted}".encode())
+        ),
+    }
+    for device, subject in subjects.items():
+        csr = device.csr(manual.challenge, subject=subject)
+        assert ask(manual, device.enrollment(manual, csr)).status is PkiStatus.PENDING
+        recorded(wide, device, "held")
+
+    done = decide(wide, "approve", wanted)
+    assert done.returncode == 1
+    assert longer.transaction.decode() in done.stderr
+    assert posing.transaction.decode() not in done.stderr
+    for device in subjects:
+        assert ask(manual, device.poll(manual)).status is PkiStatus.PENDING
+    assert decide(wide, "approve", f"{wanted}0").stdout == f"approved: CN={wanted}0\n"
+    assert decide(wide, "deny", "evil").stdout == f"denied: CN=evil, OU=x\\, CN={wanted}\n"
 
 
 def test_a_note_in_any_script_reaches_the_device(

@@ -106,11 +106,11 @@ async def _state(
 
 
 async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
-    """Take back the one challenge whose id begins so; its id."""
+    """Take back the one challenge of this id, whole or as far as lists print it; its id."""
     lines = await list_challenges(office, profile, now)
-    found = [line for line in lines if line.id.startswith(wanted)]
-    if len(found) != 1 or not wanted:
-        said = f"{len(found)} challenges of profile {profile} begin so"
+    found = [line for line in lines if wanted in (line.id, line.id[:SHORT])]
+    if len(found) != 1:
+        said = f"{len(found) or 'no'} challenges of profile {profile} have this id"
         raise NotThereError(f"{wanted}: {said}")
     challenge = found[0].id
     if found[0].state != "open":

@@ -1,5 +1,6 @@
 """An order to revoke, given and waited for."""
 
+import re
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError
@@ -9,6 +10,7 @@ from shared.stored import Stored, authenticate_as
 from shared.subjects import certificate_issued, revocation_answer, revocation_order
 
 _ANSWER_SECONDS: Final = 30.0
+_HEX: Final = re.compile("[0-9a-f]{1,64}")
 
 
 async def revoke_certificate(
@@ -56,11 +58,8 @@ async def _answer(office: Office, order: str) -> OrderAnswered:
 
 def written_serial(text: str) -> str:
     """A serial number as the log writes it, an INTEGER's contents in hex, from how people do."""
-    digits = text.lower().removeprefix("0x").replace(":", "")
-    try:
-        number = int(digits, 16)
-    except ValueError:
-        number = -1
-    if number < 0:
+    digits = text.strip().lower().removeprefix("0x").replace(":", "")
+    if not _HEX.fullmatch(digits):
         raise NotThereError(f"{text}: not a serial number in hex")
+    number = int(digits, 16)
     return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()

@@ -21,6 +21,7 @@ from services.audit.letters import count_open
 from services.audit.page import words
 from services.audit.tables import enrollments
 from shared.enrollment import State
+from shared.printable import visible
 
 HOME: Final = "/scep"
 STATIC: Final = Path(__file__).parent / "static"
@@ -75,11 +76,17 @@ _WORDS: Final = (
 )
 
 
+def _literal(value: object) -> object:
+    """What stands between the braces of a template; markup has gone through here already."""
+    return visible(value) if type(value) is str else value
+
+
 def _environment() -> Environment:
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_literal,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -2,7 +2,8 @@ import pytest
 from sqlalchemy import Engine
 
 from services.audit.database import store
-from services.audit.queries import EnrollmentLine, recent, story
+from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
+from shared.dn import write_dn
 from shared.enrollment import State
 from shared.stored import Stored
 from shared.subjects import Stage
@@ -121,13 +122,40 @@ def test_a_story_is_every_event_of_the_enrollment_and_its_serial(log: Engine) ->
         (STREAM, "CertificateIssued"),
     ]
 
-    for wanted in ("T1", SERIAL, "printer", enrollment(1).prefix()):
+    for wanted in ("T1", SERIAL, "printer_1", enrollment(1).prefix()):
         assert [(e["stream"], e["type"]) for e in story(log, wanted)] == expected
 
 
 def test_a_story_without_a_certificate_ends_with_its_verdict(log: Engine) -> None:
     assert [e["type"] for e in story(log, "T2")] == ["EnrollmentRequested", "EnrollmentRejected"]
     assert story(log, "unheard") == []
+
+
+def test_a_story_is_never_that_of_a_name_which_only_begins_so(log: Engine) -> None:
+    for wanted in ("printer", "50% Lab", "Lab", "T", SERIAL[:10], "PRINTER_1", " "):
+        assert story(log, wanted) == []
+    assert names(near_lines(log, "printer")) == ["T1"]
+    assert near_lines(log, "printer", State.HELD) == []
+
+
+def test_a_unit_that_poses_as_a_name_is_not_that_name(engine: Engine) -> None:
+    posing = write_dn([("CN", "evil"), ("OU", "x, CN=printer-7"), ("OU", "printer-7")])
+    several = write_dn([("CN", "printer-70"), ("O", "printer-7")])
+    found = ((1, posing), (2, write_dn([("CN", "printer-7"), ("OU", "a, b")])), (3, several))
+    for number, name in found:
+        fill(engine, requested(2 * number, number), approved(2 * number + 1, number, name))
+
+    for wanted in ("printer-7", r"CN=printer-7, OU=a\, b"):
+        assert names(named_lines(engine, wanted)) == ["T2"]
+    assert names(named_lines(engine, posing)) == ["T1"]
+    assert named_lines(engine, "printer-7", State.HELD) == []
+
+
+def test_a_name_is_the_same_in_either_unicode_form(engine: Engine) -> None:
+    fill(engine, requested(1, 1), approved(2, 1, "CN=Zoe\u0308"), issued(3, 1, "00c84a"))
+
+    for wanted in ("Zo\xeb", "Zoe\u0308", "CN=Zo\xeb", "C8:4A", "0xc84a", "00C84A"):
+        assert names(named_lines(engine, wanted)) == ["T1"], wanted
 
 
 def test_of_several_attempts_the_newest_is_told(engine: Engine) -> None:

@@ -18,6 +18,7 @@ from services.audit.database import store
 from services.audit.page.site import VERSION
 from shared.bus.topology import CERTS, OPS
 from shared.events import EnrollmentHeld
+from shared.printable import HIDDEN
 from shared.settings import load
 from shared.stored import Message
 from shared.subjects import (
@@ -28,7 +29,14 @@ from shared.subjects import (
     revocation_order,
 )
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
-from tests.unit.services.audit.stories import STREAM, enrollment, event, requested, stored
+from tests.unit.services.audit.stories import (
+    STREAM,
+    approved,
+    enrollment,
+    event,
+    requested,
+    stored,
+)
 from tests.unit.world import NOW
 
 SCRIPT: Final = "<script>alert(1)</script>"
@@ -167,6 +175,20 @@ def test_what_is_escaped_is_read_as_it_was_written(
         with subtests.test(path):
             told = [text for text in is_safe(desk.get(path).text).texts if EVIL in text]
             assert len(told) >= times
+
+
+def test_a_page_holds_nothing_that_hides_or_turns_text_around(
+    desk: Browser, engine: Engine
+) -> None:
+    name = "CN=\u202egpj.exe\x1b\x85\u2066"
+    held = approved(4, 2, name)
+    made = event("CertificateRecorded", enrollment=ENROLLMENT, serial="ab", subject=name)
+    store(engine, STREAM, [requested(3, 2, transaction_id=name), held])
+    store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
+    for path in (*PAGES, f"/scep/enrollments/{HELD}", f"/scep?tab=activity&search={quote(name)}"):
+        found = desk.get(path).text
+        assert not HIDDEN.search(found.replace("\n", "")), path
+    assert "<bdi>CN=\\u202egpj.exe\\x1b" in desk.get(f"/scep/enrollments/{HELD}").text
 
 
 def test_nothing_in_an_address_becomes_a_part_of_the_page(

@@ -1,0 +1,29 @@
+"""Which of several enrollments a command means: a person is asked, a script is refused."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from cli.output import say
+from services.audit.office import OrderError
+from services.audit.queries import EnrollmentLine
+
+
+def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
+    """The one that was meant; `OrderError` with all of them where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise OrderError(f"{complaint}: {'; '.join(map(described, lines))}")
+    say(f"{complaint}:", err=True)
+    for number, line in enumerate(lines, 1):
+        say(f"  {number}  {described(line)}", err=True)
+    answer = typer.prompt("Which one (nothing: none)", default="", show_default=False, err=True)
+    if not answer.isascii() or not answer.isdigit() or not 0 < int(answer) <= len(lines):
+        raise OrderError("none chosen; nothing was done")
+    return lines[int(answer) - 1]
+
+
+def described(line: EnrollmentLine) -> str:
+    """Name, transactionID and profile, in one line."""
+    name = line.device or "unknown device"
+    return f"{name} (transactionID {line.transaction_id}, profile {line.profile})"

@@ -1,0 +1,39 @@
+"""What commands print: text that others chose stands there literally, and a terminal obeys none."""
+
+import json
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shared.printable import visible
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print one line."""
+    print(visible(str(text)), file=sys.stderr if err else sys.stdout)
+
+
+def heading(text: str, rest: str = "") -> None:
+    """Print one line that begins in bold."""
+    console = Console(highlight=False, emoji=False)
+    console.print(Text.assemble((visible(text), "bold"), visible(rest)), soft_wrap=True)
+
+
+def json_line(value: object) -> None:
+    """Print one line of JSON; what a terminal would obey is escaped as JSON has it."""
+    print(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def show_table(
+    headings: Iterable[str], rows: Iterable[Iterable[str]], *, plain: bool = False
+) -> None:
+    """Print a table; `plain` is without rules."""
+    table = Table(box=None, padding=(0, 2, 0, 0)) if plain else Table()
+    for each in headings:
+        table.add_column(each)
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    Console(highlight=False, emoji=False).print(table)

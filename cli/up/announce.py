@@ -1,0 +1,53 @@
+"""What `up` says once everything runs: where, and how to try it."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from cli.output import heading, say, show_table
+from shared.keys import read_certificates, spki
+
+
+def announce(run: dict[str, Any]) -> None:
+    """Say what runs and how to try it."""
+    heading("scepstream is up")
+    show_table(
+        ("profile", "SCEP URL", "challenge"),
+        (
+            (name, profile["url"], profile["challenge"] or _vouched(profile))
+            for name, profile in run["profiles"].items()
+        ),
+        plain=True,
+    )
+    for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
+        say(f"also       {url}")
+    token = f"sign in with the token in {run['admin_token_file']}"
+    say(f"page       {run['admin_url']}/scep  {token}")
+    ca = read_certificates(Path(run["ca_file"]))[0]
+    say(f"CA         {run['ca_file']}  SHA-256 of its key {_short(spki(ca))}")
+    profiles = run["profiles"].values()
+    first = next((p for p in profiles if p["challenge"]), None)
+    signed = next((p for p in profiles if "connector" in p), None)
+    if first:
+        _say_try(run, f"{first['url']} --challenge {first['challenge']} --cn device-1")
+    if signed:
+        _say_try(run, f"{signed['url']} --connector {signed['connector']} --cn device-2")
+
+
+def _vouched(profile: dict[str, str]) -> str:
+    return "signed by --connector" if "connector" in profile else "by other verifiers"
+
+
+def _say_try(run: dict[str, Any], arguments: str) -> None:
+    """A line that can be pasted."""
+    say(f"try        {_program()} enroll {arguments} --ca-file {run['ca_file']}")
+
+
+def _program() -> str:
+    """How this program was called, so that the line above can be pasted."""
+    return sys.argv[0] if sys.argv[0].endswith("scepstream") else "scepstream"
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,61 @@
+"""The enrollments that a whole name or id stands for: what commands act on, never a beginning."""
+
+import unicodedata
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import Connection, RowMapping, select
+
+from services.audit.filters import Wanted
+from services.audit.listing import list_enrollments
+from services.audit.projection import storable
+from services.audit.spelling import folded, spellings
+from services.audit.tables import enrollments, names
+from shared.dn import common_names
+from shared.enrollment import State
+
+_NEAR: Final = 10
+
+
+def named(
+    connection: Connection, wanted: str, limit: int, state: State | None = None
+) -> list[dict[str, Any]]:
+    """Return rows, newest first, whose id, transaction, serial, whole name or whole CN it is."""
+    if not wanted.strip():
+        return []
+    columns = enrollments.c
+    entries = {storable(each) for each in (folded(wanted), *spellings(wanted))}
+    indexed = select(names.c.enrollment).where(names.c.name.in_(entries))
+    query = select(enrollments).where(
+        columns.enrollment.in_(indexed) | (columns.enrollment == storable(wanted))
+    )
+    if state is not None:
+        query = query.where(columns.state == state)
+    # An order that no index has: else PostgreSQL hopes to find the few among the newest.
+    query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
+    # Any part of a name is in the index: another's unit may be called as this device is.
+    with connection.execution_options(yield_per=100).execute(query) as result:
+        fitting = (dict(row) for row in result.mappings() if is_called(row, wanted))
+        return list(islice(fitting, limit))
+
+
+def is_called(row: RowMapping | dict[str, Any], wanted: str) -> bool:
+    """Whether it is the row's id, transaction, serial, whole name or whole CN."""
+    if storable(wanted) in (row["enrollment"], row["transaction_id"]):
+        return True
+    if row["serial"] and row["serial"] in spellings(wanted):
+        return True
+    device = row["device"] or ""
+    called = {_composed(name) for name in (device, *common_names(device)) if name}
+    return _composed(storable(wanted)) in called
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def near(connection: Connection, wanted: str, state: State | None = None) -> list[dict[str, Any]]:
+    """Return a few rows with a name that begins so: what may have been meant."""
+    states = (state,) if state is not None else ()
+    page = list_enrollments(connection, Wanted(None, states, search=wanted, limit=_NEAR))
+    return list(page.rows)
