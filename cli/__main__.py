@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from cli import anchors, audit, challenge, config, proof, provision, services, tokens
+from cli import anchors, audit, challenge, config, proof, provision, reconcile, services, tokens
 from cli.ca.command import app as ca
 from cli.connector.command import app as connector
 from cli.decide import approve, deny
@@ -27,6 +27,7 @@ app.add_typer(challenge.app, name="challenge")
 app.add_typer(anchors.app, name="anchors")
 audit.app.add_typer(tokens.app, name="token")
 audit.app.command()(proof.replay)
+audit.app.command()(reconcile.reconcile)
 audit.app.command()(proof.verify)
 audit.app.command()(proof.checkpoint)
 audit.app.command()(proof.export)

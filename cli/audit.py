@@ -14,7 +14,7 @@ from cli.choice import choose
 from cli.output import heading, json_line, say, show_table
 from cli.places import config_path
 from cli.services import audit as serve
-from services.audit.database import open_engine
+from services.audit.database import open_existing
 from services.audit.office import OrderError
 from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
@@ -116,7 +116,7 @@ def _say_others(lines: Sequence[EnrollmentLine]) -> None:
 
 def _engine(config: Path | None) -> Engine:
     try:
-        return open_engine(database_url(load(config_path(config))))
+        return open_existing(database_url(load(config_path(config))))
     except SettingsError as error:
         say(error)
         raise typer.Exit(1) from None

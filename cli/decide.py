@@ -10,7 +10,7 @@ from cli.choice import choose
 from cli.operator import in_office
 from cli.output import say
 from cli.places import config_path
-from services.audit.database import open_engine
+from services.audit.database import open_existing
 from services.audit.office import Office, OrderError
 from services.audit.orders.decide import decide
 from services.audit.queries import EnrollmentLine, named_lines, near_lines
@@ -51,7 +51,7 @@ async def _record(office: Office, wanted: str, note: str, *, approved: bool) -> 
 
 def _held(office: Office, wanted: str) -> EnrollmentLine:
     """The one held enrollment that this names; one that only begins so is never decided unasked."""
-    engine = open_engine(office.settings.database_url)
+    engine = open_existing(office.settings.database_url)
     try:
         lines = named_lines(engine, wanted, State.HELD)
         if len(lines) == 1:

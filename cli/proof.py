@@ -20,7 +20,7 @@ from cli.output import say
 from cli.places import config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import migrate, open_engine, position, snapshot, store
+from services.audit.database import migrate, open_engine, open_existing, position, snapshot, store
 from services.audit.export import Form, lines
 from services.audit.office import Office, OrderError
 from services.audit.projection import Found
@@ -92,7 +92,7 @@ def verify(
     async def work(office: Office) -> int:
         with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
             scratch = open_engine(f"sqlite:///{folder}/told.db")
-            kept = open_engine(office.settings.database_url)
+            kept = open_existing(office.settings.database_url)
             try:
                 migrate(scratch)
                 return await _verify(office, kept, scratch, every=every)
@@ -118,6 +118,9 @@ async def _verify(office: Office, kept: Engine, scratch: Engine, *, every: bool)
         say(finding)
     if len(found.findings) > len(shown):
         print(f"... and {len(found.findings) - len(shown)} more: --all")
+    for stream, count in found.unrecorded.items():
+        if count:
+            print(f"{stream}: {count} events of the log are not in the database yet")
     verdict = "does not hold" if found.findings else "holds"
     print(
         f"{verdict}: {found.events} events, {found.checkpoints} checkpoints,"
@@ -150,7 +153,7 @@ def checkpoint(config: Config = None) -> None:
     """Sign what every stream held up to now; keep the lines elsewhere to be surer still."""
 
     async def work(office: Office) -> list[tuple[str, int, str]]:
-        engine = open_engine(office.settings.database_url)
+        engine = open_existing(office.settings.database_url)
         streams = office.settings.streams
         keeper = Checkpoints(office.bus, engine, office.settings.signer, streams, now)
         try:

@@ -11,7 +11,7 @@ from services.audit.admin.first import ensure_admin
 from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
-from services.audit.database import catch_up, migrate, open_engine
+from services.audit.database import migrate, open_engine
 from services.audit.office import Office
 from services.audit.readiness import Readiness
 from services.audit.settings import Settings, admin_token
@@ -42,8 +42,6 @@ async def serve(
     await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
     office = Office.of(bus, settings, configuration(), _ITSELF)
     await ensure_admin(office, engine, lambda: admin_token(configuration()), now())
-    for stream in settings.streams:
-        await asyncio.to_thread(catch_up, engine, stream)
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
     desk = Desk(engine, bus, settings, configuration, now)

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.audit.agreement import ReplacedLogError, compare
 from services.audit.database import signed_place
 from shared.access_events import CheckpointSigned
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
@@ -40,12 +41,18 @@ class Checkpoints:
                 for stream in self.streams:
                     if await self._is_due(stream):
                         await self.sign(stream)
-            except (BusUnavailableError, SQLAlchemyError) as error:
+            except (BusUnavailableError, SQLAlchemyError, ReplacedLogError) as error:
                 log_failure("checkpoint_waits", error)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def sign(self, stream: str) -> tuple[int, str]:
-        """Append a checkpoint of what the database has of a stream: (sequence, digest)."""
+        """Append a checkpoint of what the database has of a stream: (sequence, digest).
+
+        `ReplacedLogError` where the log lacks what the checkpoint would vouch for.
+        """
+        standing = await compare(self.bus, self.engine, stream)
+        if standing.problem:
+            raise ReplacedLogError(f"{stream}: {standing.problem}")
         sequence, digest = await asyncio.to_thread(signed_place, self.engine, stream)
         if sequence:
             event = CheckpointSigned(stream=stream, sequence=sequence, digest=digest)

@@ -1,13 +1,22 @@
-"""Every event of every stream into the database, in order, without a gap, in batches."""
+"""Every event of every stream into the database, in order, without a gap, in batches.
+
+A durable consumer tells of new events, but the database's own position and the log decide what is
+missing: every few seconds, and before anything else, the recorder looks how far the log goes and
+reads what it was not handed. So a database that is new or was restored is complete before the
+service is ready, and a consumer that skips events costs nothing.
+"""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from sqlalchemy import Engine
 
-from services.audit.database import position, store
+from services.audit.agreement import ReplacedLogError, compare
+from services.audit.database import catch_up, position, store
+from services.audit.reader import confirmed, read_some
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
@@ -15,29 +24,34 @@ from shared.telemetry import EVENTS_STORED, FAILURES, HANDLING
 from shared.tracing import batch
 
 _log = structlog.get_logger()
+_LOOK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
+_MAX_RETRY_SECONDS: Final = 10.0
 # A commit costs more than a row: at low load events are gathered this long before one.
 _GATHER_SECONDS: Final = 0.2
+# Further behind than this the record is not current.
+_FAR: Final = 1000
 
 
 @dataclass
 class StreamRecorder:
     """One stream's durable consumer into `events`.
 
-    The database's own position decides what is missing: a message is acknowledged after its row
-    is committed, and what lies between the position and the next message is read by sequence.
-    `waits` says that what came last could not be stored yet.
+    A message is acknowledged after its row is committed. `problem` says why what the log has may
+    not be in the database, "" when it is.
     """
 
     bus: Bus
     engine: Engine
     stream: str
     batch: int
-    waits: bool = False
+    problem: str = "not read yet"
     _waiting: list[Delivery] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _consumption: Consumption | None = None
     _task: asyncio.Task[None] | None = None
+    _next_look: float = 0.0
+    _said: str = ""
 
     async def start(self) -> None:
         """Begin to record."""
@@ -59,47 +73,96 @@ class StreamRecorder:
         self._arrived.set()
 
     async def _run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if len(self._waiting) < self.batch:
-                await asyncio.sleep(_GATHER_SECONDS)
-            self._arrived.clear()
-            while self._waiting:
-                batch = self._waiting[: self.batch]
-                await self._record(batch)
-                del self._waiting[: len(batch)]
-
-    async def _record(self, batch: list[Delivery]) -> None:
-        """Commit a batch, then acknowledge up to its last; wait out whatever is away."""
+        gap = _RETRY_SECONDS
         while True:
             try:
-                await self._store([delivery.stored for delivery in batch])
-                self.waits = False
-                return await batch[-1].ack(len(batch))
+                await self._step()
+                gap = _RETRY_SECONDS
+            except ReplacedLogError as error:
+                self._wait_for(str(error))
+                await asyncio.sleep(gap)
             except Exception as error:  # noqa: BLE001 - a bug must not end the record unheard
-                log_failure("audit_waits", error, stream=self.stream)
-                FAILURES.labels("audit").inc()
-                self.waits = True
-                await asyncio.sleep(_RETRY_SECONDS)
+                self._failed(error)
+                await asyncio.sleep(gap)
+                gap = min(gap * 2, _MAX_RETRY_SECONDS)
 
-    async def _store(self, messages: list[Stored]) -> None:
+    def _failed(self, error: Exception) -> None:
+        FAILURES.labels("audit").inc()
+        said = f"waits: {type(error).__name__}"
+        if said != self._said:
+            log_failure("audit_waits", error, stream=self.stream)
+        self.problem = self._said = said
+
+    def _wait_for(self, problem: str) -> None:
+        if problem != self._said:
+            _log.error("log_replaced", stream=self.stream, detail=problem)
+        self.problem = self._said = problem
+
+    async def _step(self) -> None:
+        """Look when it is time, then record what arrives until the next look."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_look or self.problem:
+            await self._look()
+            self._next_look = loop.time() + _LOOK_SECONDS
+        self.problem = self._said = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._next_look):
+                await self._arrived.wait()
+        if self._waiting and len(self._waiting) < self.batch:
+            await asyncio.sleep(_GATHER_SECONDS)
+        self._arrived.clear()
+        while self._waiting:
+            await self._record(self._waiting[: self.batch])
+
+    async def _look(self) -> None:
+        """Read what the log has and the database has not, whatever the consumer says."""
+        await asyncio.to_thread(catch_up, self.engine, self.stream)
+        standing = await compare(self.bus, self.engine, self.stream)
+        if standing.problem:
+            raise ReplacedLogError(
+                f"{standing.problem}: see `scepstream audit verify`, then `audit reconcile`"
+            )
+        known = {d.stored.sequence: d.stored for d in self._waiting}
+        behind = standing.last - standing.recorded
+        if behind > _FAR:
+            _log.info("record_behind", stream=self.stream, events=behind)
+        await self._store_to(standing.last, known)
+
+    async def _record(self, deliveries: list[Delivery]) -> None:
+        """Commit a batch, then acknowledge up to its last."""
+        known = {d.stored.sequence: d.stored for d in deliveries}
+        await self._store_to(max(known), known)
+        await deliveries[-1].ack(len(deliveries))
+        del self._waiting[: len(deliveries)]
+
+    async def _store_to(self, last: int, known: dict[int, Stored]) -> None:
+        """Everything from the position to `last`; what is not `known` is read from the log."""
         done = await asyncio.to_thread(position, self.engine, self.stream)
-        fresh = {m.sequence: m for m in messages if m.sequence > done}
-        last = max(fresh, default=done)
         for first in range(done + 1, last + 1, self.batch):
-            found = [
-                fresh.get(sequence) or await self._missed(sequence)
-                for sequence in range(first, min(first + self.batch, last + 1))
-            ]
-            there = [message for message in found if message is not None]
+            if last - first > _FAR:
+                self.problem = f"{first - 1} of {last} events"
+            numbers = range(first, min(first + self.batch, last + 1))
+            there = await self._messages(numbers, known)
             traced = batch("audit record", (message.headers for message in there))
             with traced, HANDLING.labels("audit").time():
                 stored = await asyncio.to_thread(store, self.engine, self.stream, there)
             EVENTS_STORED.labels(self.stream).inc(stored)
 
-    async def _missed(self, sequence: int) -> Stored | None:
-        """What was acknowledged once but is not in this database: a new one, or a restored one."""
-        message = await self.bus.get_sequence(self.stream, sequence)
-        if message is None:
-            _log.error("sequence_missing", stream=self.stream, sequence=sequence)
-        return message
+    async def _messages(self, numbers: range, known: dict[int, Stored]) -> list[Stored]:
+        """The messages of these sequences; those that the log no longer has are reported."""
+        unknown = [number for number in numbers if number not in known]
+        found = known | await read_some(self.bus, self.stream, unknown)
+        missing = [number for number in unknown if number not in found]
+        if missing:
+            found |= await confirmed(self.bus, self.stream, missing, _RETRY_SECONDS)
+            missing = [number for number in missing if number not in found]
+        if missing:
+            _log.error(
+                "sequences_missing",
+                stream=self.stream,
+                first=missing[0],
+                last=missing[-1],
+                count=len(missing),
+                sequences=missing[:20],
+            )
+        return [found[number] for number in numbers if number in found]

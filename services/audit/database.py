@@ -1,10 +1,14 @@
 """The database: engine, migrations on start, and batches of rows with their position."""
 
+import contextlib
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from alembic import command
@@ -19,6 +23,7 @@ from services.audit.merge import insert_of, known, merge
 from services.audit.model import enrollment_of, fold
 from services.audit.projection import Found, row
 from services.audit.tables import events, positions
+from shared.settings import SettingsError
 from shared.stored import Stored
 
 _CATCH_UP: Final = 1000
@@ -26,15 +31,45 @@ _MIGRATIONS: Final = "migrations"
 _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
+class NoDatabaseError(SettingsError):
+    """Raised where a command that reads finds no database; the message says where it looked."""
+
+
+def open_existing(url: str) -> Engine:
+    """The same for commands that read: a SQLite file that is not there is not made."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise NoDatabaseError(
+            f"there is no database at {parsed.database}: the audit service makes it when it starts"
+        )
+    return open_engine(url)
+
+
 def open_engine(url: str) -> Engine:
-    """An engine for SQLite (WAL) or PostgreSQL (psycopg)."""
+    """An engine for SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg)."""
     parsed = make_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
     # An error's text is no place for a search, an address or a token's digest.
     engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
     if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _on_sqlite_open)
         event.listen(engine, "connect", _on_sqlite_connect)
     return engine
+
+
+def _on_sqlite_open(_: Any, __: Any, arguments: Sequence[Any], ___: Any) -> None:
+    """Keep the file from others before there is anything in it; SQLite's own files follow it."""
+    path = Path(str(arguments[0])) if arguments else Path(":memory:")
+    if str(path) == ":memory:":
+        return
+    with contextlib.suppress(OSError):  # the driver says what is wrong
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
+        return
+    with contextlib.suppress(OSError):
+        # Only a file that is not there: to close one drops every lock this process has on it, and
+        # another process that closes the database would remove the log that we write to.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _on_sqlite_connect(connection: Any, _: Any) -> None:
@@ -171,6 +206,12 @@ def _projected(connection: Connection, read: Sequence[Found], place: Place) -> P
     for found in read:
         digest = advance(digest, found.stored, found.headers)
     return replace(place, digest=digest)
+
+
+def events_after(engine: Engine, stream: str, sequence: int) -> list[Stored]:
+    """The first recorded events of a stream after this sequence, some at a time."""
+    with engine.connect() as connection:
+        return _events_after(connection, stream, sequence)
 
 
 def _events_after(connection: Connection, stream: str, sequence: int) -> list[Stored]:

@@ -28,7 +28,10 @@ class Readiness:
         """For /readyz: "" when nothing is."""
         found = list(self.bus.problems())
         found += [] if self._database else ["database"]
-        return ", ".join([*found, *(f"record of {r.stream}" for r in self.recorders if r.waits)])
+        return ", ".join([*found, *self._records()])
+
+    def _records(self) -> list[str]:
+        return [f"record of {r.stream}: {r.problem}" for r in self.recorders if r.problem]
 
     async def run(self) -> None:
         """Look, for ever."""

@@ -9,7 +9,7 @@ from services.audit.authentic import Examiner
 from services.audit.checkpoint import BEGIN, advance, own_headers
 from services.audit.compare import differences
 from services.audit.database import position_of, store
-from services.audit.reader import read
+from services.audit.reader import last_sequence, read
 from shared.access_events import CheckpointSigned
 from shared.bus.core import Bus
 from shared.bus.topology import OPS
@@ -22,12 +22,16 @@ Digests = Mapping[int, str]
 
 @dataclass
 class Verification:
-    """What was looked at, and what does not hold, each with its place, the first first."""
+    """What was looked at, and what does not hold, each with its place, the first first.
+
+    `unrecorded` is how many events of a stream the database does not have yet.
+    """
 
     events: int = 0
     checkpoints: int = 0
     findings: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    unrecorded: dict[str, int] = field(default_factory=dict)
 
 
 async def verify(
@@ -45,7 +49,14 @@ async def verify(
     found = Verification()
     for stream in streams:
         look = _Look(bus, stream, scratch, examiner, found, progress)
-        await look.along(position_of(kept, stream))
+        recorded, last = position_of(kept, stream), await last_sequence(bus, stream)
+        if last < recorded:
+            found.findings.append(
+                f"{stream}: the log ends at {last}, the database at {recorded}: the log was"
+                " replaced by an older one or lost its end; see `scepstream audit reconcile`"
+            )
+        await look.along(min(recorded, last))
+        found.unrecorded[stream] = max(0, last - recorded)
     with scratch.connect() as told:
         found.findings += differences(kept, told)
     found.unfinished = examiner.unfinished()
@@ -92,10 +103,11 @@ class _Look:
             self.found.findings.append(f"{place}: {said}")
 
     def _missing(self, until: int) -> None:
-        self.found.findings += [
-            f"{self.stream}#{number}: is missing from the log"
-            for number in range(self.expected, until)
-        ]
+        first, last = self.expected, until - 1
+        if first < last:
+            self.found.findings.append(f"{self.stream}#{first}-{last}: are missing from the log")
+        elif first == last:
+            self.found.findings.append(f"{self.stream}#{first}: is missing from the log")
 
 
 async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:

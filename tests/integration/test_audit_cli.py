@@ -1,6 +1,8 @@
 """`scepstream audit`: what happened to a device, from the record alone."""
 
 import json
+import os
+import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,3 +200,23 @@ def test_a_missing_configuration_is_one_sentence_and_status_1(tmp_path: Path) ->
         assert done.returncode == 1
         assert "none.toml" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "x"), ("verify",), ("checkpoint",)])
+def test_a_missing_database_is_one_sentence_and_none_is_made(
+    past: Past, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    missing = tmp_path / "none.db"
+    environment = {**os.environ, "SCEPSTREAM_AUDIT_DATABASE_URL": f"sqlite:///{missing}"}
+    done = scepstream("audit", *command, *past.config, env=environment)
+
+    assert done.returncode == 1
+    assert f"there is no database at {missing}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not missing.exists()
+
+
+def test_the_database_is_for_its_owner_alone(past: Past) -> None:
+    files = list(past.system.data.glob("audit.db*"))
+    assert files
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

@@ -1,18 +1,23 @@
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+import structlog
 from sqlalchemy import Engine, select
 
+from services.audit.agreement import ReplacedLogError
+from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine, position
+from services.audit.lost import forget, lost
 from services.audit.tables import events
 from shared.bus.topology import Role
 from shared.stored import Message
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import append, counted, memory_bus, settled, until
+from tests.unit.world import OPERATOR, append, counted, memory_bus, settled, until
 
 
 @dataclass
@@ -166,3 +171,103 @@ async def test_a_recorder_that_never_started_stops(migrated: Engine) -> None:
     await StreamRecorder(memory_bus(), migrated, STREAM, 3).stop()
     assert position(migrated, STREAM) == 0
     migrated.dispose()
+
+
+async def test_a_new_database_is_complete_without_another_event(world: World) -> None:
+    await world.log(8)
+    world.bus.consumers[f"{STREAM}/audit"].position = 8
+    assert world.recorder.problem == "not read yet"
+    await world.recorder.start()
+    await until(lambda: not world.recorder.problem)
+
+    assert world.kept() == list(range(1, 9))
+
+
+async def test_a_database_that_goes_back_while_the_service_runs_is_filled_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    await world.recorder.start()
+    await world.log(6)
+    await world.recorded()
+    await asyncio.to_thread(forget, world.engine)
+    assert world.kept() == []
+
+    await until(lambda: world.kept() == list(range(1, 7)))
+
+
+async def test_events_that_the_consumer_never_hands_out_are_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    await world.recorder.start()
+    await until(lambda: not world.recorder.problem)
+    world.bus.consumers[f"{STREAM}/audit"].position = 5
+    await world.log(5)
+
+    await until(lambda: world.kept() == [1, 2, 3, 4, 5])
+
+
+async def test_a_gap_is_reported_by_its_sequences(world: World) -> None:
+    await world.log(6)
+    for sequence in (2, 3, 5):
+        del world.bus.streams[STREAM].messages[sequence]
+    with structlog.testing.capture_logs() as logs:
+        await world.recorder.start()
+        await until(lambda: world.kept() == [1, 4, 6])
+
+    told = [line for line in logs if line["event"] == "sequences_missing"]
+    assert [n for line in told for n in line["sequences"]] == [2, 3, 5]
+    assert {line["log_level"] for line in told} == {"error"}
+
+
+async def replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> StreamRecorder:
+    """Ten events recorded, then a log with five others."""
+    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    await world.recorder.start()
+    await world.log(10)
+    await world.recorded()
+    await world.recorder.stop()
+    world.bus = memory_bus()
+    world.bus.clock = itertools.count(10**6).__next__
+    await world.log(5)
+    return StreamRecorder(world.bus, world.engine, STREAM, batch=3)
+
+
+async def test_an_older_log_under_a_newer_database_is_an_error_and_nothing_is_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = await replaced(world, monkeypatch)
+    await recorder.start()
+    await until(lambda: recorder.problem.startswith("the log ends at 5, the database at 10"))
+    assert "audit reconcile" in recorder.problem
+
+    await world.log(10)
+    await until(lambda: "at 10 the log holds" in recorder.problem)
+    assert world.kept() == list(range(1, 11))
+    await recorder.stop()
+
+
+async def test_no_checkpoint_is_signed_over_what_the_log_lacks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await replaced(world, monkeypatch)
+    checkpoints = Checkpoints(world.bus, world.engine, OPERATOR, [STREAM], lambda: 0.0)
+    with pytest.raises(ReplacedLogError, match="the log ends at 5, the database at 10"):
+        await checkpoints.sign(STREAM)
+
+    assert await world.bus.get_last("OPS", ">") is None
+
+
+async def test_what_only_the_database_has_is_found_and_the_rest_is_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = await replaced(world, monkeypatch)
+    gone = await lost(world.bus, world.engine, STREAM)
+    assert [message.sequence for message in gone] == list(range(1, 11))
+
+    await asyncio.to_thread(forget, world.engine)
+    await recorder.start()
+    await until(lambda: world.kept() == [1, 2, 3, 4, 5])
+    assert await lost(world.bus, world.engine, STREAM) == []
+    await recorder.stop()

@@ -1,7 +1,10 @@
+import os
+import stat
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,3 +196,20 @@ def test_sqlite_lets_readers_read_while_it_writes(tmp_path: Any) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10000
     engine.dispose()
+
+
+def test_a_sqlite_file_is_made_for_its_owner_alone_and_closed_to_others_when_it_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.db"
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            engine = open_engine(f"sqlite:///{path}")
+            migrate(engine)
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+            engine.dispose()
+            assert set(modes.values()) == {0o600}, modes
+            path.chmod(0o644)
+    finally:
+        os.umask(before)

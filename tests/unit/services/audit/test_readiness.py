@@ -15,6 +15,8 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     engine, bus = open_engine(f"sqlite:///{kept / 'audit.db'}"), MemoryBus()
     migrate(engine)
     recorder = StreamRecorder(bus, engine, "ENROLL_0", 1)
+    assert Readiness(bus, engine, [recorder]).missing() == "record of ENROLL_0: not read yet"
+    recorder.problem = ""
     readiness = Readiness(bus, engine, [recorder])
     await readiness.look()
     assert readiness.missing() == ""
@@ -26,11 +28,11 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     bus.connected = False
     assert readiness.missing() == "bus, database"
 
-    recorder.waits = True
-    assert readiness.missing() == "bus, database, record of ENROLL_0"
+    recorder.problem = "812 of 1034 events"
+    assert readiness.missing() == "bus, database, record of ENROLL_0: 812 of 1034 events"
 
     shutil.move(away, kept)
-    recorder.waits = False
+    recorder.problem = ""
     bus.connected = True
     await readiness.look()
     assert readiness.missing() == ""

@@ -1,0 +1,62 @@
+"""Whether log and database are of one history: the log may have been replaced by an older one."""
+
+import asyncio
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, select
+
+from services.audit.database import position
+from services.audit.office import OrderError
+from services.audit.reader import last_sequence
+from services.audit.tables import events
+from shared.bus.core import Bus
+
+
+class ReplacedLogError(OrderError):
+    """Raised where the log is not the one that was recorded; the message says how one can see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a stream goes (`last`), and how far the database has it (`recorded`).
+
+    `problem` says why the two do not belong together, "" where they do.
+    """
+
+    last: int
+    recorded: int
+    problem: str = ""
+
+
+async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
+    """Hold the newest recorded event against the log.
+
+    A replica of the log that lags behind may answer too: whoever acts on a problem asks again.
+    """
+    recorded = await asyncio.to_thread(position, engine, stream)
+    last = await last_sequence(bus, stream)
+    if last < recorded:
+        return Standing(last, recorded, f"the log ends at {last}, the database at {recorded}")
+    newest = await asyncio.to_thread(_newest, engine, stream)
+    if newest is None:
+        return Standing(last, recorded)
+    sequence, subject, time = newest
+    stored = await bus.get_sequence(stream, sequence)
+    if stored is None or (stored.subject, stored.time) == (subject, time):
+        return Standing(last, recorded)
+    problem = f"at {sequence} the log holds {stored.subject}, the database another event"
+    return Standing(last, recorded, problem)
+
+
+def _newest(engine: Engine, stream: str) -> tuple[int, str, int] | None:
+    """Sequence, subject and time (Unix ns) of the newest event of a stream in the database."""
+    columns = events.c
+    query = (
+        select(columns.sequence, columns.subject, columns.recorded_at)
+        .where(columns.stream == stream)
+        .order_by(columns.sequence.desc())
+        .limit(1)
+    )
+    with engine.connect() as connection:
+        found = connection.execute(query).first()
+    return (found[0], found[1], found[2]) if found is not None else None

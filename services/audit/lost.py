@@ -1,0 +1,48 @@
+"""What the database has and the log has not; and how to empty the database."""
+
+import asyncio
+
+from sqlalchemy import Engine, delete
+
+from services.audit.database import events_after, position
+from services.audit.reader import confirmed, read_some
+from services.audit.tables import metadata, sessions
+from shared.bus.core import Bus
+from shared.stored import Stored
+
+_AGAIN_SECONDS = 0.5
+
+
+async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
+    """The recorded events of a stream that are not on the log at their place."""
+    found: list[Stored] = []
+    after, last = 0, await asyncio.to_thread(position, engine, stream)
+    while after < last:
+        rows = await asyncio.to_thread(events_after, engine, stream, after)
+        if not rows:
+            break
+        found += await _not_there(bus, stream, rows)
+        after = rows[-1].sequence
+    return found
+
+
+async def _not_there(bus: Bus, stream: str, rows: list[Stored]) -> list[Stored]:
+    there = await read_some(bus, stream, [row.sequence for row in rows])
+    absent = [row.sequence for row in rows if row.sequence not in there]
+    if absent:
+        there |= await confirmed(bus, stream, absent, _AGAIN_SECONDS)
+    return [row for row in rows if not _same(row, there.get(row.sequence))]
+
+
+def _same(row: Stored, stored: Stored | None) -> bool:
+    if stored is None:
+        return False
+    return (row.subject, row.time, row.payload) == (stored.subject, stored.time, stored.payload)
+
+
+def forget(engine: Engine) -> None:
+    """Empty every table that is made from the log: all but the sessions of the page."""
+    with engine.begin() as connection:
+        for table in metadata.sorted_tables:
+            if table is not sessions:
+                connection.execute(delete(table))
