@@ -240,7 +240,7 @@ async def forge(system: System, subject: str, enrollment: str, how: str) -> None
     message = sign(event, subject, golden.REQUEST, signer)
     if how == "unsigned":
         message.headers.pop("Scepstream-Signature")
-    client = await nats.connect(configuration.bus.url, nkeys_seed_str=seed)
+    client = await nats.connect(list(configuration.bus.url), nkeys_seed_str=seed)
     if how == "replayed elsewhere":
         stored = await client.request(
             f"$JS.API.DIRECT.GET.ENROLL_0.{enrollment}.verdict", b"", timeout=5
