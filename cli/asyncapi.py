@@ -17,9 +17,9 @@ CHANNELS: Final[dict[str, dict[str, list[str]]]] = {
     "ENROLL_{shard}": _STAGES,
     "CERTS": {
         "cert.{issuer}.{serial}.issued": ["CertificateRecorded"],
-        "cert.{issuer}.{serial}.revoked": ["CertificateRevoked"],
+        "cert.{issuer}.{serial}.status.{number}": ["CertificateStatusChanged"],
         "key.{spki_sha256}.issued.{issuer}.{serial}": ["CertificateRecorded"],
-        "key.{spki_sha256}.compromised": ["KeyCompromised"],
+        "key.{spki_sha256}.compromised.{number}": ["KeyCompromised"],
     },
     "OPS": {
         "ops.revoke.{issuer}.{serial}.{attempt}.order": ["RevocationOrdered"],
@@ -30,7 +30,7 @@ CHANNELS: Final[dict[str, dict[str, list[str]]]] = {
         "ops.reload.{profile}.{order}.all.order": ["ReloadOrdered"],
         "ops.reload.{profile}.{order}.{replica}.answer": ["OrderAnswered"],
         "ops.challenge.{profile}.{digest}.0.created": ["ChallengeCreated"],
-        "ops.challenge.{profile}.{digest}.0.cancelled": ["ChallengeCancelled"],
+        "ops.challenge.{profile}.{digest}.{number}.cancelled": ["ChallengeCancelled"],
         "ops.token.{name}.{order}.0.created": ["ApiTokenCreated"],
         "ops.token.{name}.{order}.0.revoked": ["ApiTokenRevoked"],
         "ops.checkpoint.{stream}.{sequence}.audit.signed": ["CheckpointSigned"],

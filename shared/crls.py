@@ -9,8 +9,9 @@ from shared.events import CrlPublished
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
+from shared.series import Series
 from shared.signatures import is_signed_by
-from shared.stored import Trusted, UnreadableEventError, authenticate_as
+from shared.stored import Trusted, UnreadableEventError
 from shared.subjects import crl_chunk, crl_head
 
 CHUNK_BYTES = 512 * 1024
@@ -25,10 +26,11 @@ class StoredCrl:
 
 
 async def newest_head(bus: Bus, issuer: str, ca: bytes, trusted: Trusted) -> CrlPublished | None:
-    """What the newest CRL of a CA (DER) says of itself; `UnreadableEventError` if forged."""
+    """What the newest authentic CRL of a CA (DER) says of itself; None where there is none."""
     pin = hashlib.sha256(read_certificate(ca).spki).hexdigest()
-    stored = await bus.get_last(CRLS, crl_head(issuer, pin, "*"))
-    return None if stored is None else authenticate_as(CrlPublished, stored, trusted)
+    heads = Series(bus, CRLS, crl_head(issuer, pin, "*"), CrlPublished, trusted, "crl")
+    newest = await heads.newest()
+    return newest.event if newest is not None else None
 
 
 async def read_crl(bus: Bus, head: CrlPublished, ca: bytes) -> StoredCrl:

@@ -4,6 +4,7 @@ A field is never renamed or removed and a new one has a default: any version of 
 any version of an event. tests/golden holds one file for every version ever written.
 """
 
+from enum import StrEnum
 from typing import Final, get_args
 
 import msgspec
@@ -176,15 +177,35 @@ class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
     key_uses: int = 0
 
 
-class CertificateRevoked(EventPayload, frozen=True, kw_only=True):
-    """The CERTS index: this serial is revoked since `revoked_at` (Unix seconds)."""
+class CertificateStatus(StrEnum):
+    """What became of a certificate after it was issued."""
+
+    REVOKED = "revoked"
+    HELD = "held"
+    RELEASED = "released"
+    REASON_CHANGED = "reason_changed"
+
+
+class CertificateStatusChanged(EventPayload, frozen=True, kw_only=True):
+    """The CERTS index: a new status of this serial; the newest authentic one counts.
+
+    Each tells all there is to tell: `revoked_at` (Unix seconds) and `reason` are those of the CRL.
+    `order` is the sequence of the operator's order in OPS; orders before it change nothing more.
+    """
 
     request_sha256: str
     serial: str
     ca_spki_sha256: str
+    status: CertificateStatus
     reason: RevocationReason
     revoked_at: int
     operator: str
+    order: int
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the certificate is revoked now, for good or on hold."""
+        return self.status is not CertificateStatus.RELEASED
 
 
 class KeyCompromised(EventPayload, frozen=True, kw_only=True):
@@ -244,7 +265,7 @@ Event = (
     | CertificateRecorded
     | Ordered
     | OrderAnswered
-    | CertificateRevoked
+    | CertificateStatusChanged
     | KeyCompromised
     | CrlPublished
     | CaChain

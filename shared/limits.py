@@ -42,6 +42,12 @@ OID_BYTES: Final = Bound(
 EVENT_BYTES: Final = Bound(
     768 * 1024, "bytes", "an event, payload and headers", "not written; counts towards poison"
 )
+SERIES_LENGTH: Final = Bound(
+    1024,
+    "events",
+    "a series (status of a certificate, mark of a key, record of a challenge) with forged events",
+    "read no further; security event",
+)
 DETAIL_CHARACTERS: Final = Bound(
     500, "characters", "a sentence or a comparison in an event", "cut, and ended with ..."
 )

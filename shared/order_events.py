@@ -6,13 +6,18 @@ from shared.payload import NO_REQUEST, EventPayload
 
 
 class RevocationReason(StrEnum):
-    """Why a certificate is revoked (RFC 5280 s5.3.1)."""
+    """Why a certificate is revoked (RFC 5280 s5.3.1).
+
+    An order with `certificateHold` revokes until one with `removeFromCRL` releases it again.
+    """
 
     UNSPECIFIED = "unspecified"
     KEY_COMPROMISE = "keyCompromise"
     AFFILIATION_CHANGED = "affiliationChanged"
     SUPERSEDED = "superseded"
     CESSATION_OF_OPERATION = "cessationOfOperation"
+    CERTIFICATE_HOLD = "certificateHold"
+    REMOVE_FROM_CRL = "removeFromCRL"
     PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 

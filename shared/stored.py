@@ -23,7 +23,7 @@ from shared.events import (
     CaChain,
     CertificateIssued,
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatusChanged,
     CrlPublished,
     DeadLetter,
     EnrollmentRequested,
@@ -59,7 +59,7 @@ _UNSIGNED = EnrollmentRequested | CaChain | DeadLetter | GatewaySeen
 _Signed = TypeVar(
     "_Signed",
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatusChanged,
     KeyCompromised,
     RevocationOrdered,
     OrderAnswered,

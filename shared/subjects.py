@@ -104,9 +104,9 @@ def certificate_issued(issuer: str, serial: str) -> str:
     return f"cert.{issuer}.{serial}.issued"
 
 
-def certificate_revoked(issuer: str, serial: str) -> str:
-    """Where its revocation is."""
-    return f"cert.{issuer}.{serial}.revoked"
+def certificate_status(issuer: str, serial: str, number: int | str) -> str:
+    """Where a change of a certificate's status is recorded; `*` for the number finds the last."""
+    return f"cert.{issuer}.{serial}.status.{number}"
 
 
 def key_issued(spki_sha256: str, issuer: str, serial: str) -> str:
@@ -114,9 +114,9 @@ def key_issued(spki_sha256: str, issuer: str, serial: str) -> str:
     return f"key.{spki_sha256}.issued.{issuer}.{serial}"
 
 
-def key_compromised(spki_sha256: str) -> str:
-    """Where it stands that a key must never be certified again."""
-    return f"key.{spki_sha256}.compromised"
+def key_compromised(spki_sha256: str, number: int | str) -> str:
+    """Where it stands that a key must never be certified again; `*` finds the last such mark."""
+    return f"key.{spki_sha256}.compromised.{number}"
 
 
 def revocation_order(issuer: str, serial: str, attempt: int) -> str:
@@ -139,9 +139,12 @@ def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:
     return f"crl.{issuer}.{crl_sha256}.data.{index}"
 
 
-def replay_record(kind: str, digest: str) -> str:
-    """Where it stands which enrollment a challenge of this kind belongs to."""
-    return f"replay.{kind}.{digest}"
+def replay_record(kind: str, digest: str, number: int | str) -> str:
+    """Where it stands which enrollment a challenge of this kind belongs to; `*` finds the last.
+
+    The first authentic record counts, whatever its number.
+    """
+    return f"replay.{kind}.{digest}.{number}"
 
 
 def one_time_created(profile: str, digest: str) -> str:
@@ -149,9 +152,9 @@ def one_time_created(profile: str, digest: str) -> str:
     return f"ops.challenge.{profile}.{digest}.0.created"
 
 
-def one_time_cancelled(profile: str, digest: str) -> str:
-    """Where it is taken back."""
-    return f"ops.challenge.{profile}.{digest}.0.cancelled"
+def one_time_cancelled(profile: str, digest: str, number: int | str) -> str:
+    """Where it is taken back; `*` for the number finds the last place where that stands."""
+    return f"ops.challenge.{profile}.{digest}.{number}.cancelled"
 
 
 def checkpoint(stream: str, sequence: int | str) -> str:

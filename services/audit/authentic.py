@@ -9,7 +9,7 @@ from shared.enrollment import TERMINAL, State, evolve
 from shared.events import (
     CertificateIssued,
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatusChanged,
     EnrollmentApproved,
     EnrollmentRequested,
     Event,
@@ -134,7 +134,7 @@ class Examiner:
         """Records of certificates, operators' orders, the answers to them."""
         event = decode(stored.payload, stored.headers)
         match event:
-            case CertificateRecorded() | CertificateRevoked() | KeyCompromised():
+            case CertificateRecorded() | CertificateStatusChanged() | KeyCompromised():
                 authenticate_any(stored, self.keys.issuers)
             case OrderAnswered():
                 authenticate_any(stored, self._answering(stored.subject))

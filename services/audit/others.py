@@ -4,7 +4,7 @@ import json
 
 from services.audit.changes import Changes, Key, Row, see
 from services.audit.projection import storable
-from shared.events import CertificateRecorded, CertificateRevoked, DeadLetter, Event
+from shared.events import CertificateRecorded, CertificateStatusChanged, DeadLetter, Event
 from shared.order_events import (
     ChallengeCancelled,
     ChallengeCreated,
@@ -22,10 +22,12 @@ def take_other(changes: Changes, stored: Stored, event: Event) -> None:
     match event:
         case CertificateRecorded() if tokens[0] == "cert":
             _certificate(changes, tokens[1], event.serial).update(_recorded(event, stored))
-        case CertificateRevoked() if tokens[0] == "cert":
+        case CertificateStatusChanged() if tokens[0] == "cert":
             row = _certificate(changes, tokens[1], event.serial)
             row |= {
-                "revoked_at": event.revoked_at,
+                "revoked_at": event.revoked_at
+                if event.revoked
+                else 0,  # a merge keeps what is null
                 "revocation_reason": event.reason.value,
                 "revoked_by": storable(event.operator),
             }

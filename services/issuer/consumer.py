@@ -12,9 +12,16 @@ from services.issuer.profiles import beyond_ceilings, names_sha256, spki_sha256
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import CERTS, enroll_stream, gateway_hints
-from shared.events import CertificateIssued, CertificateRecorded, EnrollmentApproved, IssuanceFailed
+from shared.events import (
+    CertificateIssued,
+    CertificateRecorded,
+    EnrollmentApproved,
+    IssuanceFailed,
+    KeyCompromised,
+)
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.certificate import read_certificate
+from shared.series import Series
 from shared.stored import (
     SUBJECT,
     Message,
@@ -82,10 +89,16 @@ class VerdictConsumer:
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: what was compromised since must not be certified.
-        marked = key_compromised(spki_sha256(verdict.template.spki))
-        if await self.bus.get_last(CERTS, marked) is not None:
+        if await self._compromised(spki_sha256(verdict.template.spki)):
             return _failed(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
         return await self._issue(stored, verdict, ca)
+
+    async def _compromised(self, key: str) -> bool:
+        """Whether an issuer's signed mark says that a key must not be certified again."""
+        trusted = self.settings.trusted_issuers
+        wildcard = key_compromised(key, "*")
+        marks = Series(self.bus, CERTS, wildcard, KeyCompromised, trusted, "certificate")
+        return await marks.newest() is not None
 
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
         """The certificate that the key has already, from the log; None where it is not there."""

@@ -31,6 +31,8 @@ _CODES: Final = {
     RevocationReason.AFFILIATION_CHANGED: 3,
     RevocationReason.SUPERSEDED: 4,
     RevocationReason.CESSATION_OF_OPERATION: 5,
+    RevocationReason.CERTIFICATE_HOLD: 6,
+    RevocationReason.REMOVE_FROM_CRL: 8,  # never written: complete CRLs leave such entries out
     RevocationReason.PRIVILEGE_WITHDRAWN: 9,
 }
 _REASONS: Final = {code: reason for reason, code in _CODES.items()}

@@ -5,22 +5,31 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
 
 import structlog
 
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
+from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import CERTS
 from shared.crls import CHUNK_BYTES, newest_head, read_crl
-from shared.events import CertificateRecorded, CertificateRevoked, CrlPublished, KeyCompromised
+from shared.events import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    CrlPublished,
+    KeyCompromised,
+)
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.process import log_failure
+from shared.series import Series, signing
 from shared.stored import Message, Stored, UnreadableEventError, authenticate_as, sign
 from shared.subjects import (
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     crl_chunk,
     crl_head,
     key_compromised,
@@ -33,6 +42,11 @@ _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
 _NANOSECONDS = 1_000_000_000
+_E = TypeVar("_E")
+_WORDS: Final = dict.fromkeys(RevocationReason, "revoked") | {
+    RevocationReason.CERTIFICATE_HOLD: "on hold",
+    RevocationReason.REMOVE_FROM_CRL: "released",
+}
 
 
 @dataclass
@@ -76,20 +90,21 @@ class CrlKeeper:
 
     async def publish(self, issuer: str, authorities: Authorities, ca: LocalCa) -> int:
         """Publish a CRL that holds every revocation on the log; its number."""
+        skipped = 0
         while True:
             head = await self._newest(issuer, ca)
-            entries = (
-                read_entries((await read_crl(self.bus, head, ca.chain[0])).der) if head else []
-            )
-            position, new = await self._revoked_since(issuer, ca, head.position if head else 0)
+            entries = {entry.serial: entry for entry in await self._entries(head, ca)}
+            position = await self._apply(issuer, ca, head.position if head else 0, entries)
             now = int(self.clock())
             # Numbers of a CA whose CRLs have all left the log must still grow.
-            number = head.number + 1 if head else now
+            number = (head.number + 1 if head else now) + skipped
             about = CrlHead(number, now, now + authorities.crl_validity)
-            der = ca.sign_crl(about, {e.serial: e for e in (*entries, *new)}.values())
+            der = ca.sign_crl(about, entries.values())
             if await self._append(issuer, ca, about, der, position):
-                _log.info("crl_published", issuer=issuer, number=number, new=len(new))
+                _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
                 return number
+            if await self._newest(issuer, ca) == head:
+                skipped += 1  # no issuer of ours published it: the number is taken by a forgery
 
     async def _entries(self, head: CrlPublished | None, ca: LocalCa) -> list[RevokedEntry]:
         """What the newest CRL holds."""
@@ -100,23 +115,28 @@ class CrlKeeper:
     async def _newest(self, issuer: str, ca: LocalCa) -> CrlPublished | None:
         return await newest_head(self.bus, issuer, ca.chain[0], self.settings.trusted_issuers)
 
-    async def _revoked_since(
-        self, issuer: str, ca: LocalCa, position: int
-    ) -> tuple[int, list[RevokedEntry]]:
-        """(sequence of the last revocation, those of this CA after `position`)."""
-        found = []
-        wildcard = certificate_revoked(issuer, "*")
+    async def _apply(
+        self, issuer: str, ca: LocalCa, position: int, entries: dict[bytes, RevokedEntry]
+    ) -> int:
+        """Apply what followed after `position` to a CRL's entries; where the last change stands."""
+        wildcard = certificate_status(issuer, "*", "*")
         while stored := await self.bus.get_next(CERTS, wildcard, position + 1):
             position = stored.sequence
             try:
-                event = authenticate_as(CertificateRevoked, stored, self.settings.trusted_issuers)
+                event = authenticate_as(
+                    CertificateStatusChanged, stored, self.settings.trusted_issuers
+                )
             except UnreadableEventError as error:
                 _security_event("revoked", stored, error)
                 continue
-            if event.ca_spki_sha256 == ca.pin:
-                serial = bytes.fromhex(event.serial)
-                found.append(RevokedEntry(serial, event.revoked_at, event.reason))
-        return position, found
+            if event.ca_spki_sha256 != ca.pin:
+                continue
+            serial = bytes.fromhex(event.serial)
+            if event.revoked:
+                entries[serial] = RevokedEntry(serial, event.revoked_at, event.reason)
+            else:
+                entries.pop(serial, None)
+        return position
 
     async def _append(
         self, issuer: str, ca: LocalCa, about: CrlHead, der: bytes, position: int
@@ -185,31 +205,52 @@ class OrderConsumer:
         ca = authorities.pinned(record.ca_spki_sha256) if authorities else None
         if authorities is None or ca is None:
             return False, "the certificate's CA is not here"
-        await self._record(stored, order, record)
+        change = await self._record(stored, order, record)
+        if isinstance(change, Unchanged) and not change.done:
+            return False, change.detail
         number = await self.keeper.publish(order.issuer, authorities, ca)
-        return True, f"revoked; on CRL number {number}"
+        return True, f"{_WORDS[order.reason]}; on CRL number {number}"
 
     async def _record(
         self, stored: Stored, order: RevocationOrdered, record: CertificateRecorded
-    ) -> None:
+    ) -> Change | Unchanged:
         """Into the index: the key first, so that it never stands revoked and yet usable."""
-        sha256 = stored.sha256()
         if order.reason is RevocationReason.KEY_COMPROMISE:
-            marked = KeyCompromised(request_sha256=sha256, serial=order.serial)
-            await self._append(key_compromised(record.spki_sha256), marked)
-        revoked = CertificateRevoked(
-            request_sha256=sha256,
-            serial=order.serial,
-            ca_spki_sha256=record.ca_spki_sha256,
-            reason=order.reason,
-            revoked_at=stored.time // _NANOSECONDS,
-            operator=order.operator,
-        )
-        await self._append(certificate_revoked(order.issuer, order.serial), revoked)
+            await self._mark(stored, order, record.spki_sha256)
+        place = partial(certificate_status, order.issuer, order.serial)
+        series = self._series(CertificateStatusChanged, place("*"))
+        while True:
+            newest = await series.newest()
+            at = stored.time // _NANOSECONDS
+            current = newest.event if newest else None
+            change = next_status(current, order.reason, stored.sequence, at)
+            if isinstance(change, Unchanged):
+                return change
+            event = CertificateStatusChanged(
+                request_sha256=stored.sha256(),
+                serial=order.serial,
+                ca_spki_sha256=record.ca_spki_sha256,
+                status=change.status,
+                reason=change.reason,
+                revoked_at=change.revoked_at,
+                operator=order.operator,
+                order=stored.sequence,
+            )
+            if await series.append(newest, signing(place, event, self.settings.signer)) is not None:
+                return change
 
-    async def _append(
-        self, subject: str, event: KeyCompromised | CertificateRevoked | OrderAnswered
-    ) -> None:
+    async def _mark(self, stored: Stored, order: RevocationOrdered, key: str) -> None:
+        """One signed mark is enough, whoever's."""
+        place = partial(key_compromised, key)
+        series = self._series(KeyCompromised, place("*"))
+        event = KeyCompromised(request_sha256=stored.sha256(), serial=order.serial)
+        if await series.newest() is None:
+            await series.append(None, signing(place, event, self.settings.signer))
+
+    def _series(self, kind: type[_E], wildcard: str) -> Series[_E]:
+        return Series(self.bus, CERTS, wildcard, kind, self.settings.trusted_issuers, "certificate")
+
+    async def _append(self, subject: str, event: OrderAnswered) -> None:
         message = sign(event, subject, event.request_sha256, self.settings.signer)
         try:
             await self.bus.append(subject, message)

@@ -10,18 +10,16 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
+from shared.bus.grants import HINTS, Grant, grants
 from shared.bus.servers import Servers
 from shared.bus.topology import (
     ACCOUNTS,
     ACK_WAIT_SECONDS,
-    HINTS,
     ConsumerSpec,
-    Grant,
     Role,
     StreamSpec,
     ask_subject,
     consumers,
-    grants,
     notifiers,
     streams,
 )

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import nkeys
 
-from shared.bus.topology import HINTS, Role, grants
+from shared.bus.grants import HINTS, grants
+from shared.bus.topology import Role
 
 
 @dataclass(frozen=True, slots=True)

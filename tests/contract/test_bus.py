@@ -28,7 +28,7 @@ from shared.crls import CHUNK_BYTES
 from shared.stored import Message
 from shared.subjects import (
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     crl_chunk,
     key_issued,
     replay_record,
@@ -174,7 +174,7 @@ async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_i
 async def test_the_leader_knows_what_is_there(buses: Buses) -> None:
     sequence = await buses.gateway.append(REQUEST, message(b"one"))
     (last,) = await revoked(buses, "40")
-    wildcard, revoked_40 = "enroll.0.demo.tx.*.*.request", certificate_revoked("local", "40")
+    wildcard, revoked_40 = "enroll.0.demo.tx.*.*.request", certificate_status("local", "40", 0)
     found = [
         await buses.gateway.get_last_or_leader(STREAM, wildcard),
         await buses.gateway.get_last_from_leader(STREAM, wildcard),
@@ -182,7 +182,7 @@ async def test_the_leader_knows_what_is_there(buses: Buses) -> None:
         await buses.issuer.get_last_from_leader(STREAM, REQUEST),
         await buses.audit.get_sequence_or_leader(STREAM, sequence),
         await buses.validator.get_last_from_leader(CERTS, revoked_40),
-        await buses.issuer.get_next_or_leader(CERTS, certificate_revoked("local", "*"), 1),
+        await buses.issuer.get_next_or_leader(CERTS, certificate_status("local", "*", "*"), 1),
     ]
 
     assert [each and each.sequence for each in found] == [sequence] * 5 + [last] * 2
@@ -222,14 +222,14 @@ async def revoked(buses: Buses, *serials: str) -> list[int]:
     sequences = []
     for serial in serials:
         await buses.issuer.append(certificate_issued("local", serial), message(b"issued"))
-        place = certificate_revoked("local", serial)
+        place = certificate_status("local", serial, 0)
         sequences.append(await buses.issuer.append(place, message(serial.encode())))
     return sequences
 
 
 async def test_the_next_message_is_the_first_at_or_after_a_sequence(buses: Buses) -> None:
     first, second, third = await revoked(buses, "40", "41", "42")
-    wildcard = certificate_revoked("local", "*")
+    wildcard = certificate_status("local", "*", "*")
     asked = [1, first, first + 1, second, second + 1, third]
     found = [await buses.issuer.get_next(CERTS, wildcard, sequence) for sequence in asked]
 
@@ -240,30 +240,30 @@ async def test_the_next_message_is_the_first_at_or_after_a_sequence(buses: Buses
 
 async def test_after_the_last_message_there_is_no_next_one(buses: Buses) -> None:
     (last,) = await revoked(buses, "40")
-    wildcard = certificate_revoked("local", "*")
+    wildcard = certificate_status("local", "*", "*")
 
     assert await buses.issuer.get_next(CERTS, wildcard, last + 1) is None
-    assert await buses.issuer.get_next(CERTS, certificate_revoked("other", "*"), 1) is None
+    assert await buses.issuer.get_next(CERTS, certificate_status("other", "*", "*"), 1) is None
 
 
 async def test_in_an_empty_stream_there_is_no_next_message(buses: Buses) -> None:
-    assert await buses.issuer.get_next(CERTS, certificate_revoked("local", "*"), 1) is None
+    assert await buses.issuer.get_next(CERTS, certificate_status("local", "*", "*"), 1) is None
 
 
 async def test_the_next_message_comes_whole(buses: Buses) -> None:
     (sequence,) = await revoked(buses, "40")
-    stored = await buses.issuer.get_next(CERTS, certificate_revoked("local", "*"), 1)
+    stored = await buses.issuer.get_next(CERTS, certificate_status("local", "*", "*"), 1)
 
     assert stored is not None
-    assert (stored.subject, stored.sequence) == (certificate_revoked("local", "40"), sequence)
+    assert (stored.subject, stored.sequence) == (certificate_status("local", "40", 0), sequence)
     assert stored.headers["Scepstream-Type"] == "Test"
-    assert stored == await buses.validator.get_last(CERTS, certificate_revoked("local", "40"))
+    assert stored == await buses.validator.get_last(CERTS, certificate_status("local", "40", 0))
 
 
 async def test_reading_on_and_on_gives_each_message_of_a_subject_once(buses: Buses) -> None:
     expected = await revoked(buses, *(f"{number:02x}" for number in range(12)))
     seen, position = [], 0
-    wildcard = certificate_revoked("local", "*")
+    wildcard = certificate_status("local", "*", "*")
     while stored := await buses.issuer.get_next(CERTS, wildcard, position + 1):
         position = stored.sequence
         seen.append(position)
@@ -274,7 +274,7 @@ async def test_reading_on_and_on_gives_each_message_of_a_subject_once(buses: Bus
 async def test_a_stream_says_how_many_messages_it_holds(buses: Buses) -> None:
     before = await buses.audit.count(REPLAYS)
     for digest in ("aa", "bb"):
-        await buses.validator.append(replay_record("signed", digest), message(), ttl=60)
+        await buses.validator.append(replay_record("signed", digest, 0), message(), ttl=60)
 
     assert (before, await buses.audit.count(REPLAYS)) == (0, 2)
 

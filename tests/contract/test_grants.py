@@ -12,7 +12,7 @@ from shared.bus.topology import CERTS, CRLS, OPS, SERVICES, Role, enroll_stream
 from shared.stored import Message
 from shared.subjects import (
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     crl_chunk,
     crl_head,
     key_compromised,
@@ -26,9 +26,9 @@ EMPTY = Message(b"{}", {})
 ORDER = revocation_order("local", "40", 0)
 WRITERS = {
     certificate_issued("local", "40"): Role.ISSUER,
-    certificate_revoked("local", "40"): Role.ISSUER,
+    certificate_status("local", "40", 0): Role.ISSUER,
     key_issued("ab", "local", "40"): Role.ISSUER,
-    key_compromised("ab"): Role.ISSUER,
+    key_compromised("ab", 0): Role.ISSUER,
     crl_head("local", "ab", 1): Role.ISSUER,
     crl_chunk("local", "ab", 0): Role.ISSUER,
     ORDER: Role.AUDIT,
@@ -44,8 +44,8 @@ READERS = {
 }
 # Reading by sequence is reading everything: only for who must.
 READERS_ON = {
-    CERTS: {Role.ISSUER, Role.AUDIT},
-    CRLS: set[Role](),
+    CERTS: {Role.ISSUER, Role.AUDIT, Role.VALIDATOR},
+    CRLS: {Role.GATEWAY, Role.ISSUER},  # published anyway
     OPS: {Role.AUDIT, Role.VALIDATOR},
     enroll_stream("0"): {Role.AUDIT},
 }

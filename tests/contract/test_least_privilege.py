@@ -11,9 +11,10 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from shared.bus.core import NobodyListensError
+from shared.bus.grants import grants
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege, forbidden_subject
-from shared.bus.topology import SERVICES, Role, grants
+from shared.bus.topology import SERVICES, Role
 from shared.stored import Message
 from tests.nats import NatsServer, nats_server
 

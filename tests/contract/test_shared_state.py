@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from nats.js.errors import APIError
 
 from services.validator.challenges.records import Records
 from services.validator.challenges.windows import Counted, Full
+from shared.access_events import CountedEnrollment, DeviceCounted
 from shared.bus.core import AppendConflictError, Bus, BusRefusedError, NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import (
@@ -29,6 +31,7 @@ from shared.bus.topology import (
     stream_of,
     streams,
 )
+from shared.series import Series, Write, signing
 from shared.stored import Message
 from shared.subjects import (
     one_time_cancelled,
@@ -41,10 +44,16 @@ from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.nats import NatsServer, nats_server
 from tests.unit.services.validator.challenges.enrollers import asked, holder
-from tests.unit.world import NOW, TRUSTED_ISSUERS, TRUSTED_VALIDATORS, VALIDATOR
+from tests.unit.world import (
+    NOW,
+    REQUEST_SHA256,
+    TRUSTED_ISSUERS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+)
 
-TOKEN = replay_record("signed", "t1")
-DEVICE = device_subject("d1")
+TOKEN = replay_record("signed", "t1", 0)
+DEVICE = device_subject("d1", 0)
 ORDER = reload_order("demo", "o1")
 VALIDATORS = 4
 EMPTY = Message(b"{}", {})
@@ -124,12 +133,12 @@ async def test_a_message_that_ends_conflicts_while_it_lives_and_can_be_made_agai
 
 async def test_a_message_ends_alone(log: Log) -> None:
     await log.one.append(TOKEN, message(b"short"), 1)
-    await log.one.append(replay_record("signed", "t2"), message(b"long"), 3600)
-    await log.one.append(replay_record("signed", "t3"), message(b"for ever"))
+    await log.one.append(replay_record("signed", "t2", 0), message(b"long"), 3600)
+    await log.one.append(replay_record("signed", "t3", 0), message(b"for ever"))
     await gone(log.one, REPLAYS, TOKEN)
 
-    assert await payload(log.one, REPLAYS, replay_record("signed", "t2")) == b"long"
-    assert await payload(log.one, REPLAYS, replay_record("signed", "t3")) == b"for ever"
+    assert await payload(log.one, REPLAYS, replay_record("signed", "t2", 0)) == b"long"
+    assert await payload(log.one, REPLAYS, replay_record("signed", "t3", 0)) == b"for ever"
 
 
 async def test_a_message_does_not_end_before_its_time(log: Log) -> None:
@@ -160,101 +169,84 @@ async def test_of_racing_appends_that_end_one_wins(log: Log) -> None:
         assert await payload(each, REPLAYS, TOKEN) == b"%d" % winner
 
 
-async def test_a_put_that_ends_is_put_off_by_the_next(log: Log) -> None:
-    """Presence: it ends soon after the last time that its replica said so."""
-    await log.one.put(device_subject("kept"), message(b"once"), 1)
-    await log.one.put(device_subject("kept"), message(b"twice"), 3600)
-    await log.one.put(device_subject("ended"), message(), 1)
-    await gone(log.one, DEVICES, device_subject("ended"))
-
-    assert await payload(log.one, DEVICES, device_subject("kept")) == b"twice"
+# Series
 
 
-async def test_a_replaced_message_takes_its_end_with_it(log: Log) -> None:
-    sequence = await log.one.replace(DEVICE, message(b"ends"), 0, 1)
-    await log.one.replace(DEVICE, message(b"stays"), sequence)
-    await log.one.put(device_subject("ended"), message(), 1)
-    await gone(log.one, DEVICES, device_subject("ended"))
-
-    assert await payload(log.one, DEVICES, DEVICE) == b"stays"
+def window(bus: Bus) -> Series[DeviceCounted]:
+    place = device_subject("d1", "*")
+    return Series(bus, DEVICES, place, DeviceCounted, TRUSTED_VALIDATORS, "device")
 
 
-# Compare-and-set
+def entry(number: int) -> Write:
+    enrollment = asked(holder(number), "x").enrollment.prefix()
+    event = DeviceCounted(
+        request_sha256=REQUEST_SHA256,
+        entries=(CountedEnrollment(enrollment=enrollment, at=number),),
+    )
+    return signing(partial(device_subject, "d1"), event, VALIDATOR, 3600)
 
 
-async def test_a_replace_wants_the_message_that_is_there(log: Log) -> None:
-    first = await log.one.replace(DEVICE, message(b"1"), 0, 3600)
-    second = await log.validators[1].replace(DEVICE, message(b"2"), first, 3600)
+async def test_the_newest_of_a_series_is_what_was_appended_last(log: Log) -> None:
+    assert await window(log.one).newest() is None
+    for number in range(3):
+        newest = await window(log.one).newest()
+        assert await window(log.validators[number]).append(newest, entry(number))
+    newest = await window(log.validators[3]).newest()
 
-    assert second > first
-    for stale in (0, first, second + 1):
-        with pytest.raises(AppendConflictError):
-            await log.one.replace(DEVICE, message(b"stale"), stale, 3600)
-    stored = await log.validators[2].get_last(DEVICES, DEVICE)
-    assert stored is not None
-    assert (stored.payload, stored.sequence) == (b"2", second)
+    assert newest is not None
+    assert (newest.number, newest.event.entries[0].at) == (2, 2)
 
 
-async def test_a_replace_of_none_wants_that_there_is_none(log: Log) -> None:
-    with pytest.raises(AppendConflictError):
-        await log.one.replace(DEVICE, message(), 7, 3600)
-    assert await payload(log.one, DEVICES, DEVICE) is None
-    assert await log.one.replace(DEVICE, message(b"1"), 0, 3600) == 1
-
-
-async def test_other_keys_do_not_count(log: Log) -> None:
-    first = await log.one.replace(DEVICE, message(b"1"), 0, 3600)
-    for number in range(5):
-        await log.one.put(device_subject(f"other-{number}"), message(), 3600)
-
-    assert await log.one.replace(DEVICE, message(b"2"), first, 3600) == first + 6
-
-
-@pytest.mark.parametrize("there", [False, True])
-async def test_of_racing_replaces_from_one_sequence_one_wins(
-    log: Log,
-    there: bool,  # noqa: FBT001 - a case
-) -> None:
-    last = await log.one.replace(DEVICE, message(b"before"), 0, 3600) if there else 0
-    results = await asyncio.gather(
-        *(
-            log.validators[number % VALIDATORS].replace(DEVICE, message(b"%d" % number), last, 3600)
-            for number in range(40)
-        ),
-        return_exceptions=True,
+async def test_of_racing_appends_to_a_series_one_wins(log: Log) -> None:
+    found = await asyncio.gather(
+        *(window(log.validators[n % VALIDATORS]).append(None, entry(n)) for n in range(20))
     )
 
-    (winner,) = [number for number, found in enumerate(results) if isinstance(found, int)]
-    assert sum(isinstance(found, AppendConflictError) for found in results) == 39
-    stored = await log.validators[3].get_last(DEVICES, DEVICE)
-    assert stored is not None
-    assert (stored.payload, stored.sequence) == (b"%d" % winner, results[winner])
+    assert len([each for each in found if each is not None]) == 1
+    assert await payload(log.one, DEVICES, device_subject("d1", 1)) is None
 
 
 async def test_no_update_is_lost(log: Log) -> None:
     async def add(bus: Bus) -> None:
         while True:
-            stored = await bus.get_last(DEVICES, DEVICE)
-            number, last = (int(stored.payload), stored.sequence) if stored else (0, 0)
-            try:
-                await bus.replace(DEVICE, message(b"%d" % (number + 1)), last, 3600)
-            except AppendConflictError:
-                continue
-            return
+            newest = await window(bus).newest()
+            at = newest.event.entries[0].at + 1 if newest else 1
+            if await window(bus).append(newest, entry(at)) is not None:
+                return
 
     buses = itertools.islice(itertools.cycle(log.validators), 32)
     await asyncio.gather(*map(add, buses))
+    newest = await window(log.one).newest()
 
-    assert await payload(log.one, DEVICES, DEVICE) == b"32"
+    assert newest is not None
+    assert (newest.number, newest.event.entries[0].at) == (31, 32)
 
 
-async def test_a_key_that_has_ended_is_replaced_as_one_that_never_was(log: Log) -> None:
-    first = await log.one.replace(DEVICE, message(b"1"), 0, 1)
-    await gone(log.one, DEVICES, DEVICE)
+@pytest.mark.parametrize("planted", [1, 5, 40])
+async def test_what_does_not_authenticate_neither_hides_nor_blocks(log: Log, planted: int) -> None:
+    """Whoever holds the bus key of a role can occupy its subjects, before and after."""
+    for number in range(planted):
+        await log.one.append(device_subject("d1", number), message(b"forged"), 3600)
+    assert await window(log.one).newest() is None
+    assert await window(log.one).append(None, entry(1)) is not None
+    await log.one.append(device_subject("d1", 10**12), message(b"forged"), 3600)
+    newest = await window(log.validators[1]).newest()
 
-    with pytest.raises(AppendConflictError):
-        await log.one.replace(DEVICE, message(b"stale"), first, 3600)
-    assert await log.one.replace(DEVICE, message(b"2"), 0, 3600) > first
+    assert newest is not None
+    assert newest.event.entries[0].at == 1
+    assert newest == await window(log.validators[2]).first()
+
+
+async def test_a_series_goes_on_where_its_events_have_left_the_log(log: Log) -> None:
+    await log.one.append(device_subject("d1", 0), message(b"forged"), 1)
+    assert await window(log.one).append(None, entry(1)) is not None
+    await gone(log.one, DEVICES, device_subject("d1", 0))
+    newest = await window(log.one).newest()
+    assert await window(log.one).append(newest, entry(2)) is not None
+    newest = await window(log.one).newest()
+
+    assert newest is not None
+    assert (newest.number, newest.event.entries[0].at) == (2, 2)
 
 
 # Records on it
@@ -367,8 +359,8 @@ async def test_a_replay_record_cannot_be_overwritten(
 @pytest.mark.parametrize(
     ("stream", "kept", "place"),
     [
-        (REPLAYS, TOKEN, replay_record("signed", "t2")),
-        (DEVICES, DEVICE, device_subject("d2")),
+        (REPLAYS, TOKEN, replay_record("signed", "t2", 0)),
+        (DEVICES, DEVICE, device_subject("d2", 0)),
         (REPLICAS, replica_subject("validator", "v0"), replica_subject("validator", "v1")),
     ],
 )
@@ -438,7 +430,7 @@ def changed(config: StreamConfig, **changes: bool) -> StreamConfig:
         (Role.GATEWAY, "enroll.0.demo.tx.csr.0.request"),
         (Role.VALIDATOR, "enroll.0.demo.tx.csr.0.verdict"),
         (Role.ISSUER, "cert.local.40.issued"),
-        (Role.ISSUER, "cert.local.40.revoked"),
+        (Role.ISSUER, "cert.local.40.status.0"),
         (Role.AUDIT, ORDER),
         (Role.AUDIT, one_time_created("demo", "x")),
     ],
@@ -463,20 +455,19 @@ async def test_records_outlive_a_kill_of_the_server_and_what_ended_meanwhile_is_
         await server.provision()
         validator = await server.connect(Role.VALIDATOR)
         await validator.append(TOKEN, message(b"kept"), 3600)
-        await validator.append(replay_record("signed", "t2"), message(b"ends"), 1)
-        last = await validator.replace(DEVICE, message(b"window"), 0, 3600)
+        await validator.append(replay_record("signed", "t2", 0), message(b"ends"), 1)
+        await validator.append(DEVICE, message(b"window"), 3600)
         await validator.close()
         server.kill()
         server.start()
         validator = await server.connect(Role.VALIDATOR)
-        await gone(validator, REPLAYS, replay_record("signed", "t2"))
+        await gone(validator, REPLAYS, replay_record("signed", "t2", 0))
 
         with pytest.raises(AppendConflictError):
             await validator.append(TOKEN, message(b"second"), 3600)
         assert await payload(validator, REPLAYS, TOKEN) == b"kept"
         with pytest.raises(AppendConflictError):
-            await validator.replace(DEVICE, message(), 0, 3600)
-        assert await validator.replace(DEVICE, message(), last, 3600) > last
+            await validator.append(DEVICE, message(), 3600)
         await validator.close()
 
 
@@ -485,18 +476,20 @@ async def test_records_outlive_a_kill_of_the_server_and_what_ended_meanwhile_is_
 ANSWER = reload_answer(ORDER, "validator-0")
 WRITERS: dict[str, set[Role]] = {
     TOKEN: {Role.VALIDATOR},
-    replay_record("one_time", "x"): {Role.VALIDATOR},
+    replay_record("one_time", "x", 0): {Role.VALIDATOR},
     DEVICE: {Role.VALIDATOR},
     replica_subject("validator", "validator-0"): {Role.VALIDATOR},
     replica_subject("gateway", "gateway-0"): {Role.GATEWAY},
     ORDER: {Role.AUDIT},
     ANSWER: {Role.VALIDATOR},
     one_time_created("demo", "x"): {Role.AUDIT},
-    one_time_cancelled("demo", "x"): {Role.AUDIT},
+    one_time_cancelled("demo", "x", 0): {Role.AUDIT},
     # What looks alike, and nobody writes.
     "replay.signed": set(),
-    "replay.signed.x.y": set(),
-    "$KV.DEVICES.a.b": set(),
+    "replay.signed.x": set(),
+    "replay.signed.x.0.y": set(),
+    "$KV.DEVICES.a": set(),
+    "$KV.DEVICES.a.0.b": set(),
     "$KV.REPLICAS.issuer.issuer-0": set(),
     "$KV.REPLICAS.validator.a.b": set(),
     "$KV.REPLICAS.gateway.a.b": set(),
@@ -505,6 +498,7 @@ WRITERS: dict[str, set[Role]] = {
     "ops.reload.demo.o1.all.created": set(),
     "ops.challenge.demo.x.1.created": set(),
     "ops.challenge.demo.x.0.used": set(),
+    "ops.challenge.demo.x.cancelled": set(),
 }
 READERS: dict[tuple[str, str], set[Role]] = {
     (REPLAYS, TOKEN): {Role.VALIDATOR, Role.AUDIT},
@@ -517,8 +511,8 @@ READERS: dict[tuple[str, str], set[Role]] = {
 }
 # Reading on and on is listing everything: orders for who obeys them, replicas for who asks them.
 READERS_ON: dict[str, set[Role]] = {
-    REPLAYS: {Role.AUDIT},  # how many there are; they hold digests, no challenge
-    DEVICES: set(),
+    REPLAYS: {Role.AUDIT, Role.VALIDATOR},  # series; they hold digests, no challenge
+    DEVICES: {Role.VALIDATOR},
     REPLICAS: {Role.AUDIT},
     OPS: {Role.AUDIT, Role.VALIDATOR},
 }
@@ -562,7 +556,13 @@ async def test_no_answer_of_the_server_can_be_led_into_the_shared_state(
 ) -> None:
     """A reply subject is not checked: the PubAck must not become a record, or an order."""
     gateway, validator = bench.buses[Role.GATEWAY], bench.validator
-    targets = (TOKEN, DEVICE, ORDER, one_time_created("demo", "x"), one_time_cancelled("demo", "x"))
+    targets = (
+        TOKEN,
+        DEVICE,
+        ORDER,
+        one_time_created("demo", "x"),
+        one_time_cancelled("demo", "x", 0),
+    )
     for number, target in enumerate(targets):
         request = f"enroll.0.demo.t{number}.csr.0.request"
         await gateway.client.publish(request, b"{}", reply=target)
@@ -572,7 +572,7 @@ async def test_no_answer_of_the_server_can_be_led_into_the_shared_state(
     await gateway.client.flush()
     await validator.client.flush()
     await gateway.append("enroll.0.demo.last.csr.0.request", EMPTY)
-    await validator.append(replay_record("x", "last"), EMPTY, 3600)
+    await validator.append(replay_record("x", "last", 0), EMPTY, 3600)
 
     for stream in (REPLAYS, DEVICES, OPS):
         info = await owner.jetstream().stream_info(stream, subjects_filter=">")

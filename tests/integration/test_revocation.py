@@ -19,6 +19,8 @@ from tests.integration.holders_ import (
     holding,
     next_second,
     query,
+    renewal,
+    renewed,
     revoke,
 )
 from tests.integration.prepared_ import command
@@ -83,6 +85,13 @@ def by_get_cert(
     endpoint: Endpoint, asking: Device, serial: int, issuer: bytes | None = None
 ) -> x509.Certificate:
     return issued(asking, ask(endpoint, query(endpoint, asking, GET_CERT, serial, issuer)))
+
+
+def reason_of(system: System, serial: int) -> x509.ReasonFlags:
+    """What the CRL says of a revoked certificate."""
+    entry = fetched(system).get_revoked_certificate_by_serial_number(serial)
+    assert entry is not None
+    return entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
 
 
 # GetCert
@@ -298,10 +307,36 @@ def test_a_compromised_key_is_refused_for_ever_whoever_asks_for_it(
         reply = ask(endpoint, later.enrollment(endpoint))
         assert reply.fail_info is FAIL_INFO[Reason.KEY_COMPROMISED]
         assert recorded(wide, later, "rejected")["result"] == Reason.KEY_COMPROMISED
-    entry = fetched(wide).get_revoked_certificate_by_serial_number(serial)
-    assert entry is not None
-    reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
-    assert reason is x509.ReasonFlags.key_compromise
+    assert reason_of(wide, serial) is x509.ReasonFlags.key_compromise
+
+
+def test_a_certificate_on_hold_is_not_renewed_until_it_is_released(
+    wide: System, anytime: Endpoint
+) -> None:
+    device = Device.new("on hold")
+    holder = holding(device, enroll(anytime, device))
+    serial = holder.identity.x509.serial_number
+    assert revoke(wide, serial, "--reason", "certificateHold").returncode == 0
+    assert reason_of(wide, serial) is x509.ReasonFlags.certificate_hold
+    key = Device.new().identity.key
+    refused = ask(anytime, renewal(anytime, holder, key))
+    assert refused.fail_info is FAIL_INFO[Reason.NOT_RENEWABLE]
+    released = revoke(wide, serial, "--reason", "removeFromCRL")
+    assert (released.returncode, released.stdout.partition(";")[0]) == (0, "released")
+    assert fetched(wide).get_revoked_certificate_by_serial_number(serial) is None
+    assert revoke(wide, serial, "--reason", "removeFromCRL").returncode == 0  # it is so already
+    later_key = Device.new().identity.key  # the refusal of the first CSR stands for a while
+    renewed(anytime, holder, later_key, ask(anytime, renewal(anytime, holder, later_key)))
+
+
+def test_what_was_revoked_for_good_is_not_released(
+    wide: System, anytime: Endpoint, device: Device
+) -> None:
+    serial = enroll(anytime, device).serial_number
+    assert revoke(wide, serial, "--reason", "superseded").returncode == 0
+    refused = revoke(wide, serial, "--reason", "removeFromCRL")
+    assert (refused.returncode, "revoked for good" in refused.stderr) == (1, True)
+    assert reason_of(wide, serial) is x509.ReasonFlags.superseded
 
 
 def test_a_key_found_compromised_after_its_certificate_was_revoked_is_refused_too(
@@ -310,7 +345,9 @@ def test_a_key_found_compromised_after_its_certificate_was_revoked_is_refused_to
     device = Device.new("lost, then found stolen")
     serial = enroll(anytime, device).serial_number
     assert revoke(wide, serial, "--reason", "superseded").returncode == 0
+    assert reason_of(wide, serial) is x509.ReasonFlags.superseded
     assert revoke(wide, serial, "--reason", "keyCompromise").returncode == 0
+    assert reason_of(wide, serial) is x509.ReasonFlags.key_compromise
     later = Device(device.identity)
     reply = ask(anytime, later.enrollment(anytime))
     assert reply.fail_info is FAIL_INFO[Reason.KEY_COMPROMISED]

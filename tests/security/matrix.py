@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.bus.topology import ACCOUNTS, HINTS, consumers, grants, streams
+from shared.bus.grants import HINTS, grants
+from shared.bus.topology import ACCOUNTS, consumers, streams
 from tests.nats import NatsServer, nats_server
 from tests.security.rights import API, SHARD, filled
 from tests.security.wire import ClosedError, RawNats

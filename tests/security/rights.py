@@ -3,7 +3,8 @@
 import secrets
 from collections.abc import Iterator
 
-from shared.bus.topology import HINTS, Role, grants
+from shared.bus.grants import HINTS, grants
+from shared.bus.topology import Role
 
 SHARD = "0"
 API = ("$JS.API.", "$JS.ACK.")

@@ -18,7 +18,8 @@ from shared.events import (
     CaChain,
     CertificateIssued,
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatus,
+    CertificateStatusChanged,
     CertificateTemplate,
     CrlPublished,
     DeadLetter,
@@ -55,7 +56,7 @@ from shared.subjects import (
     api_token_created,
     api_token_revoked,
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     checkpoint,
     crl_head,
     key_compromised,
@@ -95,7 +96,7 @@ _CLAIM: Final = Claim(
     device="Prüfgerät 7",
     issued_at=1767225500,
     expires_at=1767229200,
-    record=replay_record("signed", "abcdefghijklmnopqrstuvwxyz"),
+    record=replay_record("signed", "abcdefghijklmnopqrstuvwxyz", "*"),
 )
 _TEMPLATE: Final = CertificateTemplate(
     issuer="local",
@@ -215,19 +216,21 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         revocation_answer(revocation_order("local", SERIAL, 1)),
         OrderAnswered(request_sha256=REQUEST, done=True, detail="revoked; on CRL number 7"),
     ),
-    ("CertificateRevoked", 1): (
-        certificate_revoked("local", SERIAL),
-        CertificateRevoked(
+    ("CertificateStatusChanged", 1): (
+        certificate_status("local", SERIAL, 0),
+        CertificateStatusChanged(
             request_sha256=REQUEST,
             serial=SERIAL,
             ca_spki_sha256="cc" * 32,
+            status=CertificateStatus.REASON_CHANGED,
             reason=RevocationReason.KEY_COMPROMISE,
             revoked_at=1767225601,
             operator="jörg@host",
+            order=42,
         ),
     ),
     ("KeyCompromised", 1): (
-        key_compromised("aa" * 32),
+        key_compromised("aa" * 32, 0),
         KeyCompromised(request_sha256=REQUEST, serial=SERIAL),
     ),
     ("CrlPublished", 1): (
@@ -252,7 +255,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ),
     ),
     ("ChallengeClaimed", 1): (
-        replay_record("signed", "abcdefghijklmnopqrstuvwxyz"),
+        replay_record("signed", "abcdefghijklmnopqrstuvwxyz", 0),
         ChallengeClaimed(
             request_sha256=REQUEST,
             kind="signed",
@@ -262,7 +265,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ),
     ),
     ("DeviceCounted", 1): (
-        device_subject("abcdefghijklmnopqrstuvwxyz"),
+        device_subject("abcdefghijklmnopqrstuvwxyz", 0),
         DeviceCounted(
             request_sha256=REQUEST,
             entries=(CountedEnrollment(enrollment=ENROLLMENT.prefix(), at=1767225600),),
@@ -279,7 +282,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ),
     ),
     ("ChallengeCancelled", 1): (
-        one_time_cancelled("corp", "abcdefghijklmnopqrstuvwxyz"),
+        one_time_cancelled("corp", "abcdefghijklmnopqrstuvwxyz", 0),
         ChallengeCancelled(profile="corp", operator="jörg"),
     ),
     ("ReloadOrdered", 1): (

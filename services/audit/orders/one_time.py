@@ -3,9 +3,11 @@
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from shared.access_events import ChallengeClaimed
 from shared.bus.topology import OPS, REPLAYS
 from shared.one_time import (
     ALPHABET,
@@ -16,6 +18,7 @@ from shared.one_time import (
     write_one_time,
 )
 from shared.order_events import ChallengeCancelled, ChallengeCreated
+from shared.series import Series, signing
 from shared.stored import UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
@@ -96,13 +99,21 @@ async def _state(
     office: Office, profile: str, digest: str, event: ChallengeCreated, now: float
 ) -> str:
     """As a validator would see it: by the log's own times who was first, user or operator."""
-    used = await office.bus.get_last(REPLAYS, replay_record(ONE_TIME, digest))
-    cancelled = await office.bus.get_last(OPS, one_time_cancelled(profile, digest))
-    if cancelled is not None and (used is None or cancelled.time <= used.time):
+    records = replay_record(ONE_TIME, digest, "*")
+    used = await Series(
+        office.bus, REPLAYS, records, ChallengeClaimed, office.validators, ONE_TIME
+    ).first()
+    cancelled = await _cancelled(office, profile, digest).newest()
+    if cancelled is not None and (used is None or cancelled.stored.time <= used.stored.time):
         return "cancelled"
     if used is not None:
         return "used"
     return "expired" if now >= event.expires_at else "open"
+
+
+def _cancelled(office: Office, profile: str, digest: str) -> Series[ChallengeCancelled]:
+    places = one_time_cancelled(profile, digest, "*")
+    return Series(office.bus, OPS, places, ChallengeCancelled, office.operators, ONE_TIME)
 
 
 async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
@@ -116,8 +127,9 @@ async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
     if found[0].state != "open":
         raise TooLateError(f"{challenge[:SHORT]}: is {found[0].state}")
     event = ChallengeCancelled(profile=profile, operator=office.operator)
-    subject = one_time_cancelled(profile, challenge)
-    await office.append(subject, event)
+    place = partial(one_time_cancelled, profile, challenge)
+    written = signing(place, event, office.settings.signer)
+    await _cancelled(office, profile, challenge).append(None, written)
     after = {each.id: each for each in await list_challenges(office, profile, now)}
     if after[challenge].state != "cancelled":
         raise TooLateError(f"{challenge[:SHORT]}: was used meanwhile")

@@ -1,14 +1,19 @@
 """An order to revoke, given and waited for."""
 
 import re
+from dataclasses import dataclass
 from typing import Final
+
+import structlog
 
 from services.audit.office import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
-from shared.stored import Stored, authenticate_as
+from shared.stored import Stored, UnreadableEventError, authenticate_as
 from shared.subjects import certificate_issued, revocation_answer, revocation_order
+from shared.telemetry import SECURITY_EVENTS
 
+_log = structlog.get_logger()
 _ANSWER_SECONDS: Final = 30.0
 _HEX: Final = re.compile("[0-9a-f]{1,64}")
 
@@ -16,37 +21,58 @@ _HEX: Final = re.compile("[0-9a-f]{1,64}")
 async def revoke_certificate(
     office: Office, issuer: str, serial: str, reason: RevocationReason
 ) -> str:
-    """What there is to say of it.
+    """Order it and wait; return what the issuer answered.
 
-    An order that failed before is given again, and one that knew nothing of a compromise.
+    The same order is not given twice: the last one that was carried out counts. One for another
+    reason is a new one (it corrects the reason, or holds and releases), as is one after a failure.
     """
     token = written_serial(serial)
     if issuer not in office.configuration.issuers:
         raise NotThereError(f"no such issuer: {issuer}")
     if await office.bus.get_last(CERTS, certificate_issued(issuer, token)) is None:
         raise NotThereError(f"{serial}: no such certificate of issuer {issuer}")
-    attempt = 0
+    attempt, done = 0, _Done(None, "")
     while True:
         subject = revocation_order(issuer, token, attempt)
-        order = RevocationOrdered(
-            issuer=issuer, serial=token, attempt=attempt, reason=reason, operator=office.operator
-        )
-        first = await office.append(subject, order)
-        answer = await _answer(office, subject)
-        if first or (answer.done and not await _is_news(office, subject, reason)):
-            break
-        attempt += 1
-    if not answer.done:
-        raise OrderError(f"not revoked: {answer.detail}")
-    return answer.detail if first else f"was revoked before: {answer.detail}"
+        stored = await office.bus.get_last(OPS, subject)
+        if stored is not None:
+            done = await _carried_out(office, stored) or done
+            attempt += 1
+        elif done.reason is reason:
+            return f"was ordered before: {done.detail}"
+        else:
+            order = RevocationOrdered(
+                issuer=issuer,
+                serial=token,
+                attempt=attempt,
+                reason=reason,
+                operator=office.operator,
+            )
+            if await office.append(subject, order):
+                answer = await _answer(office, subject)
+                if not answer.done:
+                    raise OrderError(f"not revoked: {answer.detail}")
+                return answer.detail
 
 
-async def _is_news(office: Office, order: str, reason: RevocationReason) -> bool:
-    """Whether an order obeyed before said nothing of a compromise that is known now."""
-    stored = await office.bus.get_last(OPS, order)
-    if stored is None or reason is not RevocationReason.KEY_COMPROMISE:
-        return False
-    return authenticate_as(RevocationOrdered, stored, office.operators).reason is not reason
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An order that was carried out: for which reason, and what was answered."""
+
+    reason: RevocationReason | None
+    detail: str
+
+
+async def _carried_out(office: Office, stored: Stored) -> _Done | None:
+    """What came of an earlier order; None where it failed or is none of an operator's."""
+    try:
+        order = authenticate_as(RevocationOrdered, stored, office.operators)
+        answer = await _answer(office, stored.subject)
+    except UnreadableEventError as error:
+        SECURITY_EVENTS.labels("order").inc()
+        _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+        return None
+    return _Done(order.reason, answer.detail) if answer.done else None
 
 
 async def _answer(office: Office, order: str) -> OrderAnswered:

@@ -19,7 +19,7 @@ _SERVICES: Final[Mapping[str, str]] = {
     "CertificateIssued": "issuer",
     "IssuanceFailed": "issuer",
     "CertificateRecorded": "issuer",
-    "CertificateRevoked": "issuer",
+    "CertificateStatusChanged": "issuer",
     "KeyCompromised": "issuer",
     "RevocationOrdered": "operator",
 }
@@ -32,7 +32,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "CertificateIssued": "Certificate issued",
     "IssuanceFailed": "Issuance failed",
     "CertificateRecorded": "Certificate recorded",
-    "CertificateRevoked": "Certificate revoked",
+    "CertificateStatusChanged": "Certificate status changed",
     "KeyCompromised": "Key marked as compromised",
     "RevocationOrdered": "Revocation ordered",
 }

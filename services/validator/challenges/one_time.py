@@ -1,12 +1,11 @@
 """`one_time`: a challenge that an operator made for one device."""
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import structlog
 
 from services.validator.challenges.binding import folded
-from services.validator.challenges.records import ForeignRecordError, Records
+from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.access_events import Claim
@@ -16,12 +15,12 @@ from shared.names import read_name
 from shared.one_time import ONE_TIME, one_time_digest
 from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.reasons import Reason
+from shared.series import Series
 from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
-_Word = TypeVar("_Word", ChallengeCreated, ChallengeCancelled)
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class OneTimeVerifier:
         profile = asked.enrollment.profile
         digest = one_time_digest(profile, asked.challenge)
         created = self._authentic(
-            ChallengeCreated,
-            await self.records.bus.get_last(OPS, one_time_created(profile, digest)),
+            await self.records.bus.get_last(OPS, one_time_created(profile, digest))
         )
         if created is None or created.profile != profile:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")
@@ -50,31 +48,29 @@ class OneTimeVerifier:
             subject=created.operator,
             device=created.cn,
             expires_at=created.expires_at,
-            record=replay_record(ONE_TIME, digest),
+            record=replay_record(ONE_TIME, digest, "*"),
         )
         return replace(found, claim=claim)
 
     async def _claim(self, asked: Asked, digest: str, created: ChallengeCreated) -> Verified:
         """First come: by the log's own times an operator may have been there before."""
         until = created.expires_at
-        try:
-            record, at = await self.records.claim(asked, ONE_TIME, digest, until)
-        except ForeignRecordError:
-            return refused("replay", Reason.REPLAY, "the challenge's record is not one of ours")
-        place = one_time_cancelled(asked.enrollment.profile, digest)
-        cancelled = await self.records.bus.get_last(OPS, place)
-        if cancelled is not None and cancelled.time <= at:
-            self._authentic(ChallengeCancelled, cancelled)
+        record, at = await self.records.claim(asked, ONE_TIME, digest, until)
+        place = one_time_cancelled(asked.enrollment.profile, digest, "*")
+        cancelled = await Series(
+            self.records.bus, OPS, place, ChallengeCancelled, self.operators, ONE_TIME
+        ).newest()
+        if cancelled is not None and cancelled.stored.time <= at:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
         spent = await self.records.spent(asked, record)
         return judge_replay(asked, record, at, until, spent=spent)
 
-    def _authentic(self, kind: type[_Word], stored: Stored | None) -> _Word | None:
-        """An operator's word, if it is one; a mark against a challenge holds even if not."""
+    def _authentic(self, stored: Stored | None) -> ChallengeCreated | None:
+        """The challenge, if an operator made it."""
         if stored is None:
             return None
         try:
-            return authenticate_as(kind, stored, self.operators)
+            return authenticate_as(ChallengeCreated, stored, self.operators)
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels("one_time").inc()
             _log.error("event_not_authentic", about=stored.subject, detail=str(error))

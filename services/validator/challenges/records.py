@@ -1,26 +1,24 @@
 """What validators remember together: who holds a challenge, who took a device's places."""
 
-import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from services.validator.challenges.replay import time_to_keep
 from services.validator.challenges.verifier import Asked
-from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Entries, Full, count
+from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count
 from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCounted
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
 from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
+from shared.series import Series, signing
 from shared.stored import (
     EventSigner,
     Stored,
     Trusted,
     UnreadableEventError,
     authenticate,
-    authenticate_as,
-    sign,
 )
 from shared.subjects import EnrollmentId, Stage, parse_prefix, replay_record
 from shared.telemetry import SECURITY_EVENTS
@@ -28,10 +26,6 @@ from shared.telemetry import SECURITY_EVENTS
 _log = structlog.get_logger()
 # A window is written for the newest of its entries, so it outlives them all.
 _WINDOW_TTL = WINDOW_SECONDS + 3600
-
-
-class ForeignRecordError(Exception):
-    """Raised for a record that no validator wrote: it was reported, and it opens nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +42,10 @@ class Records:
     ) -> tuple[ChallengeClaimed, int]:
         """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix ns).
 
-        The first append wins, on whatever replica; everyone goes on from what is stored, so a
-        kill at any point leaves a record that the redelivery finds.
+        The first authentic record of the log counts, on whatever replica; everyone goes on from
+        what is stored, so a kill at any point leaves a record that the redelivery finds.
         """
-        subject = replay_record(kind, digest)
+        place = partial(replay_record, kind, digest)
         mine = ChallengeClaimed(
             request_sha256=asked.request_sha256,
             kind=kind,
@@ -59,17 +53,13 @@ class Records:
             spki_sha256=asked.opened.facts.spki_sha256,
             expires_at=until,
         )
-        message = sign(mine, subject, mine.request_sha256, self.signer)
-        with contextlib.suppress(AppendConflictError):
-            await self.bus.append(subject, message, time_to_keep(until, asked.asked_at))
-        stored = await self.bus.get_last(REPLAYS, subject)
-        if stored is None:
+        ttl = time_to_keep(until, asked.asked_at)
+        series = Series(self.bus, REPLAYS, place("*"), ChallengeClaimed, self.validators, "replay")
+        await series.append(None, signing(place, mine, self.signer, ttl))
+        first = await series.first()
+        if first is None:
             raise BusUnavailableError("a replay record cannot be read yet")
-        try:
-            record = authenticate_as(ChallengeClaimed, stored, self.validators)
-        except UnreadableEventError as error:
-            raise _foreign("replay", stored, error) from None
-        return record, stored.time
+        return first.event, first.stored.time
 
     async def spent(self, asked: Asked, record: ChallengeClaimed) -> bool:
         """Whether the challenge's certificate was made before, or is under way elsewhere.
@@ -92,39 +82,26 @@ class Records:
         try:
             return isinstance(authenticate(stored, self.issuers, Stage.OUTCOME), CertificateIssued)
         except UnreadableEventError as error:
-            _foreign(Stage.OUTCOME, stored, error)
+            _report(Stage.OUTCOME, stored, error)
             return True
 
     async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
         """Count this enrollment for its device, by compare-and-set against all replicas."""
-        subject = device_subject(device)
+        place = partial(device_subject, device)
+        series = Series(self.bus, DEVICES, place("*"), DeviceCounted, self.validators, "device")
         while True:
-            stored = await self.bus.get_last(DEVICES, subject)
-            window = self._entries(stored)
+            newest = await series.newest()
+            window = newest.event.entries if newest is not None else ()
             found = count(window, asked.enrollment, asked.asked_at, limit)
             if isinstance(found, Full):
                 failed = [e.enrollment for e in found.entries if await self._failed(e)]
                 found = count(window, asked.enrollment, asked.asked_at, limit, failed)
             if isinstance(found, Full) or not found.changed:
                 return found
-            try:
-                await self._write(subject, asked, found.entries, stored.sequence if stored else 0)
-            except AppendConflictError:
-                continue
-            return found
-
-    def _entries(self, stored: Stored | None) -> Sequence[CountedEnrollment]:
-        if stored is None:
-            return ()
-        try:
-            return authenticate_as(DeviceCounted, stored, self.validators).entries
-        except UnreadableEventError as error:
-            raise _foreign("device", stored, error) from None
-
-    async def _write(self, subject: str, asked: Asked, entries: Entries, last: int) -> None:
-        event = DeviceCounted(request_sha256=asked.request_sha256, entries=entries)
-        message = sign(event, subject, event.request_sha256, self.signer)
-        await self.bus.replace(subject, message, last, _WINDOW_TTL)
+            event = DeviceCounted(request_sha256=asked.request_sha256, entries=found.entries)
+            written = signing(place, event, self.signer, _WINDOW_TTL)
+            if await series.append(newest, written) is not None:
+                return found
 
     async def _failed(self, entry: CountedEnrollment) -> bool:
         """Whether an enrollment has ended, and without a certificate: by our own signed word."""
@@ -140,12 +117,11 @@ class Records:
             try:
                 return isinstance(authenticate(stored, trusted, stage), failure)
             except UnreadableEventError as error:
-                _foreign(stage, stored, error)
+                _report(stage, stored, error)
                 return False
         return False
 
 
-def _foreign(what: str, stored: Stored, error: UnreadableEventError) -> ForeignRecordError:
+def _report(what: str, stored: Stored, error: UnreadableEventError) -> None:
     SECURITY_EVENTS.labels(what).inc()
     _log.error("event_not_authentic", about=stored.subject, detail=str(error))
-    return ForeignRecordError(what)

@@ -276,7 +276,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "ApiTokenRevoked",
         "CaChain",
         "CertificateRecorded",
-        "CertificateRevoked",
+        "CertificateStatusChanged",
         "ChallengeCancelled",
         "ChallengeClaimed",
         "ChallengeCreated",

@@ -9,7 +9,7 @@ from shared.subjects import (
     EnrollmentId,
     Stage,
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     crl_chunk,
     crl_head,
     csr_token,
@@ -26,9 +26,9 @@ from tests.unit.world import SERIAL
 ORDER = revocation_order("local", SERIAL, 3)
 PLACES = {
     certificate_issued("local", SERIAL): CERTS,
-    certificate_revoked("local", SERIAL): CERTS,
+    certificate_status("local", SERIAL, 0): CERTS,
     key_issued("ab" * 32, "local", SERIAL): CERTS,
-    key_compromised("ab" * 32): CERTS,
+    key_compromised("ab" * 32, 0): CERTS,
     crl_head("local", "ab" * 32, 7): CRLS,
     crl_chunk("local", "ab" * 32, 0): CRLS,
     ORDER: OPS,
@@ -57,17 +57,19 @@ def test_places_of_any_issuer_and_serial_are_in_their_streams(
     order = revocation_order(issuer, serial, attempt)
 
     assert matches("cert.*.*.issued", certificate_issued(issuer, serial))
-    assert matches("cert.*.*.revoked", certificate_revoked(issuer, serial))
+    assert matches("cert.*.*.status.*", certificate_status(issuer, serial, 0))
     assert matches("key.*.issued.*.*", key_issued("ab", issuer, serial))
     assert matches("ops.revoke.*.*.*.order", order)
     assert matches("ops.revoke.*.*.*.answer", revocation_answer(order))
 
 
 def test_wildcards_find_what_they_are_for() -> None:
-    assert matches(certificate_revoked("local", "*"), certificate_revoked("local", SERIAL))
-    assert not matches(certificate_revoked("local", "*"), certificate_revoked("other", SERIAL))
+    assert matches(certificate_status("local", "*", "*"), certificate_status("local", SERIAL, 0))
+    assert not matches(
+        certificate_status("local", "*", "*"), certificate_status("other", SERIAL, 0)
+    )
     assert matches(key_issued("ab", "*", "*"), key_issued("ab", "other", SERIAL))
-    assert not matches(key_issued("ab", "*", "*"), key_compromised("ab"))
+    assert not matches(key_issued("ab", "*", "*"), key_compromised("ab", 0))
     assert matches(crl_head("local", "ab", "*"), crl_head("local", "ab", 7))
     assert not matches(crl_head("local", "ab", "*"), crl_chunk("local", "ab", 7))
 

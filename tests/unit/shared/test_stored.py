@@ -13,7 +13,7 @@ from shared.events import (
     NO_REQUEST,
     CertificateIssued,
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatusChanged,
     CrlPublished,
     EnrollmentHeld,
     HoldDecided,
@@ -47,7 +47,7 @@ from tests.unit.world import STRANGER
 TRUSTED = {golden.SIGNER.id: golden.SIGNER.key.public_key()}
 SIGNED: tuple[type[Any], ...] = (
     CertificateRecorded,
-    CertificateRevoked,
+    CertificateStatusChanged,
     KeyCompromised,
     RevocationOrdered,
     OrderAnswered,

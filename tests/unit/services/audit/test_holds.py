@@ -9,7 +9,7 @@ from shared.enrollment import State
 from shared.stored import Stored
 from shared.subjects import (
     Stage,
-    certificate_revoked,
+    certificate_status,
     key_compromised,
     revocation_answer,
     revocation_order,
@@ -120,10 +120,12 @@ def test_the_story_of_a_certificate_goes_on_with_its_revocation(engine: Engine) 
     fill(engine, requested(1, 1), approved(2, 1), issued(4, 1, SERIAL))
     order = revocation_order("local", SERIAL, 0)
     revoked = stored(
-        6, certificate_revoked("local", SERIAL), event("CertificateRevoked", serial=SERIAL)
+        6, certificate_status("local", SERIAL, 0), event("CertificateStatusChanged", serial=SERIAL)
     )
-    marked = stored(5, key_compromised("aa" * 32), event("KeyCompromised", serial=SERIAL))
-    other = stored(7, certificate_revoked("local", "5b"), event("CertificateRevoked", serial="5b"))
+    marked = stored(5, key_compromised("aa" * 32, 0), event("KeyCompromised", serial=SERIAL))
+    other = stored(
+        7, certificate_status("local", "5b", 0), event("CertificateStatusChanged", serial="5b")
+    )
     fill(engine, recorded(3, 1, SERIAL), marked, revoked, other, stream="CERTS")
     fill(
         engine,
@@ -139,5 +141,5 @@ def test_the_story_of_a_certificate_goes_on_with_its_revocation(engine: Engine) 
         "CertificateIssued",
         "KeyCompromised",
         "RevocationOrdered",
-        "CertificateRevoked",
+        "CertificateStatusChanged",
     ]

@@ -69,8 +69,8 @@ def log(seed: int, number: int = 12) -> Log:
             serial = found.serial
             certs.append(recorded(len(certs) + 1, int(serial, 16), serial))
             if rng.random() < 0.3:
-                revoked = event("CertificateRevoked", serial=serial)
-                certs.append(stored(len(certs) + 1, f"cert.local.{serial}.revoked", revoked))
+                revoked = event("CertificateStatusChanged", serial=serial)
+                certs.append(stored(len(certs) + 1, f"cert.local.{serial}.status.0", revoked))
     operators = [
         stored(i + 1, *found)
         for i, found in enumerate([*(golden.EVENTS[kind, 1] for kind in ORDERS), *ANSWERS])

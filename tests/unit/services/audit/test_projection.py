@@ -33,7 +33,7 @@ TOLD = {
     "CertificateRecorded": {"serial": golden.SERIAL},
     "RevocationOrdered": {"serial": golden.SERIAL},
     "OrderAnswered": {},
-    "CertificateRevoked": {"serial": golden.SERIAL},
+    "CertificateStatusChanged": {"serial": golden.SERIAL},
     "KeyCompromised": {"serial": golden.SERIAL},
     "CrlPublished": {},
     "CaChain": {},
@@ -156,7 +156,7 @@ def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
 
 
 @pytest.mark.parametrize("kind", ["RedriveOrdered", "DeadLetter", "ChallengeCreated",
-                                  "CertificateRevoked", "ReloadOrdered", "OrderAnswered",
+                                  "CertificateStatusChanged", "ReloadOrdered", "OrderAnswered",
                                   "RevocationOrdered", "ApiTokenCreated"])  # fmt: skip
 def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(
     engine: Engine, kind: str

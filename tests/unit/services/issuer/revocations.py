@@ -9,12 +9,17 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from shared.bus.topology import CRLS
 from shared.crls import read_crl
-from shared.events import CertificateRecorded, CertificateRevoked, CrlPublished
+from shared.events import (
+    CertificateRecorded,
+    CertificateStatus,
+    CertificateStatusChanged,
+    CrlPublished,
+)
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.stored import EventSigner, Stored, authenticate_as
 from shared.subjects import (
     certificate_issued,
-    certificate_revoked,
+    certificate_status,
     revocation_answer,
     revocation_order,
 )
@@ -94,7 +99,7 @@ class World:
         await append_signed(self.bus, certificate_issued(ISSUER, number), record, ISSUING)
 
     async def revoke(
-        self, number: str = SERIAL, by: EventSigner = ISSUING, **changes: Any
+        self, number: str = SERIAL, by: EventSigner = ISSUING, place: int = 0, **changes: Any
     ) -> Stored:
         """Put a revocation on record, as another issuer would."""
         values: dict[str, Any] = {
@@ -104,9 +109,12 @@ class World:
             "reason": RevocationReason.UNSPECIFIED,
             "revoked_at": NOW,
             "operator": "op",
+            "status": CertificateStatus.REVOKED,
+            "order": 0,
         }
-        event = CertificateRevoked(**(values | changes))
-        return await append_signed(self.bus, certificate_revoked(ISSUER, number), event, by)
+        subject = certificate_status(ISSUER, number, place)
+        event = CertificateStatusChanged(**(values | changes))
+        return await append_signed(self.bus, subject, event, by)
 
     async def order(
         self,

@@ -9,6 +9,8 @@ from services.issuer.connectors.local import LocalCa
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS
 from shared.crls import newest_head, read_crl
+from shared.events import CertificateStatus
+from shared.order_events import RevocationReason
 from shared.stored import Message, UnreadableEventError
 from shared.subjects import crl_chunk, crl_head
 from tests.unit import golden, pki
@@ -25,6 +27,7 @@ from tests.unit.world import (
 )
 
 HALF = 7 * DAY // 2
+HOLD = RevocationReason.CERTIFICATE_HOLD
 
 
 @pytest.fixture
@@ -125,8 +128,8 @@ async def test_each_ca_revokes_its_own_certificates(
 
 
 async def test_another_issuers_revocations_are_not_in_it(world: World) -> None:
-    _, event = golden.EVENTS["CertificateRevoked", 1]
-    await append_signed(world.bus, "cert.elsewhere.40.revoked", event, STRANGER)
+    _, event = golden.EVENTS["CertificateStatusChanged", 1]
+    await append_signed(world.bus, "cert.elsewhere.40.status.0", event, STRANGER)
     before = counted("security_events", stage="revoked")
     await world.keeper.look()
 
@@ -254,12 +257,49 @@ async def test_the_crl_of_another_ca_is_not_this_ones(world: World, old: LocalCa
         await read_crl(world.bus, world.heads()[0], old.chain[0])
 
 
+@pytest.mark.parametrize("planted", [(0,), (0, 1, 2), (10**9,)])
+async def test_forged_heads_do_not_keep_a_crl_from_being_published(
+    world: World, planted: tuple[int, ...]
+) -> None:
+    """Whoever holds an issuer's bus key can occupy numbers; they are passed over."""
+    await world.revoke(serial(1))
+    _, event = golden.EVENTS["CrlPublished", 1]
+    for number in planted:
+        place = crl_head(ISSUER, world.ca.pin, NOW + number)
+        await append_signed(world.bus, place, event, STRANGER)
+    number = await world.publish()
+    last = await newest_head(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS)
+
+    assert number == next(NOW + n for n in range(9) if n not in planted)
+    assert last is not None
+    assert last.number == number
+
+
+async def test_a_forged_head_after_the_newest_does_not_hide_it(world: World) -> None:
+    await world.publish()
+    _, event = golden.EVENTS["CrlPublished", 1]
+    await append_signed(world.bus, crl_head(ISSUER, world.ca.pin, NOW + 9), event, STRANGER)
+    await world.revoke(serial(1))
+
+    assert await world.publish() == NOW + 1
+
+
 async def test_a_forged_head_is_not_believed(world: World) -> None:
     _, event = golden.EVENTS["CrlPublished", 1]
     await append_signed(world.bus, crl_head(ISSUER, world.ca.pin, NOW), event, STRANGER)
 
-    with pytest.raises(UnreadableEventError, match="unknown key"):
-        await newest_head(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS)
+    assert await newest_head(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS) is None
+
+
+async def test_a_released_certificate_leaves_the_next_crl(world: World) -> None:
+    await world.revoke(serial(1), status=CertificateStatus.HELD, reason=HOLD)
+    await world.revoke(serial(2))
+    await world.publish()
+    assert await world.revoked() == [serial(1), serial(2)]
+    await world.revoke(serial(1), place=1, status=CertificateStatus.RELEASED, reason=HOLD)
+    await world.publish()
+
+    assert await world.revoked() == [serial(2)]
 
 
 # When CRLs have left the log

@@ -1,8 +1,10 @@
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import CertificateRevoked, KeyCompromised
+from shared.events import CertificateStatus, CertificateStatusChanged, KeyCompromised
 from shared.order_events import RevocationReason
+from shared.series import Series
 from shared.stored import (
     EventSigner,
     Message,
@@ -11,7 +13,7 @@ from shared.stored import (
     authenticate_as,
     decode,
 )
-from shared.subjects import certificate_revoked, key_compromised, revocation_order
+from shared.subjects import certificate_status, key_compromised, revocation_order
 from tests.unit import pki
 from tests.unit.services.issuer.revocations import KEY, World, make_world, serial
 from tests.unit.world import (
@@ -28,19 +30,29 @@ from tests.unit.world import (
     signed_event,
 )
 
+SUPERSEDED = RevocationReason.SUPERSEDED
+HOLD = RevocationReason.CERTIFICATE_HOLD
+RELEASE = RevocationReason.REMOVE_FROM_CRL
+
 
 @pytest.fixture
 def world(ec_key: ec.EllipticCurvePrivateKey) -> World:
     return make_world(pki.local_ca(ec_key))
 
 
-def revocations(world: World) -> list[CertificateRevoked]:
-    found = messages_of(world.bus, "CERTS", ".revoked")
-    return [authenticate_as(CertificateRevoked, stored, TRUSTED_ISSUERS) for stored in found]
+def statuses(world: World) -> list[Stored]:
+    return [s for s in messages_of(world.bus, "CERTS") if ".status." in s.subject]
+
+
+def revocations(world: World) -> list[CertificateStatusChanged]:
+    return [
+        authenticate_as(CertificateStatusChanged, stored, TRUSTED_ISSUERS)
+        for stored in statuses(world)
+    ]
 
 
 def marks(world: World) -> list[Stored]:
-    return messages_of(world.bus, "CERTS", ".compromised")
+    return [s for s in messages_of(world.bus, "CERTS") if ".compromised." in s.subject]
 
 
 async def ordered(world: World, order: Stored) -> tuple[bool, str]:
@@ -61,9 +73,7 @@ async def test_an_order_revokes_publishes_and_is_answered(world: World) -> None:
     assert (revoked.reason, revoked.operator) == (RevocationReason.SUPERSEDED, "op")
     assert revoked.revoked_at == NOW
     assert revoked.request_sha256 == order.sha256()
-    assert messages_of(world.bus, "CERTS", ".revoked")[0].subject == certificate_revoked(
-        ISSUER, SERIAL
-    )
+    assert statuses(world)[0].subject == certificate_status(ISSUER, SERIAL, 0)
     assert await world.revoked() == [SERIAL]
 
 
@@ -83,20 +93,83 @@ async def test_a_kill_before_the_crl_is_made_up_for(world: World) -> None:
     """The revocation is on the log; redelivered, the order publishes and answers."""
     await world.issue()
     order = await world.order()
-    await world.revoke(request_sha256=order.sha256())
+    await world.revoke(request_sha256=order.sha256(), order=order.sequence)
 
     assert (await ordered(world, order))[0]
     assert len(revocations(world)) == 1
     assert await world.revoked() == [SERIAL]
 
 
-async def test_a_second_order_for_the_same_certificate_changes_no_reason(world: World) -> None:
+async def test_a_second_order_corrects_the_reason_on_record_and_on_the_crl(world: World) -> None:
     await world.issue()
     await ordered(world, await world.order())
-    second = await world.order(reason=RevocationReason.CESSATION_OF_OPERATION, attempt=1)
+    world.clock.seconds += 60
+    second = await world.order(reason=RevocationReason.KEY_COMPROMISE, attempt=1)
 
     assert (await ordered(world, second))[0]
-    assert [r.reason for r in revocations(world)] == [RevocationReason.SUPERSEDED]
+    first, changed = revocations(world)
+    assert (first.reason, changed.reason) == (SUPERSEDED, RevocationReason.KEY_COMPROMISE)
+    assert changed.status is CertificateStatus.REASON_CHANGED
+    assert changed.revoked_at == first.revoked_at
+    (entry,) = await world.crl()
+    reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    assert reason is x509.ReasonFlags.key_compromise
+    assert len(marks(world)) == 1
+
+
+async def test_an_order_on_hold_and_its_release_come_and_go_on_the_crl(world: World) -> None:
+    await world.issue()
+    done, detail = await ordered(world, await world.order(reason=HOLD))
+    assert (done, detail.partition(";")[0]) == (True, "on hold")
+    assert await world.revoked() == [SERIAL]
+    release = await world.order(reason=RELEASE, attempt=1)
+    done, detail = await ordered(world, release)
+
+    assert (done, detail.partition(";")[0]) == (True, "released")
+    assert await world.revoked() == []
+    assert marks(world) == []
+
+
+async def test_an_order_delivered_again_after_a_later_one_takes_nothing_back(world: World) -> None:
+    await world.issue()
+    hold, release = await world.order(reason=HOLD), await world.order(reason=RELEASE, attempt=1)
+    await world.orders.handle(hold)
+    await world.orders.handle(release)
+    await world.orders.handle(hold)
+
+    assert [r.status for r in revocations(world)] == ["held", "released"]
+    assert await world.revoked() == []
+
+
+async def test_what_is_not_on_hold_is_not_released(world: World) -> None:
+    await world.issue()
+
+    assert await ordered(world, await world.order(reason=RELEASE)) == (
+        False, "the certificate is not on hold",
+    )  # fmt: skip
+    assert revocations(world) == []
+
+
+@pytest.mark.parametrize("planted", [(0,), (0, 1, 2), (1,), tuple(range(40))])
+async def test_planted_statuses_and_marks_do_not_keep_a_certificate_from_being_revoked(
+    world: World, planted: tuple[int, ...]
+) -> None:
+    """An unsigned event in the place of the next number: the number after it is used."""
+    await world.issue()
+    for number in planted:
+        await append(world.bus, certificate_status(ISSUER, SERIAL, number), Message(b"{}", {}))
+        await append(world.bus, key_compromised(KEY, number), Message(b"{}", {}))
+    before = counted("security_events", stage="certificate")
+
+    assert (await ordered(world, await world.order(reason=RevocationReason.KEY_COMPROMISE)))[0]
+    assert await world.revoked() == [SERIAL]
+    assert counted("security_events", stage="certificate") > before
+    trusted = TRUSTED_ISSUERS
+    places = (certificate_status(ISSUER, SERIAL, "*"), key_compromised(KEY, "*"))
+    for place, kind in zip(places, (CertificateStatusChanged, KeyCompromised), strict=True):
+        newest = await Series(world.bus, "CERTS", place, kind, trusted, "certificate").newest()
+        assert newest is not None
+        assert newest.number not in planted
 
 
 # Keys
@@ -113,7 +186,7 @@ async def test_a_compromise_alone_marks_the_key(world: World, reason: Revocation
         return
     (stored,) = marks(world)
     mark = authenticate_as(KeyCompromised, stored, TRUSTED_ISSUERS)
-    assert stored.subject == key_compromised(KEY)
+    assert stored.subject == key_compromised(KEY, 0)
     assert mark == KeyCompromised(request_sha256=order.sha256(), serial=SERIAL)
 
 
@@ -121,9 +194,8 @@ async def test_the_key_is_marked_before_the_certificate_is_revoked(world: World)
     """So that it never stands revoked and yet usable."""
     await world.issue()
     await ordered(world, await world.order(reason=RevocationReason.KEY_COMPROMISE))
-    revoked = messages_of(world.bus, "CERTS", ".revoked")
 
-    assert marks(world)[0].sequence < revoked[0].sequence
+    assert marks(world)[0].sequence < statuses(world)[0].sequence
 
 
 async def test_a_compromise_found_later_still_marks_the_key(world: World) -> None:

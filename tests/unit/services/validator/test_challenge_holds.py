@@ -343,7 +343,7 @@ async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(desk:
     request = await desk.held(CHALLENGE)
     desk.world.clock.seconds += 3600
     taken = ChallengeCancelled(profile=PROFILE, operator="op")
-    await append_signed(desk.world.bus, one_time_cancelled(PROFILE, digest), taken, OPERATOR)
+    await append_signed(desk.world.bus, one_time_cancelled(PROFILE, digest, 0), taken, OPERATOR)
 
     assert await desk.decided(request) == "approved"
     claim = verdict(desk.world, request).claim

@@ -1,15 +1,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.validator.facts import History, KnownCertificate, Opened
 from services.validator.history import gather
 from shared.csr import read_csr
-from shared.events import CertificateRevoked, KeyCompromised
+from shared.events import CertificateStatus, CertificateStatusChanged, KeyCompromised
 from shared.order_events import RevocationReason
 from shared.stored import EventSigner
-from shared.subjects import certificate_issued, certificate_revoked, key_compromised, key_issued
+from shared.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.validator.records import record
 from tests.unit.shared.scep.messages import Identity, device_csr
@@ -35,13 +36,15 @@ KEY = "11" * 32
 NEWER = "41" * 16
 BY_SERIAL = certificate_issued(ISSUER, SERIAL)
 BY_KEY = key_issued(KEY, ISSUER, SERIAL)
-REVOKED = certificate_revoked(ISSUER, SERIAL)
-MARKED = key_compromised(KEY)
-REVOCATION = CertificateRevoked(
+REVOKED = certificate_status(ISSUER, SERIAL, 0)
+MARKED = key_compromised(KEY, 0)
+REVOCATION = CertificateStatusChanged(
     request_sha256=REQUEST_SHA256,
     serial=SERIAL,
     ca_spki_sha256=PIN,
+    status=CertificateStatus.REVOKED,
     reason=RevocationReason.SUPERSEDED,
+    order=1,
     revoked_at=NOW,
     operator="op",
 )
@@ -137,6 +140,15 @@ async def test_a_certificate_of_another_issuer_is_not_what_is_renewed(
     assert await known_to(SERIAL) == History()
 
 
+async def test_a_released_certificate_is_good_again(put: Put, known_to: Known) -> None:
+    await put(BY_SERIAL, record())
+    for number, status in enumerate((CertificateStatus.HELD, CertificateStatus.RELEASED)):
+        event = msgspec.structs.replace(REVOCATION, status=status, order=number)
+        await put(certificate_status(ISSUER, SERIAL, number), event)
+
+    assert await known_to(SERIAL) == History(KnownCertificate(PROFILE, record(), revoked=False))
+
+
 # What is no issuer's word: it makes no certificate known, and takes no mark away
 
 
@@ -154,10 +166,10 @@ async def test_a_record_that_another_key_signed_is_reported_and_none(
 
 
 @pytest.mark.parametrize("by", [STRANGER, VALIDATOR, OPERATOR], ids=["stranger", "own", "operator"])
-async def test_a_mark_that_another_key_signed_is_reported_and_holds(
+async def test_a_mark_that_another_key_signed_is_reported_and_bars_nobody(
     put: Put, known_to: Known, by: EventSigner
 ) -> None:
-    """In doubt nobody is let in."""
+    """Else whoever holds an issuer's bus key could bar any device for ever."""
     for subject, event in ((BY_SERIAL, record()), (BY_KEY, record())):
         await put(subject, event)
     await put(REVOKED, REVOCATION, by)
@@ -166,9 +178,42 @@ async def test_a_mark_that_another_key_signed_is_reported_and_holds(
     found = await known_to()
 
     assert found.live is not None
+    assert not found.live.revoked
+    assert not found.key_compromised
+    assert counted("security_events", stage="certificate") >= before + 2
+
+
+@pytest.mark.parametrize("planted", [(0,), (0, 1, 2), (2, 1), (5, 10**9)])
+async def test_marks_planted_around_a_signed_one_do_not_hide_it(
+    put: Put, known_to: Known, planted: tuple[int, ...]
+) -> None:
+    for subject, event in ((BY_SERIAL, record()), (BY_KEY, record())):
+        await put(subject, event)
+    before, after = [n for n in planted if n < 2], [n for n in planted if n >= 2]
+    free = next(n for n in range(3) if n not in before)
+    released = msgspec.structs.replace(REVOCATION, status=CertificateStatus.RELEASED)
+    for number in before:
+        await put(certificate_status(ISSUER, SERIAL, number), released, STRANGER)
+        await put(key_compromised(KEY, number), MARK, STRANGER)
+    await put(certificate_status(ISSUER, SERIAL, free), REVOCATION)
+    await put(key_compromised(KEY, free), MARK)
+    for number in (n for n in after if n != free):
+        await put(certificate_status(ISSUER, SERIAL, number), released, STRANGER)
+        await put(key_compromised(KEY, number), MARK, STRANGER)
+    found = await known_to()
+
+    assert found.live is not None
     assert found.live.revoked
     assert found.key_compromised
-    assert counted("security_events", stage="certificate") == before + 2
+
+
+async def test_a_record_planted_under_a_key_does_not_hide_its_certificate(
+    put: Put, known_to: Known
+) -> None:
+    await put(BY_KEY, record())
+    await put(key_issued(KEY, ISSUER, NEWER), record(serial=NEWER), STRANGER)
+
+    assert await known_to() == History(live=KnownCertificate(PROFILE, record(), revoked=False))
 
 
 @pytest.mark.parametrize("place", [BY_SERIAL, BY_KEY])

@@ -90,7 +90,7 @@ class Desk:
         key = spki(self.world.device.key.public_key())
         subject = key_issued(spki_sha256(key), ISSUER, SERIAL)
         if isinstance(event, KeyCompromised):
-            subject = key_compromised(spki_sha256(key))
+            subject = key_compromised(spki_sha256(key), 0)
         await append(self.world.bus, subject, signed_event(event, subject, ISSUING))
 
 

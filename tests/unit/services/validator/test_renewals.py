@@ -10,7 +10,8 @@ from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
 from shared.csr import read_csr
 from shared.events import (
-    CertificateRevoked,
+    CertificateStatus,
+    CertificateStatusChanged,
     EnrollmentApproved,
     EnrollmentRejected,
     Event,
@@ -20,7 +21,7 @@ from shared.events import (
 from shared.order_events import RevocationReason
 from shared.reasons import Reason
 from shared.stored import EventSigner, Stored
-from shared.subjects import certificate_issued, certificate_revoked, key_compromised, key_issued
+from shared.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from tests.unit.services.validator.records import BEGIN, DAY, END, record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki
@@ -65,15 +66,17 @@ async def told(world: World, subject: str, event: Event) -> None:
 
 
 async def revoke(world: World) -> None:
-    revoked = CertificateRevoked(
+    revoked = CertificateStatusChanged(
         request_sha256=REQUEST_SHA256,
         serial=SERIAL,
         ca_spki_sha256=PIN,
         reason=RevocationReason.SUPERSEDED,
+        status=CertificateStatus.REVOKED,
+        order=1,
         revoked_at=NOW,
         operator="op",
     )
-    await told(world, certificate_revoked(ISSUER, SERIAL), revoked)
+    await told(world, certificate_status(ISSUER, SERIAL, 0), revoked)
 
 
 async def renewal(world: World, asked: bytes) -> Stored:
@@ -164,7 +167,7 @@ async def test_a_renewal_that_asks_for_a_compromised_key_is_refused(world: World
     await certify(world)
     key = spki_sha256(spki(world.device.key.public_key()))
     mark = KeyCompromised(request_sha256=REQUEST_SHA256, serial=SERIAL)
-    await told(world, key_compromised(key), mark)
+    await told(world, key_compromised(key, 0), mark)
 
     request = await renewal(world, device_csr(world.device))
     assert await refused(world, request) is Reason.KEY_COMPROMISED
@@ -224,6 +227,6 @@ async def test_a_first_enrollment_of_a_compromised_key_is_refused(world: World) 
     await certify(world)
     key = spki_sha256(spki(world.device.key.public_key()))
     mark = KeyCompromised(request_sha256=REQUEST_SHA256, serial=SERIAL)
-    await told(world, key_compromised(key), mark)
+    await told(world, key_compromised(key, 0), mark)
 
     assert await refused(world, await world.request()) is Reason.KEY_COMPROMISED

@@ -213,7 +213,7 @@ def test_what_comes_after_the_end_is_nobodys_time(
     moments: list[int], before: list[str], end: str
 ) -> None:
     moments = sorted(moments)
-    after = ["CertificateRecorded", "RevocationOrdered", "CertificateRevoked"] * 4
+    after = ["CertificateRecorded", "RevocationOrdered", "CertificateStatusChanged"] * 4
     told = story(moments, [*before, end, *after])
     last = moments[min(len(moments) - 1, len(before) + 1)]
 

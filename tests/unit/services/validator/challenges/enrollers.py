@@ -261,9 +261,9 @@ def claims(world: World) -> list[Stored]:
 
 
 def windows(world: World) -> list[tuple[CountedEnrollment, ...]]:
-    """The entries of each device's window."""
-    stored = messages_of(world.bus, DEVICES)
-    return [authenticate_as(DeviceCounted, m, TRUSTED_VALIDATORS).entries for m in stored]
+    """The entries of each device's window as it is now."""
+    last = {m.subject.rpartition(".")[0]: m for m in messages_of(world.bus, DEVICES)}
+    return [authenticate_as(DeviceCounted, m, TRUSTED_VALIDATORS).entries for m in last.values()]
 
 
 def places(world: World) -> int:

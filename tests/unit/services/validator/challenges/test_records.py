@@ -79,12 +79,14 @@ async def world(
         yield found
 
 
-def claim_place(nonce: str = "n-1") -> str:
-    return replay_record(SIGNED, digest(CONNECTOR.name.encode(), nonce.encode()))
+def claim_place(nonce: str = "n-1", number: int | str = 0) -> str:
+    return replay_record(SIGNED, digest(CONNECTOR.name.encode(), nonce.encode()), number)
 
 
-def window_place(subject: str = SUBJECT, issuer: str = CONNECTOR.name) -> str:
-    return device_subject(digest(PROFILE.encode(), issuer.encode(), subject.encode()))
+def window_place(
+    subject: str = SUBJECT, issuer: str = CONNECTOR.name, number: int | str = 0
+) -> str:
+    return device_subject(digest(PROFILE.encode(), issuer.encode(), subject.encode()), number)
 
 
 async def tokens_of_one_device(world: World, number: int, first: int = 0) -> list[Stored]:
@@ -257,7 +259,8 @@ async def test_the_verdict_names_the_record_of_its_token(world: World) -> None:
     (stored,) = claims(world)
     event = verdict(world, request)
     assert event.claim is not None
-    assert event.claim.record == stored.subject == claim_place()
+    assert stored.subject == claim_place()
+    assert event.claim.record == claim_place(number="*")
     record = authenticate_as(ChallengeClaimed, stored, TRUSTED_VALIDATORS)
     assert (record.kind, record.expires_at) == (SIGNED, UNTIL)
     assert record.enrollment == parse_subject(request.subject)[0].prefix()
@@ -419,18 +422,50 @@ FORGED_CLAIMS: dict[str, Callable[[Stored], Message]] = {
 
 
 @pytest.mark.parametrize("forged", FORGED_CLAIMS.values(), ids=FORGED_CLAIMS)
-async def test_a_forged_replay_record_refuses_and_is_reported(
+async def test_a_forged_replay_record_bars_nobody_and_is_reported(
     world: World, forged: Callable[[Stored], Message]
 ) -> None:
-    """Even one that would give the token to who asks: it opens nothing."""
-    request = await ask(world, holder(), token())
+    """Whoever holds a validator's bus key can occupy the place, and nothing follows from it."""
+    request, thief = [await ask(world, holder(each), token()) for each in range(2)]
     stored = await append(world.bus, claim_place(), forged(request))
     before = counted("security_events", stage="replay")
 
-    assert await judgement(world, request) == Reason.REPLAY
-    assert counted("security_events", stage="replay") == before + 1
-    assert claims(world) == [stored]
-    assert windows(world) == []
+    assert await judgement(world, request) == "approved"
+    assert counted("security_events", stage="replay") > before
+    assert claims(world)[0] == stored
+    assert [m.subject for m in claims(world)] == [claim_place(), claim_place(number=1)]
+    assert await judgement(world, thief) == Reason.REPLAY
+
+
+@pytest.mark.parametrize("number", [1, 7, 10**6])
+async def test_records_planted_later_do_not_hide_who_holds_a_token(
+    world: World, number: int
+) -> None:
+    request, thief = [await ask(world, holder(each), token()) for each in range(2)]
+    assert await judgement(world, request) == "approved"
+    await append(world.bus, claim_place(number=number), claimed(thief, claim_place(), STRANGER))
+
+    assert await judgement(world, thief) == Reason.REPLAY
+    assert await judgement(world, request) == "approved"
+
+
+async def test_a_record_in_a_place_that_became_free_again_takes_no_token(world: World) -> None:
+    """The forged record of before has left the log; the first authentic one still counts."""
+    request, thief = [await ask(world, holder(each), token()) for each in range(2)]
+    planted = await append(world.bus, claim_place(), Message(b"", {}))
+    assert await judgement(world, request) == "approved"
+    del world.bus.streams[REPLAYS].messages[planted.sequence]
+
+    assert await judgement(world, thief) == Reason.REPLAY
+
+
+async def test_however_many_places_are_planted_a_token_can_be_used(world: World) -> None:
+    for number in range(40):
+        await append(world.bus, claim_place(number=number), Message(b"", {}))
+    request, thief = [await ask(world, holder(each), token()) for each in range(2)]
+
+    assert await judgement(world, request) == "approved"
+    assert await judgement(world, thief) == Reason.REPLAY
 
 
 EMPTY_WINDOW = DeviceCounted(request_sha256=REQUEST_SHA256, entries=())
@@ -445,16 +480,25 @@ FORGED_WINDOWS: dict[str, Message] = {
 
 
 @pytest.mark.parametrize("forged", FORGED_WINDOWS.values(), ids=FORGED_WINDOWS)
-async def test_a_forged_window_refuses_and_is_reported(world: World, forged: Message) -> None:
-    """An empty one would open the gate again and again."""
-    await world.bus.put(window_place(), forged)
-    (stored,) = messages_of(world.bus, DEVICES)
+async def test_a_forged_window_is_passed_over_and_reported(world: World, forged: Message) -> None:
+    await world.bus.append(window_place(), forged)
     request = await ask(world, holder(), token())
     before = counted("security_events", stage="device")
 
-    assert await judgement(world, request) == Reason.RATE_LIMITED
-    assert counted("security_events", stage="device") == before + 1
-    assert messages_of(world.bus, DEVICES) == [stored]
+    assert await judgement(world, request) == "approved"
+    assert counted("security_events", stage="device") > before
+    assert len(await window_of(world, SUBJECT)) == 1
+
+
+@pytest.mark.parametrize("forged", FORGED_WINDOWS.values(), ids=FORGED_WINDOWS)
+async def test_a_forged_window_takes_no_entry_away(world: World, forged: Message) -> None:
+    """An empty one would open the gate again and again."""
+    world.accept(by_token(limit=1))
+    first, second = await tokens_of_one_device(world, 2)
+    assert await judgement(world, first) == "approved"
+    await world.bus.append(window_place(number=1), forged)
+
+    assert await judgement(world, second) == Reason.RATE_LIMITED
 
 
 # Records that leave the log
@@ -523,7 +567,7 @@ async def outlived(world: World, trouble: Trouble, request: Stored) -> None:
 
 
 async def window_of(world: World, subject: str) -> Sequence[CountedEnrollment]:
-    stored = await world.bus.get_last(DEVICES, window_place(subject))
+    stored = await world.bus.get_last(DEVICES, window_place(subject, number="*"))
     assert stored is not None
     return authenticate_as(DeviceCounted, stored, TRUSTED_VALIDATORS).entries
 
@@ -651,14 +695,25 @@ async def test_a_record_that_cannot_be_read_yet_decides_nothing(world: World) ->
     request = await ask(world, holder(), token())
     validator = on_bus(world, Lagging(world.bus, lambda: turn(1)))
 
-    with pytest.raises(BusUnavailableError):
-        await validator.handle(request)
+    for _ in range(2):  # at the first delivery it is its own append that it cannot read
+        with pytest.raises(BusUnavailableError):
+            await validator.handle(request)
     assert messages_of(world.bus, "ENROLL_0", ".verdict") == []
+    assert len(claims(world)) == 1
     assert await judgement(world, request) == "approved"
 
 
 class Lagging(BusThrough):
-    """A follower that has none of the records yet."""
+    """A follower that has none of the records yet, and a leader that cannot be asked."""
 
-    async def get_last(self, stream: str, subject: str) -> Stored | None:
-        return None if stream == REPLAYS else await super().get_last(stream, subject)
+    async def get_last_or_leader(self, stream: str, subject: str) -> Stored | None:
+        self._ask(stream)
+        return await super().get_last_or_leader(stream, subject)
+
+    async def get_next_or_leader(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        self._ask(stream)
+        return await super().get_next_or_leader(stream, subject, sequence)
+
+    def _ask(self, stream: str) -> None:
+        if stream == REPLAYS:
+            raise BusUnavailableError("a replica of the stream is behind")

@@ -199,7 +199,7 @@ async def compromise(world: World) -> None:
     issued = record(not_after=NOW - 1)
     await append_signed(world.bus, key_issued(spki, ISSUER, SERIAL), issued, ISSUING)
     event = KeyCompromised(request_sha256=REQUEST_SHA256, serial=SERIAL)
-    await append_signed(world.bus, key_compromised(spki), event, ISSUING)
+    await append_signed(world.bus, key_compromised(spki, 0), event, ISSUING)
 
 
 @pytest.mark.parametrize(

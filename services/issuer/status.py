@@ -1,0 +1,68 @@
+"""What an order to revoke makes of a certificate's status (RFC 5280 s5.3.1). Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.events import CertificateStatus, CertificateStatusChanged
+from shared.order_events import RevocationReason
+
+_HOLD: Final = RevocationReason.CERTIFICATE_HOLD
+_RELEASE: Final = RevocationReason.REMOVE_FROM_CRL
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The status to record: since when (Unix seconds) and why it stands on the CRL."""
+
+    status: CertificateStatus
+    reason: RevocationReason
+    revoked_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Nothing to record; `done` says whether the certificate is as the order wants it."""
+
+    done: bool
+    detail: str
+
+
+def next_status(
+    current: CertificateStatusChanged | None, reason: RevocationReason, order: int, at: int
+) -> Change | Unchanged:
+    """What follows from an order at sequence `order` that was given `at` (Unix seconds).
+
+    A certificate that was revoked for good stays revoked, and a compromise is never taken back;
+    every other reason may be corrected. Orders count in the sequence of the log: one that is
+    delivered again after a later one was carried out changes nothing.
+    """
+    if current is not None and current.order >= order:
+        return Unchanged(True, "recorded before")
+    if current is None or current.status is CertificateStatus.RELEASED:
+        if reason is _RELEASE:
+            return Unchanged(False, "the certificate is not on hold")
+        return Change(_taken(reason), reason, at)
+    if current.status is CertificateStatus.HELD:
+        return _of_held(current, reason)
+    return _of_revoked(current, reason)
+
+
+def _taken(reason: RevocationReason) -> CertificateStatus:
+    return CertificateStatus.HELD if reason is _HOLD else CertificateStatus.REVOKED
+
+
+def _of_held(current: CertificateStatusChanged, reason: RevocationReason) -> Change | Unchanged:
+    if reason is _HOLD:
+        return Unchanged(True, "on hold before")
+    released = reason is _RELEASE
+    status = CertificateStatus.RELEASED if released else CertificateStatus.REVOKED
+    return Change(status, reason, current.revoked_at)
+
+
+def _of_revoked(current: CertificateStatusChanged, reason: RevocationReason) -> Change | Unchanged:
+    if reason in (_HOLD, _RELEASE):
+        return Unchanged(False, f"the certificate is revoked for good: {current.reason}")
+    kept = (current.reason, RevocationReason.UNSPECIFIED)
+    if reason in kept or current.reason is RevocationReason.KEY_COMPROMISE:
+        return Unchanged(True, "revoked before")
+    return Change(CertificateStatus.REASON_CHANGED, reason, current.revoked_at)

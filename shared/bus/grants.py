@@ -1,0 +1,157 @@
+"""Who may call what: the table that accounts, permissions and self-tests are made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from shared.bus.topology import (
+    CA_CHAINS,
+    CERTS,
+    CERTS_SUBJECTS,
+    CRLS,
+    DEAD_LETTERS,
+    DEVICES,
+    OPS,
+    REPLAYS,
+    REPLICAS,
+    SERVICES,
+    ConsumerSpec,
+    Role,
+    ask_subject,
+    consumers,
+    enroll_stream,
+    notifiers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One subject of the log's account that a role may call; `stream` answers come in numbers."""
+
+    role: Role
+    subject: str
+    answers: Literal["one", "stream"] = "one"
+
+
+@dataclass(frozen=True, slots=True)
+class HintGrant:
+    """Core subjects that one role publishes and another hears."""
+
+    publisher: Role
+    listener: Role
+    subject: str
+
+
+_ORDERS: Final = (
+    "ops.revoke.*.*.*.order",
+    "ops.reload.*.*.all.order",
+    "ops.ra.*.*.all.order",
+    "ops.ra.*.*.*.answer",
+    "ops.redrive.*.*.*.order",
+    "ops.token.*.*.0.created",
+    "ops.token.*.*.0.revoked",
+    "ops.challenge.*.*.0.created",
+    "ops.challenge.*.*.*.cancelled",
+    "ops.checkpoint.*.*.audit.signed",
+)
+
+HINTS: Final = (
+    HintGrant(Role.VALIDATOR, Role.GATEWAY, "gw.*"),
+    HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
+    HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
+    HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
+    HintGrant(Role.AUDIT, Role.VALIDATOR, "order.*"),
+    HintGrant(Role.AUDIT, Role.GATEWAY, "order.*"),
+)
+
+
+def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
+    """Everything any role may call; what is not here, no role can."""
+    return (
+        *(g for s in shards for g in _shard_grants(s)),
+        *(
+            Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
+            for role in (Role.GATEWAY, Role.VALIDATOR, Role.AUDIT)
+        ),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in SERVICES),
+        Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{OPS}"),  # orders after the last one seen
+        Grant(Role.ISSUER, f"$JS.API.DIRECT.GET.{CERTS}"),  # the body form reads on and on
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}") for role in (Role.GATEWAY, Role.ISSUER)),
+        Grant(Role.ISSUER, "$KV.CA_CHAINS.*"),
+        *(Grant(Role.ISSUER, subject) for subject in CERTS_SUBJECTS),
+        Grant(Role.ISSUER, "crl.*.*.*.*"),
+        Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
+        *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
+        *_validator_grants(),
+        *_asks((CERTS, OPS), SERVICES),
+        *_asks((CRLS,), (Role.GATEWAY, Role.ISSUER)),
+        *_asks((REPLAYS,), (Role.VALIDATOR, Role.AUDIT)),
+        *_asks((DEVICES,), (Role.VALIDATOR,)),
+        *_asks((DEAD_LETTERS,), (Role.AUDIT,)),
+        Grant(Role.GATEWAY, f"$KV.REPLICAS.{Role.GATEWAY}.*"),
+        *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
+        *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
+        Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),
+        *(
+            Grant(Role.READER, f"$JS.API.DIRECT.GET.{stream}{form}")
+            for stream in (*map(enroll_stream, shards), CERTS, OPS, DEAD_LETTERS)
+            for form in ("", ".>")
+        ),
+        *(Grant(role, f"dead.{role}.*.*") for role in (Role.VALIDATOR, Role.ISSUER)),
+        *(
+            grant
+            for spec in (*consumers(shards), *notifiers(shards, ()))
+            for grant in _consumer_grants(spec)
+        ),
+    )
+
+
+def _validator_grants() -> tuple[Grant, ...]:
+    """What validators share among themselves, and their answers to operators."""
+    return (
+        Grant(Role.VALIDATOR, "replay.*.*.*"),
+        Grant(Role.VALIDATOR, "$KV.DEVICES.*.*"),
+        Grant(Role.VALIDATOR, f"$KV.REPLICAS.{Role.VALIDATOR}.*"),
+        Grant(Role.VALIDATOR, "ops.reload.*.*.*.answer"),
+        # The body form reads series from their beginning, past what does not authenticate.
+        *(
+            Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{stream}{form}")
+            for stream in (REPLAYS, DEVICES)
+            for form in ("", ".>")
+        ),
+        Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{CERTS}"),
+    )
+
+
+def _asks(names: Sequence[str], roles: Sequence[Role]) -> tuple[Grant, ...]:
+    """The right to ask leaders: see shared/bus/leader.py."""
+    return tuple(Grant(role, ask_subject(name)) for name in names for role in roles)
+
+
+def _shard_grants(shard: str) -> tuple[Grant, ...]:
+    stream = enroll_stream(shard)
+    stages = (
+        (Role.GATEWAY, "request"),
+        (Role.VALIDATOR, "hold"),
+        (Role.AUDIT, "decision"),
+        (Role.VALIDATOR, "verdict"),
+        (Role.ISSUER, "outcome"),
+    )
+    return (
+        *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in SERVICES),
+        *_asks((stream,), SERVICES),
+    )
+
+
+def _consumer_grants(spec: ConsumerSpec) -> tuple[Grant, ...]:
+    role = spec.role
+    common = (
+        Grant(role, f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.durable}", "stream"),
+        Grant(role, f"$JS.ACK.{spec.stream}.{spec.durable}.>"),
+    )
+    if role is not Role.AUDIT:
+        return common
+    return (*common, Grant(role, f"$JS.API.DIRECT.GET.{spec.stream}"))

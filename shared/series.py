@@ -1,0 +1,149 @@
+"""Series: signed events of one thing under numbered subjects, of which forged ones never count.
+
+Theory of operation. A subject of the log can be written once, and the server does not look at
+signatures: who holds a role's bus key can occupy any subject of that role with bytes that nobody
+signed. So what must be writable whatever stands there is a series: `<place>.0`, `<place>.1`, ...
+The order is the log's own (the stream sequence), the number only makes a subject of its own for
+the compare-and-set of two honest writers.
+
+* Reading the newest costs one direct get by wildcard; in a cluster the leader confirms it. Only
+  where that message does not authenticate is the series read from its beginning, at most
+  `SERIES_LENGTH` messages.
+* Writing appends at the number after the newest authentic event. Where the subject is taken, the
+  series is read again: another writer's event is what the caller goes on from; a forged one makes
+  the writer take the next number, and after `_NEXT_NUMBERS` of them a random one, which nobody can
+  occupy beforehand.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+
+from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.limits import SERIES_LENGTH
+from shared.stored import (
+    EventSigner,
+    Message,
+    Stored,
+    Trusted,
+    UnreadableEventError,
+    authenticate_as,
+    sign,
+)
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_NEXT_NUMBERS: Final = 16
+_RANDOM_BITS: Final = 62
+_E = TypeVar("_E")
+# From a number: the subject, the signed event for it, and for how many seconds it stays (0: ever).
+Write = Callable[[int], tuple[str, Message, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[_E]):
+    """An authentic event of a series and how it is stored."""
+
+    event: _E
+    stored: Stored
+
+    @property
+    def number(self) -> int:
+        """The last token of its subject."""
+        return number_of(self.stored.subject)
+
+
+def number_of(subject: str) -> int:
+    """The number that ends a subject; -1 where there is none."""
+    last = subject.rpartition(".")[2]
+    return int(last) if last.isascii() and last.isdecimal() and len(last) <= _RANDOM_BITS else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Series(Generic[_E]):
+    """The events of one kind under a wildcard of `stream`, believed if `trusted` signed them.
+
+    `about` names the series in metrics.
+    """
+
+    bus: Bus
+    stream: str
+    wildcard: str
+    kind: type[_E]
+    trusted: Trusted
+    about: str
+
+    async def newest(self) -> Entry[_E] | None:
+        """Return the last authentic event; None where there is none."""
+        last = await self.bus.get_last_from_leader(self.stream, self.wildcard)
+        if last is None:
+            return None
+        found = self._entry(last)
+        if found is None:
+            async for entry in self._all(until=last.sequence):
+                found = entry
+        return found
+
+    async def first(self) -> Entry[_E] | None:
+        """Return the first authentic event; None where there is none."""
+        async for entry in self._all():
+            return entry
+        return None
+
+    async def append(self, after: Entry[_E] | None, write: Write) -> int | None:
+        """Append the event that follows `after` at the first free number; its sequence.
+
+        None where another writer was faster: read the series again and decide anew.
+        """
+        for number in _numbers(0 if after is None else after.number + 1):
+            subject, message, ttl = write(number)
+            try:
+                return await self.bus.append(subject, message, ttl)
+            except AppendConflictError:
+                there = await self.bus.get_last_or_leader(self.stream, subject)
+            if there is None:
+                raise BusUnavailableError("what stands on a subject cannot be read yet")
+            if self._entry(there) is not None:
+                return None
+        return None
+
+    async def _all(self, until: int | None = None) -> AsyncIterator[Entry[_E]]:
+        """Yield the authentic events in the order of the log, those before sequence `until`."""
+        position = 0
+        for _ in range(SERIES_LENGTH):
+            stored = await self.bus.get_next_or_leader(self.stream, self.wildcard, position + 1)
+            if stored is None or (until is not None and stored.sequence >= until):
+                return
+            position = stored.sequence
+            if (entry := self._entry(stored)) is not None:
+                yield entry
+        _log.error("series_too_long", about=self.wildcard, length=int(SERIES_LENGTH))
+        SECURITY_EVENTS.labels(self.about).inc()
+
+    def _entry(self, stored: Stored) -> Entry[_E] | None:
+        try:
+            event: _E = authenticate_as(self.kind, stored, self.trusted)  # type: ignore[type-var]
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels(self.about).inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            return None
+        return Entry(event, stored)
+
+
+def signing(place: Callable[[int], str], event: Any, signer: EventSigner, ttl: int = 0) -> Write:
+    """How an event is written into a series: signed for the subject of a number."""
+
+    def write(number: int) -> tuple[str, Message, int]:
+        subject = place(number)
+        return subject, sign(event, subject, event.request_sha256, signer), ttl
+
+    return write
+
+
+def _numbers(first: int) -> Iterator[int]:
+    """Numbers to try, from the one that is next: some in turn, then one that cannot be foreseen."""
+    yield from range(first, first + _NEXT_NUMBERS)
+    yield first + secrets.randbits(_RANDOM_BITS)
