@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figures import Figures
+from shared.settings import inherited_environment
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 30
@@ -70,7 +71,9 @@ def _command(target: Target, shape: Shape) -> list[str]:
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server process, stopped by its own pid; it writes to `log`, lest a full pipe stops it."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
+        # All load comes from one address: its rate is what is measured.
+        environment = {**inherited_environment(), "SCEPSTREAM_GATEWAY_RATE_PER_SOURCE": "0"}
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
         try:
             yield process
         finally:

@@ -87,6 +87,9 @@ BODY_STALL_SECONDS: Final = Bound(
 IDLE_SECONDS: Final = Bound(
     75, "seconds", "a connection without a request after an answer", "the connection is closed"
 )
+RATE_SOURCES: Final = Bound(
+    65536, "sources", "the table of request rates", "the one not heard of longest is forgotten"
+)
 FORWARDED_HOPS: Final = Bound(
     32, "addresses", "X-Forwarded-For, read from its end", "the address of the proxy is taken"
 )

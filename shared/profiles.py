@@ -1,7 +1,7 @@
 """The tables of the configuration that stand for SCEP endpoints and their certificates."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,9 @@ from shared.fields import (
     Section,
     Token,
 )
+
+SHORT_MESSAGE: Final = 64 * 1024
+LONG_MESSAGE: Final = 256 * 1024
 
 
 class CertificateProfileSection(Section):
@@ -140,10 +143,19 @@ class ProfileSection(Section):
     """Whether a renewal may change subject and subjectAltName."""
     renewal_key_reuse: bool = False
     """Whether one key may be renewed with itself more than once."""
+    message_limit: Annotated[int, Field(ge=4096, le=512 * 1024)] | None = None
+    """Largest message in bytes [65536; 262144 with `intune_enabled` or `webhook_url`]."""
     include_chain: bool = False
     """Send the certificates above the issuing CA too."""
     reply_budget: Duration = 10.0
     """When a device that still waits is told PENDING."""
+
+    @property
+    def largest_message(self) -> int:
+        """The bytes a message may have: challenges that are tokens make long ones."""
+        if self.message_limit is not None:
+            return self.message_limit
+        return LONG_MESSAGE if self.intune_enabled or self.webhook_url else SHORT_MESSAGE
 
     @property
     def verifiers(self) -> tuple[str, ...]:

@@ -85,11 +85,17 @@ class GatewaySection(Section):
     default_profile: str | None = None
     """The profile that /scep without a name serves."""
     body_limit: int = Field(default=256 * 1024, ge=4096, le=512 * 1024)
-    """Largest message in bytes."""
+    """Largest message in bytes on any profile; each has its own `message_limit` within it."""
     max_in_flight: int = Field(default=2048, ge=1)
     """Requests in work at once, all sources together."""
     max_in_flight_per_source: int = Field(default=1024, ge=1)
     """Requests in work at once from one client address."""
+    max_wait: Annotated[Duration, Field(gt=0)] = 1.5
+    """How long a profile's requests may wait under load; what would wait longer gets 503."""
+    rate_per_source: float = Field(default=100.0, ge=0.0)
+    """PKIOperations a second from one address (IPv6: /64), else 503; 0: any number."""
+    burst_per_source: int = Field(default=1000, ge=1)
+    """PKIOperations that may come from it at once."""
     max_connections_per_source: int = Field(default=1024, ge=1)
     """Connections from one address (IPv6: /64); beyond it the longest silent of them is closed."""
     max_unfinished_per_source: int = Field(default=256, ge=1)

@@ -1,27 +1,33 @@
 """SCEP over HTTP: routes, limits, status codes, literal content types (RFC 8894 s4)."""
 
-from collections import Counter
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.gateway import refusals
+from services.gateway.admission import Admission
+from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.families import family
+from services.gateway.refusals import RefusedError
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
 from shared.addresses import client_address
 from shared.bus.core import Bus, BusUnavailableError
 from shared.chains import Chain, ChainBook
-from shared.edge import CLIENT_CERTIFICATE
+from shared.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.process import log_failure
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
-from shared.telemetry import HANDLING, IN_FLIGHT, REFUSED, REQUESTS, operations_routes
+from shared.telemetry import HANDLING, REFUSED, REQUESTS, operations_routes
 from shared.tokens import TokenUnavailableError
 from shared.tracing import annotate, span
 
@@ -29,59 +35,11 @@ _log = structlog.get_logger()
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
 _PKIX_CRL: Final = "application/pkix-crl"
-
-
-def _text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    """A sentence as bare text/plain: clients compare it literally, without a charset."""
-    return Response(sentence.encode(), status, {"content-type": "text/plain", **(headers or {})})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
 
 def _typed(content_type: str, body: bytes) -> Response:
     return Response(body, 200, {"content-type": content_type})
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The HTTP answer to what is no request for the log; `reason` is counted."""
-
-    status: int
-    reason: str
-    sentence: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def response(self) -> Response:
-        """A sentence and nothing else: neither what was sent nor what went wrong inside."""
-        return _text(self.status, f"{self.sentence}\n", dict(self.headers))
-
-
-class RefusedError(Exception):
-    """Raised to leave with a refusal."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        """Carry the answer."""
-        super().__init__(refusal.sentence)
-        self.refusal = refusal
-
-
-_RETRY: Final = (("retry-after", "5"),)
-_CLOSE: Final = (("connection", "close"),)
-_NO_PROFILE: Final = Refusal(404, "no_profile", "no such SCEP profile")
-_LEFT_OUT: Final = Refusal(503, "profile_left_out", "this SCEP profile is not served now", _RETRY)
-_NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
-_NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
-_NO_CLIENT: Final = Refusal(401, "no_client_certificate", "a client certificate is needed here")
-_TWO_CLIENTS: Final = Refusal(
-    400, "repeated_client_cert", "the Client-Cert header is repeated: the proxy must replace it"
-)
-_HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow", "GET, POST"),))
-_NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
-_EMPTY: Final = Refusal(400, "empty_message", "empty message")
-_TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
-_BROKEN_OFF: Final = Refusal(400, "broken_off", "the upload broke off", _CLOSE)
-_OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
-_NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
-_NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
-_NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RETRY)
 
 
 @dataclass
@@ -93,7 +51,7 @@ class Gateway:
     chains: ChainBook
     enroller: Enroller
     clock: Callable[[], float]
-    _in_flight: "Counter[str]" = field(default_factory=Counter)
+    admission: Admission = field(default_factory=lambda: Admission(time.monotonic))
 
     def ready(self) -> str:
         """What is missing before requests can be served."""
@@ -104,59 +62,64 @@ class Gateway:
         """Return whether this address is a trusted proxy's."""
         return peer in self.settings.trusted_proxies
 
-    def app(self) -> FastAPI:
-        """The ASGI application: health, and everything else is SCEP."""
-        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-        app.router.routes.extend(operations_routes(self.ready))
-        # A plain route: no parameter of a SCEP request is FastAPI's to parse.
-        app.add_route("/{path:path}", self.serve, methods=["GET", "HEAD", "POST"])
+    def app(self) -> ASGIApp:
+        """Return the ASGI application: health, and everything else is SCEP.
+
+        There is no framework around it: nothing redirects, and refusing is cheap.
+        """
+        health = {route.path: route for route in operations_routes(self.ready)}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if route := health.get(scope["path"]):
+                await route.handle(scope, receive, send)
+                return
+            request = Request(scope, receive)
+            response = await self.serve(request)
+            await response(scope, receive, send)
+
         return app
 
     async def serve(self, request: Request) -> Response:
-        """One SCEP request; whatever goes wrong, the client learns a status and a sentence."""
+        """Answer one SCEP request; whatever goes wrong, the client gets a status and a sentence."""
         query = query_values(request.scope["query_string"])
+        operation = operation_of(query)
         target = target_of(request.scope["path"], self.settings.default_profile)
         profile = self.settings.profiles.get(target.profile or "")
-        operation = operation_of(query)
         known = profile.name if profile else ""
+        crl = crl_of(request.scope["path"])
         try:
-            if crl := crl_of(request.scope["path"]):
-                operation, response = "crl", await self._crl(*crl)
+            if crl is not None:
+                response = await self._crl(request, *crl)
             else:
                 self._admit(profile, request, mtls=target.mtls)
                 response = await self._checked(profile, operation, query, request)
-        except RefusedError as refused:
-            refusal = refused.refusal
-            REFUSED.labels(known, refusal.reason).inc()
-            _log.info("refused", profile=known, reason=refusal.reason, status=refusal.status)
-            response = refusal.response()
-        except BusUnavailableError:
-            response = _NO_BUS.response()
-        except TokenUnavailableError as error:
-            log_failure("token_away", error, profile=known)
-            response = _NO_TOKEN.response()
-        except UnanswerableError:
-            response = _text(400, "not a SCEP message\n")
+        except asyncio.CancelledError:
+            if not _client(request).gone:
+                raise
+            _uncancel()
+            response = _failed(known, RefusedError(refusals.CLIENT_GONE))
         except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
-            log_failure("request_failed", error, profile=known)
-            response = _text(500, "internal error\n")
-        REQUESTS.labels(known, operation or "", str(response.status_code)).inc()
+            response = _failed(known, error)
+        label = "crl" if crl is not None else operation or ""
+        REQUESTS.labels(known, label, str(response.status_code)).inc()
         return response
 
     def _admit(self, profile: Profile | None, request: Request, *, mtls: bool) -> None:
-        """By the mTLS sibling only a client of this very profile's CAs comes in.
+        """Refuse other methods, and by the mTLS sibling all but clients of this profile's CAs.
 
         The listener that asks for client certificates serves nothing else.
         """
+        if request.method not in _METHODS:
+            raise RefusedError(refusals.METHOD)
         if not mtls and CLIENT_CERTIFICATE in request.scope:
-            raise RefusedError(_NO_PROFILE)
+            raise RefusedError(refusals.NO_PROFILE)
         if profile is None or not mtls:
             return
         if not profile.mtls_bundle:
-            raise RefusedError(_NO_PROFILE)
+            raise RefusedError(refusals.NO_PROFILE)
         certificate = request.scope.get(CLIENT_CERTIFICATE) or self._forwarded_certificate(request)
         if certificate is None or not is_client_of(certificate, profile.mtls_bundle, self.clock()):
-            raise RefusedError(_NO_CLIENT)
+            raise RefusedError(refusals.NO_CLIENT)
 
     def _forwarded_certificate(self, request: Request) -> bytes | None:
         """Return the certificate a trusted proxy names; which of two counts is not guessed."""
@@ -165,17 +128,23 @@ class Gateway:
             return None
         headers = request.headers.getlist("client-cert")
         if len(headers) > 1:
-            raise RefusedError(_TWO_CLIENTS)
+            raise RefusedError(refusals.TWO_CLIENTS)
         return read_client_cert(headers[0]) if headers else None
 
-    async def _crl(self, issuer: str, pin: str) -> Response:
-        """The CRL of an issuer's current CA, or of the one with this key."""
+    async def _crl(self, request: Request, issuer: str, pin: str) -> Response:
+        """Return the CRL of an issuer's current CA, or of the one with this key."""
+        if request.method not in _METHODS:
+            raise RefusedError(refusals.METHOD)
         chains = [self.chains.get(*w) for w in self.settings.chains() if w[0] == issuer]
         found = (chain.ca_pinned(pin) for chain in chains if chain is not None)
         ca = next((der for der in found if der is not None), None)
         if ca is None:
-            raise RefusedError(_NO_CRL)
-        return _typed(_PKIX_CRL, await self.enroller.lookups.crl_of(issuer, ca))
+            raise RefusedError(refusals.NO_CRL)
+        der = await self.enroller.lookups.crl_of(issuer, ca)
+        headers = caching_headers(der, self.clock())
+        if is_unchanged(request.headers, headers):
+            return Response(None, 304, headers)
+        return Response(der, 200, {"content-type": _PKIX_CRL, **headers})
 
     async def _checked(
         self,
@@ -184,27 +153,15 @@ class Gateway:
         query: dict[bytes, bytes],
         request: Request,
     ) -> Response:
-        """Within the limits on what may be in flight."""
+        """Answer an operation of a profile that is served."""
         if profile is None:
             left_out = target_of(request.scope["path"], self.settings.default_profile).profile
-            raise RefusedError(_LEFT_OUT if left_out in self.settings.left_out else _NO_PROFILE)
+            raise RefusedError(
+                refusals.LEFT_OUT if left_out in self.settings.left_out else refusals.NO_PROFILE
+            )
         if operation is None:
-            raise RefusedError(_NO_OPERATION)
-        address = self._address(request)
-        limits = self.settings.limits
-        if (
-            self._in_flight.total() >= limits.in_flight
-            or self._in_flight[address] >= limits.in_flight_per_source
-        ):
-            raise RefusedError(_OVERLOAD)
-        self._in_flight[address] += 1
-        try:
-            with IN_FLIGHT.labels("gateway").track_inprogress():
-                return await self._operate(profile, operation, query, request, address)
-        finally:
-            self._in_flight[address] -= 1
-            if not self._in_flight[address]:
-                del self._in_flight[address]
+            raise RefusedError(refusals.NO_OPERATION)
+        return await self._operate(profile, operation, query, request)
 
     async def _operate(
         self,
@@ -212,26 +169,34 @@ class Gateway:
         operation: str,
         query: dict[bytes, bytes],
         request: Request,
-        address: str,
     ) -> Response:
         if operation == "GetCACaps":
             return _typed("text/plain", write_caps(self._capabilities(profile)))
         chain = self.chains.get(profile.issuer, profile.ca_spki_sha256)
         if chain is None:
-            raise RefusedError(_NO_CHAIN)
+            raise RefusedError(refusals.NO_CHAIN)
         if operation == "GetNextCACert":
             if not chain.next_signed:
-                raise RefusedError(_NO_NEXT_CA)
+                raise RefusedError(refusals.NO_NEXT_CA)
             return _typed(NEXT_CERTIFICATES, chain.next_signed)
         if operation == "GetCACert":
             return _typed(*write_ca_certs(_advertised(profile, chain)))
-        message = await self._message(query, request)
+        return await self._pki_operation(profile, chain, query, request)
+
+    async def _pki_operation(
+        self, profile: Profile, chain: Chain, query: dict[bytes, bytes], request: Request
+    ) -> Response:
+        """Answer a message; it takes its place only once it is there as a whole."""
+        limits, address = self.settings.limits, self._address(request)
+        self.admission.check(limits, profile.name, address)
+        message = await self._message(profile, query, request)
         if not message:
-            raise RefusedError(_EMPTY)
-        client = family(request.headers.get("user-agent", ""))
-        with span("gateway PKIOperation", "server"), HANDLING.labels("gateway").time():
-            annotate(profile=profile.name, client=client)
-            body = await self.enroller.answer(profile, chain, message, address, client)
+            raise RefusedError(refusals.EMPTY)
+        name = family(request.headers.get("user-agent", ""))
+        async with self.admission.place(limits, profile.name, address, _client(request)):
+            with span("gateway PKIOperation", "server"), HANDLING.labels("gateway").time():
+                annotate(profile=profile.name, client=name)
+                body = await self.enroller.answer(profile, chain, message, address, name)
         return _typed(_PKI_MESSAGE, body)
 
     def _capabilities(self, profile: Profile) -> Capabilities:
@@ -239,24 +204,29 @@ class Gateway:
         next_ca = chain is not None and bool(chain.next_signed)
         return Capabilities(profile.legacy, profile.renewal, next_ca)
 
-    async def _message(self, query: dict[bytes, bytes], request: Request) -> bytes | None:
-        """The pkiMessage: a POST's raw body whatever its type says, or a GET's parameter."""
+    async def _message(
+        self, profile: Profile, query: dict[bytes, bytes], request: Request
+    ) -> bytes | None:
+        """Return the pkiMessage: a POST's raw body whatever its type says, or a GET's parameter."""
         if request.method == "HEAD":
-            raise RefusedError(_HEAD)
+            raise RefusedError(refusals.HEAD)
+        limit = min(self.settings.limits.body, profile.message_limit)
         if request.method == "GET":
-            return decode_message(query.get(b"message", b""))
-        limit = self.settings.limits.body
+            message = decode_message(query.get(b"message", b""))
+            if message is not None and len(message) > limit:
+                raise RefusedError(refusals.TOO_LARGE)
+            return message
         declared = request.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
-            raise RefusedError(_TOO_LARGE)
+            raise RefusedError(refusals.TOO_LARGE)
         body = bytearray()
         try:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise RefusedError(_TOO_LARGE)
+                    raise RefusedError(refusals.TOO_LARGE)
         except ClientDisconnect:
-            raise RefusedError(_BROKEN_OFF) from None
+            raise RefusedError(refusals.BROKEN_OFF) from None
         return bytes(body)
 
     def _address(self, request: Request) -> str:
@@ -270,3 +240,34 @@ def _advertised(profile: Profile, chain: Chain) -> list[bytes]:
     """RA certificates, the issuing CA, and by profile switch what stands above it."""
     above = chain.der if profile.include_chain else chain.der[:1]
     return [*profile.ra.under(chain.der[0]).certificates, *above]
+
+
+def _client(request: Request) -> Client:
+    """Return the other end of the connection; without our own server one that never goes."""
+    client = request.scope.get(CLIENT)
+    return client if isinstance(client, Client) else Client()
+
+
+def _failed(profile: str, error: Exception) -> Response:
+    """Return the answer to what went wrong, counted and logged."""
+    if isinstance(error, RefusedError):
+        refusal = error.refusal
+        REFUSED.labels(profile, refusal.reason).inc()
+        _log.info("refused", profile=profile, reason=refusal.reason, status=refusal.status)
+        return refusal.response()
+    if isinstance(error, UnanswerableError):
+        return refusals.text(400, "not a SCEP message\n")
+    if isinstance(error, BusUnavailableError):
+        return refusals.NO_BUS.response()
+    if isinstance(error, TokenUnavailableError):
+        log_failure("token_away", error, profile=profile)
+        return refusals.NO_TOKEN.response()
+    log_failure("request_failed", error, profile=profile)
+    return refusals.text(500, "internal error\n")
+
+
+def _uncancel() -> None:
+    """Go on after a cancellation that was meant for the work alone."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()

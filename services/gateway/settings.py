@@ -50,6 +50,7 @@ class Profile:
     renewal: bool = True
     passwords: tuple[str, ...] = ()
     mtls_bundle: tuple[bytes, ...] = ()
+    message_limit: int = 256 * 1024
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
@@ -59,12 +60,18 @@ class Profile:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gateway takes at most; sizes in bytes, `failure_floor` in seconds."""
+    """What the gateway takes at most; sizes in bytes, times in seconds.
+
+    `rate` is requests a second from one source, 0 without a limit; `burst` may come at once.
+    """
 
     body: int
     in_flight: int
     in_flight_per_source: int
     failure_floor: float
+    max_wait: float = 2.0
+    rate: float = 0.0
+    burst: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,9 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
             section.max_in_flight,
             section.max_in_flight_per_source,
             section.failure_floor,
+            section.max_wait,
+            section.rate_per_source,
+            section.burst_per_source,
         ),
         trusted_proxies=Networks.of(section.trusted_proxies),
         shares=Shares(section.max_connections_per_source, section.max_unfinished_per_source),
@@ -143,6 +153,7 @@ def _profile(
         include_chain=section.include_chain,
         reply_budget=section.reply_budget,
         ra=assemble(pairs, now, certs),
+        message_limit=section.largest_message,
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
         renewal=section.renewal,

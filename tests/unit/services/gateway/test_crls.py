@@ -1,6 +1,7 @@
 """CRLs at the gateway: GetCRL (RFC 8894 s4.6) and the URL that certificates name."""
 
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
@@ -204,7 +205,7 @@ async def rolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-async def fetched(world: World, path: str) -> httpx.Response:
+async def fetched(world: World, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """What a relying party gets; the chains are read from the log first."""
     chain = CaChain(certificates=world.ca.chain, previous=(world.previous[0].chain[0],))
     await world.bus.put(chain_subject(ISSUER), encode(chain))
@@ -215,7 +216,7 @@ async def fetched(world: World, path: str) -> httpx.Response:
     gateway = Gateway(world.bus, settings, chains, world.enroller, world.clock)
     transport = httpx.ASGITransport(gateway.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        found = await client.get(path)
+        found = await client.get(path, headers=headers)
     chains.stop()
     return found
 
@@ -240,3 +241,47 @@ async def test_the_url_with_a_key_is_that_cas_crl(rolled: World) -> None:
 @pytest.mark.parametrize("path", ["/crl/other.crl", f"/crl/{ISSUER}/{'00' * 32}.crl"])
 async def test_any_other_crl_is_404(rolled: World, path: str) -> None:
     assert (await fetched(rolled, path)).status_code == 404
+
+
+# How long it may be kept
+
+
+async def test_a_crl_may_be_kept_until_its_end(rolled: World) -> None:
+    found = await fetched(rolled, f"/crl/{ISSUER}.crl")
+    crl = x509.load_der_x509_crl(found.content)
+    assert crl.next_update_utc is not None
+    left = int(crl.next_update_utc.timestamp() - rolled.clock())
+
+    assert found.headers["cache-control"] == f"public, max-age={left}"
+    assert parsedate_to_datetime(found.headers["last-modified"]) == crl.last_update_utc
+    assert parsedate_to_datetime(found.headers["expires"]) == crl.next_update_utc
+
+    rolled.clock.seconds += left + 1  # the issuer is away: nobody may keep it any more
+    found = await fetched(rolled, f"/crl/{ISSUER}.crl")
+    assert found.headers["cache-control"] == "public, max-age=0"
+
+
+async def test_a_crl_that_is_known_is_not_sent_again(rolled: World) -> None:
+    path = f"/crl/{ISSUER}.crl"
+    whole = await fetched(rolled, path)
+    tag, date = whole.headers["etag"], whole.headers["last-modified"]
+    same = [
+        {"if-none-match": tag},
+        {"if-none-match": f'"other", W/{tag}'},
+        {"if-none-match": "*"},
+        {"if-modified-since": date},
+    ]
+    for headers in same:
+        found = await fetched(rolled, path, headers)
+        assert (found.status_code, found.content) == (304, b"")
+        assert found.headers["etag"] == tag
+        assert found.headers["cache-control"] == whole.headers["cache-control"]
+    other = [
+        {"if-none-match": '"other"'},
+        {"if-none-match": '"other"', "if-modified-since": date},
+        {"if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"if-modified-since": "yesterday"},
+        {"if-modified-since": "Thu, 01 Jan 2099 00:00:00 -0000"},
+    ]
+    for headers in other:
+        assert (await fetched(rolled, path, headers)).content == whole.content

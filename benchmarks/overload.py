@@ -1,0 +1,127 @@
+"""Open-loop load: arrivals at a fixed rate whatever is answered, as devices of a fleet do.
+
+Prints, for each rate: enrollments answered in time a second (goodput), refusals, how long a 503
+takes, clients that gave up; and after the load how long a new client waits for its answer.
+
+    python -m benchmarks.overload --base 100 --factors 1 2 5 --seconds 20
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from benchmarks.discover import authorities, recipient
+from benchmarks.enrollments import Recipe, key_pool, prebuild
+from benchmarks.system import system
+
+BODY_HEAD = (
+    "POST {path}?operation=PKIOperation HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    "Content-Length: {length}\r\n\r\n"
+)
+
+
+@dataclass
+class Tally:
+    """What became of the requests of one run; times in seconds."""
+
+    answered: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    gave_up: int = 0
+    failed: int = 0
+
+
+async def one(url: str, body: bytes, patience: float, tally: Tally) -> None:
+    """One client on a connection of its own, which gives up after `patience`."""
+    parts, started = urlsplit(url), time.monotonic()
+    try:
+        async with asyncio.timeout(patience):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            try:
+                head = BODY_HEAD.format(path=parts.path, length=len(body))
+                writer.write(head.encode() + body)
+                status = (await reader.read()).split(b" ", 2)[1:2]
+            finally:
+                writer.close()
+    except TimeoutError:
+        tally.gave_up += 1
+    except OSError:
+        tally.failed += 1
+    else:
+        took = time.monotonic() - started
+        if status == [b"200"]:
+            tally.answered.append(took)
+        elif status == [b"503"]:
+            tally.refused.append(took)
+        else:
+            tally.failed += 1
+
+
+async def run(url: str, bodies: Sequence[bytes], rate: float, patience: float) -> Tally:
+    """Send all bodies at this rate."""
+    tally, tasks, started = Tally(), [], time.monotonic()
+    for number, body in enumerate(bodies):
+        delay = started + number / rate - time.monotonic()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        tasks.append(asyncio.create_task(one(url, body, patience, tally)))
+    await asyncio.gather(*tasks)
+    return tally
+
+
+async def recovery(url: str, bodies: Sequence[bytes]) -> float:
+    """Seconds until a patient client that repeats its request is answered."""
+    started = time.monotonic()
+    for body in bodies:
+        tally = Tally()
+        await one(url, body, 60, tally)
+        if tally.answered:
+            break
+        await asyncio.sleep(0.1)
+    return time.monotonic() - started
+
+
+def percentile(values: list[float], share: float) -> str:
+    if not values:
+        return "-"
+    return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1000:.0f} ms"
+
+
+async def measure(url: str, bodies: list[bytes], options: argparse.Namespace) -> None:
+    print("rate/s  goodput/s  p95      503    p95 of 503  gave up  failed  good client after")
+    for factor in options.factors:
+        rate = options.base * factor
+        count = int(rate * options.seconds)
+        mine, bodies = bodies[:count], bodies[count:]
+        last, bodies = bodies[:50], bodies[50:]
+        load = asyncio.create_task(run(url, mine, rate, options.patience))
+        await asyncio.sleep(options.seconds)
+        after = await recovery(url, last)
+        tally = await load
+        print(
+            f"{rate:6.0f}  {len(tally.answered) / options.seconds:9.1f}  "
+            f"{percentile(tally.answered, 0.95):7}  {len(tally.refused):5}  "
+            f"{percentile(tally.refused, 0.95):10}  {tally.gave_up:7}  {tally.failed:6}  "
+            f"{after:.2f} s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", type=float, default=100.0, help="enrollments/s at factor 1")
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 5.0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--patience", type=float, default=5.0, help="when a client gives up, s")
+    options = parser.parse_args()
+    with system() as target:
+        count = sum(int(options.base * f * options.seconds) + 50 for f in options.factors)
+        trusted = asyncio.run(authorities(target.url, 0))
+        recipe = Recipe(recipient(trusted), target.challenge)
+        bodies = [each.message for each in prebuild(recipe, key_pool(50), 0, count)]
+        asyncio.run(measure(target.url, bodies, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Which requests are worked on: rates by source, places in flight, a bound on the time they wait.
+
+Theory of operation. Work that is admitted waits in two queues: for the gateway's CPU, and on the
+log for the services behind it. Neither may grow beyond what is answered in time, or under overload
+everybody waits until they give up and all work is for clients that are gone.
+
+By Little's law the requests in flight are rate x wait. Each profile has a gate that measures the
+rate at which its requests end while it is loaded, and admits rate x `max_wait` of them. What comes
+beyond is refused at once. A gate never closes below a floor: a few requests are always worth
+trying, and the rate is measured with them when the services come back.
+
+Requests take turns for the CPU: one begins in each turn of the event loop, so accepting, reading
+and refusing go on between two key operations. A client that is gone by its turn costs nothing.
+"""
+
+import asyncio
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.gateway.refusals import CLIENT_GONE, OVERLOAD, RefusedError, rate_limited
+from services.gateway.settings import Limits
+from shared.addresses import source_key
+from shared.edge import Client
+from shared.limits import RATE_SOURCES
+from shared.telemetry import IN_FLIGHT
+
+_FLOOR: Final = 64
+_FIRST_RATE: Final = 256.0
+_WINDOW_SECONDS: Final = 1.0
+# What ends sooner under load did not go through the log: a failure found in the message itself.
+_QUICK_SECONDS: Final = 0.06
+_TURN_SECONDS: Final = 1.0
+
+
+@dataclass
+class Rates:
+    """A token bucket for each source, of the last so many sources; `clock` in seconds."""
+
+    clock: Callable[[], float]
+    _buckets: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
+
+    def take(self, source: str, rate: float, burst: int) -> float:
+        """Take a token; return 0, or the seconds until there is one. A rate of 0 is no limit."""
+        if not rate or not source:
+            return 0.0
+        now = self.clock()
+        tokens, since = self._buckets.get(source, (float(burst), now))
+        tokens = min(float(burst), tokens + (now - since) * rate)
+        wait = 0.0 if tokens >= 1 else (1 - tokens) / rate
+        self._buckets[source] = (tokens - 1 if not wait else tokens, now)
+        self._buckets.move_to_end(source)
+        if len(self._buckets) > RATE_SOURCES:
+            self._buckets.popitem(last=False)
+        return wait
+
+
+@dataclass
+class Gate:
+    """How many requests of one profile are worth having in flight."""
+
+    in_flight: int = 0
+    _rate: float = _FIRST_RATE
+    _since: float = float("-inf")
+    _ended: int = 0
+    _fewest: int = 0
+
+    def is_full(self, now: float, max_wait: float) -> bool:
+        """Return whether one more would wait longer than `max_wait` seconds."""
+        self._measure(now)
+        return self.in_flight >= max(_FLOOR, self._rate * max_wait)
+
+    def enter(self) -> None:
+        """Count a request in flight."""
+        self.in_flight += 1
+
+    def leave(self, now: float, seconds: float, *, answered: bool) -> None:
+        """Count a request that ended, after so many seconds, with an answer or without."""
+        self._measure(now)
+        self._ended += answered and seconds >= _QUICK_SECONDS
+        self.in_flight -= 1
+        self._fewest = min(self._fewest, self.in_flight)
+
+    def _measure(self, now: float) -> None:
+        """Once a second: the rate, if the gate was loaded all the time since."""
+        elapsed = now - self._since
+        if elapsed < _WINDOW_SECONDS:
+            return
+        if self._fewest >= _FLOOR // 2 and math.isfinite(elapsed):
+            self._rate = (self._rate + self._ended / elapsed) / 2
+        self._since, self._ended, self._fewest = now, 0, self.in_flight
+
+
+@dataclass
+class Turns:
+    """Lets one waiting task go on in each turn of the event loop, in their order."""
+
+    _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
+    _is_taken: bool = False
+
+    async def next(self) -> None:
+        """Wait for a turn."""
+        loop = asyncio.get_running_loop()
+        if self._is_taken:
+            mine = loop.create_future()
+            self._waiting.append(mine)
+            await mine
+        else:
+            self._is_taken = True
+        loop.call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            following = self._waiting.popleft()
+            if not following.done():
+                following.set_result(None)
+                return
+        self._is_taken = False
+
+
+@dataclass
+class Admission:
+    """Admits PKIOperations; `clock` gives seconds that only grow."""
+
+    clock: Callable[[], float]
+    _in_flight: "Counter[str]" = field(default_factory=Counter)
+    _gates: dict[str, Gate] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
+
+    def __post_init__(self) -> None:
+        self._rates = Rates(self.clock)
+
+    def check(self, limits: Limits, profile: str, address: str) -> None:
+        """Refuse before the body is read; `RefusedError`."""
+        self._check_places(limits, profile, source_key(address))
+        wait = self._rates.take(source_key(address), limits.rate, limits.burst)
+        if wait:
+            raise RefusedError(rate_limited(math.ceil(wait)))
+
+    def _check_places(self, limits: Limits, profile: str, source: str) -> None:
+        if (
+            self._in_flight.total() >= limits.in_flight
+            or self._in_flight[source] >= limits.in_flight_per_source
+            or self._gate(profile).is_full(self.clock(), limits.max_wait)
+        ):
+            raise RefusedError(OVERLOAD)
+
+    @asynccontextmanager
+    async def place(
+        self, limits: Limits, profile: str, address: str, client: Client
+    ) -> AsyncIterator[None]:
+        """Hold a place for a whole message, from its turn on; cancelled when the client goes.
+
+        `RefusedError` where there is no place, or no turn in time.
+        """
+        source, started = source_key(address), self.clock()
+        self._check_places(limits, profile, source)
+        gate, answered = self._gate(profile), False
+        self._in_flight[source] += 1
+        gate.enter()
+        try:
+            with IN_FLIGHT.labels("gateway").track_inprogress(), client.watched():
+                await self._turns.next()
+                if client.gone:
+                    raise RefusedError(CLIENT_GONE)
+                if self.clock() - started > _TURN_SECONDS:
+                    raise RefusedError(OVERLOAD)
+                yield
+            answered = True
+        finally:
+            now = self.clock()
+            gate.leave(now, now - started, answered=answered)
+            self._in_flight[source] -= 1
+            if not self._in_flight[source]:
+                del self._in_flight[source]
+
+    def _gate(self, profile: str) -> Gate:
+        return self._gates.setdefault(profile, Gate())

@@ -1,0 +1,300 @@
+"""Who gets a place, who is refused at once, and what becomes of work for clients that are gone."""
+
+import asyncio
+import heapq
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from services.gateway.admission import Admission, Gate, Rates, Turns
+from services.gateway.app import Gateway
+from services.gateway.enroll import Enroller
+from services.gateway.refusals import CLIENT_GONE, OVERLOAD, RefusedError
+from services.gateway.settings import Limits
+from shared import limits as bounds
+from shared.bus.topology import chain_subject
+from shared.chains import ChainBook
+from shared.edge import Client
+from shared.events import CaChain
+from shared.process import HttpServer
+from shared.stored import encode
+from tests.unit.services.gateway.gateways import World, make_world
+from tests.unit.shared.scep.messages import Identity
+from tests.unit.world import ISSUER, PROFILE, turn, until
+
+LIMITS = Limits(256 * 1024, 1000, 1000, 0.0)
+SOURCE = "192.0.2.1"
+
+
+# The gate: a queue in front of a server that ends 100 requests a second
+
+
+@dataclass
+class Queue:
+    """Arrivals at a rate, and what became of them; times in simulated seconds."""
+
+    gate: Gate = field(default_factory=Gate)
+    capacity: float = 100.0
+    free_at: float = 0.0
+    ends: list[tuple[float, float]] = field(default_factory=list)
+    waits: list[tuple[float, float]] = field(default_factory=list)
+
+    def run(self, since: float, until: float, rate: float) -> None:
+        for number in range(int((until - since) * rate)):
+            self.arrive(since + number / rate)
+
+    def arrive(self, now: float) -> bool:
+        while self.ends and self.ends[0][0] <= now:
+            ended, began = heapq.heappop(self.ends)
+            self.gate.leave(ended, ended - began, answered=True)
+            self.waits.append((ended, ended - began))
+        if self.gate.is_full(now, 2.0):
+            return False
+        self.gate.enter()
+        self.free_at = max(self.free_at, now) + 1 / self.capacity
+        heapq.heappush(self.ends, (self.free_at, now))
+        return True
+
+    def answered(self, since: float, until: float) -> int:
+        return sum(since <= ended < until for ended, _ in self.waits)
+
+
+@pytest.mark.parametrize("factor", [2, 5, 20])
+def test_under_overload_as_many_are_answered_as_without_and_none_waits_long(factor: int) -> None:
+    queue = Queue()
+    queue.run(0, 30, queue.capacity * factor)
+    queue.run(30, 60, queue.capacity * 0.5)
+
+    assert queue.answered(5, 30) == pytest.approx(25 * queue.capacity, rel=0.05)
+    assert max(wait for ended, wait in queue.waits if 10 < ended < 30) < 3.0
+    assert max(wait for ended, wait in queue.waits if ended > 36) < 0.5  # as before
+
+
+def test_below_its_capacity_nobody_is_refused() -> None:
+    queue = Queue()
+    assert all(queue.arrive(number / 90) for number in range(2000))
+
+
+def test_a_gate_finds_out_that_the_services_are_back_or_faster() -> None:
+    queue = Queue()
+    queue.run(0, 10, 1000)
+    queue.free_at = 40.0  # away for 30 s: nothing ends
+    queue.run(10, 40, 1000)
+    queue.capacity = 400.0
+    queue.run(40, 80, 1000)
+    assert queue.answered(60, 80) == pytest.approx(20 * 400, rel=0.05)
+
+
+# Rates
+
+
+def test_a_source_has_its_rate_and_burst_and_others_have_theirs() -> None:
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+    assert [rates.take("a", 2.0, 3) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert rates.take("b", 2.0, 3) == 0
+    now[0] = 0.5
+    assert rates.take("a", 2.0, 3) == 0
+    assert rates.take("a", 2.0, 3) > 0
+    now[0] = 1000.0
+    assert [rates.take("a", 2.0, 3) > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_rate_of_zero_is_no_limit_and_what_is_no_address_has_none() -> None:
+    rates = Rates(lambda: 0.0)
+    assert not any(rates.take("a", 0.0, 1) for _ in range(10))
+    assert not any(rates.take("", 1.0, 1) for _ in range(10))
+
+
+def test_the_table_of_sources_does_not_grow_beyond_its_bound() -> None:
+    rates = Rates(lambda: 0.0)
+    for number in range(bounds.RATE_SOURCES + 10):
+        rates.take(str(number), 1.0, 1)
+    assert len(rates._buckets) == bounds.RATE_SOURCES
+
+
+def test_a_whole_64_is_one_source() -> None:
+    admission = Admission(lambda: 0.0)
+    limits = replace(LIMITS, rate=1.0, burst=2)
+    for host in (1, 2):
+        admission.check(limits, PROFILE, f"2001:db8::{host}")
+    with pytest.raises(RefusedError) as caught:
+        admission.check(limits, PROFILE, "2001:db8::3")
+    refusal = caught.value.refusal
+    assert (refusal.status, refusal.reason, refusal.headers) == (
+        503, "rate", (("retry-after", "1"),),
+    )  # fmt: skip
+    admission.check(limits, PROFILE, "2001:db8:0:1::1")
+
+
+# Turns and clients that are gone
+
+
+async def test_between_two_requests_everything_else_has_its_turn() -> None:
+    turns, order = Turns(), []
+
+    async def work(name: str) -> None:
+        await turns.next()
+        order.append(name)
+        asyncio.get_running_loop().call_soon(order.append, "other")
+
+    await asyncio.gather(*(work(name) for name in "abc"))
+    await turn()
+    assert order == ["a", "other", "b", "other", "c", "other"]
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
+    turns = Turns()
+    tasks = [asyncio.create_task(turns.next()) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait_for(turns.next(), 1)
+
+
+async def test_a_client_that_is_gone_by_its_turn_is_not_worked_for() -> None:
+    admission, client = Admission(lambda: 0.0), Client()
+    client.lost()
+    with pytest.raises(RefusedError) as caught:
+        async with admission.place(LIMITS, PROFILE, SOURCE, client):
+            raise AssertionError("worked")
+    assert caught.value.refusal is CLIENT_GONE
+    assert not admission._in_flight
+
+
+async def test_who_has_waited_too_long_for_a_turn_is_refused() -> None:
+    times = iter([0.0, 0.0, 5.0, 5.0, 5.0])
+    admission = Admission(lambda: next(times))
+    with pytest.raises(RefusedError) as caught:
+        async with admission.place(LIMITS, PROFILE, SOURCE, Client()):
+            raise AssertionError("worked")
+    assert caught.value.refusal is OVERLOAD
+
+
+# Over real sockets
+
+
+@dataclass
+class SlowEnroller:
+    """Answers when a test lets it; remembers what became of each message."""
+
+    world: World
+    release: asyncio.Event = field(default_factory=asyncio.Event)
+    began: list[bytes] = field(default_factory=list)
+    cancelled: list[bytes] = field(default_factory=list)
+
+    async def answer(self, _: object, __: object, body: bytes, *___: str) -> bytes:
+        self.began.append(body)
+        try:
+            await self.release.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(body)
+            raise
+        return b"answer"
+
+
+@dataclass
+class Served:
+    """A gateway on a socket."""
+
+    gateway: Gateway
+    enroller: SlowEnroller
+    port: int
+
+    async def send(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        await writer.drain()
+        return reader, writer
+
+    def in_flight(self) -> int:
+        return self.gateway.admission._in_flight.total()
+
+
+def post(body: bytes, length: int | None = None) -> bytes:
+    head = f"POST /scep/{PROFILE}?operation=PKIOperation HTTP/1.1\r\nHost: x\r\n"
+    return f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.fixture
+def serve(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> Callable[..., Any]:
+    """A gateway with these limits, and a profile with these values, on a real socket."""
+
+    @asynccontextmanager
+    async def running(limits: Limits = LIMITS, **values: Any) -> AsyncIterator[Served]:
+        world = await make_world(device, ra, ec_key, **values)
+        await world.bus.put(
+            chain_subject(ISSUER), encode(CaChain(certificates=world.ca.chain, previous=()))
+        )
+        settings = replace(world.enroller.settings, limits=limits)
+        chains = ChainBook.of(world.bus, settings.chains())
+        await chains.start()
+        await until(lambda: not chains.missing())
+        slow = SlowEnroller(world)
+        gateway = Gateway(world.bus, settings, chains, cast("Enroller", slow), world.clock)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = HttpServer(gateway.app(), [listener])
+        port = listener.getsockname()[1]
+        server.start()
+        yield Served(gateway, slow, port)
+        slow.release.set()
+        await server.stop()
+        chains.stop()
+
+    return running
+
+
+async def test_unfinished_bodies_take_no_places(serve: Callable[..., Any]) -> None:
+    async with serve(replace(LIMITS, in_flight=1)) as served:
+        slow = [await served.send(post(b"half", 100)) for _ in range(5)]
+        served.enroller.release.set()
+        reader, writer = await served.send(post(b"whole"))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        for _, each in (*slow, (reader, writer)):
+            each.close()
+
+
+async def test_work_ends_when_its_client_goes_and_its_place_is_free(
+    serve: Callable[..., Any],
+) -> None:
+    async with serve() as served:
+        _, writer = await served.send(post(b"message"))
+        await until(lambda: served.enroller.began)
+        assert served.in_flight() == 1
+        writer.close()
+        await until(lambda: served.enroller.cancelled == [b"message"])
+        await until(lambda: served.in_flight() == 0)
+
+
+async def test_without_a_place_the_answer_is_503_at_once(serve: Callable[..., Any]) -> None:
+    async with serve(replace(LIMITS, in_flight_per_source=1)) as served:
+        _, first = await served.send(post(b"first"))
+        await until(lambda: served.enroller.began)
+        reader, second = await served.send(post(b"", 100))  # before the body is sent
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 5" in answer
+        first.close()
+        second.close()
+
+
+async def test_a_message_has_the_limit_of_its_profile_by_post_and_get(
+    serve: Callable[..., Any],
+) -> None:
+    async with serve(message_limit=4096) as served:
+        served.enroller.release.set()
+        for length, status in ((4096, b"200"), (4097, b"413")):
+            reader, writer = await served.send(post(b"x" * length))
+            assert (await reader.readline()).split()[1] == status
+            writer.close()
+        for text, status in (("A" * 5460, b"200"), ("A" * 5464, b"413")):
+            query = f"operation=PKIOperation&message={text}"
+            request = f"GET /scep/{PROFILE}?{query} HTTP/1.1\r\nHost: x\r\n\r\n"
+            reader, writer = await served.send(request.encode())
+            assert (await reader.readline()).split()[1] == status
+            writer.close()
