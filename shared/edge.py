@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from shared.connections import Connection, Connections, Phase
-from shared.limits import BACKLOG, HEAD_BYTES, HEAD_SECONDS
+from shared.limits import BACKLOG, HEAD_BYTES, HEAD_SECONDS, PIPELINED
 
 CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
 CLIENT: Final = "scepstream.client"
@@ -60,6 +60,10 @@ class Client:
         self.gone = True
         for task in list(self._tasks):
             task.cancel()
+
+
+class _TooManyError(Exception):
+    """Raised for a request beyond those that may wait for their turn on one connection."""
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -107,6 +111,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request; with whose certificate it is made, if with one."""
+        if len(self.pipeline) >= PIPELINED:  # the parser stops at it, whatever is left of a read
+            raise _TooManyError
         self._around, self._is_reading = 0, True
         super().on_message_begin()
         self.scope[CLIENT] = self._remote  # type: ignore[typeddict-unknown-key]  # a key of ours

@@ -80,6 +80,9 @@ HEAD_BYTES: Final = Bound(
 HEAD_SECONDS: Final = Bound(
     10, "seconds", "from a connection or a request's first byte to the end of its head", "HTTP 408"
 )
+PIPELINED: Final = Bound(
+    16, "requests", "what a connection sends before it has its answers", "the connection is closed"
+)
 BODY_SECONDS: Final = Bound(30, "seconds", "a request's body, as it arrives", "HTTP 408")
 BODY_STALL_SECONDS: Final = Bound(
     10, "seconds", "silence within a body, or an answer that is not taken", "HTTP 408, or closed"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,6 +124,23 @@ def test_a_source_beyond_its_unfinished_requests_loses_the_oldest_of_them(tmp_pa
         for client in (*mine[1:], other):
             client.sendall(b"0123456789")
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_that_do_not_wait_for_answers_are_few(tmp_path: Path) -> None:
+    """A queued request takes a hundred times its bytes: thousands would fit into one read."""
+    with serving(tmp_path / "log", 0, 100, 100) as server:
+        patient = server.connect(REQUEST * limits.PIPELINED)
+        answers = b""
+        while answers.count(b"\r\n\r\n10") < limits.PIPELINED:
+            answers += patient.recv(65536)
+        served(patient)
+        greedy = server.connect(REQUEST * 2000)
+        answers = b""
+        with suppress(ConnectionResetError):
+            while got := greedy.recv(65536):
+                answers += got
+        assert answers.count(b"HTTP/1.1 200") <= limits.PIPELINED + 1
+        served(server.connect())
 
 
 # Deadlines: of a registry with a clock that the test moves
