@@ -87,6 +87,12 @@ BODY_SECONDS: Final = Bound(30, "seconds", "a request's body, as it arrives", "H
 BODY_STALL_SECONDS: Final = Bound(
     10, "seconds", "silence within a body, or an answer that is not taken", "HTTP 408, or closed"
 )
+START_SECONDS: Final = Bound(
+    10,
+    "seconds",
+    "a gateway's start, until the bus is connected and the CA chains are read",
+    "it accepts all the same, and answers 503 to what it cannot serve",
+)
 IDLE_SECONDS: Final = Bound(
     75, "seconds", "a connection without a request after an answer", "the connection is closed"
 )

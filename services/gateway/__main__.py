@@ -1,9 +1,13 @@
 """The gateway process: settings, wiring, run."""
 
+import asyncio
 import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import Final
+
+import structlog
 
 from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
@@ -18,11 +22,14 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints
 from shared.chains import ChainBook
 from shared.connections import Connections
+from shared.limits import START_SECONDS
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.shards import all_shards
 from shared.telemetry import measure_expiry, operations_app
+
+_LOOK_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,14 +42,50 @@ class Listeners:
     mtls: socket.socket | None = None
 
 
+@dataclass
+class Readiness:
+    """What /readyz answers, from before there is a gateway on."""
+
+    gateway: Gateway | None = None
+
+    def __call__(self) -> str:
+        """Return what is missing."""
+        return self.gateway.ready() if self.gateway is not None else "bus"
+
+    async def wait(self, seconds: float, stop: asyncio.Event) -> None:
+        """Wait until nothing is missing; at most so long, and not beyond `stop`."""
+        deadline = time.monotonic() + seconds
+        while self() and not stop.is_set() and time.monotonic() < deadline:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+        if missing := self():
+            structlog.get_logger().warning("serving_unready", missing=missing)
+
+
 async def serve(
     source: Source[Settings], name: str, listeners: Listeners, signals: Signals
 ) -> None:
-    """Serve SCEP until told to stop."""
-    settings, since = source.first, int(now())
+    """Serve SCEP until told to stop; health and metrics from the beginning."""
+    settings, readiness = source.first, Readiness()
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
         raise SettingsError("gateway.tls_cert_path: a TLS listener needs it")
+    operations = HttpServer(operations_app(readiness), [listeners.operations])
+    operations.start()
+    try:
+        await _serve(source, name, (listeners, contexts, readiness), signals)
+    finally:
+        await operations.stop()
+
+
+async def _serve(
+    source: Source[Settings],
+    name: str,
+    edge: tuple[Listeners, Contexts | None, Readiness],
+    signals: Signals,
+) -> None:
+    listeners, contexts, readiness = edge
+    settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.GATEWAY, all_shards(settings.epochs)[0])
     chains = ChainBook.of(bus, settings.chains())
@@ -73,6 +116,9 @@ async def serve(
         await running.enter_async_context(background(reloader.on(signals.hangup)))
         await running.enter_async_context(background(presence.run()))
         await running.enter_async_context(background(enroller.resender.run()))
+        # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
+        readiness.gateway = gateway
+        await readiness.wait(START_SECONDS, signals.stop)
         for server in _servers(gateway, listeners, contexts, connections):
             server.start()
             running.push_async_callback(server.stop)
@@ -86,10 +132,7 @@ def _servers(
 ) -> list[HttpServer]:
     """One application on every listener that there is; connections of devices count together."""
     app = gateway.app()
-    servers = [
-        HttpServer(operations_app(gateway.ready), [listeners.operations]),
-        HttpServer(app, [listeners.scep], None, connections),
-    ]
+    servers = [HttpServer(app, [listeners.scep], None, connections)]
     if contexts is not None and listeners.tls is not None:
         servers.append(HttpServer(app, [listeners.tls], contexts.tls, connections))
     if contexts is not None and listeners.mtls is not None:
