@@ -23,6 +23,7 @@ from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load, read_file
+from shared.x509names import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
 
@@ -144,6 +145,12 @@ def _completed(
         if wanted not in known:
             profile[key] = next(iter(known))
             notes.append(f"profiles.{name}.{key}: {wanted or 'nothing'} became {profile[key]}")
+    if profile.get("intune_enabled"):
+        profile["allowed_subject_attributes"] = ANY_ATTRIBUTE
+        notes.append(
+            f"profiles.{name}.allowed_subject_attributes: any, as in certctl: a token's device may"
+            " put OU, UID, DC and emailAddress into its subject. Leave the key out to refuse them"
+        )
     issuer = configuration.issuers[profile["issuer_id"]]
     ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]
     paths = {

@@ -8,6 +8,7 @@ from shared.one_time import ONE_TIME_SHAPE
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.token_form import looks_signed
+from shared.x509names import ANY_ATTRIBUTE
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
@@ -45,6 +46,9 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
         yield ".mtls_client_ca_trust_bundle_path: mtls_enabled needs it"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):
         yield ".ra_key_path: one key for each certificate"
+    beside = profile.allowed_subject_attributes
+    if ANY_ATTRIBUTE in beside and len(beside) > 1:
+        yield '.allowed_subject_attributes: "any" stands alone'
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)

@@ -9,10 +9,11 @@ from pydantic.fields import FieldInfo
 
 from shared.addresses import Networks
 from shared.bus.servers import checked
-from shared.x509names import EXTENDED_KEY_USAGES
+from shared.x509names import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
 PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_ATTRIBUTES: Final = (*PLAIN_ATTRIBUTES, "OU", "UID", "DC", "emailAddress", "unstructuredName")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -73,6 +74,10 @@ ExtendedKeyUsages = Annotated[
     tuple[ExtendedKeyUsage, ...], BeforeValidator(_list), Field(min_length=1)
 ]
 SanKinds = Annotated[tuple[SanKind, ...], BeforeValidator(_list)]
+SubjectAttribute = Annotated[
+    str, Field(pattern=rf"^({'|'.join(_ATTRIBUTES)}|[0-2](\.[0-9]+)+|{ANY_ATTRIBUTE})$")
+]
+SubjectAttributes = Annotated[tuple[SubjectAttribute, ...], BeforeValidator(_list)]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
 Issuer = Annotated[
     str,

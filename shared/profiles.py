@@ -16,8 +16,10 @@ from shared.fields import (
     SanKinds,
     Secrets,
     Section,
+    SubjectAttributes,
     Token,
 )
+from shared.x509names import PLAIN_ATTRIBUTES
 
 SHORT_MESSAGE: Final = 64 * 1024
 LONG_MESSAGE: Final = 256 * 1024
@@ -89,6 +91,11 @@ class ProfileSection(Section):
     """Enrollments of one device (`sub`, `iss`) within 24 hours; 0: any number."""
     unclaimed_sans: Literal["refuse", "allow"] = "refuse"
     """What to do with subjectAltNames of kinds that the token does not speak of."""
+    allowed_subject_attributes: SubjectAttributes = PLAIN_ATTRIBUTES
+    """What a subject may hold beside the CN where a challenge is for a certain device.
+
+    Names (OU, UID, DC, emailAddress, unstructuredName) or OIDs; "any": whatever the device asks.
+    """
     device_state: str | None = None
     """Plug-in that is asked about every device, as module:attribute [none]."""
     device_state_timeout: Annotated[Duration, Field(gt=0)] = 5.0

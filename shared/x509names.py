@@ -16,3 +16,6 @@ EXTENDED_KEY_USAGES: Final = {
     "ipsecIKE": "1.3.6.1.5.5.7.3.17",
     "smartcardLogon": "1.3.6.1.4.1.311.20.2.2",
 }
+# Attributes of a subject that may stand beside a CN which a challenge names, unless told otherwise.
+PLAIN_ATTRIBUTES: Final = ("C", "O", "L", "ST", "serialNumber")
+ANY_ATTRIBUTE: Final = "any"

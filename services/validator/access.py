@@ -11,6 +11,7 @@ from services.validator.challenges.one_time import OneTimeVerifier
 from services.validator.challenges.records import Records
 from services.validator.challenges.signed import SignedVerifier
 from services.validator.challenges.static import StaticVerifier
+from services.validator.challenges.subject import PLAIN
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.challenges.verifier import SIGNED, STATIC, WEBHOOK, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
@@ -38,12 +39,14 @@ class SignedAccess:
 class Access:
     """A profile's verifiers: passwords, tokens, one-time challenges, a webhook.
 
-    `notify` is who is told of the end of every enrollment.
+    `attributes` are those that a subject may hold beside the CN where a challenge is for a certain
+    device; `notify` is who is told of the end of every enrollment.
     """
 
     passwords: tuple[str, ...] = field(default=(), repr=False)
     signed: SignedAccess | None = None
     one_time: bool = False
+    attributes: frozenset[str] = PLAIN
     webhook: Endpoint | None = None
     notify: Endpoint | None = None
     webhook_concurrency: int = 16
@@ -72,7 +75,7 @@ def verifiers(
     """The verifiers of a profile, by kind."""
     found: dict[str, Verifier] = {STATIC: StaticVerifier(access.passwords)}
     if access.one_time:
-        found[ONE_TIME] = OneTimeVerifier(records, operators)
+        found[ONE_TIME] = OneTimeVerifier(records, operators, access.attributes)
     if access.signed is not None:
         signed = access.signed
         found[SIGNED] = SignedVerifier(
@@ -90,6 +93,7 @@ def read_access(configuration: Configuration, section: ProfileSection, now: floa
         passwords=tuple(password for password in section.challenge_password if password),
         signed=_signed(configuration, section, now) if section.intune_enabled else None,
         one_time=section.one_time_enabled,
+        attributes=frozenset(section.allowed_subject_attributes),
         webhook=_endpoint(configuration, section, section.webhook_url),
         notify=_endpoint(configuration, section, section.notify_webhook_url),
         webhook_concurrency=section.webhook_concurrency,
@@ -114,6 +118,7 @@ def _signed(configuration: Configuration, section: ProfileSection, now: float) -
             validity=int(section.intune_challenge_validity),
             tolerance=int(section.intune_clock_skew_tolerance),
             allow_unclaimed=section.unclaimed_sans == "allow",
+            attributes=frozenset(section.allowed_subject_attributes),
         ),
         limit=section.intune_per_device_rate_limit_24h,
         device_state=DeviceStateGate(plugin, section.device_state_timeout) if plugin else None,

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from services.validator.challenges import subject
 from services.validator.challenges.claims import Claims
 from shared.csr import CertificationRequest
-from shared.names import GeneralName, read_name
+from shared.names import GeneralName
 
 # What Intune puts beside the names: the user's SID and the device's id (strong mapping, NAC).
 _ALLOWED_URIS: Final = re.compile(
@@ -27,28 +28,38 @@ class Mismatch:
 
 
 def mismatch(
-    claims: Claims, csr: CertificationRequest, *, allow_unclaimed: bool = False
+    claims: Claims,
+    csr: CertificationRequest,
+    *,
+    allow_unclaimed: bool = False,
+    attributes: frozenset[str] = subject.PLAIN,
 ) -> Mismatch | None:
-    """Compare common name and subjectAltName; None where all agree.
+    """Compare subject and subjectAltName; None where all agree.
 
-    A dimension that the token does not name must be empty, unless `allow_unclaimed`.
+    A dimension that the token does not name must be empty, unless `allow_unclaimed`; of the
+    subject only CN and `attributes` may be there.
     """
-    return next(_mismatches(claims, csr, allow_unclaimed=allow_unclaimed), None)
+    if found := next(_mismatches(claims, csr, allow_unclaimed=allow_unclaimed), None):
+        return found
+    if beside := subject.misfit(csr.subject, attributes):
+        return Mismatch("subject", beside, subject.told(attributes))
+    return None
 
 
 def _mismatches(
     claims: Claims, csr: CertificationRequest, *, allow_unclaimed: bool
 ) -> Iterator[Mismatch]:
     if claims.device_name is not None:
-        names = [value for kind, value in read_name(csr.subject) if kind == "CN"]
+        names = subject.common_names(csr.subject)
         if names != [claims.device_name] or _NO_TEXT in claims.device_name:
-            yield Mismatch("device_name", _shown(names), claims.device_name)
+            shown = "no string of names" if names is None else _shown(names)
+            yield Mismatch("device_name", shown, claims.device_name)
     for kind, claimed in (
         ("dns", claims.san_dns),
         ("rfc822", claims.san_rfc822),
         ("upn", claims.san_upn),
     ):
-        asked = folded(san.value for san in csr.sans if san.kind == kind)
+        asked = lowered(san.value for san in csr.sans if san.kind == kind)
         if claimed is None and not (asked and not allow_unclaimed):
             continue
         if asked != folded(claimed or ()):
@@ -66,8 +77,13 @@ def _foreign(san: GeneralName) -> bool:
 
 
 def folded(values: Iterable[str]) -> frozenset[str]:
-    """Lower-cased, trimmed, each once."""
-    return frozenset("".join(map(_lower, value.strip(_BLANKS))) for value in values)
+    """What somebody vouches for, lower-cased, trimmed, each once."""
+    return lowered(value.strip(_BLANKS) for value in values)
+
+
+def lowered(values: Iterable[str]) -> frozenset[str]:
+    """What is asked for, lower-cased, each once: blanks would be certified, so they count."""
+    return frozenset("".join(map(_lower, value)) for value in values)
 
 
 def _lower(character: str) -> str:

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.validator.challenges.binding import folded
+from services.validator.challenges import subject
+from services.validator.challenges.binding import folded, lowered
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.access_events import Claim
 from shared.bus.topology import OPS
 from shared.csr import CertificationRequest
-from shared.names import read_name
 from shared.one_time import ONE_TIME, one_time_digest
 from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.reasons import Reason
@@ -29,6 +29,7 @@ class OneTimeVerifier:
 
     records: Records
     operators: Trusted
+    attributes: frozenset[str] = subject.PLAIN
 
     async def verify(self, asked: Asked) -> Verified:
         """See `Verifier.verify`."""
@@ -39,7 +40,7 @@ class OneTimeVerifier:
         )
         if created is None or created.profile != profile:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")
-        found = judge_one_time(created, asked.opened.csr, asked.asked_at)
+        found = judge_one_time(created, asked.opened.csr, asked.asked_at, self.attributes)
         if found.refusal is None:
             step = await self._claim(asked, digest, created)
             found = replace(step, gates=(*found.gates, *step.gates))
@@ -77,21 +78,32 @@ class OneTimeVerifier:
             return None
 
 
-def judge_one_time(created: ChallengeCreated, csr: CertificationRequest, now: int) -> Verified:
+def judge_one_time(
+    created: ChallengeCreated,
+    csr: CertificationRequest,
+    now: int,
+    attributes: frozenset[str] = subject.PLAIN,
+) -> Verified:
     """Time and device binding of a challenge that exists; `now` in Unix seconds.
 
-    One that names a device binds all its names: what it does not name may not be asked for.
+    One that names a device binds all its names: what it does not name may not be asked for, and
+    of the subject only the CN and these attributes.
     """
     if now >= created.expires_at:
         return refused("challenge", Reason.EXPIRED, "the challenge has expired")
-    names = [value for kind, value in read_name(csr.subject) if kind == "CN"]
+    names = subject.common_names(csr.subject)
     if created.cn and names != [created.cn]:
-        compared = f"asked {', '.join(names) or 'none'}; made for {created.cn}"
+        compared = f"asked {', '.join(names or ()) or 'none'}; made for {created.cn}"
         detail = "the challenge is for another common name"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
-    asked = folded(f"{san.kind}:{san.value}" for san in csr.sans)
+    asked = lowered(f"{san.kind}:{san.value}" for san in csr.sans)
     if (created.cn or created.sans) and asked != folded(created.sans):
         compared = f"asked {', '.join(sorted(asked)) or 'none'}"
         detail = "the challenge is for other names"
+        return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
+    bound = bool(created.cn or created.sans)
+    if bound and (beside := subject.misfit(csr.subject, attributes)):
+        detail = "the challenge is for a device, and the subject holds more than its name"
+        compared = f"asked {beside}; allowed {subject.told(attributes)}"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     return Verified((passed("challenge", f"made by {created.operator}"),))

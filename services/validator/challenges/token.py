@@ -19,6 +19,7 @@ from services.validator.challenges.jws import (
     read_jws,
     verified_by,
 )
+from services.validator.challenges.subject import PLAIN
 from services.validator.challenges.verifier import Verified, passed, refused
 from shared.csr import CertificationRequest
 from shared.events import GateResult
@@ -44,12 +45,16 @@ class AnchorPool:
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a profile wants of tokens; times in seconds, `validity` 0 for no cap."""
+    """What a profile wants of tokens; times in seconds, `validity` 0 for no cap.
+
+    `attributes` are those that a subject may hold beside the CN.
+    """
 
     audience: str | None = None
     validity: int = 3600
     tolerance: int = 60
     allow_unclaimed: bool = False
+    attributes: frozenset[str] = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,9 @@ def _audience(claims: Claims, rules: TokenRules) -> Verified:
 
 def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Verified:
     """Gate 6."""
-    found = mismatch(claims, csr, allow_unclaimed=rules.allow_unclaimed)
+    found = mismatch(
+        claims, csr, allow_unclaimed=rules.allow_unclaimed, attributes=rules.attributes
+    )
     if found is None:
         return Verified((passed("binding", f"device_name {claims.device_name or 'not claimed'}"),))
     detail = f"the request does not ask for what the token is for: {found.dimension}"

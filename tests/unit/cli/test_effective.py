@@ -96,6 +96,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "intune_clock_skew_tolerance": "0s",
         "intune_per_device_rate_limit_24h": 0,
         "unclaimed_sans": "allow",
+        "allowed_subject_attributes": ["OU", "2.5.4.12"],
         "device_state": "module:attribute",
         "device_state_timeout": "1500ms",
         "one_time_enabled": True,

@@ -176,6 +176,17 @@ def test_what_certctl_calls_otherwise_is_said(base: Path) -> None:
     assert imported(base, variables).profiles["default"].issuer_id == "local"
 
 
+def test_tokens_are_held_to_no_more_of_a_subject_than_before_and_that_is_said(base: Path) -> None:
+    done, found = run(base, several(base.parent)), imported(base, several(base.parent)).profiles
+
+    assert found["corp"].allowed_subject_attributes == ("any",)
+    assert found["my-iot"].allowed_subject_attributes == ("C", "O", "L", "ST", "serialNumber")
+    (warning,) = [
+        line for line in done.stdout.splitlines() if "allowed_subject" in line and "#" in line
+    ]
+    assert warning.startswith("# profiles.corp.allowed_subject_attributes: any")
+
+
 def test_what_is_known_here_needs_no_word(base: Path) -> None:
     done = run(base, flat(base.parent, ISSUER_ID="local", PROFILE_ID="device"))
 

@@ -238,6 +238,10 @@ def test_a_protected_url_is_taken(config: Path, key: str, url: str) -> None:
         ("intune_tenant_cert_paths", "anchors.pem"),
         ("intune_tenant_cert_paths", {"tenant": 7}),
         ("unclaimed_sans", "some"),
+        ("allowed_subject_attributes", ["CommonName"]),
+        ("allowed_subject_attributes", "ou"),
+        ("allowed_subject_attributes", ["OU", "any"]),
+        ("allowed_subject_attributes", ["1"]),
         ("device_state_timeout", "0s"),
         ("one_time_enabled", 7),
         ("webhook_timeout", "0s"),
@@ -272,11 +276,14 @@ def test_each_key_of_tokens_is_one_rule(config: Path) -> None:
         intune_clock_skew_tolerance="0s",
         intune_per_device_rate_limit_24h=0,
         unclaimed_sans="allow",
+        allowed_subject_attributes=["OU", "2.5.4.12"],
     ).signed
 
     assert found is not None
     assert found.limit == 0
-    assert found.rules == TokenRules("https://scep.example/corp", 5400, 0, allow_unclaimed=True)
+    assert found.rules == TokenRules(
+        "https://scep.example/corp", 5400, 0, True, frozenset({"OU", "2.5.4.12"})
+    )
 
 
 @pytest.mark.parametrize(

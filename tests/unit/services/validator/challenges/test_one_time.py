@@ -288,6 +288,33 @@ async def test_a_challenge_for_any_device_takes_any_names(world: World) -> None:
     assert await judgement(world, request) == "approved"
 
 
+@pytest.mark.parametrize(
+    ("bound", "names"),
+    [({"cn": "device"}, ()), ({"sans": ("dns:a.example",)}, ("a.example",))],
+    ids=["for a name", "for a SAN"],
+)
+async def test_a_challenge_for_a_device_allows_no_unit_unless_the_profile_does(
+    world: World, bound: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    subject = name((COMMON_NAME, UTF8, b"device"), ("2.5.4.11", UTF8, b"Domain Admins"))
+    await create(world, **bound)
+    refused = await ask(world, holder(), CHALLENGE, *map(dns, names), subject=subject)
+    assert await judgement(world, refused) == Reason.CLAIM_MISMATCH
+
+    world.accept(Access(one_time=True, attributes=frozenset({"OU"})))
+    request = await ask(world, holder(1), CHALLENGE, *map(dns, names), subject=subject)
+    assert await judgement(world, request) == "approved"
+
+
+async def test_a_challenge_for_any_device_takes_any_subject(world: World) -> None:
+    subject = name((COMMON_NAME, UTF8, b"device"), ("2.5.4.11", UTF8, b"Domain Admins"))
+    await create(world)
+
+    assert await judgement(world, await ask(world, holder(), CHALLENGE, subject=subject)) == (
+        "approved"
+    )
+
+
 async def test_who_asks_for_the_wrong_names_does_not_use_it_up(world: World) -> None:
     await create(world, cn="device")
     wrong = await ask(world, holder(), CHALLENGE, subject=TWO_NAMES)
