@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -9,6 +10,10 @@ from services.validator.challenges.jws import MalformedTokenError, read_object
 
 # The end of year 9999: what lies beyond is no time that anybody meant.
 _LAST_SECOND: Final = 253_402_300_799
+
+
+# Unix seconds, with or without a fraction, exactly as written (RFC 7519 s2).
+NumericDate = int | Decimal
 
 
 class UnknownVersionError(Exception):
@@ -21,10 +26,10 @@ class Claims:
 
     issuer: str
     subject: str
-    issued_at: int
-    expires_at: int
+    issued_at: NumericDate
+    expires_at: NumericDate
     nonce: str
-    audience: str | None = None
+    audience: tuple[str, ...] | None = None
     device_name: str | None = None
     san_dns: tuple[str, ...] | None = None
     san_rfc822: tuple[str, ...] | None = None
@@ -58,7 +63,7 @@ def _v1(fields: Mapping[str, Any]) -> Claims:
         issued_at=_time(fields, "iat"),
         expires_at=_time(fields, "exp"),
         nonce=_text(fields, "nonce"),
-        audience=_optional_text(fields, "aud"),
+        audience=_audience(fields),
         device_name=_optional_text(fields, "device_name"),
         san_dns=_names(fields, "san_dns"),
         san_rfc822=_names(fields, "san_rfc822"),
@@ -87,11 +92,20 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
     return str(fields[name])
 
 
-def _time(fields: Mapping[str, Any], name: str) -> int:
+def _audience(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """One string or several (RFC 7519 s4.1.3)."""
+    if isinstance(fields.get("aud"), list):
+        return _names(fields, "aud")
+    audience = _optional_text(fields, "aud")
+    return None if audience is None else (audience,)
+
+
+def _time(fields: Mapping[str, Any], name: str) -> NumericDate:
     value = fields.get(name)
-    if type(value) is not int or not 0 < value <= _LAST_SECOND:  # true is no time
+    is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= _LAST_SECOND:  # type: ignore[operator]  # a number
         raise MalformedTokenError(f"claim {name} is missing or no time in Unix seconds")
-    return value
+    return value  # type: ignore[return-value]  # a number
 
 
 def _names(fields: Mapping[str, Any], name: str) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -89,12 +90,19 @@ def _decode(segment: str) -> bytes:
 
 
 def read_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object of UTF-8 text in which no name stands twice (RFC 8259 s4)."""
+    """A JSON object of UTF-8 text in which no name stands twice (RFC 8259 s4).
+
+    Numbers with a fraction or an exponent are Decimals: nothing is rounded.
+    """
     try:
         found = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=Decimal,
         )
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+        # Half a surrogate pair is no text.
+        json.dumps(found, ensure_ascii=False, default=str).encode("utf-8")
     except (ValueError, RecursionError):
         raise MalformedTokenError(f"the {what} is not JSON, or a name stands twice") from None
     if not isinstance(found, dict):

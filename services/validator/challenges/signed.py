@@ -1,6 +1,7 @@
 """`signed`: a connector's token through gates 2 to 9."""
 
 from dataclasses import dataclass, replace
+from math import ceil, floor
 
 from services.validator.challenges.claims import Claims
 from services.validator.challenges.records import Records
@@ -42,7 +43,7 @@ class SignedVerifier:
 
     async def _replay(self, asked: Asked, claims: Claims) -> Verified:
         """Gate 7."""
-        until = claims.expires_at + self.rules.tolerance
+        until = ceil(claims.expires_at) + self.rules.tolerance
         record, at = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
         spent = await self.records.spent(asked, record)
         return judge_replay(asked, record, at, until, spent=spent)
@@ -76,7 +77,7 @@ def _claim(claims: Claims) -> Claim:
         issuer=claims.issuer,
         subject=claims.subject,
         device=claims.device_name or "",
-        issued_at=claims.issued_at,
-        expires_at=claims.expires_at,
+        issued_at=floor(claims.issued_at),
+        expires_at=ceil(claims.expires_at),
         record=replay_record(SIGNED, _nonce_digest(claims), "*"),
     )

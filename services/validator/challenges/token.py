@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from services.validator.challenges.binding import mismatch
 from services.validator.challenges.claims import (
     Claims,
+    NumericDate,
     UnknownVersionError,
     issuer_of,
     read_claims,
@@ -132,7 +133,7 @@ def _time(claims: Claims, rules: TokenRules, now: int) -> Verified:
         return refused("time", Reason.NOT_YET_VALID, "the token is not valid yet", compared)
     if now - rules.tolerance >= claims.expires_at:
         return refused("time", Reason.EXPIRED, "the token has expired", compared)
-    if rules.validity and now - claims.issued_at > rules.validity:
+    if rules.validity and claims.issued_at < now - rules.validity:
         return refused("time", Reason.EXPIRED, "the token was issued too long ago", compared)
     return Verified((passed("time", compared),))
 
@@ -141,8 +142,9 @@ def _audience(claims: Claims, rules: TokenRules) -> Verified:
     """Gate 5."""
     if rules.audience is None:
         return Verified((passed("audience", "none pinned"),))
-    compared = f"pinned {rules.audience}, token says {claims.audience or 'nothing'}"
-    if claims.audience != rules.audience:
+    told = claims.audience or ()
+    compared = f"pinned {rules.audience}, token says {', '.join(told) or 'nothing'}"
+    if rules.audience not in told:
         return refused(
             "audience", Reason.WRONG_AUDIENCE, "the token is for another audience", compared
         )
@@ -161,5 +163,8 @@ def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Ve
     return refused("binding", Reason.CLAIM_MISMATCH, detail, compared)
 
 
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _utc(seconds: NumericDate) -> str:
+    """RFC 3339, with a fraction where there is one."""
+    whole = int(seconds)
+    fraction = f"{seconds - whole:.9f}".strip("0") if seconds != whole else ""
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

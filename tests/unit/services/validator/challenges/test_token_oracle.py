@@ -49,7 +49,7 @@ PLAIN: Final = (
     Plain(request()),
     Plain(request(dns("device.example")), names={"san_dns": {"device.example"}}),
     Plain(
-        request(dns("Device.Example"), dns(" device.example"), upn("U@x"), uri(SID)),
+        request(dns("Device.Example"), dns("device.example"), upn("U@x"), uri(SID)),
         names={"san_dns": {"device.example"}, "san_upn": {"u@x"}},
     ),
     Plain(
@@ -71,22 +71,30 @@ PLAIN: Final = (
 
 
 def is_time(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= LAST_SECOND
+    return type(value) in (int, float) and 0 < value <= LAST_SECOND
 
 
 def is_names(value: Any) -> bool:
     return type(value) is list and {type(each) for each in value} <= {str}
 
 
+def several(audience: Any) -> list[str]:
+    return audience if isinstance(audience, list) else [audience]
+
+
 def well_formed(fields: Fields) -> bool:
     texts = all(type(fields.get(each)) is str and fields[each] for each in ("iss", "sub", "nonce"))
     times = all(is_time(fields.get(each)) for each in ("iat", "exp"))
-    optional = all(type(fields.get(each, "")) is str for each in ("aud", "device_name"))
+    optional = type(fields.get("device_name", "")) is str and (
+        type(fields.get("aud", "")) is str or is_names(fields["aud"])
+    )
     return texts and times and optional and all(is_names(fields.get(each, [])) for each in KINDS)
 
 
 def bound(fields: Fields, rules: TokenRules, plain: Plain) -> bool:
     """Whether the request asks for what the token says."""
+    if len(plain.common_names) > 1:
+        return False
     if "device_name" in fields and plain.common_names != (fields["device_name"],):
         return False
     for kind in KINDS:
@@ -105,7 +113,7 @@ def answers(fields: Fields, rules: TokenRules, plain: Plain) -> Iterator[tuple[b
     yield NOW + rules.tolerance < issued, "time", Reason.NOT_YET_VALID
     yield NOW - rules.tolerance >= expires, "time", Reason.EXPIRED
     yield 0 < rules.validity < NOW - issued, "time", Reason.EXPIRED
-    other = rules.audience is not None and fields.get("aud") != rules.audience
+    other = rules.audience is not None and rules.audience not in several(fields.get("aud"))
     yield other, "audience", Reason.WRONG_AUDIENCE
     yield not bound(fields, rules, plain), "binding", Reason.CLAIM_MISMATCH
 
@@ -146,7 +154,7 @@ FIELDS: Final = st.fixed_dictionaries(
         "iat": mostly(TIMES | st.just(NOW), 24),
         "exp": mostly(TIMES | st.just(NOW + 3600), 24),
         "nonce": mostly(st.just(NONCE), 24),
-        "aud": mostly(st.sampled_from(["a", "A", ABSENT])),
+        "aud": mostly(st.sampled_from(["a", "A", ["A", "a"], [], ABSENT])),
         "device_name": mostly(st.sampled_from(["device", "device", "Device", "", ABSENT, ABSENT])),
         **{kind: mostly(NAMES | st.just(ABSENT)) for kind in KINDS},
         "unknown": mostly(ODD),
