@@ -9,8 +9,17 @@ import structlog
 import typer
 
 from cli.output import say
-from shared.bus.core import BusError
-from shared.process import Signals, configure_logging, inherited, listen, log_failure, now, run
+from shared.bus.core import BusError, BusUnavailableError
+from shared.process import (
+    CONFIGURATION_STATUS,
+    Signals,
+    configure_logging,
+    inherited,
+    listen,
+    log_failure,
+    now,
+    run,
+)
 from shared.reload import Source
 from shared.sections import Configuration
 from shared.settings import SettingsError, load
@@ -129,7 +138,7 @@ def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
         return Source(again(), again)
     except SettingsError as error:
         say(error, err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(CONFIGURATION_STATUS) from None
 
 
 def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]]) -> None:
@@ -140,7 +149,8 @@ def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]
             run(main)
     except (BusError, SettingsError) as error:
         say(error, err=True)
-        raise typer.Exit(1) from None
+        outage = isinstance(error, BusUnavailableError)
+        raise typer.Exit(1 if outage else CONFIGURATION_STATUS) from None
     except Exception as error:
         log_failure("service_failed", error)
         raise

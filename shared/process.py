@@ -26,6 +26,8 @@ from shared.edge import Acceptor, EdgeProtocol
 from shared.limits import BACKLOG, IDLE_SECONDS
 
 DRAIN_SECONDS: Final = 20.0
+# The exit status of a service whose configuration cannot be used (sysexits.h: EX_CONFIG).
+CONFIGURATION_STATUS: Final = 78
 _LAST_WORDS_SECONDS: Final = 2.0
 
 

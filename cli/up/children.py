@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from shared.process import CONFIGURATION_STATUS
+
 _PR_SET_PDEATHSIG: Final = 1
 _SETTLED_SECONDS: Final = 5.0
 _MAX_BACKOFF: Final = 5.0
@@ -40,7 +42,8 @@ class Child:
     """One supervised process; `descriptors` are the sockets it inherits.
 
     From `start` until `stop` it is started again whenever it ends. Whatever else fails on the way
-    (its log, `on_restart`, starting the program) is said once and tried again.
+    (its log, `on_restart`, starting the program) is said once and tried again. `refused` is what it
+    said when it ended because of its configuration before it had run for a while.
     """
 
     role: str
@@ -53,6 +56,8 @@ class Child:
     notice: Notice = say
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
+    refusals: tuple[int, ...] = (CONFIGURATION_STATUS,)
+    refused: str = ""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _watcher: asyncio.Task[None] | None = None
     _said: set[str] = field(default_factory=set)
@@ -111,6 +116,8 @@ class Child:
             backoff = 0.0 if settled else min(max(backoff * 2, 0.1), _MAX_BACKOFF)
             if settled:
                 self._said.clear()
+            elif self.ended in self.refusals:
+                self.refused = self.last_words()
             self._say(f"{self.name} ended ({_status(self.ended)}): starting it again")
             await self._start_again(backoff)
 

@@ -8,17 +8,20 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from nats.errors import Error as NatsError
 
 from cli.up.buswatch import BusWatch
-from cli.up.children import Child
+from cli.up.children import Child, say
 from cli.up.layout import Layout, UpError, write_private
 from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind
 from cli.up.runfile import RunFile, run_table
+from cli.up.starting import Patience, missing_of
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
@@ -28,8 +31,7 @@ from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load
 from shared.shards import all_shards
 
-_READY_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.05
+_RECORD_SECONDS: Final = 10.0
 _FEW_CORES: Final = 2
 _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
 
@@ -55,6 +57,7 @@ class Supervisor:
     _children: list[Child] = field(default_factory=list)
     _operations: dict[str, socket.socket] = field(default_factory=dict)
     _configuration: Configuration | None = None
+    _audit: "asyncio.Future[None] | None" = None
 
     def __post_init__(self) -> None:
         self._run_file = RunFile(self.plan.layout.run_file, self._table)
@@ -73,6 +76,8 @@ class Supervisor:
                     announce(self._run_file.first())
                     await stop.wait()
         finally:
+            if self._audit is not None:
+                self._audit.cancel()
             await self._stop()
             self.plan.layout.run_file.unlink(missing_ok=True)
 
@@ -84,19 +89,32 @@ class Supervisor:
         await self._provision(configuration)
         for child in self._services():
             await self._launch(child)
-        await asyncio.gather(*(self._ready(c) for c in self._children if c.role != "nats"))
+        self._audit = asyncio.ensure_future(self._ready("audit"))
+        await asyncio.gather(*(self._ready(role) for role in ("issuer", "validator", "gateway")))
+        # Devices need no record to be served, so that they do not wait for one that is long.
+        await asyncio.wait((self._audit,), timeout=_RECORD_SECONDS)
+        if self._audit.done():
+            self._audit.result()
+        else:
+            say("devices are served; the audit service is not ready yet")
 
     async def _provision(self, configuration: Configuration) -> None:
         shards, log = all_shards(configuration.epochs()), configuration.log
         seed = read_nkey(self.plan.layout.key("provisioner.nkey"))
         port = self.plan.nats_port
-        async with asyncio.timeout(_READY_SECONDS):
-            while not _listens(port):
-                self._check_alive(self._children[0])
-                await asyncio.sleep(_LOOK_SECONDS)
-            await provision(
-                configuration.servers(), seed, shards, log.replicas, configuration.notified()
-            )
+
+        async def missing() -> str:
+            if not _listens(port):
+                return "it does not listen yet"
+            try:
+                await provision(
+                    configuration.servers(), seed, shards, log.replicas, configuration.notified()
+                )
+            except (NatsError, OSError, TimeoutError) as error:
+                return f"streams cannot be made yet: {type(error).__name__} {error}"
+            return ""
+
+        await Patience().until(self._children[0], missing)
 
     async def _launch(self, child: Child) -> None:
         child.on_restart = lambda _: self._run_file.changed()
@@ -107,7 +125,7 @@ class Supervisor:
         async def reports() -> list[str]:
             async with httpx.AsyncClient(trust_env=False) as client:
                 names = list(self._operations)
-                return await asyncio.gather(*(_missing(client, self._readyz(n)) for n in names))
+                return await asyncio.gather(*(missing_of(client, self._readyz(n)) for n in names))
 
         nats, configuration = self._children[0], self._read
         return BusWatch(
@@ -129,7 +147,9 @@ class Supervisor:
             environment["GOMAXPROCS"] = "1"  # it shares the cores with the services
         layout = self.plan.layout
         command = [program, "-c", str(layout.nats_config)]
-        return Child("nats", "nats", command, layout.log("nats"), environment=environment)
+        return Child(
+            "nats", "nats", command, layout.log("nats"), environment=environment, refusals=(1,)
+        )
 
     def _services(self) -> list[Child]:
         plan = self.plan
@@ -161,25 +181,19 @@ class Supervisor:
         environment = inherited_environment()
         return Child(role, name, command, layout.log(name), descriptors, environment)
 
-    async def _ready(self, child: Child) -> None:
-        """Wait until its /readyz says so; a child that ends instead says why in its log."""
-        url = self._readyz(child.name)
+    async def _ready(self, role: str) -> None:
+        """Wait until the /readyz of all of a role says so, however long it takes."""
         async with httpx.AsyncClient(trust_env=False) as client:
-            try:
-                async with asyncio.timeout(_READY_SECONDS):
-                    while await _missing(client, url):
-                        self._check_alive(child)
-                        await asyncio.sleep(_LOOK_SECONDS)
-            except TimeoutError:
-                raise UpError(f"{child.name} did not become ready: see {child.log}") from None
+            children = [child for child in self._children if child.role == role]
+            await asyncio.gather(
+                *(
+                    Patience().until(child, partial(missing_of, client, self._readyz(child.name)))
+                    for child in children
+                )
+            )
 
     def _operations_port(self, name: str) -> int:
         return int(self._operations[name].getsockname()[1])
-
-    def _check_alive(self, child: Child) -> None:
-        """Before all is ready the first death is final: restarting would hide the reason."""
-        if child.restarts or (child.process and child.process.returncode is not None):
-            raise UpError(f"{child.name} would not start: {child.last_words()}")
 
     def _table(self) -> dict[str, Any]:
         """What run.json holds now."""
@@ -213,15 +227,6 @@ async def _first(work: Awaitable[None], stop: asyncio.Event) -> bool:
         return False
     await task
     return True
-
-
-async def _missing(client: httpx.AsyncClient, url: str) -> str:
-    """What a service says that it lacks, "" when it is ready."""
-    try:
-        answer = await client.get(url, timeout=2)
-    except httpx.HTTPError:
-        return "no answer"
-    return "" if answer.is_success else answer.text.strip()
 
 
 def _listens(port: int) -> bool:

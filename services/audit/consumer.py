@@ -116,7 +116,9 @@ class StreamRecorder:
 
     async def _look(self) -> None:
         """Read what the log has and the database has not, whatever the consumer says."""
-        await asyncio.to_thread(catch_up, self.engine, self.stream)
+        if self.problem:
+            self.problem = "rows are being made from events"
+            await asyncio.to_thread(catch_up, self.engine, self.stream)
         standing = await compare(self.bus, self.engine, self.stream)
         if standing.problem:
             raise ReplacedLogError(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from cli.up.children import Child
+from cli.up.layout import UpError
+from cli.up.starting import Patience
 
 FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
 
@@ -140,3 +142,32 @@ async def test_a_child_that_is_stopped_while_it_is_started_ends(
 
     assert child.process is not None
     assert child.process.returncode is not None
+
+
+@pytest.mark.parametrize(("status", "refused"), [(78, "its port is taken"), (1, "")])
+async def test_only_a_configuration_that_cannot_be_used_is_a_refusal(
+    tmp_path: Path, notices: Notices, status: int, refused: str
+) -> None:
+    program = f"import sys; print('its port is taken'); sys.exit({status})"
+    command = [sys.executable, "-c", program]
+    child = Child("issuer", "issuer-0", command, tmp_path / "log", notice=notices)
+    await child.start()
+    await until(lambda: child.restarts >= 2)
+
+    assert child.refused == refused
+    await child.stop()
+
+
+async def test_what_is_waited_for_is_said_until_it_is_there(child: Child, notices: Notices) -> None:
+    await child.start()
+    answers = iter(["812 of 1034 events"] * 5 + [""])
+
+    async def missing() -> str:
+        return next(answers)
+
+    await Patience(notices, seconds=0.0).until(child, missing)
+    assert set(notices) == {"waiting for gateway-0: 812 of 1034 events"}
+
+    child.refused = "the configuration is no TOML"
+    with pytest.raises(UpError, match="gateway-0 would not start: the configuration is no TOML"):
+        await Patience(notices).until(child, lambda: asyncio.sleep(0, "no answer yet"))
