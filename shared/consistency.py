@@ -40,8 +40,15 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
         yield ": this path id is reserved"
     if profile.issuer_id not in configuration.issuers:
         yield f".issuer_id: no such issuer: {profile.issuer_id}"
-    if profile.profile_id not in configuration.certificate_profiles:
+    certificate = configuration.certificate_profiles.get(profile.profile_id)
+    issuer = configuration.issuers.get(profile.issuer_id)
+    if certificate is None:
         yield f".profile_id: no such certificate profile: {profile.profile_id}"
+    elif issuer is not None and certificate.backdate > issuer.max_backdate:
+        yield (
+            f".profile_id: the backdate of {profile.profile_id}, {certificate.backdate:.0f}s, is "
+            f"more than issuer {profile.issuer_id} signs: max_backdate {issuer.max_backdate:.0f}s"
+        )
     if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
         yield ".mtls_client_ca_trust_bundle_path: mtls_enabled needs it"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):

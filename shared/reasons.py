@@ -39,6 +39,8 @@ class Reason(StrEnum):
     NOT_A_PROFILE = "not_a_profile"
     VERDICT_EXPIRED = "verdict_expired"
     BEYOND_CEILING = "beyond_ceiling"
+    CA_NOT_VALID = "ca_not_valid"
+    UNREADABLE = "unreadable"
     POISON = "poison"
 
 
@@ -91,5 +93,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.NOT_A_PROFILE: FailInfo.BAD_REQUEST,
     Reason.VERDICT_EXPIRED: FailInfo.BAD_REQUEST,
     Reason.BEYOND_CEILING: FailInfo.BAD_REQUEST,
+    Reason.CA_NOT_VALID: FailInfo.BAD_REQUEST,
+    Reason.UNREADABLE: FailInfo.BAD_REQUEST,
     Reason.POISON: FailInfo.BAD_REQUEST,
 }

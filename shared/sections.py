@@ -190,6 +190,8 @@ class LocalIssuerSection(Section):
     """Secret from which serial numbers are made, 32 bytes or more, mode 0600."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """No certificate lives longer, whatever the verdict says."""
+    max_backdate: Duration = 3600.0
+    """No certificate begins longer before its request, whatever the verdict says."""
     extended_key_usages: ExtendedKeyUsages = (
         "clientAuth",
         "serverAuth",

@@ -34,7 +34,10 @@ async def serve(
         _measure(settings)
         keeper.look_now()
 
-    server = HttpServer(operations_app(lambda: ", ".join(bus.problems())), [operations])
+    def problems() -> str:
+        return ", ".join((*bus.problems(), *issuing.settings.ended(now())))
+
+    server = HttpServer(operations_app(problems), [operations])
     server.start()
     jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in settings.shards]
     jobs.append(Job(OPS, orders.handle, orders.give_up))

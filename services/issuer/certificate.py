@@ -27,14 +27,20 @@ SERIAL_BYTES: Final = 16
 
 
 def serial_number(
-    template: CertificateTemplate, issuer_name: bytes, algorithm: bytes, secret: bytes
+    template: CertificateTemplate,
+    issuer_name: bytes,
+    algorithm: bytes,
+    secret: bytes,
+    enrollment: str,
 ) -> bytes:
-    """16 positive bytes that follow from the content: the same template, the same serial.
+    """16 positive bytes that follow from the attempt (its subject prefix) and the content.
 
-    An HMAC, so that nobody without the issuer's secret can foresee one (RFC 5280 s4.1.2.2).
+    So every replica makes the same one for the same attempt, and two attempts never share one
+    even where their certificates are alike. An HMAC, so that nobody without the issuer's secret
+    can foresee one (RFC 5280 s4.1.2.2).
     """
     content = tbs_certificate(template, issuer_name, algorithm, b"")
-    digest = hmac.digest(secret, content, "sha256")[:SERIAL_BYTES]
+    digest = hmac.digest(secret, enrollment.encode() + b"\0" + content, "sha256")[:SERIAL_BYTES]
     # Positive and never shorter: the top bit is cleared, the one below is set.
     return bytes((digest[0] & 0x3F | 0x40,)) + digest[1:]
 

@@ -8,7 +8,16 @@ import msgspec
 import structlog
 
 from services.issuer.connectors.local import LocalCa
-from services.issuer.profiles import beyond_ceilings, names_sha256, spki_sha256
+from services.issuer.evidence import unsupported
+from services.issuer.profiles import (
+    Times,
+    beyond_ceilings,
+    ended,
+    names_sha256,
+    out_of_time,
+    spki_sha256,
+)
+from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import CERTS, enroll_stream, gateway_hints
@@ -44,7 +53,12 @@ from shared.telemetry import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()
 
+_NANOSECONDS = 1_000_000_000
 Outcome = CertificateIssued | IssuanceFailed
+
+
+class RequestMissingError(Exception):
+    """Raised for a verdict whose request is not on the log, or not yet."""
 
 
 @dataclass
@@ -82,15 +96,20 @@ class VerdictConsumer:
         ca = authorities.pinned(verdict.template.ca_spki_sha256) if authorities else None
         if ca is None:
             return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
-        if self.clock() > verdict.valid_until:
-            return _failed(verdict, Reason.VERDICT_EXPIRED, "the approval came too late to act on")
-        if problem := beyond_ceilings(verdict.template, ca.ceilings):
-            return _failed(verdict, Reason.BEYOND_CEILING, problem)
+        if refused := self._refusal(stored, verdict, ca):
+            return _failed(verdict, *refused)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: what was compromised since must not be certified.
-        if await self._compromised(spki_sha256(verdict.template.spki)):
+        compromised, request = await asyncio.gather(
+            self._compromised(spki_sha256(verdict.template.spki)), self._request(stored)
+        )
+        if compromised:
             return _failed(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+        if problem := self._misfit(stored, request, verdict, ca):
+            SECURITY_EVENTS.labels(Stage.VERDICT).inc()
+            _log.error("verdict_not_supported", subject=stored.subject, detail=problem)
+            return _failed(verdict, Reason.BEYOND_CEILING, problem)
         return await self._issue(stored, verdict, ca)
 
     async def _compromised(self, key: str) -> bool:
@@ -99,6 +118,41 @@ class VerdictConsumer:
         wildcard = key_compromised(key, "*")
         marks = Series(self.bus, CERTS, wildcard, KeyCompromised, trusted, "certificate")
         return await marks.newest() is not None
+
+    def _refusal(
+        self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa
+    ) -> tuple[Reason, str] | None:
+        """Why the verdict by itself is not acted on."""
+        if problem := ended(ca.ceilings, stored.time // _NANOSECONDS):
+            return Reason.CA_NOT_VALID, problem
+        if self.clock() > verdict.valid_until:
+            return Reason.VERDICT_EXPIRED, "the approval came too late to act on"
+        if problem := beyond_ceilings(verdict.template, ca.ceilings):
+            return Reason.BEYOND_CEILING, problem
+        return None
+
+    async def _request(self, stored: Stored) -> Stored:
+        """The request that a verdict is about.
+
+        It was stored before the verdict, but a follower of the log's leader may not have it yet:
+        the message comes again, and is given up if the request is never there.
+        """
+        enrollment, _ = parse_subject(stored.subject)
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        request = await self.bus.get_last(stream, subject)
+        if request is None:
+            raise RequestMissingError(stored.subject)
+        return request
+
+    def _misfit(
+        self, stored: Stored, request: Stored, verdict: EnrollmentApproved, ca: LocalCa
+    ) -> str:
+        """Why the stored request does not carry what the verdict wants signed."""
+        enrollment, _ = parse_subject(stored.subject)
+        times = Times(request.time // _NANOSECONDS, stored.time // _NANOSECONDS)
+        return unsupported(enrollment, request, verdict) or out_of_time(
+            verdict.template, ca.ceilings, times
+        )
 
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
         """The certificate that the key has already, from the log; None where it is not there."""
@@ -126,7 +180,9 @@ class VerdictConsumer:
     async def _issue(self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa) -> Outcome:
         """Record the serial, then sign: no certificate exists that the log does not know of."""
         template = verdict.template
-        serial = ca.serial(template)
+        serial = ca.serial(template, parse_subject(stored.subject)[0].prefix())
+        if problem := unreadable(template, lambda each: ca.draft(each, serial)):
+            return _failed(verdict, Reason.UNREADABLE, problem)
         record = _recorded(stored, verdict, serial, ca)
         places = (
             certificate_issued(template.issuer, record.serial),

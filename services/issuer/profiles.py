@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from shared.events import CertificateTemplate, TemplateExtension
+from shared.name_rules import bad_general_names, bad_name
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
 
@@ -21,6 +23,7 @@ _ALLOWED: Final = frozenset(
     {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", _SUBJECT_ALT_NAME, "2.5.29.31"}
 )
 _CA_USAGES: Final = 0x04 | 0x02  # keyCertSign and cRLSign: bits 5 and 6 of the first octet
+_CLOCK_SLACK: Final = 300  # seconds between the clocks of the log's servers
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -31,23 +34,68 @@ class Ceilings:
     """What one issuer will sign at most; times in seconds, EKUs as dotted OIDs."""
 
     ca_spki_sha256: str
+    ca_not_before: int
     ca_not_after: int
     max_ttl: int
+    max_backdate: int
     extended_key_usages: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the log stored the request and the verdict (Unix seconds): no process's own clock."""
+
+    requested: int
+    approved: int
 
 
 def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
     """What in the template goes too far, "" where nothing does."""
-    if template.ca_spki_sha256 != ceilings.ca_spki_sha256:
-        return "the verdict is for another CA key"
-    if template.not_after > ceilings.ca_not_after:
-        return "the certificate would outlive its CA"
-    if not 0 < template.not_after - template.not_before <= ceilings.max_ttl:
-        return "the validity is longer than this issuer allows"
+    validity = template.not_after - template.not_before
+    rules = (
+        (template.ca_spki_sha256 == ceilings.ca_spki_sha256, "the verdict is for another CA key"),
+        (template.not_after <= ceilings.ca_not_after, "the certificate would outlive its CA"),
+        (template.not_before >= ceilings.ca_not_before, "the certificate would precede its CA"),
+        (validity > 0, "the certificate would end before it begins"),
+        (validity <= ceilings.max_ttl, "the validity is longer than this issuer allows"),
+    )
+    broken = next((said for holds, said in rules if not holds), "")
+    if broken:
+        return broken
     try:
-        return _bad_key(template.spki) or _bad_extensions(template.extensions, ceilings)
+        return (
+            _bad_key(template.spki)
+            or _bad_extensions(template.extensions, ceilings)
+            or _bad_names(template)
+        )
     except ScepError:
         return "the template does not parse"
+
+
+def ended(ceilings: Ceilings, at: int) -> str:
+    """Say that the CA has ended at this time (Unix seconds), "" while it has not."""
+    if at < ceilings.ca_not_after:
+        return ""
+    end = datetime.fromtimestamp(ceilings.ca_not_after, UTC)
+    return f"the CA ended at {end:%Y-%m-%d %H:%M:%S} UTC: it issues no certificates any more"
+
+
+def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times) -> str:
+    """What is wrong with the validity at the times of request and verdict, "" where nothing is."""
+    if template.not_before < times.requested - ceilings.max_backdate - _CLOCK_SLACK:
+        return "the certificate would begin longer before its request than this issuer allows"
+    if template.not_before > times.approved + _CLOCK_SLACK:
+        return "the certificate would begin in the future"
+    if template.not_after <= times.approved:
+        return "the certificate would have ended already"
+    return ""
+
+
+def _bad_names(template: CertificateTemplate) -> str:
+    """The names once more: what a certificate says of a device is the issuer's word."""
+    sans = (e.value for e in template.extensions if e.oid == _SUBJECT_ALT_NAME)
+    found = (bad_name(template.subject), *map(bad_general_names, sans))
+    return next(filter(None, found), "")
 
 
 def _bad_key(spki: bytes) -> str:

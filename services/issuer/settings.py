@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.issuer.connectors.local import Authorities, read_authorities
+from services.issuer.profiles import ended
 from shared.bus.servers import Servers
 from shared.keys import read_event_signer, read_nkey, read_trusted
 from shared.sections import Configuration
@@ -23,6 +24,11 @@ class Settings:
     operators: Trusted
     issuers: dict[str, Authorities]
     concurrency: int
+
+    def ended(self, at: float) -> list[str]:
+        """Say which issuers' current CA has ended at this time (Unix seconds)."""
+        found = ((n, ended(a.current.ceilings, int(at))) for n, a in self.issuers.items())
+        return [f"issuer {name}: {problem}" for name, problem in found if problem]
 
 
 def read_settings(configuration: Configuration) -> Settings:

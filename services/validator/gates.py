@@ -1,7 +1,9 @@
 """The gates of the certificate profile, before any challenge. Pure, over facts gathered before."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from shared.access_events import Claim
@@ -73,7 +75,8 @@ class Decision:
 class Question:
     """All that is judged: the request, what the log knows, which profile, and when (Unix s).
 
-    `decided_at` is later than `asked_at` where an operator held the request up.
+    `decided_at` is later than `asked_at` where an operator held the request up. `ca` is from when
+    until when the CA is valid (Unix s).
     """
 
     opened: Opened
@@ -82,6 +85,7 @@ class Question:
     policy: Policy
     asked_at: int
     decided_at: int
+    ca: tuple[float, float] = (-math.inf, math.inf)
 
 
 def decide(question: Question) -> Decision:
@@ -98,6 +102,8 @@ def decide(question: Question) -> Decision:
 def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
     """(name, refusal, what else is to be said) of each gate, asked one by one."""
     opened, policy = question.opened, question.policy
+    if refusal := _authority(*question.ca, question.decided_at):
+        yield "ca", refusal, ""
     yield "key", _key(opened.facts, policy), ""
     yield "subject", _subject(opened.csr), ""
     yield "sans", _sans(opened.csr, policy), ""
@@ -167,6 +173,19 @@ def _existing(question: Question) -> str:
     if live.record.names_sha256 != names_sha256(question.opened.csr):
         return ""
     return live.record.serial if question.decided_at < _renewable_from(live, None) else ""
+
+
+def _authority(begin: float, end: float, at: int) -> Refusal | None:
+    """A CA certifies while it is valid itself; by the log's times, like all that is decided."""
+    if at >= end:
+        moment = f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        said = f"the CA ended at {moment}: it issues no certificates any more"
+    elif at < begin:
+        moment = f"{datetime.fromtimestamp(begin, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        said = f"the CA is valid from {moment} only: it issues no certificates yet"
+    else:
+        return None
+    return Refusal(Reason.CA_NOT_VALID, said)
 
 
 def _key(facts: Facts, policy: Policy) -> Refusal | None:

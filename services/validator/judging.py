@@ -13,6 +13,7 @@ from services.validator.facts import NotOpened, Opened, open_request
 from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
 from services.validator.history import gather
 from services.validator.settings import Settings
+from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS
 from shared.chains import ChainBook
@@ -93,7 +94,15 @@ class Judge:
         """
         history = await gather(self.bus, case.policy.issuer, case.opened, self.settings.issuers)
         profile = case.enrollment.profile
-        question = Question(case.opened, history, profile, case.policy, case.asked_at, decided_at)
+        question = Question(
+            case.opened,
+            history,
+            profile,
+            case.policy,
+            case.asked_at,
+            decided_at,
+            lifetime(case.chain.ca),
+        )
         decision = decide(question)
         if decision.refusal is not None or not wants_challenge(question):
             return decision

@@ -24,10 +24,11 @@ def build_template(
     """Subject and SANs from the CSR, byte for byte; everything else from the profile.
 
     What a CSR asks for beyond that (BasicConstraints, CA key usages, a SID) is not looked at.
-    The certificate ends before its CA does.
+    The certificate begins no earlier than its CA and ends no later.
     """
-    not_before = decided_at - policy.backdate
-    not_after = min(decided_at + policy.max_ttl, int(ca.not_valid_after_utc.timestamp()))
+    begin, end = lifetime(ca)
+    not_before = max(decided_at - policy.backdate, begin)
+    not_after = min(decided_at + policy.max_ttl, end)
     return CertificateTemplate(
         issuer=policy.issuer,
         ca_spki_sha256=_pin(ca),
@@ -37,6 +38,12 @@ def build_template(
         not_after=not_after,
         extensions=_extensions(csr, policy, ca),
     )
+
+
+@lru_cache(maxsize=64)
+def lifetime(ca: x509.Certificate) -> tuple[int, int]:
+    """From when until when the CA is valid (Unix seconds)."""
+    return int(ca.not_valid_before_utc.timestamp()), int(ca.not_valid_after_utc.timestamp())
 
 
 @lru_cache(maxsize=64)

@@ -34,7 +34,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     add_kinds(
         layout,
         {
-            "dying": {"max_ttl": "20m", "backdate": "50m"},  # in its last third from the start
+            "dying": {"max_ttl": "2m", "backdate": "50m"},  # in its last third from the start
             "blink": {"max_ttl": "1s"},
         },
     )

@@ -92,8 +92,10 @@ def ceilings(certificate: x509.Certificate) -> Ceilings:
     """Two years, and clientAuth alone."""
     return Ceilings(
         ca_spki_sha256=pin(certificate),
+        ca_not_before=int(certificate.not_valid_before_utc.timestamp()),
         ca_not_after=int(certificate.not_valid_after_utc.timestamp()),
         max_ttl=2 * 365 * 86400,
+        max_backdate=3600,
         extended_key_usages=frozenset({CLIENT_AUTH}),
     )
 

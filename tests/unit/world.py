@@ -27,6 +27,7 @@ from tests.unit.shared.scep.messages import (
     cipher_key,
     device_csr,
     enveloped,
+    identity,
     recipient,
     signed,
     spki,
@@ -36,7 +37,6 @@ NOW: Final = 1_767_225_600  # 2026-01-01
 PROFILE: Final = "demo"
 ISSUER: Final = "local"
 GATEWAY: Final = "gw-1"
-REQUEST_SHA256: Final = hashlib.sha256(b"a request").hexdigest()
 PIN: Final = "ab" * 32
 SERIAL: Final = "40" * 16
 NANOSECONDS: Final = 1_000_000_000
@@ -55,6 +55,24 @@ TRUSTED_ISSUERS: Final = {ISSUING.id: ISSUING.key.public_key()}
 TRUSTED_OPERATORS: Final = {OPERATOR.id: OPERATOR.key.public_key()}
 OPENING: Final = X25519PrivateKey.from_private_bytes(b"o" * 32)
 OPENING_ID: Final = sealing_key_id(OPENING.public_key())
+# A stored request for tests that begin at its verdict: nobody opens it.
+REQUESTER: Final = identity("device", 4711)
+REQUESTED: Final = EnrollmentRequested(
+    pki_message=signed(b"an envelope", REQUESTER),
+    content_key=b"sealed",
+    sealing_key=OPENING_ID,
+    transaction_id=TRANSACTION.decode(),
+    message_type=19,
+    signer_sha256=hashlib.sha256(REQUESTER.der).hexdigest(),
+    client_address="192.0.2.1",
+    gateway=GATEWAY,
+    reply_budget_ms=1000,
+)
+REQUEST: Final = encode(REQUESTED)
+REQUEST_SHA256: Final = hashlib.sha256(REQUEST.payload).hexdigest()
+REQUEST_TRANSACTION: Final = transaction_token(
+    PROFILE, TRANSACTION, spki(REQUESTER.key.public_key())
+)
 
 
 @dataclass

@@ -72,9 +72,14 @@ class LocalCa:
         """How profiles and events name it."""
         return self.ceilings.ca_spki_sha256
 
-    def serial(self, template: CertificateTemplate) -> bytes:
-        """The serial number that follows from the template."""
-        return serial_number(template, self.name, self.algorithm, self.secret)
+    def serial(self, template: CertificateTemplate, enrollment: str) -> bytes:
+        """The serial number that follows from the attempt's subject prefix and the template."""
+        return serial_number(template, self.name, self.algorithm, self.secret, enrollment)
+
+    def draft(self, template: CertificateTemplate, serial: bytes) -> bytes:
+        """The certificate as DER with no signature yet, for whoever looks at it before."""
+        tbs = tbs_certificate(template, self.name, self.algorithm, serial)
+        return certificate(tbs, self.algorithm, b"")
 
     def sign(self, template: CertificateTemplate, serial: bytes) -> bytes:
         """The certificate as DER, checked against the CA's key before anyone sees it."""
@@ -165,8 +170,10 @@ def _read_ca(
         secret=secret,
         ceilings=Ceilings(
             ca_spki_sha256=spki_sha256(read_certificate(chain[0]).spki),
+            ca_not_before=int(certificates[0].not_valid_before_utc.timestamp()),
             ca_not_after=int(certificates[0].not_valid_after_utc.timestamp()),
             max_ttl=int(section.max_ttl),
+            max_backdate=int(section.max_backdate),
             extended_key_usages=frozenset(
                 EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
             ),

@@ -108,6 +108,15 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
             "profile_id: no such certificate profile: y",
         ),
         (
+            text().replace(
+                "[certificate_profiles.device]", '[certificate_profiles.device]\nbackdate = "2h"'
+            ),
+            (
+                "profile_id: the backdate of device, 7200s, is more than issuer local signs: "
+                "max_backdate 3600s"
+            ),
+        ),
+        (
             text().replace(f'"{MARKER}"', "[]"),
             "challenge_password: a profile needs a verifier",
         ),

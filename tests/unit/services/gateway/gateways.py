@@ -177,7 +177,7 @@ class Others:
         """Signed by hand: what the gateway makes of a certificate is not the issuer's business."""
         changes = {} if subject is None else {"subject": subject}
         made = template(self.ca.certificate, spki=key, extensions=(KEY_USAGE, EKU), **changes)
-        serial, algorithm = self.ca.serial(made), self.ca.algorithm
+        serial, algorithm = self.ca.serial(made, sha256), self.ca.algorithm
         tbs = tbs_certificate(made, self.ca.name, algorithm, serial)
         assert isinstance(self.ca.key, ec.EllipticCurvePrivateKey)
         signature = self.ca.key.sign(tbs, ec.ECDSA(hashes.SHA256()))

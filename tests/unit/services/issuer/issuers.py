@@ -7,7 +7,7 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.settings import Settings
 from shared.bus.servers import Servers
-from shared.bus.topology import stream_of
+from shared.bus.topology import enroll_stream, stream_of
 from shared.events import CertificateIssued, CertificateRecorded, IssuanceFailed
 from shared.stored import Message, Stored, authenticate, authenticate_as
 from shared.subjects import EnrollmentId, Stage
@@ -17,7 +17,10 @@ from tests.unit.services.issuer.templates import template
 from tests.unit.world import (
     ISSUER,
     ISSUING,
+    PROFILE,
+    REQUEST,
     REQUEST_SHA256,
+    REQUEST_TRANSACTION,
     TRUSTED_ISSUERS,
     TRUSTED_OPERATORS,
     TRUSTED_VALIDATORS,
@@ -30,7 +33,7 @@ from tests.unit.world import (
     signed_event,
 )
 
-ENROLLMENT: Final = EnrollmentId("0", "demo", "transaction", "csr", 0)
+ENROLLMENT: Final = EnrollmentId("0", PROFILE, REQUEST_TRANSACTION, "csr", 0)
 VERDICT: Final = ENROLLMENT.subject(Stage.VERDICT)
 
 
@@ -72,7 +75,12 @@ class World:
         event: Any = None,
         message: Message | None = None,
         enrollment: EnrollmentId = ENROLLMENT,
+        request: Message | None = REQUEST,
     ) -> Stored:
+        """A verdict as the log holds it; its request stands there before, unless it is None."""
+        place = enrollment.subject(Stage.REQUEST)
+        if request and await self.bus.get_last(enroll_stream(enrollment.shard), place) is None:
+            await append(self.bus, place, request)
         event = event or approved(template(self.ca.certificate))
         subject = enrollment.subject(Stage.VERDICT)
         return await append(self.bus, subject, message or signed_event(event, subject, VALIDATOR))

@@ -20,6 +20,7 @@ from tests.unit.world import NOW
 
 ALGORITHM = tlv(SEQ, oid("1.2.840.10045.4.3.2"))
 ISSUER_NAME = name(("2.5.4.3", UTF8, b"Test CA"))
+ATTEMPT = "enroll.0.demo.transaction.csr.0"
 SECRET = b"secret of the issuer, 32 bytes or more"
 
 
@@ -34,11 +35,11 @@ def rsa_ca(rsa_key: rsa.RSAPrivateKey) -> LocalCa:
 
 
 def issue(ca: LocalCa, made: CertificateTemplate) -> bytes:
-    return ca.sign(made, ca.serial(made))
+    return ca.sign(made, ca.serial(made, "attempt"))
 
 
 def serial(made: CertificateTemplate, secret: bytes = SECRET) -> bytes:
-    return serial_number(made, ISSUER_NAME, ALGORITHM, secret)
+    return serial_number(made, ISSUER_NAME, ALGORITHM, secret, ATTEMPT)
 
 
 @pytest.mark.parametrize("kind", ["rsa_ca", "ec_ca"])
@@ -73,7 +74,7 @@ def test_every_field_of_the_template_stands_in_the_certificate(ec_ca: LocalCa) -
 
     assert leaf.version is x509.Version.v3
     assert leaf.issuer == ec_ca.certificate.subject
-    assert leaf.serial_number == int.from_bytes(ec_ca.serial(made), "big")
+    assert leaf.serial_number == int.from_bytes(ec_ca.serial(made, "attempt"), "big")
     assert leaf.not_valid_before_utc.timestamp() == made.not_before
     assert leaf.not_valid_after_utc.timestamp() == made.not_after
     assert leaf.public_key().public_bytes_raw if False else pki.spki(leaf.public_key()) == SPKI
@@ -172,13 +173,14 @@ def test_any_other_content_gets_another_serial(ec_ca: LocalCa, change: dict[str,
     assert serial(template(ec_ca.certificate, **change)) not in (base, swapped)
 
 
-def test_another_secret_name_or_algorithm_gives_another_serial(ec_ca: LocalCa) -> None:
+def test_another_secret_name_algorithm_or_attempt_gives_another_serial(ec_ca: LocalCa) -> None:
     made = template(ec_ca.certificate)
     found = {
         serial(made),
         serial(made, SECRET + b"!"),
-        serial_number(made, DEVICE_NAME, ALGORITHM, SECRET),
-        serial_number(made, ISSUER_NAME, tlv(SEQ, oid("1.2.840.113549.1.1.11")), SECRET),
+        serial_number(made, DEVICE_NAME, ALGORITHM, SECRET, ATTEMPT),
+        serial_number(made, ISSUER_NAME, tlv(SEQ, oid("1.2.840.113549.1.1.11")), SECRET, ATTEMPT),
+        serial_number(made, ISSUER_NAME, ALGORITHM, SECRET, "enroll.0.demo.transaction.csr.1"),
     }
 
-    assert len(found) == 4
+    assert len(found) == 5

@@ -1,5 +1,8 @@
 """The index of certificates, and the certificate that a key has already."""
 
+import hashlib
+
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,8 +19,8 @@ from shared.events import (
 )
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
-from shared.stored import Stored
-from shared.subjects import EnrollmentId, Stage, certificate_issued, key_issued
+from shared.stored import Stored, encode
+from shared.subjects import EnrollmentId, Stage, certificate_issued, key_issued, serial_token
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template
@@ -34,13 +37,18 @@ from tests.unit.world import (
     ISSUER,
     NOW,
     REQUEST_SHA256,
+    REQUEST_TRANSACTION,
+    REQUESTED,
+    REQUESTER,
     STRANGER,
     approved,
     counted,
     signed_event,
 )
 
-AGAIN = EnrollmentId("0", "demo", "transaction", "another", 0)
+AGAIN = EnrollmentId("0", "demo", REQUEST_TRANSACTION, "another", 0)
+ASKED_AGAIN = encode(msgspec.structs.replace(REQUESTED, gateway="gw-2"))
+ASKED_AGAIN_SHA256 = hashlib.sha256(ASKED_AGAIN.payload).hexdigest()
 OTHER_KEY = ec.derive_private_key(21, ec.SECP256R1())
 PLANNED_KEY = ec.derive_private_key(22, ec.SECP256R1())
 
@@ -81,13 +89,14 @@ async def test_a_certificate_is_recorded_under_its_serial_and_under_its_key(worl
 async def test_the_record_of_a_renewal_says_what_it_renews_and_counts_the_key(
     world: World,
 ) -> None:
-    renews = RenewedCertificate(serial="41" * 16, not_after=NOW, key_uses=3)
+    signer = serial_token(REQUESTER.certificate.serial)
+    renews = RenewedCertificate(serial=signer, not_after=NOW, key_uses=3)
     await world.consumer.handle(
         await world.verdict(approved(template(world.ca.certificate), renews=renews))
     )
     record = world.record(certificate_issued(ISSUER, issued(world).serial))
 
-    assert (record.renews, record.key_uses) == ("41" * 16, 3)
+    assert (record.renews, record.key_uses) == (signer, 3)
 
 
 @pytest.mark.parametrize("critical", [b"", b"\x01\x01\xff"])
@@ -144,8 +153,8 @@ async def first(world: World) -> CertificateIssued:
 async def again(world: World, existing: str, **changes: object) -> Stored:
     """A later approval of the same key that points to its certificate."""
     later = template(world.ca.certificate, not_after=NOW + 364 * DAY, **changes)
-    event = approved(later, request_sha256="77" * 32, existing=existing)
-    return await world.verdict(event, enrollment=AGAIN)
+    event = approved(later, request_sha256=ASKED_AGAIN_SHA256, existing=existing)
+    return await world.verdict(event, enrollment=AGAIN, request=ASKED_AGAIN)
 
 
 async def test_the_existing_certificate_is_the_outcome_and_nothing_new_is_recorded(
@@ -155,7 +164,7 @@ async def test_the_existing_certificate_is_the_outcome_and_nothing_new_is_record
     before = world.records()
     await world.consumer.handle(await again(world, known.serial))
 
-    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), "77" * 32)
+    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), ASKED_AGAIN_SHA256)
     assert isinstance(found, CertificateIssued)
     assert (found.serial, found.certificate) == (known.serial, known.certificate)
     assert found.not_after == known.not_after
@@ -175,7 +184,7 @@ async def test_the_same_answer_is_given_again(world: World) -> None:
 
 async def newly_issued(world: World, verdict: Stored, known: CertificateIssued) -> None:
     await world.consumer.handle(verdict)
-    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), "77" * 32)
+    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), ASKED_AGAIN_SHA256)
 
     assert isinstance(found, CertificateIssued)
     assert found.serial != known.serial
@@ -247,7 +256,7 @@ async def test_an_approval_beyond_the_ceilings_is_no_way_to_an_existing_certific
     verdict = await again(world, known.serial, extensions=())
     await world.consumer.handle(verdict)
 
-    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), "77" * 32)
+    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), ASKED_AGAIN_SHA256)
     assert isinstance(found, IssuanceFailed)
     assert found.reason is Reason.BEYOND_CEILING
 

@@ -6,11 +6,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
-from services.issuer.profiles import beyond_ceilings
+from services.issuer.profiles import Times, beyond_ceilings, ended, out_of_time
 from shared.events import TemplateExtension
 from tests.unit import pki
 from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
-from tests.unit.shared.scep.messages import NULL, SEQ, integer, oid, tlv
+from tests.unit.shared.scep.messages import NULL, SEQ, UTF8, integer, name, oid, tlv
 from tests.unit.world import NOW
 
 ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
@@ -33,6 +33,10 @@ def usage(value: bytes) -> TemplateExtension:
 
 def ekus(*names: str) -> TemplateExtension:
     return extension("2.5.29.37", tlv(SEQ, *map(oid, names)))
+
+
+def with_san(*names: bytes) -> TemplateExtension:
+    return extension("2.5.29.17", tlv(SEQ, *names))
 
 
 def rsa_spki(bits: int) -> bytes:
@@ -67,7 +71,76 @@ def test_a_certificate_that_outlives_its_ca_is_beyond(end: int, beyond: bool) ->
     ],
 )
 def test_the_validity_has_a_longest_and_a_shortest(start: int, end: int, beyond: bool) -> None:  # noqa: FBT001 - a case
-    assert ("validity" in problem(not_before=start, not_after=end)) is beyond
+    found = problem(not_before=start, not_after=end)
+
+    assert bool(found) is beyond
+    if beyond and start > 0:
+        assert ("validity" in found) is (end > start)
+        assert ("end before it begins" in found) is (end <= start)
+
+
+def test_a_certificate_that_precedes_its_ca_is_beyond() -> None:
+    begin = int(pki.START.timestamp())
+
+    assert problem(not_before=begin, not_after=begin + DAY) == ""
+    assert "precede" in problem(not_before=begin - 1, not_after=begin + DAY)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"subject": name(("2.5.4.3", UTF8, b"a\0"))}, "NUL"),
+        ({"subject": tlv(SEQ, tlv(0x31))}, "which is empty"),
+        ({"subject": b"\x0c\x01a"}, "well-formed"),
+        ({"extensions": (KEY_USAGE, EKU, with_san(tlv(0x82, b"a b")))}, "a blank is not allowed"),
+        ({"extensions": (KEY_USAGE, EKU, with_san(b"\x82\x05"))}, "well-formed"),
+    ],
+)
+def test_names_against_the_rules_are_beyond(change: dict[str, Any], said: str) -> None:
+    """Whatever validator let them through."""
+    assert said in problem(**change)
+
+
+# By the times of the log
+
+
+def times_problem(not_before: int, not_after: int, requested: int = NOW) -> str:
+    made = template(ROOT, not_before=not_before, not_after=not_after)
+    return out_of_time(made, CEILINGS, Times(requested, NOW))
+
+
+@pytest.mark.parametrize(
+    ("not_before", "not_after", "said"),
+    [
+        (NOW - 3900, NOW + DAY, ""),
+        (NOW - 3901, NOW + DAY, "longer before its request"),
+        (0, NOW + DAY, "longer before its request"),
+        (NOW + 300, NOW + DAY, ""),
+        (NOW + 301, NOW + DAY, "begin in the future"),
+        (NOW + 10 * 365 * DAY, NOW + 11 * 365 * DAY, "begin in the future"),
+        (NOW - 600, NOW + 1, ""),
+        (NOW - 600, NOW, "ended already"),
+    ],
+)
+def test_a_certificate_begins_about_when_it_was_asked_for(
+    not_before: int, not_after: int, said: str
+) -> None:
+    found = times_problem(not_before, not_after)
+
+    assert said in found
+    assert bool(found) is bool(said)
+
+
+def test_a_request_that_waited_may_have_a_certificate_that_began_long_ago() -> None:
+    """For an operator, or for a validator that was away."""
+    assert times_problem(NOW - 7 * DAY, NOW + DAY, requested=NOW - 7 * DAY) == ""
+
+
+@pytest.mark.parametrize(("at", "over"), [(CA_END - 1, False), (CA_END, True), (CA_END + 1, True)])
+def test_a_ca_that_has_ended_says_when(at: int, *, over: bool) -> None:
+    assert bool(ended(CEILINGS, at)) is over
+    if over:
+        assert "2044-01-01 00:00:00 UTC" in ended(CEILINGS, at)
 
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096, 8192])

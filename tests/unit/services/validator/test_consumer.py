@@ -78,6 +78,18 @@ async def test_a_refusal_is_stored_and_hinted_to_the_gateway_that_asked(world: W
     assert counted("verdicts", profile="demo", reason="challenge_wrong") == before + 1
 
 
+async def test_once_the_ca_has_ended_requests_are_refused_with_its_end(world: World) -> None:
+    """By the log's time of the request, whatever a process's clock says."""
+    world.clock.seconds += 20 * 366 * 86400
+    request = await world.request()
+    await world.consumer.handle(request)
+    verdict = world.verdict(request)
+
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.CA_NOT_VALID
+    assert verdict.detail.startswith("the CA ended at 2044-01-01 00:00:00 UTC")
+
+
 async def test_a_redelivery_writes_nothing_and_would_write_the_same_bytes(world: World) -> None:
     request = await world.request()
     await world.consumer.handle(request)

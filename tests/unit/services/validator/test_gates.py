@@ -145,6 +145,31 @@ def test_an_empty_san_is_none(device: Identity) -> None:
     assert decide(found, facts(), policy()).refusal is None
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "said"),
+    [
+        (NOW - 1, NOW, "the CA ended at 2026-01-01 00:00:00 UTC"),
+        (NOW - 9, NOW - 1, "the CA ended at 2025-12-31 23:59:59 UTC"),
+        (NOW + 1, NOW + 9, "the CA is valid from 2026-01-01 00:00:01 UTC only"),
+        (NOW, NOW + 1, ""),
+    ],
+)
+def test_a_ca_certifies_while_it_is_valid(
+    device: Identity, begin: int, end: int, said: str
+) -> None:
+    found, told = request(device, DNS), History()
+    question = Question(Opened(found, facts()), told, PROFILE, policy(), NOW, NOW, (begin, end))
+    decision = gates.decide(question)
+
+    if not said:
+        assert decision.refusal is None
+        return
+    assert decision.refusal is not None
+    assert decision.refusal.reason is Reason.CA_NOT_VALID
+    assert said in decision.refusal.detail
+    assert [gate.gate for gate in decision.gates] == ["ca"]
+
+
 @pytest.mark.parametrize("password", [None, b"", b"   "])
 def test_a_missing_or_blank_challenge_is_refused(device: Identity, password: bytes | None) -> None:
     found = request(device, password=password)

@@ -1,3 +1,4 @@
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def template(
         attributes.append(extension_request(*extensions))
     found = read_csr(csr(device.key, *attributes, subject=subject))
     return build_template(found, policy(**changes), ca, NOW)
+
+
+def test_a_certificate_begins_and_ends_within_the_life_of_its_ca(
+    device: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    begin, end = (dt.datetime.fromtimestamp(NOW + s, dt.UTC) for s in (-60, 3600))
+    made = template(device, pki.make_root(ec_key, start=begin, end=end))
+
+    assert (made.not_before, made.not_after) == (NOW - 60, NOW + 3600)
 
 
 def values(made: CertificateTemplate) -> dict[str, bytes]:

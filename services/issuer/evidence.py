@@ -1,0 +1,48 @@
+"""What a stored request shows without its secrets: that a device asked, and which. Pure.
+
+The CSR is encrypted to the validators. Public are the device's signature over its message, the
+signer's certificate and the transaction, which the enrollment's subject is made of.
+"""
+
+from shared.events import EnrollmentApproved, EnrollmentRequested
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import MessageType, PkiMessage, read_message, verify
+from shared.stored import Stored, UnreadableEventError, decode
+from shared.subjects import EnrollmentId, serial_token, transaction_token
+
+# Which algorithms a profile takes is the validator's business; here everything known verifies.
+_EVERY_ALGORITHM = AlgorithmPolicy(legacy=True)
+_ENROLLING = (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ)
+
+
+def unsupported(enrollment: EnrollmentId, request: Stored, verdict: EnrollmentApproved) -> str:
+    """Return why the stored request does not support the verdict, "" where it does."""
+    if request.sha256() != verdict.request_sha256:
+        return "the verdict is about another request than the stored one"
+    try:
+        message = _message(request)
+    except (UnreadableEventError, ScepError):
+        return "the stored request holds no message that a device signed"
+    if _transaction(enrollment, message) != enrollment.transaction:
+        return "the stored request is of another transaction"
+    if verdict.renews and verdict.renews.serial != serial_token(message.signer.serial):
+        return "the stored request is not signed with the certificate that it is to renew"
+    return ""
+
+
+def _message(request: Stored) -> PkiMessage:
+    """The device's message, its signature verified; it must ask for a certificate."""
+    event = decode(request.payload, request.headers)
+    if not isinstance(event, EnrollmentRequested):
+        raise UnreadableEventError("no request")
+    message = read_message(event.pki_message)
+    verify(message, _EVERY_ALGORITHM)
+    if message.message_type not in _ENROLLING:
+        raise ScepError("asks for no certificate")
+    return message
+
+
+def _transaction(enrollment: EnrollmentId, message: PkiMessage) -> str:
+    value = message.transaction_id.value
+    return transaction_token(enrollment.profile, value, message.signer.spki)

@@ -1,0 +1,85 @@
+"""Whether a certificate would load again: strict parsers refuse what loose ones wave through. Pure.
+
+Checked on a draft, before the serial number is recorded and before the CA's key signs.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from cryptography import x509
+
+from shared.events import CertificateTemplate
+from shared.scep.asn1 import (
+    OID,
+    PRINTABLE_STRING,
+    SEQUENCE,
+    SET,
+    T61_STRING,
+    UTF8_STRING,
+    Der,
+    tlv,
+)
+
+_LOOSE: Final = (PRINTABLE_STRING, T61_STRING)
+
+
+def unreadable(template: CertificateTemplate, draft: Callable[[CertificateTemplate], bytes]) -> str:
+    """Return why the certificate (DER) that `draft` makes does not load, "" where it does.
+
+    Characters that old clients put into PrintableString and TeletexString, against the alphabets,
+    are no reason: where those are all that is wrong, the same name in UTF8Strings loads.
+    """
+    problem = _problem(draft(template), template)
+    if not problem:
+        return ""
+    plain = msgspec.structs.replace(template, subject=_in_utf8(template.subject))
+    return _problem(draft(plain), plain) if plain != template else problem
+
+
+def _problem(der: bytes, template: CertificateTemplate) -> str:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names longer than X.520 has them
+            loaded = x509.load_der_x509_certificate(der)
+            _look_at(loaded)
+    except (
+        ValueError,
+        TypeError,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
+        return f"the certificate would not load: {str(error)[:200]}"
+    times = loaded.not_valid_before_utc.timestamp(), loaded.not_valid_after_utc.timestamp()
+    if times != (template.not_before, template.not_after):
+        return "the certificate would load with another validity"
+    return ""
+
+
+def _look_at(certificate: x509.Certificate) -> None:
+    """Parse what `cryptography` leaves until it is asked for."""
+    certificate.subject.rfc4514_string()
+    certificate.issuer.rfc4514_string()
+    certificate.public_key()
+    if certificate.serial_number <= 0:
+        raise ValueError("the serial number is not positive")
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.UnrecognizedExtension):
+            raise TypeError("an extension that nobody knows")
+
+
+def _in_utf8(name: bytes) -> bytes:
+    """The Name with each loose string as a UTF8String."""
+    rdns, written = Der(name).enter(SEQUENCE), []
+    while rdns.more():
+        attributes, rdn = rdns.enter(SET), []
+        while attributes.more():
+            attribute = attributes.enter(SEQUENCE)
+            oid = attribute.element(OID)
+            tag, contents = attribute.any()
+            if tag in _LOOSE:
+                tag, contents = UTF8_STRING, contents.decode("latin-1").encode()
+            rdn.append(tlv(SEQUENCE, oid, tlv(tag, contents)))
+        written.append(tlv(SET, *sorted(rdn)))
+    return tlv(SEQUENCE, *written)
