@@ -117,7 +117,7 @@ def asked(number: int, now: int) -> Asked:
         subject="CN=device", sans=(), key_type="rsa", key_bits=2048, spki_sha256=digest,
         csr_sha256=digest, challenge="signed",
     )  # fmt: skip
-    csr = CertificationRequest(b"", b"", b"", None, (), b"", b"")
+    csr = CertificationRequest(b"", b"", b"", b"", b"", b"")
     enrollment = EnrollmentId("0", "corp", token(digest.encode()), token(b"csr"), 0)
     return Asked(enrollment, digest, "t", Opened(csr, facts), now)
 

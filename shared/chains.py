@@ -144,6 +144,11 @@ class ChainBook:
         """The chain, None until it was read once."""
         return self._chains.get((issuer, pins))
 
+    def issued(self, certificate: bytes, chain: Chain) -> bool:
+        """Whether a CA of this chain, or of any other that is known, signed a certificate (DER)."""
+        others = (known for known in self._chains.values() if known is not chain)
+        return chain.issued(certificate) or any(known.issued(certificate) for known in others)
+
     async def reread(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
         """The chain as the log has it now."""
         await self._read(issuer, pins)

@@ -1,10 +1,25 @@
-"""PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986)."""
+"""PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986).
+
+Reading goes in three steps, because whoever recorded a device's message can alter its ciphertext
+and watch what the answer says. `read_csr` walks what the signature needs, `verify_self_signature`
+proves that the bytes are the device's own, and only then are attributes and names read, where a
+problem may be named (`read_request`).
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+from shared.limits import (
+    CHALLENGE_BYTES,
+    CSR_ATTRIBUTES,
+    CSR_EXTENSIONS,
+    NAME_BYTES,
+    SAN_BYTES,
+    SAN_ENTRIES,
+)
 from shared.names import GeneralName, read_general_names
+from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.asn1 import (
     BIT_STRING,
     CONSTRUCTED_0,
@@ -22,10 +37,13 @@ from shared.scep.asn1 import (
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.schemes import PublicKey, public_key, read_signature_algorithm, verifies
 
-MAX_CHALLENGE_BYTES: Final = 32 * 1024
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")
-_EXTENSION_REQUEST: Final = object_identifier("1.2.840.113549.1.9.14")
+# Extensions are asked for under PKCS#9's attribute, or under Microsoft's with the same syntax.
+_EXTENSION_REQUESTS: Final = (
+    object_identifier("1.2.840.113549.1.9.14"),
+    object_identifier("1.3.6.1.4.1.311.2.1.14"),
+)
 _BOOLEAN: Final = 0x01
 
 
@@ -42,25 +60,49 @@ class Extension:
 class CertificationRequest:
     """A CSR by position: `info` is the CertificationRequestInfo exactly as received.
 
-    `subject`, `spki` and `signature_algorithm` are whole DER elements; `challenge` is None where
-    absent or blank.
+    `subject`, `spki` and `signature_algorithm` are whole DER elements, `attributes` the contents
+    of the attributes' SET. What is read of those raises `ScepError` with badRequest.
     """
 
     info: bytes
     subject: bytes
     spki: bytes
-    challenge: str | None
-    extensions: tuple[Extension, ...]
+    attributes: bytes
     signature_algorithm: bytes
     signature: bytes
 
     @cached_property
+    def challenge(self) -> str | None:
+        """The challengePassword; None where it is absent or blank (RFC 2985 s5.4.1)."""
+        found = [values for oid, values in self._values if oid == _CHALLENGE_PASSWORD]
+        if len(found) > 1:
+            raise _bad_request("challengePassword twice")
+        return _challenge(found[0]) if found else None
+
+    @cached_property
+    def extensions(self) -> tuple[Extension, ...]:
+        """What extensions are asked for, each once, in order.
+
+        One attribute each for the SAN and the rest is what some clients send (RFC 2985 has one).
+        """
+        found: dict[Extension, None] = {}
+        for oid, values in self._values:
+            if oid in _EXTENSION_REQUESTS:
+                _read_extensions(values, found)
+        return tuple(found)
+
+    @cached_property
+    def san_value(self) -> bytes | None:
+        """The requested subjectAltName extension's value (DER), None without one."""
+        values = [e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME]
+        if len(set(values)) > 1:
+            raise _bad_request("subjectAltName twice, with different names")
+        return values[0] if values else None
+
+    @cached_property
     def sans(self) -> tuple[GeneralName, ...]:
         """The requested subjectAltName entries, in order."""
-        values = [e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME]
-        if len(values) > 1:
-            raise ScepError("subjectAltName twice", FailInfo.BAD_REQUEST)
-        return read_general_names(values[0]) if values else ()
+        return read_general_names(self.san_value) if self.san_value is not None else ()
 
     @property
     def names(self) -> bytes:
@@ -68,15 +110,27 @@ class CertificationRequest:
 
         An empty subjectAltName is none: no certificate carries it.
         """
-        if not self.sans:
-            return self.subject
-        sans = (e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME)
-        return self.subject + b"".join(sans)
+        return self.subject + (self.san_value or b"" if self.sans else b"")
 
     @cached_property
     def public_key(self) -> PublicKey:
         """The RSA or EC key that a certificate is asked for; others are badAlg."""
         return public_key(self.spki)
+
+    @cached_property
+    def _values(self) -> list[tuple[bytes, bytes]]:
+        """(type, contents of the SET of values) of each attribute."""
+        der = Der(self.attributes)
+        found: list[tuple[bytes, bytes]] = []
+        try:
+            while der.more() and len(found) <= CSR_ATTRIBUTES:
+                attribute = der.enter(SEQUENCE)
+                found.append((attribute.element(OID), attribute.value(SET)))
+        except ScepError as error:
+            raise _bad_request(error.detail) from None
+        if len(found) > CSR_ATTRIBUTES:
+            raise _bad_request(f"the CSR has more than {CSR_ATTRIBUTES} attributes")
+        return found
 
 
 def read_csr(der: bytes) -> CertificationRequest:
@@ -94,48 +148,8 @@ def read_csr(der: bytes) -> CertificationRequest:
     body = Der(info).enter(SEQUENCE)
     body.value(INTEGER)
     subject, spki = body.element(SEQUENCE), body.element(SEQUENCE)
-    attributes = body.enter(CONSTRUCTED_0) if body.next_is(CONSTRUCTED_0) else Der(b"")
-    challenge, extensions = _attributes(attributes)
-    return CertificationRequest(
-        info, subject, spki, challenge, extensions, algorithm, signature[1:]
-    )
-
-
-def _attributes(der: Der) -> tuple[str | None, tuple[Extension, ...]]:
-    """(challengePassword, requested extensions); other attributes are passed over."""
-    challenge: str | None = None
-    extensions: tuple[Extension, ...] = ()
-    seen = False
-    while der.more():
-        attribute = der.enter(SEQUENCE)
-        oid, values = attribute.element(OID), attribute.enter(SET)
-        if oid == _CHALLENGE_PASSWORD:
-            if seen:
-                raise ScepError("challengePassword twice")
-            seen = True
-            challenge = _challenge(*values.any())
-        elif oid == _EXTENSION_REQUEST:
-            # One each for the SAN and the rest is what some clients send (RFC 2985 has one).
-            extensions += _extensions(values.enter(SEQUENCE))
-    return challenge, extensions
-
-
-def _challenge(tag: int, contents: bytes) -> str | None:
-    """A challengePassword in any of the string types; blank is absent (RFC 2985 s5.4.1)."""
-    if not is_string(tag) or len(contents) > MAX_CHALLENGE_BYTES:
-        raise ScepError("challengePassword is no string or too long")
-    challenge = text(tag, contents)
-    return challenge if challenge.strip() else None
-
-
-def _extensions(der: Der) -> tuple[Extension, ...]:
-    found = []
-    while der.more():
-        extension = der.enter(SEQUENCE)
-        oid = dotted(extension.value(OID))
-        critical = extension.next_is(_BOOLEAN) and extension.value(_BOOLEAN) != b"\0"
-        found.append(Extension(oid, critical, extension.value(OCTET_STRING)))
-    return tuple(found)
+    attributes = body.value(CONSTRUCTED_0) if body.next_is(CONSTRUCTED_0) else b""
+    return CertificationRequest(info, subject, spki, attributes, algorithm, signature[1:])
 
 
 def verify_self_signature(csr: CertificationRequest) -> None:
@@ -143,3 +157,53 @@ def verify_self_signature(csr: CertificationRequest) -> None:
     scheme, digest = read_signature_algorithm(csr.signature_algorithm)
     if not verifies(csr.public_key, scheme, digest, csr.signature, csr.info):
         raise ScepError("CSR signature does not verify")
+
+
+def read_request(csr: CertificationRequest, policy: AlgorithmPolicy) -> None:
+    """Read all of a CSR whose signature was verified, within the bounds of `shared.limits`.
+
+    `ScepError` says what is wrong: badAlg for a signature that the profile's policy does not
+    allow, else badRequest.
+    """
+    _, digest = read_signature_algorithm(csr.signature_algorithm)
+    if digest.legacy and not policy.legacy:
+        detail = f"the CSR is signed with {digest.name}, which needs a legacy profile"
+        raise ScepError(detail, FailInfo.BAD_ALG)
+    if len(csr.subject) > NAME_BYTES:
+        raise _bad_request(f"the subject has more than {NAME_BYTES} bytes")
+    if len(csr.san_value or b"") > SAN_BYTES:
+        raise _bad_request(f"the subjectAltName has more than {SAN_BYTES} bytes")
+    if len(csr.sans) > SAN_ENTRIES:
+        raise _bad_request(f"the subjectAltName has more than {SAN_ENTRIES} entries")
+    _ = csr.challenge
+
+
+def _bad_request(detail: str) -> ScepError:
+    return ScepError(detail, FailInfo.BAD_REQUEST)
+
+
+def _challenge(values: bytes) -> str | None:
+    """A challengePassword in any of the string types."""
+    try:
+        tag, contents = Der(values).any()
+    except ScepError as error:
+        raise _bad_request(f"challengePassword: {error.detail}") from None
+    if not is_string(tag) or len(contents) > CHALLENGE_BYTES:
+        raise _bad_request("challengePassword is no string or too long")
+    challenge = text(tag, contents)
+    return challenge if challenge.strip() else None
+
+
+def _read_extensions(values: bytes, found: dict[Extension, None]) -> None:
+    """Add the extensions of one attribute; the same one again changes nothing."""
+    try:
+        der = Der(values).enter(SEQUENCE)
+        while der.more() and len(found) <= CSR_EXTENSIONS:
+            extension = der.enter(SEQUENCE)
+            oid = dotted(extension.value(OID))
+            critical = extension.next_is(_BOOLEAN) and extension.value(_BOOLEAN) != b"\0"
+            found[Extension(oid, critical, extension.value(OCTET_STRING))] = None
+    except ScepError as error:
+        raise _bad_request(error.detail) from None
+    if len(found) > CSR_EXTENSIONS:
+        raise _bad_request(f"more than {CSR_EXTENSIONS} extensions are asked for")

@@ -26,14 +26,11 @@ _BAD_REQUEST: Final = "FAILURE badRequest that names what is too large"
 # What a CSR may hold. Together they keep a verdict far below EVENT_BYTES, whatever the bytes are:
 # JSON writes one control character in six bytes, base64 three in four.
 NAME_BYTES: Final = Bound(4096, "bytes", "the subject of a CSR, as DER", _BAD_REQUEST)
-NAME_ATTRIBUTES: Final = Bound(64, "attributes", "the subject of a CSR", _BAD_REQUEST)
 SAN_BYTES: Final = Bound(16 * 1024, "bytes", "the subjectAltName of a CSR, as DER", _BAD_REQUEST)
 SAN_ENTRIES: Final = Bound(256, "entries", "the subjectAltName of a CSR", _BAD_REQUEST)
 CSR_ATTRIBUTES: Final = Bound(32, "attributes", "a CSR", _BAD_REQUEST)
 CSR_EXTENSIONS: Final = Bound(64, "extensions", "what a CSR asks for", _BAD_REQUEST)
-CHALLENGE_BYTES: Final = Bound(
-    32 * 1024, "bytes", "a challengePassword", "FAILURE badMessageCheck, without a word"
-)
+CHALLENGE_BYTES: Final = Bound(32 * 1024, "bytes", "a challengePassword", _BAD_REQUEST)
 OID_BYTES: Final = Bound(
     64, "bytes", "an object identifier, as DER", "FAILURE badMessageCheck, or HTTP 400"
 )
@@ -108,6 +105,12 @@ PROFILE_PLACES: Final = Bound(
     "requests",
     "one profile that wait in one validator for somebody outside",
     "refused at once (webhook, device state), or left to other replicas (profile not served)",
+)
+SAME_CSR_PLACES: Final = Bound(
+    128,
+    "requests",
+    "one CSR under several signers that wait for the first of them, in one validator",
+    "FAILURE badRequest (rate_limited)",
 )
 
 

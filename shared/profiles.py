@@ -130,6 +130,8 @@ class ProfileSection(Section):
     """Weakest digest of a reply, which else is the request's [sha256; md5 if legacy]."""
     reply_cipher: Literal["des", "des3", "aes128", "aes192", "aes256"] | None = None
     """Weakest cipher of a reply, which else is the request's [aes128; des if legacy]."""
+    signer_key: Literal["any", "csr"] = "any"
+    """Who may sign a first request: any key (macOS makes one of its own), or the CSR's alone."""
     password_recipients: bool = False
     """Open requests encrypted to the challenge password (RFC 8894 3.1): gateways then hold it."""
     mtls_enabled: bool = False

@@ -11,6 +11,7 @@ class Reason(StrEnum):
 
     BAD_MESSAGE = "bad_message"
     BAD_ALGORITHM = "bad_algorithm"
+    BAD_REQUEST = "bad_request"
     UNSUPPORTED_MESSAGE = "unsupported_message"
     NO_SUCH_TRANSACTION = "no_such_transaction"
     NO_SUCH_CERTIFICATE = "no_such_certificate"
@@ -65,6 +66,7 @@ CHALLENGE_REASONS: Final = frozenset(
 FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.BAD_MESSAGE: FailInfo.BAD_MESSAGE_CHECK,
     Reason.BAD_ALGORITHM: FailInfo.BAD_ALG,
+    Reason.BAD_REQUEST: FailInfo.BAD_REQUEST,
     Reason.UNSUPPORTED_MESSAGE: FailInfo.BAD_REQUEST,
     Reason.NO_SUCH_TRANSACTION: FailInfo.BAD_CERT_ID,
     Reason.NO_SUCH_CERTIFICATE: FailInfo.BAD_CERT_ID,
@@ -96,4 +98,9 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.CA_NOT_VALID: FailInfo.BAD_REQUEST,
     Reason.UNREADABLE: FailInfo.BAD_REQUEST,
     Reason.POISON: FailInfo.BAD_REQUEST,
+}
+# How the codec's refusals are labelled.
+REFUSALS: Final = {
+    FailInfo.BAD_ALG: Reason.BAD_ALGORITHM,
+    FailInfo.BAD_REQUEST: Reason.BAD_REQUEST,
 }

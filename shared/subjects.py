@@ -94,6 +94,11 @@ def csr_token(certification_request_info: bytes, renews: bytes = b"") -> str:
     )
 
 
+def same_csr(one: EnrollmentId, other: EnrollmentId) -> bool:
+    """Whether two enrollments are of one CSR on one profile, whoever signed the messages."""
+    return (one.profile, one.csr) == (other.profile, other.csr)
+
+
 def serial_token(contents: bytes) -> str:
     """How subjects and events write a serial number: an INTEGER's contents in hex."""
     return contents.hex()

@@ -32,6 +32,8 @@ MAX_DELIVERIES: Final = 12
 _RETRY_SECONDS: Final = 0.5
 _NOT_SERVED_RETRY_SECONDS: Final = 5.0
 _MAX_NAK_SECONDS: Final = 30.0
+_DEFERRED_SECONDS: Final = 0.25
+_MAX_DEFERRED_STEP: Final = 10
 _LOG_SECONDS: Final = 10.0
 # Other replicas may serve what this one does not: they get the first chances.
 _HANDED_BACK: Final = 4
@@ -51,6 +53,10 @@ class NotServedError(Exception):
         self.profile = profile
 
 
+class DeferredError(Exception):
+    """Raised for a message whose turn comes when another one is done: it is handed out later."""
+
+
 @dataclass
 class Worker:
     """Takes messages while it runs; `handle` may see one twice and must bear it.
@@ -58,9 +64,11 @@ class Worker:
     What a handler raises is one of four things. An outage (of the bus, or of the PKCS#11 token
     with the CA's key) is waited out in place and counts for nothing. `NotServedError` gives the
     message to other replicas first and then waits in place too, at most PROFILE_PLACES of one
-    profile. Anything else, a permanent failure of the bus included, counts: the message is handed
-    out again later, and after `MAX_DELIVERIES` times `give_up` ends it. So no message holds a
-    place for ever. `durable` is the consumer, by default the role's own.
+    profile. `DeferredError` hands it out again when another one may be done; a handler that
+    raises it knows such messages in `give_up`. Anything else, a permanent failure of the bus
+    included, counts: the message is handed out again later, and after `MAX_DELIVERIES` times
+    `give_up` ends it. So no message holds a place for ever. `durable` is the consumer, by default
+    the role's own.
     """
 
     bus: Bus
@@ -119,6 +127,9 @@ class Worker:
         except NotServedError as error:
             _log.info("profile_not_served", profile=error.profile, subject=subject)
             await delivery.nak(_NOT_SERVED_RETRY_SECONDS)
+        except DeferredError:
+            wait = _DEFERRED_SECONDS * 2.0 ** min(delivery.deliveries - 1, _MAX_DEFERRED_STEP)
+            await delivery.nak(min(wait, _MAX_NAK_SECONDS))
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the worker
             FAILURES.labels(self.role).inc()
             log_failure("handler_failed", error, subject=subject)
@@ -168,7 +179,7 @@ class Worker:
         subject = delivery.stored.subject
         try:
             await self.give_up(delivery.stored)
-        except (BusUnavailableError, TokenUnavailableError, NotServedError):
+        except (BusUnavailableError, TokenUnavailableError, NotServedError, DeferredError):
             raise
         except Exception as error:  # noqa: BLE001 - the end of the line: there is nobody to retry
             FAILURES.labels(self.role).inc()

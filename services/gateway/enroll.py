@@ -9,8 +9,14 @@ from dataclasses import dataclass
 import structlog
 
 from services.gateway.lookups import Lookups
-from services.gateway.opening import Opened, open_enrollment, open_query, poll_mirror
-from services.gateway.outcomes import End, Outcomes, Request
+from services.gateway.opening import (
+    Opened,
+    VerifiedRequestError,
+    open_enrollment,
+    open_query,
+    poll_mirror,
+)
+from services.gateway.outcomes import End, Outcomes, Request, enrollment_in
 from services.gateway.replies import Mirror, Replier
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
@@ -19,7 +25,7 @@ from shared.bus.topology import enroll_stream
 from shared.chains import Chain
 from shared.enrollment import Answer, TryAnew, Wait, on_repeat
 from shared.events import CertificateIssued, EnrollmentRequested
-from shared.reasons import Reason
+from shared.reasons import REFUSALS, Reason
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify
 from shared.scep.request import read_issuer_and_serial
@@ -31,7 +37,6 @@ from shared.subjects import (
     Stage,
     any_request,
     csr_token,
-    parse_subject,
     transaction_token,
 )
 from shared.telemetry import REFUSED
@@ -113,9 +118,11 @@ class Enroller:
     async def _enrollment(
         self, replier: Replier, chain: Chain, body: bytes, caller: Caller
     ) -> bytes:
+        profile, message = replier.profile, replier.message
         async with self._one_answer():
-            opened = open_enrollment(replier.profile, chain, replier.message, body)
-        end = await self._enroll(Job(replier.profile, chain, opened, caller))
+            ours = self.outcomes.chains.issued(message.signer.der, chain)
+            opened = open_enrollment(profile, chain, message, body, renewing=ours)
+        end = await self._enroll(Job(profile, chain, opened, caller))
         if end.terminal is None:
             return replier.pending()
         return replier.terminal(end.terminal, chain, opened.mirror)
@@ -153,12 +160,16 @@ class Enroller:
     async def _one_answer(self) -> AsyncIterator[None]:
         """One answer at one time for every failure behind the key transport (RFC 3218).
 
-        What may be said of public things, badAlg, goes through at once.
+        What may be said of public things, badAlg, goes through at once; of a CSR that verifies, at
+        that time too.
         """
         loop = asyncio.get_running_loop()
         floor = loop.time() + self.settings.limits.failure_floor
         try:
             yield
+        except VerifiedRequestError:
+            await asyncio.sleep(floor - loop.time())
+            raise
         except ScepError as error:
             if error.fail_info is FailInfo.BAD_ALG:
                 raise
@@ -240,7 +251,7 @@ class Enroller:
         """The newest attempt; counted up one by one where a subject is planted among them."""
         stream = enroll_stream(enrollment.shard)
         stored = await self.bus.get_last(stream, enrollment.any_attempt())
-        newest = _parsed(stored)
+        newest = enrollment_in(stored)
         if stored is not None and newest is not None:
             return newest, stored
         found: tuple[EnrollmentId, Stored] | None = None
@@ -261,7 +272,7 @@ class Enroller:
             stored = await self.bus.get_last(enroll_stream(shard), wildcard)
             if stored is None:
                 continue
-            enrollment = _parsed(stored)
+            enrollment = enrollment_in(stored)
             if enrollment is None:  # planted: the device's next PKCSReq finds the true one
                 return replier.pending()
             request = Request(enrollment, stored.sha256(), b"", profile)
@@ -270,28 +281,20 @@ class Enroller:
                 return replier.pending()
             if not isinstance(end.terminal, CertificateIssued):
                 return replier.terminal(end.terminal, chain, Mirror())
-            return replier.terminal(end.terminal, chain, poll_mirror(profile, chain, message))
+            return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
         refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
         return replier.refusal(Reason.NO_SUCH_TRANSACTION, "no such transaction")
 
 
 def _refuse(replier: Replier, error: ScepError) -> bytes:
-    """FAILURE for what never came on the log; only badAlg says more than that."""
-    algorithm = error.fail_info is FailInfo.BAD_ALG
-    reason = Reason.BAD_ALGORITHM if algorithm else Reason.BAD_MESSAGE
+    """FAILURE for what never came on the log; badMessageCheck comes without a word."""
+    reason = REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE)
     refused(replier.profile, reason, error.detail)
-    return replier.refusal(reason, error.detail if algorithm else "", error.fail_info)
+    silent = reason is Reason.BAD_MESSAGE
+    return replier.refusal(reason, "" if silent else error.detail, error.fail_info)
 
 
 def refused(profile: Profile, reason: Reason, detail: str) -> None:
     """A counter and one line for what never comes on the log."""
     REFUSED.labels(profile.name, reason).inc()
     _log.info("refused", profile=profile.name, reason=reason.value, detail=detail)
-
-
-def _parsed(stored: Stored | None) -> EnrollmentId | None:
-    """What a stored request is about; None where a gateway taken over made its subject up."""
-    try:
-        return parse_subject(stored.subject)[0] if stored is not None else None
-    except ValueError:
-        return None

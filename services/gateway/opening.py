@@ -1,5 +1,6 @@
 """Opening a request at the edge: decrypt, parse, check possession and the tie to the signer."""
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 
@@ -25,6 +26,15 @@ from shared.subjects import NO_RENEWAL
 
 _MAX_KEY = 32
 _NO_REPLY = "the reply cannot be encrypted: an EC key needs a challengePassword"
+_FOREIGN_EC = "the reply cannot be encrypted: the signer needs an RSA key, or the CSR's own"
+
+
+class VerifiedRequestError(ScepError):
+    """Raised for a CSR that decrypts and verifies, and yet cannot be answered: why may be told.
+
+    Its self-signature shows that nobody altered the envelope. It is told no sooner than the
+    failures that may not be told apart.
+    """
 
 
 @dataclass(frozen=True)
@@ -43,29 +53,49 @@ class Opened:
     renews: bytes
 
 
-def open_enrollment(profile: Profile, chain: Chain, message: PkiMessage, body: bytes) -> Opened:
-    """PKCSReq or RenewalReq.
+def open_enrollment(
+    profile: Profile, chain: Chain, message: PkiMessage, body: bytes, *, renewing: bool
+) -> Opened:
+    """PKCSReq or RenewalReq; `renewing` says that a configured CA issued the signer.
 
-    badAlg comes out only where what anyone can read is at fault (the envelope's algorithms, the
-    signer's key), or where all is right but the reply could not be encrypted.
+    A plain badAlg comes out only where what anyone can read is at fault: the envelope's
+    algorithms, the signer's key. `VerifiedRequestError` is about a CSR that verifies. Everything
+    else is one `ScepError` without a distinction.
     """
     envelope, content_key, mirror = _unwrap(profile, chain, message)
     try:
         csr = read_csr(envelope.decrypt(content_key))
         verify_self_signature(csr)
-        ours = chain.issued(message.signer.der)
     except ScepError as error:
         raise ScepError(error.detail) from None
-    if csr.spki != message.signer.spki and not ours:
+    own_key = csr.spki == message.signer.spki
+    if not own_key and not renewing and not profile.any_signer:
         raise ScepError("signed by another key than the CSR's")
-    if mirror.wants_password and mirror.password is None:
-        mirror = mirror.with_password(csr.challenge)
-    if mirror.wants_password and mirror.password is None:
-        raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
-    renews = message.signer.serial if ours else b""
-    if not ours and message.message_type == MessageType.RENEWAL_REQ:
+    mirror = _with_password(mirror, csr, own_key=own_key)
+    renews = message.signer.serial if renewing else b""
+    if not renewing and message.message_type == MessageType.RENEWAL_REQ:
         renews = NO_RENEWAL
     return Opened(message, body, csr, content_key, mirror, renews)
+
+
+def _with_password(mirror: Mirror, csr: CertificationRequest, *, own_key: bool) -> Mirror:
+    """The reply's password for a signer that cannot decrypt: the CSR's challengePassword.
+
+    Only where the signer's key is the CSR's. Whoever recorded an envelope could sign it again with
+    an EC key of their own and would get a reply to guess the password by, offline. A password that
+    opened the request itself is known to its sender.
+    """
+    if not mirror.wants_password or mirror.password is not None:
+        return mirror
+    if not own_key:
+        raise VerifiedRequestError(_FOREIGN_EC, FailInfo.BAD_ALG)
+    try:
+        password = csr.challenge
+    except ScepError as error:
+        raise VerifiedRequestError(error.detail, error.fail_info) from None
+    if password is None:
+        raise VerifiedRequestError(_NO_REPLY, FailInfo.BAD_ALG)
+    return mirror.with_password(password)
 
 
 def open_query(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[bytes, Mirror]:
@@ -80,16 +110,20 @@ def open_query(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[byt
     return envelope.decrypt(content_key), mirror
 
 
-def poll_mirror(profile: Profile, chain: Chain, message: PkiMessage) -> Mirror:
+def poll_mirror(profile: Profile, message: PkiMessage) -> Mirror:
     """The poll's own envelope says how to encrypt the answer; `ScepError` (badAlg) if nothing can.
 
-    What it holds is not looked at: issuer and subject in it are often wrong. An envelope that
-    cannot be read costs an RSA signer nothing.
+    Nothing of it is decrypted: issuer and subject in it are often wrong, and how long an altered
+    envelope takes would tell whether its key opened. An envelope that cannot be read costs an RSA
+    signer nothing; an EC signer is answered under the password that its poll is encrypted to.
     """
-    try:
-        _, _, mirror = _unwrap(profile, chain, message)
-    except ScepError:
-        mirror = _mirror(profile, message, None)
+    envelope = None
+    with contextlib.suppress(ScepError):
+        envelope = read_envelope(message, profile.algorithms)
+    mirror = _mirror(profile, message, envelope)
+    if envelope is not None and mirror.wants_password and envelope.passwords:
+        opened = unwrap_with_password(envelope, profile.passwords)
+        mirror = mirror.with_password(opened[0] if opened else None)
     if mirror.wants_password and mirror.password is None:
         raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
     return mirror

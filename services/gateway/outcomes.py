@@ -23,7 +23,7 @@ from shared.events import (
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.stored import SUBJECT, Stored, UnreadableEventError, authenticate
-from shared.subjects import EnrollmentId, Stage
+from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
@@ -195,3 +195,11 @@ class Outcomes:
         newest = await self.chains.reread(profile.issuer, profile.ca_spki_sha256)
         if newest is None or not newest.issued(event.certificate):
             raise UnreadableEventError("the certificate is not from a pinned CA")
+
+
+def enrollment_in(stored: Stored | None) -> EnrollmentId | None:
+    """What a stored request is about; None where a gateway taken over made its subject up."""
+    try:
+        return parse_subject(stored.subject)[0] if stored is not None else None
+    except ValueError:
+        return None

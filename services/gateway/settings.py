@@ -51,6 +51,7 @@ class Profile:
     passwords: tuple[str, ...] = ()
     mtls_bundle: tuple[bytes, ...] = ()
     message_limit: int = 256 * 1024
+    any_signer: bool = True
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
@@ -157,6 +158,7 @@ def _profile(
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
         renewal=section.renewal,
+        any_signer=section.signer_key == "any",
         passwords=section.challenge_password if section.password_recipients else (),
         mtls_bundle=_mtls_bundle(configuration, section, now),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from services.validator.anchors import AnchorFiles
+from services.validator.challenges.once import OnceVerifier
 from services.validator.challenges.one_time import OneTimeVerifier
 from services.validator.challenges.records import Records
 from services.validator.challenges.signed import SignedVerifier
@@ -73,7 +74,8 @@ def verifiers(
     access: Access, profile: str, records: Records, operators: Trusted
 ) -> Mapping[str, Verifier]:
     """The verifiers of a profile, by kind."""
-    found: dict[str, Verifier] = {STATIC: StaticVerifier(access.passwords)}
+    static = StaticVerifier(access.passwords)
+    found: dict[str, Verifier] = {STATIC: OnceVerifier(static, records, binds_first=False)}
     if access.one_time:
         found[ONE_TIME] = OneTimeVerifier(records, operators, access.attributes)
     if access.signed is not None:
@@ -83,7 +85,8 @@ def verifiers(
         )
     if access.webhook is not None:
         limit = asyncio.Semaphore(access.webhook_concurrency)
-        found[WEBHOOK] = WebhookVerifier(access.webhook, limit)
+        webhook = WebhookVerifier(access.webhook, limit)
+        found[WEBHOOK] = OnceVerifier(webhook, records, binds_first=True)
     return found
 
 

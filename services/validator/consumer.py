@@ -51,6 +51,9 @@ class RequestConsumer:
             return
         enrollment, stage = parsed
         self.judge.check_served(enrollment.profile)
+        if await self.judge.waits(enrollment):
+            await self.handle(stored)
+            return
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
             verdict = rejected(request, Reason.POISON, "the request could not be processed")

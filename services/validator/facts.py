@@ -9,12 +9,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.csr import CertificationRequest, read_csr, verify_self_signature
+from shared.csr import CertificationRequest, read_csr, read_request, verify_self_signature
 from shared.events import CertificateRecorded, EnrollmentRequested, Facts
 from shared.names import name_text
-from shared.reasons import Reason
+from shared.reasons import REFUSALS, Reason
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.scep.errors import FailInfo, ScepError
+from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
 from shared.scep.schemes import PublicKey
 from shared.seal import SealError, unseal
@@ -37,6 +37,7 @@ class Opened:
     """A request that is what it says: the CSR, and what is told of it.
 
     `renews` is the serial of the certificate that signed it, where that is one of ours; else "".
+    `foreign_signer` says that a first request is signed by another key than the CSR's.
     """
 
     csr: CertificationRequest
@@ -45,6 +46,20 @@ class Opened:
     key_reused: bool = False
     renewal_asked: bool = False
     transaction_id: str = ""
+    foreign_signer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningRules:
+    """What a profile takes: algorithms, and whether any key may sign a first request.
+
+    `issued` says whether a certificate (DER) is of any configured CA: what that signs is a
+    renewal, of whichever profile.
+    """
+
+    algorithms: AlgorithmPolicy
+    issued: Callable[[bytes], bool]
+    any_signer: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,13 +97,9 @@ def open_request(
     enrollment: EnrollmentId,
     event: EnrollmentRequested,
     keys: Mapping[str, X25519PrivateKey],
-    policy: AlgorithmPolicy,
-    issued: Callable[[bytes], bool],
+    rules: OpeningRules,
 ) -> Opened | NotOpened:
-    """Verify the device's signature, decrypt, check possession, and that the subject fits.
-
-    `issued` says whether a certificate (DER) is one of the profile's CA.
-    """
+    """Verify the device's signature, decrypt, check possession, and that the subject fits."""
     key = keys.get(event.sealing_key)
     if key is None:
         return NotOpened(Reason.BAD_MESSAGE, "sealed to an unknown key")
@@ -98,25 +109,25 @@ def open_request(
             sealed = enrollment.at(event.sealed_attempt)
         content_key = unseal(event.content_key, sealed.subject(Stage.REQUEST), key)
         message = read_message(event.pki_message)
-        verify(message, policy)
+        verify(message, rules.algorithms)
         if message.message_type not in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):
             return NotOpened(Reason.UNSUPPORTED_MESSAGE, "neither a PKCSReq nor a RenewalReq")
-        csr = read_csr(read_envelope(message, policy).decrypt(content_key))
+        csr = read_csr(read_envelope(message, rules.algorithms).decrypt(content_key))
         verify_self_signature(csr)
-        return _opened(enrollment, message, csr, renewing=issued(message.signer.der))
+        read_request(csr, rules.algorithms)
+        return _opened(enrollment, message, csr, rules)
     except SealError:
         return NotOpened(Reason.BAD_MESSAGE, "the sealed content key does not open")
     except ScepError as error:
-        algorithm = error.fail_info is FailInfo.BAD_ALG
-        reason = Reason.BAD_ALGORITHM if algorithm else Reason.BAD_MESSAGE
-        return NotOpened(reason, error.detail)
+        return NotOpened(REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE), error.detail)
 
 
 def _opened(
-    enrollment: EnrollmentId, message: PkiMessage, csr: CertificationRequest, *, renewing: bool
+    enrollment: EnrollmentId, message: PkiMessage, csr: CertificationRequest, rules: OpeningRules
 ) -> Opened | NotOpened:
     signer = message.signer
-    if csr.spki != signer.spki and not renewing:
+    renewing, foreign = rules.issued(signer.der), csr.spki != signer.spki
+    if foreign and not renewing and not rules.any_signer:
         return NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
     transaction = transaction_token(
         enrollment.profile, message.transaction_id.value, message.signer.spki
@@ -132,6 +143,7 @@ def _opened(
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked,
         transaction_id=message.transaction_id.text(),
+        foreign_signer=foreign and not renewing,
     )
 
 

@@ -9,6 +9,7 @@ from services.validator.facts import History, KnownCertificate, Opened, names_sh
 from shared.access_events import Claim
 from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import Facts, GateResult
+from shared.limits import shortened
 from shared.name_rules import bad_general_names, bad_name
 from shared.reasons import Reason
 
@@ -45,6 +46,7 @@ class Policy:
     crl_distribution_points: tuple[str, ...] = ()
     manual: bool = False
     fleet: str = ""
+    any_signer: bool = True
     renewal: RenewalPolicy = RenewalPolicy()
 
 
@@ -107,6 +109,8 @@ def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
     yield "key", _key(opened.facts, policy), ""
     yield "subject", _subject(opened.csr), ""
     yield "sans", _sans(opened.csr, policy), ""
+    if ignored := _not_taken(opened.csr):
+        yield "extensions", None, ignored
     yield "compromise", _compromised(question.history), ""
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(question), opened.renews
@@ -120,6 +124,12 @@ def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
 def wants_challenge(question: Question) -> bool:
     """Whether a verifier has the last word: not on a renewal, unless the profile wants it so."""
     return not question.opened.renews or question.policy.renewal.challenge
+
+
+def _not_taken(csr: CertificationRequest) -> str:
+    """What the CSR asks for beside names: the profile decides on all of that."""
+    asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid != SUBJECT_ALT_NAME)
+    return shortened(f"not taken from the request: {', '.join(asked)}") if asked else ""
 
 
 def _compromised(history: History) -> Refusal | None:
@@ -205,9 +215,8 @@ def _subject(csr: CertificationRequest) -> Refusal | None:
 
 def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
     """Each name by its own rule, then by the profile's kinds."""
-    for extension in csr.extensions:
-        if extension.oid == SUBJECT_ALT_NAME and (problem := bad_general_names(extension.value)):
-            return Refusal(Reason.SAN_NOT_ALLOWED, problem)
+    if csr.san_value is not None and (problem := bad_general_names(csr.san_value)):
+        return Refusal(Reason.SAN_NOT_ALLOWED, problem)
     for san in csr.sans:
         if san.kind not in policy.sans:
             return Refusal(

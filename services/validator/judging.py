@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 
 from services.validator.access import Access, verifiers
 from services.validator.cases import Case, rejected
-from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import Asked, Verifier, route
-from services.validator.facts import NotOpened, Opened, open_request
+from services.validator.challenges.records import Records, TooManyWaitError
+from services.validator.challenges.verifier import Asked, Verified, Verifier, refused, route
+from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
 from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
 from services.validator.history import gather
 from services.validator.settings import Settings
@@ -50,14 +51,21 @@ class Judge:
         chain = self.chains.get(policy.issuer, policy.ca_spki_sha256)
         if chain is None:
             raise BusUnavailableError("the CA chain was not read yet")
-        algorithms = AlgorithmPolicy(policy.legacy)
+        issued = partial(self.chains.issued, chain=chain)
+        rules = OpeningRules(AlgorithmPolicy(policy.legacy), issued, policy.any_signer)
         if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
             return rejected(stored, Reason.BAD_MESSAGE, "driven again without an operator's order")
-        opened = open_request(enrollment, event, settings.opening_keys, algorithms, chain.issued)
+        opened = open_request(enrollment, event, settings.opening_keys, rules)
         if isinstance(opened, NotOpened):
             return rejected(stored, opened.reason, opened.detail)
         opened = self._described(enrollment.profile, opened, policy)
         return Case(enrollment, stored, opened, policy, chain)
+
+    async def waits(self, enrollment: EnrollmentId) -> bool:
+        """Whether a request handed out so often only waited for another one."""
+        settings = self.settings
+        records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
+        return await records.deferred(enrollment)
 
     def check_served(self, profile: str) -> None:
         """`NotServedError` for a profile that this replica leaves out."""
@@ -110,14 +118,37 @@ class Judge:
             asked = {gate.gate for gate in decision.gates}
             before = tuple(gate for gate in held.gates if gate.gate not in asked)
             return replace(decision, gates=decision.gates + before, claim=held.claim)
-        verifier = self._verifiers(profile)[case.opened.facts.challenge]
-        verified = await verifier.verify(_asked(case, decision))
+        return await self._verified(case, question, decision)
+
+    async def _verified(self, case: Case, question: Question, decision: Decision) -> Decision:
+        """The verifier's word, on what the log knows.
+
+        Where it says that the challenge made a certificate before, that one may have been recorded
+        just now, after the look at the key's certificates: then it is the answer.
+        """
+        verified = await self._verify(case, decision)
+        refusal = verified.refusal
+        if refusal is not None and refusal.reason is Reason.REPLAY and not decision.existing:
+            issuer, issuers = case.policy.issuer, self.settings.issuers
+            history = await gather(self.bus, issuer, case.opened, issuers)
+            again = decide(replace(question, history=history))
+            if again.refusal is not None or again.existing:
+                decision = again
+                verified = await self._verify(case, again) if again.existing else Verified(())
         return replace(
             decision,
             gates=decision.gates + verified.gates,
-            refusal=verified.refusal,
+            refusal=decision.refusal or verified.refusal,
             claim=verified.claim,
         )
+
+    async def _verify(self, case: Case, decision: Decision) -> Verified:
+        verifier = self._verifiers(case.enrollment.profile)[case.opened.facts.challenge]
+        try:
+            return await verifier.verify(_asked(case, decision))
+        except TooManyWaitError:
+            detail = "too many requests for this CSR wait for the first: try again later"
+            return refused("replay", Reason.RATE_LIMITED, detail)
 
     def _verifiers(self, profile: str) -> Mapping[str, Verifier]:
         """The profile's verifiers, made anew when its configuration is."""

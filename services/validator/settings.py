@@ -92,6 +92,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         ca_spki_sha256=profile.ca_spki_sha256,
         crl_distribution_points=certificate.crl_distribution_points,
         manual=profile.approval == "manual",
+        any_signer=profile.signer_key == "any",
         renewal=RenewalPolicy(
             allowed=profile.renewal,
             window=None if profile.renewal_window is None else ceil(profile.renewal_window),

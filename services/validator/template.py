@@ -61,11 +61,10 @@ def _extensions(
     key_usage, extended_key_usage, *rest = _fixed(policy, is_rsa, ca)
     key_id = _extension(x509.SubjectKeyIdentifier(public_key_id(csr.spki)), critical=False)
     extensions = [key_usage, extended_key_usage, key_id, *rest]
-    requested = [e.value for e in csr.extensions if e.oid == SUBJECT_ALT_NAME]
-    if csr.sans:
+    if csr.san_value is not None and csr.sans:
         # RFC 5280 s4.2.1.6: critical where the subject is empty.
         critical = not read_name(csr.subject)
-        san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=requested[0])
+        san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=csr.san_value)
         extensions.append(san)
     return tuple(extensions)
 

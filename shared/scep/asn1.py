@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Final
 
+from shared.limits import OID_BYTES
 from shared.scep.errors import ScepError
 
 INTEGER: Final = 0x02
@@ -160,6 +161,8 @@ def object_identifier(dotted: str) -> bytes:
 @lru_cache(maxsize=256)
 def dotted(contents: bytes) -> str:
     """The dotted form of an OBJECT IDENTIFIER's contents."""
+    if len(contents) > OID_BYTES:
+        raise ScepError(f"object identifier of more than {OID_BYTES} bytes")
     arcs: list[int] = []
     arc = 0
     for octet in contents:

@@ -1,8 +1,10 @@
 """What validators remember together: who holds a challenge, who took a device's places."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Final, NoReturn
 
+import msgspec
 import structlog
 
 from services.validator.challenges.replay import time_to_keep
@@ -12,6 +14,7 @@ from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCoun
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
 from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
+from shared.limits import SAME_CSR_PLACES
 from shared.series import Series, signing
 from shared.stored import (
     EventSigner,
@@ -20,12 +23,20 @@ from shared.stored import (
     UnreadableEventError,
     authenticate,
 )
-from shared.subjects import EnrollmentId, Stage, parse_prefix, replay_record
+from shared.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
 from shared.telemetry import SECURITY_EVENTS
+from shared.worker import DeferredError
 
 _log = structlog.get_logger()
 # A window is written for the newest of its entries, so it outlives them all.
 _WINDOW_TTL = WINDOW_SECONDS + 3600
+_DEFERRED: Final = "deferred"
+_MARK_SECONDS: Final = 30 * 86400
+_MOST_WAITED_FOR: Final = 1024
+
+
+class TooManyWaitError(Exception):
+    """Raised where more requests than SAME_CSR_PLACES would wait for the same CSR's outcome."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Records:
     signer: EventSigner
     validators: Trusted
     issuers: Trusted
+    _waiting: dict[str, set[str]] = field(default_factory=dict)
 
     async def claim(
         self, asked: Asked, kind: str, digest: str, until: int
@@ -65,13 +77,46 @@ class Records:
         """Whether the challenge's certificate was made before, or is under way elsewhere.
 
         Asked only of what is not plainly the request that holds it: a later attempt, or the same
-        CSR in another transaction.
+        CSR in another transaction, which waits (`DeferredError`) until the first has ended.
         """
         holder, mine = parse_prefix(record.enrollment), asked.enrollment
         if holder.at(mine.attempt) == mine:
             earlier = (holder.at(number) for number in range(holder.attempt, mine.attempt))
             return any([await self._made(each) for each in earlier])
-        return not await self._failed(CountedEnrollment(enrollment=record.enrollment, at=0))
+        if await self._failed(CountedEnrollment(enrollment=record.enrollment, at=0)):
+            return False
+        if same_csr(holder, mine) and not await self._made(holder):
+            await self._defer(asked, record)
+        return True
+
+    async def _defer(self, asked: Asked, record: ChallengeClaimed) -> NoReturn:
+        """Let a request wait for the same CSR's, which another signer's message brought first.
+
+        A mark says so to whoever gets the message after many tries. Of one CSR only so many wait:
+        whoever recorded a message can sign it again without end.
+        """
+        waiting = self._waiting.setdefault(record.enrollment, set())
+        waiting.add(asked.enrollment.prefix())
+        if len(waiting) > SAME_CSR_PLACES:
+            waiting.discard(asked.enrollment.prefix())
+            raise TooManyWaitError
+        while len(self._waiting) > _MOST_WAITED_FOR:
+            del self._waiting[next(iter(self._waiting))]
+        prefix = asked.enrollment.prefix()
+        event = msgspec.structs.replace(record, kind=_DEFERRED, enrollment=prefix)
+        place = partial(replay_record, _DEFERRED, token(prefix.encode()))
+        written = signing(place, event, self.signer, _MARK_SECONDS)
+        await self._marks(asked.enrollment).append(None, written)
+        raise DeferredError(record.enrollment)
+
+    async def deferred(self, enrollment: EnrollmentId) -> bool:
+        """Whether this attempt was ever made to wait for another request."""
+        mark = await self._marks(enrollment).first()
+        return mark is not None and mark.event.enrollment == enrollment.prefix()
+
+    def _marks(self, enrollment: EnrollmentId) -> Series[ChallengeClaimed]:
+        wildcard = replay_record(_DEFERRED, token(enrollment.prefix().encode()), "*")
+        return Series(self.bus, REPLAYS, wildcard, ChallengeClaimed, self.validators, "replay")
 
     async def _made(self, enrollment: EnrollmentId) -> bool:
         """Whether an attempt came to a certificate; what is not authentic counts as one."""

@@ -5,7 +5,7 @@ from typing import Final
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.access_events import ChallengeClaimed
 from shared.reasons import Reason
-from shared.subjects import parse_prefix
+from shared.subjects import parse_prefix, same_csr
 
 MARGIN_SECONDS: Final = 600
 _NANOSECONDS: Final = 1_000_000_000
@@ -30,7 +30,7 @@ def judge_replay(
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
-    same_request = same_key and (holder.profile, holder.csr) == (mine.profile, mine.csr)
+    same_request = same_key and same_csr(holder, mine)
     if spent or not same_request:
         if same_key and asked.existing:
             return Verified((passed("replay", "the same key asks for the certificate it has"),))

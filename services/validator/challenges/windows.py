@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.access_events import CountedEnrollment
-from shared.subjects import EnrollmentId, parse_prefix
+from shared.subjects import EnrollmentId, parse_prefix, same_csr
 
 WINDOW_SECONDS: Final = 86400
 
@@ -36,8 +36,8 @@ def count(
 ) -> Counted | Full:
     """Give an enrollment a place in its device's window; `now` in Unix seconds.
 
-    However often it is delivered or tried anew it takes one. `failed` names entries known to have
-    ended without a certificate: they do not count.
+    However often it is delivered, tried again or signed by others, its CSR takes one. `failed`
+    names entries known to have ended without a certificate: they do not count.
     """
     mine = CountedEnrollment(enrollment=enrollment.prefix(), at=now)
     if any(entry.enrollment == mine.enrollment for entry in window):
@@ -54,5 +54,5 @@ def count(
 
 
 def _same(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
-    """Whether an entry is an earlier attempt of the same enrollment."""
-    return parse_prefix(entry.enrollment).at(enrollment.attempt) == enrollment
+    """Whether an entry is of the same CSR: an earlier attempt, or another signer's message."""
+    return same_csr(parse_prefix(entry.enrollment), enrollment)

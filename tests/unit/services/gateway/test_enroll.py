@@ -391,12 +391,6 @@ async def test_a_message_to_another_recipient_is_a_bad_message_check(
     assert await refused(world, pki_message(device, device)) is FailInfo.BAD_MESSAGE_CHECK
 
 
-async def test_a_foreign_csr_is_a_bad_message_check(world: World, ra: Identity) -> None:
-    body = pki_message(world.device, ra, device_csr(ra))
-
-    assert await refused(world, body) is FailInfo.BAD_MESSAGE_CHECK
-
-
 async def test_all_failures_behind_decryption_look_the_same(
     world: World, ra: Identity, device: Identity
 ) -> None:
@@ -404,7 +398,6 @@ async def test_all_failures_behind_decryption_look_the_same(
         await world.send(body)
         for body in (
             pki_message(device, device),
-            pki_message(device, ra, device_csr(ra)),
             pki_message(device, ra, b"no csr"),
             pki_message(device, ra, csr(device.key, sign=lambda _: bytes(256))),
         )

@@ -2,7 +2,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
-from services.validator.facts import NotOpened, Opened, open_request
+from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
 from shared.chains import Chain
 from shared.reasons import Reason
 from shared.scep.algorithms import AlgorithmPolicy
@@ -40,6 +40,7 @@ def opened(
     *,
     renews: bytes = RENEWS,
     kind: bytes = b"19",
+    any_signer: bool = True,
 ) -> Opened | NotOpened:
     """What becomes of a CSR that this certificate signed; `kind` is the message type."""
     enrollment = enrollment_of(signer, asked, renews=renews)
@@ -48,7 +49,8 @@ def opened(
     message = signed(content, signer, attributes)
     event = requested(signer, ra, enrollment, pki_message=message)
     chain = Chain(ca.chain, (ca.certificate,))
-    return open_request(enrollment, event, KEYS, AlgorithmPolicy(), chain.issued)
+    rules = OpeningRules(AlgorithmPolicy(), chain.issued, any_signer=any_signer)
+    return open_request(enrollment, event, KEYS, rules)
 
 
 @pytest.mark.parametrize(("kind", "renewal_asked"), [(b"19", False), (b"17", True)])
@@ -96,12 +98,23 @@ def test_a_self_signed_certificate_renews_nothing(
     assert (found.renews, found.key_reused, found.renewal_asked) == ("", False, True)
 
 
+def test_a_stranger_may_sign_for_another_key_that_the_csr_proves(
+    device: Identity, ra: Identity, ca: LocalCa
+) -> None:
+    """As macOS does: a first enrollment, which needs a challenge."""
+    signer = certified(device, pki.local_ca(STRANGERS_KEY))
+    found = opened(ca, ra, signer, csr(ra.key), renews=b"")
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.foreign_signer, found.key_reused) == ("", True, False)
+
+
 @pytest.mark.parametrize("kind", [b"17", b"19"])
-def test_a_stranger_asks_for_no_other_key_than_its_own(
+def test_a_stranger_asks_for_no_other_key_where_the_profile_wants_it_so(
     device: Identity, ra: Identity, ca: LocalCa, kind: bytes
 ) -> None:
     signer = certified(device, pki.local_ca(STRANGERS_KEY))
-    found = opened(ca, ra, signer, csr(ra.key), renews=b"", kind=kind)
+    found = opened(ca, ra, signer, csr(ra.key), renews=b"", kind=kind, any_signer=False)
 
     assert found == NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
 

@@ -161,10 +161,14 @@ async def ask(
     attempt: int = 0,
     transaction: bytes = TRANSACTION,
     profile: str = PROFILE,
+    signer: EcIdentity | None = None,
 ) -> Stored:
-    """The request of a device as a gateway appends it; nobody has judged it yet."""
-    asked = device_csr(by, password, *sans, subject=subject)
-    named = transaction_token(profile, transaction, spki(by.key.public_key()))
+    """The request of a device as a gateway appends it; nobody has judged it yet.
+
+    `signer` signs the message in the device's stead, with a key of its own.
+    """
+    asked, signer = device_csr(by, password, *sans, subject=subject), signer or by
+    named = transaction_token(profile, transaction, spki(signer.key.public_key()))
     place = EnrollmentId("0", profile, named, csr_token(csr_info(asked)), attempt).subject(
         Stage.REQUEST
     )
@@ -173,14 +177,14 @@ async def ask(
         *scep_attributes(transaction_id=tlv(PRINTABLE, transaction)),
         *cms_attributes(content),
     ]
-    sign = ecdsa_sign(by.key, "sha256")
+    sign = ecdsa_sign(signer.key, "sha256")
     event = EnrollmentRequested(
-        pki_message=signed(content, by, attributes, signature_algorithm=_ECDSA, sign=sign),
+        pki_message=signed(content, signer, attributes, signature_algorithm=_ECDSA, sign=sign),
         content_key=seal(cipher_key("aes256"), place, OPENING.public_key()),
         sealing_key=OPENING_ID,
         transaction_id=transaction.decode(),
         message_type=19,
-        signer_sha256=hashlib.sha256(by.der).hexdigest(),
+        signer_sha256=hashlib.sha256(signer.der).hexdigest(),
         client_address="192.0.2.1",
         gateway=GATEWAY,
         reply_budget_ms=1000,

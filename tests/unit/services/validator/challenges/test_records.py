@@ -20,6 +20,7 @@ from shared.reasons import Reason
 from shared.stored import EventSigner, Message, Stored, authenticate_as, encode
 from shared.subjects import parse_subject, replay_record
 from shared.subjects import token as digest
+from shared.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
@@ -221,11 +222,15 @@ async def test_many_attempts_of_one_enrollment_take_one_place(world: World) -> N
 
 
 async def test_the_same_csr_in_another_transaction_waits_for_the_first(world: World) -> None:
-    """While a certificate is under way a second one may not be."""
+    """While a certificate is under way a second one may not be: what was first decides."""
     challenge = token()
-    assert await judgement(world, await ask(world, holder(), challenge)) == "approved"
+    first = await ask(world, holder(), challenge)
+    assert await judgement(world, first) == "approved"
     again = await ask(world, holder(), challenge, transaction=b"another")
+    with pytest.raises(DeferredError):
+        await world.consumer.handle(again)
 
+    await issued(world, first)  # and its certificate is not on record: it does not live any more
     assert await judgement(world, again) == Reason.REPLAY
 
 

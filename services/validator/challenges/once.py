@@ -1,0 +1,46 @@
+"""One CSR, one use of its challenge, where the challenge itself can be used again and again.
+
+A password or a webhook's yes lets in whoever brings it. Whoever recorded a device's message can
+sign it again with keys of their own, each in a transaction of its own. So a first request that
+another key than the CSR's signed is bound to its CSR: the first one enrolls, and the others get
+its certificate or wait for it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.validator.challenges.records import Records
+from services.validator.challenges.replay import judge_replay
+from services.validator.challenges.verifier import Asked, Verified, Verifier
+from shared.subjects import token
+
+_CSR: Final = "csr"
+_KEPT_SECONDS: Final = 86400
+
+
+@dataclass(frozen=True)
+class OnceVerifier:
+    """A verifier, and the binding to the CSR: before it is asked if `binds_first`, else after."""
+
+    inner: Verifier
+    records: Records
+    binds_first: bool
+
+    async def verify(self, asked: Asked) -> Verified:
+        """See `Verifier.verify`."""
+        if not asked.opened.foreign_signer:
+            return await self.inner.verify(asked)
+        steps = (self._bind, self.inner.verify)
+        found = Verified(())
+        for step in steps if self.binds_first else reversed(steps):
+            if found.refusal is None:
+                after = await step(asked)
+                found = replace(after, gates=(*found.gates, *after.gates))
+        return found
+
+    async def _bind(self, asked: Asked) -> Verified:
+        enrollment, until = asked.enrollment, asked.asked_at + _KEPT_SECONDS
+        digest = token(enrollment.profile.encode(), enrollment.csr.encode())
+        record, at = await self.records.claim(asked, _CSR, digest, until)
+        spent = await self.records.spent(asked, record)
+        return judge_replay(asked, record, at, until, spent=spent)
