@@ -119,6 +119,15 @@ def shortened(text: str) -> str:
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
 
 
+# What operators wait for.
+ADMIN_SECONDS: Final = Bound(
+    8, "seconds", "an answer of the admin port", "HTTP 503: the database does not answer"
+)
+ADMIN_UNANSWERED: Final = Bound(
+    16, "requests", "queries that a silent database owes an answer", "HTTP 503 at once"
+)
+
+
 def bounds() -> dict[str, Bound]:
     """Every bound of this table by name, in its order."""
     return {name: value for name, value in globals().items() if isinstance(value, Bound)}

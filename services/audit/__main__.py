@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 from services.audit.admin.app import admin_app
+from services.audit.admin.bounded import Bounded
 from services.audit.admin.desk import Desk
 from services.audit.admin.first import ensure_admin
 from services.audit.backlog import Backlog
@@ -48,7 +49,7 @@ async def serve(
     readiness = Readiness(bus, engine, recorders)
     backlog = Backlog(bus, engine, settings.streams, now)
     app = admin_app(desk, readiness.missing)
-    server = HttpServer(app, [operations])
+    server = HttpServer(Bounded(app, readiness.database_away), [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()

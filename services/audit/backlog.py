@@ -1,6 +1,7 @@
 """How far the services are behind, by the record: those that stand still or are gone as well."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from shared.process import log_failure
 from shared.telemetry import BUS_LAG, OLDEST_WAITING, WAITING
 
 _SECONDS: Final = 5.0
+_LONGEST_SECONDS: Final = 10.0
 _DAY_NANOSECONDS: Final = 86400 * 1_000_000_000
 _NANOSECONDS: Final = 1_000_000_000
 # Further behind than this the record cannot tell what waits now.
@@ -46,14 +48,22 @@ class Backlog:
         """Look, for ever."""
         while True:
             try:
-                await self.look()
+                async with asyncio.timeout(_LONGEST_SECONDS):
+                    await self.look()
                 self._away = False
             except Exception as error:  # noqa: BLE001 - the next look may find log and database well
                 _forget()
+                self._forget_lag()
                 if not self._away:
                     log_failure("backlog_unknown", error)
                 self._away = True
             await asyncio.sleep(_SECONDS)
+
+    def _forget_lag(self) -> None:
+        """A lag that cannot be measured is absent: its last value would say that all is well."""
+        for stream in self.streams:
+            with contextlib.suppress(KeyError):
+                BUS_LAG.remove(stream, Role.AUDIT)
 
     async def look(self) -> None:
         """Measure once: this service against the log, the others by what it has recorded."""

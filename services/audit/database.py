@@ -28,6 +28,19 @@ from shared.stored import Stored
 
 _CATCH_UP: Final = 1000
 _MIGRATIONS: Final = "migrations"
+# A server that is gone, or that holds a lock for good, ends in an error. One that is only silent
+# cannot be told from a slow one here: who asks it waits no longer than they want to.
+_POSTGRESQL: Final[dict[str, Any]] = {
+    "pool_timeout": 5,
+    "connect_args": {
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "options": "-c statement_timeout=60s -c lock_timeout=30s",
+    },
+}
 _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -50,7 +63,8 @@ def open_engine(url: str) -> Engine:
     parsed = make_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
     # An error's text is no place for a search, an address or a token's digest.
-    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    options = _POSTGRESQL if parsed.get_backend_name() == "postgresql" else {}
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "do_connect", _on_sqlite_open)
         event.listen(engine, "connect", _on_sqlite_connect)
@@ -91,6 +105,7 @@ def migrate(engine: Engine) -> None:
         if MigrationContext.configure(connection).get_current_revision() == head:
             return
     with engine.begin() as connection:
+        take_time(connection)
         _wait_in_line(connection, _MIGRATIONS)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -248,6 +263,13 @@ def _wait_in_line(connection: Connection, what: str) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_lock_number(what))))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def take_time(connection: Connection) -> None:
+    """Lift the limits of PostgreSQL for this transaction, which rewrites whole tables."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
 
 
 def _lock_number(what: str) -> int:

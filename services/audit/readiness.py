@@ -13,6 +13,7 @@ from shared.bus.core import Bus
 from shared.process import log_failure
 
 _SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 3.0
 
 
 @dataclass
@@ -22,7 +23,9 @@ class Readiness:
     bus: Bus
     engine: Engine
     recorders: Sequence[StreamRecorder] = ()
+    seconds: float = _ANSWER_SECONDS
     _database: bool = True
+    _asking: "asyncio.Future[None] | None" = None
 
     def missing(self) -> str:
         """For /readyz: "" when nothing is."""
@@ -39,16 +42,21 @@ class Readiness:
             await self.look()
             await asyncio.sleep(_SECONDS)
 
+    def database_away(self) -> bool:
+        """Whether the database did not answer when it was asked last."""
+        return not self._database
+
     async def look(self) -> None:
-        """Ask the database for as little as possible."""
-        try:
-            await asyncio.to_thread(self._ask)
-        except Exception as error:  # noqa: BLE001 - the next look may find it well
-            if self._database:
-                log_failure("database_away", error)
-            self._database = False
-        else:
-            self._database = True
+        """Ask the database for as little as possible; one that is silent is asked once."""
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask))
+        await asyncio.wait((self._asking,), timeout=self.seconds)
+        error: BaseException | None = TimeoutError()
+        if self._asking.done():
+            error, self._asking = self._asking.exception(), None
+        if error is not None and self._database:
+            log_failure("database_away", error)
+        self._database = error is None
 
     def _ask(self) -> None:
         with self.engine.connect() as connection:
