@@ -34,9 +34,9 @@ def streams(
         say(error)
         raise typer.Exit(1) from None
     shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
-    notified = configuration.notified()
+    notified, sizes = configuration.notified(), configuration.max_bytes()
     try:
-        asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified))
+        asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified, sizes))
     except (NatsError, OSError) as error:
         print(f"the bus cannot be provisioned: {type(error).__name__}")
         raise typer.Exit(1) from None

@@ -4,7 +4,7 @@ from typing import Any, Final, get_args
 
 from pydantic_core import PydanticUndefined
 
-from shared.fields import Section, is_duration, write_duration
+from shared.fields import Section, is_duration, is_size, write_duration, write_size
 from shared.sections import Configuration
 
 _NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
@@ -44,8 +44,8 @@ def _default(field: Any) -> str:
         return "required"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if is_duration(field):
-        return f'`"{write_duration(value)}"`'
+    if is_duration(field) or is_size(field):
+        return f'`"{write_duration(value) if is_duration(field) else write_size(value)}"`'
     if isinstance(value, tuple):
         inner = ", ".join(f'"{v}"' if isinstance(v, str) else "one shard, `0`" for v in value)
         return f"`[{inner}]`" if value and isinstance(value[0], str) else inner or "`[]`"
@@ -69,6 +69,8 @@ stands for; one line end is not part of the value.
 Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`, `"365d"`; booleans in the environment
 true, false, 1, 0, yes or no. Relative paths are relative to the file. Where a key takes several
 values, one may stand alone.
+
+Sizes are written `"256MiB"`, `"16GiB"` or `"unlimited"`.
 
 This page is printed by `scepstream config reference`; a test keeps the two equal.
 """

@@ -72,6 +72,19 @@ class GatewaySeen(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class StreamMeasured(EventPayload, frozen=True, kw_only=True):
+    """How full a stream is (bytes; `most` is 0 where it has no limit), at a time (Unix seconds).
+
+    Never stored: the audit service sends it to gateways every few seconds.
+    """
+
+    stream: str
+    used: int
+    most: int
+    at: int
+    request_sha256: str = NO_REQUEST
+
+
 class CheckpointSigned(EventPayload, frozen=True, kw_only=True):
     """What a stream held up to a sequence: one digest (hex) over all of it, signed by the auditor.
 

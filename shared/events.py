@@ -16,6 +16,7 @@ from shared.access_events import (
     DeviceCounted,
     GatewaySeen,
     ReplicaSeen,
+    StreamMeasured,
 )
 from shared.order_events import OrderAnswered, Ordered, RevocationReason
 from shared.payload import NO_REQUEST, EventPayload
@@ -272,6 +273,7 @@ Event = (
     | ChallengeClaimed
     | DeviceCounted
     | ReplicaSeen
+    | StreamMeasured
     | GatewaySeen
     | CheckpointSigned
     | DeadLetter

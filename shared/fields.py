@@ -1,6 +1,7 @@
 """What configuration is made of: closed tables, durations, lists of one, names, pins."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -14,6 +15,7 @@ from shared.x509names import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTE
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
 PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _ATTRIBUTES: Final = (*PLAIN_ATTRIBUTES, "OU", "UID", "DC", "emailAddress", "unstructuredName")
+_SIZES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -40,6 +42,22 @@ def write_duration(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms" if seconds % 1 else f"{int(seconds)}s"
 
 
+def _size(value: object) -> object:
+    """Bytes of "256MiB", "16GiB"; 0 (no limit) only by the word "unlimited"."""
+    if isinstance(value, str):
+        if value == "unlimited":
+            return 0
+        if found := re.fullmatch(r"([1-9][0-9]{0,8})(KiB|MiB|GiB|TiB)", value):
+            return int(found[1]) * _SIZES[found[2]]
+    raise ValueError('write a size as a string: "256MiB", "16GiB", or "unlimited"')
+
+
+def write_size(size: int) -> str:
+    """As `_size` reads it, in the largest unit that is whole."""
+    unit = next((u for u in reversed(_SIZES) if size and size % _SIZES[u] == 0), "")
+    return f"{size // _SIZES[unit]}{unit}" if unit else "unlimited"
+
+
 def _list(value: object) -> object:
     """One value is a list of one."""
     return [value] if isinstance(value, str) else value
@@ -52,6 +70,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
 Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
@@ -99,9 +118,18 @@ class Section(BaseModel):
 
 def is_duration(field: FieldInfo) -> bool:
     """Whether a key holds a duration."""
+    return _is_read_by(field, _duration)
+
+
+def is_size(field: FieldInfo) -> bool:
+    """Whether a key holds a size in bytes."""
+    return _is_read_by(field, _size)
+
+
+def _is_read_by(field: FieldInfo, reader: Callable[[object], object]) -> bool:
     parts = [*field.metadata, *get_args(field.annotation)]
     parts += [each for part in get_args(field.annotation) for each in get_args(part)]
-    return any(isinstance(p, BeforeValidator) and p.func is _duration for p in parts)
+    return any(isinstance(p, BeforeValidator) and p.func is reader for p in parts)
 
 
 def is_token_uri(path: Path) -> bool:

@@ -45,6 +45,9 @@ SERIES_LENGTH: Final = Bound(
     "a series (status of a certificate, mark of a key, record of a challenge) with forged events",
     "read no further; security event",
 )
+REPLICA_NAMES: Final = Bound(
+    1024, "names", "heartbeats of replicas, and CA chains, on the bus", "new names are refused"
+)
 DETAIL_CHARACTERS: Final = Bound(
     500, "characters", "a sentence or a comparison in an event", "cut, and ended with ..."
 )

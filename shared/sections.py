@@ -1,11 +1,12 @@
 """What the configuration may hold: every table and key, with types, limits and defaults."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from shared.bus.servers import Servers
+from shared.bus.topology import Quota
 from shared.fields import (
     BusUrls,
     Duration,
@@ -17,11 +18,14 @@ from shared.fields import (
     PathId,
     Paths,
     Section,
+    Size,
     Token,
     is_token_uri,
 )
 from shared.profiles import CertificateProfileSection, ProfileSection
 from shared.shards import Epoch
+
+_GIB: Final = 2**30
 
 
 class BusSection(Section):
@@ -53,6 +57,18 @@ class LogSection(Section):
     """How often `up`'s nats-server forces events to the disk; "always": before each answer."""
     retry_window: Duration = 86400.0
     """How long the shards of an earlier epoch are looked up."""
+    max_bytes_enrollments: Size = 16 * _GIB
+    """Largest size of each shard's stream of enrollments; from 80 % on gateways answer 503."""
+    max_bytes_certificates: Size = 4 * _GIB
+    """Largest size of the index of certificates."""
+    max_bytes_crls: Size = 2 * _GIB
+    """Largest size of all CRLs of the last 90 days."""
+    max_bytes_orders: Size = 2 * _GIB
+    """Largest size of operators' orders, checkpoints and what is answered to them."""
+    max_bytes_shared: Size = _GIB
+    """Largest size of each stream that replicas share: replay records, windows, heartbeats."""
+    max_bytes_dead_letters: Size = _GIB
+    """Largest size of the dead letters."""
 
 
 class TrustSection(Section):
@@ -240,6 +256,10 @@ class Configuration(Section):
     def servers(self) -> Servers:
         """Where the event log is."""
         return Servers(self.bus.url, replicated=self.log.replicas > 1)
+
+    def max_bytes(self) -> dict[Quota, int]:
+        """The largest size of each class of streams; 0: unlimited."""
+        return {quota: getattr(self.log, f"max_bytes_{quota}") for quota in Quota}
 
     def notified(self) -> tuple[str, ...]:
         """The profiles of whose enrollments somebody is told."""

@@ -16,6 +16,7 @@ from shared.access_events import (
     DeviceCounted,
     GatewaySeen,
     ReplicaSeen,
+    StreamMeasured,
 )
 from shared.events import (
     EVENT_TYPES,
@@ -74,6 +75,7 @@ _Signed = TypeVar(
     ApiTokenCreated,
     ApiTokenRevoked,
     ReplicaSeen,
+    StreamMeasured,
     CheckpointSigned,
 )
 _ENCODER: Final = msgspec.json.Encoder()

@@ -70,6 +70,14 @@ IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests being wor
 EVENTS_STORED: Final = Counter(
     "scepstream_audit_events_total", "Events written to the database", ["stream"]
 )
+STREAM_BYTES: Final = Gauge(
+    "scepstream_stream_bytes", "Bytes that a stream of enrollments holds", ["stream"]
+)
+STREAM_FILL: Final = Gauge(
+    "scepstream_stream_fill_ratio",
+    "Part of its largest size that it holds; gateways refuse new requests from 0.8 on",
+    ["stream"],
+)
 EXPIRY_DAYS: Final = Gauge(
     "scepstream_certificate_expiry_days", "Days until a certificate of ours ends", ["kind", "name"]
 )

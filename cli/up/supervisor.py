@@ -108,8 +108,9 @@ class Supervisor:
                 return "it does not listen yet"
             try:
                 await provision(
-                    configuration.servers(), seed, shards, log.replicas, configuration.notified()
-                )
+                    configuration.servers(), seed, shards, log.replicas, configuration.notified(),
+                    configuration.max_bytes(),
+                )  # fmt: skip
             except (NatsError, OSError, TimeoutError) as error:
                 return f"streams cannot be made yet: {type(error).__name__} {error}"
             return ""

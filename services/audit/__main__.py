@@ -15,10 +15,11 @@ from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine
 from services.audit.office import Office
 from services.audit.readiness import Readiness
+from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role
+from shared.bus.topology import Role, enroll_stream
 from shared.process import HttpServer, Signals, background, now
 from shared.sections import Configuration
 
@@ -47,6 +48,7 @@ async def serve(
     checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
     desk = Desk(engine, bus, settings, configuration, now)
     readiness = Readiness(bus, engine, recorders)
+    room = Room(bus, settings.signer, [enroll_stream(s) for s in settings.shards], now)
     backlog = Backlog(bus, engine, settings.streams, now)
     app = admin_app(desk, readiness.missing)
     server = HttpServer(Bounded(app, readiness.database_away), [operations])
@@ -57,6 +59,7 @@ async def serve(
         background(checkpoints.run()),
         background(readiness.run()),
         background(backlog.run()),
+        background(room.run()),
     ):
         await signals.stop.wait()
     for recorder in recorders:

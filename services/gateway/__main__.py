@@ -19,7 +19,7 @@ from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, gateway_hints
+from shared.bus.topology import Role, gateway_hints, quota_hints
 from shared.chains import ChainBook
 from shared.connections import Connections
 from shared.limits import START_SECONDS
@@ -96,6 +96,7 @@ async def _serve(
     redriver = Redriver(bus, settings, name)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await bus.on_hint("order.*", redriver.on_hint)
+    await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
     await chains.start()
     _measure(settings)
     log_left_out(settings.left_out)
@@ -106,6 +107,7 @@ async def _serve(
         chains.want(settings.chains())
         gateway.settings = enroller.settings = outcomes.settings = settings
         connections.shares = settings.shares
+        enroller.quota.settings = settings
         lookups.settings = redriver.settings = presence.settings = settings
         _measure(settings)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.gateway.caller import Caller
 from services.gateway.lookups import Lookups
 from services.gateway.opening import (
     Opened,
@@ -17,6 +18,7 @@ from services.gateway.opening import (
     poll_mirror,
 )
 from services.gateway.outcomes import End, Outcomes, Request, enrollment_in
+from services.gateway.quota import Quota
 from services.gateway.replies import Mirror, Replier
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
@@ -50,15 +52,6 @@ class UnanswerableError(Exception):
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who asks, through which gateway, and until when (loop time) an answer is of use."""
-
-    address: str
-    gateway: str
-    deadline: float
-
-
-@dataclass(frozen=True)
 class Job:
     """An opened request, for whom, and under which profile and CA."""
 
@@ -84,6 +77,7 @@ class Enroller:
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
+        self.quota = Quota(self.bus, self.settings, self.clock)
         self.resender = Resender(self.bus)
 
     async def answer(
@@ -200,6 +194,7 @@ class Enroller:
     async def _attempt(self, job: Job, enrollment: EnrollmentId) -> End | None:
         """Append one attempt and wait for its end; None where the attempt is there already."""
         event, subject = encode(self._event(job, enrollment)), enrollment.subject(Stage.REQUEST)
+        await self.quota.check(enrollment)
         annotate(enrollment=enrollment.prefix())
         with self.outcomes.waiter(enrollment) as hint:
             try:

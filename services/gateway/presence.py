@@ -12,7 +12,7 @@ import structlog
 from services.gateway.settings import Settings
 from shared.access_events import GatewaySeen
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
+from shared.bus.topology import OPS, Role, replica_subject
 from shared.order_events import ReloadOrdered
 from shared.process import log_failure
 from shared.reload import Reloader
@@ -92,7 +92,7 @@ class Presence:
             error=self._error[:_MAX_ERROR],
         )
         subject = replica_subject(Role.GATEWAY, self.name)
-        await self.bus.put(subject, encode(seen), PRESENCE_SECONDS)
+        await self.bus.put(subject, encode(seen))
 
 
 def _digest(certificates: tuple[bytes, ...]) -> str:

@@ -54,6 +54,7 @@ CLIENT_GONE: Final = Refusal(499, "client_gone", "the client is gone", _CLOSE)  
 OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
 NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
 NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
+LOG_FULL: Final = Refusal(503, "log_full", "the event log has no room for new requests", _RETRY)
 NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RETRY)
 
 

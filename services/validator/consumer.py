@@ -27,7 +27,8 @@ class RequestConsumer:
     @property
     def _recorder(self) -> Recorder:
         judge = self.judge
-        return Recorder(judge.bus, judge.settings.signer, judge.settings.validators)
+        settings = judge.settings
+        return Recorder(judge.bus, settings.signer, settings.validators, settings.policies)
 
     async def handle(self, stored: Stored) -> None:
         """Judge a request, or act on an operator's decision about a held one."""

@@ -14,7 +14,7 @@ from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
 from shared.access_events import ReplicaSeen
 from shared.bus.core import AppendConflictError, BusUnavailableError
-from shared.bus.topology import OPS, PRESENCE_SECONDS, Role, replica_subject
+from shared.bus.topology import OPS, Role, replica_subject
 from shared.order_events import OrderAnswered, ReloadOrdered
 from shared.process import log_failure
 from shared.settings import SettingsError
@@ -83,7 +83,7 @@ class Replica:
         subject = replica_subject(Role.VALIDATOR, self.name)
         signer = self.judge.settings.signer
         message = sign(seen, subject, seen.request_sha256, signer)
-        await self.judge.bus.put(subject, message, PRESENCE_SECONDS)
+        await self.judge.bus.put(subject, message)
         self._measure(pools)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from shared.bus.client import DESCRIPTION, STATUS
-from shared.bus.core import BusRefusedError, BusUnavailableError
+from shared.bus.core import BusRefusedError, BusUnavailableError, Size
 from shared.limits import EVENT_BYTES
 from shared.stored import Stored
 
@@ -43,6 +43,37 @@ def read_pub_ack(data: bytes) -> PubAck:
         return _PUB_ACK.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise BusUnavailableError("no PubAck") from None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """Of a stream: its limit, -1 for none."""
+
+    max_bytes: int
+
+
+class _State(msgspec.Struct, frozen=True):
+    """Of a stream: what it holds."""
+
+    bytes: int
+
+
+class _Info(msgspec.Struct, frozen=True):
+    """The part of a STREAM.INFO that is of use here."""
+
+    config: _Config
+    state: _State
+
+
+_INFO: Final = msgspec.json.Decoder(_Info)
+
+
+def read_size(data: bytes) -> Size:
+    """What a STREAM.INFO says of size; `BusUnavailableError` where it is none."""
+    try:
+        info = _INFO.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BusUnavailableError("no stream info") from None
+    return Size(info.state.bytes, max(0, info.config.max_bytes))
 
 
 def failure_of(error: PubAckFailure) -> BusUnavailableError | BusRefusedError:

@@ -1,6 +1,7 @@
 """What the services ask of a bus, and the errors it may answer with."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from shared.stored import Message, Stored
@@ -60,6 +61,14 @@ class Delivery(Protocol):
 
     async def in_progress(self) -> None:
         """Still at it: start the ack wait anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes that a stream holds, and may hold; `most` is 0 where there is no limit."""
+
+    used: int
+    most: int
 
 
 class Consumption(Protocol):
@@ -131,6 +140,9 @@ class Bus(Protocol):
 
     async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
         """As `get_sequence`; None is the leader's word."""
+
+    async def size(self, stream: str) -> Size:
+        """How much a stream holds and may hold; for the audit service alone."""
 
     async def count(self, stream: str) -> int:
         """How many messages a stream holds."""

@@ -21,16 +21,27 @@ from shared.bus.topology import (
     consumers,
     enroll_stream,
     notifiers,
+    size_subject,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One subject of the log's account that a role may call; `stream` answers come in numbers."""
+    """One subject of the log's account that a role may call; `stream` answers come in numbers.
+
+    `local` is what the role itself calls it. STREAM.INFO needs one: under its own name the server
+    would look for the stream in the asking account.
+    """
 
     role: Role
     subject: str
     answers: Literal["one", "stream"] = "one"
+    local: str = ""
+
+    @property
+    def called(self) -> str:
+        """The subject that the role publishes."""
+        return self.local or self.subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,7 @@ HINTS: Final = (
     HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
     HintGrant(Role.AUDIT, Role.VALIDATOR, "order.*"),
     HintGrant(Role.AUDIT, Role.GATEWAY, "order.*"),
+    HintGrant(Role.AUDIT, Role.GATEWAY, "quota.*"),
 )
 
 
@@ -143,6 +155,7 @@ def _shard_grants(shard: str) -> tuple[Grant, ...]:
         *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
         *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in SERVICES),
         *_asks((stream,), SERVICES),
+        Grant(Role.AUDIT, f"$JS.API.STREAM.INFO.{stream}", local=size_subject(stream)),
     )
 
 

@@ -19,6 +19,7 @@ from shared.bus.answers import (
     failure_of,
     nobody_listens,
     read_pub_ack,
+    read_size,
     stored_in,
 )
 from shared.bus.client import TolerantClient
@@ -31,6 +32,7 @@ from shared.bus.core import (
     NotAllowedError,
     OnDelivery,
     OnHint,
+    Size,
     ending,
     expecting,
 )
@@ -39,7 +41,7 @@ from shared.bus.leader import LeaderReads
 from shared.bus.pull import PullConsumption
 from shared.bus.refusals import refused_by
 from shared.bus.servers import Servers
-from shared.bus.topology import stream_of
+from shared.bus.topology import size_subject, stream_of
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.stored import Message, Stored
 from shared.tracing import carrier
@@ -169,6 +171,10 @@ class JetStreamBus(LeaderReads):
         """See `Bus.get_next`."""
         body = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
         return stored_in(await self.request(f"$JS.API.DIRECT.GET.{stream}", body))
+
+    async def size(self, stream: str) -> Size:
+        """See `Bus.size`."""
+        return read_size((await self.request(size_subject(stream), b"")).data)
 
     async def count(self, stream: str) -> int:
         """See `Bus.count`.

@@ -1,7 +1,7 @@
 """Makes streams and consumers as the topology says, and renders nats-server's configuration."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from shared.bus.topology import (
     ACCOUNTS,
     ACK_WAIT_SECONDS,
     ConsumerSpec,
+    Quota,
     Role,
     StreamSpec,
     ask_subject,
@@ -25,19 +26,31 @@ from shared.bus.topology import (
 )
 from shared.bus.users import User, publishes, subscribes
 from shared.bus.waiting import until_it_answers
+from shared.limits import EVENT_BYTES
 
 _LOG_ACCOUNT = "LOG"
 _MAX_ACK_PENDING = 4096
+_HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_BYTES does not count
+# The limits are those of the streams; the server's own default shrinks as the disk fills.
+_MAX_FILE_STORE = "8TB"
 
 
-def stream_config(spec: StreamSpec, replicas: int) -> StreamConfig:
-    """What JetStream is told of a stream: nothing on it can be deleted, purged or rolled up."""
+def stream_config(
+    spec: StreamSpec, replicas: int, max_bytes: Mapping[Quota, int] | None = None
+) -> StreamConfig:
+    """What JetStream is told of a stream: nothing on it can be deleted, purged or rolled up.
+
+    A full stream refuses what is new; nothing is ever dropped to make room.
+    """
     first = spec.keep == "first"
     return StreamConfig(
         name=spec.name,
         subjects=[*spec.subjects, ask_subject(spec.name)],
         max_msgs_per_subject=1,
-        discard=DiscardPolicy.NEW if first else DiscardPolicy.OLD,
+        max_bytes=(max_bytes or {}).get(spec.quota) or -1,
+        max_msgs=spec.max_msgs or -1,
+        max_msg_size=EVENT_BYTES + _HEADER_LINES,
+        discard=DiscardPolicy.NEW,
         discard_new_per_subject=first,
         allow_direct=True,
         deny_delete=True,
@@ -63,7 +76,12 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
 
 
 async def provision(
-    servers: Servers, seed: str, shards: Sequence[str], replicas: int, notified: Sequence[str] = ()
+    servers: Servers,
+    seed: str,
+    shards: Sequence[str],
+    replicas: int,
+    notified: Sequence[str] = (),
+    max_bytes: Mapping[Quota, int] | None = None,
 ) -> None:
     """Make, or bring up to date, every stream and consumer; wait for a cluster to form. Idempotent.
 
@@ -78,7 +96,7 @@ async def provision(
     try:
         context = client.jetstream(timeout=5)
         for stream in streams(shards):
-            config = stream_config(stream, replicas)
+            config = stream_config(stream, replicas, max_bytes)
             await until_it_answers(partial(_stream, context, config))
         for spec in consumers(shards):
             made = partial(context.add_consumer, spec.stream, consumer_config(spec))
@@ -136,6 +154,7 @@ max_payload: 1MB
 jetstream {{
   store_dir: "{store}"
   sync_interval: {sync_interval}
+  max_file_store: {_MAX_FILE_STORE}
 }}
 accounts {{
 {_log_account(owners, table)}
@@ -165,7 +184,7 @@ def _log_account(owners: str, table: Sequence[Grant]) -> str:
 
 def _service_account(role: Role, users: Sequence[User], shards: Sequence[str]) -> str:
     imports = [
-        f'      {{service: {{account: {_LOG_ACCOUNT}, subject: "{grant.subject}"}}}}'
+        f'      {{service: {{account: {_LOG_ACCOUNT}, subject: "{grant.subject}"}}{_local(grant)}}}'
         for grant in grants(shards)
         if grant.role is role
     ]
@@ -197,6 +216,10 @@ def _service_account(role: Role, users: Sequence[User], shards: Sequence[str]) -
             "  }",
         )
     )
+
+
+def _local(grant: Grant) -> str:
+    return f', to: "{grant.local}"' if grant.local else ""
 
 
 def _user(user: User, shards: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from shared.limits import REPLICA_NAMES
+
 ACK_WAIT_SECONDS: Final = 5.0
 PRESENCE_SECONDS: Final = 20
 CA_CHAINS: Final = "KV_CA_CHAINS"
@@ -71,9 +73,30 @@ def ask_subject(stream: str) -> str:
     return f"ask.{stream}"
 
 
+def size_subject(stream: str) -> str:
+    """Where the audit service asks how full a stream is."""
+    return f"size.{stream}"
+
+
+def quota_hints(stream: str) -> str:
+    """Where the audit service tells gateways how full a stream is."""
+    return f"quota.{stream}"
+
+
 def gateway_hints(gateway: str) -> str:
     """Where terminal events are announced to a gateway; its name came in an unsigned event."""
     return f"gw.{gateway if _GATEWAY.fullmatch(gateway) else 'nobody'}"
+
+
+class Quota(StrEnum):
+    """Classes of streams whose largest size is configured together."""
+
+    ENROLLMENTS = "enrollments"
+    CERTIFICATES = "certificates"
+    CRLS = "crls"
+    ORDERS = "orders"
+    SHARED = "shared"
+    DEAD_LETTERS = "dead_letters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +104,17 @@ class StreamSpec:
     """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces.
 
     `max_age` is in seconds; without one nothing ever leaves the stream by itself, unless
-    `own_ends` lets each message say when.
+    `own_ends` lets each message say when. With `max_msgs` a stream that keeps the latest refuses
+    new subjects once it is full, and goes on taking those it has.
     """
 
     name: str
     subjects: tuple[str, ...]
+    quota: Quota = Quota.SHARED
     keep: Literal["first", "latest"] = "first"
     max_age: float = 0.0
     own_ends: bool = False
+    max_msgs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +143,28 @@ CERTS_SUBJECTS: Final = (
     "key.*.compromised.*",
 )
 _CRL_DAYS: Final = 90
+_WINDOW_SECONDS: Final = 2 * 86400.0  # a device's window is of 24 hours, and lives one more
 
 
 def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
     """All streams."""
     return (
-        *(StreamSpec(enroll_stream(s), (f"enroll.{s}.*.*.*.*.*",)) for s in shards),
-        StreamSpec(CERTS, CERTS_SUBJECTS),
-        StreamSpec(CRLS, ("crl.*.*.*.*",), max_age=_CRL_DAYS * 86400.0),
-        StreamSpec(OPS, ("ops.*.*.*.*.*",)),
-        StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest"),
+        *(
+            StreamSpec(enroll_stream(s), (f"enroll.{s}.*.*.*.*.*",), Quota.ENROLLMENTS)
+            for s in shards
+        ),
+        StreamSpec(CERTS, CERTS_SUBJECTS, Quota.CERTIFICATES),
+        StreamSpec(CRLS, ("crl.*.*.*.*",), Quota.CRLS, max_age=_CRL_DAYS * 86400.0),
+        StreamSpec(OPS, ("ops.*.*.*.*.*",), Quota.ORDERS),
+        StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest", max_msgs=REPLICA_NAMES),
         StreamSpec(REPLAYS, ("replay.*.*.*",), own_ends=True),
-        StreamSpec(DEVICES, ("$KV.DEVICES.*.*",), own_ends=True),
-        StreamSpec(REPLICAS, ("$KV.REPLICAS.*.*",), keep="latest", own_ends=True),
-        StreamSpec(DEAD_LETTERS, ("dead.*.*.*",)),
-    )
+        StreamSpec(DEVICES, ("$KV.DEVICES.*.*",), own_ends=True, max_age=_WINDOW_SECONDS),
+        StreamSpec(
+            REPLICAS, ("$KV.REPLICAS.*.*",), keep="latest", max_age=PRESENCE_SECONDS,
+            max_msgs=REPLICA_NAMES,
+        ),
+        StreamSpec(DEAD_LETTERS, ("dead.*.*.*",), Quota.DEAD_LETTERS),
+    )  # fmt: skip
 
 
 def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:

@@ -57,7 +57,7 @@ def inbox_prefix(public_key: str) -> str:
 
 def publishes(user: User, shards: Sequence[str]) -> list[str]:
     """Every subject that a user may publish."""
-    granted = [grant.subject for grant in grants(shards) if grant.role is user.role]
+    granted = [grant.called for grant in grants(shards) if grant.role is user.role]
     hints = [hint.subject for hint in HINTS if hint.publisher is user.role]
     return [user.own(s) if s not in hints else s for s in dict.fromkeys((*granted, *hints))]
 

@@ -55,7 +55,7 @@ class Buses:
 def memory() -> Buses:
     bus = MemoryBus()
     for spec in streams(["0"]):
-        bus.streams[spec.name] = MemoryStream(spec.subjects)
+        bus.streams[spec.name] = MemoryStream(spec.subjects, max_age=spec.max_age)
     for consumer in consumers(["0"]):
         key = f"{consumer.stream}/{consumer.durable}"
         bus.consumers[key] = MemoryConsumer(consumer.stream, consumer.filters, consumer.ack_all)

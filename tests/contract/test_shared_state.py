@@ -87,7 +87,7 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[L
         return
     bus = MemoryBus(clock=fast)
     for spec in streams(["0"]):
-        bus.streams[spec.name] = MemoryStream(spec.subjects)
+        bus.streams[spec.name] = MemoryStream(spec.subjects, max_age=spec.max_age)
     if request.param == "memory":
         yield Log([bus] * VALIDATORS)
     else:

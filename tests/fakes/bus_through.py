@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from shared.bus.core import Bus, Consumption, OnDelivery, OnHint
+from shared.bus.core import Bus, Consumption, OnDelivery, OnHint, Size
 from shared.stored import Message, Stored
 
 T = TypeVar("T")
@@ -56,6 +56,9 @@ class BusThrough:
 
     async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
         return await self._called(lambda: self.bus.get_sequence_or_leader(stream, sequence))
+
+    async def size(self, stream: str) -> Size:
+        return await self._called(lambda: self.bus.size(stream))
 
     async def count(self, stream: str) -> int:
         return await self._called(lambda: self.bus.count(stream))

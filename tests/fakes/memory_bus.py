@@ -12,6 +12,7 @@ from shared.bus.core import (
     Consumption,
     OnDelivery,
     OnHint,
+    Size,
     ending,
 )
 from shared.stored import Message, Stored
@@ -40,6 +41,7 @@ class MemoryStream:
     messages: dict[int, Stored] = field(default_factory=dict)
     last: int = 0
     ends: dict[int, int] = field(default_factory=dict)
+    max_age: float = 0.0
 
 
 @dataclass
@@ -133,6 +135,7 @@ class MemoryBus:
     connected: bool = True
     troubles: list[str] = field(default_factory=list)
     behind: dict[str, int] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """See `Bus.problems`."""
@@ -188,8 +191,8 @@ class MemoryBus:
         headers = message.headers | ending(ttl)
         stored = Stored(subject, message.payload, headers, stream.last, self.clock())
         stream.messages[stream.last] = stored
-        if ttl:
-            stream.ends[stream.last] = stored.time + ttl * 1_000_000_000
+        if life := ttl or stream.max_age:
+            stream.ends[stream.last] = stored.time + int(life * 1_000_000_000)
         for consumption in self.running:
             consumption.pump()
         return stream.last
@@ -241,6 +244,12 @@ class MemoryBus:
     async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
         """See `Bus.get_sequence_or_leader`."""
         return await self.get_sequence(stream, sequence, leader=True)
+
+    async def size(self, stream: str) -> Size:
+        """See `Bus.size`."""
+        self._check()
+        used = sum(len(m.payload) for m in self.streams[stream].messages.values())
+        return Size(used, self.most.get(stream, 0))
 
     async def count(self, stream: str) -> int:
         """See `Bus.count`."""

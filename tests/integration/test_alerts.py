@@ -51,6 +51,10 @@ CASES: Final = (
          {"stage": "verdict"}, 5),
     Case("Failures", 'scepstream_failures_total{role="audit"}', "0x5 1+1x100", 30,
          {"role": "audit"}, 12),
+    Case("ConnectionsFull", 'scepstream_connections_closed_total{cause="room"}', "0x5 1x200", 8,
+         {}, 5),
+    Case("LogFilling", 'scepstream_stream_fill_ratio{stream="ENROLL_0"}', "0.5x10 0.7x100", 25,
+         {"stream": "ENROLL_0"}, 15),
     Case("ServiceDown", 'up{job="scepstream",instance="gateway-0"}', "1x5 0x100", 9,
          {"job": "scepstream", "instance": "gateway-0"}, 6),
 )  # fmt: skip

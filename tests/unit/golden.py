@@ -12,8 +12,9 @@ from shared.access_events import (
     DeviceCounted,
     GatewaySeen,
     ReplicaSeen,
+    StreamMeasured,
 )
-from shared.bus.topology import device_subject, replica_subject
+from shared.bus.topology import device_subject, quota_hints, replica_subject
 from shared.events import (
     CaChain,
     CertificateIssued,
@@ -306,6 +307,10 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
     ("ApiTokenRevoked", 1): (
         api_token_revoked("helpdesk", "0123456789abcdef"),
         ApiTokenRevoked(name="helpdesk", operator="jörg"),
+    ),
+    ("StreamMeasured", 1): (
+        quota_hints("ENROLL_0"),
+        StreamMeasured(stream="ENROLL_0", used=3, most=4, at=1767225600),
     ),
     ("ReplicaSeen", 1): (
         replica_subject("validator", "validator-0"),

@@ -92,7 +92,7 @@ def memory_bus(clock: Clock | None = None, shards: Sequence[str] = ("0",)) -> Me
     """A provisioned bus."""
     bus = MemoryBus(clock=(clock or Clock()).nanoseconds)
     for spec in streams(shards):
-        bus.streams[spec.name] = MemoryStream(spec.subjects)
+        bus.streams[spec.name] = MemoryStream(spec.subjects, max_age=spec.max_age)
     for consumer in consumers(shards):
         key = f"{consumer.stream}/{consumer.durable}"
         bus.consumers[key] = MemoryConsumer(consumer.stream, consumer.filters, consumer.ack_all)

@@ -45,7 +45,8 @@ async def gateways(office: Office) -> list[GatewaySeen]:
         place = replica_subject(Role.GATEWAY, seen.name)
         if stored.subject == place and _NAME.fullmatch(seen.name):
             found[seen.name] = msgspec.structs.replace(seen, error=seen.error[:_MOST_ERROR])
-    return [found[name] for name in sorted(found)[:_MOST]]
+    # Those heard last: a gateway says again and again that it is there, what is planted does not.
+    return [found[name] for name in sorted(list(found)[-_MOST:])]
 
 
 async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:

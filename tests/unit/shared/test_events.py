@@ -291,6 +291,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "ReloadOrdered",
         "ReplicaSeen",
         "RevocationOrdered",
+        "StreamMeasured",
     }
 
 

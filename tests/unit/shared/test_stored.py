@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.access_events import ChallengeClaimed, CheckpointSigned, DeviceCounted, ReplicaSeen
+from shared.access_events import (
+    ChallengeClaimed,
+    CheckpointSigned,
+    DeviceCounted,
+    ReplicaSeen,
+    StreamMeasured,
+)
 from shared.events import (
     EVENT_TYPES,
     NO_REQUEST,
@@ -62,6 +68,7 @@ SIGNED: tuple[type[Any], ...] = (
     ApiTokenCreated,
     ApiTokenRevoked,
     ReplicaSeen,
+    StreamMeasured,
     CheckpointSigned,
 )
 STAGED = [(EnrollmentHeld, Stage.HOLD), (HoldDecided, Stage.DECISION)]

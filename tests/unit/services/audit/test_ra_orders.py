@@ -100,6 +100,19 @@ async def test_no_more_gateways_than_one_can_think_of_are_asked(
     assert len(read) == len(answers(office, bus)) == 256
 
 
+async def test_planted_names_do_not_push_a_running_gateway_off(
+    office: Office, bus: MemoryBus
+) -> None:
+    """Whoever holds a gateway's key can plant names; who runs says again that it is there."""
+    await seen(bus, "zebra")
+    for i in range(256):
+        await seen(bus, f"fake-{i}")
+    await seen(bus, "zebra")
+
+    found = [each.name for each in await ra.gateways(office)]
+    assert (len(found), "zebra" in found) == (256, True)
+
+
 async def test_a_result_that_the_log_does_not_take_is_told_all_the_same(
     office: Office, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

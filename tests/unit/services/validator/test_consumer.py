@@ -9,7 +9,7 @@ from shared.chains import ChainBook
 from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
 from shared.reasons import FAIL_INFO, Reason
 from shared.stored import SUBJECT, TYPE, Message, Stored, encode
-from shared.subjects import Stage
+from shared.subjects import EnrollmentId, Stage
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 from tests.unit.world import (
@@ -232,3 +232,15 @@ async def test_giving_up_bears_a_subject_that_names_no_enrollment(world: World) 
     await world.consumer.give_up(request)
 
     assert world.verdicts() == []
+
+
+async def test_profiles_that_are_not_configured_make_no_metric_series(world: World) -> None:
+    """A gateway's word alone names them: 2 000 planted names were 2 000 series for ever."""
+    before = counted("verdicts", profile="none", reason="bad_message")
+    for number in range(3):
+        enrollment = EnrollmentId("0", f"planted-{number}", "t", "c", 0)
+        request = await append(world.bus, enrollment.subject(Stage.REQUEST), Message(b"{}", {}))
+        await world.consumer.handle(request)
+
+    assert counted("verdicts", profile="none", reason="bad_message") == before + 3
+    assert counted("verdicts", profile="planted-0", reason="bad_message") == 0

@@ -1,0 +1,53 @@
+"""Tells gateways and operators how full the streams of enrollments are."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from shared.access_events import StreamMeasured
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import quota_hints
+from shared.process import log_failure
+from shared.stored import EventSigner, sign
+from shared.telemetry import STREAM_BYTES, STREAM_FILL
+
+_log = structlog.get_logger()
+_SECONDS: Final = 5.0
+
+
+@dataclass
+class Room:
+    """Measures every few seconds; `clock` gives Unix seconds."""
+
+    bus: Bus
+    signer: EventSigner
+    streams: Sequence[str]
+    clock: Callable[[], float]
+
+    async def run(self) -> None:
+        """Measure, for ever."""
+        while True:
+            for stream in self.streams:
+                try:
+                    await self.look(stream)
+                except BusUnavailableError as error:
+                    for gauge in (STREAM_BYTES, STREAM_FILL):
+                        gauge.labels(stream).set(math.nan)
+                    _log.info("room_unknown", stream=stream, detail=str(error)[:100])
+                except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
+                    log_failure("room_failed", error)
+            await asyncio.sleep(_SECONDS)
+
+    async def look(self, stream: str) -> None:
+        """Measure one stream, show it, and send it to the gateways."""
+        size = await self.bus.size(stream)
+        STREAM_BYTES.labels(stream).set(size.used)
+        STREAM_FILL.labels(stream).set(size.used / size.most if size.most else 0)
+        event = StreamMeasured(stream=stream, used=size.used, most=size.most, at=int(self.clock()))
+        subject = quota_hints(stream)
+        message = sign(event, subject, event.request_sha256, self.signer)
+        await self.bus.hint(subject, message)

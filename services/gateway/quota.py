@@ -1,0 +1,65 @@
+"""Whether the log has room for new requests: by the audit service's word, never by asking.
+
+A gateway has no right to see how full a stream is: who may see that may list its subjects, too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from services.gateway.refusals import LOG_FULL, RefusedError
+from services.gateway.settings import Settings
+from shared.access_events import StreamMeasured
+from shared.bus.core import Bus
+from shared.bus.topology import enroll_stream, quota_hints
+from shared.stored import Stored, UnreadableEventError, authenticate_as
+from shared.subjects import EnrollmentId, Stage
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+# Later stages of what is under way must always fit.
+_FULL: Final = 0.8
+_GOOD_FOR_SECONDS: Final = 60.0
+
+
+@dataclass
+class Quota:
+    """What was heard last of each shard's stream; what is old or unsigned does not count."""
+
+    bus: Bus
+    settings: Settings
+    clock: Callable[[], float]
+    _heard: dict[str, StreamMeasured] = field(default_factory=dict)
+
+    def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Take a measurement that the audit service signed for this very stream, just now."""
+        hint = Stored(subject, payload, headers, 0, 0)
+        try:
+            measured = authenticate_as(StreamMeasured, hint, self.settings.operators)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels("quota").inc()
+            _log.error("event_not_authentic", about=subject, detail=str(error))
+            return
+        newest = self._heard.get(measured.stream)
+        if subject == quota_hints(measured.stream) and (newest is None or measured.at >= newest.at):
+            self._heard[measured.stream] = measured
+
+    async def check(self, enrollment: EnrollmentId) -> None:
+        """`RefusedError` for a new request that the log has no room for.
+
+        One that is on the log already goes on: there is room for the rest of it.
+        """
+        if not self.is_full(enrollment.shard):
+            return
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        if await self.bus.get_last_or_leader(stream, subject) is None:
+            raise RefusedError(LOG_FULL)
+
+    def is_full(self, shard: str) -> bool:
+        """Whether new requests of a shard have to wait until there is more room."""
+        heard = self._heard.get(enroll_stream(shard))
+        if heard is None or not heard.most:
+            return False
+        return abs(self.clock() - heard.at) < _GOOD_FOR_SECONDS and heard.used >= heard.most * _FULL
