@@ -83,7 +83,7 @@ def test_the_consumer_of_the_page_replays_the_log(system: System, tmp_path: Path
     page = (ROOT / "docs/consumers.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "consumer.py").write_text(program)
-    url, seed = load(system.config, {}).bus.url, system.data / "keys" / "reader.nkey"
+    url, seed = load(system.config, {}).bus.url[0], system.data / "keys" / "reader.nkey"
     done = subprocess.run(
         [sys.executable, "consumer.py", url, seed],
         cwd=tmp_path, timeout=60, capture_output=True, text=True, check=False,
