@@ -78,7 +78,7 @@ class ProfileSection(Section):
     intune_enabled: bool = False
     """The `signed` verifier: tokens of a connector, checked against its certificate."""
     intune_connector_cert_path: Path | None = None
-    """The connectors' certificates, PEM; required with it."""
+    """The connectors' certificates, PEM, or one in DER; required with it."""
     intune_tenant_cert_paths: dict[str, Path] = Field(default_factory=dict)
     """Bundles of single tenants, by the `iss` of their tokens: then no other verifies those."""
     intune_audience: str | None = None

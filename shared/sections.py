@@ -175,8 +175,10 @@ class AuditSection(Section):
     """This page's client there; its redirect URI is PUBLIC_URL/login/oidc/callback."""
     oidc_client_secret_path: Path | None = None
     """File of the client's secret, mode 0600 [none: a public client, PKCE alone]."""
+    oidc_ca_path: Path | None = None
+    """The CAs of the provider's TLS certificate, PEM [the system's]."""
     oidc_roles_claim: str = "roles"
-    """The ID token's claim that holds a user's roles: a string or a list."""
+    """The ID token's claim that holds a user's roles, a string or a list; nested: a.b."""
     oidc_viewers: Names = ()
     """Roles of who may look."""
     oidc_operators: Names = ()

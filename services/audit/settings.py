@@ -1,16 +1,18 @@
 """What the audit service takes from the configuration."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.audit.admin.auth import Level
 from shared.bus.servers import Servers
 from shared.bus.topology import consumers
-from shared.keys import read_event_signer, read_nkey
+from shared.keys import read_certificates, read_event_signer, read_nkey
 from shared.sections import Configuration
 from shared.settings import SettingsError, read_secret_file
 from shared.shards import all_shards
@@ -29,6 +31,7 @@ class Oidc:
     redirect_uri: str
     roles_claim: str
     levels: Mapping[str, Level]
+    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,18 @@ def _oidc(configuration: Configuration) -> Oidc | None:
         f"{section.public_url}/login/oidc/callback",
         section.oidc_roles_claim,
         levels,
+        _tls(configuration),
     )
+
+
+def _tls(configuration: Configuration) -> ssl.SSLContext | None:
+    """The CAs of a provider that no public one vouches for; None for the system's."""
+    path = configuration.audit.oidc_ca_path
+    if path is None:
+        return None
+    roots = read_certificates(configuration.path(path))
+    pem = "".join(root.public_bytes(Encoding.PEM).decode("ascii") for root in roots)
+    return ssl.create_default_context(cadata=pem)
 
 
 def admin_token(configuration: Configuration) -> str | None:

@@ -1,4 +1,4 @@
-"""Connectors' certificates out of PEM bundles: all of a profile's, or the reason why not."""
+"""Connectors' certificates out of PEM bundles or DER: all of a profile's, or the reason why not."""
 
 import hashlib
 import re
@@ -22,6 +22,8 @@ _BLOCK: Final = re.compile(
     rb"^-----BEGIN CERTIFICATE-----\s*?$.*?^-----END CERTIFICATE-----\s*?$",
     re.MULTILINE | re.DOTALL,
 )
+_BOM: Final = b"\xef\xbb\xbf"
+_DER: Final = b"\x30"  # a SEQUENCE
 # What is left of a block that was cut off, or of one of another kind.
 _DASHES: Final = re.compile(rb"^-", re.MULTILINE)
 
@@ -46,7 +48,7 @@ class AnchorFiles:
 
 def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Anchor, ...]:
     """The anchors of a file, whole and each fit for use now."""
-    data = read_file(path)
+    data = _as_pem(read_file(path).removeprefix(_BOM))
     if _DASHES.search(_BLOCK.sub(b"", data)):
         raise SettingsError(f"{path}: is not whole, or holds more than certificates")
     try:
@@ -55,10 +57,22 @@ def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Ancho
     except SettingsError:
         raise
     except Exception:  # noqa: BLE001 - parsers raise many kinds, most of them late
-        raise SettingsError(f"{path}: holds no certificate in PEM, or one that is broken") from None
+        raise SettingsError(
+            f"{path}: holds no certificate in PEM or DER, or one that is broken"
+        ) from None
     for certificate in certificates:
         digest.update(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
     return anchors
+
+
+def _as_pem(data: bytes) -> bytes:
+    """One certificate in DER, as Windows exports a .cer, as the PEM that it stands for."""
+    if not data.startswith(_DER):
+        return data
+    try:
+        return x509.load_der_x509_certificate(data).public_bytes(Encoding.PEM)
+    except ValueError:
+        return data
 
 
 def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:

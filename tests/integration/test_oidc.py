@@ -188,7 +188,9 @@ def test_a_code_is_good_once(engine: Engine, issuer: str) -> None:
     assert visitor.get(back).status_code == 303
     visitor.cookies = cookies
 
-    assert visitor.get(back).status_code == 502
+    again = visitor.get(back)
+    assert again.status_code == 403
+    assert "begin again" in again.text
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1/x"])

@@ -14,6 +14,7 @@ from services.audit.admin.problems import ProblemError
 from services.audit.page.login import Next, local, sign_in
 from services.audit.page.provider import (
     Attempt,
+    MisfitError,
     NotSignedInError,
     ProviderAwayError,
     authorization_url,
@@ -40,6 +41,8 @@ async def begin(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - th
         location = await authorization_url(oidc, attempt)
     except ProviderAwayError as error:
         raise _away(error) from None
+    except MisfitError as error:
+        raise _misfit(error) from None
     found = RedirectResponse(location, 303)
     found.set_cookie(
         _cookie(desk),
@@ -67,6 +70,8 @@ async def callback(
         operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, desk.clock())
     except ProviderAwayError as problem:
         raise _away(problem) from None
+    except MisfitError as problem:
+        raise _misfit(problem) from None
     except NotSignedInError as problem:
         raise ProblemError(403, str(problem)) from None
     _log.info("signed_in", operator=operator.name, level=operator.level.value)
@@ -95,3 +100,8 @@ def _cookie(desk: Desk) -> str:
 def _away(error: ProviderAwayError) -> ProblemError:
     log_failure("provider_away", error)
     return ProblemError(502, "the identity provider cannot be asked now: try again")
+
+
+def _misfit(error: MisfitError) -> ProblemError:
+    _log.error("provider_misconfigured", detail=str(error))
+    return ProblemError(502, f"the identity provider and this page do not fit: {error}")

@@ -1,8 +1,10 @@
 """An OpenID Connect provider: who a code stands for (OpenID Connect Core 1.0 s3.1)."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,21 +12,33 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import (
+    BadSignatureError,
+    ClaimError,
+    ExpiredTokenError,
+    JoseError,
+    MissingClaimError,
+)
 from joserfc.jwk import KeySet
 
 from services.audit.admin.auth import Level, Operator
 from services.audit.settings import Oidc
+from shared.printable import visible
 
 # No "none", and no HMAC: a public key must never be taken for a secret.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 _LEEWAY_SECONDS: Final = 60
 _TIMEOUT_SECONDS: Final = 10.0
 _MAX_NAME: Final = 200
+_BUSY: Final = (408, 425, 429)
 
 
 class ProviderAwayError(Exception):
     """Raised where the provider does not answer as one should."""
+
+
+class MisfitError(Exception):
+    """Raised where provider and configuration do not fit; waiting cures nothing. One sentence."""
 
 
 class NotSignedInError(Exception):
@@ -45,9 +59,13 @@ class Attempt:
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
+def _client(oidc: Oidc) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, verify=oidc.tls or True)
+
+
 async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
-    """Where the browser goes to sign in; `ProviderAwayError`."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as client:
+    """Where the browser goes to sign in; `ProviderAwayError`, `MisfitError`."""
+    async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
     asked = {
         "response_type": "code",
@@ -66,9 +84,10 @@ async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
 async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> Operator:
     """Who it is, with the highest of their roles' levels.
 
-    `ProviderAwayError`; `NotSignedInError` for a token that does not hold, or without any role.
+    `ProviderAwayError`; `MisfitError`; `NotSignedInError` for a login that does not hold, or a
+    user without any role.
     """
-    async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as client:
+    async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
         tokens = await _exchange(client, metadata, oidc, attempt, code)
         keys = await _json(client, "GET", metadata["jwks_uri"])
@@ -82,17 +101,36 @@ async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> O
 
 def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
     """The name that orders are given under, marked as the provider's, and the level. Pure."""
-    told = claims.get(oidc.roles_claim)
-    roles = told if isinstance(told, list) else [told]
-    levels = [oidc.levels[r] for r in roles if isinstance(r, str) and r in oidc.levels]
+    roles = _roles(claims, oidc.roles_claim)
+    levels = [oidc.levels[r] for r in roles or () if r in oidc.levels]
     subject, name = _shown(claims, "sub"), _shown(claims, "preferred_username", "email")
     if not subject:
         raise NotSignedInError("the provider's ID token names nobody")
     # Only `sub` is one user's for ever (s5.7); the other is for people.
     shown = f"{name} ({subject})" if name else subject
     if not levels:
-        raise NotSignedInError(f"{shown} has no role that may look at this page")
+        missing = f"the ID token has no claim {oidc.roles_claim}"
+        told = missing if roles is None else f"{oidc.roles_claim}: {_listed(roles)}"
+        raise NotSignedInError(f"{shown} has no role that may look at this page ({told})")
     return Operator(f"oidc:{shown}", max(levels, key=list(Level).index))
+
+
+def _roles(claims: Mapping[str, Any], path: str) -> list[str] | None:
+    """The claim of this name, or at the end of this path; None where there is none."""
+    told: Any = claims.get(path)
+    if told is None:
+        told = claims
+        for name in path.split("."):
+            told = told.get(name) if isinstance(told, dict) else None
+    if told is None:
+        return None
+    return [each for each in (told if isinstance(told, list) else [told]) if isinstance(each, str)]
+
+
+def _listed(roles: list[str]) -> str:
+    """As many as a sentence holds."""
+    told = visible(", ".join(roles)) or "none"
+    return told if len(told) <= _MAX_NAME else f"{told[:_MAX_NAME]}..."
 
 
 def _shown(claims: Mapping[str, Any], *names: str) -> str:
@@ -101,19 +139,24 @@ def _shown(claims: Mapping[str, Any], *names: str) -> str:
     return "".join(c for c in next(told, "") if c.isprintable())[:_MAX_NAME]
 
 
-async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, str]:
+async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, Any]:
     """The provider's own document, if it is the configured one's (Discovery 1.0 s4.3)."""
     address = f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration"
     found = await _json(client, "GET", address)
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-    if found.get("issuer") != oidc.issuer or not all(isinstance(found.get(n), str) for n in names):
-        raise ProviderAwayError("another issuer's metadata, or none")
-    return {name: found[name] for name in names}
+    if found.get("issuer") != oidc.issuer:
+        other = visible(str(found.get("issuer")))[:_MAX_NAME]
+        raise MisfitError(f"audit.oidc_issuer is {oidc.issuer}, the provider says {other}")
+    for name in names:
+        if not isinstance(found.get(name), str):
+            raise MisfitError(f"the provider's metadata has no {name}")
+    methods = found.get("token_endpoint_auth_methods_supported")
+    return {name: found[name] for name in names} | {"methods": methods}
 
 
 async def _exchange(
     client: httpx.AsyncClient,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, Any],
     oidc: Oidc,
     attempt: Attempt,
     code: str,
@@ -128,21 +171,60 @@ async def _exchange(
     basic = None
     if oidc.client_secret is None:
         form["client_id"] = oidc.client_id
+    elif _by_post(metadata.get("methods")):
+        form |= {"client_id": oidc.client_id, "client_secret": oidc.client_secret}
     else:
         # Each is form-encoded first (RFC 6749 s2.3.1).
         basic = httpx.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
     return await _json(client, "POST", metadata["token_endpoint"], data=form, auth=basic)
 
 
+def _by_post(methods: object) -> bool:
+    """Whether the secret goes into the form: where the provider takes it there alone.
+
+    Discovery 1.0 s3: without a list it is client_secret_basic.
+    """
+    listed = methods if isinstance(methods, list) else []
+    return "client_secret_post" in listed and "client_secret_basic" not in listed
+
+
 async def _json(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> dict[str, Any]:
+    place = url.partition("?")[0]
     try:
         answer = await client.request(method, url, **options)
-        found = answer.raise_for_status().json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
-        raise ProviderAwayError(url.partition("?")[0]) from None
+    except httpx.InvalidURL:
+        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is no URL") from None
+    except httpx.HTTPError as error:
+        if _is_untrusted(error):
+            raise MisfitError(f"the certificate of {place} is not trusted: oidc_ca_path") from None
+        raise ProviderAwayError(place) from None
+    if answer.is_server_error or answer.status_code in _BUSY:
+        raise ProviderAwayError(f"{place} answers HTTP {answer.status_code}")
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        found = None
+    if not answer.is_success:
+        raise _refused(place, answer.status_code, found)
     if not isinstance(found, dict):
-        raise ProviderAwayError(url.partition("?")[0])
+        raise MisfitError(f"{place} answers no JSON object")
     return found
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate that does not verify is behind it."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _refused(place: str, status: int, found: object) -> Exception:
+    """A 4xx: what the other side says of it (RFC 6749 s5.2)."""
+    error = found.get("error") if isinstance(found, dict) else None
+    if error == "invalid_grant":
+        return NotSignedInError("this login was used before, or is too old: begin again")
+    told = f": {visible(error)[:_MAX_NAME]}" if isinstance(error, str) else ""
+    return MisfitError(f"{place} answers HTTP {status}{told}")
 
 
 def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dict[str, Any]:
@@ -156,13 +238,45 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
         iat={"essential": True},
         nonce={"essential": True},
     )
+    claims = _decoded(token, keys)
     try:
-        key_set = KeySet.import_key_set({"keys": keys["keys"]})
-        read = jwt.decode(str(token), key_set, algorithms=_ALGORITHMS)
-        registry.validate(read.claims)
-    except (JoseError, ValueError, KeyError, TypeError):
+        registry.validate(claims)
+    except ExpiredTokenError:
+        raise NotSignedInError("the provider's ID token has expired: begin again") from None
+    except MissingClaimError as error:
+        raise NotSignedInError(f"the provider's ID token has no claim {error.claim}") from None
+    except ClaimError as error:
+        told = visible(str(claims.get(error.claim)))[:_MAX_NAME]
+        wanted = {"iss": oidc.issuer, "aud": oidc.client_id}.get(error.claim)
+        expected = f", expected {wanted}" if wanted else ""
+        sentence = f"the provider's ID token does not hold: {error.claim} is {told}{expected}"
+        raise NotSignedInError(sentence) from None
+    except (JoseError, ValueError, TypeError):
         raise NotSignedInError("the provider's ID token does not hold") from None
-    several = isinstance(read.claims["aud"], list) and len(read.claims["aud"]) > 1
-    if read.claims.get("azp", None if several else oidc.client_id) != oidc.client_id:
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if claims.get("azp", None if several else oidc.client_id) != oidc.client_id:
         raise NotSignedInError("the provider's ID token is for another client")
-    return read.claims
+    return claims
+
+
+def _decoded(token: object, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims of a token that a key of the provider has signed."""
+    key_set = _key_set(keys)
+    try:
+        return jwt.decode(str(token), key_set, algorithms=_ALGORITHMS).claims
+    except BadSignatureError:
+        raise NotSignedInError("no key of the provider signed its ID token") from None
+    except (JoseError, ValueError, KeyError, TypeError):
+        raise NotSignedInError("the provider's ID token cannot be read") from None
+
+
+def _key_set(keys: Mapping[str, Any]) -> KeySet:
+    """Every key that can be read: others are for those who know their kind (RFC 7517 s5)."""
+    listed = keys.get("keys")
+    found: list[Any] = []
+    for each in listed if isinstance(listed, list) else ():
+        with contextlib.suppress(JoseError, ValueError, KeyError, TypeError):
+            found += KeySet.import_key_set({"keys": [each]}).keys
+    if not found:
+        raise MisfitError("the provider shows no key that can be read here")
+    return KeySet(found)

@@ -11,11 +11,10 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from services.validator.challenges.jws import MalformedTokenError, read_object
-from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
+from services.validator.challenges.answers import denied, judge_answer
+from services.validator.challenges.verifier import Asked, Places, Verified
 from shared.events import Facts
 from shared.process import log_failure
-from shared.reasons import Reason
 
 SIGNATURE: Final = "Scepstream-Signature"
 TIMESTAMP: Final = "Scepstream-Timestamp"
@@ -91,7 +90,7 @@ class WebhookVerifier:
         """See `Verifier.verify`; whatever is not a yes in time is a no."""
         with self.places.taken() as free:
             if not free:
-                return _denied("too many requests wait for the webhook: try again later")
+                return denied("too many requests wait for the webhook: try again later")
             return await self._verify(asked)
 
     async def _verify(self, asked: Asked) -> Verified:
@@ -99,7 +98,7 @@ class WebhookVerifier:
             async with asyncio.timeout(self.endpoint.timeout), self.limit:
                 status, content = await self.endpoint.post(question(asked), asked.asked_at)
         except TimeoutError:
-            return _denied("the webhook did not answer in time")
+            return denied("the webhook did not answer in time")
         except (
             httpx.HTTPError,
             httpx.InvalidURL,
@@ -108,25 +107,9 @@ class WebhookVerifier:
             OSError,
         ) as error:
             log_failure("webhook_failed", error, profile=asked.enrollment.profile)
-            return _denied("the webhook cannot be asked now")
-        return judge_answer(status, content)
-
-
-def judge_answer(status: int, content: bytes) -> Verified:
-    """200 and a JSON object whose `allow` is true; nothing else opens the gate."""
-    if status != httpx.codes.OK:
-        return _denied("the webhook does not allow it", f"HTTP {status}")
-    try:
-        answer = read_object(content, "answer")
-    except MalformedTokenError as error:
-        return _denied("the webhook does not allow it", str(error))
-    if answer.get("allow") is not True:
-        return _denied("the webhook does not allow it")
-    return Verified((passed("challenge", "allowed by the webhook"),))
-
-
-def _denied(detail: str, compared: str = "") -> Verified:
-    return refused("challenge", Reason.WEBHOOK_DENIED, detail, compared)
+            return denied("the webhook cannot be asked now")
+        secret = self.endpoint.secret.decode("utf-8", "replace")
+        return judge_answer(status, content, (asked.challenge, self.endpoint.bearer, secret))
 
 
 def question(asked: Asked) -> dict[str, Any]:

@@ -62,6 +62,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "oidc_issuer": "https://login.example/realms/pki",
         "oidc_client_id": "scepstream",
         "oidc_client_secret_path": "oidc.secret",
+        "oidc_ca_path": "oidc-roots.pem",
         "oidc_roles_claim": "groups",
         "oidc_viewers": ["helpdesk"],
         "oidc_operators": ["pki", "mdm"],

@@ -107,6 +107,21 @@ def test_line_ends_and_text_between_certificates_do_not_matter(
     assert len(read(bundle(change(data))).common) == 2
 
 
+def test_one_certificate_in_der_is_read_as_well(bundle: Callable[[bytes], Path]) -> None:
+    one = made()
+    digest = read(bundle(pem(one))).sha256
+    found = read(bundle(one.public_bytes(Encoding.DER)))
+    assert [anchor.key for anchor in found.common] == [FIRST.public_key()]
+    assert found.sha256 == digest
+    assert read(bundle(b"\xef\xbb\xbf" + pem(one))).sha256 == digest
+
+
+def test_der_that_is_cut_or_goes_on_is_no_certificate(bundle: Callable[[bytes], Path]) -> None:
+    der = made().public_bytes(Encoding.DER)
+    for data in (der[:-1], der + b"\0", der + der, b"0", b"0\x80\0\0", der[:20]):
+        complaint(bundle(data))
+
+
 def test_the_digest_tells_bundles_apart(bundle: Callable[[bytes], Path]) -> None:
     one, two = made(), made(SECOND, "connector-2")
     digests = [read(bundle(pem(*each))).sha256 for each in ((one,), (two,), (one, two), (two, one))]
@@ -146,7 +161,6 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
         b"-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n",
         b"-----BEGIN CERTIFICATE-----\n",
         b"-----END CERTIFICATE-----\n",
-        pki.der(made()),
         pem_of(pki.der(made()), "CERTIFICATE REQUEST"),
         pem_of(pki.spki(FIRST.public_key()), "PUBLIC KEY"),
         pki.private_pem(FIRST),
