@@ -133,7 +133,7 @@ async def _authorities(office: Office) -> dict[str, tuple[bytes, ...]]:
     """Each issuer's CAs as it publishes them, as far as profiles pin them."""
     found: dict[str, tuple[bytes, ...]] = {}
     for issuer, pins in _pins(office.configuration).items():
-        stored = await office.bus.get_last(CA_CHAINS, chain_subject(issuer))
+        stored = await office.bus.get_last_or_leader(CA_CHAINS, chain_subject(issuer))
         try:
             chain = read_chain(stored, pins) if stored else None
         except UntrustedChainError as error:

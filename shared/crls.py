@@ -37,7 +37,7 @@ async def read_crl(bus: Bus, head: CrlPublished, ca: bytes) -> StoredCrl:
     """The CRL itself, in one piece; `UnreadableEventError` where the CA (DER) did not sign it."""
     chunks = []
     for index in range(head.chunks):
-        stored = await bus.get_last(CRLS, crl_chunk(head.issuer, head.sha256, index))
+        stored = await bus.get_last_or_leader(CRLS, crl_chunk(head.issuer, head.sha256, index))
         if stored is None:
             raise BusUnavailableError("a piece of the CRL cannot be read yet")
         chunks.append(stored.payload)

@@ -13,7 +13,7 @@ _ASKED_AGAIN: Final = 3
 
 async def last_sequence(bus: Bus, stream: str) -> int:
     """The sequence of the newest message, 0 in an empty stream."""
-    newest = await bus.get_last(stream, ">")
+    newest = await bus.get_last_from_leader(stream, ">")
     return newest.sequence if newest is not None else 0
 
 
@@ -48,5 +48,7 @@ async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[li
     """The messages of these sequences in order, in batches; what the log has no more is missing."""
     for start in range(first, last + 1, _AT_ONCE):
         wanted = range(start, min(start + _AT_ONCE, last + 1))
-        found = await asyncio.gather(*(bus.get_sequence(stream, number) for number in wanted))
+        found = await asyncio.gather(
+            *(bus.get_sequence_or_leader(stream, number) for number in wanted)
+        )
         yield [message for message in found if message is not None]

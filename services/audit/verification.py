@@ -125,6 +125,6 @@ async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:
 
 async def _every(bus: Bus, wildcard: str) -> AsyncIterator[Stored]:
     position = 0
-    while stored := await bus.get_next(OPS, wildcard, position + 1):
+    while stored := await bus.get_next_or_leader(OPS, wildcard, position + 1):
         position = stored.sequence
         yield stored

@@ -180,7 +180,7 @@ class Enroller:
         shard, *older = self._shards(profile, transaction)
         for old in older:
             enrollment = EnrollmentId(old, profile.name, transaction, csr, 0)
-            if await self.bus.get_last(enroll_stream(old), enrollment.any_attempt()):
+            if await self.bus.get_last_from_leader(enroll_stream(old), enrollment.any_attempt()):
                 return await self._resume(job, enrollment)
         enrollment = EnrollmentId(shard, profile.name, transaction, csr, 0)
         return await self._attempt(job, enrollment) or await self._resume(job, enrollment)
@@ -245,7 +245,7 @@ class Enroller:
     async def _newest(self, enrollment: EnrollmentId) -> tuple[EnrollmentId, Stored]:
         """The newest attempt; counted up one by one where a subject is planted among them."""
         stream = enroll_stream(enrollment.shard)
-        stored = await self.bus.get_last(stream, enrollment.any_attempt())
+        stored = await self.bus.get_last_from_leader(stream, enrollment.any_attempt())
         newest = enrollment_in(stored)
         if stored is not None and newest is not None:
             return newest, stored
@@ -264,7 +264,7 @@ class Enroller:
         transaction = transaction_token(profile.name, message.transaction_id.value, spki)
         for shard in self._shards(profile, transaction):
             wildcard = any_request(shard, profile.name, transaction)
-            stored = await self.bus.get_last(enroll_stream(shard), wildcard)
+            stored = await self.bus.get_last_from_leader(enroll_stream(shard), wildcard)
             if stored is None:
                 continue
             enrollment = enrollment_in(stored)

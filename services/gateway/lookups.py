@@ -41,7 +41,7 @@ class Lookups:
             return None
 
     async def _recorded(self, issuer: str, serial: str) -> CertificateRecorded | None:
-        stored = await self.bus.get_last(CERTS, certificate_issued(issuer, serial))
+        stored = await self.bus.get_last_or_leader(CERTS, certificate_issued(issuer, serial))
         if stored is None:
             return None
         return authenticate_as(CertificateRecorded, stored, self.settings.issuers)
@@ -54,7 +54,7 @@ class Lookups:
         if enrollment.profile != profile.name:
             return None
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
-        ended = await self.bus.get_last(stream, subject)
+        ended = await self.bus.get_last_or_leader(stream, subject)
         if ended is None:
             return None
         issued = authenticate_as(CertificateIssued, ended, self.settings.issuers)

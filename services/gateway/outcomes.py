@@ -125,7 +125,8 @@ class Outcomes:
     async def polled(self, request: Request, chain: Chain) -> End:
         """As `read`, for who has only a transactionID: the key comes from the verdict."""
         stream = enroll_stream(request.enrollment.shard)
-        stored = await self.bus.get_last(stream, request.enrollment.subject(Stage.VERDICT))
+        place = request.enrollment.subject(Stage.VERDICT)
+        stored = await self.bus.get_last_or_leader(stream, place)
         try:
             verdict = stored and authenticate(
                 stored, self.settings.validators, Stage.VERDICT, request.sha256

@@ -56,7 +56,7 @@ class Redriver:
 
         ValueError where the order or its request is none.
         """
-        stored = await self.bus.get_last(OPS, order)
+        stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:
             raise ValueError("no such order")
         wanted = authenticate_as(RedriveOrdered, stored, self.settings.operators)
@@ -75,7 +75,7 @@ class Redriver:
 
     async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
-        stored = await self.bus.get_last(stream, subject)
+        stored = await self.bus.get_last_or_leader(stream, subject)
         event = decode(stored.payload, stored.headers) if stored is not None else None
         if stored is None or not isinstance(event, EnrollmentRequested):
             raise ValueError("no such request")

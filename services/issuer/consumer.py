@@ -157,7 +157,7 @@ class VerdictConsumer:
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
         """The certificate that the key has already, from the log; None where it is not there."""
         template = verdict.template
-        recorded = await self.bus.get_last(
+        recorded = await self.bus.get_last_or_leader(
             CERTS, certificate_issued(template.issuer, verdict.existing)
         )
         if recorded is None:
@@ -166,7 +166,7 @@ class VerdictConsumer:
             record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)
             enrollment = parse_prefix(record.enrollment)
             stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
-            ended = await self.bus.get_last(stream, subject)
+            ended = await self.bus.get_last_or_leader(stream, subject)
             if ended is None:
                 return None
             issued = authenticate_as(CertificateIssued, ended, self.settings.trusted_issuers)
@@ -217,7 +217,8 @@ class VerdictConsumer:
             if isinstance(outcome, CertificateIssued) and kind != "none":
                 CHALLENGES.labels(enrollment.profile, kind, "success").inc()
         except AppendConflictError:
-            first = await self.bus.get_last(enroll_stream(enrollment.shard), subject)
+            stream = enroll_stream(enrollment.shard)
+            first = await self.bus.get_last_or_leader(stream, subject)
             if first is None:
                 raise BusUnavailableError("a conflicting outcome cannot be read yet") from None
             message = Message(first.payload, dict(first.headers))

@@ -120,7 +120,7 @@ class CrlKeeper:
     ) -> int:
         """Apply what followed after `position` to a CRL's entries; where the last change stands."""
         wildcard = certificate_status(issuer, "*", "*")
-        while stored := await self.bus.get_next(CERTS, wildcard, position + 1):
+        while stored := await self.bus.get_next_or_leader(CERTS, wildcard, position + 1):
             position = stored.sequence
             try:
                 event = authenticate_as(
@@ -197,7 +197,7 @@ class OrderConsumer:
         if stored.subject != revocation_order(order.issuer, order.serial, order.attempt):
             return False, "the order is for another certificate"
         place = certificate_issued(order.issuer, order.serial)
-        recorded = await self.bus.get_last(CERTS, place)
+        recorded = await self.bus.get_last_or_leader(CERTS, place)
         if recorded is None:
             return False, "no such certificate"
         record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)

@@ -80,7 +80,7 @@ class RequestConsumer:
         """The operator's word becomes the verdict, if it is about a hold of ours."""
         request = await self._request(enrollment)
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
-        found = await self.judge.bus.get_last(stream, place)
+        found = await self.judge.bus.get_last_or_leader(stream, place)
         if request is None or found is None:
             _not_authentic(Stage.DECISION, stored, "it is about no held request")
             return
@@ -117,8 +117,8 @@ class RequestConsumer:
         return approved(case, decision, decided_at)
 
     async def _request(self, enrollment: EnrollmentId) -> Stored | None:
-        stream = enroll_stream(enrollment.shard)
-        return await self.judge.bus.get_last(stream, enrollment.subject(Stage.REQUEST))
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        return await self.judge.bus.get_last_or_leader(stream, place)
 
 
 def _parsed(stored: Stored) -> tuple[EnrollmentId, Stage] | None:

@@ -74,7 +74,7 @@ class Judge:
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
         """Whether an operator had this very attempt made: a gateway's word for it is none."""
-        stored = await self.bus.get_last(OPS, redrive_order(enrollment))
+        stored = await self.bus.get_last_or_leader(OPS, redrive_order(enrollment))
         if stored is None:
             return False
         try:

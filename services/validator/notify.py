@@ -105,8 +105,8 @@ class Notifier:
         return event.facts if isinstance(event, EnrollmentApproved) else None
 
     async def _event(self, enrollment: EnrollmentId, stage: Stage) -> object:
-        stream = enroll_stream(enrollment.shard)
-        stored = await self.judge.bus.get_last(stream, enrollment.subject(stage))
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(stage)
+        stored = await self.judge.bus.get_last_or_leader(stream, place)
         try:
             return decode(stored.payload, stored.headers) if stored is not None else None
         except UnreadableEventError:

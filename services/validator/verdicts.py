@@ -77,7 +77,7 @@ class Recorder:
     ) -> tuple[Verdict, Message] | None:
         """The verdict that was there first, if it is one of ours."""
         subject = enrollment.subject(Stage.VERDICT)
-        stored = await self.bus.get_last(enroll_stream(enrollment.shard), subject)
+        stored = await self.bus.get_last_or_leader(enroll_stream(enrollment.shard), subject)
         if stored is None:
             raise BusUnavailableError("a conflicting verdict cannot be read yet")
         try:

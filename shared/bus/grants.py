@@ -97,7 +97,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         Grant(Role.ISSUER, "ops.revoke.*.*.*.answer"),
         *(Grant(Role.AUDIT, subject) for subject in _ORDERS),
         *_validator_grants(),
-        *_asks((CERTS, OPS), SERVICES),
+        *_asks((CERTS, OPS, CA_CHAINS), SERVICES),
         *_asks((CRLS,), (Role.GATEWAY, Role.ISSUER)),
         *_asks((REPLAYS,), (Role.VALIDATOR, Role.AUDIT)),
         *_asks((DEVICES,), (Role.VALIDATOR,)),

@@ -2,9 +2,9 @@
 
 import asyncio
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from shared.bus.core import (
     AppendConflictError,
@@ -124,7 +124,7 @@ class MemoryConsumption:
 class MemoryBus:
     """A `Bus` in one process; `clock` gives Unix nanoseconds.
 
-    `behind` makes a replica slow: the last sequence of a stream that direct reads see.
+    `lag` makes the replica slow that answers direct reads: how many messages of a stream it lacks.
     """
 
     clock: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
@@ -134,8 +134,9 @@ class MemoryBus:
     running: list[MemoryConsumption] = field(default_factory=list)
     connected: bool = True
     troubles: list[str] = field(default_factory=list)
-    behind: dict[str, int] = field(default_factory=dict)
     most: dict[str, int] = field(default_factory=dict)
+    lag: Mapping[str, int] = field(default_factory=lambda: MemoryBus.usual_lag)
+    usual_lag: ClassVar[Mapping[str, int]] = {}
 
     def problems(self) -> list[str]:
         """See `Bus.problems`."""
@@ -198,10 +199,10 @@ class MemoryBus:
         return stream.last
 
     def _seen(self, stream: str, *, by_leader: bool) -> list[Stored]:
-        """What the leader has, or what a replica has that knows nothing after `behind`."""
+        """What the leader has, or what a replica has that lacks the newest ones."""
         self._check()
         self._end(self.streams[stream])
-        newest = math.inf if by_leader else self.behind.get(stream, math.inf)
+        newest = self.streams[stream].last - (0 if by_leader else self.lag.get(stream, 0))
         return [m for number, m in self.streams[stream].messages.items() if number <= newest]
 
     async def get_last(self, stream: str, subject: str, *, leader: bool = False) -> Stored | None:

@@ -14,7 +14,7 @@ async def decide(office: Office, enrollment: str, note: str, *, approved: bool) 
     except ValueError:
         raise NotThereError(f"{enrollment}: no such enrollment") from None
     place = found.subject(Stage.HOLD)
-    held = await office.bus.get_last(enroll_stream(found.shard), place)
+    held = await office.bus.get_last_or_leader(enroll_stream(found.shard), place)
     event = authenticate(held, office.validators, Stage.HOLD) if held is not None else None
     if not isinstance(event, EnrollmentHeld):
         raise NotThereError(f"{enrollment} is not held")

@@ -81,7 +81,7 @@ async def list_challenges(office: Office, profile: str, now: float) -> list[Line
 
 async def _lines(office: Office, profile: str, now: float) -> AsyncIterator[Line]:
     wildcard, position = one_time_created(profile, "*"), 0
-    while stored := await office.bus.get_next(OPS, wildcard, position + 1):
+    while stored := await office.bus.get_next_or_leader(OPS, wildcard, position + 1):
         position = stored.sequence
         digest = stored.subject.split(".")[3]
         try:

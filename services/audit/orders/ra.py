@@ -59,7 +59,7 @@ async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
     event = ReloadOrdered(profile=profile, operator=office.operator, replicas=tuple(names))
     subject = ra_order(profile, order)
     await office.append(subject, event)
-    stored = await office.bus.get_last(OPS, subject)
+    stored = await office.bus.get_last_or_leader(OPS, subject)
     if stored is None:
         raise OrderError("the order cannot be read back yet")
     await office.bus.hint("order.ra", Message(b"", {}))

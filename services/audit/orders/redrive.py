@@ -41,7 +41,7 @@ async def redrive(office: Office, stream: str, sequence: int) -> str:
 
 
 async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
-    stored = await office.bus.get_last(DEAD_LETTERS, f"dead.*.{stream}.{sequence}")
+    stored = await office.bus.get_last_or_leader(DEAD_LETTERS, f"dead.*.{stream}.{sequence}")
     try:
         letter = decode(stored.payload, stored.headers) if stored is not None else None
     except UnreadableEventError:
@@ -53,7 +53,7 @@ async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
 
 async def _revoke(office: Office, letter: DeadLetter) -> str:
     """A revocation is ordered again, for the same reason."""
-    stored = await office.bus.get_last(OPS, letter.subject)
+    stored = await office.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
         raise NotThereError(f"{letter.subject}: no such order")
     order = authenticate_as(RevocationOrdered, stored, office.operators)
@@ -74,7 +74,7 @@ async def _revoke(office: Office, letter: DeadLetter) -> str:
 async def _newest(office: Office, enrollment: EnrollmentId) -> EnrollmentId:
     """The device may have asked again by itself."""
     stream = enroll_stream(enrollment.shard)
-    stored = await office.bus.get_last(stream, enrollment.any_attempt())
+    stored = await office.bus.get_last_from_leader(stream, enrollment.any_attempt())
     try:
         return parse_subject(stored.subject)[0] if stored is not None else enrollment
     except ValueError:
@@ -89,7 +89,7 @@ async def _check_failed(office: Office, enrollment: EnrollmentId) -> None:
     stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
     end: Event | None = None
     for stage, trusted in ((Stage.OUTCOME, office.issuers), (Stage.VERDICT, office.validators)):
-        stored = await office.bus.get_last(stream, enrollment.subject(stage))
+        stored = await office.bus.get_last_or_leader(stream, enrollment.subject(stage))
         if stored is not None:
             end = authenticate(stored, trusted, stage)
             break

@@ -29,12 +29,12 @@ async def revoke_certificate(
     token = written_serial(serial)
     if issuer not in office.configuration.issuers:
         raise NotThereError(f"no such issuer: {issuer}")
-    if await office.bus.get_last(CERTS, certificate_issued(issuer, token)) is None:
+    if await office.bus.get_last_or_leader(CERTS, certificate_issued(issuer, token)) is None:
         raise NotThereError(f"{serial}: no such certificate of issuer {issuer}")
     attempt, done = 0, _Done(None, "")
     while True:
         subject = revocation_order(issuer, token, attempt)
-        stored = await office.bus.get_last(OPS, subject)
+        stored = await office.bus.get_last_or_leader(OPS, subject)
         if stored is not None:
             done = await _carried_out(office, stored) or done
             attempt += 1

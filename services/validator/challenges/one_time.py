@@ -36,7 +36,7 @@ class OneTimeVerifier:
         profile = asked.enrollment.profile
         digest = one_time_digest(profile, asked.challenge)
         created = self._authentic(
-            await self.records.bus.get_last(OPS, one_time_created(profile, digest))
+            await self.records.bus.get_last_or_leader(OPS, one_time_created(profile, digest))
         )
         if created is None or created.profile != profile:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")

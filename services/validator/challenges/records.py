@@ -121,7 +121,7 @@ class Records:
     async def _made(self, enrollment: EnrollmentId) -> bool:
         """Whether an attempt came to a certificate; what is not authentic counts as one."""
         stream = enroll_stream(enrollment.shard)
-        stored = await self.bus.get_last(stream, enrollment.subject(Stage.OUTCOME))
+        stored = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.OUTCOME))
         if stored is None:
             return False
         try:
@@ -156,7 +156,7 @@ class Records:
             (Stage.OUTCOME, self.issuers, IssuanceFailed),
             (Stage.VERDICT, self.validators, EnrollmentRejected),
         ):
-            stored = await self.bus.get_last(stream, enrollment.subject(stage))
+            stored = await self.bus.get_last_or_leader(stream, enrollment.subject(stage))
             if stored is None:
                 continue
             try:
