@@ -155,8 +155,8 @@ async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_i
         (buses.validator, STREAM, "enroll.0.demo.none.csr.0.outcome"),
         (buses.validator, CERTS, certificate_issued("local", "99")),
         (buses.validator, OPS, revocation_order("local", "99", 0)),
-        (buses.validator, REPLAYS, replay_record("signed", "none")),
-        (buses.validator, DEVICES, device_subject("none")),
+        (buses.validator, REPLAYS, replay_record("signed", "none", "*")),
+        (buses.validator, DEVICES, device_subject("none", "*")),
         (buses.issuer, STREAM, "enroll.0.demo.none.csr.0.outcome"),
         (buses.issuer, CERTS, key_issued("none", "*", "*")),
         (buses.issuer, CRLS, crl_chunk("local", "none", 0)),
@@ -164,7 +164,7 @@ async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_i
         (buses.audit, CERTS, certificate_issued("local", "99")),
         (buses.audit, OPS, revocation_order("local", "99", 0)),
         (buses.audit, DEAD_LETTERS, "dead.*.ENROLL_0.9"),
-        (buses.audit, REPLAYS, replay_record("signed", "none")),
+        (buses.audit, REPLAYS, replay_record("signed", "none", "*")),
     ]
     for bus, stream, subject in asked:
         assert await bus.get_last_or_leader(stream, subject) is None, (stream, subject)
