@@ -104,7 +104,7 @@ def _pin(der: bytes) -> str:
 
 
 def _check_next(event: CaChain) -> None:
-    """What answers GetNextCACert must be signed by the CA itself (RFC 8894 s4.7.1)."""
+    """The next CA must be announced by the CA itself, whoever signs what devices get of it."""
     if event.next_signed:
         signed = read_der_or_ber(event.next_signed, read_signed_data)
         verify(signed)

@@ -14,9 +14,10 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.toml import set_keys
-from cli.up.authority import CA_KINDS, make_ca, make_ra, pem
+from cli.up.authority import CA_KINDS, make_ca, make_ra, pem, ra_use
 from cli.up.layout import Layout, UpError, write_private
 from shared.keys import read_certificates, spki
+from shared.profiles import ProfileSection
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import load
 
@@ -35,24 +36,38 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
     stem = f"ca/{issuer}-{pin[:12]}"
     write_private(layout.root / f"{stem}.key", pem(ca.key))
     write_private(layout.root / f"{stem}.pem", ca.certificate.public_bytes(Encoding.PEM))
-    pairs = [f"ra/{use}-{pin[:12]}.pem" for use in ("signing", "encryption")]
-    for use, pair in zip(("signing", "encryption"), pairs, strict=True):
-        write_private(layout.root / pair, make_ra(ca, use, now))
+    forms = {
+        name: _ra_form(configuration, profile)
+        for name, profile in configuration.profiles.items()
+        if profile.issuer_id == issuer
+    }
+    pairs = {use: f"ra/{use}-{pin[:12]}.pem" for form in forms.values() for use in form}
+    for use, path in pairs.items():
+        write_private(layout.root / path, make_ra(ca, use, now))
     changes: dict[str, dict[str, Any]] = {
         f"issuers.{issuer}": {
             "next_ca_cert_path": f"{stem}.pem",
             "next_ca_key_path": f"{stem}.key",
         }
     }
-    for name, profile in configuration.profiles.items():
-        if profile.issuer_id == issuer:
-            changes[f"profiles.{name}"] = {
-                "ca_spki_sha256": [*profile.ca_spki_sha256, pin],
-                "ra_cert_path": [*map(str, profile.ra_cert_path), *pairs],
-                "ra_key_path": [*map(str, profile.ra_key_path), *pairs],
-            }
+    for name, form in forms.items():
+        profile, added = configuration.profiles[name], [pairs[use] for use in form]
+        changes[f"profiles.{name}"] = {
+            "ca_spki_sha256": [*profile.ca_spki_sha256, pin],
+            "ra_cert_path": [*map(str, profile.ra_cert_path), *added],
+            "ra_key_path": [*map(str, profile.ra_key_path), *added],
+        }
     _rewrite(layout, changes)
     return f"next CA: {stem}.pem, SHA-256 of its key {pin}; shown by GetNextCACert{_tell(layout)}"
+
+
+def _ra_form(configuration: Configuration, profile: ProfileSection) -> tuple[str, ...]:
+    """The uses of the RA certificates that a profile shows now: clients depend on their number."""
+    found = [read_certificates(configuration.path(path))[0] for path in profile.ra_cert_path]
+    newest = max(
+        (c for c in found if ra_use(c) != "encryption"), key=lambda c: c.not_valid_before_utc
+    )
+    return ("combined",) if ra_use(newest) == "combined" else ("signing", "encryption")
 
 
 def activate_next(data: Path, issuer: str) -> str:

@@ -51,10 +51,11 @@ def get_crl(exchange: Exchange, files: Files) -> int:
 
 
 def get_next_ca(server: Server, authority: Authority, files: Files) -> int:
-    """Fetch the next CA's certificates, if the CA vouches for them, into next-ca.pem."""
+    """Fetch the next CA's certificates, if the CA or its RA signed them, into next-ca.pem."""
     _, body = server.get("GetNextCACert")
     try:
-        found = read_next_ca_certs(body, authority.ca.public_bytes(Encoding.DER))
+        ca = authority.ca.public_bytes(Encoding.DER)
+        found = read_next_ca_certs(body, ca, *authority.signers)
         certificates = [x509.load_der_x509_certificate(der) for der in found]
     except (ScepError, ValueError):
         raise BadReplyError("the CA does not vouch for what GetNextCACert shows") from None

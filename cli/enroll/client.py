@@ -127,7 +127,7 @@ class Exchange:
 
     def _verified(self, body: bytes, nonce: bytes) -> CertRep:
         try:
-            reply = read_reply(body)
+            reply = read_reply(body, self.authority.signers)
         except ScepError as error:
             raise BadReplyError(f"the reply does not verify: {error.detail}") from None
         if reply.signed.signer.der not in self.authority.signers:

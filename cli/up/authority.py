@@ -81,6 +81,17 @@ def make_ca(kind: str, now: float) -> Authority:
     return Authority(certificate, key)
 
 
+def ra_use(certificate: x509.Certificate) -> str:
+    """What an RA certificate is for, as `make_ra` calls it; without a KeyUsage for both."""
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return "combined"
+    if usage.digital_signature and usage.key_encipherment:
+        return "combined"
+    return "signing" if usage.digital_signature else "encryption"
+
+
 def make_ra(ca: Authority, use: str, now: float) -> bytes:
     """An RA pair, certificate and key in one PEM; `use` is signing, encryption or combined."""
     key = rsa.generate_private_key(65537, 2048)

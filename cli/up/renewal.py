@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 
 from cli.connector.minting import CERTIFICATE, Connector, make_certificate
 from cli.toml import set_keys
-from cli.up.authority import Authority, make_ra, make_tls
+from cli.up.authority import Authority, make_ra, make_tls, ra_use
 from cli.up.layout import Layout, write_private
 from shared.ca_files import read_ca
 from shared.keys import CaKey, read_certificates
@@ -59,15 +59,7 @@ def _due(
             continue
         certificate = read_certificates(path)[0]
         if certificate.not_valid_after_utc < ends_before and _issued(ca, certificate):
-            yield path, _use(certificate)
-
-
-def _use(certificate: x509.Certificate) -> str:
-    """What the pair is for, as `make_ra` calls it."""
-    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    if usage.digital_signature and usage.key_encipherment:
-        return "combined"
-    return "signing" if usage.digital_signature else "encryption"
+            yield path, ra_use(certificate)
 
 
 def _issued(ca: Authority, certificate: x509.Certificate) -> bool:

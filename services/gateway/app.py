@@ -16,6 +16,7 @@ from services.gateway.admission import Admission
 from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.families import family
+from services.gateway.next_ca import NextCa
 from services.gateway.refusals import RefusedError
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
@@ -52,6 +53,7 @@ class Gateway:
     enroller: Enroller
     clock: Callable[[], float]
     admission: Admission = field(default_factory=lambda: Admission(time.monotonic))
+    next_ca: NextCa = field(default_factory=NextCa)
 
     def ready(self) -> str:
         """What is missing before requests can be served."""
@@ -178,7 +180,8 @@ class Gateway:
         if operation == "GetNextCACert":
             if not chain.next_signed:
                 raise RefusedError(refusals.NO_NEXT_CA)
-            return _typed(NEXT_CERTIFICATES, chain.next_signed)
+            ra = profile.ra.under(chain.der[0])
+            return _typed(NEXT_CERTIFICATES, self.next_ca.answer(ra, chain))
         if operation == "GetCACert":
             return _typed(*write_ca_certs(_advertised(profile, chain)))
         return await self._pki_operation(profile, chain, query, request)

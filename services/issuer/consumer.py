@@ -132,14 +132,13 @@ class VerdictConsumer:
         return None
 
     async def _request(self, stored: Stored) -> Stored:
-        """The request that a verdict is about.
+        """Return the request that a verdict is about, which the log stored before it.
 
-        It was stored before the verdict, but a follower of the log's leader may not have it yet:
-        the message comes again, and is given up if the request is never there.
+        Where even the leader has none the message comes again, and is given up in the end.
         """
         enrollment, _ = parse_subject(stored.subject)
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
-        request = await self.bus.get_last(stream, subject)
+        request = await self.bus.get_last_or_leader(stream, subject)
         if request is None:
             raise RequestMissingError(stored.subject)
         return request

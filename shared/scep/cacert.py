@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from shared.scep import cms, signed_data
+from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import SEQUENCE, Der
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
@@ -28,10 +29,22 @@ def read_ca_certs(body: bytes) -> tuple[bytes, ...]:
         return (read_certificate(Der(body).element(SEQUENCE)).der,)
 
 
-def read_next_ca_certs(body: bytes, ca: bytes) -> tuple[bytes, ...]:
-    """The next CA's certificates, if the current CA (DER) signed the answer (s4.7.1)."""
-    signed = cms.read_der_or_ber(body, signed_data.read_signed_data)
+def write_next_ca_certs(
+    certificates: Sequence[bytes], signer: signed_data.Signer, beside: Sequence[bytes]
+) -> bytes:
+    """The next CA's certificates, signed; the certificates `beside` come with the signer's."""
+    content = signed_data.write_certs_only(certificates)
+    others = [der for der in beside if der != signer.certificate.der]
+    return signed_data.write_signed_data(content, (), SHA256, signer, others)
+
+
+def read_next_ca_certs(body: bytes, *signers: bytes) -> tuple[bytes, ...]:
+    """The next CA's certificates, if the key of one of these certificates (DER) signed (s4.7.1).
+
+    Those are the current CA's and, where it has them, its RA's.
+    """
+    signed = cms.read_der_or_ber(body, lambda der: signed_data.read_signed_data(der, signers))
     signed_data.verify(signed)
-    if signed.signer.spki != read_certificate(ca).spki:
-        raise ScepError("GetNextCACert is not signed by the CA")
+    if signed.signer.spki not in {read_certificate(der).spki for der in signers}:
+        raise ScepError("GetNextCACert is not signed by the CA or its RA")
     return cms.read_der_or_ber(signed.content, signed_data.read_certs_only)

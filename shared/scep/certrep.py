@@ -1,5 +1,6 @@
 """CertRep: the three answers to a request, and reading one as a client does (RFC 8894 s3.3.2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -128,9 +129,12 @@ class CertRep:
     signed: signed_data.SignedData
 
 
-def read_reply(data: bytes) -> CertRep:
-    """A CertRep from DER or BER with its signature verified; whose key signed is for the caller."""
-    signed = cms.read_der_or_ber(data, signed_data.read_signed_data)
+def read_reply(data: bytes, known: Sequence[bytes] = ()) -> CertRep:
+    """A CertRep from DER or BER with its signature verified; whose key signed is for the caller.
+
+    `known` are certificates (DER) of signers whose replies may come without them.
+    """
+    signed = cms.read_der_or_ber(data, lambda der: signed_data.read_signed_data(der, known))
     signed_data.verify(signed)
     attributes = signed.attributes
     if _value(attributes, MESSAGE_TYPE) != str(int(MessageType.CERT_REP)).encode():

@@ -73,8 +73,12 @@ class Signer:
     scheme: Scheme = PKCS1V15_SIGNATURE
 
 
-def read_signed_data(der: Der) -> SignedData:
-    """The SignedData of a ContentInfo, nothing verified yet."""
+def read_signed_data(der: Der, known: Sequence[bytes] = ()) -> SignedData:
+    """The SignedData of a ContentInfo, nothing verified yet.
+
+    `known` are certificates (DER) among which the signer's is looked for where it did not come
+    along (RFC 5652 s5.1 leaves that open).
+    """
     body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
     body.value(INTEGER)
     body.enter(SET)
@@ -84,15 +88,19 @@ def read_signed_data(der: Der) -> SignedData:
     signers = body.enter(SET)
     info = signers.enter(SEQUENCE)
     signers.finish()
-    return _signer_info(info, content_type, content, certificates)
+    return _signer_info(info, content_type, content, certificates, known)
 
 
 def _signer_info(
-    info: Der, content_type: bytes, content: bytes, certificates: tuple[bytes, ...]
+    info: Der,
+    content_type: bytes,
+    content: bytes,
+    certificates: tuple[bytes, ...],
+    known: Sequence[bytes],
 ) -> SignedData:
     """SignerInfo (RFC 5652 s5.3) and what it signs."""
     info.value(INTEGER)
-    signer = _find_signer(info, certificates)
+    signer = _find_signer(info, (*certificates, *known))
     digest = DIGESTS.get(info.enter(SEQUENCE).element(OID))
     signed_attrs = info.value(CONSTRUCTED_0)
     signature_algorithm = info.element(SEQUENCE)
@@ -209,10 +217,15 @@ def attribute(oid: bytes, value: bytes) -> bytes:
 
 
 def write_signed_data(
-    content: bytes, attributes: Sequence[bytes], digest: Digest, signer: Signer
+    content: bytes,
+    attributes: Sequence[bytes],
+    digest: Digest,
+    signer: Signer,
+    beside: Sequence[bytes] = (),
 ) -> bytes:
     """A SignedData over `content` with the signer's certificate, as strict DER.
 
+    `beside` are certificates (DER) that come along with the signer's.
     The content is always present, be it empty: where it is absent certmonger breaks.
     """
     attributes = (
@@ -236,7 +249,7 @@ def write_signed_data(
         integer(1),
         tlv(SET, digest.identifier()),
         tlv(SEQUENCE, DATA, tlv(CONSTRUCTED_0, tlv(OCTET_STRING, content))),
-        tlv(CONSTRUCTED_0, signer.certificate.der),
+        tlv(CONSTRUCTED_0, signer.certificate.der, *beside),
         tlv(SET, signer_info),
     )
     return write_content_info(SIGNED_DATA, signed)

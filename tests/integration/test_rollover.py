@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep.cacert import read_next_ca_certs
 from shared.scep.certrep import PkiStatus, read_reply
+from shared.scep.cms import read_der_or_ber
+from shared.scep.errors import ScepError
+from shared.scep.signed_data import read_signed_data
 from tests.integration.holders_ import (
     GET_CERT,
     enrolled,
@@ -131,7 +134,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             assert Endpoint.of(system, PROFILE).certificates == old.certificates
             done = command("ca", "activate", "--data", data)
             assert done.returncode == 0, done.stdout
-            (new,) = read_next_ca_certs(shown.content, old.certificates[2])
+            (new,) = read_next_ca_certs(shown.content, old.certificates[0])
             wait_until(lambda: everywhere(system, "GetCACert", new), 20, "the new CA")
             tell_to_reload(system)
             wait_until(lambda: reloaded(system, 3), 20, "three reloads")
@@ -152,11 +155,17 @@ def test_a_next_ca_is_promised_only_while_there_is_one(story: Story) -> None:
     assert operation(story.system, "GetNextCACert").status_code == 404
 
 
-def test_the_next_ca_is_signed_for_by_the_one_before(story: Story) -> None:
+def test_the_next_ca_is_signed_for_by_the_ra_of_the_one_before(story: Story) -> None:
     assert story.shown.status_code == 200
     assert story.shown.headers["content-type"] == "application/x-x509-next-ca-cert"
-    (der_of_next,) = read_next_ca_certs(story.shown.content, story.old.certificates[2])
+    (der_of_next,) = read_next_ca_certs(story.shown.content, story.old.certificates[0])
     assert x509.load_der_x509_certificate(der_of_next) == story.now().ca
+
+
+def test_the_ra_certificate_that_signs_for_the_next_ca_comes_with_its_ca(story: Story) -> None:
+    signed = read_der_or_ber(story.shown.content, read_signed_data)
+    assert signed.signer.der == story.old.certificates[0]
+    assert signed.certificates == (story.old.certificates[0], story.old.certificates[2])
 
 
 def test_openssl_reads_and_verifies_the_next_ca(story: Story, tmp_path: Path) -> None:
@@ -164,7 +173,7 @@ def test_openssl_reads_and_verifies_the_next_ca(story: Story, tmp_path: Path) ->
     (tmp_path / "next.der").write_bytes(story.shown.content)
     (tmp_path / "ca.pem").write_bytes(story.old.ca.public_bytes(Encoding.PEM))
     verify = [openssl, "cms", "-verify", "-inform", "DER", "-in", "next.der", "-binary"]
-    verify += ["-CAfile", "ca.pem", "-purpose", "any", "-out", "certificates.der"]
+    verify += ["-CAfile", "ca.pem", "-out", "certificates.der"]
     read = [openssl, "pkcs7", "-inform", "DER", "-in", "certificates.der", "-print_certs"]
     for step in (verify, [*read, "-out", "certificates.pem"]):
         done = subprocess.run(step, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -176,6 +185,11 @@ def test_openssl_reads_and_verifies_the_next_ca(story: Story, tmp_path: Path) ->
 def test_our_client_fetches_the_next_ca(story: Story) -> None:
     pems = (story.fetched / "next-ca.pem").read_bytes()
     assert x509.load_pem_x509_certificates(pems) == [story.now().ca]
+
+
+def test_the_ca_alone_did_not_sign_what_devices_get(story: Story) -> None:
+    with pytest.raises(ScepError):
+        read_next_ca_certs(story.shown.content, story.old.certificates[2])
 
 
 def test_another_ca_does_not_vouch_for_the_next(story: Story) -> None:
@@ -212,18 +226,18 @@ def test_every_gateway_shows_the_new_ca_with_its_own_ra_certificates(
     certificate(endpoint, device := Device.new(), ask(endpoint, device.enrollment(endpoint)))
 
 
-def test_a_device_that_kept_the_old_ra_certificate_enrolls(story: Story) -> None:
+def test_a_device_that_kept_the_old_ra_certificates_enrolls_and_is_answered_under_them(
+    story: Story,
+) -> None:
     now, device = story.now(), Device.new()
-    kept = Endpoint(
-        now.url, now.challenge, (now.signing, story.old.certificates[1], now.certificates[2])
-    )
+    kept = Endpoint(now.url, now.challenge, (*story.old.certificates[:2], now.certificates[2]))
     enroll(kept, device)
 
 
 def test_a_request_of_before_is_answered_with_its_certificate_of_before(story: Story) -> None:
     """A poll asks for the newest of its transaction: this device never renews."""
     poll = story.asking.poll(story.old)
-    assert issued(story.asking, ask(story.now(), poll)) == story.asking.identity.x509
+    assert issued(story.asking, ask(story.old, poll)) == story.asking.identity.x509
 
 
 def test_a_certificate_of_the_old_ca_renews_into_one_of_the_new(story: Story) -> None:
@@ -269,7 +283,8 @@ def test_a_poll_names_either_ca(story: Story) -> None:
     now, device = story.now(), Device.new()
     mine = der(enroll(now, device))
     for endpoint in (now, Endpoint(now.url, "", story.old.certificates)):
-        assert der(certificate(now, device, ask(now, device.poll(endpoint)))) == mine
+        reply = ask(endpoint, device.poll(endpoint))  # signed by the RA that it was encrypted to
+        assert der(certificate(now, device, reply)) == mine
 
 
 # What is refused
@@ -310,4 +325,4 @@ def test_a_second_next_ca_is_refused(tmp_path: Path) -> None:
 
 def test_a_certificate_of_a_ca_that_was_never_ours_renews_nothing(story: Story) -> None:
     now, forger, key = story.now(), Device.new("forger"), Device.new().identity.key
-    assert ask(now, renewal(now, forger, key)).fail_info is FAIL_INFO[Reason.BAD_MESSAGE]
+    assert ask(now, renewal(now, forger, key)).fail_info is FAIL_INFO[Reason.NOT_RENEWABLE]

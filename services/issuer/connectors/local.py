@@ -15,6 +15,7 @@ from shared.ca_files import read_ca
 from shared.events import CertificateTemplate
 from shared.keyids import public_key_id
 from shared.scep.algorithms import SHA256
+from shared.scep.cacert import write_next_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.schemes import (
     Scheme,
@@ -24,7 +25,7 @@ from shared.scep.schemes import (
     sign,
     signature_identifier,
 )
-from shared.scep.signed_data import Signer, write_certs_only, write_signed_data
+from shared.scep.signed_data import Signer
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError, read_secret_file
 from shared.signatures import is_issued_by, is_signed_by
@@ -98,9 +99,8 @@ class LocalCa:
         return der
 
     def sign_next(self, certificates: tuple[bytes, ...]) -> bytes:
-        """GetNextCACert's answer: the next CA's chain, signed by this one (RFC 8894 s4.7.1)."""
-        signer = Signer(self.key, self.parsed, self.scheme)
-        return write_signed_data(write_certs_only(certificates), (), SHA256, signer)
+        """The next CA's chain, announced by this one: what gateways answer GetNextCACert from."""
+        return write_next_ca_certs(certificates, Signer(self.key, self.parsed, self.scheme), ())
 
     def _signature(self, data: bytes) -> bytes:
         return sign(self.key, self.scheme, SHA256, data)
@@ -134,7 +134,7 @@ class Authorities:
 
     @cached_property
     def next_signed(self) -> bytes:
-        """GetNextCACert's answer, empty without a next CA."""
+        """The announcement of the next CA, empty without one."""
         return self.current.sign_next(self.planned.chain) if self.planned else b""
 
 

@@ -359,6 +359,22 @@ def test_reply_of_another_server_is_read(
     assert (read.transaction_id, read.sender_nonce, read.recipient_nonce) == (b"", b"", b"")
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["none", "another"])
+def test_reply_without_its_signers_certificate_is_read_by_who_knows_it(
+    ra: Identity, device: Identity, *, others: bool
+) -> None:
+    """Clients know it from GetCACert."""
+    given = [attribute(SCEP + "2", tlv(PRINTABLE, b"3")), attribute(SCEP + "3", b"\x13\x013")]
+    came = [device.der] if others else []
+    body = signed(b"x", ra, [*given, *cms_attributes(b"x")], certificates=came)
+
+    assert certrep.read_reply(body, (device.der, ra.der)).signed.signer.der == ra.der
+    assert certrep.read_reply(body, (ra.der,)).signed.certificates == tuple(came)
+    for known in ((), (device.der,)):
+        with pytest.raises(ScepError):
+            certrep.read_reply(body, known)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
