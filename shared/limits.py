@@ -129,6 +129,29 @@ ADMIN_SECONDS: Final = Bound(
 ADMIN_UNANSWERED: Final = Bound(
     16, "requests", "queries that a silent database owes an answer", "HTTP 503 at once"
 )
+# The admin port.
+ADMIN_BODY_BYTES: Final = Bound(
+    64 * 1024, "bytes", "the body of a request at the admin port", "HTTP 413, unread"
+)
+FORM_BYTES: Final = Bound(4096, "bytes", "a form of the operators' page", "HTTP 413")
+PAGE_BYTES: Final = Bound(
+    1024 * 1024, "bytes", "the rows of one page of a list", "the rest is on the next page"
+)
+LOGIN_FAILURES: Final = Bound(
+    10, "failures", "logins at the page from one address in a minute", "HTTP 429 for the rest of it"
+)
+TOKEN_FAILURES: Final = Bound(
+    60,
+    "failures",
+    "unknown API tokens from one address in a minute",
+    "HTTP 429; tokens that were good before still count",
+)
+FAILURES_IN_ALL: Final = Bound(
+    600, "failures", "logins, and unknown API tokens, from everywhere in a minute", "as above"
+)
+THROTTLED_SOURCES: Final = Bound(
+    10_000, "sources", "the table of failures", "the oldest is forgotten"
+)
 
 
 def bounds() -> dict[str, Bound]:

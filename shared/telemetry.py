@@ -124,4 +124,6 @@ def operations_app(ready: Ready) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[*operations_routes(ready), Route("/metrics", metrics)])
+    app = Starlette(routes=[*operations_routes(ready), Route("/metrics", metrics)])
+    app.router.redirect_slashes = False  # a redirect would follow the Host header
+    return app

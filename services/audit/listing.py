@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select, tuple_
 from services.audit.filters import Wanted, cursor_of, filtered, place_of
 from services.audit.searching import search
 from services.audit.tables import certificates
+from shared.limits import PAGE_BYTES
 
 MAX_LIMIT: Final = 500
 
@@ -29,6 +30,7 @@ def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
     branches = [_rows(connection, each, limit + 1) for each in _branches(wanted)]
     merged = heapq.merge(*branches, key=_newest, reverse=True)
     rows = list(islice(merged, limit + 1))
+    limit = fitting(rows, limit)
     following = None
     if len(rows) > limit:
         following = cursor_of(rows[limit - 1]["requested_at"], rows[limit - 1]["enrollment"])
@@ -56,11 +58,24 @@ def list_certificates(connection: Connection, wanted: Wanted) -> Page:
         place = tuple_(columns.recorded_at, columns.issuer, columns.serial)
         query = query.where(place < tuple_(*place_of(wanted.cursor, 3)))
     rows = [dict(row) for row in connection.execute(query.limit(limit + 1)).mappings()]
-    following = None
+    limit, following = fitting(rows, limit), None
     if len(rows) > limit:
         last = rows[limit - 1]
         following = cursor_of(last["recorded_at"], last["issuer"], last["serial"])
     return Page(rows[:limit], following)
+
+
+def fitting(rows: Sequence[dict[str, Any]], limit: int) -> int:
+    """Return how many of the first `limit` rows make one page: at least one, `PAGE_BYTES` of them.
+
+    `repr` writes control characters about as long as JSON does.
+    """
+    size = 0
+    for count, row in enumerate(rows[:limit]):
+        size += sum(len(repr(value)) + len(name) for name, value in row.items())
+        if count and size > PAGE_BYTES:
+            return count
+    return limit
 
 
 def _branches(wanted: Wanted) -> Iterator[Wanted]:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Select, select, tuple_
 
 from services.audit.filters import cursor_of, place_of
 from services.audit.given import result
-from services.audit.listing import MAX_LIMIT, Page
+from services.audit.listing import MAX_LIMIT, Page, fitting
 from services.audit.tables import enrollments, orders
 
 
@@ -26,7 +26,7 @@ def list_orders(connection: Connection, wanted: WantedOrders) -> Page:
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
     found = connection.execute(ordered(wanted).limit(limit + 1)).mappings()
     rows = [row | {"result": result(row)} for row in map(dict, found)]
-    following = None
+    limit, following = fitting(rows, limit), None
     if len(rows) > limit:
         following = cursor_of(rows[limit - 1]["ordered_at"], rows[limit - 1]["subject"])
     return Page(rows[:limit], following)

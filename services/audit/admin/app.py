@@ -8,6 +8,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from services.audit.admin import problems, records, scep
 from services.audit.admin.desk import Desk, asked_once
 from services.audit.admin.document import openapi
+from services.audit.admin.guard import Guard
 from services.audit.admin.shapes import Problem
 from services.audit.page import assets, login, oidc, views
 from services.audit.page.site import page_problem
@@ -16,6 +17,8 @@ from shared.telemetry import Ready, operations_app
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "What cannot be meant"},
     401: {"model": Problem, "description": "No token, or one that is not known"},
+    413: {"model": Problem, "description": "The body is too large"},
+    429: {"model": Problem, "description": "Too many unknown tokens from this address"},
     403: {"model": Problem, "description": "The token's level is too low"},
     503: {"model": Problem, "description": "Log, database or configuration cannot be had now"},
 }
@@ -29,6 +32,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would follow the Host header
     )
     app.state.desk = desk
     problems.handle(app, page_problem)
@@ -39,6 +43,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     for router in (login.router, oidc.router, assets.router):
         app.include_router(router)
     app.middleware("http")(_unkept)
+    app.add_middleware(Guard, desk=desk)
     document = openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
     app.router.routes.extend(operations_app(ready).routes)

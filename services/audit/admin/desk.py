@@ -2,21 +2,25 @@
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy import Engine
 
 from services.audit.admin.attempts import Attempts
-from services.audit.admin.auth import Level, Operator, operator_of
+from services.audit.admin.auth import Level, Operator, operator_of, token_sha256
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.sessions import is_csrf_token, session_operator
 from services.audit.office import Office
 from services.audit.settings import Settings
+from shared.addresses import source_key
 from shared.bus.core import Bus
+from shared.limits import LOGIN_FAILURES, THROTTLED_SOURCES, TOKEN_FAILURES
 from shared.sections import Configuration
 
 _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `scepstream audit token`.")
@@ -41,7 +45,14 @@ class Desk:
     settings: Settings
     configuration: Callable[[], Configuration]
     clock: Callable[[], float]
-    attempts: Attempts = field(default_factory=Attempts)
+    attempts: Attempts = field(default_factory=lambda: Attempts(LOGIN_FAILURES))
+    guesses: Attempts = field(default_factory=lambda: Attempts(TOKEN_FAILURES))
+    good: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
+
+    @property
+    def public_url(self) -> str | None:
+        """Where operators reach the page."""
+        return self.settings.page.public_url
 
     @property
     def cookie(self) -> str:
@@ -70,24 +81,52 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
     async def check(
         request: Request,
         desk: Annotated[Desk, Depends(desk_of)],
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-        _: Annotated[str | None, Security(_COOKIE)],
+        _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+        __: Annotated[str | None, Security(_COOKIE)],
     ) -> Operator:
-        if credentials is not None:
-            operator = await asyncio.to_thread(operator_of, desk.engine, credentials.credentials)
-            if operator is None:
-                raise ProblemError(401, "the token is not known", _CHALLENGE)
-        else:
-            operator = await signed_in(request, desk)
-            if operator is None:
-                raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
-            _check_csrf(request, desk)
+        operator = getattr(request.state, "operator", None)  # the guard knows already
+        if not isinstance(operator, Operator):
+            operator = await identify(request, desk)
         if not operator.level.covers(wanted):
             said = f"this needs the level {wanted}, {operator.name} has {operator.level}"
             raise ProblemError(403, said)
         return operator
 
     return check
+
+
+async def identify(request: Request, desk: Desk) -> Operator:
+    """Return who asks, by a bearer token or a session; 401, 403 or 429."""
+    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    if scheme.lower() == "bearer" and token:
+        return await _by_token(request, desk, token)
+    operator = await signed_in(request, desk)
+    if operator is None:
+        raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
+    _check_csrf(request, desk)
+    return operator
+
+
+async def _by_token(request: Request, desk: Desk, token: str) -> Operator:
+    """Return whose token this is. Tokens that were good before are not held up by guesses."""
+    digest, source, now = token_sha256(token), source_of(request), desk.clock()
+    if digest not in desk.good and (wait := desk.guesses.wait(source, now)):
+        said = f"too many unknown tokens: try again in {wait} s"
+        raise ProblemError(429, said, {"retry-after": str(wait)})
+    operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    if operator is None:
+        desk.good.pop(digest, None)
+        desk.guesses.failed(source, now)
+        raise ProblemError(401, "the token is not known", _CHALLENGE)
+    desk.good[digest] = None
+    if len(desk.good) > THROTTLED_SOURCES:
+        desk.good.popitem(last=False)
+    return operator
+
+
+def source_of(request: Request) -> str:
+    """Return what failures of this client count under: its address, of IPv6 the /64."""
+    return source_key(request.client.host) if request.client else ""
 
 
 async def signed_in(request: Request, desk: Desk) -> Operator | None:

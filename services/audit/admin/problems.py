@@ -83,6 +83,11 @@ def _answer(
     return page_problem(status, detail, headers)
 
 
+async def problem_response(request: Request, error: ProblemError) -> Response:
+    """Return the answer to a problem that was found outside of the application."""
+    return await _own(request, error)
+
+
 async def _known(request: Request, error: Exception) -> Response:
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     return _answer(request, status, str(error))

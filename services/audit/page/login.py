@@ -3,19 +3,20 @@
 import asyncio
 import secrets
 from typing import Annotated, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.audit.admin.auth import Operator, operator_of
-from services.audit.admin.desk import AtDesk, Desk
+from services.audit.admin.desk import AtDesk, Desk, source_of
+from services.audit.admin.guard import is_own_origin
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.sessions import close_session, is_csrf_token, open_session
 from services.audit.page.site import HOME, page
+from shared.limits import FORM_BYTES
 
 router = APIRouter(include_in_schema=False)
-_MAX_FORM: Final = 4096
 _MAX_NEXT: Final = 8000
 Next = Annotated[str, Query()]
 
@@ -29,8 +30,8 @@ async def login_page(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002
 @router.post("/login")
 async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002
     """A session for whoever shows a token; ten failures a minute from one address are enough."""
-    refuse_others(request)
-    address = request.client.host if request.client else ""
+    refuse_others(request, desk.public_url)
+    address = source_of(request)
     token = (await form(request)).get("token", "").strip()
     wait = desk.attempts.wait(address, desk.clock())
     if wait:
@@ -86,12 +87,10 @@ async def sign_in(desk: Desk, operator: Operator, token: str | None, location: s
     return found
 
 
-def refuse_others(request: Request) -> None:
-    """A form of another site signs nobody in: browsers say so, and where it comes from."""
+def refuse_others(request: Request, public_url: str | None) -> None:
+    """Refuse a form of another site: browsers say so, and where it comes from."""
     fetched = request.headers.get("sec-fetch-site", "same-origin")
-    origin = request.headers.get("origin", "")
-    elsewhere = origin and urlsplit(origin).netloc != request.headers.get("host")
-    if fetched not in {"same-origin", "none"} or elsewhere:
+    if fetched not in {"same-origin", "none"} or not is_own_origin(request, public_url):
         raise ProblemError(403, "the form is of another site")
 
 
@@ -109,7 +108,7 @@ async def form(request: Request) -> dict[str, str]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MAX_FORM:
+        if len(body) > FORM_BYTES:
             raise ProblemError(413, "the form is too large")
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10, errors="strict")

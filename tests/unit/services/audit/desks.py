@@ -18,7 +18,7 @@ from shared.sections import Configuration
 from tests.unit.world import OPERATOR, Clock, memory_bus
 
 TOKEN: Final = "a-token-that-is-long-enough-for-it"
-PLAIN: Final = "http://admin.example"
+PLAIN: Final = "http://192.0.2.80:8090"
 TLS: Final = "https://admin.example"
 HOUR: Final = 3600.0
 
