@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from shared.connections import Connections
 from shared.descriptors import raise_descriptor_limit
 from shared.edge import Acceptor, EdgeProtocol
+from shared.library_logs import place_of, take_library_logs
 from shared.limits import BACKLOG, IDLE_SECONDS
 
 DRAIN_SECONDS: Final = 20.0
@@ -68,6 +69,7 @@ def configure_logging(service: str, name: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(_LossyStream()),  # type: ignore[arg-type]  # it writes and flushes
     )
     structlog.contextvars.bind_contextvars(service=service, name=name)
+    take_library_logs()
 
 
 def _line(event: Mapping[str, Any], **options: Any) -> str:
@@ -220,8 +222,6 @@ def log_left_out(profiles: Mapping[str, str]) -> None:
 
 def log_failure(event: str, error: BaseException, **details: Any) -> None:
     """One line for an unexpected error: its type and place, never its text (it may hold input)."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
-    structlog.get_logger().error(event, error=type(error).__name__, place=place, **details)
+    structlog.get_logger().error(
+        event, error=type(error).__name__, place=place_of(error), **details
+    )

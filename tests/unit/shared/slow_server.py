@@ -17,8 +17,10 @@ from shared.descriptors import raise_descriptor_limit
 from shared.process import HttpServer, configure_logging
 
 
-async def app(_: Any, receive: Any, send: Any) -> None:
-    """Read the whole body and tell its length."""
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Read the whole body and tell its length; fail at /fail."""
+    if scope["path"] == "/fail":
+        raise RuntimeError(scope["query_string"].decode())
     length, more = 0, True
     while more:
         message = await receive()
