@@ -144,7 +144,7 @@ TOKEN_FAILURES: Final = Bound(
     60,
     "failures",
     "unknown API tokens from one address in a minute",
-    "HTTP 429; tokens that were good before still count",
+    "HTTP 401 unlooked at; tokens that were good before go on",
 )
 FAILURES_IN_ALL: Final = Bound(
     600, "failures", "logins, and unknown API tokens, from everywhere in a minute", "as above"

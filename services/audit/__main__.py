@@ -9,6 +9,7 @@ from services.audit.admin.app import admin_app
 from services.audit.admin.bounded import Bounded
 from services.audit.admin.desk import Desk
 from services.audit.admin.first import ensure_admin
+from services.audit.admin.forms import WholeForms
 from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
@@ -51,7 +52,7 @@ async def serve(
     room = Room(bus, settings.signer, [enroll_stream(s) for s in settings.shards], now)
     backlog = Backlog(bus, engine, settings.streams, now)
     app = admin_app(desk, readiness.missing)
-    server = HttpServer(Bounded(app, readiness.database_away), [operations])
+    server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()

@@ -16,9 +16,8 @@ from shared.telemetry import Ready, operations_app
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "What cannot be meant"},
-    401: {"model": Problem, "description": "No token, or one that is not known"},
+    401: {"model": Problem, "description": "No token, one that is not known, or too many of those"},
     413: {"model": Problem, "description": "The body is too large"},
-    429: {"model": Problem, "description": "Too many unknown tokens from this address"},
     403: {"model": Problem, "description": "The token's level is too low"},
     503: {"model": Problem, "description": "Log, database or configuration cannot be had now"},
 }

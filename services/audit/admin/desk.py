@@ -96,7 +96,7 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
 
 
 async def identify(request: Request, desk: Desk) -> Operator:
-    """Return who asks, by a bearer token or a session; 401, 403 or 429."""
+    """Return who asks, by a bearer token or a session; 401 or 403."""
     scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
     if scheme.lower() == "bearer" and token:
         return await _by_token(request, desk, token)
@@ -111,8 +111,8 @@ async def _by_token(request: Request, desk: Desk, token: str) -> Operator:
     """Return whose token this is. Tokens that were good before are not held up by guesses."""
     digest, source, now = token_sha256(token), source_of(request), desk.clock()
     if digest not in desk.good and (wait := desk.guesses.wait(source, now)):
-        said = f"too many unknown tokens: try again in {wait} s"
-        raise ProblemError(429, said, {"retry-after": str(wait)})
+        said = f"too many unknown tokens from this address: try again in {wait} s"
+        raise ProblemError(401, said, {**_CHALLENGE, "retry-after": str(wait)})
     operator = await asyncio.to_thread(operator_of, desk.engine, token)
     if operator is None:
         desk.good.pop(digest, None)
