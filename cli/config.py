@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +21,7 @@ from services.validator.settings import read_settings as read_validator
 from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.sections import Configuration
-from shared.settings import SettingsError, inherited_environment, load, read_file
+from shared.settings import SettingsError, inherited_environment, load, read_file, read_table
 from shared.x509names import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
@@ -121,7 +120,7 @@ def _check(base: Path, text: str) -> None:
 def _imported(base: Path, variables: dict[str, str]) -> tuple[str, list[str]]:
     """(the configuration, what to look at again)."""
     configuration = load(base, {})
-    table = tomllib.loads(base.read_text())
+    table = read_table(base)
     notes: list[str] = []
     profiles = import_profiles(variables)
     table["profiles"] = {

@@ -66,6 +66,11 @@ Environment variables override the file: `SCEPSTREAM_<SECTION>_<KEY>`, for examp
 names (a mounted Kubernetes secret, for example): a file for each value, named like the variable it
 stands for; one line end is not part of the value.
 
+A file that holds a secret itself (a challenge password, a webhook's secret or token, the password
+of a database) must be for its owner alone, mode 0600 or 0400, as key files must. Mode 0640 or 0440
+is accepted where the file is root's or the service's own and its group is one of the service's
+(Kubernetes' `fsGroup`). A configuration without secrets may be read by anybody, but not written.
+
 Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`, `"365d"`; booleans in the environment
 true, false, 1, 0, yes or no. Relative paths are relative to the file. Where a key takes several
 values, one may stand alone.

@@ -4,11 +4,12 @@ An unknown key, an unknown SCEPSTREAM_* variable or secret file, or a value that
 an error that names it. Relative paths are relative to the file.
 """
 
+import codecs
 import os
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, TypeVar, get_args
@@ -24,6 +25,9 @@ PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"
 SECRETS_VARIABLE: Final = "SCEPSTREAM_SECRETS_DIR"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
+# Keys of profiles that hold a secret themselves, not the path of one.
+SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
+_PASSWORD_IN_URL: Final = re.compile(r"[^/]+://[^/@]*:[^/@]+@")
 _T = TypeVar("_T")
 _SECTIONS: Final = ("bus", "log", "trust", "gateway", "validator", "issuer", "audit")
 
@@ -35,12 +39,8 @@ class SettingsError(Exception):
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Configuration:
     """Read, override, check; `SettingsError` names the file and the key."""
     environment = os.environ if environment is None else environment
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from None
+    table = read_table(path)
+    _check_mode(path, table)
     _override(table, environment)
     if directory := environment.get(SECRETS_VARIABLE):
         _override(table, _secret_files(Path(directory)))
@@ -56,8 +56,47 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Configurat
     return _checked(configuration, path)
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """The file as it stands; a byte order mark before its text is passed over."""
+    try:
+        return tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not TOML: its text is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from None
+
+
+def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
+    """Who may write here decides who enrolls, and who may read gets what secrets stand here."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    if key := next(_secrets(table), None):
+        if problem := exposed(status):
+            raise SettingsError(f"{path}: {problem}: it holds {key}")
+    elif stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
+        mode = stat.S_IMODE(status.st_mode)
+        raise SettingsError(f"{path}: mode is {mode:04o}, others may write to it")
+
+
+def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of the file that hold a secret themselves."""
+    profiles = table.get("profiles")
+    for name, profile in profiles.items() if isinstance(profiles, dict) else ():
+        for key in SECRET_KEYS:
+            if isinstance(profile, dict) and any(profile.get(key) or ()):
+                yield f"profiles.{name}.{key}"
+    audit = table.get("audit")
+    url = audit.get("database_url") if isinstance(audit, dict) else None
+    if isinstance(url, str) and _PASSWORD_IN_URL.match(url):
+        yield "the password of audit.database_url"
+
+
 def inherited_environment() -> dict[str, str]:
-    """What a child process is given: everything, so that SCEPSTREAM_* variables reach it."""
+    """The environment of this process."""
     return dict(os.environ)
 
 
@@ -183,14 +222,30 @@ def _from_text(value: str, annotation: Any, variable: str) -> object:
     return value
 
 
+def exposed(status: os.stat_result) -> str:
+    """What is wrong with the mode of a file that holds secrets, "" where nothing is.
+
+    Its owner alone may use it; or a group of this process may read it too, if the file is root's
+    or ours: that is how Kubernetes hands secrets out (fsGroup).
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & 0o077:
+        return ""
+    told = f"mode is {mode:04o}, must be 0600 or stricter"
+    if mode & 0o037:
+        return told
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{told}: it is another user's"
+    if status.st_gid not in {os.getegid(), *os.getgroups()}:
+        return f"{told}: this process is not in its group {status.st_gid}"
+    return ""
+
+
 def read_secret_file(path: Path) -> bytes:
     """The contents of a key file that nobody else may read."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise SettingsError(
-                f"{path}: mode is {stat.S_IMODE(mode):04o}, must be 0600 or stricter"
-            )
+        if problem := exposed(path.stat()):
+            raise SettingsError(f"{path}: {problem}")
         return path.read_bytes()
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None

@@ -1,5 +1,6 @@
 """Fixtures of all suites: a running system, and tools that a machine may lack."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from tests.system import System, running
 from tests.tools import LEFT_OUT
+
+# Configurations of tests hold challenges: what tests write is theirs alone.
+os.umask(0o077)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,20 @@ from cli.output import heading, say, show_table
 from shared.keys import read_certificates, spki
 
 
-def announce(run: dict[str, Any]) -> None:
-    """Say what runs and how to try it."""
+def announce(run: dict[str, Any], *, secrets: bool) -> None:
+    """Say what runs and how to try it; challenges only where they are for somebody's eyes."""
     heading("scepstream is up")
     show_table(
         ("profile", "SCEP URL", "challenge"),
         (
-            (name, profile["url"], profile["challenge"] or _vouched(profile))
+            (name, profile["url"], _challenge(profile, secrets=secrets))
             for name, profile in run["profiles"].items()
         ),
         plain=True,
     )
+    if not secrets:
+        run_file = Path(run["admin_token_file"]).with_name("run.json")
+        say(f"passwords  in {run_file}, or shown with --show-secrets")
     for url in (*run["urls"][1:], *run["tls_urls"], *run["mtls_urls"]):
         say(f"also       {url}")
     token = f"sign in with the token in {run['admin_token_file']}"
@@ -30,12 +33,15 @@ def announce(run: dict[str, Any]) -> None:
     first = next((p for p in profiles if p["challenge"]), None)
     signed = next((p for p in profiles if "connector" in p), None)
     if first:
-        _say_try(run, f"{first['url']} --challenge {first['challenge']} --cn device-1")
+        challenge = first["challenge"] if secrets else "CHALLENGE"
+        _say_try(run, f"{first['url']} --challenge {challenge} --cn device-1")
     if signed:
         _say_try(run, f"{signed['url']} --connector {signed['connector']} --cn device-2")
 
 
-def _vouched(profile: dict[str, str]) -> str:
+def _challenge(profile: dict[str, str], *, secrets: bool) -> str:
+    if profile["challenge"]:
+        return profile["challenge"] if secrets else "a password"
     return "signed by --connector" if "connector" in profile else "by other verifiers"
 
 

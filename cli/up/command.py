@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -49,9 +51,13 @@ def up(
         Path | None, typer.Option(help="or use this CA: PEM, chain after it")
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="and its key, mode 0600")] = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="print challenges also where no terminal is")
+    ] = False,
 ) -> None:
     """Run nats-server and all services; everything needed is made at first start and kept."""
     try:
+        told = partial(announce, secrets=show_secrets or sys.stdout.isatty())
         given = _given(ca, ca_cert, ca_key)
         if given and is_first(Layout(data)):
             read_given(*given, now())  # a CA that will not do leaves nothing behind
@@ -61,7 +67,7 @@ def up(
             ensure_tls(layout, host, now())
         wanted = Wanted(host, port, admin_port, tls_port, mtls_port)
         plan = _plan(layout, wanted, (gateways, validators, issuers), bus_port)
-        asyncio.run(Supervisor(plan).run(announce))
+        asyncio.run(Supervisor(plan).run(told))
     except (UpError, SettingsError) as error:
         say(f"scepstream up: {error}", err=True)
         raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,6 +100,7 @@ def open_directory(root: Path) -> Layout:
     layout = Layout(root.resolve())
     try:
         layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(layout.root.stat(), root)
         lock = os.open(layout.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UpError(f"cannot write to the data directory {root}: {error.strerror}") from None
@@ -108,6 +110,21 @@ def open_directory(root: Path) -> Layout:
         raise UpError(f"the data directory {root} is in use by another `scepstream up`") from None
     _check_version(layout, root)
     return layout
+
+
+def _check_owner(status: os.stat_result, root: Path) -> None:
+    """Whoever may write here can put files of their own in the place of keys."""
+    if status.st_uid != os.geteuid():
+        raise UpError(
+            f"the data directory {root} is owned by user {status.st_uid}, not by the user that"
+            f" runs this ({os.geteuid()}): keys would be in their hands"
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
+        raise UpError(
+            f"the data directory {root} has mode {mode:04o}, others may write to it:"
+            " chmod 0700 it first"
+        )
 
 
 def _check_version(layout: Layout, root: Path) -> None:

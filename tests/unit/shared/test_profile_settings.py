@@ -284,7 +284,7 @@ def test_a_bundle_of_nothing_but_expired_cas_is_refused(configured: Configured, 
         served(configured(profile=MTLS))
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604])
+@pytest.mark.parametrize("mode", [0o660, 0o604])
 def test_a_tls_key_that_others_may_read_is_refused(
     configured: Configured, tls: Path, mode: int
 ) -> None:

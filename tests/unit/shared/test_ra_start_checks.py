@@ -111,7 +111,7 @@ def test_the_key_of_another_certificate_is_named_with_its_profile(
     assert "ra.key: is not the key of" in refused(config, "ra.pem")
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o622])
 def test_an_ra_key_that_others_may_use_is_named_with_its_profile(config: Path, mode: int) -> None:
     (config.parent / "ra.key").chmod(mode)
 

@@ -383,7 +383,7 @@ def test_a_gateway_holds_no_challenge(complete: Path) -> None:
     ["gateway.nkey", "validator.nkey", "issuer.nkey", "audit.nkey", "validator.key", "issuer.key",
      "audit.key", "opening.key", "ca.key", "ca.secret", "ra.key"],
 )  # fmt: skip
-@pytest.mark.parametrize("mode", [0o640, 0o604])
+@pytest.mark.parametrize("mode", [0o660, 0o604])
 def test_a_key_file_that_others_may_read_is_named(complete: Path, file: str, mode: int) -> None:
     (complete.parent / file).chmod(mode)
 

@@ -527,7 +527,7 @@ def test_a_webhooks_file_that_will_not_do_is_named_with_its_profile(
     refused_file(hook, file)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o644])
 def test_a_webhooks_key_that_others_may_read_is_named_with_its_profile(
     hook: Path, mode: int
 ) -> None:

@@ -198,7 +198,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "absent") in sentence(token(tmp_path / "absent", "--cn", "device"))
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604])
+@pytest.mark.parametrize("mode", [0o660, 0o604])
 def test_a_key_that_others_may_read_is_one_sentence(directory: Path, mode: int) -> None:
     (directory / "connector.key").chmod(mode)
 
@@ -211,7 +211,7 @@ def test_a_key_with_a_password_is_one_sentence(directory: Path) -> None:
     )
     (directory / "connector.key").write_bytes(sealed)
 
-    assert "connector.key: no private key" in sentence(token(directory, "--cn", "device"))
+    assert "connector.key: the key is encrypted" in sentence(token(directory, "--cn", "device"))
 
 
 def test_the_default_directory_is_connector_here(

@@ -326,7 +326,7 @@ def test_a_certificate_without_a_common_name_is_an_expected_error(copied: Path) 
         Connector.read(copied)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o644])
 def test_a_key_that_others_may_read_is_refused(copied: Path, mode: int) -> None:
     (copied / KEY).chmod(mode)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.up import layout
 from cli.up.layout import VERSION, Layout, UpError, open_directory, write_private
 
 HOLD = """
@@ -119,3 +120,26 @@ def test_a_private_file_that_others_could_read_before_is_private_after(tmp_path:
     write_private(path, b"new")
 
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722, 0o1777])
+def test_a_directory_that_others_may_write_to_gets_no_keys(tmp_path: Path, mode: int) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(mode)
+
+    with pytest.raises(UpError, match=f"has mode {mode:04o}, others may write to it"):
+        open_directory(data)
+    assert list(data.iterdir()) == []
+
+
+def test_a_directory_of_another_user_gets_no_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setattr(layout.os, "geteuid", lambda: data.stat().st_uid + 1)
+
+    with pytest.raises(UpError, match="is owned by user"):
+        open_directory(data)
+    assert list(data.iterdir()) == []

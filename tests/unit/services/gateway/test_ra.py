@@ -165,7 +165,7 @@ def test_a_short_rsa_key_is_refused(tmp_path: Path) -> None:
     assert "has 1024 bits" in refused(tmp_path, certificate(key, BOTH), key)
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o640, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o660, 0o666])
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path, ra: Identity, mode: int) -> None:
     complaint = refused(tmp_path, certificate(ra.key, BOTH), ra.key, mode)
 

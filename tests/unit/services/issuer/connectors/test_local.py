@@ -78,9 +78,9 @@ def test_a_missing_file_is_named(files: Path, file: str) -> None:
 
 @pytest.mark.parametrize("file", ["ca.key", "secret"])
 def test_secrets_that_others_may_read_are_refused(files: Path, file: str) -> None:
-    (files / file).chmod(0o640)
+    (files / file).chmod(0o660)
 
-    assert "0640" in refused(files, file)
+    assert "0660" in refused(files, file)
 
 
 def test_a_key_of_another_certificate_is_refused(files: Path) -> None:

@@ -1,0 +1,40 @@
+"""Which of `up`'s environment variables each of its children is given."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from shared.sections import Configuration
+from shared.settings import PREFIX, SECRET_KEYS
+
+_DATABASE: Final = "SCEPSTREAM_AUDIT_DATABASE_URL"
+# In place of a secret that a role has no use for: every role reads the whole configuration, and a
+# key that is missing there would be a mistake.
+WITHHELD: Final = "withheld-from-this-service"
+_NO_DATABASE: Final = "sqlite:///withheld-from-this-service"
+
+
+def environment_of(
+    role: str, configuration: Configuration, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables of one role: secrets that it has no use for are withheld."""
+    # A gateway opens requests with the passwords of these profiles.
+    recipients = frozenset(
+        name.upper().replace("-", "_")
+        for name, profile in configuration.profiles.items()
+        if profile.password_recipients
+    )
+    if role == "nats":
+        return {name: value for name, value in given.items() if not name.startswith(PREFIX)}
+    return {name: _for(role, name, value, recipients) for name, value in given.items()}
+
+
+def _for(role: str, name: str, value: str, recipients: frozenset[str]) -> str:
+    if name == _DATABASE:
+        return value if role == "audit" else _NO_DATABASE
+    for key in SECRET_KEYS:
+        profile = name.removeprefix(f"{PREFIX}PROFILE_").removesuffix(f"_{key.upper()}")
+        if not name.startswith(f"{PREFIX}PROFILE_") or not name.endswith(f"_{key.upper()}"):
+            continue
+        opens = role == "gateway" and key == "challenge_password" and profile in recipients
+        return value if role == "validator" or opens or not value else WITHHELD
+    return value

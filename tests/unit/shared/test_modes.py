@@ -1,0 +1,117 @@
+"""Who may read and write the files that decide who enrolls."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shared import settings
+from shared.settings import SettingsError, load, read_secret_file
+from tests.unit.shared.configurations import MARKER, text, write
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "role.key"
+    path.write_bytes(b"secret")
+    return path
+
+
+def ours(monkeypatch: pytest.MonkeyPatch, *groups: int) -> None:
+    """This process is in these groups alone."""
+    monkeypatch.setattr(settings.os, "getegid", lambda: groups[0])
+    monkeypatch.setattr(settings.os, "getgroups", lambda: list(groups))
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640])
+def test_a_key_may_be_read_by_its_owner_and_a_group_of_this_process(
+    key: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key.chmod(mode)
+    ours(monkeypatch, 54321, key.stat().st_gid)
+    assert read_secret_file(key) == b"secret"
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640])
+def test_a_key_that_another_group_may_read_is_refused(
+    key: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key.chmod(mode)
+    ours(monkeypatch, key.stat().st_gid + 1)
+    with pytest.raises(SettingsError, match=f"mode is {mode:04o}.*not in its group"):
+        read_secret_file(key)
+
+
+def test_a_key_of_another_user_is_not_read_by_way_of_a_group(
+    key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key.chmod(0o640)
+    monkeypatch.setattr(settings.os, "geteuid", lambda: key.stat().st_uid + 1)
+    if key.stat().st_uid == 0:
+        os.chown(key, 12345, -1)
+    with pytest.raises(SettingsError, match="another user"):
+        read_secret_file(key)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o444, 0o660, 0o620, 0o606, 0o602, 0o777])
+def test_a_key_for_others_or_that_a_group_may_write_is_refused(key: Path, mode: int) -> None:
+    key.chmod(mode)
+    with pytest.raises(SettingsError, match=f"mode is {mode:04o}, must be 0600"):
+        read_secret_file(key)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o666])
+def test_a_configuration_with_a_secret_in_it_is_for_its_owner_alone(
+    tmp_path: Path, mode: int
+) -> None:
+    path = write(tmp_path)
+    path.chmod(mode)
+    with pytest.raises(SettingsError) as error:
+        load(path, {})
+    assert "profiles.corp-2.challenge_password" in str(error.value)
+    assert f"{mode:04o}" in str(error.value)
+    assert MARKER not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        'webhook_secret = "0123456789abcdef"\none_time_enabled = true',
+        'webhook_bearer_token = "x"\none_time_enabled = true',
+    ],
+)
+def test_every_secret_of_a_profile_counts(tmp_path: Path, changed: str) -> None:
+    path = write(tmp_path, text().replace(f'challenge_password = "{MARKER}"', changed))
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match=changed.partition(" ")[0]):
+        load(path, {})
+
+
+def test_a_password_of_the_database_counts(tmp_path: Path) -> None:
+    bare = text().replace(f'challenge_password = "{MARKER}"', "one_time_enabled = true")
+    with_password = bare.replace("sqlite:///audit.db", "postgresql://keeper:s3cret@db.example/scep")
+    path = write(tmp_path, with_password)
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match=r"audit\.database_url"):
+        load(path, {})
+
+
+def test_a_configuration_without_secrets_may_be_read_but_not_written_by_others(
+    tmp_path: Path,
+) -> None:
+    bare = text().replace(f'challenge_password = "{MARKER}"', "one_time_enabled = true")
+    path = write(tmp_path, bare.replace("sqlite:///audit.db", "postgresql://keeper@db/scep"))
+    path.chmod(0o644)
+    assert load(path, {}).profiles["corp-2"].one_time_enabled
+    path.chmod(0o646)
+    with pytest.raises(SettingsError, match="others may write"):
+        load(path, {})
+
+
+def test_a_byte_order_mark_is_passed_over_and_another_encoding_named(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + text().encode())
+    assert load(path, {}).profiles["corp-2"].challenge_password == (MARKER,)
+    path.write_bytes(text().encode("utf-16"))
+    with pytest.raises(SettingsError, match="its text is not UTF-8"):
+        load(path, {})
