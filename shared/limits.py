@@ -103,6 +103,9 @@ FORWARDED_HOPS: Final = Bound(
     32, "addresses", "X-Forwarded-For, read from its end", "the address of the proxy is taken"
 )
 
+PLANTED_ATTEMPTS: Final = Bound(
+    256, "attempts", "one enrollment, looked through where some are planted", "HTTP 503"
+)
 PROFILE_PLACES: Final = Bound(
     128,
     "requests",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.gateway.attempts import attempts_of, is_unopenable
 from services.gateway.caller import Caller
 from services.gateway.lookups import Lookups
 from services.gateway.opening import (
@@ -25,7 +26,7 @@ from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream
 from shared.chains import Chain
-from shared.enrollment import Answer, TryAnew, Wait, on_repeat
+from shared.enrollment import Answer, TryAnew, on_repeat
 from shared.events import CertificateIssued, EnrollmentRequested
 from shared.reasons import REFUSALS, Reason
 from shared.scep.errors import FailInfo, ScepError
@@ -224,38 +225,32 @@ class Enroller:
     async def _resume(self, job: Job, enrollment: EnrollmentId) -> End:
         """Go on from what is stored: wait for it, repeat its answer, or try anew."""
         while True:
-            newest, stored = await self._newest(enrollment)
-            request = job.request(newest, stored.sha256())
-            with self.outcomes.waiter(newest) as hint:
-                end = await self.outcomes.read(request, job.chain)
-                if end.held:
+            known = await attempts_of(self.bus, self.outcomes, enrollment)
+            if known.newest is not None and known.stored is not None:
+                end = await self._repeat(job, known.newest, known.stored)
+                if end is not None:
                     return end
-                now = self.clock()
-                step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
-                if end.forged:
-                    step = TryAnew(newest.attempt + 1)
-                if isinstance(step, Answer):
-                    return end
-                if isinstance(step, Wait):
-                    return await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
-            found = await self._attempt(job, newest.at(step.attempt))
-            if found is not None:
-                return found
+            elif not known.free:
+                raise BusUnavailableError("a conflicting request cannot be read yet")
+            end = await self._attempt(job, enrollment.at(known.free))
+            if end is not None:
+                return end
 
-    async def _newest(self, enrollment: EnrollmentId) -> tuple[EnrollmentId, Stored]:
-        """The newest attempt; counted up one by one where a subject is planted among them."""
-        stream = enroll_stream(enrollment.shard)
-        stored = await self.bus.get_last_from_leader(stream, enrollment.any_attempt())
-        newest = enrollment_in(stored)
-        if stored is not None and newest is not None:
-            return newest, stored
-        found: tuple[EnrollmentId, Stored] | None = None
-        while stored := await self.bus.get_last(stream, enrollment.subject(Stage.REQUEST)):
-            found = enrollment, stored
-            enrollment = enrollment.at(enrollment.attempt + 1)
-        if found is None:
-            raise BusUnavailableError("a conflicting request cannot be read yet")
-        return found
+    async def _repeat(self, job: Job, newest: EnrollmentId, stored: Stored) -> End | None:
+        """The end of the newest attempt, now or within the budget; None where it is tried anew."""
+        request = job.request(newest, stored.sha256())
+        with self.outcomes.waiter(newest) as hint:
+            end = await self.outcomes.read(request, job.chain)
+            if end.held:
+                return end
+            now = self.clock()
+            step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
+            if end.forged or isinstance(step, TryAnew):
+                return None
+            if isinstance(step, Answer):
+                return end
+            end = await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
+        return None if is_unopenable(end.terminal) else end
 
     async def _poll(self, replier: Replier, chain: Chain) -> bytes:
         """CertPoll: by transactionID and signer key; its issuer and subject are often wrong."""
@@ -267,10 +262,11 @@ class Enroller:
             stored = await self.bus.get_last_from_leader(enroll_stream(shard), wildcard)
             if stored is None:
                 continue
-            enrollment = enrollment_in(stored)
-            if enrollment is None:  # planted: the device's next PKCSReq finds the true one
-                return replier.pending()
-            request = Request(enrollment, stored.sha256(), b"", profile)
+            found = enrollment_in(stored)
+            known = found and await attempts_of(self.bus, self.outcomes, found)
+            if not known or known.newest is None or known.stored is None:
+                return replier.pending()  # planted: the device's next PKCSReq finds the true one
+            request = Request(known.newest, known.stored.sha256(), b"", profile)
             end = await self.outcomes.polled(request, chain)
             if end.terminal is None:
                 return replier.pending()

@@ -104,7 +104,8 @@ def settings(
 class Others:
     """Validator and issuer in one: ends each request at once, in the way a test says.
 
-    `hints` False loses every hint; `forge` signs with that key instead of the right one.
+    `hints` False loses every hint; `forge` signs with that key instead of the right one; `reason`
+    is that of a rejection.
     """
 
     bus: MemoryBus
@@ -113,6 +114,7 @@ class Others:
     answer: str = "issued"
     hints: bool = True
     forge: EventSigner | None = None
+    reason: Reason = Reason.SAN_NOT_ALLOWED
     seen: list[EnrollmentId] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -163,7 +165,7 @@ class Others:
             stage, by = Stage.HOLD, VALIDATOR
             event = EnrollmentHeld(request_sha256=sha256, facts=facts(), gates=())
         elif self.answer == "rejected":
-            reason, stage, by = Reason.SAN_NOT_ALLOWED, Stage.VERDICT, VALIDATOR
+            reason, stage, by = self.reason, Stage.VERDICT, VALIDATOR
             event = EnrollmentRejected(reason=reason, fail_info=FAIL_INFO[reason], **refusal)
         elif self.answer == "failed":
             reason, stage, by = Reason.BEYOND_CEILING, Stage.OUTCOME, ISSUING

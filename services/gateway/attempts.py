@@ -1,0 +1,110 @@
+"""Which attempts of an enrollment are a device's, and which somebody planted among them.
+
+Who holds a gateway's key to the bus can write any request beside those of devices, and a validator
+refuses what is none. Such a refusal must never reach the device, nor hide the attempts before it.
+An attempt counts when its stored message is signed by the device's key for this transaction, and
+its verdict does not say that the message could not be opened: gateways open a message before they
+record it, so that verdict is about a planted copy.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from services.gateway.outcomes import Outcomes, enrollment_in
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import enroll_stream
+from shared.events import EnrollmentRejected, EnrollmentRequested, Event
+from shared.limits import PLANTED_ATTEMPTS
+from shared.reasons import Reason
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import read_message, verify
+from shared.stored import Stored, UnreadableEventError, authenticate, decode
+from shared.subjects import EnrollmentId, Stage, transaction_token
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+_IMPLAUSIBLE: Final = 100_000  # with an hour between failures, eleven years of attempts
+# What the profile allows was checked when it was recorded; here only whose it is matters.
+_ANY_ALGORITHM: Final = AlgorithmPolicy(legacy=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What is known of an enrollment's attempts: the newest true one, and the next free number."""
+
+    newest: EnrollmentId | None
+    stored: Stored | None
+    free: int
+
+
+async def attempts_of(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) -> Attempts:
+    """Read them: one look where nothing was planted, else every attempt from the first on."""
+    stream = enroll_stream(enrollment.shard)
+    stored = await bus.get_last_from_leader(stream, enrollment.any_attempt())
+    newest = enrollment_in(stored)
+    if (
+        stored is not None
+        and newest is not None
+        and newest.attempt < _IMPLAUSIBLE
+        and await _is_devices(bus, outcomes, newest, stored)
+    ):
+        return Attempts(newest, stored, newest.attempt + 1)
+    found = Attempts(None, None, 0)
+    for number in range(PLANTED_ATTEMPTS):
+        attempt = enrollment.at(number)
+        stored = await bus.get_last_from_leader(stream, attempt.subject(Stage.REQUEST))
+        if stored is None:
+            return found
+        if await _is_devices(bus, outcomes, attempt, stored):
+            found = Attempts(attempt, stored, number + 1)
+        else:
+            found = Attempts(found.newest, found.stored, number + 1)
+    raise BusUnavailableError("too many attempts of this enrollment are planted")
+
+
+async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, stored: Stored) -> bool:
+    """Whether the device asked for this, as far as is known by now."""
+    problem = _problem(attempt, stored)
+    if not problem and await _is_unopenable(bus, outcomes, attempt, stored):
+        problem = "the validators cannot open it"
+    if problem:
+        SECURITY_EVENTS.labels("request").inc()
+        _log.error("event_not_authentic", subject=stored.subject, detail=problem)
+    return not problem
+
+
+def _problem(attempt: EnrollmentId, stored: Stored) -> str:
+    """Why a stored request is not of this transaction's device, "" where it is."""
+    try:
+        event = decode(stored.payload, stored.headers)
+        if not isinstance(event, EnrollmentRequested):
+            return "no request"
+        message = read_message(event.pki_message)
+        verify(message, _ANY_ALGORITHM)
+    except (UnreadableEventError, ScepError):
+        return "its message does not verify"
+    spki = message.signer.spki
+    signed_for = transaction_token(attempt.profile, message.transaction_id.value, spki)
+    return "" if signed_for == attempt.transaction else "its message is of another transaction"
+
+
+async def _is_unopenable(
+    bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, stored: Stored
+) -> bool:
+    verdict = await bus.get_last(enroll_stream(attempt.shard), attempt.subject(Stage.VERDICT))
+    if verdict is None:
+        return False
+    try:
+        trusted = outcomes.settings.validators
+        event = authenticate(verdict, trusted, Stage.VERDICT, stored.sha256())
+    except UnreadableEventError:
+        return False  # reported where the end is read
+    return is_unopenable(event)
+
+
+def is_unopenable(event: Event | None) -> bool:
+    """Whether this is the verdict that validators write about what no gateway recorded."""
+    return isinstance(event, EnrollmentRejected) and event.reason is Reason.BAD_MESSAGE
