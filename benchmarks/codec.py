@@ -1,6 +1,7 @@
 """One enrollment through the codec, as a ratio to the crypto floor (`-m benchmarks.codec`)."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def codec(server: Server, message: bytes) -> Callable[[], bytes]:
         key = pkimessage.unwrap_content_key(enveloped, keys, os.urandom(32))
         csr.verify_self_signature(csr.read_csr(enveloped.decrypt(key)))
         server.ca.key.sign(server.tbs, padding.PKCS1v15(), hashes.SHA256())
-        to = certrep.reply_to(request, os.urandom(certrep.NONCE_SIZE), SHA256)
+        to = certrep.reply_to(request, os.urandom(certrep.NONCE_SIZE), SHA256, int(time.time()))
         content = signed_data.write_certs_only([server.issued])
         seal = Sealing(AES128, PKCS1V15, os.urandom(16), os.urandom(16))
         return certrep.success(to, content, request.signer, seal, signer)

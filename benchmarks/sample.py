@@ -1,6 +1,7 @@
 """One enrollment taken apart: the material that floor and codec both work on."""
 
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,7 +67,7 @@ def dissect(sample: Sample) -> Pieces:
     key = ra.key.decrypt(enveloped.recipients[0].encrypted_key, padding.PKCS1v15())
     plaintext = enveloped.decrypt(key)
     seal = sealing(AES128)
-    to = certrep.reply_to(request, os.urandom(16), SHA256)
+    to = certrep.reply_to(request, os.urandom(16), SHA256, int(time.time()))
     signer = signed_data.Signer(ra.key, certificate.read_certificate(ra.der))
     content = signed_data.write_certs_only([sample.server.issued])
     answer = certrep.success(to, content, request.signer, seal, signer)

@@ -132,6 +132,8 @@ class ProfileSection(Section):
     """Weakest cipher of a reply, which else is the request's [aes128; des if legacy]."""
     signer_key: Literal["any", "csr"] = "any"
     """Who may sign a first request: any key (macOS makes one of its own), or the CSR's alone."""
+    empty_content: Literal["auto", "present", "absent"] = "auto"
+    """eContent of replies without a certificate: empty, absent (cryptlib), or by User-Agent."""
     password_recipients: bool = False
     """Open requests encrypted to the challenge password (RFC 8894 3.1): gateways then hold it."""
     mtls_enabled: bool = False

@@ -95,7 +95,7 @@ class Enroller:
             refused(profile, Reason.BAD_MESSAGE, error.detail)
             raise UnanswerableError from None
         ra = profile.ra.under(chain.der[0]).addressed(message, self.clock())
-        replier = Replier(profile, ra, message, client)
+        replier = Replier(profile, ra, message, client, clock=self.clock)
         caller = Caller(address, self.gateway, started + profile.reply_budget)
         try:
             verify(message, profile.algorithms)

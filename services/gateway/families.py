@@ -18,6 +18,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "android": "android",
     "cisco": "cisco",
     "certmonger": "certmonger",
+    "cryptlib": "cryptlib",
     "sscep": "sscep",
     "strongswan": "strongswan",
     "go-http-client": "go",
@@ -33,3 +34,13 @@ def family(user_agent: str) -> str:
     said = user_agent.lower()
     known = next((name for mark, name in _MARKS.items() if mark in said), "other")
     return known if said.strip() else "none"
+
+
+# RFC 8894 s3.3.2.2 leaves eContent out of FAILURE and PENDING. Of the clients tried, one reads
+# only that; certmonger and scepreq read only an empty one, the rest take both.
+_WITHOUT_CONTENT: Final = frozenset({"cryptlib"})
+
+
+def without_content(switch: str, client: str) -> bool:
+    """Whether a reply without certificates leaves eContent out: by the profile, else by family."""
+    return switch == "absent" or (switch == "auto" and client in _WITHOUT_CONTENT)

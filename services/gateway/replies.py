@@ -4,10 +4,12 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from services.gateway.families import without_content
 from services.gateway.ra import RaKeys
 from services.gateway.settings import Profile
 from shared.chains import Chain
 from shared.events import CertificateIssued, Terminal
+from shared.process import now
 from shared.reasons import FAIL_INFO, Reason
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
@@ -46,10 +48,13 @@ class Replier:
     message: PkiMessage
     client: str = "none"
     random: Callable[[int], bytes] = secrets.token_bytes
+    clock: Callable[[], float] = now
 
     def _to(self) -> certrep.ReplyTo:
         nonce = self.random(certrep.NONCE_SIZE)
-        return certrep.reply_to(self.message, nonce, self.profile.floor_digest)
+        absent = without_content(self.profile.empty_content, self.client)
+        floor, at = self.profile.floor_digest, int(self.clock())
+        return certrep.reply_to(self.message, nonce, floor, at, without_content=absent)
 
     def terminal(self, event: Terminal, chain: Chain, mirror: Mirror) -> bytes:
         """What the end of an enrollment is to the device."""

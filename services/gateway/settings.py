@@ -52,6 +52,7 @@ class Profile:
     mtls_bundle: tuple[bytes, ...] = ()
     message_limit: int = 256 * 1024
     any_signer: bool = True
+    empty_content: str = "auto"
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
@@ -159,6 +160,7 @@ def _profile(
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
         renewal=section.renewal,
         any_signer=section.signer_key == "any",
+        empty_content=section.empty_content,
         passwords=section.challenge_password if section.password_recipients else (),
         mtls_bundle=_mtls_bundle(configuration, section, now),
     )

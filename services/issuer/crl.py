@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from services.issuer.certificate import read_time, write_time
 from shared.order_events import RevocationReason
 from shared.scep.asn1 import (
     BIT_STRING,
@@ -19,6 +18,7 @@ from shared.scep.asn1 import (
     object_identifier,
     tlv,
 )
+from shared.scep.times import read_time, write_time
 
 _VERSION_2: Final = integer(1)
 _CRL_NUMBER: Final = object_identifier("2.5.29.20")

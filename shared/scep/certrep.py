@@ -29,9 +29,11 @@ from shared.scep.pkimessage import (
     PkiMessage,
     TransactionId,
 )
+from shared.scep.times import write_time
 
 FAIL_INFO_TEXT: Final = object_identifier("1.3.6.1.5.5.7.24.1")
 NONCE_SIZE: Final = 16
+_SIGNING_TIME: Final = object_identifier("1.2.840.113549.1.9.5")
 
 
 class PkiStatus(StrEnum):
@@ -44,24 +46,46 @@ class PkiStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTo:
-    """What a CertRep repeats of its request, and the fresh nonce it carries.
+    """What a CertRep repeats of its request, and what is its own: nonce, time (Unix seconds), form.
 
-    `digest` is the request's, raised to the profile's floor.
+    `digest` is the request's, raised to the profile's floor. `without_content` leaves eContent out
+    of FAILURE and PENDING, as RFC 8894 s3.3.2.2 wants and most clients do not.
     """
 
     transaction_id: TransactionId
     recipient_nonce: bytes
     sender_nonce: bytes
     digest: Digest
+    signing_time: int
+    without_content: bool = False
+
+    @property
+    def no_content(self) -> bytes | None:
+        """The eContent of a reply that holds none."""
+        return None if self.without_content else b""
 
 
 _DIGEST_STRENGTH: Final = ("md5", "sha1", "sha256", "sha384", "sha512")
 
 
-def reply_to(message: PkiMessage, sender_nonce: bytes, floor: Digest) -> ReplyTo:
+def reply_to(
+    message: PkiMessage,
+    sender_nonce: bytes,
+    floor: Digest,
+    signing_time: int,
+    *,
+    without_content: bool = False,
+) -> ReplyTo:
     """Mirror the request's digest, or `floor` where that is stronger."""
     digest = max(message.digest, floor, key=lambda d: _DIGEST_STRENGTH.index(d.name))
-    return ReplyTo(message.transaction_id, message.sender_nonce, sender_nonce, digest)
+    return ReplyTo(
+        message.transaction_id,
+        message.sender_nonce,
+        sender_nonce,
+        digest,
+        signing_time,
+        without_content,
+    )
 
 
 def floor_cipher(cipher: AnyCipher, floor: AnyCipher) -> AnyCipher:
@@ -70,7 +94,7 @@ def floor_cipher(cipher: AnyCipher, floor: AnyCipher) -> AnyCipher:
 
 
 def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
-    """The signed attributes of every CertRep (RFC 8894 s3.2.1)."""
+    """The signed attributes of every CertRep (RFC 8894 s3.2.1); XiPKI wants signingTime too."""
     message_type = str(int(MessageType.CERT_REP)).encode()
     return [
         signed_data.attribute(TRANSACTION_ID, to.transaction_id.encode()),
@@ -78,6 +102,7 @@ def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
         signed_data.attribute(PKI_STATUS, tlv(PRINTABLE_STRING, status.encode())),
         signed_data.attribute(SENDER_NONCE, tlv(OCTET_STRING, to.sender_nonce)),
         signed_data.attribute(RECIPIENT_NONCE, tlv(OCTET_STRING, to.recipient_nonce)),
+        signed_data.attribute(_SIGNING_TIME, write_time(to.signing_time)),
     ]
 
 
@@ -99,21 +124,19 @@ def success(
 
 
 def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.Signer) -> bytes:
-    """FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2).
-
-    eContent is present and empty; the RFC wants it omitted, which breaks real clients.
-    """
+    """FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2)."""
     attributes = _attributes(to, PkiStatus.FAILURE)
     code = tlv(PRINTABLE_STRING, str(int(fail_info)).encode())
     attributes.append(signed_data.attribute(FAIL_INFO, code))
     if detail:
         attributes.append(signed_data.attribute(FAIL_INFO_TEXT, tlv(UTF8_STRING, detail.encode())))
-    return signed_data.write_signed_data(b"", attributes, to.digest, signer)
+    return signed_data.write_signed_data(to.no_content, attributes, to.digest, signer)
 
 
 def pending(to: ReplyTo, signer: signed_data.Signer) -> bytes:
     """PENDING: ask again later (s3.3.2.3)."""
-    return signed_data.write_signed_data(b"", _attributes(to, PkiStatus.PENDING), to.digest, signer)
+    attributes = _attributes(to, PkiStatus.PENDING)
+    return signed_data.write_signed_data(to.no_content, attributes, to.digest, signer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,8 +185,10 @@ def verify(signed: SignedData) -> None:
     """
     if signed.digest is None:
         raise ScepError("unsupported digest", FailInfo.BAD_ALG)
-    if signed.attributes.get(CONTENT_TYPE) != (OID, _contents(signed.content_type)):
-        raise ScepError("contentType attribute missing or different")
+    # RFC 5652 s11.1 wants the attribute; libscep 0.08 leaves it out, and eContentType is known.
+    expected = (OID, _contents(signed.content_type))
+    if signed.attributes.get(CONTENT_TYPE, expected) != expected:
+        raise ScepError("contentType attribute is not eContentType")
     if signed.attributes.get(MESSAGE_DIGEST) != (OCTET_STRING, signed.digest.of(signed.content)):
         raise ScepError("messageDigest missing or different")
     scheme = read_scheme(signed.signature_algorithm, signed.digest)
@@ -217,7 +219,7 @@ def attribute(oid: bytes, value: bytes) -> bytes:
 
 
 def write_signed_data(
-    content: bytes,
+    content: bytes | None,
     attributes: Sequence[bytes],
     digest: Digest,
     signer: Signer,
@@ -225,13 +227,13 @@ def write_signed_data(
 ) -> bytes:
     """A SignedData over `content` with the signer's certificate, as strict DER.
 
-    `beside` are certificates (DER) that come along with the signer's.
-    The content is always present, be it empty: where it is absent certmonger breaks.
+    `beside` are certificates (DER) that come along with the signer's. Content None leaves eContent
+    out, which is not the same as an empty one to every client.
     """
     attributes = (
         *attributes,
         attribute(CONTENT_TYPE, DATA),
-        attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, digest.of(content))),
+        attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, digest.of(content or b""))),
     )
     body = b"".join(sorted(attributes))
     signature = sign(signer.key, signer.scheme, digest, tlv(SET, body))
@@ -244,11 +246,12 @@ def write_signed_data(
         signer.scheme.identifier(digest),
         tlv(OCTET_STRING, signature),
     )
+    encapsulated = [] if content is None else [tlv(CONSTRUCTED_0, tlv(OCTET_STRING, content))]
     signed = tlv(
         SEQUENCE,
         integer(1),
         tlv(SET, digest.identifier()),
-        tlv(SEQUENCE, DATA, tlv(CONSTRUCTED_0, tlv(OCTET_STRING, content))),
+        tlv(SEQUENCE, DATA, *encapsulated),
         tlv(CONSTRUCTED_0, signer.certificate.der, *beside),
         tlv(SET, signer_info),
     )

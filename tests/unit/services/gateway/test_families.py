@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.families import FAMILIES, family
+from services.gateway.families import FAMILIES, family, without_content
 
 # As clients send them.
 SENT = {
@@ -28,3 +28,21 @@ def test_a_client_is_counted_by_its_family(sent: str) -> None:
 @given(st.text())
 def test_any_header_gives_one_of_few(sent: str) -> None:
     assert family(sent) in FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("switch", "client", "absent"),
+    [
+        ("auto", "cryptlib", True),
+        ("auto", "certmonger", False),
+        ("auto", "none", False),
+        ("present", "cryptlib", False),
+        ("absent", "certmonger", True),
+    ],
+)
+def test_content_is_left_out_where_the_profile_or_the_client_wants_it(
+    switch: str,
+    client: str,
+    absent: bool,  # noqa: FBT001 - a case
+) -> None:
+    assert without_content(switch, client) is absent

@@ -214,7 +214,7 @@ def messages_of(device: Identity, ec_way: Way, envelopes: list[bytes]) -> list[b
 
 
 def replies_of(device: Identity, ra: Identity) -> list[bytes]:
-    to = certrep.ReplyTo(TransactionId(PRINTABLE_STRING, b"1"), NONCE, NONCE, SHA256)
+    to = certrep.ReplyTo(TransactionId(PRINTABLE_STRING, b"1"), NONCE, NONCE, SHA256, 1_700_000_000)
     under = Password(PASSWORD, SALT, IV, IV)
     by_pss = Signer(ra.key, ra.certificate, pss(SHA256))
     by_ec = Signer(ec_device().key, ec_device().certificate, ECDSA_SIGNATURE)

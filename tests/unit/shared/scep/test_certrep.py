@@ -62,6 +62,7 @@ from tests.unit.shared.scep.messages import (
 from tests.unit.shared.scep.signing import every_way
 
 FRESH = bytes(range(50, 66))
+SIGNED_AT = 1_700_000_000
 FAIL_INFO_TEXT = "1.3.6.1.5.5.7.24.1"
 STRENGTH = (MD5, SHA1, SHA256, SHA384, SHA512)
 DIGEST_OF = pytest.mark.parametrize("digest", DIGESTS.values(), ids=lambda d: d.name)
@@ -86,7 +87,7 @@ def issued(device: Identity, ra: Identity) -> list[bytes]:
 
 def reply_to(digest: Digest = SHA256, transaction: TransactionId | None = None) -> ReplyTo:
     transaction = transaction or TransactionId(PRINTABLE, b"1234")
-    return ReplyTo(transaction, NONCE, FRESH, digest)
+    return ReplyTo(transaction, NONCE, FRESH, digest, SIGNED_AT)
 
 
 def sealing(cipher: ContentCipher, transport: KeyTransport = PKCS1V15) -> Sealing:
@@ -129,6 +130,7 @@ def test_every_reply_is_what_strict_clients_want(
         content = data["encap_content_info"]["content"].native
         assert found["1.2.840.113549.1.9.3"] == (0x06, DATA[2:])
         assert found["1.2.840.113549.1.9.4"] == (0x04, digest.of(content))
+        assert found["1.2.840.113549.1.9.5"] == (0x17, b"231114221320Z")
         assert found[SCEP + "2"] == (PRINTABLE, b"3")
         assert found[SCEP + "3"] == (PRINTABLE, status.encode())
         assert found[SCEP + "5"] == (0x04, FRESH)
@@ -156,7 +158,7 @@ def test_transaction_id_is_echoed_byte_for_byte(
     """PrintableString where it can be, else the type it came as."""
     data = signed(b"", device, [*scep_attributes(transaction_id=sent), *cms_attributes(b"")])
     request = pkimessage.read_message(data)
-    to = certrep.reply_to(request, FRESH, SHA256)
+    to = certrep.reply_to(request, FRESH, SHA256, SIGNED_AT)
     wanted = attribute(SCEP + "7", echoed)
     for reply in all_three(request, to, ra, issued[0]).values():
         encoded = [each.dump() for each in signer_info(reply)["signed_attrs"]]
@@ -167,7 +169,7 @@ def test_transaction_id_is_echoed_byte_for_byte(
 def test_sender_nonce_returns_as_recipient_nonce(device: Identity, ra: Identity, size: int) -> None:
     nonce = bytes(range(size))
     data = signed(b"", device, [*scep_attributes(nonce=tlv(4, nonce)), *cms_attributes(b"")])
-    to = certrep.reply_to(pkimessage.read_message(data), FRESH, SHA256)
+    to = certrep.reply_to(pkimessage.read_message(data), FRESH, SHA256, SIGNED_AT)
     found = attributes(certrep.pending(to, ra.signer))
     assert found[SCEP + "6"] == (0x04, nonce)
     assert found[SCEP + "5"] == (0x04, FRESH)
@@ -181,6 +183,18 @@ def test_failure_and_pending_have_present_and_empty_content(ra: Identity) -> Non
     ):
         encapsulated = oracles.signed_data(reply)["encap_content_info"]
         assert encapsulated.dump() == tlv(SEQ, DATA, tlv(0xA0, b"\x04\x00"))
+
+
+def test_failure_and_pending_without_content_are_those_of_the_rfc(ra: Identity) -> None:
+    """As cryptlib reads them; the signature is over no content, and still verifies."""
+    to = replace(reply_to(), without_content=True)
+    for reply in (
+        certrep.failure(to, FailInfo.BAD_ALG, "", ra.signer),
+        certrep.pending(to, ra.signer),
+    ):
+        assert oracles.signed_data(reply)["encap_content_info"].dump() == tlv(SEQ, DATA)
+        assert attributes(reply)["1.2.840.113549.1.9.4"] == (0x04, SHA256.of(b""))
+        assert certrep.read_reply(reply).signed.content == b""
 
 
 @pytest.mark.parametrize("fail_info", FailInfo)
@@ -299,7 +313,7 @@ def test_digest_of_the_request_is_mirrored_above_the_floor(
     device: Identity, digest: Digest, floor: Digest
 ) -> None:
     request = pkimessage.read_message(signed(b"", device, digest=digest.name))
-    to = certrep.reply_to(request, FRESH, floor)
+    to = certrep.reply_to(request, FRESH, floor, SIGNED_AT)
     assert to.digest is STRENGTH[max(STRENGTH.index(digest), STRENGTH.index(floor))]
     assert to.transaction_id == request.transaction_id
     assert (to.recipient_nonce, to.sender_nonce) == (NONCE, FRESH)
@@ -307,8 +321,8 @@ def test_digest_of_the_request_is_mirrored_above_the_floor(
 
 def test_unknown_digest_is_answered_with_sha256(request_message: PkiMessage) -> None:
     unknown = replace(request_message, signed=replace(request_message.signed, digest=None))
-    assert certrep.reply_to(unknown, FRESH, MD5).digest is SHA256
-    assert certrep.reply_to(unknown, FRESH, SHA512).digest is SHA512
+    assert certrep.reply_to(unknown, FRESH, MD5, SIGNED_AT).digest is SHA256
+    assert certrep.reply_to(unknown, FRESH, SHA512, SIGNED_AT).digest is SHA512
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_crl_only_of_openssl_is_read(ra: Identity, revoked: bytes, tmp_path: Pat
 def test_reply_with_a_crl_opens_to_it(
     device: Identity, ra: Identity, revoked: bytes, tmp_path: Path
 ) -> None:
-    to = ReplyTo(TransactionId(PRINTABLE, b"1"), NONCE, NONCE, SHA256)
+    to = ReplyTo(TransactionId(PRINTABLE, b"1"), NONCE, NONCE, SHA256, 1_700_000_000)
     sealing = Sealing(AES256_GCM, PKCS1V15, CONTENT_KEY, IV[:12])
     content = signed_data.write_crl_only(revoked)
     reply = certrep.success(to, content, device.certificate, sealing, ra.signer)

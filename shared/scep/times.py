@@ -1,0 +1,31 @@
+"""Times as certificates, CRLs and CMS write them (RFC 5280 s4.1.2.5, RFC 5652 s11.3)."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from shared.scep.asn1 import tlv
+from shared.scep.errors import ScepError
+
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+_FIRST_GENERALIZED_YEAR: Final = 2050
+
+
+def write_time(seconds: int) -> bytes:
+    """UTCTime through 2049, GeneralizedTime from then on (RFC 5280 s4.1.2.5)."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    if moment.year < _FIRST_GENERALIZED_YEAR:
+        return tlv(_UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode("ascii"))
+    return tlv(_GENERALIZED_TIME, moment.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
+
+
+def read_time(tag: int, contents: bytes) -> int:
+    """Unix seconds of a time written so."""
+    year = "%y" if tag == _UTC_TIME else "%Y"
+    try:
+        moment = datetime.strptime(contents.decode("ascii"), f"{year}%m%d%H%M%S%z")
+    except (ValueError, UnicodeDecodeError):
+        raise ScepError("not a time") from None
+    if tag == _UTC_TIME and moment.year >= _FIRST_GENERALIZED_YEAR:
+        moment = moment.replace(year=moment.year - 100)
+    return int(moment.timestamp())
