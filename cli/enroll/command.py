@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import typer
 from cryptography import x509
@@ -30,6 +30,7 @@ from cli.enroll.files import Files
 from cli.enroll.http import Server, ServerError, UnreachableError
 from cli.enroll.identity import (
     Identity,
+    Key,
     RequestError,
     key_pem,
     make_csr,
@@ -39,6 +40,7 @@ from cli.enroll.identity import (
     names_of,
     read_key,
     renewing,
+    signed_by,
     signer_of,
 )
 from shared.names import name_text
@@ -48,6 +50,7 @@ from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType
 
 _T = TypeVar("_T")
+_SIGNER_NAME: Final = "SCEP signer"
 
 
 def enroll(
@@ -59,6 +62,7 @@ def enroll(
     audience: o.Audience = None,
     san: o.San = None,
     key: o.KeyKind = "rsa:2048",
+    signer_key: o.SignerKey = None,
     out: o.Out = None,
     ca_file: o.CaFile = None,
     fingerprint: o.Fingerprint = None,
@@ -83,7 +87,7 @@ def enroll(
 
     Exit status: 0 issued or answered, 1 error, 3 refused, 4 pending, 5 unreachable.
     """
-    device = o.Device(cn, challenge, tuple(san or ()), key)
+    device = o.Device(cn, challenge, tuple(san or ()), key, signer_key)
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
         style = _style(cipher, digest, transport, ber=ber, get=get)
@@ -197,12 +201,19 @@ class Session:
             key, old = read_key(files.read(files.key), files.key.name), read_certificate(files)
             der = old.public_bytes(Encoding.DER)
             return Identity(key, old.subject, signer_of(key, der, pss=self.pss), key)
-        kept = waiting.poll and not questions and files.key.exists()
-        key = read_key(files.read(files.key), files.key.name) if kept else make_key(self.device.key)
-        return make_identity(key, self.device.cn or "a device that asks", now(), pss=self.pss)
+        waits, name = waiting.poll and not questions, self.device.cn or "a device that asks"
+        key = _kept_or_new(files, files.key, self.device.key, kept=waits)
+        identity = make_identity(key, name, now(), pss=self.pss)
+        if self.device.signer_key is None:
+            return identity
+        signer = _kept_or_new(files, files.signer_key, self.device.signer_key, kept=waits)
+        files.write(files.signer_key, key_pem(signer))
+        return signed_by(identity, make_identity(signer, _SIGNER_NAME, now(), pss=self.pss))
 
     def _renewing(self, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
         """The key to be, kept if it is waited for already, and the old one that signs."""
+        if self.device.signer_key is not None:
+            raise RequestError("--signer-key: a renewal is signed by the certificate it renews")
         files = self.files
         old_key = read_key(files.read(files.key), files.key.name)
         if renewal.reuse_key:
@@ -233,6 +244,11 @@ class Session:
         files.write(files.renewal_key, pem)
         kind = MessageType.PKCS_REQ if renewal.as_pkcs_req else MessageType.RENEWAL_REQ
         return finish(exchange, ask(exchange, Wish(kind, csr, seconds)), files, pem)
+
+
+def _kept_or_new(files: Files, path: Path, kind: str, *, kept: bool) -> Key:
+    """The key that an earlier run wrote, where it goes on waiting with that one, or a new one."""
+    return read_key(files.read(path), path.name) if kept and path.exists() else make_key(kind)
 
 
 def _trusted(path: Path | None) -> x509.Certificate | None:

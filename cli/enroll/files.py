@@ -25,6 +25,11 @@ class Files:
         return self.directory / "renewal-key.pem"
 
     @property
+    def signer_key(self) -> Path:
+        """The private key that signs messages where it is not the device's own, mode 0600."""
+        return self.directory / "signer-key.pem"
+
+    @property
     def certificate(self) -> Path:
         """The device's certificate."""
         return self.directory / "cert.pem"
@@ -45,7 +50,7 @@ class Files:
         """Write a file, keys readable to their owner alone."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            mode = 0o600 if path in (self.key, self.renewal_key) else 0o644
+            mode = 0o600 if path in (self.key, self.renewal_key, self.signer_key) else 0o644
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
                 os.fchmod(out.fileno(), mode)  # an existing file keeps its mode otherwise
                 out.write(data)

@@ -3,7 +3,7 @@
 import hashlib
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -54,7 +54,7 @@ Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 class Identity:
     """A key that wants a certificate, its name, and who signs for it.
 
-    That is itself, or on renewal the key of the certificate that is renewed.
+    That is itself, a key beside it, or on renewal the key of the certificate that is renewed.
     """
 
     key: Key
@@ -122,6 +122,11 @@ def make_identity(key: Key, common_name: str, now: float, *, pss: bool = False) 
     )  # fmt: skip
     der = certificate.public_bytes(Encoding.DER)
     return Identity(key, name, signer_of(key, der, pss=pss), key)
+
+
+def signed_by(identity: Identity, signer: Identity) -> Identity:
+    """The same request, whose messages another key signs and whose replies that one reads."""
+    return replace(identity, signer=signer.signer, signing_key=signer.key)
 
 
 def renewing(key: Key, old_key: Key, old: x509.Certificate, *, pss: bool = False) -> Identity:

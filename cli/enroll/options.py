@@ -25,6 +25,12 @@ DeviceId = Annotated[str | None, typer.Option(help="with --connector: the device
 Audience = Annotated[str | None, typer.Option(help="with --connector: the token's audience")]
 San = Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")]
 KeyKind = Annotated[str, typer.Option(help="rsa:2048|3072|4096, ec:p256|p384|p521")]
+SignerKey = Annotated[
+    str | None,
+    typer.Option(
+        help="sign messages with another key, of this kind, as macOS does", rich_help_panel=_HOW
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]
 CaFile = Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")]
 Fingerprint = Annotated[str | None, typer.Option(help="or its SHA-256 fingerprint")]
@@ -60,12 +66,13 @@ Get = Annotated[bool, typer.Option("--get", help="send messages by GET", rich_he
 
 @dataclass(frozen=True)
 class Device:
-    """Who enrolls, with which kind of key."""
+    """Who enrolls, with which kind of key, and of the key that signs where that is another."""
 
     cn: str
     challenge: str | None
     sans: tuple[str, ...]
     key: str
+    signer_key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ from shared.subjects import NO_RENEWAL
 
 _MAX_KEY = 32
 _NO_REPLY = "the reply cannot be encrypted: an EC key needs a challengePassword"
-_FOREIGN_EC = "the reply cannot be encrypted: the signer needs an RSA key, or the CSR's own"
+_FOREIGN_EC = (
+    "the reply cannot be encrypted: an EC signer must have the CSR's key, "
+    "or encrypt the request to the challengePassword"
+)
 
 
 class VerifiedRequestError(ScepError):

@@ -49,7 +49,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "blink": {"profile_id": "blink"},
             "grace": {"profile_id": "blink", "renewal_grace": "1h"},
             "manual": {"approval": "manual", "renewal_window": "0s"},
-            "password": {"password_recipients": True},
+            "password": {"password_recipients": True, "renewal_window": "0s"},
             "north": _site(layout, "north"),
             "south": _site(layout, "south"),
         },

@@ -175,13 +175,30 @@ def test_an_ec_device_cannot_poll_for_there_is_nothing_to_encrypt_to(anytime: En
 
 @pytest.mark.parametrize("message_type", [RENEWAL_REQ, PKCS_REQ])
 def test_an_ec_certificate_is_renewed(anytime: Endpoint, message_type: bytes) -> None:
+    """With its own key: the reply to another one's would be under a password not its own."""
     device = EcDevice.new()
     old = device.opened(anytime, ask(anytime, device.enrollment(anytime)))
     holder = EcDevice(m.EcIdentity(device.identity.key, old), "sha256", device.transaction)
-    key = ec.generate_private_key(ec.SECP256R1())
-    csr = holder.csr(anytime.challenge, key)
+    csr = holder.csr(anytime.challenge)
     reply = ask(anytime, holder.request(sealed(anytime, csr), message_type))
-    assert holder.opened(anytime, reply).public_key() == key.public_key()
+    assert holder.opened(anytime, reply).serial_number != old.serial_number
+
+    other = holder.csr(anytime.challenge, ec.generate_private_key(ec.SECP256R1()))
+    reply = ask(anytime, holder.request(sealed(anytime, other), message_type))
+    assert reply.fail_info is FailInfo.BAD_ALG
+
+
+@pytest.mark.parametrize("message_type", [RENEWAL_REQ, PKCS_REQ])
+def test_a_new_ec_key_comes_by_a_request_to_the_challenge(
+    password: Endpoint, message_type: bytes
+) -> None:
+    device = EcDevice.new()
+    old = device.opened(password, ask(password, device.enrollment(password)))
+    holder = EcDevice(m.EcIdentity(device.identity.key, old), "sha256", device.transaction)
+    key = ec.generate_private_key(ec.SECP256R1())
+    content = to_password(holder.csr(password.challenge, key), password.challenge)
+    reply = ask(password, holder.request(content, message_type))
+    assert holder.opened(password, reply).public_key() == key.public_key()
 
 
 @pytest.mark.parametrize("digest", ["sha384", "sha512"])

@@ -298,12 +298,15 @@ def test_a_first_enrollment_after_a_renewal_that_was_none_is_judged_for_itself(
     enroll(anytime, device, csr=csr)
 
 
-def test_a_renewal_for_another_key_signed_by_no_certificate_of_ours_is_a_bad_message_check(
-    anytime: Endpoint, device: Device, key: rsa.RSAPrivateKey
+def test_a_renewal_for_another_key_signed_by_no_certificate_of_ours_is_not_renewable(
+    wide: System, anytime: Endpoint, device: Device, key: rsa.RSAPrivateKey
 ) -> None:
-    for kind in (RENEWAL_REQ, PKCS_REQ):
-        reply = ask(anytime, renewal(anytime, device, key, kind, anytime.challenge))
-        assert reply.fail_info is FAIL_INFO[Reason.BAD_MESSAGE]
+    """A right challenge does not make it one; under a PKCSReq it is a first enrollment."""
+    reply = ask(anytime, renewal(anytime, device, key, RENEWAL_REQ, anytime.challenge))
+    refused(wide, device, reply, Reason.NOT_RENEWABLE)
+
+    first = ask(anytime, renewal(anytime, device, key, PKCS_REQ, anytime.challenge))
+    assert first.status is PkiStatus.SUCCESS
 
 
 def test_a_certificate_that_another_ca_made_up_renews_nothing(
@@ -316,8 +319,11 @@ def test_a_certificate_that_another_ca_made_up_renews_nothing(
     made = m.certificate("device", forger.key.public_key(), usurper, real.serial_number)
     forged = made.sign(forger.key, hashes.SHA256())
     holder = Device(m.Identity(forger.key, forged), device.transaction)
-    reply = ask(anytime, renewal(anytime, holder, key))
-    assert reply.fail_info is FAIL_INFO[Reason.BAD_MESSAGE]
+    reply = ask(anytime, renewal(anytime, holder, key, RENEWAL_REQ))
+    assert reply.fail_info is FAIL_INFO[Reason.NOT_RENEWABLE]
+
+    reply = ask(anytime, renewal(anytime, holder, key, PKCS_REQ))
+    assert reply.fail_info is FAIL_INFO[Reason.CHALLENGE_MISSING]
 
 
 # The same key enrolls again

@@ -17,7 +17,7 @@ from tests.interop.verify import check_enrolled, check_issued, records
 from tests.system import System
 from tests.tools import need
 
-ISSUED, ERROR, UNREACHABLE = 0, 1, 5
+ISSUED, ERROR, REFUSED, UNREACHABLE = 0, 1, 3, 5
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 
 
@@ -202,3 +202,43 @@ def test_unreadable_ca_file_is_an_error(device: Device, tmp_path: Path) -> None:
         done = ended(device.enroll("--ca-file", tmp_path / name), ERROR)
         assert name in "".join(done.stderr.split()), told(done)
     assert device.is_untouched()
+
+
+# A signer with a key of its own
+
+
+@pytest.mark.parametrize("profile", ["demo", "legacy", "corp"])
+def test_another_key_may_sign_on_every_profile(
+    system: System, tmp_path: Path, profile: str
+) -> None:
+    folder, name = tmp_path / "device", new_name("own")
+    way = system.run["profiles"][profile]
+    challenge = ["--challenge", way["challenge"]] if way["challenge"] else []
+    connector = ["--connector", way["connector"]] if "connector" in way else []
+    ended(
+        system.cli(
+            "enroll", way["url"], "--cn", name, *challenge, *connector,
+            "--signer-key", "rsa:2048", "--out", str(folder),
+        ),
+        ISSUED,
+    )  # fmt: skip
+    files = folder / "cert.pem", folder / "key.pem"
+    certificate = check_enrolled(system, profile, files, f"CN={name}")
+    signer = load_pem_private_key((folder / "signer-key.pem").read_bytes(), None)
+
+    assert certificate.public_key() != signer.public_key()
+    assert (folder / "signer-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_ec_key_that_is_not_the_requests_cannot_be_answered(device: Device) -> None:
+    done = ended(device.enroll("--signer-key", "ec:p256"), REFUSED)
+
+    assert "BAD_ALG" in done.stdout
+    assert records(device.system, device.name) == []
+
+
+def test_a_renewal_has_no_signer_but_the_certificate(device: Device) -> None:
+    ended(device.enroll(), ISSUED)
+    done = ended(device.enroll("--renew", "--signer-key", "rsa:2048"), ERROR)
+
+    assert "--signer-key" in done.stderr
