@@ -12,9 +12,10 @@ help:  ## what can be made
 install: $(RUN)  ## .venv with what running needs
 install-dev: $(DEV)  ## .venv with what tests need too
 
-$(RUN): requirements.lock pyproject.toml
+$(RUN): requirements.lock requirements-build.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -56,9 +57,11 @@ chaos: $(DEV)  ## ten minutes of kill -9 under load
 bench: $(DEV)  ## ratios: codec to the crypto floor, system to the peer server
 	$(BIN)/python -m benchmarks.run
 
+LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header
 lock: $(DEV)  ## resolve the lock files anew (needs uv)
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --extra up --group build pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --extra up --group build --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(LOCK) --extra up pyproject.toml -o requirements.lock
+	$(LOCK) --group build -c requirements.lock -o requirements-build.lock
+	$(LOCK) --extra up --group build --group dev -c requirements.lock -c requirements-build.lock pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove what make made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
