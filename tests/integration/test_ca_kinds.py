@@ -14,7 +14,8 @@ from cli.up.authority import RA_LIFETIME, Authority, make_ca, make_ra, pem
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
 from shared.keys import read_ca_key_file, read_certificates
-from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll
+from shared.scep.certrep import read_certificates as read_certificates_of
+from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll, opened
 from tests.system import System, running, scepstream
 from tests.tools import need
 
@@ -93,8 +94,11 @@ def test_a_sub_ca_of_ones_own_enrolls_and_its_chain_stands_up_to_openssl(tmp_pat
     (tmp_path / "root-alone.pem").write_bytes(root.certificate.public_bytes(Encoding.PEM))
     with running(tmp_path / "data", *options) as system:
         demo = Endpoint.of(system)
-        assert demo.certificates[2:] == (der(sub.certificate),)
-        mine = enroll(demo, Device.new())
+        assert demo.certificates[2:] == (der(sub.certificate), der(root.certificate))
+        reply = ask(demo, (device := Device.new()).enrollment(demo))
+        leaf, *chain = read_certificates_of(opened(device, reply))
+        assert tuple(chain) == demo.certificates[2:]
+        mine = x509.load_der_x509_certificate(leaf)
         other = enroll_by_cli(system, tmp_path / "out", tmp_path / "root-alone.pem")
     between = sub.certificate.public_bytes(Encoding.PEM)
     for leaf in (mine, other):

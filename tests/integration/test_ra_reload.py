@@ -158,8 +158,8 @@ def test_the_newest_pair_is_shown_and_the_older_ones_still_decrypt(
     shown = Endpoint.of(alone, "legacy")
     assert len(shown.certificates) == 2
     ra, issuing = shown.certificates
-    for encrypting in (ra, before.certificates[1]):
-        cached = Endpoint(shown.url, shown.challenge, (ra, encrypting, issuing))
+    for signing, encrypting in ((ra, ra), before.certificates[:2]):
+        cached = Endpoint(shown.url, shown.challenge, (signing, encrypting, issuing))
         enroll(cached, Device(device.identity))
 
 

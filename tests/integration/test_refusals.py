@@ -477,3 +477,28 @@ def test_any_transaction_id_is_echoed_and_never_a_subject(
     device = Device(identity, transaction)
     csr = device.csr(demo.challenge, subject=m.DEVICE_NAME)
     certificate(demo, device, ask(demo, device.enrollment(demo, csr)))
+
+
+@pytest.mark.parametrize(
+    ("subject", "san", "said"),
+    [
+        (m.name((m.COMMON_NAME, m.UTF8, b"")), b"", "CN: the value is empty"),
+        (m.name((m.COMMON_NAME, m.UTF8, b"a\xff")), b"", "CN: the UTF8String does not decode"),
+        (m.tlv(m.SEQ, m.tlv(m.SET)), b"", "which is empty"),
+        (m.DEVICE_NAME, m.tlv(0x82, b"a\0.example"), "dNSName"),
+        (m.DEVICE_NAME, m.tlv(0x81, "jörg@example".encode()), "rfc822Name"),
+        (m.DEVICE_NAME, m.tlv(0x86, b""), "uniformResourceIdentifier"),
+        (m.DEVICE_NAME, m.tlv(0x87, bytes(3)), "iPAddress"),
+        (m.DEVICE_NAME, m.tlv(0xA0), "otherName"),
+    ],
+)
+def test_a_name_that_breaks_its_types_rule_is_a_bad_request_that_names_it(
+    demo: Endpoint, device: Device, subject: bytes, san: bytes, said: str
+) -> None:
+    asked = [m.extension_request(m.san(san))] if san else []
+    csr = device.csr(demo.challenge, *asked, subject=subject)
+    reply = ask(demo, device.enrollment(demo, csr))
+
+    assert reply.fail_info is FailInfo.BAD_REQUEST
+    assert said in reply.fail_info_text
+    assert "(RFC 5280 4." in reply.fail_info_text
