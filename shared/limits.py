@@ -132,6 +132,9 @@ ADMIN_SECONDS: Final = Bound(
 ADMIN_UNANSWERED: Final = Bound(
     16, "requests", "queries that a silent database owes an answer", "HTTP 503 at once"
 )
+CLOCK_SKEW_SECONDS: Final = Bound(
+    60, "seconds", "a local clock's distance from the log's", "not ready; decisions go by the log"
+)
 # The admin port.
 ADMIN_BODY_BYTES: Final = Bound(
     64 * 1024, "bytes", "the body of a request at the admin port", "HTTP 413, unread"

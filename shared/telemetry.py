@@ -67,6 +67,10 @@ HANDLING: Final = Histogram(
     ["role"],
 )
 IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests being worked on", ["role"])
+CLOCK_SKEW: Final = Gauge(
+    "scepstream_clock_skew_seconds",
+    "Seconds that the local clock is ahead of the log",
+)
 EVENTS_STORED: Final = Counter(
     "scepstream_audit_events_total", "Events written to the database", ["stream"]
 )

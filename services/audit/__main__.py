@@ -20,7 +20,8 @@ from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream
+from shared.bus.topology import Role, enroll_stream, replica_subject
+from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.sections import Configuration
 
@@ -46,17 +47,20 @@ async def serve(
     office = Office.of(bus, settings, configuration(), _ITSELF)
     await ensure_admin(office, engine, lambda: admin_token(configuration()), now())
     recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
-    checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, now)
+    clock = LogClock(bus, replica_subject(Role.AUDIT, name))
+    checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, clock)
     desk = Desk(engine, bus, settings, configuration, now)
-    readiness = Readiness(bus, engine, recorders)
+    readiness = Readiness(bus, engine, recorders, clock.problems)
     room = Room(bus, settings.signer, [enroll_stream(s) for s in settings.shards], now)
-    backlog = Backlog(bus, engine, settings.streams, now)
+    backlog = Backlog(bus, engine, settings.streams, clock)
     app = admin_app(desk, readiness.missing)
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     for recorder in recorders:
         await recorder.start()
+    since = int(now())
     async with (
+        background(clock.run(lambda: heartbeat(Role.AUDIT, name, since))),
         background(checkpoints.run()),
         background(readiness.run()),
         background(backlog.run()),

@@ -1,7 +1,7 @@
 """Whether the audit service can serve: bus, database (asked every few seconds), the record."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,13 +23,14 @@ class Readiness:
     bus: Bus
     engine: Engine
     recorders: Sequence[StreamRecorder] = ()
+    clock: Callable[[], list[str]] = list
     seconds: float = _ANSWER_SECONDS
     _database: bool = True
     _asking: "asyncio.Future[None] | None" = None
 
     def missing(self) -> str:
         """For /readyz: "" when nothing is."""
-        found = list(self.bus.problems())
+        found = [*self.bus.problems(), *self.clock()]
         found += [] if self._database else ["database"]
         return ", ".join([*found, *self._records()])
 

@@ -19,10 +19,11 @@ from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, gateway_hints, quota_hints
+from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
 from shared.chains import ChainBook
 from shared.connections import Connections
 from shared.limits import START_SECONDS
+from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
@@ -47,10 +48,13 @@ class Readiness:
     """What /readyz answers, from before there is a gateway on."""
 
     gateway: Gateway | None = None
+    clock: LogClock | None = None
 
     def __call__(self) -> str:
         """Return what is missing."""
-        return self.gateway.ready() if self.gateway is not None else "bus"
+        if self.gateway is None or self.clock is None:
+            return "bus"
+        return ", ".join(filter(None, (self.gateway.ready(), *self.clock.problems())))
 
     async def wait(self, seconds: float, stop: asyncio.Event) -> None:
         """Wait until nothing is missing; at most so long, and not beyond `stop`."""
@@ -89,9 +93,10 @@ async def _serve(
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.GATEWAY, all_shards(settings.epochs)[0])
     chains = ChainBook.of(bus, settings.chains())
+    clock = LogClock(bus, replica_subject(Role.GATEWAY, name))
     outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)
-    enroller = Enroller(bus, settings, outcomes, lookups, name, now)
-    gateway = Gateway(bus, settings, chains, enroller, now)
+    enroller = Enroller(bus, settings, outcomes, lookups, name, clock)
+    gateway = Gateway(bus, settings, chains, enroller, clock)
     connections = Connections(time.monotonic, settings.shares, gateway.is_proxy)
     redriver = Redriver(bus, settings, name)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
@@ -112,14 +117,14 @@ async def _serve(
         _measure(settings)
 
     reloader = Reloader(source, apply)
-    presence = Presence(bus, settings, name, since, reloader)
+    presence = Presence(bus, settings, name, since, reloader, clock)
     await bus.on_hint("order.*", presence.on_hint)
     async with AsyncExitStack() as running:
         await running.enter_async_context(background(reloader.on(signals.hangup)))
         await running.enter_async_context(background(presence.run()))
         await running.enter_async_context(background(enroller.resender.run()))
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
-        readiness.gateway = gateway
+        readiness.gateway, readiness.clock = gateway, clock
         await readiness.wait(START_SECONDS, signals.stop)
         for server in _servers(gateway, listeners, contexts, connections):
             server.start()

@@ -12,7 +12,8 @@ import structlog
 from services.gateway.settings import Settings
 from shared.access_events import GatewaySeen
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import OPS, Role, replica_subject
+from shared.bus.topology import OPS
+from shared.logclock import LogClock
 from shared.order_events import ReloadOrdered
 from shared.process import log_failure
 from shared.reload import Reloader
@@ -36,6 +37,7 @@ class Presence:
     name: str
     since: int
     reloader: Reloader[Any]
+    clock: LogClock
     _order: int = 0
     _error: str = ""
     _begun: bool = False
@@ -91,8 +93,7 @@ class Presence:
             order=self._order,
             error=self._error[:_MAX_ERROR],
         )
-        subject = replica_subject(Role.GATEWAY, self.name)
-        await self.bus.put(subject, encode(seen))
+        await self.clock.beat(encode(seen))
 
 
 def _digest(certificates: tuple[bytes, ...]) -> str:

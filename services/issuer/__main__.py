@@ -8,7 +8,8 @@ from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import OPS, Role, enroll_stream
+from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
+from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.telemetry import measure_expiry, operations_app
@@ -19,13 +20,14 @@ async def serve(
     source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
     """Issue, revoke and keep CRLs until told to stop; health and metrics on `operations`."""
-    settings = source.first
+    settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.ISSUER, settings.shards[0])
     await publish_chains(bus, settings)
     _measure(settings)
-    issuing = VerdictConsumer(bus, settings, now)
-    keeper = CrlKeeper(bus, settings, now)
+    clock = LogClock(bus, replica_subject(Role.ISSUER, name))
+    issuing = VerdictConsumer(bus, settings, clock)
+    keeper = CrlKeeper(bus, settings, clock)
     orders = OrderConsumer(bus, settings, keeper)
 
     async def apply(settings: Settings) -> None:
@@ -35,7 +37,7 @@ async def serve(
         keeper.look_now()
 
     def problems() -> str:
-        return ", ".join((*bus.problems(), *issuing.settings.ended(now())))
+        return ", ".join((*bus.problems(), *clock.problems(), *issuing.settings.ended(now())))
 
     server = HttpServer(operations_app(problems), [operations])
     server.start()
@@ -43,6 +45,7 @@ async def serve(
     jobs.append(Job(OPS, orders.handle, orders.give_up))
     async with (
         background(reload_on(signals.hangup, source, apply)),
+        background(clock.run(lambda: heartbeat(Role.ISSUER, name, since))),
         background(keeper.run()),
         working(bus, Role.ISSUER, jobs, settings.concurrency),
     ):

@@ -10,8 +10,9 @@ from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream
+from shared.bus.topology import Role, enroll_stream, replica_subject
 from shared.chains import ChainBook
+from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
 from shared.telemetry import operations_app
@@ -28,9 +29,10 @@ async def serve(
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
     judge = Judge(bus, settings, chains)
+    clock = LogClock(bus, replica_subject(Role.VALIDATOR, name))
     count_from_zero({name: access.kinds for name, access in settings.access.items()})
     log_left_out(settings.left_out)
-    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since)
+    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since, clock)
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
@@ -38,7 +40,7 @@ async def serve(
         replica.look_now()
 
     def ready() -> str:
-        missing = bus.problems()
+        missing = [*bus.problems(), *clock.problems()]
         return ", ".join(missing + [f"CA chain of {issuer}" for issuer in chains.missing()])
 
     server = HttpServer(operations_app(ready), [operations])

@@ -15,6 +15,7 @@ from services.validator.judging import Judge
 from shared.access_events import ReplicaSeen
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.topology import OPS, Role, replica_subject
+from shared.logclock import LogClock
 from shared.order_events import OrderAnswered, ReloadOrdered
 from shared.process import log_failure
 from shared.settings import SettingsError
@@ -43,6 +44,7 @@ class Replica:
     name: str
     clock: Callable[[], float]
     since: int
+    log_clock: LogClock
     _seen: int | None = None
     _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,7 +85,7 @@ class Replica:
         subject = replica_subject(Role.VALIDATOR, self.name)
         signer = self.judge.settings.signer
         message = sign(seen, subject, seen.request_sha256, signer)
-        await self.judge.bus.put(subject, message)
+        await self.log_clock.beat(message)
         self._measure(pools)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:

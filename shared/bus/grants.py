@@ -102,7 +102,12 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         *_asks((REPLAYS,), (Role.VALIDATOR, Role.AUDIT)),
         *_asks((DEVICES,), (Role.VALIDATOR,)),
         *_asks((DEAD_LETTERS,), (Role.AUDIT,)),
-        Grant(Role.GATEWAY, f"$KV.REPLICAS.{Role.GATEWAY}.*"),
+        *(Grant(role, f"$KV.REPLICAS.{role}.*") for role in SERVICES),
+        # Its own heartbeat, with the time it was stored at: see shared/logclock.py.
+        *(
+            Grant(role, f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{role}.*")
+            for role in (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)
+        ),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
         Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),
@@ -125,7 +130,6 @@ def _validator_grants() -> tuple[Grant, ...]:
     return (
         Grant(Role.VALIDATOR, "replay.*.*.*"),
         Grant(Role.VALIDATOR, "$KV.DEVICES.*.*"),
-        Grant(Role.VALIDATOR, f"$KV.REPLICAS.{Role.VALIDATOR}.*"),
         Grant(Role.VALIDATOR, "ops.reload.*.*.*.answer"),
         # The body form reads series from their beginning, past what does not authenticate.
         *(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import nkeys
 
 from shared.bus.grants import HINTS, grants
-from shared.bus.topology import Role
+from shared.bus.topology import REPLICAS, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class User:
         narrowed = {
             "gw.*": f"gw.{self.replica}",
             f"$KV.REPLICAS.{self.role}.*": f"$KV.REPLICAS.{self.role}.{self.replica}",
+            f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.*": (
+                f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.{self.replica}"
+            ),
             "ops.reload.*.*.*.answer": f"ops.reload.*.*.{self.replica}.answer",
         }
         return narrowed.get(subject, subject)

@@ -8,6 +8,7 @@ from services.gateway.presence import Presence
 from services.gateway.settings import Settings
 from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.logclock import LogClock
 from shared.order_events import ReloadOrdered
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
@@ -54,7 +55,7 @@ def files() -> Files:
 @pytest.fixture
 def presence(bus: MemoryBus, files: Files) -> Presence:
     reloader = Reloader(Source(settings({}), files), applied)
-    return Presence(bus, settings({}), "gateway-0", NOW + 1000, reloader)
+    return Presence(bus, settings({}), "gateway-0", NOW + 1000, reloader, LogClock(bus, PLACE))
 
 
 async def order(bus: MemoryBus, name: str, signer: EventSigner = OPERATOR) -> int:

@@ -23,6 +23,7 @@ from services.validator.replica import Replica
 from shared.access_events import ReplicaSeen
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS, PRESENCE_SECONDS, REPLICAS, replica_subject
+from shared.logclock import LogClock
 from shared.order_events import OrderAnswered, ReloadOrdered, RevocationOrdered, RevocationReason
 from shared.process import background
 from shared.reasons import Reason
@@ -90,7 +91,9 @@ class Office:
         policies = dict.fromkeys(found, self.world.policy)
         settings = replace(settings, access=found, policies=policies)
         judge = Judge(self.world.bus, settings, self.world.judge.chains)
-        return Replica(judge, name, self.world.clock, since)
+        bus = self.world.bus
+        clock = LogClock(bus, replica_subject("validator", name), lambda: bus.clock() / 1e9)
+        return Replica(judge, name, self.world.clock, since, clock)
 
     async def run(self, *replicas: Replica) -> None:
         """Let them run, and wait until each has said that it is there."""

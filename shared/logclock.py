@@ -1,0 +1,88 @@
+"""The log's time, measured by what a process appends itself: no local clock decides anything.
+
+A replica whose clock is a day off would refuse every device for good, or answer none of them
+again. Each heartbeat is read back with the time that the server stored it at; from there on this
+process's monotonic clock counts. The local clock is only compared with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from shared.access_events import ReplicaSeen
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.topology import REPLICAS
+from shared.limits import CLOCK_SKEW_SECONDS
+from shared.process import log_failure, now
+from shared.stored import Message, encode
+from shared.telemetry import CLOCK_SKEW
+
+_log = structlog.get_logger()
+_BEAT_SECONDS: Final = 5.0
+_FIRST_SECONDS: Final = 0.5
+_NANOSECONDS: Final = 1_000_000_000
+
+
+@dataclass
+class LogClock:
+    """Call it for the log's time in Unix seconds; `subject` is where this process's heartbeat is.
+
+    `local` is the machine's clock (Unix seconds), `monotonic` counts seconds and is never set.
+    """
+
+    bus: Bus
+    subject: str
+    local: Callable[[], float] = now
+    monotonic: Callable[[], float] = time.monotonic
+    _base: float | None = None
+    _skew: float = 0.0
+    _told: bool = False
+
+    def __call__(self) -> float:
+        """Return the log's time; `BusUnavailableError` before it was measured."""
+        if self._base is None:
+            raise BusUnavailableError("the time of the log was not measured yet")
+        return self._base + self.monotonic()
+
+    def problems(self) -> list[str]:
+        """What /readyz says of the clock; [] when nothing is wrong."""
+        if self._base is None:
+            return ["the time of the log was not measured yet"]
+        if abs(self._skew) > CLOCK_SKEW_SECONDS:
+            return [f"the local clock is {self._skew:+.0f} s off the log's"]
+        return []
+
+    async def beat(self, message: Message) -> None:
+        """Append a heartbeat, which ends by itself, and read back when the log stored it."""
+        sequence = await self.bus.put(self.subject, message)
+        local, counted = self.local(), self.monotonic()
+        stored = await self.bus.get_last(REPLICAS, self.subject)
+        if stored is None or stored.sequence != sequence:
+            return  # by a replica of the log that lags behind; the next one may do
+        logged = stored.time / _NANOSECONDS
+        self._base, self._skew = logged - counted, local - logged
+        CLOCK_SKEW.set(self._skew)
+        wrong = abs(self._skew) > CLOCK_SKEW_SECONDS
+        if wrong and not self._told:
+            _log.error("clock_skewed", seconds=round(self._skew))
+        self._told = wrong
+
+    async def run(self, message: Callable[[], Message]) -> None:
+        """Beat, for ever."""
+        while True:
+            try:
+                await self.beat(message())
+            except BusUnavailableError as error:
+                _log.info("heartbeat_waits", detail=str(error)[:100])
+            except Exception as error:  # noqa: BLE001 - a bug must not leave the time unmeasured
+                log_failure("heartbeat_failed", error)
+            await asyncio.sleep(_FIRST_SECONDS if self._base is None else _BEAT_SECONDS)
+
+
+def heartbeat(role: str, name: str, since: int) -> Message:
+    """The heartbeat of a replica that has nothing to tell but that it is there."""
+    return encode(ReplicaSeen(role=role, name=name, since=since, anchors={}))
