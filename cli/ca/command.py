@@ -7,6 +7,7 @@ import typer
 
 from cli.ca.rollover import activate_next, make_next
 from cli.operator import in_office
+from cli.output import say
 from cli.places import config_path
 from cli.up.layout import UpError
 from services.audit.orders.revoke import revoke_certificate
@@ -32,7 +33,7 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Revoke a certificate; it is on the CRL when this ends well."""
-    print(
+    say(
         in_office(
             config_path(config),
             lambda office: revoke_certificate(office, issuer, serial, reason),
@@ -48,9 +49,9 @@ def next_ca(
 ) -> None:
     """Make the next CA and its RA certificates; devices see it by GetNextCACert from now on."""
     try:
-        print(make_next(data, issuer, kind, now()))
+        say(make_next(data, issuer, kind, now()))
     except (UpError, SettingsError) as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None
 
 
@@ -61,7 +62,7 @@ def activate(
 ) -> None:
     """Let the next CA sign; the previous one goes on signing the CRL of its certificates."""
     try:
-        print(activate_next(data, issuer))
+        say(activate_next(data, issuer))
     except (UpError, SettingsError) as error:
-        print(error)
+        say(error)
         raise typer.Exit(1) from None

@@ -406,7 +406,7 @@ BROKEN: Final = {
     "one and a half": pem(anchor(P256_KEY)) + pem(anchor(P256_KEY))[:300],
     "one and an end": pem(anchor(P256_KEY)) + b"-----END CERTIFICATE-----\n",
     "one and a broken one": pem(anchor(P256_KEY)) + armoured("CERTIFICATE", b"\x30\x00"),
-    "DER": pki.der(anchor(P256_KEY)),
+    "DER that is cut": pki.der(anchor(P256_KEY))[:-1],
     "expired": pem(anchor(P256_KEY, end=PAST)),
     "one of two expired": pem(anchor(P256_KEY)) + pem(anchor(P256_KEY, end=PAST)),
     "on P-384": pem(anchor(P384_KEY)),
