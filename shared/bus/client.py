@@ -24,6 +24,7 @@ _log = structlog.get_logger()
 STATUS: Final = ":status"
 DESCRIPTION: Final = ":description"
 _VERSION: Final = b"NATS/1.0"
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _MAX_LINE: Final = 64 * 1024  # INFO of a large cluster; everything else has 4 KiB
 _WITHOUT_REPLY: Final = 3  # the operation, the subject and the subscription's id
 
@@ -47,9 +48,14 @@ def read_headers(block: bytes) -> dict[str, str]:
     return found
 
 
-def text_of(subject: bytes) -> str:
-    """A subject as text; bytes that are no UTF-8 are escaped, as in no subject of ours."""
-    return subject.decode("utf-8", "backslashreplace")
+def text_of(written: bytes) -> str:
+    """A subject or header as text that terminals, databases and logs can hold.
+
+    Bytes that are no UTF-8, and control characters, are escaped: none of ours has any. PostgreSQL
+    takes no NUL, and one would stop the record for good.
+    """
+    text = written.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 class TolerantParser(Parser):

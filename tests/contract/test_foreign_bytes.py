@@ -1,6 +1,7 @@
 """Bytes that another role stored: whatever they are, readers hand them on and go on reading."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,9 @@ async def test_any_subject_that_the_server_stores_is_handed_out(log: Log) -> Non
     subjects = await delivered(log.validator, HONEST)
 
     assert len(subjects) == len(SUBJECTS) + 1
-    assert all(subject.encode() for subject in subjects)  # text that can be written down
+    for subject in subjects:  # what terminals, databases and logs can hold
+        assert subject.encode()
+        assert not re.search(r"[\x00-\x1f\x7f-\x9f]", subject)
 
 
 async def test_a_message_is_the_same_however_it_is_read(log: Log) -> None:
