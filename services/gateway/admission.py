@@ -33,7 +33,7 @@ _FIRST_RATE: Final = 256.0
 _WINDOW_SECONDS: Final = 1.0
 # What ends sooner under load did not go through the log: a failure found in the message itself.
 _QUICK_SECONDS: Final = 0.06
-_TURN_SECONDS: Final = 1.0
+_TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
 
 
 @dataclass
@@ -101,13 +101,13 @@ class Turns:
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
     _is_taken: bool = False
 
-    async def next(self) -> None:
-        """Wait for a turn."""
+    async def next(self, seconds: float) -> None:
+        """Wait for a turn; `TimeoutError` after so many seconds."""
         loop = asyncio.get_running_loop()
         if self._is_taken:
             mine = loop.create_future()
             self._waiting.append(mine)
-            await mine
+            await asyncio.wait_for(mine, seconds)
         else:
             self._is_taken = True
         loop.call_soon(self._pass_on)
@@ -163,11 +163,7 @@ class Admission:
         gate.enter()
         try:
             with IN_FLIGHT.labels("gateway").track_inprogress(), client.watched():
-                await self._turns.next()
-                if client.gone:
-                    raise RefusedError(CLIENT_GONE)
-                if self.clock() - started > _TURN_SECONDS:
-                    raise RefusedError(OVERLOAD)
+                await self._turn(client)
                 yield
             answered = True
         finally:
@@ -176,6 +172,14 @@ class Admission:
             self._in_flight[source] -= 1
             if not self._in_flight[source]:
                 del self._in_flight[source]
+
+    async def _turn(self, client: Client) -> None:
+        try:
+            await self._turns.next(_TURN_SECONDS)
+        except TimeoutError:
+            raise RefusedError(OVERLOAD) from None
+        if client.gone:
+            raise RefusedError(CLIENT_GONE)
 
     def _gate(self, profile: str) -> Gate:
         return self._gates.setdefault(profile, Gate())
