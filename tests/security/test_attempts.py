@@ -1,0 +1,43 @@
+"""Requests that a gateway's key planted beside those of devices: nobody is refused for them."""
+
+import pytest
+
+from shared.bus.topology import Role
+from shared.csr import read_csr
+from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
+from tests.security.rights import SHARD
+from tests.security.siege import Siege
+from tests.unit.shared.scep import messages as m
+
+
+def _enrollment(profile: str, device: Device, csr: bytes, request: Request) -> EnrollmentId:
+    transaction = transaction_token(
+        profile, request.transaction, m.spki(device.identity.key.public_key())
+    )
+    return EnrollmentId(SHARD, profile, transaction, csr_token(read_csr(csr).info), 0)
+
+
+def test_a_planted_request_in_the_place_of_a_true_one_refuses_nobody(siege: Siege) -> None:
+    """Who has only a gateway's key to the bus cannot have a device refused."""
+    demo, device = siege.endpoint(), Device.new()
+    csr = device.csr(demo.challenge)
+    request = device.enrollment(demo, csr)
+    place = _enrollment("demo", device, csr, request).subject(Stage.REQUEST)
+    siege.plant(Role.GATEWAY, place, "EnrollmentRequested")
+
+    certificate(demo, device, ended(demo, request))
+
+
+@pytest.mark.parametrize("attempt", [1, 999_999_999])
+def test_a_planted_attempt_hides_nobodys_certificate(siege: Siege, attempt: int) -> None:
+    """The device asks again, or polls, and has what it was given before."""
+    demo, device = siege.endpoint(), Device.new()
+    csr = device.csr(demo.challenge)
+    request = device.enrollment(demo, csr)
+    given = certificate(demo, device, ask(demo, request))
+    place = _enrollment("demo", device, csr, request).at(attempt).subject(Stage.REQUEST)
+    siege.plant(Role.GATEWAY, place, "EnrollmentRequested")
+
+    for again in (request, device.poll(demo), request):
+        assert der(certificate(demo, device, ended(demo, again))) == der(given)
