@@ -19,6 +19,7 @@ from services.audit.readiness import Readiness
 from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, enroll_stream, replica_subject
 from shared.logclock import LogClock, heartbeat
@@ -62,6 +63,7 @@ async def serve(
     async with (
         background(clock.run(lambda: heartbeat(Role.AUDIT, name, since))),
         background(checkpoints.run()),
+        background(Mover(bus, settings.servers, settings.nkey_seed, Role.AUDIT, name).run()),
         background(readiness.run()),
         background(backlog.run()),
         background(room.run()),

@@ -18,6 +18,7 @@ from services.gateway.redrive import Redriver
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
 from shared.chains import ChainBook
@@ -119,10 +120,11 @@ async def _serve(
     reloader = Reloader(source, apply)
     presence = Presence(bus, settings, name, since, reloader, clock)
     await bus.on_hint("order.*", presence.on_hint)
+    mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
     async with AsyncExitStack() as running:
-        await running.enter_async_context(background(reloader.on(signals.hangup)))
-        await running.enter_async_context(background(presence.run()))
-        await running.enter_async_context(background(enroller.resender.run()))
+        work = (reloader.on(signals.hangup), presence.run(), mover.run(), enroller.resender.run())
+        for each in work:
+            await running.enter_async_context(background(each))
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
         readiness.gateway, readiness.clock = gateway, clock
         await readiness.wait(START_SECONDS, signals.stop)

@@ -7,6 +7,7 @@ from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.logclock import LogClock, heartbeat
@@ -47,6 +48,7 @@ async def serve(
         background(reload_on(signals.hangup, source, apply)),
         background(clock.run(lambda: heartbeat(Role.ISSUER, name, since))),
         background(keeper.run()),
+        background(Mover(bus, settings.servers, settings.nkey_seed, Role.ISSUER, name).run()),
         working(bus, Role.ISSUER, jobs, settings.concurrency),
     ):
         await signals.stop.wait()

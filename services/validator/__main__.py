@@ -9,6 +9,7 @@ from services.validator.replica import Replica
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, enroll_stream, replica_subject
 from shared.chains import ChainBook
@@ -49,6 +50,7 @@ async def serve(
     async with (
         background(reload_on(signals.hangup, source, apply)),
         background(replica.run()),
+        background(Mover(bus, settings.servers, settings.nkey_seed, Role.VALIDATOR, name).run()),
         working(bus, Role.VALIDATOR, jobs, settings.places()),
         notifying(judge, now),
     ):

@@ -14,6 +14,7 @@ from shared.stored import Stored
 
 WRONG_LAST_SEQUENCE: Final = 10071
 MAX_PER_SUBJECT: Final = 10077
+IN_FLIGHT: Final = 10164  # an append on the subject waits for its quorum: neither stored nor lost
 _NO_RESPONDERS: Final = "503"
 _NOT_FOUND: Final = "404"
 _BAD_REQUEST: Final = 400
@@ -82,7 +83,7 @@ def failure_of(error: PubAckFailure) -> BusUnavailableError | BusRefusedError:
     Code 400 is about the message itself (too large, a header the stream forbids); 500 and 503 are
     about the server (no leader, no space), which waiting may cure.
     """
-    if error.code == _BAD_REQUEST:
+    if error.code == _BAD_REQUEST and error.err_code != IN_FLIGHT:
         return BusRefusedError(error.description)
     return BusUnavailableError(error.description)
 

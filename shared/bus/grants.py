@@ -108,6 +108,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
             Grant(role, f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{role}.*")
             for role in (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)
         ),
+        *(Grant(role, f"$KV.REPLICAS.probe-{role}.*") for role in SERVICES),  # see moving.py
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}.>") for stream in (REPLAYS, REPLICAS)),
         *(Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{stream}") for stream in (REPLAYS, REPLICAS)),
         Grant(Role.AUDIT, f"$JS.API.DIRECT.GET.{DEAD_LETTERS}.>"),

@@ -88,7 +88,8 @@ class JetStreamBus(LeaderReads):
         while True:
             try:
                 await client.connect(
-                    list(servers.urls),
+                    servers.shuffled(),
+                    dont_randomize=True,  # where to move is chosen: see moving.py
                     name=name,
                     nkeys_seed_str=seed,
                     max_reconnect_attempts=-1,

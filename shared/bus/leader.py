@@ -25,7 +25,7 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
-from shared.bus.answers import WRONG_LAST_SEQUENCE, failure_of, read_pub_ack
+from shared.bus.answers import IN_FLIGHT, WRONG_LAST_SEQUENCE, failure_of, read_pub_ack
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import ask_subject
 from shared.stored import Stored
@@ -33,7 +33,6 @@ from shared.stored import Stored
 _PATIENCE_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
-_IN_FLIGHT: Final = 10164  # an append on the subject is on its way: no sequence yet
 _NEVER: Final = "18446744073709551615"
 _NEWEST: Final = re.compile(r"wrong last sequence: (\d{1,20})")
 
@@ -115,7 +114,7 @@ class LeaderReads:
             if ack.error.err_code == WRONG_LAST_SEQUENCE:
                 if found := _NEWEST.search(ack.error.description):
                     return int(found[1])
-            elif ack.error.err_code != _IN_FLIGHT:
+            elif ack.error.err_code != IN_FLIGHT:
                 raise failure_of(ack.error)
         raise BusUnavailableError("the stream's leader names no sequence")
 

@@ -1,5 +1,6 @@
 """Which nats-servers a service may use: the URLs of its configuration, checked."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,10 @@ class Servers:
     def of(cls, url: str) -> "Servers":
         """One server that keeps every stream alone."""
         return cls((url,))
+
+    def shuffled(self) -> list[str]:
+        """The URLs in any order, so that services spread over the nodes."""
+        return random.SystemRandom().sample(self.urls, len(self.urls))
 
 
 def checked(urls: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class User:
             f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.*": (
                 f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.{self.replica}"
             ),
+            f"$KV.REPLICAS.probe-{self.role}.*": f"$KV.REPLICAS.probe-{self.role}.{self.replica}",
             "ops.reload.*.*.*.answer": f"ops.reload.*.*.{self.replica}.answer",
         }
         return narrowed.get(subject, subject)

@@ -1,6 +1,7 @@
 """What three nats-servers do together, seen as one bus."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,13 +10,17 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import APIError
 
 from shared.bus.core import AppendConflictError, BusUnavailableError
+from shared.bus.moving import Mover
+from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.waiting import until_it_answers
+from shared.process import background
 from shared.stored import Message
 from tests.nats_cluster import NAMES, Cluster, nats_cluster
 
 STREAM = "ENROLL_0"
 MISLED = 3
+HEALED_SECONDS = 12
 
 
 def request(name: str) -> str:
@@ -105,3 +110,55 @@ async def test_a_cluster_that_never_answers_is_given_up_in_the_end() -> None:
 
     with pytest.raises(NatsTimeoutError):
         await until_it_answers(silent, 0)
+
+
+async def test_a_service_on_a_leader_that_is_cut_off_moves_to_its_peers_in_time(
+    cluster: Cluster,
+) -> None:
+    """Its own node stays reachable, and knows of no trouble for a while."""
+    leader = await cluster.leader(STREAM)
+    servers = Servers(cluster.urls, replicated=True)
+    bus = await cluster.connect(Role.GATEWAY, leader, timeout=1.5)
+    mover = Mover(bus, servers, cluster.seeds[Role.GATEWAY], Role.GATEWAY, "g")
+    async with background(mover.run()):
+        await bus.append(request("before"), Message(b"{}", {}))
+        cluster.isolate(leader)
+        started = time.monotonic()
+        async with asyncio.timeout(30):
+            await eventually(bus, request("after"))
+        healed = time.monotonic() - started
+        here = bus.client.connected_url
+
+    assert here is not None
+    assert here.geturl() != cluster.nodes[leader].url
+    assert healed < HEALED_SECONDS
+
+
+async def test_a_service_stays_where_no_node_takes_appends(cluster: Cluster) -> None:
+    """Without a quorum anywhere, moving about would only lose what is under way."""
+    bus = await cluster.connect(Role.VALIDATOR, "a", timeout=1.0)
+    servers = Servers(cluster.urls, replicated=True)
+    mover = Mover(bus, servers, cluster.seeds[Role.VALIDATOR], Role.VALIDATOR, "v")
+    tried: list[str] = []
+    works = mover._works
+
+    async def trying(url: str) -> bool:
+        tried.append(url)
+        return await works(url)
+
+    mover._works = trying  # type: ignore[method-assign]
+    for name in NAMES:
+        cluster.isolate(name)
+    async with background(mover.run()):
+        async with asyncio.timeout(40):
+            while len(tried) < len(NAMES):
+                await asyncio.sleep(0.1)
+        here = bus.client.connected_url
+
+        assert bus.health.problems()
+        assert here is not None
+        assert here.geturl() == cluster.nodes["a"].url
+        cluster.reunite()
+        async with asyncio.timeout(30):
+            while bus.health.problems():
+                await asyncio.sleep(0.1)

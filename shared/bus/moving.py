@@ -1,0 +1,123 @@
+"""Leaves a node on which appends do not work for one on which they do.
+
+A node that is cut off from its peers keeps its clients, and answers reads and even conflicts; only
+an append that needs a quorum tells. So each service puts a message of its own into KV_REPLICAS
+every two seconds, where `bus.url` has more than one node. After three seconds without an
+acknowledgement the other nodes are tried with connections of their own, and the service moves to
+the first that acknowledges the same put: at most once in ten seconds, after a random moment, so
+that not all move at once. Where no node does, it stays. See docs/decisions/0037.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from shared.bus.answers import read_pub_ack
+from shared.bus.core import BusError
+from shared.bus.jetstream import JetStreamBus
+from shared.bus.servers import Servers, place
+from shared.bus.topology import Role
+from shared.bus.users import inbox_prefix, public_key_of
+from shared.process import log_failure
+from shared.stored import Message
+
+_log = structlog.get_logger()
+_HEALTHY_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 0.5
+_ACK_SECONDS: Final = 1.5
+_PATIENCE_SECONDS: Final = 3.0
+_GAP_SECONDS: Final = 10.0
+_JITTER_SECONDS: Final = 0.5
+
+
+@dataclass
+class Mover:
+    """Watches one bus; `run` it beside the service."""
+
+    bus: JetStreamBus
+    servers: Servers
+    seed: str = field(repr=False)
+    role: Role
+    name: str
+    _random: random.Random = field(default_factory=random.SystemRandom)
+    _worked: float = 0.0
+    _moved: float = float("-inf")
+    _tasks: set[asyncio.Task[bool]] = field(default_factory=set)
+
+    @property
+    def subject(self) -> str:
+        """Where this process puts its probes."""
+        return f"$KV.REPLICAS.probe-{self.role}.{self.name}"
+
+    async def run(self) -> None:
+        """Probe, and move where that is better, for ever; nothing to do with one node."""
+        loop = asyncio.get_running_loop()
+        self._worked = loop.time()
+        while len(self.servers.urls) > 1:
+            try:
+                works = await self._here_works()
+                now = loop.time()
+                if works:
+                    self._worked = now
+                elif now - max(self._worked + _PATIENCE_SECONDS, self._moved + _GAP_SECONDS) > 0:
+                    await self._move()
+            except Exception as error:  # noqa: BLE001 - whatever it is, watching must go on
+                log_failure("probe_failed", error)
+                works = False
+            await asyncio.sleep(_HEALTHY_SECONDS if works else _RETRY_SECONDS)
+
+    async def _here_works(self) -> bool:
+        """Whether a put is acknowledged soon; a late one still counts for the bus's health."""
+        task = asyncio.create_task(self._put())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait((task,), timeout=_ACK_SECONDS)
+        return task.done() and task.result()
+
+    async def _put(self) -> bool:
+        try:
+            await self.bus.put(self.subject, Message(b"{}", {}))
+        except BusError:
+            return False
+        return True
+
+    async def _move(self) -> None:
+        await asyncio.sleep(self._random.uniform(0, _JITTER_SECONDS))
+        here = self.bus.client.connected_url
+        others = [u for u in self.servers.urls if here is None or place(u) != place(here.geturl())]
+        for url in self._random.sample(others, len(others)):
+            if not await self._works(url):
+                continue
+            if await self._here_works():
+                return
+            _log.warning("bus_moved", server=place(url))
+            self._moved = asyncio.get_running_loop().time()
+            self.bus.client.set_server_pool([url, *(u for u in self.servers.urls if u != url)])
+            await self.bus.client.force_reconnect()
+            return
+
+    async def _works(self, url: str) -> bool:
+        """Whether another node acknowledges this process's put."""
+        client = Client()
+        try:
+            async with asyncio.timeout(2 * _ACK_SECONDS):
+                await client.connect(
+                    url, name=f"{self.name}-probe", nkeys_seed_str=self.seed, allow_reconnect=False,
+                    connect_timeout=1, inbox_prefix=inbox_prefix(public_key_of(self.seed)),
+                    error_cb=_ignore,
+                )  # fmt: skip
+                answer = await client.request(self.subject, b"{}", timeout=_ACK_SECONDS)
+            return read_pub_ack(answer.data).error is None
+        except (OSError, NatsError, BusError, TimeoutError):
+            return False
+        finally:
+            await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """A node that cannot be reached is one that does not work."""
