@@ -3,9 +3,10 @@
 import asyncio
 import socket
 import time
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -123,8 +124,7 @@ async def _serve(
     mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
     async with AsyncExitStack() as running:
         work = (reloader.on(signals.hangup), presence.run(), mover.run(), enroller.resender.run())
-        for each in work:
-            await running.enter_async_context(background(each))
+        await _beside(running, work)
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
         readiness.gateway, readiness.clock = gateway, clock
         await readiness.wait(START_SECONDS, signals.stop)
@@ -134,6 +134,12 @@ async def _serve(
         await signals.stop.wait()
     chains.stop()
     await bus.close()
+
+
+async def _beside(running: AsyncExitStack, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Let each of these go on until the stack is left."""
+    for each in work:
+        await running.enter_async_context(background(each))
 
 
 def _servers(
