@@ -9,7 +9,9 @@ import structlog
 import typer
 
 from cli.output import say
+from shared.apart import load_apart
 from shared.bus.core import BusError, BusUnavailableError
+from shared.bus.topology import Role
 from shared.process import (
     CONFIGURATION_STATUS,
     Signals,
@@ -21,7 +23,7 @@ from shared.process import (
     run,
 )
 from shared.reload import Source
-from shared.sections import Configuration
+from shared.sections import Configuration, TracingSection
 from shared.settings import SettingsError, load
 from shared.tracing import tracing
 
@@ -56,7 +58,7 @@ def gateway(
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
     configure_logging("gateway", name)
-    source = _source(config, lambda c: read_settings(c, now()))
+    source, traces = _source(config, Role.GATEWAY, lambda c: read_settings(c, now()))
     listeners = service.Listeners(
         _socket(fd, listen_on),
         _socket(operations_fd, operations_listen),
@@ -64,7 +66,7 @@ def gateway(
         _optional_socket(mtls_fd, mtls_listen),
     )
     _run(
-        (config, "gateway", name),
+        (traces, "gateway", name),
         lambda signals: service.serve(source, name, listeners, signals),
     )
 
@@ -80,10 +82,10 @@ def validator(
     from services.validator.settings import read_settings  # noqa: PLC0415
 
     configure_logging("validator", name)
-    source = _source(config, lambda c: read_settings(c, now()))
+    source, traces = _source(config, Role.VALIDATOR, lambda c: read_settings(c, now()))
     operations = _socket(operations_fd, operations_listen)
     _run(
-        (config, "validator", name),
+        (traces, "validator", name),
         lambda signals: service.serve(source, name, operations, signals),
     )
 
@@ -99,10 +101,10 @@ def issuer(
     from services.issuer.settings import read_settings  # noqa: PLC0415
 
     configure_logging("issuer", name)
-    source = _source(config, read_settings)
+    source, traces = _source(config, Role.ISSUER, read_settings)
     operations = _socket(operations_fd, operations_listen)
     _run(
-        (config, "issuer", name),
+        (traces, "issuer", name),
         lambda signals: service.serve(source, name, operations, signals),
     )
 
@@ -118,34 +120,39 @@ def audit(
     from services.audit.settings import read_settings  # noqa: PLC0415
 
     configure_logging("audit", name)
-    source = _source(config, read_settings)
+    source, traces = _source(config, Role.AUDIT, read_settings)
     operations = _socket(operations_fd, operations_listen)
     _run(
-        (config, "audit", name),
+        (traces, "audit", name),
         lambda signals: service.serve(
-            source.first, lambda: load(config), name, operations, signals
+            source.first, lambda: load(config, role=Role.AUDIT), name, operations, signals
         ),
     )
 
 
-def _source(config: Path, read: Callable[[Configuration], _S]) -> Source[_S]:
-    """The settings, and how to read them again; one sentence where they cannot be used."""
+def _source(
+    config: Path, role: Role, read: Callable[[Configuration], _S]
+) -> tuple[Source[_S], TracingSection]:
+    """The settings, how to read them again, and where traces go; one sentence on an error."""
 
-    def again() -> _S:
-        return read(load(config))
+    def part() -> Configuration:
+        return load_apart(config, role) if role is Role.GATEWAY else load(config, role=role)
 
     try:
-        return Source(again(), again)
+        first = part()
+        return Source(read(first), lambda: read(part())), first.tracing
     except SettingsError as error:
         say(error, err=True)
         raise typer.Exit(CONFIGURATION_STATUS) from None
 
 
-def _run(which: tuple[Path, str, str], main: Callable[[Signals], Awaitable[None]]) -> None:
-    """Run a service; `which` is its configuration, what service it is, and its name."""
-    config, service, name = which
+def _run(
+    which: tuple[TracingSection, str, str], main: Callable[[Signals], Awaitable[None]]
+) -> None:
+    """Run a service; `which` says where its traces go, what service it is, and its name."""
+    traces, service, name = which
     try:
-        with tracing(load(config).tracing, service, name):
+        with tracing(traces, service, name):
             run(main)
     except (BusError, SettingsError) as error:
         say(error, err=True)

@@ -16,8 +16,10 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from shared.bus.topology import Role
 from shared.consistency import problems, profile_problems
 from shared.fields import Section
+from shared.parts import part_of
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 
@@ -36,20 +38,36 @@ class SettingsError(Exception):
     """Raised for a configuration that cannot be used; the message says what is wrong, and where."""
 
 
-def load(path: Path, environment: Mapping[str, str] | None = None) -> Configuration:
-    """Read, override, check; `SettingsError` names the file and the key."""
+def load(
+    path: Path, environment: Mapping[str, str] | None = None, role: Role | None = None
+) -> Configuration:
+    """Read, override, check; `SettingsError` names the file and the key.
+
+    With a `role` it is that service's part: the secrets of others are not needed, nor kept.
+    """
+    table = effective_table(path, environment)
+    return parse(table if role is None else part_of(table, role), path)
+
+
+def effective_table(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The file's table with environment variables and secret files laid over it."""
     environment = os.environ if environment is None else environment
     table = read_table(path)
     _check_mode(path, table)
     _override(table, environment)
     if directory := environment.get(SECRETS_VARIABLE):
         _override(table, _secret_files(Path(directory)))
+    return table
+
+
+def parse(table: Mapping[str, Any], path: Path) -> Configuration:
+    """Check what `path` said; `SettingsError` names the key."""
     for computed in ("directory", "left_out"):
         if computed in table:
             raise SettingsError(f"{path}: {computed}: Extra inputs are not permitted")
     try:
         configuration = Configuration.model_validate(
-            table | {"directory": path.parent.resolve()}, strict=False
+            {**table, "directory": path.parent.resolve()}, strict=False
         )
     except ValidationError as error:
         raise SettingsError(f"{path}: {_first_error(error)}") from None

@@ -1,0 +1,56 @@
+"""The part of a configuration that one service needs: without the secrets of the others. Pure.
+
+A secret that a service does not need is left out, and where its being there means something (a
+profile with a password has a verifier) a placeholder stands for it. So a file may hold the secrets
+of all services, or only those of the one that reads it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from shared.bus.topology import SERVICES, Role
+
+PLACEHOLDER: Final = "not-for-this-service"
+_SIGNING: Final = {"nkey_path": PLACEHOLDER, "signing_key_path": PLACEHOLDER}
+_ABSENT: Final[dict[Role, dict[str, Any]]] = {
+    Role.GATEWAY: {"nkey_path": PLACEHOLDER},
+    Role.VALIDATOR: {**_SIGNING, "opening_key_path": [PLACEHOLDER]},
+    Role.ISSUER: _SIGNING,
+    Role.AUDIT: {**_SIGNING, "database_url": f"sqlite:///{PLACEHOLDER}"},
+}
+_VALIDATORS_ALONE: Final = ("webhook_secret", "webhook_bearer_token")
+_VERIFIERS: Final = ("challenge_password", "intune_enabled", "one_time_enabled", "webhook_url")
+
+
+def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """The table as a service of this role may know it; what is not as it should be is left so."""
+    part = dict(table)
+    for other in SERVICES:
+        if other is role:
+            continue
+        section = part.get(other, {})
+        if isinstance(section, dict):
+            part[other] = section | {
+                key: value
+                for key, value in _ABSENT[other].items()
+                if key not in section or key == "database_url"
+            }
+    profiles = part.get("profiles")
+    if role is not Role.VALIDATOR and isinstance(profiles, dict):
+        part["profiles"] = {
+            name: _profile(profile, role) if isinstance(profile, dict) else profile
+            for name, profile in profiles.items()
+        }
+    return part
+
+
+def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """Only validators judge challenges; a gateway opens what is encrypted to a password."""
+    found = {
+        k: v for k, v in profile.items() if k not in ("webhook_secret", "webhook_bearer_token")
+    }
+    opens = role is Role.GATEWAY and found.get("password_recipients") is True
+    has_none = not any(found.get(key) for key in _VERIFIERS)
+    if not opens and (found.get("challenge_password") or has_none):
+        found["challenge_password"] = [PLACEHOLDER]
+    return found
