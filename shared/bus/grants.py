@@ -77,6 +77,10 @@ HINTS: Final = (
 )
 
 
+# Not the gateways, which face the Internet: they read what they answer with, by its subject.
+_INNER: Final = (Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
+
+
 def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
     """Everything any role may call; what is not here, no role can."""
     return (
@@ -85,9 +89,10 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
             Grant(role, f"$JS.API.DIRECT.GET.{CA_CHAINS}.>")
             for role in (Role.GATEWAY, Role.VALIDATOR, Role.AUDIT)
         ),
-        *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in SERVICES),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{CERTS}.>") for role in _INNER),
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}.>") for role in (Role.GATEWAY, Role.ISSUER)),
-        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in SERVICES),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{OPS}.>") for role in _INNER),
+        *_gateway_reads(),
         Grant(Role.VALIDATOR, f"$JS.API.DIRECT.GET.{OPS}"),  # orders after the last one seen
         Grant(Role.ISSUER, f"$JS.API.DIRECT.GET.{CERTS}"),  # the body form reads on and on
         *(Grant(role, f"$JS.API.DIRECT.GET.{CRLS}") for role in (Role.GATEWAY, Role.ISSUER)),
@@ -126,6 +131,16 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
     )
 
 
+def _gateway_reads() -> tuple[Grant, ...]:
+    """Certificates by serial, orders to read RA pairs anew and to drive a request again."""
+    subjects = (
+        f"{CERTS}.cert.*.*.issued",
+        f"{OPS}.ops.ra.*.*.all.order",
+        f"{OPS}.ops.redrive.*.*.*.order",
+    )
+    return tuple(Grant(Role.GATEWAY, f"$JS.API.DIRECT.GET.{subject}") for subject in subjects)
+
+
 def _validator_grants() -> tuple[Grant, ...]:
     """What validators share among themselves, and their answers to operators."""
     return (
@@ -158,7 +173,11 @@ def _shard_grants(shard: str) -> tuple[Grant, ...]:
     )
     return (
         *(Grant(role, f"enroll.{shard}.*.*.*.*.{stage}") for role, stage in stages),
-        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in SERVICES),
+        *(Grant(role, f"$JS.API.DIRECT.GET.{stream}.>") for role in _INNER),
+        *(
+            Grant(Role.GATEWAY, f"$JS.API.DIRECT.GET.{stream}.enroll.{shard}.*.*.*.*.{stage}")
+            for stage in ("request", "hold", "verdict", "outcome")
+        ),
         *_asks((stream,), SERVICES),
         Grant(Role.AUDIT, f"$JS.API.STREAM.INFO.{stream}", local=size_subject(stream)),
     )

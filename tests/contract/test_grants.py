@@ -36,10 +36,16 @@ WRITERS = {
     "enroll.0.demo.tx.csr.0.hold": Role.VALIDATOR,
     "enroll.0.demo.tx.csr.0.decision": Role.AUDIT,
 }
+INNER = {Role.VALIDATOR, Role.ISSUER, Role.AUDIT}
 READERS = {
     (CERTS, certificate_issued("local", "40")): set(SERVICES),
     (CRLS, crl_head("local", "ab", "*")): {Role.GATEWAY, Role.ISSUER},
-    (OPS, revocation_answer(ORDER)): set(SERVICES),
+    (OPS, revocation_answer(ORDER)): INNER,
+    (OPS, "ops.ra.demo.o1.all.order"): set(SERVICES),
+    (OPS, "ops.redrive.t.c.1.order"): set(SERVICES),
+    (CERTS, certificate_status("local", "40", 0)): INNER,
+    (CERTS, key_issued("ab", "*", "*")): INNER,
+    (enroll_stream("0"), "enroll.0.demo.tx.csr.0.decision"): INNER,
     (enroll_stream("0"), "enroll.0.demo.tx.csr.0.hold"): set(SERVICES),
 }
 # Reading by sequence is reading everything: only for who must.
@@ -136,10 +142,13 @@ async def test_a_wildcard_shows_a_gateway_one_certificate_and_no_list(
 ) -> None:
     for serial in ("40", "41"):
         await buses[Role.ISSUER].append(certificate_issued("local", serial), EMPTY)
-    stored = await buses[Role.GATEWAY].get_last(CERTS, ">")
+    stored = await buses[Role.GATEWAY].get_last(CERTS, certificate_issued("*", "*"))
 
     assert stored is not None
     assert stored.subject == certificate_issued("local", "41")
+    for wildcard in (">", "cert.>", "*.*.*.*", "key.>"):
+        with pytest.raises(NobodyListensError):
+            await buses[Role.GATEWAY].get_last(CERTS, wildcard)
     with pytest.raises(NobodyListensError):
         await buses[Role.GATEWAY].get_next(CERTS, ">", 1)
     with pytest.raises(NobodyListensError):

@@ -34,7 +34,7 @@ def with_the_challenge(system: System) -> set[str]:
 
 
 def test_a_static_challenge_is_in_the_memory_of_no_gateway(tmp_path: Path) -> None:
-    """Before any device has sent it, and after the configuration was read anew."""
+    """Before any device has sent it."""
     with running(tmp_path / "data", "--gateways", "2") as system:
         found = with_the_challenge(system)
         assert "validator" in found

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from cli.services import _source
 from shared.apart import load_apart
 from shared.bus.topology import SERVICES, Role
 from shared.parts import PLACEHOLDER, part_of
@@ -131,3 +132,18 @@ def test_what_cannot_be_read_apart_is_one_sentence(tmp_path: Path, wrong: str) -
 
     assert str(apart.value) == str(whole_file.value)
     assert "\n" not in str(apart.value)
+
+
+@pytest.mark.parametrize("role", SERVICES)
+def test_a_gateway_never_reads_the_file_itself(
+    tmp_path: Path, table: dict[str, Any], role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its start and at every reload; the other services do."""
+    path, read = write(tmp_path, table), []
+    loads = tomllib.loads
+    monkeypatch.setattr("shared.settings.tomllib.loads", lambda t: read.append(1) or loads(t))
+    source, _ = _source(path, role, lambda found: found)
+    source.read()
+
+    assert len(read) == (0 if role is Role.GATEWAY else 2)
+    assert set(source.first.profiles) == {"corp-2", "hooked"}
