@@ -1,8 +1,10 @@
 """Can a client tell from time, status or text why its message did not open? By hand.
 
-Five kinds of message that fail behind the key transport, sent in random order to a running system
-over one connection each; for every pair the two-sample Kolmogorov-Smirnov statistic of the
-answering times, and whether statuses and texts are the same.
+Kinds of message that fail behind the key transport, sent in random order to a running system over
+one connection; for every pair the two-sample Kolmogorov-Smirnov statistic of the answering times,
+and whether statuses and texts are the same. The CSR is signed by its own key, or with --foreign by
+another one than the messages. With --polls the messages are CertPolls of an enrollment that has its
+certificate, whose envelopes open or do not.
 `python -m benchmarks.indistinguishable`
 """
 
@@ -13,7 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httpx
@@ -46,6 +48,8 @@ class Failing:
     ra: Certificate
     other: Certificate
     csr: bytes
+    message_type: bytes = b"19"
+    transaction: bytes = b""
 
     def kinds(self) -> dict[str, Callable[[], bytes]]:
         return {
@@ -54,6 +58,15 @@ class Failing:
             "bad padding": lambda: self._signed(self._bad_padding()),
             "CSR garbage": lambda: self._signed(self._envelope(os.urandom(len(self.csr)), self.ra)),
             "CSR signature wrong": lambda: self._signed(self._envelope(self._strange(), self.ra)),
+        }
+
+    def polls(self) -> dict[str, Callable[[], bytes]]:
+        """CertPolls whose envelopes open, or fail in one way each."""
+        return {
+            "opens": lambda: self._signed(self._envelope(self.csr, self.ra)),
+            "undecryptable": lambda: self._signed(self._garbled()),
+            "wrong recipient": lambda: self._signed(self._envelope(self.csr, self.other)),
+            "bad padding": lambda: self._signed(self._bad_padding()),
         }
 
     def _envelope(self, content: bytes, to: Certificate) -> bytes:
@@ -78,34 +91,51 @@ class Failing:
 
     def _signed(self, content: bytes) -> bytes:
         attributes = (
-            attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, b"19")),
-            attribute(TRANSACTION_ID, tlv(PRINTABLE_STRING, os.urandom(8).hex().encode())),
+            attribute(MESSAGE_TYPE, tlv(PRINTABLE_STRING, self.message_type)),
+            attribute(TRANSACTION_ID, tlv(PRINTABLE_STRING, self._transaction())),
             attribute(SENDER_NONCE, tlv(OCTET_STRING, os.urandom(16))),
         )
         return write_signed_data(content, attributes, SHA256, self.identity.signer)
 
+    def _transaction(self) -> bytes:
+        return self.transaction or os.urandom(8).hex().encode()
+
 
 def other_certificate() -> Certificate:
     """A recipient that the server does not know."""
-    identity = make_identity(rsa.generate_private_key(65537, 2048), "another RA", time.time())
-    return read_certificate(identity.signer.certificate.der)
+    return read_certificate(new_identity("another RA").signer.certificate.der)
 
 
-def measure(url: str, challenge: str, tries: int) -> tuple[dict[str, list[float]], set[str]]:
+def new_identity(name: str) -> Identity:
+    return make_identity(rsa.generate_private_key(65537, 2048), name, time.time())
+
+
+def send(client: httpx.Client, url: str, message: bytes) -> httpx.Response:
+    return client.post(url, params={"operation": "PKIOperation"}, content=message)
+
+
+def measure(
+    url: str, challenge: str, tries: int, *, foreign: bool, polls: bool
+) -> tuple[dict[str, list[float]], set[str]]:
     """(milliseconds of each kind, every distinct answer) over one connection."""
     with httpx.Client(trust_env=False, timeout=30) as client:
         authority = read_authority(client.get(url, params={"operation": "GetCACert"}).content)
-        identity = make_identity(rsa.generate_private_key(65537, 2048), "device", time.time())
-        csr = make_csr(identity, challenge, [])
+        identity = new_identity("device")
+        csr = make_csr(new_identity("device") if foreign else identity, challenge, [])
         failing = Failing(identity, authority.recipient, other_certificate(), csr)
-        order = [kind for kind in failing.kinds() for _ in range(tries)]
+        kinds = failing.kinds()
+        if polls:
+            first = replace(failing, transaction=b"polled")
+            send(client, url, first.polls()["opens"]())
+            kinds = replace(first, message_type=b"20").polls()
+        order = [kind for kind in kinds for _ in range(tries)]
         random.SystemRandom().shuffle(order)
-        times: dict[str, list[float]] = {kind: [] for kind in failing.kinds()}
+        times: dict[str, list[float]] = {kind: [] for kind in kinds}
         answers = set()
         for kind in order:
-            message = failing.kinds()[kind]()
+            message = kinds[kind]()
             started = time.perf_counter()
-            answer = client.post(url, params={"operation": "PKIOperation"}, content=message)
+            answer = send(client, url, message)
             times[kind].append((time.perf_counter() - started) * 1000)
             reply = read_reply(answer.content)
             size = len(answer.content)
@@ -132,9 +162,14 @@ def statistic(left: list[float], right: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=1000, help="tries of each kind")
-    tries = parser.parse_args().n
+    parser.add_argument("--foreign", action="store_true", help="sign with another key")
+    parser.add_argument("--polls", action="store_true", help="CertPolls instead of PKCSReqs")
+    chosen = parser.parse_args()
+    tries = chosen.n
     with system.system() as ours:
-        times, answers = measure(ours.url, ours.challenge, tries)
+        times, answers = measure(
+            ours.url, ours.challenge, tries, foreign=chosen.foreign, polls=chosen.polls
+        )
     console = Console()
     table = Table("kind", "mean ms", "sd", "median")
     for kind, found in times.items():
