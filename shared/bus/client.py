@@ -9,6 +9,7 @@ The server's own status (`NATS/1.0 404`) is kept apart from headers that a publi
 it is found under `STATUS`, a key that no header line can have.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Final
@@ -144,6 +145,8 @@ class TolerantClient(Client):
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        if self._status == Client.CONNECTED:
+        task = asyncio.current_task()
+        cancelled = task is not None and task.cancelling() > 0
+        if self._status == Client.CONNECTED and not cancelled:
             _log.error("bus_reader_ended")
             self._on_reader_ended()

@@ -172,3 +172,26 @@ def test_the_last_of_equal_headers_counts(pairs: list[tuple[str, str]]) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in pairs)
 
     assert read_headers(f"NATS/1.0\r\n{lines}\r\n".encode()) == {n: v.strip() for n, v in pairs}
+
+
+async def test_a_reader_that_ends_by_itself_ends_the_process_and_a_cancelled_one_does_not(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hears nothing any more must not look alive."""
+    ended: list[str] = []
+    client = log.gateway.client
+    monkeypatch.setattr(client, "_on_reader_ended", lambda: ended.append("ended"))
+    reading = client._reading_task
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert ended == []
+
+    async def broken(_: bytes) -> None:
+        raise KeyError("a bug in the parser")
+
+    monkeypatch.setattr(client._ps, "parse", broken)
+    reading = asyncio.create_task(client._read_loop())
+    log.planter.publish(b"enroll.0.demo.tx.any.0.request")
+    await log.gateway.client.publish("$JS.API.DIRECT.GET.ENROLL_0.x", b"", log.gateway.inbox + ".x")
+    await asyncio.wait([reading], timeout=10)
+    assert ended == ["ended"]
