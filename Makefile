@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := .venv/.run
 DEV := .venv/.dev
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up test check lint fmt lock fuzz chaos bench clean
+.PHONY: help install install-dev up test check lint fmt lock fuzz chaos plants bench clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fuzz: $(DEV)  ## 200 000 mutated messages against codec and gateway each (N=... 
 
 chaos: $(DEV)  ## ten minutes of kill -9 under load
 	TEST_CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest --timeout=1800 -s tests/chaos
+
+plants: $(DEV)  ## 20 000 planted messages on the log with each role's key (N=... for others)
+	TEST_PLANTS=$(or $(N),20000) $(BIN)/pytest --timeout=7200 tests/security/test_planted_log.py
 
 bench: $(DEV)  ## ratios: codec to the crypto floor, system to the peer server
 	$(BIN)/python -m benchmarks.run
