@@ -56,7 +56,7 @@ class LogSection(Section):
     sync_interval: Annotated[str, Field(pattern=r"^(always|\d+(ms|s))$")] = "100ms"
     """How often `up`'s nats-server forces events to the disk; "always": before each answer."""
     retry_window: Duration = 86400.0
-    """How long the shards of an earlier epoch are looked up."""
+    """How long repeated requests find the shards of an earlier epoch; polls always do."""
     max_bytes_enrollments: Size = 16 * _GIB
     """Largest size of each shard's stream of enrollments; from 80 % on gateways answer 503."""
     max_bytes_certificates: Size = 4 * _GIB

@@ -44,3 +44,8 @@ def all_shards(epochs: Sequence[Epoch]) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(s for epoch in epochs for s in (*epoch.shards, *epoch.pinned.values()))
     )
+
+
+def begun(epochs: Sequence[Epoch], now: float) -> tuple[Epoch, ...]:
+    """The epochs in effect at this time or before it; enrollments may be open on all of them."""
+    return tuple(epoch for epoch in epochs if epoch.effective_at <= now)

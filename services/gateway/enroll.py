@@ -33,7 +33,7 @@ from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify
 from shared.scep.request import read_issuer_and_serial
 from shared.seal import seal
-from shared.shards import shards_for
+from shared.shards import all_shards, begun, shards_for
 from shared.stored import Stored, encode
 from shared.subjects import (
     EnrollmentId,
@@ -257,24 +257,31 @@ class Enroller:
         profile, message = replier.profile, replier.message
         spki = message.signer.spki
         transaction = transaction_token(profile.name, message.transaction_id.value, spki)
-        for shard in self._shards(profile, transaction):
+        stored = await self._newest(profile, transaction)
+        if stored is None:
+            refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
+            return replier.refusal(Reason.NO_SUCH_TRANSACTION, "no such transaction")
+        found = enrollment_in(stored)
+        known = found and await attempts_of(self.bus, self.outcomes, found)
+        if not known or known.newest is None or known.stored is None:
+            return replier.pending()  # planted: the device's next PKCSReq finds the true one
+        request = Request(known.newest, known.stored.sha256(), b"", profile)
+        end = await self.outcomes.polled(request, chain)
+        if end.terminal is None:
+            return replier.pending()
+        if not isinstance(end.terminal, CertificateIssued):
+            return replier.terminal(end.terminal, chain, Mirror())
+        return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
+
+    async def _newest(self, profile: Profile, transaction: str) -> Stored | None:
+        """A transaction's newest request; what waits for an operator may be on any shard so far."""
+        near = self._shards(profile, transaction)
+        for shard in dict.fromkeys((*near, *all_shards(begun(self.settings.epochs, self.clock())))):
             wildcard = any_request(shard, profile.name, transaction)
             stored = await self.bus.get_last_from_leader(enroll_stream(shard), wildcard)
-            if stored is None:
-                continue
-            found = enrollment_in(stored)
-            known = found and await attempts_of(self.bus, self.outcomes, found)
-            if not known or known.newest is None or known.stored is None:
-                return replier.pending()  # planted: the device's next PKCSReq finds the true one
-            request = Request(known.newest, known.stored.sha256(), b"", profile)
-            end = await self.outcomes.polled(request, chain)
-            if end.terminal is None:
-                return replier.pending()
-            if not isinstance(end.terminal, CertificateIssued):
-                return replier.terminal(end.terminal, chain, Mirror())
-            return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
-        refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
-        return replier.refusal(Reason.NO_SUCH_TRANSACTION, "no such transaction")
+            if stored is not None:
+                return stored
+        return None
 
 
 def _refuse(replier: Replier, error: ScepError) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -9,14 +10,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.outcomes import End, Request
 from shared.events import EnrollmentHeld
 from shared.scep.certrep import CertRep, PkiStatus
+from shared.shards import Epoch
 from shared.stored import SUBJECT, EventSigner, sign
 from shared.subjects import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import Identity, spki
+from tests.unit.shared.scep.messages import PRINTABLE, Identity, spki, tlv
 from tests.unit.world import (
     GATEWAY,
     ISSUING,
+    NOW,
     STRANGER,
     VALIDATOR,
     append,
@@ -111,6 +114,46 @@ async def test_a_forged_hold_does_not_hold_a_device_up(world: World) -> None:
     assert counted("security_events", stage="hold") > before
     assert (await world.enroll()).status is PkiStatus.SUCCESS
     assert [e.attempt for e in world.others.seen] == [0, 1]
+
+
+# Holds that outlive the map of shards
+
+
+@pytest.fixture
+async def moved(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> World:
+    """A request was held on shard 0; the profile lives on shard 1 since, beyond the window."""
+    epochs = (Epoch(0, ("0",)), Epoch(NOW + 10, ("1",)), Epoch(NOW + 10**9, ("planned",)))
+    found = await make_world(device, ra, ec_key, epochs=epochs, shards=("0", "1"))
+    found.others.answer = "held"
+    await found.enroll()
+    found.clock.seconds = NOW + 11 + 2 * 86400
+    return found
+
+
+async def test_a_poll_finds_a_hold_on_a_shard_of_any_earlier_epoch(moved: World) -> None:
+    assert await at_once(moved.poll()) is PkiStatus.PENDING
+
+    moved.others.answer = "issued"
+    await moved.others.end(moved.enrollment(), moved.requests()[0])
+
+    assert (await moved.poll()).status is PkiStatus.SUCCESS
+
+
+async def test_a_poll_of_what_no_shard_knows_asks_all_that_have_begun(moved: World) -> None:
+    reply = await moved.poll(transaction_id=tlv(PRINTABLE, b"unheard-of"))
+
+    assert reply.status is PkiStatus.FAILURE
+
+
+async def test_a_poll_that_is_answered_by_its_own_shard_asks_no_other(
+    world: World,
+) -> None:
+    await world.enroll()
+    world.enroller.settings = replace(
+        world.enroller.settings, epochs=(Epoch(0, ("gone",)), Epoch(1, ("0",)))
+    )
+
+    assert await at_once(world.poll()) is PkiStatus.PENDING
 
 
 # Holds as the gateway reads them
