@@ -7,7 +7,7 @@ from typing import Any, Final
 import tomli_w
 from pydantic.fields import FieldInfo
 
-from shared.fields import Section, is_duration, write_duration
+from shared.fields import Section, is_duration, is_size, write_duration, write_size
 from shared.sections import Configuration
 
 MASK: Final = "********"
@@ -52,6 +52,8 @@ def _value(field: FieldInfo, value: Any) -> Any:
         return [MASK] * len(value) if isinstance(value, tuple) else MASK
     if is_duration(field):
         return write_duration(value)
+    if is_size(field):
+        return write_size(value)
     return _plain(value)
 
 
