@@ -25,6 +25,7 @@ CHANNELS: Final[dict[str, dict[str, list[str]]]] = {
         "ops.revoke.{issuer}.{serial}.{attempt}.order": ["RevocationOrdered"],
         "ops.revoke.{issuer}.{serial}.{attempt}.answer": ["OrderAnswered"],
         "ops.redrive.{transaction}.{csr}.{attempt}.order": ["RedriveOrdered"],
+        "ops.resume.{transaction}.{csr}.{attempt}-{number}.order": ["ResumeOrdered"],
         "ops.ra.{profile}.{order}.all.order": ["ReloadOrdered"],
         "ops.ra.{profile}.{order}.{replica}.answer": ["OrderAnswered"],
         "ops.reload.{profile}.{order}.all.order": ["ReloadOrdered"],

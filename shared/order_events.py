@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from shared.payload import NO_REQUEST, EventPayload
+from shared.subjects import Stage
 
 
 class RevocationReason(StrEnum):
@@ -66,6 +67,21 @@ class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class ResumeOrdered(EventPayload, frozen=True, kw_only=True):
+    """The message that an attempt waits for is handled again: its consumer passed it over.
+
+    `stage` is the stage that is missing: a verdict or an outcome. `number` counts the orders for
+    one attempt from 0. With `give_up` the attempt ends with a signed failure.
+    """
+
+    enrollment: str
+    stage: Stage
+    number: int
+    give_up: bool
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
 class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
     """An operator made a one-time challenge; only its digest stands on the log.
 
@@ -110,6 +126,7 @@ Ordered = (
     RevocationOrdered
     | ReloadOrdered
     | RedriveOrdered
+    | ResumeOrdered
     | ChallengeCreated
     | ChallengeCancelled
     | ApiTokenCreated

@@ -39,6 +39,7 @@ from shared.order_events import (
     OrderAnswered,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     RevocationOrdered,
 )
 from shared.subjects import Stage
@@ -72,6 +73,7 @@ _Signed = TypeVar(
     ChallengeCancelled,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     ApiTokenCreated,
     ApiTokenRevoked,
     ReplicaSeen,

@@ -178,6 +178,12 @@ def redrive_order(enrollment: EnrollmentId) -> str:
     return f"ops.redrive.{found.transaction}.{found.csr}.{found.attempt}.order"
 
 
+def resume_order(enrollment: EnrollmentId, number: int) -> str:
+    """Return where the order of this number to resume an attempt is recorded."""
+    found = enrollment
+    return f"ops.resume.{found.transaction}.{found.csr}.{found.attempt}-{number}.order"
+
+
 def ra_order(profile: str, order: str) -> str:
     """Where an operator's order to read RA certificates anew stands; `*` for both is any."""
     return f"ops.ra.{profile}.{order}.all.order"

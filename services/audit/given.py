@@ -17,6 +17,7 @@ from shared.order_events import (
     Ordered,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     RevocationOrdered,
 )
 from shared.stored import Stored
@@ -32,6 +33,7 @@ class Order(StrEnum):
     RELOAD_TRUST = "reload-trust"
     RELOAD_RA = "reload-ra"
     REDRIVE = "redrive"
+    RESUME = "resume"
     CREATE_CHALLENGE = "create-challenge"
     CANCEL_CHALLENGE = "cancel-challenge"
     CREATE_TOKEN = "create-token"  # noqa: S105 - a word, no token
@@ -52,6 +54,7 @@ _PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {
     ("reload", "order"): (ReloadOrdered, Order.RELOAD_TRUST),
     ("ra", "order"): (ReloadOrdered, Order.RELOAD_RA),
     ("redrive", "order"): (RedriveOrdered, Order.REDRIVE),
+    ("resume", "order"): (ResumeOrdered, Order.RESUME),
     ("challenge", "created"): (ChallengeCreated, Order.CREATE_CHALLENGE),
     ("challenge", "cancelled"): (ChallengeCancelled, Order.CANCEL_CHALLENGE),
     ("token", "created"): (ApiTokenCreated, Order.CREATE_TOKEN),
@@ -59,7 +62,7 @@ _PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {
 }
 _ANSWERED: Final = ("revoke", "reload", "ra")
 _WANT_ANSWERS: Final = frozenset({Order.REVOKE, Order.RELOAD_TRUST, Order.RELOAD_RA})
-_ABOUT_ENROLLMENTS: Final = frozenset({Order.APPROVE, Order.DENY, Order.REDRIVE})
+_ABOUT_ENROLLMENTS: Final = frozenset({Order.APPROVE, Order.DENY, Order.REDRIVE, Order.RESUME})
 _TOKENS: Final = 6
 
 
@@ -117,6 +120,8 @@ def _about(tokens: list[str], event: Ordered) -> dict[str, str | None]:
             return {"about": f"{tokens[2]} {tokens[3]}", "note": event.reason.value}
         case RedriveOrdered():
             return _redrive(event)
+        case ResumeOrdered():
+            return _resume(event)
         case ChallengeCreated() | ChallengeCancelled():
             note = event.cn if isinstance(event, ChallengeCreated) else None
             return {"profile": tokens[2], "about": tokens[3], "note": note}
@@ -132,6 +137,17 @@ def _redrive(event: RedriveOrdered) -> dict[str, str | None]:
     told: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
     try:
         found = parse_prefix(event.enrollment).at(event.attempt)
+    except ValueError:
+        return told
+    return told | {"profile": found.profile, "enrollment": found.prefix()}
+
+
+def _resume(event: ResumeOrdered) -> dict[str, str | None]:
+    """The attempt that waits, and the stage that it waits for."""
+    note = f"give up: {event.stage}" if event.give_up else str(event.stage)
+    told: dict[str, str | None] = {"note": note}
+    try:
+        found = parse_prefix(event.enrollment)
     except ValueError:
         return told
     return told | {"profile": found.profile, "enrollment": found.prefix()}

@@ -3,6 +3,7 @@
 import socket
 
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.orders import Orders
 from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
@@ -13,6 +14,8 @@ from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
+from shared.resuming import ResumeConsumer
+from shared.subjects import Stage
 from shared.telemetry import measure_expiry, operations_app
 from shared.worker import Job, working
 
@@ -29,10 +32,12 @@ async def serve(
     clock = LogClock(bus, replica_subject(Role.ISSUER, name))
     issuing = VerdictConsumer(bus, settings, clock)
     keeper = CrlKeeper(bus, settings, clock)
-    orders = OrderConsumer(bus, settings, keeper)
+    revoking = OrderConsumer(bus, settings, keeper)
+    resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: issuing.settings.operators)
+    orders = Orders(revoking, resuming)
 
     async def apply(settings: Settings) -> None:
-        issuing.settings = keeper.settings = orders.settings = settings
+        issuing.settings = keeper.settings = revoking.settings = settings
         await publish_chains(bus, settings)
         _measure(settings)
         keeper.look_now()

@@ -11,11 +11,13 @@ from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream, replica_subject
+from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.chains import ChainBook
 from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
+from shared.resuming import ResumeConsumer
+from shared.subjects import Stage
 from shared.telemetry import operations_app
 from shared.worker import Job, working
 
@@ -34,6 +36,7 @@ async def serve(
     count_from_zero({name: access.kinds for name, access in settings.access.items()})
     log_left_out(settings.left_out)
     consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since, clock)
+    resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: judge.settings.operators)
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
@@ -47,6 +50,7 @@ async def serve(
     server = HttpServer(operations_app(ready), [operations])
     server.start()
     jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in settings.shards]
+    jobs.append(Job(OPS, resuming.handle, resuming.give_up))
     async with (
         background(reload_on(signals.hangup, source, apply)),
         background(replica.run()),

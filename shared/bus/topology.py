@@ -19,6 +19,7 @@ REPLAYS: Final = "REPLAYS"
 DEVICES: Final = "KV_DEVICES"
 REPLICAS: Final = "KV_REPLICAS"
 NOTIFIER: Final = "notifier"
+RESUME_ORDERS: Final = "ops.resume.*.*.*.order"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
 
@@ -190,8 +191,11 @@ def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
             (DEAD_LETTERS, ("dead.>",)),
         )
     )
-    orders = ConsumerSpec(OPS, "issuer", ("ops.revoke.*.*.*.order",))
-    return (*enroll, orders, *others)
+    orders = (
+        ConsumerSpec(OPS, "validator", (RESUME_ORDERS,)),
+        ConsumerSpec(OPS, "issuer", ("ops.revoke.*.*.*.order", RESUME_ORDERS)),
+    )
+    return (*enroll, *orders, *others)
 
 
 def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:

@@ -45,6 +45,7 @@ from shared.order_events import (
     OrderAnswered,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     RevocationOrdered,
     RevocationReason,
 )
@@ -66,6 +67,7 @@ from shared.subjects import (
     redrive_order,
     reload_order,
     replay_record,
+    resume_order,
     revocation_answer,
     revocation_order,
 )
@@ -298,6 +300,16 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
             enrollment=ENROLLMENT.prefix(),
             attempt=1,
             operator="jörg",
+        ),
+    ),
+    ("ResumeOrdered", 1): (
+        resume_order(ENROLLMENT, 2),
+        ResumeOrdered(
+            enrollment=ENROLLMENT.prefix(),
+            stage=Stage.VERDICT,
+            number=2,
+            give_up=False,
+            operator="scepstream",
         ),
     ),
     ("ApiTokenCreated", 1): (

@@ -48,6 +48,7 @@ _ORDERS: Final[Mapping[str, str]] = {
     Order.RELOAD_TRUST: "Reload trust anchors",
     Order.RELOAD_RA: "Reload RA certificates",
     Order.REDRIVE: "Drive dead letter again",
+    Order.RESUME: "Resume enrollment",
     Order.CREATE_CHALLENGE: "Create one-time challenge",
     Order.CANCEL_CHALLENGE: "Cancel one-time challenge",
     Order.CREATE_TOKEN: "Create API token",

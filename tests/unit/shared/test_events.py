@@ -290,6 +290,7 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "RedriveOrdered",
         "ReloadOrdered",
         "ReplicaSeen",
+        "ResumeOrdered",
         "RevocationOrdered",
         "StreamMeasured",
     }

@@ -33,6 +33,7 @@ from shared.order_events import (
     OrderAnswered,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     RevocationOrdered,
 )
 from shared.stored import (
@@ -65,6 +66,7 @@ SIGNED: tuple[type[Any], ...] = (
     ChallengeCancelled,
     RedriveOrdered,
     ReloadOrdered,
+    ResumeOrdered,
     ApiTokenCreated,
     ApiTokenRevoked,
     ReplicaSeen,

@@ -32,6 +32,7 @@ DERIVED = [table for table in metadata.sorted_tables if table.name not in ("even
 ORDERS = (
     "ChallengeCreated", "ReloadOrdered", "RevocationOrdered", "ChallengeCancelled",
     "OrderAnswered", "ApiTokenCreated", "ApiTokenRevoked", "RedriveOrdered",
+    "ResumeOrdered",
 )  # fmt: skip
 # Of replicas to the reload, the last of them to an order that nobody gave.
 ANSWERS = [

@@ -44,9 +44,11 @@ TOLD = {
     "ChallengeCancelled": {},
     "RedriveOrdered": {},
     "ReloadOrdered": {},
+    "ResumeOrdered": {},
     "ApiTokenCreated": {},
     "ApiTokenRevoked": {},
     "ReplicaSeen": {},
+    "StreamMeasured": {},
     "CheckpointSigned": {},
     "DeadLetter": {},
 }
@@ -157,7 +159,8 @@ def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
 
 @pytest.mark.parametrize("kind", ["RedriveOrdered", "DeadLetter", "ChallengeCreated",
                                   "CertificateStatusChanged", "ReloadOrdered", "OrderAnswered",
-                                  "RevocationOrdered", "ApiTokenCreated"])  # fmt: skip
+                                  "RevocationOrdered", "ResumeOrdered",
+                                  "ApiTokenCreated"])  # fmt: skip
 def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(
     engine: Engine, kind: str
 ) -> None:

@@ -1,0 +1,113 @@
+"""Orders to resume an attempt whose message no consumer delivers any more.
+
+A role's consumer can pass over a message for good: a damaged block of its stream, a consumer that
+was recreated behind it. The audit service then orders the role to handle the stored message again.
+The handler is the one of a delivery and may see a message any number of times: the first verdict
+and the first outcome count. See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from shared.bus.core import Bus
+from shared.bus.topology import enroll_stream
+from shared.order_events import ResumeOrdered
+from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.subjects import EnrollmentId, Stage, parse_prefix, resume_order
+from shared.telemetry import SECURITY_EVENTS
+from shared.worker import DeferredError
+
+_log = structlog.get_logger()
+# The messages that lead to a stage, the latest first. A hold is the operators' to end.
+_LEADING: Final[dict[Stage, tuple[Stage, ...]]] = {
+    Stage.VERDICT: (Stage.DECISION, Stage.HOLD, Stage.REQUEST),
+    Stage.OUTCOME: (Stage.VERDICT,),
+}
+
+
+class Consumer(Protocol):
+    """What a role does with a delivery."""
+
+    async def handle(self, stored: Stored) -> None:
+        """Handle a message."""
+
+    async def give_up(self, stored: Stored) -> None:
+        """End the attempt with a signed failure."""
+
+
+@dataclass
+class ResumeConsumer:
+    """Obeys orders to resume whose missing `stage` is this role's to write; passes over others.
+
+    `consumer` is the role's own; `trusted` gives the keys that may order.
+    """
+
+    bus: Bus
+    stage: Stage
+    consumer: Consumer
+    trusted: Callable[[], Trusted]
+
+    async def handle(self, stored: Stored) -> None:
+        """Handle the attempt's message again, or end the attempt where the order says so."""
+        ordered = self._ordered(stored)
+        if ordered is not None:
+            order, enrollment = ordered
+            consumer = self.consumer
+            await self._on(
+                enrollment, consumer.give_up if order.give_up else consumer.handle, order.number
+            )
+
+    async def give_up(self, stored: Stored) -> None:
+        """End the attempt of an order that kills its worker or fails each time."""
+        ordered = self._ordered(stored)
+        if ordered is not None:
+            await self._on(ordered[1], self.consumer.give_up, ordered[0].number)
+
+    def _ordered(self, stored: Stored) -> tuple[ResumeOrdered, EnrollmentId] | None:
+        """Return an authentic order for this stage and its attempt; None for all else."""
+        try:
+            order = authenticate_as(ResumeOrdered, stored, self.trusted())
+            enrollment = parse_prefix(order.enrollment)
+        except (UnreadableEventError, ValueError) as error:
+            _report(stored, str(error))
+            return None
+        if stored.subject != resume_order(enrollment, order.number):
+            _report(stored, "the order is for another attempt")
+            return None
+        return (order, enrollment) if order.stage is self.stage else None
+
+    async def _on(
+        self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[None]], number: int
+    ) -> None:
+        """Act on the attempt's message, unless the stage is there by now."""
+        stream, about = enroll_stream(enrollment.shard), enrollment.prefix()
+        if await self.bus.get_last(stream, enrollment.subject(self.stage)) is not None:
+            return
+        message = await leading(self.bus, enrollment, self.stage)
+        if message is None:
+            _log.error("resume_without_message", enrollment=about, stage=self.stage)
+            return
+        try:
+            await act(message)
+        except DeferredError:  # it waits for another attempt; the next order finds out
+            _log.info("resume_deferred", enrollment=about, number=number)
+            return
+        _log.info("attempt_resumed", enrollment=about, stage=self.stage, number=number)
+
+
+async def leading(bus: Bus, enrollment: EnrollmentId, stage: Stage) -> Stored | None:
+    """Return the message whose handling leads to this stage; None where there is none to handle."""
+    stream = enroll_stream(enrollment.shard)
+    for before in _LEADING[stage]:
+        message = await bus.get_last_or_leader(stream, enrollment.subject(before))
+        if message is not None:
+            return None if before is Stage.HOLD else message
+    return None
+
+
+def _report(stored: Stored, detail: str) -> None:
+    SECURITY_EVENTS.labels("order").inc()
+    _log.error("event_not_authentic", about=stored.subject, detail=detail)
