@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -92,6 +93,13 @@ def test_uploads_that_break_off_take_nobodys_place(siege: Siege, endpoint: Endpo
 def test_a_flood_of_junk_stops_nobody(siege: Siege, endpoint: Endpoint, junk: bytes) -> None:
     with siege.attacked():
         assert flood(endpoint.address, junk, sources(), _FLOOD / 2) > 0
+
+
+def test_random_bytes_stop_nobody(siege: Siege, endpoint: Endpoint) -> None:
+    with siege.attacked():
+        for length in (1, 10, 100, 1000, 10_000, 60_000):
+            body = os.urandom(length)
+            flood(endpoint.address, post_head(endpoint, length) + body, sources(), 0.5)
 
 
 def test_a_flood_of_good_questions_stops_nobody(siege: Siege, endpoint: Endpoint) -> None:
