@@ -8,7 +8,7 @@ import pytest
 
 from shared.scep.algorithms import AES128
 from shared.scep.certificate import read_certificate
-from shared.scep.certrep import CertRep, read_reply
+from shared.scep.certrep import CertRep, PkiStatus, read_reply
 from shared.scep.envelope import write_envelope
 from shared.scep.errors import FailInfo
 from shared.scep.pkimessage import MessageType
@@ -85,21 +85,29 @@ async def test_a_poll_by_password_says_the_same_whether_the_padding_is_good_or_n
     assert answers == {(FailInfo.BAD_CERT_ID, "no such transaction")}
 
 
-async def test_an_envelope_of_another_device_under_ones_own_key_does_not_open(
+def flipped(envelope: bytes, at: int) -> bytes:
+    """One bit of the envelope altered, counted from its end."""
+    return envelope[:-at] + bytes((envelope[-at] ^ 1,)) + envelope[len(envelope) - at + 1 :]
+
+
+async def test_another_devices_envelope_gives_its_certificate_or_one_answer_and_no_more(
     whole: Whole, ra: Identity
 ) -> None:
+    """Untouched it is a request for the other's key; altered anywhere it does not open."""
     victim, stranger = Device.new(key_of("rsa:2048")), Device.new(key_of("rsa:2048", 1))
     sealing, recipient, _ = victim.parts(ra.certificate, Style())
     recorded = write_envelope(victim.csr(), recipient, sealing)
-    answers = {
-        (
-            await said(
-                whole,
-                stranger.edited(
-                    MessageType.PKCS_REQ, b"", ra.certificate, Style(), lambda _, e=e: e
-                ),
-            )
-        )[1]
-        for e in (recorded, padded_wrong(recorded))
-    }
+
+    async def answered(envelope: bytes) -> tuple[CertRep, Said]:
+        message = stranger.edited(
+            MessageType.PKCS_REQ, b"", ra.certificate, Style(), lambda _: envelope
+        )
+        return await said(whole, message)
+
+    block = AES128.block_size
+    altered = [flipped(recorded, at) for at in range(1, 40 * block, block // 2)]
+    answers = {(await answered(each))[1] for each in (*altered, padded_wrong(recorded))}
     assert answers == {(FailInfo.BAD_MESSAGE_CHECK, "")}
+
+    reply, _ = await answered(recorded)
+    assert reply.status is PkiStatus.SUCCESS
