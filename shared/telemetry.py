@@ -44,6 +44,11 @@ SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )
 DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
+RESUMES: Final = Counter(
+    "scepstream_resumes_ordered_total",
+    "Orders to resume an attempt whose message no consumer delivers, by the stage that it lacks",
+    ["stage", "give_up"],
+)
 REDELIVERIES: Final = Counter(
     "scepstream_redeliveries_total", "Deliveries after the first", ["role"]
 )

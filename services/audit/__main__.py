@@ -18,6 +18,7 @@ from services.audit.office import Office
 from services.audit.readiness import Readiness
 from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
+from services.audit.sweeper import Sweeper
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
@@ -54,6 +55,7 @@ async def serve(
     readiness = Readiness(bus, engine, recorders, clock.problems)
     room = Room(bus, settings.signer, [enroll_stream(s) for s in settings.shards], now)
     backlog = Backlog(bus, engine, settings.streams, clock)
+    sweeper = Sweeper(bus, engine, settings.signer, office.validators, clock)
     app = admin_app(desk, readiness.missing)
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
@@ -67,6 +69,7 @@ async def serve(
         background(readiness.run()),
         background(backlog.run()),
         background(room.run()),
+        background(sweeper.run()),
     ):
         await signals.stop.wait()
     for recorder in recorders:

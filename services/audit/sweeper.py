@@ -1,0 +1,216 @@
+"""Orders that attempts be resumed whose message no consumer delivers any more.
+
+Theory of operation. A role's consumer may pass over a message for good (a damaged block, a consumer
+that was recreated), and then nothing leads the attempt to its end. The sweeper finds such attempts
+in the read model: bounded, by index, a stretch of each waiting state a pass (`_look`). The pure
+choice of `overdue.py` keeps those that a younger attempt has overtaken and whose next order is due.
+What the log says of each of them decides in the end (`_missing`): a model that is behind orders
+nothing. Every replica may sweep, since an order's subject holds one message.
+See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import ColumnElement, Connection, Engine, select, tuple_
+
+from services.audit.overdue import (
+    MISSING,
+    PASSED,
+    Overdue,
+    Patience,
+    Queue,
+    Waiting,
+    choose,
+    overtaken,
+    queue_of,
+)
+from services.audit.tables import enrollments, orders
+from shared.bus.core import AppendConflictError, Bus
+from shared.bus.topology import enroll_stream
+from shared.enrollment import State
+from shared.events import EnrollmentApproved
+from shared.order_events import ResumeOrdered
+from shared.process import log_failure
+from shared.resuming import leading
+from shared.stored import EventSigner, Trusted, UnreadableEventError, authenticate, sign
+from shared.subjects import EnrollmentId, Stage, parse_prefix, resume_order
+from shared.telemetry import RESUMES
+
+_log = structlog.get_logger()
+_NANOSECONDS: Final = 1_000_000_000
+_ROWS: Final = 100  # of each state a pass
+_NEWEST: Final = 200  # of each state of a profile: all shards are among them, or none moves
+_NAME: Final = "scepstream"  # who orders
+_SINCE: Final[Mapping[State, ColumnElement[Any]]] = {
+    State.REQUESTED: enrollments.c.requested_at,
+    State.DECIDED: enrollments.c.decided_at,
+    State.APPROVED: enrollments.c.verdict_at,
+}
+_Place = tuple[int, str]
+
+
+@dataclass
+class Sweeper:
+    """Sweeps for ever; `clock` gives the log's time in Unix seconds."""
+
+    bus: Bus
+    engine: Engine
+    signer: EventSigner
+    validators: Trusted
+    clock: Callable[[], float]
+    patience: Patience = field(default_factory=Patience)
+    _places: dict[State, _Place] = field(default_factory=dict)
+    _lost: set[EnrollmentId] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Make a pass now and then; the first one once the model may have caught up."""
+        for stage in PASSED:
+            for give_up in ("false", "true"):
+                RESUMES.labels(stage, give_up)
+        while True:
+            await asyncio.sleep(self.patience.pause)
+            try:
+                await self.sweep()
+            except Exception as error:  # noqa: BLE001 - the next pass may find all well
+                log_failure("sweep_failed", error)
+
+    async def sweep(self) -> int:
+        """Make one pass; return how many orders it wrote."""
+        now = int(self.clock() * _NANOSECONDS)
+        written = 0
+        for each in await asyncio.to_thread(self._look, now):
+            written += await self._order(each)
+        return written
+
+    def _look(self, now: int) -> list[Overdue]:
+        """Read the next stretch of those who wait, and choose."""
+        with self.engine.connect() as connection:
+            waiting = [w for state in MISSING for w in self._stretch(connection, state, now)]
+            found = overtaken(waiting, _newest(connection, waiting), self.patience)
+            ordered = _ordered(connection, [w.enrollment for w in found], self.patience)
+        return choose(found, ordered, now, self.patience)
+
+    def _stretch(self, connection: Connection, state: State, now: int) -> Iterable[Waiting]:
+        """Read the oldest attempts of a state after the place where the last pass stopped."""
+        columns = enrollments.c
+        before = now - int(self.patience.delays[0] * _NANOSECONDS)
+        query = (
+            select(columns.requested_at, columns.enrollment, _SINCE[state])
+            .where(columns.state == state, columns.requested_at <= before)
+            .order_by(columns.requested_at, columns.enrollment)
+            .limit(_ROWS)
+        )
+        place = self._places.pop(state, None)
+        if place is not None:
+            query = query.where(tuple_(columns.requested_at, columns.enrollment) > tuple_(*place))
+        rows = connection.execute(query).all()
+        if len(rows) == _ROWS:
+            self._places[state] = rows[-1][0], rows[-1][1]
+        for requested_at, enrollment, since in rows:
+            yield Waiting(parse_prefix(enrollment), state, since or requested_at)
+
+    async def _order(self, wanted: Overdue) -> bool:
+        """Write an order if the log says so too; return whether there was none of this number."""
+        enrollment = wanted.enrollment
+        try:
+            stage = await self._missing(wanted)
+            if stage is None:
+                return False
+            event = ResumeOrdered(
+                enrollment=enrollment.prefix(),
+                stage=stage,
+                number=wanted.number,
+                give_up=wanted.give_up,
+                operator=_NAME,
+            )
+            subject = resume_order(enrollment, wanted.number)
+            await self.bus.append(subject, sign(event, subject, event.request_sha256, self.signer))
+        except AppendConflictError:
+            return False  # another replica ordered it
+        RESUMES.labels(stage, str(wanted.give_up).lower()).inc()
+        _log.warning(
+            "resume_ordered",
+            enrollment=enrollment.prefix(),
+            stage=stage,
+            number=wanted.number,
+            give_up=wanted.give_up,
+        )
+        return True
+
+    async def _missing(self, wanted: Overdue) -> Stage | None:
+        """Return the stage that the log lacks of an attempt; None where no order would help.
+
+        The log may have more than the model, which then catches up, or less: it lost a verdict.
+        """
+        enrollment = wanted.enrollment
+        stream = enroll_stream(enrollment.shard)
+        verdict = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.VERDICT))
+        if verdict is None:
+            if await leading(self.bus, enrollment, Stage.VERDICT) is not None:
+                return Stage.VERDICT
+            await self._report_lost(enrollment)
+            return None
+        if wanted.stage is Stage.VERDICT:
+            return None
+        outcome = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.OUTCOME))
+        if outcome is not None:
+            return None
+        try:
+            event = authenticate(verdict, self.validators, Stage.VERDICT)
+        except UnreadableEventError:
+            return None  # an issuer that is handed it has reported it
+        return Stage.OUTCOME if isinstance(event, EnrollmentApproved) else None
+
+    async def _report_lost(self, enrollment: EnrollmentId) -> None:
+        """Log once that an attempt's request is gone; a held attempt has it."""
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        if enrollment in self._lost or await self.bus.get_last_or_leader(stream, place) is not None:
+            return
+        if len(self._lost) >= _ROWS:
+            self._lost.clear()
+        self._lost.add(enrollment)
+        _log.error("request_not_on_log", enrollment=enrollment.prefix())
+
+
+def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue, int]:
+    """Return when the youngest was requested who passed each queue that somebody waits in."""
+    columns = enrollments.c
+    wanted = {
+        (w.enrollment.profile, stage, state)
+        for w in waiting
+        for stage in (MISSING[w.state],)
+        for state in PASSED[stage]
+    }
+    newest: dict[Queue, int] = {}
+    for profile, stage, state in wanted:
+        query = (
+            select(columns.requested_at, columns.enrollment)
+            .where(columns.profile == profile, columns.state == state)
+            .order_by(columns.requested_at.desc(), columns.enrollment.desc())
+            .limit(_NEWEST)
+        )
+        for requested_at, enrollment in connection.execute(query):
+            queue = queue_of(parse_prefix(enrollment), stage)
+            newest[queue] = max(newest.get(queue, 0), requested_at)
+    return newest
+
+
+def _ordered(
+    connection: Connection, found: Collection[EnrollmentId], patience: Patience
+) -> dict[EnrollmentId, dict[int, int]]:
+    """Return when each order for these attempts was recorded, by its number."""
+    places = {
+        resume_order(enrollment, number): (enrollment, number)
+        for enrollment in found
+        for number in range(len(patience.delays))
+    }
+    query = select(orders.c.subject, orders.c.ordered_at).where(orders.c.subject.in_(places))
+    times: dict[EnrollmentId, dict[int, int]] = {}
+    for subject, ordered_at in connection.execute(query) if places else ():
+        enrollment, number = places[subject]
+        times.setdefault(enrollment, {})[number] = ordered_at or 0
+    return times
