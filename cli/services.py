@@ -125,7 +125,7 @@ def audit(
     _run(
         (traces, "audit", name),
         lambda signals: service.serve(
-            source.first, lambda: load(config, role=Role.AUDIT), name, operations, signals
+            source, lambda: load(config, role=Role.AUDIT), name, operations, signals
         ),
     )
 

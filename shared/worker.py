@@ -102,6 +102,12 @@ class Worker:
         if self._heart is not None:
             self._heart.cancel()
 
+    async def resize(self, concurrency: int) -> None:
+        """Have at most so many messages in hand from now on."""
+        self.concurrency = concurrency
+        if self._consumption is not None:
+            await self._consumption.resize(concurrency)
+
     def _on_delivery(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._process(delivery))
         self._running[task] = (delivery, time.monotonic())
@@ -224,16 +230,45 @@ class Job:
     durable: str = ""
 
 
+class Workers:
+    """A role's workers: started for jobs that are new, left running for those that are not."""
+
+    def __init__(self, bus: Bus, role: Role) -> None:
+        """Begin with none."""
+        self._bus, self._role = bus, role
+        self._running: dict[tuple[str, str], Worker] = {}
+
+    async def bring(self, jobs: Sequence[Job], concurrency: int) -> None:
+        """Work on these jobs and no others, each on so many messages at once."""
+        wanted = {(job.stream, job.durable): job for job in jobs}
+        gone = [self._running.pop(key) for key in self._running.keys() - wanted.keys()]
+        try:
+            for key, job in wanted.items():
+                await self._work(key, job, concurrency)
+        finally:
+            await asyncio.gather(*(worker.stop() for worker in gone))
+
+    async def _work(self, key: tuple[str, str], job: Job, concurrency: int) -> None:
+        if key in self._running:
+            await self._running[key].resize(concurrency)
+            return
+        worker = Worker(
+            self._bus, self._role, job.stream, job.handle, job.give_up, concurrency, job.durable
+        )
+        await worker.start()
+        self._running[key] = worker
+
+    async def stop(self) -> None:
+        """End all of them, each with what it has in hand."""
+        await asyncio.gather(*(worker.stop() for worker in self._running.values()))
+
+
 @asynccontextmanager
 async def working(
     bus: Bus, role: Role, jobs: Sequence[Job], concurrency: int
-) -> AsyncIterator[None]:
-    """Workers of a role for these jobs."""
-    workers = [
-        Worker(bus, role, job.stream, job.handle, job.give_up, concurrency, job.durable)
-        for job in jobs
-    ]
-    for worker in workers:
-        await worker.start()
-    yield
-    await asyncio.gather(*(worker.stop() for worker in workers))
+) -> AsyncIterator[Workers]:
+    """Workers of a role, at first for these jobs."""
+    workers = Workers(bus, role)
+    await workers.bring(jobs, concurrency)
+    yield workers
+    await workers.stop()

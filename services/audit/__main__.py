@@ -12,26 +12,29 @@ from services.audit.admin.first import ensure_admin
 from services.audit.admin.forms import WholeForms
 from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
-from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine
 from services.audit.office import Office
 from services.audit.readiness import Readiness
+from services.audit.recording import Recording
 from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
 from services.audit.sweeper import Sweeper
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, enroll_stream, replica_subject
+from shared.bus.topology import Role, replica_subject
 from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
+from shared.reload import Source, reload_on
 from shared.sections import Configuration
+from shared.shards import all_shards
+from shared.shardwatch import ShardWatch
 
 _ITSELF = "scepstream"  # who makes the first admin's token
 
 
 async def serve(
-    settings: Settings,
+    source: Source[Settings],
     configuration: Callable[[], Configuration],
     name: str,
     operations: socket.socket,
@@ -41,39 +44,41 @@ async def serve(
 
     `configuration` reads the file anew: what operators are shown is what it says now.
     """
+    settings, since = source.first, int(now())
     os.umask(0o077)  # the database is nobody else's to read
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
-    await assert_least_privilege(bus, Role.AUDIT, settings.shards[0])
+    await assert_least_privilege(bus, Role.AUDIT, all_shards(settings.epochs)[0])
     office = Office.of(bus, settings, configuration(), _ITSELF)
     await ensure_admin(office, engine, lambda: admin_token(configuration()), now())
-    recorders = [StreamRecorder(bus, engine, s, settings.batch) for s in settings.streams]
     clock = LogClock(bus, replica_subject(Role.AUDIT, name))
-    checkpoints = Checkpoints(bus, engine, settings.signer, settings.streams, clock)
+    checkpoints = Checkpoints(bus, engine, settings.signer, (), clock)
     desk = Desk(engine, bus, settings, configuration, now)
-    readiness = Readiness(bus, engine, recorders, clock.problems)
-    room = Room(bus, settings.signer, [enroll_stream(s) for s in settings.shards], now)
-    backlog = Backlog(bus, engine, settings.streams, clock)
     sweeper = Sweeper(bus, engine, settings.signer, office.validators, clock)
+    room, backlog = Room(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
+    recording = Recording(bus, engine, settings.batch, checkpoints, backlog, room)
+    shards = ShardWatch(bus, settings.epochs, clock, recording.bring)
+    readiness = Readiness(
+        bus, engine, recording.recorders, lambda: [*clock.problems(), *shards.problems()]
+    )
     app = admin_app(desk, readiness.missing)
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
-    for recorder in recorders:
-        await recorder.start()
-    since = int(now())
+    await shards.look()
     async with (
+        background(reload_on(signals.hangup, source, lambda new: shards.want(new.epochs))),
         background(clock.run(lambda: heartbeat(Role.AUDIT, name, since))),
         background(checkpoints.run()),
         background(Mover(bus, settings.servers, settings.nkey_seed, Role.AUDIT, name).run()),
         background(readiness.run()),
         background(backlog.run()),
         background(room.run()),
+        background(shards.run()),
         background(sweeper.run()),
     ):
         await signals.stop.wait()
-    for recorder in recorders:
-        await recorder.stop()
+    await recording.stop()
     await server.stop()
     await bus.close()
     engine.dispose()

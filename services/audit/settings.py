@@ -1,7 +1,7 @@
 """What the audit service takes from the configuration."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from shared.bus.topology import consumers
 from shared.keys import read_certificates, read_event_signer, read_nkey
 from shared.sections import Configuration
 from shared.settings import SettingsError, read_secret_file
-from shared.shards import all_shards
+from shared.shards import Epoch, all_shards
 from shared.stored import EventSigner
 
 _MIN_TOKEN: Final = 32
@@ -55,7 +55,7 @@ class Settings:
     servers: Servers
     nkey_seed: str
     signer: EventSigner
-    shards: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
     streams: tuple[str, ...]
     database_url: str
     batch: int
@@ -65,17 +65,21 @@ class Settings:
 def read_settings(configuration: Configuration) -> Settings:
     """Read the audit service's part; `SettingsError` names what is wrong."""
     section = configuration.audit
-    shards = all_shards(configuration.epochs())
     return Settings(
         servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
-        shards=shards,
-        streams=tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit"),
+        epochs=configuration.epochs(),
+        streams=recorded(all_shards(configuration.epochs())),
         database_url=database_url(configuration),
         batch=section.batch,
         page=PageSettings(section.public_url, section.session_ttl, _oidc(configuration)),
     )
+
+
+def recorded(shards: Sequence[str]) -> tuple[str, ...]:
+    """The streams that are recorded where these shards are."""
+    return tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit")
 
 
 def _oidc(configuration: Configuration) -> Oidc | None:

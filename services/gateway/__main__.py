@@ -30,6 +30,7 @@ from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.shards import all_shards
+from shared.shardwatch import ShardWatch
 from shared.telemetry import measure_expiry, operations_app
 
 _LOOK_SECONDS: Final = 0.05
@@ -51,12 +52,14 @@ class Readiness:
 
     gateway: Gateway | None = None
     clock: LogClock | None = None
+    shards: ShardWatch | None = None
 
     def __call__(self) -> str:
         """Return what is missing."""
-        if self.gateway is None or self.clock is None:
+        if self.gateway is None or self.clock is None or self.shards is None:
             return "bus"
-        return ", ".join(filter(None, (self.gateway.ready(), *self.clock.problems())))
+        missing = (self.gateway.ready(), *self.clock.problems(), *self.shards.problems())
+        return ", ".join(filter(None, missing))
 
     async def wait(self, seconds: float, stop: asyncio.Event) -> None:
         """Wait until nothing is missing; at most so long, and not beyond `stop`."""
@@ -100,7 +103,7 @@ async def _serve(
     enroller = Enroller(bus, settings, outcomes, lookups, name, clock)
     gateway = Gateway(bus, settings, chains, enroller, clock)
     connections = Connections(time.monotonic, settings.shares, gateway.is_proxy)
-    redriver = Redriver(bus, settings, name)
+    redriver, shards = Redriver(bus, settings, name), ShardWatch(bus, settings.epochs, clock)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await bus.on_hint("order.*", redriver.on_hint)
     await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
@@ -112,11 +115,11 @@ async def _serve(
         if contexts and settings.tls:
             contexts.load(settings.tls, settings.client_cas())
         chains.want(settings.chains())
-        gateway.settings = enroller.settings = outcomes.settings = settings
+        gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
         connections.shares = settings.shares
-        enroller.quota.settings = settings
-        lookups.settings = redriver.settings = presence.settings = settings
+        redriver.settings = presence.settings = enroller.quota.settings = settings
         _measure(settings)
+        await shards.want(settings.epochs)
 
     reloader = Reloader(source, apply)
     presence = Presence(bus, settings, name, since, reloader, clock)
@@ -124,9 +127,9 @@ async def _serve(
     mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
     async with AsyncExitStack() as running:
         work = (reloader.on(signals.hangup), presence.run(), mover.run(), enroller.resender.run())
-        await _beside(running, work)
+        await _beside(running, (*work, shards.run()))
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
-        readiness.gateway, readiness.clock = gateway, clock
+        readiness.gateway, readiness.clock, readiness.shards = gateway, clock, shards
         await readiness.wait(START_SECONDS, signals.stop)
         for server in _servers(gateway, listeners, contexts, connections):
             server.start()

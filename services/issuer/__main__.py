@@ -15,9 +15,11 @@ from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
+from shared.shards import all_shards
+from shared.shardwatch import ShardWatch
 from shared.subjects import Stage
 from shared.telemetry import measure_expiry, operations_app
-from shared.worker import Job, working
+from shared.worker import Job, Workers
 
 
 async def serve(
@@ -26,7 +28,7 @@ async def serve(
     """Issue, revoke and keep CRLs until told to stop; health and metrics on `operations`."""
     settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
-    await assert_least_privilege(bus, Role.ISSUER, settings.shards[0])
+    await assert_least_privilege(bus, Role.ISSUER, all_shards(settings.epochs)[0])
     await publish_chains(bus, settings)
     _measure(settings)
     clock = LogClock(bus, replica_subject(Role.ISSUER, name))
@@ -35,28 +37,37 @@ async def serve(
     revoking = OrderConsumer(bus, settings, keeper)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: issuing.settings.operators)
     orders = Orders(revoking, resuming)
+    workers = Workers(bus, Role.ISSUER)
+
+    async def bring(shards: tuple[str, ...]) -> None:
+        jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
+        jobs.append(Job(OPS, orders.handle, orders.give_up))
+        await workers.bring(jobs, issuing.settings.concurrency)
+
+    shards = ShardWatch(bus, settings.epochs, clock, bring)
 
     async def apply(settings: Settings) -> None:
         issuing.settings = keeper.settings = revoking.settings = settings
         await publish_chains(bus, settings)
         _measure(settings)
         keeper.look_now()
+        await shards.want(settings.epochs)
 
     def problems() -> str:
-        return ", ".join((*bus.problems(), *clock.problems(), *issuing.settings.ended(now())))
+        missing = [*bus.problems(), *clock.problems(), *shards.problems()]
+        return ", ".join(missing + issuing.settings.ended(now()))
 
     server = HttpServer(operations_app(problems), [operations])
     server.start()
-    jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in settings.shards]
-    jobs.append(Job(OPS, orders.handle, orders.give_up))
     async with (
         background(reload_on(signals.hangup, source, apply)),
         background(clock.run(lambda: heartbeat(Role.ISSUER, name, since))),
         background(keeper.run()),
         background(Mover(bus, settings.servers, settings.nkey_seed, Role.ISSUER, name).run()),
-        working(bus, Role.ISSUER, jobs, settings.concurrency),
+        background(shards.run()),
     ):
         await signals.stop.wait()
+    await workers.stop()
     await server.stop()
     await bus.close()
 

@@ -7,7 +7,7 @@ from services.issuer.profiles import ended
 from shared.bus.servers import Servers
 from shared.keys import read_event_signer, read_nkey, read_trusted
 from shared.sections import Configuration
-from shared.shards import all_shards
+from shared.shards import Epoch
 from shared.stored import EventSigner, Trusted
 
 
@@ -17,7 +17,7 @@ class Settings:
 
     servers: Servers
     nkey_seed: str
-    shards: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
     signer: EventSigner
     validators: Trusted
     trusted_issuers: Trusted
@@ -37,7 +37,7 @@ def read_settings(configuration: Configuration) -> Settings:
     return Settings(
         servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
-        shards=all_shards(configuration.epochs()),
+        epochs=configuration.epochs(),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         trusted_issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),

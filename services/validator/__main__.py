@@ -1,10 +1,11 @@
 """The validator process: settings, wiring, run."""
 
+import asyncio
 import socket
 
 from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
-from services.validator.notify import notifying
+from services.validator.notify import Telling
 from services.validator.replica import Replica
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
@@ -17,9 +18,11 @@ from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
+from shared.shards import all_shards
+from shared.shardwatch import ShardWatch
 from shared.subjects import Stage
 from shared.telemetry import operations_app
-from shared.worker import Job, working
+from shared.worker import Job, Workers
 
 
 async def serve(
@@ -28,7 +31,7 @@ async def serve(
     """Judge requests until told to stop; health and metrics on `operations`."""
     settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
-    await assert_least_privilege(bus, Role.VALIDATOR, settings.shards[0])
+    await assert_least_privilege(bus, Role.VALIDATOR, all_shards(settings.epochs)[0])
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
     judge = Judge(bus, settings, chains)
@@ -37,28 +40,36 @@ async def serve(
     log_left_out(settings.left_out)
     consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since, clock)
     resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: judge.settings.operators)
+    workers, telling = Workers(bus, Role.VALIDATOR), Telling(judge, now)
+
+    async def bring(shards: tuple[str, ...]) -> None:
+        jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in shards]
+        jobs.append(Job(OPS, resuming.handle, resuming.give_up))
+        await workers.bring(jobs, judge.settings.places())
+        await telling.bring(shards)
+
+    shards = ShardWatch(bus, settings.epochs, clock, bring)
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
         judge.settings = settings
         replica.look_now()
+        await shards.want(settings.epochs)
 
     def ready() -> str:
-        missing = [*bus.problems(), *clock.problems()]
+        missing = [*bus.problems(), *clock.problems(), *shards.problems()]
         return ", ".join(missing + [f"CA chain of {issuer}" for issuer in chains.missing()])
 
     server = HttpServer(operations_app(ready), [operations])
     server.start()
-    jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in settings.shards]
-    jobs.append(Job(OPS, resuming.handle, resuming.give_up))
     async with (
         background(reload_on(signals.hangup, source, apply)),
         background(replica.run()),
         background(Mover(bus, settings.servers, settings.nkey_seed, Role.VALIDATOR, name).run()),
-        working(bus, Role.VALIDATOR, jobs, settings.places()),
-        notifying(judge, now),
+        background(shards.run()),
     ):
         await signals.stop.wait()
+    await asyncio.gather(workers.stop(), telling.stop())
     await server.stop()
     chains.stop()
     await bus.close()

@@ -1,7 +1,6 @@
 """Tells an operator's service of every certificate issued and every enrollment that failed."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from shared.events import (
 from shared.stored import Stored, UnreadableEventError, authenticate, decode
 from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
-from shared.worker import Job, working
+from shared.worker import Job, Workers
 
 _log = structlog.get_logger()
 _CONCURRENCY = 16
@@ -32,22 +31,6 @@ Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected
 
 class NotToldError(Exception):
     """Raised where the service did not take a notification: it is told again later."""
-
-
-@asynccontextmanager
-async def notifying(judge: Judge, clock: Callable[[], float]) -> AsyncIterator[None]:
-    """Work off the ends of enrollments, where a profile of the first settings wants it."""
-    settings = judge.settings
-    if not any(access.notify for access in settings.access.values()):
-        yield
-        return
-    notifier = Notifier(judge, clock)
-    jobs = [
-        Job(enroll_stream(shard), notifier.handle, notifier.give_up, NOTIFIER)
-        for shard in settings.shards
-    ]
-    async with working(judge.bus, Role.VALIDATOR, jobs, _CONCURRENCY):
-        yield
 
 
 @dataclass(frozen=True)
@@ -111,6 +94,27 @@ class Notifier:
             return decode(stored.payload, stored.headers) if stored is not None else None
         except UnreadableEventError:
             return None
+
+
+class Telling:
+    """Works off the ends of enrollments, where a profile of the first settings wants it."""
+
+    def __init__(self, judge: Judge, clock: Callable[[], float]) -> None:
+        """Begin with no shard."""
+        access = judge.settings.access.values()
+        self._wanted = any(each.notify is not None for each in access)
+        self._notifier = Notifier(judge, clock)
+        self._workers = Workers(judge.bus, Role.VALIDATOR)
+
+    async def bring(self, shards: Sequence[str]) -> None:
+        """Tell of what ends on these shards."""
+        tell = self._notifier
+        jobs = [Job(enroll_stream(s), tell.handle, tell.give_up, NOTIFIER) for s in shards]
+        await self._workers.bring(jobs if self._wanted else [], _CONCURRENCY)
+
+    async def stop(self) -> None:
+        """Tell no more."""
+        await self._workers.stop()
 
 
 def _described(facts: Facts | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from shared.profiles import ProfileSection
 from shared.seal import sealing_key_id
 from shared.sections import Configuration
 from shared.settings import read_profiles
-from shared.shards import all_shards
+from shared.shards import Epoch
 from shared.stored import EventSigner, Trusted
 
 
@@ -26,7 +26,7 @@ class Settings:
 
     servers: Servers
     nkey_seed: str
-    shards: tuple[str, ...]
+    epochs: tuple[Epoch, ...]
     signer: EventSigner
     validators: Trusted
     issuers: Trusted
@@ -61,7 +61,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
     return Settings(
         servers=configuration.servers(),
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
-        shards=all_shards(configuration.epochs()),
+        epochs=configuration.epochs(),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),

@@ -77,6 +77,9 @@ class Consumption(Protocol):
     async def stop(self) -> None:
         """Ask for no more; what was handed out may still be acknowledged."""
 
+    async def resize(self, limit: int) -> None:
+        """Hand out at most `limit` unsettled at a time from now on."""
+
 
 OnDelivery = Callable[[Delivery], None]
 OnHint = Callable[[str, bytes, Mapping[str, str]], None]

@@ -206,7 +206,7 @@ class JetStreamBus(LeaderReads):
     ) -> Consumption:
         """See `Bus.consume`."""
         pull = PullConsumption(self.client, stream, durable, callback, limit)
-        self._pulls.append(pull)
+        self._pulls = [*(p for p in self._pulls if not p.stopped), pull]
         await pull.start()
         return pull
 

@@ -82,7 +82,12 @@ class PullConsumption:
     @property
     def problem(self) -> str:
         """Why nothing is handed out, as of the server's last answer; "" when nothing is wrong."""
-        return self._problem
+        return "" if self._stopped else self._problem
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is over."""
+        return self._stopped
 
     async def start(self) -> None:
         """Subscribe, ask, and watch."""
@@ -98,6 +103,11 @@ class PullConsumption:
             self._watchdog.cancel()
         if self._subscription is not None and self.client.is_connected:
             await self._subscription.unsubscribe()
+
+    async def resize(self, limit: int) -> None:
+        """See `Consumption.resize`."""
+        self.limit = limit
+        await self._refill()
 
     async def restart(self) -> None:
         """Forget what was asked for, on a new inbox: after a reconnect, or silence."""

@@ -10,6 +10,7 @@ from shared.bus.core import (
     AppendConflictError,
     BusUnavailableError,
     Consumption,
+    NobodyListensError,
     OnDelivery,
     OnHint,
     Size,
@@ -102,6 +103,11 @@ class MemoryConsumption:
     async def stop(self) -> None:
         """See `Consumption.stop`."""
         self.stopped = True
+
+    async def resize(self, limit: int) -> None:
+        """See `Consumption.resize`."""
+        self.limit = limit
+        self.pump()
 
     def pump(self) -> None:
         """Hand out what there is, soon: a callback never runs inside the caller's own call."""
@@ -201,6 +207,8 @@ class MemoryBus:
     def _seen(self, stream: str, *, by_leader: bool) -> list[Stored]:
         """What the leader has, or what a replica has that lacks the newest ones."""
         self._check()
+        if stream not in self.streams:
+            raise NobodyListensError(f"there is no stream {stream}")
         self._end(self.streams[stream])
         newest = self.streams[stream].last - (0 if by_leader else self.lag.get(stream, 0))
         return [m for number, m in self.streams[stream].messages.items() if number <= newest]

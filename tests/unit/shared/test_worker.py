@@ -9,7 +9,7 @@ from shared.bus.core import AppendConflictError, BusRefusedError, BusUnavailable
 from shared.bus.topology import Role
 from shared.events import DeadLetter
 from shared.stored import Message, Stored, decode
-from shared.worker import MAX_DELIVERIES, Job, NotServedError, Worker, working
+from shared.worker import MAX_DELIVERIES, Job, NotServedError, Worker, Workers, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until
 
@@ -300,3 +300,72 @@ async def test_leaving_finishes_what_every_job_has_in_hand(jobs: dict[str, Handl
 
     assert jobs["ENROLL_0"].finished == [SUBJECT]
     assert bus.consumers["ENROLL_0/validator"].out == set()
+
+
+# Jobs that come and go
+
+
+def jobs_of(handlers: dict[str, Handlers]) -> list[Job]:
+    return [Job(stream, h.handle, h.give_up) for stream, h in handlers.items()]
+
+
+async def test_a_job_that_comes_later_is_worked_on_and_the_old_one_goes_on(
+    jobs: dict[str, Handlers],
+) -> None:
+    bus = memory_bus(shards=("0", "1"))
+    workers, first = Workers(bus, Role.VALIDATOR), jobs["ENROLL_0"]
+    first.block = asyncio.Event()
+    await workers.bring(jobs_of({"ENROLL_0": first}), 1)
+    await append(bus, SUBJECT, EMPTY)
+    await until(lambda: first.handled)
+    await workers.bring(jobs_of(jobs), 1)
+    await append(bus, "enroll.1.demo.t.c.0.request", EMPTY)
+    await until(lambda: jobs["ENROLL_1"].finished)
+
+    assert first.handled == [SUBJECT]
+    first.block.set()
+    await until(lambda: first.finished == [SUBJECT])
+    await workers.stop()
+    assert first.handled == [SUBJECT]
+
+
+async def test_a_job_that_is_wanted_no_more_ends_with_what_it_has_in_hand(
+    jobs: dict[str, Handlers],
+) -> None:
+    bus = memory_bus(shards=("0", "1"))
+    workers, second = Workers(bus, Role.VALIDATOR), jobs["ENROLL_1"]
+    second.block = asyncio.Event()
+    await workers.bring(jobs_of(jobs), 1)
+    await append(bus, "enroll.1.demo.t.c.0.request", EMPTY)
+    await until(lambda: second.handled)
+    ending = asyncio.create_task(workers.bring(jobs_of({"ENROLL_0": jobs["ENROLL_0"]}), 1))
+    await turn()
+    assert not ending.done()
+    second.block.set()
+    await ending
+    await append(bus, "enroll.1.demo.t.c2.0.request", EMPTY)
+    await append(bus, SUBJECT, EMPTY)
+    await until(lambda: jobs["ENROLL_0"].finished)
+
+    assert second.finished == ["enroll.1.demo.t.c.0.request"]
+    await workers.stop()
+
+
+async def test_another_number_of_places_holds_from_then_on(jobs: dict[str, Handlers]) -> None:
+    bus, first = memory_bus(), jobs["ENROLL_0"]
+    workers = Workers(bus, Role.VALIDATOR)
+    first.block = asyncio.Event()
+    await workers.bring(jobs_of({"ENROLL_0": first}), 1)
+    for number in range(5):
+        await append(bus, f"enroll.0.demo.t.c{number}.0.request", EMPTY)
+    await until(lambda: first.handled)
+    await turn()
+    assert len(first.handled) == 1
+
+    await workers.bring(jobs_of({"ENROLL_0": first}), 3)
+    await until(lambda: len(first.handled) == 3)
+    await turn()
+    assert len(first.handled) == 3
+    first.block.set()
+    await until(lambda: len(first.finished) == 5)
+    await workers.stop()

@@ -100,12 +100,12 @@ async def running(
     clock = Clock()
     bus = memory_bus(clock)
     issuing = IssuerSettings(
-        BUS, "", ("0",), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-        {ISSUER: Authorities(ca)}, 8,
+        BUS, "", (Epoch(0, ("0",)),), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
+        TRUSTED_OPERATORS, {ISSUER: Authorities(ca)}, 8,
     )  # fmt: skip
     validating = ValidatorSettings(
-        BUS, "", ("0",), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-        {OPENING_ID: OPENING}, policies, access, 8,
+        BUS, "", (Epoch(0, ("0",)),), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
+        TRUSTED_OPERATORS, {OPENING_ID: OPENING}, policies, access, 8,
     )  # fmt: skip
     serving = GatewaySettings(
         BUS, "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,

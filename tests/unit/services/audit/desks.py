@@ -15,6 +15,7 @@ from services.audit.admin.desk import Desk
 from services.audit.settings import PageSettings, Settings
 from shared.bus.servers import Servers
 from shared.sections import Configuration
+from shared.shards import Epoch
 from tests.unit.world import OPERATOR, Clock, memory_bus
 
 TOKEN: Final = "a-token-that-is-long-enough-for-it"
@@ -65,7 +66,7 @@ def settings(public_url: str | None = None) -> Settings:
         servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
         signer=OPERATOR,
-        shards=("0",),
+        epochs=(Epoch(0, ("0",)),),
         streams=(),
         database_url="",
         batch=1,

@@ -9,6 +9,7 @@ from services.issuer.settings import Settings
 from shared.bus.servers import Servers
 from shared.bus.topology import enroll_stream, stream_of
 from shared.events import CertificateIssued, CertificateRecorded, IssuanceFailed
+from shared.shards import Epoch
 from shared.stored import Message, Stored, authenticate, authenticate_as
 from shared.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
@@ -41,7 +42,7 @@ def settings(authorities: Authorities) -> Settings:
     return Settings(
         servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
-        shards=("0",),
+        epochs=(Epoch(0, ("0",)),),
         signer=ISSUING,
         validators=TRUSTED_VALIDATORS,
         trusted_issuers=TRUSTED_ISSUERS,

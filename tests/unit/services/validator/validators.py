@@ -17,6 +17,7 @@ from shared.bus.servers import Servers
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
 from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
+from shared.shards import Epoch
 from shared.stored import Message, Stored, authenticate, encode
 from shared.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
@@ -111,7 +112,7 @@ async def validating(
     settings = Settings(
         servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
-        shards=("0",),
+        epochs=(Epoch(0, ("0",)),),
         signer=VALIDATOR,
         validators=TRUSTED_VALIDATORS,
         issuers=TRUSTED_ISSUERS,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
 from services.validator.challenges.webhook import Endpoint
-from services.validator.notify import notifying
+from services.validator.notify import Telling
 from shared.bus.topology import NOTIFIER, notifiers
 from shared.events import CertificateIssued, EnrollmentApproved, EnrollmentRejected
 from shared.reasons import Reason
@@ -73,8 +73,10 @@ async def world(
 
 @asynccontextmanager
 async def telling(world: World) -> AsyncIterator[None]:
-    async with notifying(world.judge, lambda: FAR):
-        yield
+    working = Telling(world.judge, lambda: FAR)
+    await working.bring(["0"])
+    yield
+    await working.stop()
 
 
 def done(world: World) -> bool:

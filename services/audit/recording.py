@@ -1,0 +1,50 @@
+"""What is recorded and looked after: the streams of the shards that there are now."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from services.audit.backlog import Backlog
+from services.audit.checkpoints import Checkpoints
+from services.audit.consumer import StreamRecorder
+from services.audit.room import Room
+from services.audit.settings import recorded
+from shared.bus.core import Bus
+from shared.bus.topology import enroll_stream
+
+
+@dataclass
+class Recording:
+    """A recorder for each stream; who else goes through all streams is told of new ones.
+
+    `recorders` is always the same list.
+    """
+
+    bus: Bus
+    engine: Engine
+    batch: int
+    checkpoints: Checkpoints
+    backlog: Backlog
+    room: Room
+    recorders: list[StreamRecorder] = field(default_factory=list)
+
+    async def bring(self, shards: Sequence[str]) -> None:
+        """Record the streams of these shards and no others."""
+        streams = recorded(shards)
+        for recorder in [r for r in self.recorders if r.stream not in streams]:
+            self.recorders.remove(recorder)
+            await recorder.stop()
+        known = {recorder.stream for recorder in self.recorders}
+        for stream in streams:
+            if stream not in known:
+                recorder = StreamRecorder(self.bus, self.engine, stream, self.batch)
+                await recorder.start()
+                self.recorders.append(recorder)
+        self.checkpoints.streams = self.backlog.streams = streams
+        self.room.streams = [enroll_stream(shard) for shard in shards]
+
+    async def stop(self) -> None:
+        """Record nothing more."""
+        await asyncio.gather(*(recorder.stop() for recorder in self.recorders))

@@ -1,0 +1,119 @@
+"""Whether a process can use every shard of the log, before the epoch that needs it takes effect.
+
+A shard that an epoch names wants a stream, consumers, and rights of the role in nats-server's
+configuration. None of them can be made by a service. So each shard is read every few seconds, and
+one that cannot be is named by /readyz as soon as its epoch is in effect or about to be. Workers of
+a shard are started when it can be read for the first time, so that a reload that comes before the
+bus was provisioned costs no restart.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from shared.bus.core import Bus, BusUnavailableError, NobodyListensError, NotAllowedError
+from shared.bus.pull import MISSING
+from shared.bus.topology import enroll_stream
+from shared.process import log_failure, now
+from shared.shards import Epoch, all_shards, begun
+
+_log = structlog.get_logger()
+SOON_SECONDS: Final = 600.0
+_LOOK_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 1.0
+
+
+async def _nothing(_: tuple[str, ...]) -> None:
+    """A role without workers has nothing to start."""
+
+
+@dataclass
+class ShardWatch:
+    """Looks at the shards of `epochs`; `bring` starts and ends what works on them.
+
+    `clock` gives Unix seconds, or raises `BusUnavailableError` before it was measured.
+    """
+
+    bus: Bus
+    epochs: tuple[Epoch, ...]
+    clock: Callable[[], float]
+    bring: Callable[[tuple[str, ...]], Awaitable[None]] = _nothing
+    _wrong: dict[str, str] = field(default_factory=dict)
+    _open: set[str] = field(default_factory=set)
+    _stuck: str = "shards of the log: not looked at yet"
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def problems(self) -> list[str]:
+        """What /readyz says: shards in effect, or soon, that cannot be used; [] when all can."""
+        if not begun(self.epochs, self._now()):
+            return ["log.epochs: none is in effect"]
+        due = self.due()
+        found = [problem for shard, problem in self._wrong.items() if shard in due]
+        return [*found, self._stuck] if self._stuck else found
+
+    def due(self) -> tuple[str, ...]:
+        """The shards of all epochs up to the one that is in effect soon."""
+        return all_shards(begun(self.epochs, self._now() + SOON_SECONDS))
+
+    async def want(self, epochs: tuple[Epoch, ...]) -> None:
+        """Go over to these epochs, now."""
+        self.epochs = epochs
+        await self.look()
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_RETRY_SECONDS if self._wrong or self._stuck else _LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Read every shard once, and bring the workers to those that can be used."""
+        async with self._one_at_a_time:
+            shards = all_shards(self.epochs)
+            problems = await asyncio.gather(*(self._problem(shard) for shard in shards))
+            self._note(dict(zip(shards, problems, strict=True)))
+            usable = [s for s in self.due() if s in self._open or s not in self._wrong]
+            try:
+                await self.bring(tuple(usable))
+            except Exception as error:  # noqa: BLE001 - a bug must not end the watch unheard
+                log_failure("shards_failed", error)
+                self._stuck = f"workers of a shard cannot be started: {type(error).__name__}"
+            else:
+                self._stuck = ""
+
+    async def _problem(self, shard: str) -> str:
+        """Why a shard cannot be read; what was known of it while the bus is away."""
+        nothing = f"enroll.{shard}.none.none.none.0.request"
+        try:
+            await self.bus.get_last(enroll_stream(shard), nothing)
+        except NotAllowedError:
+            return (
+                f"the right to shard {shard} {MISSING}: print nats-server's configuration with "
+                f"`scepstream provision server --shard {shard}` and its other shards, and reload it"
+            )
+        except NobodyListensError:
+            return f"the stream of shard {shard} {MISSING}: run `scepstream provision streams`"
+        except BusUnavailableError:
+            return self._wrong.get(shard, "")
+        self._open.add(shard)
+        return ""
+
+    def _note(self, found: dict[str, str]) -> None:
+        due = self.due()
+        for shard, problem in found.items():
+            if problem and problem != self._wrong.get(shard):
+                log = _log.error if shard in due else _log.warning
+                log("shard_unusable", shard=shard, detail=problem)
+            elif not problem and shard in self._wrong:
+                _log.info("shard_usable", shard=shard)
+        self._wrong = {shard: problem for shard, problem in found.items() if problem}
+
+    def _now(self) -> float:
+        """The log's time; until it is measured the machine's does."""
+        try:
+            return self.clock()
+        except BusUnavailableError:
+            return now()
