@@ -1,7 +1,8 @@
-"""Heals what the services report of the bus: a stream that takes no appends, a missing consumer.
+"""Heals what services report of the bus: a stream that takes no appends, a missing part.
 
 A stream that met a full disk takes no appends until nats-server is restarted, also when there is
-room again (docs/decisions/0033). Services may not make consumers; `up` has the key that may.
+room again (docs/decisions/0033). No service may make a stream or a consumer; `up` has the key that
+may.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class BusWatch:
             if self.clock() > self._not_before:
                 self._gap, self._said = _FIRST_GAP_SECONDS, ""
         if any(MISSING in report for report in reports):
-            self._say("a consumer of the log is missing: making it again")
+            self._say("a part of the log is missing: making it")
             await self.provision()
 
     async def _heal(self) -> None:

@@ -166,6 +166,10 @@ class Child:
         except TimeoutError:
             process.kill()
 
+    def reload(self) -> None:
+        """SIGHUP: read the configuration anew."""
+        self._signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """SIGTERM, time to drain, then SIGKILL."""
         self._stopping.set()

@@ -34,20 +34,29 @@ from shared.shards import all_shards
 
 _RECORD_SECONDS: Final = 10.0
 _FEW_CORES: Final = 2
+_STDIN: Final = 0
 _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
 
 
-def write_nats_config(layout: Layout, configuration: Configuration, port: int) -> None:
-    """nats-server's configuration for this start."""
+def write_nats_config(
+    layout: Layout, configuration: Configuration, port: int, sync_interval: str
+) -> bool:
+    """nats-server's configuration; whether it is another one than before.
+
+    nats-server takes no other `sync_interval` while it runs, so that it is the one of the start.
+    """
     users = [User(role, public_key_of(read_nkey(layout.key(f"{role}.nkey")))) for role in Role]
     text = server_config(
         users,
         all_shards(configuration.epochs()),
         layout.nats_store,
         f"127.0.0.1:{port}",
-        configuration.log.sync_interval,
-    )
-    write_private(layout.nats_config, text.encode())
+        sync_interval,
+    ).encode()
+    if layout.nats_config.exists() and layout.nats_config.read_bytes() == text:
+        return False
+    write_private(layout.nats_config, text)
+    return True
 
 
 @dataclass
@@ -59,21 +68,30 @@ class Supervisor:
     _operations: dict[str, socket.socket] = field(default_factory=dict)
     _configuration: Configuration | None = None
     _audit: "asyncio.Future[None] | None" = None
+    _sync: str = ""
 
     def __post_init__(self) -> None:
         self._run_file = RunFile(self.plan.layout.run_file, self._table)
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
-        """Bring everything up, say so, and keep it up until SIGTERM or SIGINT."""
-        stop = asyncio.Event()
+        """Bring everything up, say so, and keep it up until SIGTERM or SIGINT.
+
+        SIGHUP reloads, unless it says that the terminal was closed: then that is the end.
+        """
+        stop, hangup = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, _hung_up, os.isatty(_STDIN), stop, hangup)
         self.plan.layout.run_file.unlink(missing_ok=True)
         try:
             if await _first(self._start(), stop):
                 watch = self._bus_watch()
-                async with background(self._run_file.keep()), background(watch.run()):
+                async with (
+                    background(self._run_file.keep()),
+                    background(watch.run()),
+                    background(self._reload_on(hangup)),
+                ):
                     announce(self._run_file.first())
                     await stop.wait()
         finally:
@@ -85,7 +103,8 @@ class Supervisor:
     async def _start(self) -> None:
         layout = self.plan.layout
         configuration = self._read()
-        write_nats_config(layout, configuration, self.plan.nats_port)
+        self._sync = configuration.log.sync_interval
+        write_nats_config(layout, configuration, self.plan.nats_port, self._sync)
         await self._launch(self._nats())
         await self._provision(configuration)
         for child in self._services():
@@ -118,6 +137,25 @@ class Supervisor:
 
         await Patience().until(self._children[0], missing)
 
+    async def _prepare(self, configuration: Configuration) -> None:
+        """Bring the running bus to the configuration: rights first, then streams and consumers."""
+        if write_nats_config(self.plan.layout, configuration, self.plan.nats_port, self._sync):
+            self._children[0].reload()
+        await self._provision(configuration)
+
+    async def _reload_on(self, hangup: asyncio.Event) -> None:
+        """At each SIGHUP the bus, then all services; a file that does not read changes nothing."""
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            try:
+                await self._prepare(load(self.plan.layout.config))
+            except Exception as error:  # noqa: BLE001 - only a stop ends supervision
+                say(f"nothing is reloaded: {error}")
+                continue
+            for child in self._children[1:]:
+                child.reload()
+
     async def _launch(self, child: Child) -> None:
         child.on_restart = lambda _: self._run_file.changed()
         self._children.append(child)
@@ -134,7 +172,7 @@ class Supervisor:
             self.plan.layout.nats_store,
             reports,
             nats.restart,
-            lambda: self._provision(configuration()),
+            lambda: self._prepare(configuration()),
         )
 
     def _readyz(self, name: str) -> str:
@@ -215,6 +253,11 @@ class Supervisor:
         """Edge first: what is in flight can still finish behind it."""
         for roles in (("gateway",), ("validator",), ("issuer",), ("audit",), ("nats",)):
             await asyncio.gather(*(c.stop() for c in self._children if c.role in roles))
+
+
+def _hung_up(on_terminal: bool, stop: asyncio.Event, hangup: asyncio.Event) -> None:  # noqa: FBT001
+    """Tell a terminal that was closed from an order to reload."""
+    (stop if on_terminal and not os.isatty(_STDIN) else hangup).set()
 
 
 async def _first(work: Awaitable[None], stop: asyncio.Event) -> bool:
