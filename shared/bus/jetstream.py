@@ -22,6 +22,7 @@ from shared.bus.answers import (
     read_size,
     stored_in,
 )
+from shared.bus.away import Away
 from shared.bus.client import TolerantClient
 from shared.bus.core import (
     AppendConflictError,
@@ -73,6 +74,7 @@ class JetStreamBus(LeaderReads):
     _sweeper: asyncio.Task[None] | None = None
     _pulls: list[PullConsumption] = field(default_factory=list)
     health: AppendHealth = field(default_factory=AppendHealth)
+    away: Away = field(default_factory=lambda: Away(()))
 
     @classmethod
     async def connect(
@@ -84,7 +86,7 @@ class JetStreamBus(LeaderReads):
     ) -> Self:
         """Connect as the role whose nkey `seed` is; wait for a server as long as it takes."""
         client = TolerantClient(_end_process)
-        bus = cls(client, timeout, servers.replicated)
+        bus = cls(client, timeout, servers.replicated, away=Away(servers.urls))
         while True:
             try:
                 await client.connect(
@@ -104,8 +106,9 @@ class JetStreamBus(LeaderReads):
                 )
                 break
             except (OSError, NatsError) as error:
-                _log.info("bus_not_there_yet", error=type(error).__name__)
+                bus.away.note(error)
                 await asyncio.sleep(0.2)
+        bus.away.over()
         await bus._start()
         return bus
 
@@ -274,6 +277,9 @@ class JetStreamBus(LeaderReads):
 
     async def _on_error(self, error: Exception) -> None:
         """Permission violations and slow consumers show up here and nowhere else."""
+        if not self.client.is_connected:
+            self.away.note(error)
+            return
         _log.warning("bus_error", error=type(error).__name__, detail=str(error)[:200])
         what, subject = refused_by(error)
         if what == "subscription":
@@ -283,6 +289,7 @@ class JetStreamBus(LeaderReads):
                 asked.future.set_exception(NotAllowedError(f"may not publish {asked.subject}"))
 
     async def _on_reconnected(self) -> None:
+        self.away.over()
         _log.info("bus_reconnected")
         for pull in self._pulls:
             await pull.restart()

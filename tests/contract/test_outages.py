@@ -1,11 +1,16 @@
 """The real bus through kills of nats-server: errors that say so, and nothing that hangs."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from cli.up.ports import nats_port
 from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
+from shared.bus.jetstream import JetStreamBus
+from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.stored import Message
 from tests.nats import nats_server
@@ -45,6 +50,37 @@ async def test_calls_fail_while_the_server_is_away_and_work_after_it_is_back(
         assert stored is not None
         assert stored.payload == b"kept"
         await gateway.close()
+
+
+async def test_a_start_waits_for_a_server_and_says_so_now_and_then(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as server:
+        server.kill()
+        with capture_logs() as lines:
+            starting = asyncio.create_task(server.connect(Role.GATEWAY))
+            started = time.monotonic()
+            async with asyncio.timeout(20):
+                while len(lines) < 3:
+                    await asyncio.sleep(0.01)
+            assert time.monotonic() - started > 1 + 2 - 0.1
+            server.start()
+            gateway = await asyncio.wait_for(starting, 20)
+
+    assert {line["event"] for line in lines} == {"bus_away"}
+    assert lines[0]["servers"] == [f"127.0.0.1:{server.port}"]
+    await gateway.close()
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+async def test_a_start_needs_one_of_the_servers_in_the_list(tmp_path: Path, dead: int) -> None:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        urls = [server.url, *(f"nats://127.0.0.1:{nats_port(0)}" for _ in range(dead))]
+        servers, seed = Servers(tuple(urls)), server.seeds[Role.GATEWAY]
+        for name in ("gateway-0", "gateway-1", "gateway-2"):  # each begins with another one
+            async with asyncio.timeout(20):
+                gateway = await JetStreamBus.connect(servers, seed, name)
+                await gateway.append(f"enroll.0.demo.{name}.csr.0.request", Message(b"{}", {}))
+            await gateway.close()
 
 
 async def test_a_consumer_goes_on_after_the_server_was_killed(tmp_path: Path) -> None:
