@@ -230,7 +230,7 @@ async def test_a_replica_with_a_key_of_its_own_works(pair: Bench) -> None:
     buses = [await pair.server.connect_replica(name) for name in ("gateway-0", "gateway-1")]
     for number, bus in enumerate(buses):
         await bus.append(f"enroll.0.demo.t{number}.csr.0.request", Message(b"{}", {}))
-        await bus.put(replica_subject("gateway", f"gateway-{number}"), Message(b"{}", {}), 20)
+        await bus.put(replica_subject("gateway", f"gateway-{number}"), Message(b"{}", {}))
         await bus.on_hint(f"gw.gateway-{number}", lambda _s, _p, _h: None)
         await assert_least_privilege(bus, Role.GATEWAY, "0")
         await bus.close()
@@ -311,7 +311,7 @@ def test_what_a_user_may_publish_is_its_grants_and_hints() -> None:
 def test_what_a_user_hears_is_its_inbox_and_its_hints() -> None:
     assert subscribes(User(Role.AUDIT, "UKEY")) == ["_INBOX.UKEY.>"]
     assert subscribes(User(Role.GATEWAY, "UKEY", "gateway-7")) == [
-        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "order.*",
+        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "order.*", "quota.*",
     ]  # fmt: skip
 
 

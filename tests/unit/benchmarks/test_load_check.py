@@ -19,6 +19,8 @@ from shared.scep.certificate import read_certificate
 from shared.scep.errors import FailInfo
 from shared.scep.streamed import streamed
 
+SIGNED_AT = 1_700_000_000
+
 
 @dataclass(frozen=True)
 class Server:
@@ -47,7 +49,7 @@ class Server:
         change: Callable[[certrep.ReplyTo], certrep.ReplyTo] = lambda to: to,
     ) -> bytes:
         request = pkimessage.read_message(device.message)
-        to = change(certrep.reply_to(request, os.urandom(16), SHA256))
+        to = change(certrep.reply_to(request, os.urandom(16), SHA256, SIGNED_AT))
         content = signed_data.write_certs_only(certificates or [self.issue(device)])
         return certrep.success(to, content, request.signer, sealing(cipher), self.signer())
 
@@ -167,14 +169,14 @@ def test_self_signed_certificate_is_refused(server: Server, device: Enrollment) 
 
 
 def test_failure_is_refused(server: Server, device: Enrollment) -> None:
-    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256)
+    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256, SIGNED_AT)
     reply = certrep.failure(to, FailInfo.BAD_REQUEST, "no", server.signer())
 
     _refuses(device, server, reply, "pkiStatus FAILURE, failInfo 2")
 
 
 def test_pending_is_refused(server: Server, device: Enrollment) -> None:
-    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256)
+    to = certrep.reply_to(pkimessage.read_message(device.message), bytes(16), SHA256, SIGNED_AT)
 
     _refuses(device, server, certrep.pending(to, server.signer()), "pkiStatus PENDING")
 

@@ -96,10 +96,10 @@ def test_any_text_is_a_duration_or_the_one_error(text: str) -> None:
     ("section", "keys"),
     [
         (LogSection, {"retry_window"}),
-        (GatewaySection, {"failure_floor"}),
+        (GatewaySection, {"failure_floor", "max_wait"}),
         (ValidatorSection, {"verdict_ttl"}),
         (AuditSection, {"session_ttl"}),
-        (LocalIssuerSection, {"crl_validity", "max_ttl"}),
+        (LocalIssuerSection, {"crl_validity", "max_ttl", "max_backdate"}),
         (CertificateProfileSection, {"max_ttl", "backdate"}),
         (
             ProfileSection,

@@ -19,6 +19,7 @@ from services.audit.admin.sessions import (
     session_operator,
 )
 from services.audit.tables import sessions
+from shared.limits import THROTTLED_SOURCES
 
 SECRET: Final = "a-secret-that-only-one-browser-knows"
 OTHER: Final = "a-secret-that-another-browser-knows"
@@ -163,11 +164,11 @@ def test_whatever_else_is_shown_is_no_csrf_token(shown: str) -> None:
 
 TRIES: Final = 10
 MINUTE: Final = 60
-ADDRESSES: Final = 10_000
+ADDRESSES: Final = int(THROTTLED_SOURCES)
 
 
 def failing(times: int, now: float = 0.0, address: str = "192.0.2.1") -> Attempts:
-    found = Attempts()
+    found = Attempts(TRIES)
     for _ in range(times):
         found.failed(address, now)
     return found
@@ -207,7 +208,7 @@ def test_another_address_is_not_concerned() -> None:
 
 def test_the_window_slides_with_each_failure() -> None:
     """Failures two seconds apart: each makes room a minute after it was."""
-    found = Attempts()
+    found = Attempts(TRIES)
     for second in range(0, 2 * TRIES, 2):
         found.failed("a", second)
     assert found.wait("a", 59) > 0
@@ -225,7 +226,7 @@ MOMENTS: Final = st.lists(st.integers(0, 300), max_size=60).map(sorted)
 def test_an_address_waits_when_ten_of_its_failures_are_of_the_last_minute(
     moments: list[int], later: int
 ) -> None:
-    found, counted = Attempts(), []
+    found, counted = Attempts(TRIES), []
     for moment in moments:  # as the login page does: who must wait is not heard
         if not found.wait("a", moment):
             found.failed("a", moment)
@@ -237,7 +238,10 @@ def test_an_address_waits_when_ten_of_its_failures_are_of_the_last_minute(
     assert bool(found.wait("a", now)) is (len(recent) == TRIES)
 
 
-def test_memory_is_bounded_and_the_address_that_failed_longest_ago_is_forgotten() -> None:
+def test_memory_is_bounded_and_the_address_that_failed_longest_ago_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempts, "FAILURES_IN_ALL", 10**6)
     found = failing(TRIES, address="first")
     for _ in range(TRIES):
         found.failed("second", 0.0)
@@ -251,7 +255,7 @@ def test_memory_is_bounded_and_the_address_that_failed_longest_ago_is_forgotten(
 
 
 def test_what_is_remembered_of_one_address_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "_ADDRESSES", 3)
+    monkeypatch.setattr(attempts, "THROTTLED_SOURCES", 3)
     found = failing(1000)
     assert {len(times) for times in found._failed.values()} == {TRIES}
     for number in range(10):
@@ -260,7 +264,7 @@ def test_what_is_remembered_of_one_address_is_bounded(monkeypatch: pytest.Monkey
 
 
 def test_asking_of_an_address_remembers_nothing() -> None:
-    found = Attempts()
+    found = Attempts(TRIES)
     for number in range(100):
         found.wait(str(number), 0.0)
 
