@@ -145,10 +145,10 @@ class ChainBook:
         """The chain, None until it was read once."""
         return self._chains.get((issuer, pins))
 
-    def issued(self, certificate: bytes, chain: Chain) -> bool:
-        """Whether a CA of this chain, or of any other that is known, signed a certificate (DER)."""
-        others = (known for known in self._chains.values() if known is not chain)
-        return chain.issued(certificate) or any(known.issued(certificate) for known in others)
+    def issued(self, certificate: bytes) -> bool:
+        """Whether a CA of any wanted chain that is known signed a certificate (DER)."""
+        known = (self._chains.get(wanted) for wanted in self.wanted)
+        return any(chain.issued(certificate) for chain in known if chain is not None)
 
     async def reread(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
         """The chain as the log has it now."""

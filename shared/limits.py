@@ -118,6 +118,12 @@ SAME_CSR_PLACES: Final = Bound(
     "one CSR under several signers that wait for the first of them, in one validator",
     "FAILURE badRequest (rate_limited)",
 )
+WAITING_PLACES: Final = Bound(
+    256,
+    "requests",
+    "one profile that wait for others with the same CSR, in one validator",
+    "FAILURE badRequest (rate_limited)",
+)
 
 
 def shortened(text: str) -> str:

@@ -83,13 +83,13 @@ class Series(Generic[_E]):
             return None
         found = self._entry(last)
         if found is None:
-            async for entry in self._all(until=last.sequence):
+            async for entry in self.all(until=last.sequence):
                 found = entry
         return found
 
     async def first(self) -> Entry[_E] | None:
         """Return the first authentic event; None where there is none."""
-        async for entry in self._all():
+        async for entry in self.all():
             return entry
         return None
 
@@ -110,7 +110,7 @@ class Series(Generic[_E]):
                 return None
         return None
 
-    async def _all(self, until: int | None = None) -> AsyncIterator[Entry[_E]]:
+    async def all(self, until: int | None = None) -> AsyncIterator[Entry[_E]]:
         """Yield the authentic events in the order of the log, those before sequence `until`."""
         position = 0
         for _ in range(SERIES_LENGTH):

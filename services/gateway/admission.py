@@ -31,8 +31,8 @@ from shared.telemetry import IN_FLIGHT
 _FLOOR: Final = 64
 _FIRST_RATE: Final = 256.0
 _WINDOW_SECONDS: Final = 1.0
-# What ends sooner under load did not go through the log: a failure found in the message itself.
-_QUICK_SECONDS: Final = 0.06
+# What ends so soon after the failure floor did not go through the log.
+_QUICK_SECONDS: Final = 0.01
 _TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
 
 
@@ -77,10 +77,10 @@ class Gate:
         """Count a request in flight."""
         self.in_flight += 1
 
-    def leave(self, now: float, seconds: float, *, answered: bool) -> None:
-        """Count a request that ended, after so many seconds, with an answer or without."""
+    def leave(self, now: float, *, answered: bool) -> None:
+        """Count a request that ended, with an answer of the log or without."""
         self._measure(now)
-        self._ended += answered and seconds >= _QUICK_SECONDS
+        self._ended += answered
         self.in_flight -= 1
         self._fewest = min(self._fewest, self.in_flight)
 
@@ -96,7 +96,10 @@ class Gate:
 
 @dataclass
 class Turns:
-    """Lets one waiting task go on in each turn of the event loop, in their order."""
+    """Lets one waiting task go on in each turn of the event loop, in their order.
+
+    The loop passes the turn on, never a task: one that is cancelled in its turn holds up nobody.
+    """
 
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
     _is_taken: bool = False
@@ -110,13 +113,14 @@ class Turns:
             await asyncio.wait_for(mine, seconds)
         else:
             self._is_taken = True
-        loop.call_soon(self._pass_on)
+            loop.call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
         while self._waiting:
             following = self._waiting.popleft()
             if not following.done():
                 following.set_result(None)
+                asyncio.get_running_loop().call_soon(self._pass_on)
                 return
         self._is_taken = False
 
@@ -156,7 +160,7 @@ class Admission:
 
         `RefusedError` where there is no place, or no turn in time.
         """
-        source, started = source_key(address), self.clock()
+        source = source_key(address)
         self._check_places(limits, profile, source)
         gate, answered = self._gate(profile), False
         self._in_flight[source] += 1
@@ -164,11 +168,11 @@ class Admission:
         try:
             with IN_FLIGHT.labels("gateway").track_inprogress(), client.watched():
                 await self._turn(client)
+                started = self.clock()
                 yield
-            answered = True
+            answered = self.clock() - started > limits.failure_floor + _QUICK_SECONDS
         finally:
-            now = self.clock()
-            gate.leave(now, now - started, answered=answered)
+            gate.leave(self.clock(), answered=answered)
             self._in_flight[source] -= 1
             if not self._in_flight[source]:
                 del self._in_flight[source]

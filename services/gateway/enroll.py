@@ -115,8 +115,7 @@ class Enroller:
     ) -> bytes:
         profile, message = replier.profile, replier.message
         async with self._one_answer():
-            ours = self.outcomes.chains.issued(message.signer.der, chain)
-            opened = open_enrollment(profile, chain, message, body, renewing=ours)
+            opened = open_enrollment(profile, chain, message, body)
         end = await self._enroll(Job(profile, chain, opened, caller))
         if end.terminal is None:
             return replier.pending()
@@ -155,8 +154,8 @@ class Enroller:
     async def _one_answer(self) -> AsyncIterator[None]:
         """One answer at one time for every failure behind the key transport (RFC 3218).
 
-        What may be said of public things, badAlg, goes through at once; of a CSR that verifies, at
-        that time too.
+        badAlg about what anyone can read goes through at once. What is wrong with a CSR that
+        verifies is told, but not before that time.
         """
         loop = asyncio.get_running_loop()
         floor = loop.time() + self.settings.limits.failure_floor
@@ -245,7 +244,7 @@ class Enroller:
                 return end
             now = self.clock()
             step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
-            if end.forged or isinstance(step, TryAnew):
+            if end.forged or isinstance(step, TryAnew) or is_unopenable(end.terminal):
                 return None
             if isinstance(step, Answer):
                 return end
@@ -267,7 +266,7 @@ class Enroller:
             return replier.pending()  # planted: the device's next PKCSReq finds the true one
         request = Request(known.newest, known.stored.sha256(), b"", profile)
         end = await self.outcomes.polled(request, chain)
-        if end.terminal is None:
+        if end.terminal is None or is_unopenable(end.terminal):
             return replier.pending()
         if not isinstance(end.terminal, CertificateIssued):
             return replier.terminal(end.terminal, chain, Mirror())

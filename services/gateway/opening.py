@@ -56,10 +56,8 @@ class Opened:
     renews: bytes
 
 
-def open_enrollment(
-    profile: Profile, chain: Chain, message: PkiMessage, body: bytes, *, renewing: bool
-) -> Opened:
-    """PKCSReq or RenewalReq; `renewing` says that a configured CA issued the signer.
+def open_enrollment(profile: Profile, chain: Chain, message: PkiMessage, body: bytes) -> Opened:
+    """PKCSReq or RenewalReq; what the profile's own CA issued renews.
 
     A plain badAlg comes out only where what anyone can read is at fault: the envelope's
     algorithms, the signer's key. `VerifiedRequestError` is about a CSR that verifies. Everything
@@ -69,6 +67,7 @@ def open_enrollment(
     try:
         csr = read_csr(envelope.decrypt(content_key))
         verify_self_signature(csr)
+        renewing = chain.issued(message.signer.der)
     except ScepError as error:
         raise ScepError(error.detail) from None
     own_key = csr.spki == message.signer.spki

@@ -61,6 +61,10 @@ class RequestMissingError(Exception):
     """Raised for a verdict whose request is not on the log, or not yet."""
 
 
+class OutcomeMissingError(Exception):
+    """Raised where the key's certificate is recorded and its issuance has not ended yet."""
+
+
 @dataclass
 class VerdictConsumer:
     """Writes exactly one outcome for every approving verdict of a known validator."""
@@ -154,7 +158,10 @@ class VerdictConsumer:
         )
 
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
-        """The certificate that the key has already, from the log; None where it is not there."""
+        """The certificate that the key has already, from the log; None where there will be none.
+
+        One that is recorded and not issued yet is about to be, also after a kill in between.
+        """
         template = verdict.template
         recorded = await self.bus.get_last_or_leader(
             CERTS, certificate_issued(template.issuer, verdict.existing)
@@ -167,11 +174,13 @@ class VerdictConsumer:
             stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
             ended = await self.bus.get_last_or_leader(stream, subject)
             if ended is None:
-                return None
-            issued = authenticate_as(CertificateIssued, ended, self.settings.trusted_issuers)
+                raise OutcomeMissingError(record.enrollment)
+            issued = authenticate(ended, self.settings.trusted_issuers, Stage.OUTCOME)
         except UnreadableEventError as error:
             _security_event(Stage.OUTCOME, verdict.existing, error)
             return None
+        if not isinstance(issued, CertificateIssued):
+            return None  # its serial number was recorded, and it was refused after all
         if read_certificate(issued.certificate).spki != template.spki:
             return None
         return msgspec.structs.replace(issued, request_sha256=verdict.request_sha256)

@@ -7,12 +7,15 @@ import structlog
 from services.validator.cases import approved, refused, rejected
 from services.validator.judging import Judge
 from services.validator.verdicts import Recorder, Verdict
+from shared.bus.core import BusUnavailableError
 from shared.bus.topology import enroll_stream
 from shared.events import EnrollmentHeld, EnrollmentRejected, HoldDecided
+from shared.process import log_failure
 from shared.reasons import Reason
 from shared.stored import Stored, UnreadableEventError, authenticate
 from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
+from shared.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()
 _NANOSECONDS = 1_000_000_000
@@ -52,13 +55,23 @@ class RequestConsumer:
             return
         enrollment, stage = parsed
         self.judge.check_served(enrollment.profile)
-        if await self.judge.waits(enrollment):
-            await self.handle(stored)
+        if await self.judge.waits(enrollment) and await self._handled(stored):
             return
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
             verdict = rejected(request, Reason.POISON, "the request could not be processed")
             await self._recorder.verdict(enrollment, request, verdict)
+
+    async def _handled(self, stored: Stored) -> bool:
+        """Handle a message that was handed out so often because it waited; False if that fails."""
+        try:
+            await self.handle(stored)
+        except (DeferredError, NotServedError, BusUnavailableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - it is given up like any other then
+            log_failure("handler_failed", error, subject=stored.subject)
+            return False
+        return True
 
     async def _judge(self, enrollment: EnrollmentId, stored: Stored) -> Verdict | EnrollmentHeld:
         case = await self.judge.case(enrollment, stored)

@@ -37,6 +37,7 @@ class Opened:
     """A request that is what it says: the CSR, and what is told of it.
 
     `renews` is the serial of the certificate that signed it, where that is one of ours; else "".
+    `renewal_asked` says that it can be nothing else, by its type or by whose certificate signed.
     `foreign_signer` says that a first request is signed by another key than the CSR's.
     """
 
@@ -47,18 +48,21 @@ class Opened:
     renewal_asked: bool = False
     transaction_id: str = ""
     foreign_signer: bool = False
+    signer_spki_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OpeningRules:
     """What a profile takes: algorithms, and whether any key may sign a first request.
 
-    `issued` says whether a certificate (DER) is of any configured CA: what that signs is a
-    renewal, of whichever profile.
+    `issued` says whether a certificate (DER) is of the profile's own CA: what that signs is a
+    renewal. `issued_by_any` asks for every configured CA: what those signed is no stranger's, and
+    no first enrollment here.
     """
 
     algorithms: AlgorithmPolicy
     issued: Callable[[bytes], bool]
+    issued_by_any: Callable[[bytes], bool]
     any_signer: bool = True
 
 
@@ -133,6 +137,7 @@ def _opened(
         enrollment.profile, message.transaction_id.value, message.signer.spki
     )
     asked = message.message_type == MessageType.RENEWAL_REQ
+    elsewhere = not renewing and rules.issued_by_any(signer.der)
     csr_named = csr_token(csr.info, signer.serial if renewing else NO_RENEWAL if asked else b"")
     if (transaction, csr_named) != (enrollment.transaction, enrollment.csr):
         return NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
@@ -141,7 +146,8 @@ def _opened(
         _facts(csr),
         renews=serial_token(signer.serial) if renewing else "",
         key_reused=renewing and csr.spki == signer.spki,
-        renewal_asked=asked,
+        renewal_asked=asked or elsewhere,
+        signer_spki_sha256=hashlib.sha256(signer.spki).hexdigest(),
         transaction_id=message.transaction_id.text(),
         foreign_signer=foreign and not renewing,
     )

@@ -141,7 +141,12 @@ def _compromised(history: History) -> Refusal | None:
 def _renewal(question: Question) -> Refusal | None:
     """The rules for a renewal, by the certificate on record."""
     known = question.history.renewed
-    if known is None or known.profile != question.profile:
+    signer = question.opened.signer_spki_sha256
+    if (
+        known is None
+        or known.profile != question.profile
+        or known.record.spki_sha256 != signer  # a serial number alone is anyone's to choose
+    ):
         return Refusal(Reason.NOT_RENEWABLE, "the signer's certificate is not of this profile")
     broken = (refusal for holds, refusal in _renewal_rules(known, question) if not holds)
     return next(broken, None)

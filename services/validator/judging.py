@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import msgspec
 
@@ -51,8 +50,9 @@ class Judge:
         chain = self.chains.get(policy.issuer, policy.ca_spki_sha256)
         if chain is None:
             raise BusUnavailableError("the CA chain was not read yet")
-        issued = partial(self.chains.issued, chain=chain)
-        rules = OpeningRules(AlgorithmPolicy(policy.legacy), issued, policy.any_signer)
+        rules = OpeningRules(
+            AlgorithmPolicy(policy.legacy), chain.issued, self.chains.issued, policy.any_signer
+        )
         if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
             return rejected(stored, Reason.BAD_MESSAGE, "driven again without an operator's order")
         opened = open_request(enrollment, event, settings.opening_keys, rules)

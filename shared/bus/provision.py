@@ -29,7 +29,7 @@ from shared.bus.waiting import until_it_answers
 from shared.limits import EVENT_BYTES
 
 _LOG_ACCOUNT = "LOG"
-_MAX_ACK_PENDING = 4096
+_MAX_ACK_PENDING = 16384
 _HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_BYTES does not count
 # The limits are those of the streams; the server's own default shrinks as the disk fills.
 _MAX_FILE_STORE = "8TB"

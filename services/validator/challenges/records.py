@@ -1,5 +1,6 @@
 """What validators remember together: who holds a challenge, who took a device's places."""
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn
@@ -9,12 +10,12 @@ import structlog
 
 from services.validator.challenges.replay import time_to_keep
 from services.validator.challenges.verifier import Asked
-from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count
-from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCounted
+from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count, is_others
+from shared.access_events import ChallengeClaimed, DeviceCounted
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
 from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
-from shared.limits import SAME_CSR_PLACES
+from shared.limits import SAME_CSR_PLACES, WAITING_PLACES
 from shared.series import Series, signing
 from shared.stored import (
     EventSigner,
@@ -32,11 +33,11 @@ _log = structlog.get_logger()
 _WINDOW_TTL = WINDOW_SECONDS + 3600
 _DEFERRED: Final = "deferred"
 _MARK_SECONDS: Final = 30 * 86400
-_MOST_WAITED_FOR: Final = 1024
+_WAITS_SECONDS: Final = 90.0  # three times the longest pause between two tries
 
 
 class TooManyWaitError(Exception):
-    """Raised where more requests than SAME_CSR_PLACES would wait for the same CSR's outcome."""
+    """Raised where one more request would wait for another's outcome than may."""
 
 
 @dataclass(frozen=True)
@@ -47,62 +48,66 @@ class Records:
     signer: EventSigner
     validators: Trusted
     issuers: Trusted
-    _waiting: dict[str, set[str]] = field(default_factory=dict)
+    _waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     async def claim(
         self, asked: Asked, kind: str, digest: str, until: int
     ) -> tuple[ChallengeClaimed, int]:
         """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix ns).
 
-        The first authentic record of the log counts, on whatever replica; everyone goes on from
-        what is stored, so a kill at any point leaves a record that the redelivery finds.
+        The first authentic record of the log whose holder has not failed counts, on whatever
+        replica; where all have failed this enrollment adds its own. Everyone goes on from what is
+        stored, so a kill at any point leaves a record that the redelivery finds.
         """
-        place = partial(replay_record, kind, digest)
+        place, prefix = partial(replay_record, kind, digest), asked.enrollment.prefix()
         mine = ChallengeClaimed(
             request_sha256=asked.request_sha256,
             kind=kind,
-            enrollment=asked.enrollment.prefix(),
+            enrollment=prefix,
             spki_sha256=asked.opened.facts.spki_sha256,
             expires_at=until,
         )
-        ttl = time_to_keep(until, asked.asked_at)
+        written = signing(place, mine, self.signer, time_to_keep(until, asked.asked_at))
         series = Series(self.bus, REPLAYS, place("*"), ChallengeClaimed, self.validators, "replay")
-        await series.append(None, signing(place, mine, self.signer, ttl))
-        first = await series.first()
-        if first is None:
-            raise BusUnavailableError("a replay record cannot be read yet")
-        return first.event, first.stored.time
+        await series.append(None, written)
+        while True:
+            last = None
+            async for last in series.all():
+                holder = last.event.enrollment
+                if holder == prefix or not await self._failed(holder):
+                    return last.event, last.stored.time
+            if last is None:
+                raise BusUnavailableError("a replay record cannot be read yet")
+            await series.append(last, written)
 
     async def spent(self, asked: Asked, record: ChallengeClaimed) -> bool:
         """Whether the challenge's certificate was made before, or is under way elsewhere.
 
-        Asked only of what is not plainly the request that holds it: a later attempt, or the same
-        CSR in another transaction, which waits (`DeferredError`) until the first has ended.
+        A message with the holder's CSR under another signer, or a later attempt, waits until the
+        holder has ended (`DeferredError`).
         """
-        holder, mine = parse_prefix(record.enrollment), asked.enrollment
-        if holder.at(mine.attempt) == mine:
-            earlier = (holder.at(number) for number in range(holder.attempt, mine.attempt))
-            return any([await self._made(each) for each in earlier])
-        if await self._failed(CountedEnrollment(enrollment=record.enrollment, at=0)):
+        holder = parse_prefix(record.enrollment)
+        if holder == asked.enrollment:
             return False
-        if same_csr(holder, mine) and not await self._made(holder):
+        if same_csr(holder, asked.enrollment) and not await self._made(holder):
             await self._defer(asked, record)
         return True
 
     async def _defer(self, asked: Asked, record: ChallengeClaimed) -> NoReturn:
         """Let a request wait for the same CSR's, which another signer's message brought first.
 
-        A mark says so to whoever gets the message after many tries. Of one CSR only so many wait:
-        whoever recorded a message can sign it again without end.
+        A mark says so to whoever gets the message after many tries. Only so many wait: whoever
+        recorded a message can sign it again without end, and the server hands out nothing more
+        where too much is not acknowledged.
         """
-        waiting = self._waiting.setdefault(record.enrollment, set())
-        waiting.add(asked.enrollment.prefix())
-        if len(waiting) > SAME_CSR_PLACES:
-            waiting.discard(asked.enrollment.prefix())
+        prefix, now = asked.enrollment.prefix(), asyncio.get_running_loop().time()
+        for gone in [p for p, w in self._waiting.items() if now - w[1] > _WAITS_SECONDS]:
+            del self._waiting[gone]
+        same = sum(holder == record.enrollment for holder, _ in self._waiting.values())
+        full = same >= SAME_CSR_PLACES or len(self._waiting) >= WAITING_PLACES
+        if full and prefix not in self._waiting:
             raise TooManyWaitError
-        while len(self._waiting) > _MOST_WAITED_FOR:
-            del self._waiting[next(iter(self._waiting))]
-        prefix = asked.enrollment.prefix()
+        self._waiting[prefix] = record.enrollment, now
         event = msgspec.structs.replace(record, kind=_DEFERRED, enrollment=prefix)
         place = partial(replay_record, _DEFERRED, token(prefix.encode()))
         written = signing(place, event, self.signer, _MARK_SECONDS)
@@ -137,9 +142,12 @@ class Records:
         while True:
             newest = await series.newest()
             window = newest.event.entries if newest is not None else ()
-            found = count(window, asked.enrollment, asked.asked_at, limit)
+            signed_again = [e.enrollment for e in window if is_others(e, asked.enrollment)]
+            failed = [each for each in signed_again if await self._failed(each)]
+            found = count(window, asked.enrollment, asked.asked_at, limit, failed)
             if isinstance(found, Full):
-                failed = [e.enrollment for e in found.entries if await self._failed(e)]
+                others = (e.enrollment for e in found.entries)
+                failed += [each for each in others if await self._failed(each)]
                 found = count(window, asked.enrollment, asked.asked_at, limit, failed)
             if isinstance(found, Full) or not found.changed:
                 return found
@@ -148,9 +156,13 @@ class Records:
             if await series.append(newest, written) is not None:
                 return found
 
-    async def _failed(self, entry: CountedEnrollment) -> bool:
-        """Whether an enrollment has ended, and without a certificate: by our own signed word."""
-        enrollment = parse_prefix(entry.enrollment)
+    async def _failed(self, prefix: str) -> bool:
+        """Whether an attempt has ended without a certificate, or can never have one.
+
+        That is by our own signed word, or where a forgery stands in the place of its verdict: no
+        issuer acts on that.
+        """
+        enrollment = parse_prefix(prefix)
         stream = enroll_stream(enrollment.shard)
         for stage, trusted, failure in (
             (Stage.OUTCOME, self.issuers, IssuanceFailed),
@@ -163,7 +175,7 @@ class Records:
                 return isinstance(authenticate(stored, trusted, stage), failure)
             except UnreadableEventError as error:
                 _report(stage, stored, error)
-                return False
+                return stage is Stage.VERDICT
         return False
 
 

@@ -31,9 +31,9 @@ def judge_replay(
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
     same_request = same_key and same_csr(holder, mine)
+    if same_key and asked.existing:
+        return Verified((passed("replay", "the same key asks for the certificate it has"),))
     if spent or not same_request:
-        if same_key and asked.existing:
-            return Verified((passed("replay", "the same key asks for the certificate it has"),))
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
     if recorded_at >= (until + MARGIN_SECONDS) * _NANOSECONDS:

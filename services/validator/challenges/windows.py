@@ -36,8 +36,9 @@ def count(
 ) -> Counted | Full:
     """Give an enrollment a place in its device's window; `now` in Unix seconds.
 
-    However often it is delivered, tried again or signed by others, its CSR takes one. `failed`
-    names entries known to have ended without a certificate: they do not count.
+    However often it is delivered or tried again it takes one, and so does its CSR, whoever signs
+    its messages. `failed` names entries known to have ended without a certificate: they do not
+    count.
     """
     mine = CountedEnrollment(enrollment=enrollment.prefix(), at=now)
     if any(entry.enrollment == mine.enrollment for entry in window):
@@ -47,12 +48,20 @@ def count(
         for entry in window
         if entry.at > now - WINDOW_SECONDS and entry.enrollment not in failed
     ]
+    if any(is_others(entry, enrollment) for entry in alive):
+        return Counted(tuple(window), changed=False)
     others = tuple(entry for entry in alive if not _same(entry, enrollment))
     if len(others) < limit or len(others) < len(alive):  # it had a place before
         return Counted((*others, mine), changed=True)
     return Full(others)
 
 
+def is_others(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
+    """Whether an entry is of the same CSR in a message that another key signed."""
+    other = parse_prefix(entry.enrollment)
+    return same_csr(other, enrollment) and not _same(entry, enrollment)
+
+
 def _same(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
-    """Whether an entry is of the same CSR: an earlier attempt, or another signer's message."""
-    return same_csr(parse_prefix(entry.enrollment), enrollment)
+    """Whether an entry is an attempt of the same enrollment."""
+    return parse_prefix(entry.enrollment).at(enrollment.attempt) == enrollment

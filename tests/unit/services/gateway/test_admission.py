@@ -51,7 +51,7 @@ class Queue:
     def arrive(self, now: float) -> bool:
         while self.ends and self.ends[0][0] <= now:
             ended, began = heapq.heappop(self.ends)
-            self.gate.leave(ended, ended - began, answered=True)
+            self.gate.leave(ended, answered=True)
             self.waits.append((ended, ended - began))
         if self.gate.is_full(now, 2.0):
             return False
@@ -168,14 +168,21 @@ async def test_a_client_that_is_gone_by_its_turn_is_not_worked_for() -> None:
 
 
 async def test_who_waits_too_long_for_a_turn_is_refused_in_time_and_the_others_go_on() -> None:
-    turns = Turns()
-    await turns.next(1)
-    for _ in range(3):  # the turn is kept busy by hand: nothing is passed on
-        turns._waiting.appendleft(asyncio.get_running_loop().create_future())
+    turns = Turns(_is_taken=True)
     with pytest.raises(TimeoutError):
         await turns.next(0.01)
-    for _ in range(4):
-        turns._pass_on()
+    turns._pass_on()
+    await asyncio.wait_for(turns.next(1), 1)
+
+
+async def test_who_goes_in_the_very_turn_that_is_his_holds_up_nobody() -> None:
+    turns = Turns(_is_taken=True)
+    gone, next_one = (asyncio.create_task(turns.next(5)) for _ in range(2))
+    await asyncio.sleep(0)
+    turns._pass_on()
+    gone.cancel()
+
+    await asyncio.wait_for(next_one, 1)
     await asyncio.wait_for(turns.next(1), 1)
 
 

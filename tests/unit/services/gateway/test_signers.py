@@ -16,19 +16,14 @@ from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_passwords import ECDSA, by_ec, ec_csr, opened, to_password
 from tests.unit.shared.scep.messages import (
-    PRINTABLE,
     EcIdentity,
     Identity,
     challenge,
-    cms_attributes,
     csr,
     device_csr,
     enveloped,
     identity,
     recipient,
-    scep_attributes,
-    signed,
-    tlv,
 )
 from tests.unit.shared.scep.signing import ec_device, ecdsa_sign
 from tests.unit.world import certified, pki_message
@@ -160,27 +155,7 @@ async def test_that_an_ec_signer_is_foreign_is_said_at_the_time_of_all_failures(
     assert all(0.2 <= each < 0.35 for each in took)
 
 
-# Renewals do not widen
-
-
-@pytest.mark.parametrize("kind", [b"17", b"19"])
-async def test_what_another_configured_ca_issued_is_a_renewal_of_nothing(
-    make: Make, kind: bytes
-) -> None:
-    """Whatever profile it is of: the validator refuses it, challenge or not."""
-    world, other = await make(), pki.local_ca(OTHER_CA)
-    chains = world.outcomes.chains
-    chains._chains["other", (other.pin,)] = replace(
-        world.chain, der=other.chain, certificates=(other.certificate,)
-    )
-    content = enveloped(device_csr(world.device), recipient(world.ra))
-    foreign = certified(world.device, other)
-    attributes = [*scep_attributes(message_type=tlv(PRINTABLE, kind)), *cms_attributes(content)]
-    await world.send(signed(content, foreign, attributes))
-    await world.send(pki_message(world.device, world.ra))
-
-    first, plain = (s.subject.split(".")[4] for s in world.requests())
-    assert first != plain
+# What may be told
 
 
 async def test_a_challenge_that_is_no_string_is_named_once_the_csr_verifies(make: Make) -> None:

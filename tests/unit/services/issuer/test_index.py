@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.consumer import OutcomeMissingError
 from services.issuer.profiles import names_sha256, spki_sha256
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
@@ -197,13 +198,15 @@ async def test_without_a_record_a_new_certificate_is_issued(world: World) -> Non
     await newly_issued(world, await again(world, "41" * 16), known)
 
 
-async def test_without_its_outcome_a_new_certificate_is_issued(world: World) -> None:
-    """Killed between record and signature: that certificate never was."""
+async def test_without_its_outcome_the_one_that_is_recorded_is_waited_for(world: World) -> None:
+    """Killed between record and signature: its message comes again, and makes that certificate."""
     known = await first(world)
     (stored,) = world.outcomes()
     del world.bus.streams["ENROLL_0"].messages[stored.sequence]
 
-    await newly_issued(world, await again(world, known.serial), known)
+    verdict = await again(world, known.serial)
+    with pytest.raises(OutcomeMissingError):
+        await world.consumer.handle(verdict)
 
 
 async def test_where_the_first_enrollment_failed_a_new_certificate_is_issued(

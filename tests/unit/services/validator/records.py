@@ -10,13 +10,14 @@ DAY: Final = 86400
 # 300 days, of which the last third begins now.
 BEGIN: Final = NOW - 200 * DAY
 END: Final = NOW + 100 * DAY
+KEY_OF_RECORDS: Final = "11" * 32
 
 
 def record(profile: str = PROFILE, **changes: Any) -> CertificateRecorded:
     values: dict[str, Any] = {
         "request_sha256": REQUEST_SHA256,
         "enrollment": f"enroll.0.{profile}.t.c.0",
-        "spki_sha256": "11" * 32,
+        "spki_sha256": KEY_OF_RECORDS,
         "subject": "CN=device",
         "not_before": BEGIN,
         "not_after": END,

@@ -8,7 +8,7 @@ from services.validator.facts import History, KnownCertificate, Opened, names_sh
 from services.validator.gates import Decision, Question, RenewalPolicy, decide
 from shared.csr import CertificationRequest, read_csr
 from shared.reasons import Reason
-from tests.unit.services.validator.records import BEGIN, END, known
+from tests.unit.services.validator.records import BEGIN, END, KEY_OF_RECORDS, known
 from tests.unit.shared.scep.messages import UTF8, Identity, csr, device_csr, name
 from tests.unit.world import NOW, PROFILE, SERIAL, facts, policy
 
@@ -83,7 +83,9 @@ def test_a_changed_subject_is_other_names(device: Identity, asked: Certification
 
 
 def test_a_renewal_is_never_answered_with_what_it_renews(asked: CertificationRequest) -> None:
-    opened = Opened(asked, facts(), renews=SERIAL, key_reused=True)
+    opened = Opened(
+        asked, facts(), renews=SERIAL, key_reused=True, signer_spki_sha256=KEY_OF_RECORDS
+    )
     decision = decide(Question(opened, History(renewed=of(asked)), PROFILE, policy(), NOW, NOW))
 
     assert (decision.refusal, decision.existing) == (None, "")

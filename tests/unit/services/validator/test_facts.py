@@ -45,7 +45,9 @@ def nobody(certificate: bytes) -> bool:
 def opened(
     enrollment: EnrollmentId, event: EnrollmentRequested, *, legacy: bool = False
 ) -> Opened | NotOpened:
-    return open_request(enrollment, event, KEYS, OpeningRules(AlgorithmPolicy(legacy), nobody))
+    return open_request(
+        enrollment, event, KEYS, OpeningRules(AlgorithmPolicy(legacy), nobody, nobody)
+    )
 
 
 def refused(enrollment: EnrollmentId, event: EnrollmentRequested) -> tuple[Reason, str]:
@@ -129,7 +131,7 @@ def test_a_seal_that_names_one_key_and_is_another_keys_is_refused(
     other = X25519PrivateKey.from_private_bytes(b"q" * 32)
     event = requested(device, ra, enrollment)
     found = open_request(
-        enrollment, event, {OPENING_ID: other}, OpeningRules(AlgorithmPolicy(), nobody)
+        enrollment, event, {OPENING_ID: other}, OpeningRules(AlgorithmPolicy(), nobody, nobody)
     )
 
     assert found == NotOpened(Reason.BAD_MESSAGE, "the sealed content key does not open")

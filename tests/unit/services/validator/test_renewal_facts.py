@@ -41,6 +41,7 @@ def opened(
     renews: bytes = RENEWS,
     kind: bytes = b"19",
     any_signer: bool = True,
+    others: tuple[LocalCa, ...] = (),
 ) -> Opened | NotOpened:
     """What becomes of a CSR that this certificate signed; `kind` is the message type."""
     enrollment = enrollment_of(signer, asked, renews=renews)
@@ -49,7 +50,12 @@ def opened(
     message = signed(content, signer, attributes)
     event = requested(signer, ra, enrollment, pki_message=message)
     chain = Chain(ca.chain, (ca.certificate,))
-    rules = OpeningRules(AlgorithmPolicy(), chain.issued, any_signer=any_signer)
+    chains = [chain, *(Chain(each.chain, (each.certificate,)) for each in others)]
+
+    def issued_by_any(certificate: bytes) -> bool:
+        return any(each.issued(certificate) for each in chains)
+
+    rules = OpeningRules(AlgorithmPolicy(), chain.issued, issued_by_any, any_signer=any_signer)
     return open_request(enrollment, event, KEYS, rules)
 
 
@@ -96,6 +102,20 @@ def test_a_self_signed_certificate_renews_nothing(
 
     assert isinstance(found, Opened)
     assert (found.renews, found.key_reused, found.renewal_asked) == ("", False, True)
+
+
+@pytest.mark.parametrize("kind", [b"17", b"19"])
+def test_what_another_configured_ca_issued_is_no_first_enrollment(
+    device: Identity, ra: Identity, ca: LocalCa, kind: bytes
+) -> None:
+    """A certificate of ours that is another profile's does not enroll here, challenge or not."""
+    other = pki.local_ca(STRANGERS_KEY)
+    renews = NO_RENEWAL if kind == b"17" else b""
+    signer = certified(device, other)
+    found = opened(ca, ra, signer, csr(ra.key), renews=renews, kind=kind, others=(other,))
+
+    assert isinstance(found, Opened)
+    assert (found.renews, found.renewal_asked) == ("", True)
 
 
 def test_a_stranger_may_sign_for_another_key_that_the_csr_proves(

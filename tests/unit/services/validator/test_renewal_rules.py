@@ -6,7 +6,7 @@ from services.validator.facts import History, KnownCertificate, Opened, names_sh
 from services.validator.gates import Decision, Question, RenewalPolicy, decide
 from shared.csr import CertificationRequest, read_csr
 from shared.reasons import Reason
-from tests.unit.services.validator.records import BEGIN, DAY, END, known
+from tests.unit.services.validator.records import BEGIN, DAY, END, KEY_OF_RECORDS, known
 from tests.unit.shared.scep.messages import (
     PRINTABLE,
     UTF8,
@@ -40,7 +40,9 @@ def judged(
     **rules: Any,
 ) -> Decision:
     """What is said to a request that a certificate of ours signed."""
-    opened = Opened(asked, facts(), renews=SERIAL, key_reused=key_reused)
+    opened = Opened(
+        asked, facts(), renews=SERIAL, key_reused=key_reused, signer_spki_sha256=KEY_OF_RECORDS
+    )
     allowed = policy(renewal=RenewalPolicy(**rules))
     return decide(Question(opened, History(renewed), PROFILE, allowed, at, at))
 
@@ -295,9 +297,23 @@ def test_a_compromised_key_is_refused_whatever_else_is_right(device: Identity, r
     asked = read_csr(csr(device.key, DNS, challenge(PRINTABLE, b"s3cret")))
     history = History(of(asked) if renews else None, key_compromised=True)
     decision = decide(
-        Question(Opened(asked, facts(), renews=renews), history, PROFILE, policy(), NOW, NOW)
+        Question(
+            Opened(asked, facts(), renews=renews, signer_spki_sha256=KEY_OF_RECORDS),
+            history,
+            PROFILE,
+            policy(),
+            NOW,
+            NOW,
+        )
     )
 
     assert decision.refusal is not None
     assert decision.refusal.reason is Reason.KEY_COMPROMISED
     assert decision.gates[-1].gate == "compromise"
+
+
+def test_a_certificate_of_the_same_serial_number_and_another_key_renews_nothing(
+    renewal: CertificationRequest,
+) -> None:
+    """Whoever has a key that another CA trusts may choose a serial number of ours."""
+    assert reason(judged(renewal, of(renewal, spki_sha256="99" * 32))) is Reason.NOT_RENEWABLE

@@ -54,8 +54,9 @@ def names(asked: bytes) -> str:
 
 async def certify(world: World, by: EventSigner = ISSUING, **changes: Any) -> None:
     """Put the device's certificate on record, under the names of `device_csr`."""
-    values = {"names_sha256": names(device_csr(world.device))} | changes
     key = spki_sha256(spki(world.device.key.public_key()))
+    names_of = names(device_csr(world.device))
+    values = {"names_sha256": names_of, "spki_sha256": key} | changes
     found = record(**values)
     for subject in (certificate_issued(ISSUER, SERIAL), key_issued(key, ISSUER, SERIAL)):
         await append_signed(world.bus, subject, found, by)

@@ -185,7 +185,7 @@ async def test_a_new_attempt_after_a_failure_passes_and_takes_no_second_place(
     again = await ask(world, holder(), token(), attempt=1)
 
     assert await judgement(world, again) == "approved"
-    assert (len(claims(world)), places(world)) == (1, 1)
+    assert (len(claims(world)), places(world)) == (2, 1)
     (entry,), *_ = windows(world)
     assert parse_subject(f"{entry.enrollment}.request")[0].attempt == 1
 
@@ -194,6 +194,7 @@ async def test_a_new_attempt_keeps_its_place_in_a_full_window(world: World) -> N
     requests = await tokens_of_one_device(world, 3)
     for request in requests:
         assert await judgement(world, request) == "approved"
+    await failed(world, requests[1])
     again = await ask(world, holder(1), token("n-1"), attempt=1)
 
     assert await judgement(world, again) == "approved"
@@ -204,6 +205,7 @@ async def test_a_new_attempt_keeps_its_place_when_the_limit_is_lowered(world: Wo
     requests = await tokens_of_one_device(world, 3)
     for request in requests:
         assert await judgement(world, request) == "approved"
+    await failed(world, requests[1])
     world.accept(by_token(limit=1))
     again = await ask(world, holder(1), token("n-1"), attempt=1)
     another = await ask(world, holder(3), token("n-3"))

@@ -155,3 +155,42 @@ async def test_of_one_csr_only_so_many_wait(world: World) -> None:
 
     last = await again(world, 2 + SAME_CSR_PLACES)
     assert await judgement(world, last) == Reason.RATE_LIMITED
+
+
+async def test_after_a_failure_one_of_those_who_waited_enrolls_and_the_others_wait_for_it(
+    world: World,
+) -> None:
+    """Else one challenge would make a certificate for each of them."""
+    first, *others = [await again(world, number) for number in range(1, 7)]
+    assert await judgement(world, first) == "approved"
+    assert all([await waits(world, each) for each in others])
+    await failed(world, first)
+
+    assert [await waits(world, each) for each in others] == [False, True, True, True, True]
+    await made(world, others[0])
+    assert [await judgement(world, each) for each in others[1:]] == ["approved"] * 4
+
+
+async def test_whoever_failed_and_tries_again_waits_for_who_came_after(world: World) -> None:
+    first, second = await again(world, 1), await again(world, 2)
+    await world.consumer.handle(first)
+    await failed(world, first)
+    assert await judgement(world, second) == "approved"
+    retry = await ask(world, holder(), challenge_of(world), signer=holder(1), attempt=1)
+
+    assert await waits(world, retry)
+
+
+async def test_who_waited_and_cannot_be_handled_ends_as_poison_and_not_without_a_word(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await again(world, 1), await again(world, 2)
+    await world.consumer.handle(first)
+    assert await waits(world, second)
+
+    async def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(world.consumer, "_judge", broken)
+    await world.consumer.give_up(second)
+    assert result(world, second) == Reason.POISON
