@@ -29,7 +29,8 @@ async def serve(
     settings, since = source.first, int(now())
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.ISSUER, all_shards(settings.epochs)[0])
-    await publish_chains(bus, settings)
+    mover = Mover(bus, settings.servers, settings.nkey_seed, Role.ISSUER, name)
+    await mover.outlast(lambda: publish_chains(bus, settings))
     _measure(settings)
     clock = LogClock(bus, replica_subject(Role.ISSUER, name))
     issuing = VerdictConsumer(bus, settings, clock)
@@ -63,7 +64,7 @@ async def serve(
         background(reload_on(signals.hangup, source, apply)),
         background(clock.run(lambda: heartbeat(Role.ISSUER, name, since))),
         background(keeper.run()),
-        background(Mover(bus, settings.servers, settings.nkey_seed, Role.ISSUER, name).run()),
+        background(mover.run()),
         background(shards.run()),
     ):
         await signals.stop.wait()

@@ -10,23 +10,25 @@ that not all move at once. Where no node does, it stays. See docs/decisions/0037
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from shared.bus.answers import read_pub_ack
-from shared.bus.core import BusError
+from shared.bus.core import BusError, BusUnavailableError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers, place
 from shared.bus.topology import Role
 from shared.bus.users import inbox_prefix, public_key_of
-from shared.process import log_failure
+from shared.process import background, log_failure
 from shared.stored import Message
 
 _log = structlog.get_logger()
+T = TypeVar("T")
 _HEALTHY_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 0.5
 _ACK_SECONDS: Final = 1.5
@@ -70,6 +72,19 @@ class Mover:
                 log_failure("probe_failed", error)
                 works = False
             await asyncio.sleep(_HEALTHY_SECONDS if works else _RETRY_SECONDS)
+
+    async def outlast(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do a step of the start, on another node where this one is of no use; wait for the bus."""
+        async with background(self.run()):
+            said = ""
+            while True:
+                try:
+                    return await step()
+                except BusUnavailableError as error:
+                    if str(error) != said:
+                        said = str(error)
+                        _log.warning("start_waits", detail=said[:100])
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _here_works(self) -> bool:
         """Whether a put is acknowledged soon; a late one still counts for the bus's health."""

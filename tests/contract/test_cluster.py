@@ -134,6 +134,26 @@ async def test_a_service_on_a_leader_that_is_cut_off_moves_to_its_peers_in_time(
     assert healed < HEALED_SECONDS
 
 
+async def test_a_step_of_the_start_on_a_node_that_is_cut_off_is_done_on_another(
+    cluster: Cluster,
+) -> None:
+    """A service that starts there has done nothing yet that could tell it."""
+    leader = await cluster.leader(STREAM)
+    cluster.isolate(leader)
+    bus = await cluster.connect(Role.GATEWAY, leader, timeout=1.5)
+    servers = Servers(cluster.urls, replicated=True)
+    mover = Mover(bus, servers, cluster.seeds[Role.GATEWAY], Role.GATEWAY, "g")
+
+    async def step() -> int:
+        return await bus.append(request("first"), Message(b"{}", {}))
+
+    async with asyncio.timeout(30):
+        assert await mover.outlast(step) == 1
+    here = bus.client.connected_url
+    assert here is not None
+    assert here.geturl() != cluster.nodes[leader].url
+
+
 async def test_a_service_stays_where_no_node_takes_appends(cluster: Cluster) -> None:
     """Without a quorum anywhere, moving about would only lose what is under way."""
     bus = await cluster.connect(Role.VALIDATOR, "a", timeout=1.0)
