@@ -105,9 +105,9 @@ class PullConsumption:
             await self._subscription.unsubscribe()
 
     async def resize(self, limit: int) -> None:
-        """See `Consumption.resize`."""
+        """See `Consumption.resize`; new room is filled even where less than half is free."""
         self.limit = limit
-        await self._refill()
+        await self._refill(least=1)
 
     async def restart(self) -> None:
         """Forget what was asked for, on a new inbox: after a reconnect, or silence."""
@@ -133,9 +133,12 @@ class PullConsumption:
         self._unsettled = max(0, self._unsettled - count)
         await self._refill()
 
-    async def _refill(self) -> None:
+    async def _refill(self, least: int = 0) -> None:
+        """Ask for what there is room for; for less than half of the limit only where told to."""
         wanted = self.limit - self._unsettled - sum(self._asked.values())
-        if self._stopped or self._subscription is None or wanted * 2 < self.limit:
+        if self._stopped or self._subscription is None:
+            return
+        if wanted < (least or self.limit / 2):
             return
         pull = secrets.token_hex(8)
         self._asked[pull] = wanted

@@ -380,6 +380,24 @@ async def test_unsettled_messages_are_limited(buses: Buses) -> None:
     assert {(await collector.next()).stored.sequence for _ in range(2)} == {5, 6}
 
 
+async def test_another_limit_holds_from_then_on(buses: Buses) -> None:
+    collector = Collector()
+    consumption = await buses.validator.consume(STREAM, "validator", collector, 2)
+    for i in range(6):
+        await buses.gateway.append(f"enroll.0.demo.t{i}.csr.0.request", message())
+    held = [await collector.next() for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        await collector.next(0.5)
+    await consumption.resize(5)
+    held += [await collector.next() for _ in range(3)]
+    with pytest.raises(TimeoutError):
+        await collector.next(0.5)
+    await held[0].ack()
+
+    await consumption.resize(6)
+    assert (await collector.next()).stored.sequence == 6
+
+
 async def test_a_nak_hands_the_message_out_again_and_counts(buses: Buses) -> None:
     collector = Collector()
     await buses.validator.consume(STREAM, "validator", collector, 4)
