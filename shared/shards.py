@@ -4,6 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
+
+# From so long before an epoch on its shards must be there.
+SOON_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)

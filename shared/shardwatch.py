@@ -18,10 +18,9 @@ from shared.bus.core import Bus, BusUnavailableError, NobodyListensError, NotAll
 from shared.bus.pull import MISSING
 from shared.bus.topology import enroll_stream
 from shared.process import log_failure, now
-from shared.shards import Epoch, all_shards, begun
+from shared.shards import SOON_SECONDS, Epoch, all_shards, begun
 
 _log = structlog.get_logger()
-SOON_SECONDS: Final = 600.0
 _LOOK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 

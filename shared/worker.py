@@ -104,8 +104,8 @@ class Worker:
 
     async def resize(self, concurrency: int) -> None:
         """Have at most so many messages in hand from now on."""
-        self.concurrency = concurrency
-        if self._consumption is not None:
+        before, self.concurrency = self.concurrency, concurrency
+        if self._consumption is not None and concurrency != before:
             await self._consumption.resize(concurrency)
 
     def _on_delivery(self, delivery: Delivery) -> None:

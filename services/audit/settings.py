@@ -13,9 +13,10 @@ from services.audit.admin.auth import Level
 from shared.bus.servers import Servers
 from shared.bus.topology import consumers
 from shared.keys import read_certificates, read_event_signer, read_nkey
+from shared.process import now
 from shared.sections import Configuration
 from shared.settings import SettingsError, read_secret_file
-from shared.shards import Epoch, all_shards
+from shared.shards import SOON_SECONDS, Epoch, all_shards, begun
 from shared.stored import EventSigner
 
 _MIN_TOKEN: Final = 32
@@ -50,7 +51,7 @@ class PageSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the audit service runs on; `streams` are those it records."""
+    """Everything the audit service runs on; `streams` are those that may hold events by now."""
 
     servers: Servers
     nkey_seed: str
@@ -70,7 +71,7 @@ def read_settings(configuration: Configuration) -> Settings:
         nkey_seed=read_nkey(configuration.path(section.nkey_path)),
         signer=read_event_signer(configuration.path(section.signing_key_path)),
         epochs=configuration.epochs(),
-        streams=recorded(all_shards(configuration.epochs())),
+        streams=recorded(all_shards(begun(configuration.epochs(), now() + SOON_SECONDS))),
         database_url=database_url(configuration),
         batch=section.batch,
         page=PageSettings(section.public_url, section.session_ttl, _oidc(configuration)),

@@ -374,6 +374,16 @@ def test_every_service_finds_its_keys(complete: Path) -> None:
     assert set(keep.streams) == {"ENROLL_0", "CERTS", "OPS", "DEAD_LETTERS"}
 
 
+def test_a_shard_planned_far_ahead_is_none_of_the_streams_to_prove(complete: Path) -> None:
+    """It may not have been made yet."""
+    with complete.open("a") as file:
+        for at, shard in ((0, "0"), (1, "1"), (10**11, "planned")):
+            file.write(f'\n[[log.epochs]]\neffective_at = {at}\nshards = ["{shard}"]\n')
+
+    keep = read_by_all(complete)[3]
+    assert {s for s in keep.streams if s.startswith("ENROLL_")} == {"ENROLL_0", "ENROLL_1"}
+
+
 def test_a_gateway_holds_no_challenge(complete: Path) -> None:
     assert MARKER not in repr(read_by_all(complete)[0])
 
