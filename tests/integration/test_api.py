@@ -436,7 +436,7 @@ def test_health_and_metrics_stay_where_they_were(viewer: Api) -> None:
 
 
 def test_bodies_that_are_no_json_are_problems(operator: Api) -> None:
-    for content in (b"", b"{", b"\xff", b"[" * 100_000, b'"x"', b'{"profile": "\\ud800"}'):
+    for content in (b"", b"{", b"\xff", b"[" * 60_000, b'"x"', b'{"profile": "\\ud800"}'):
         headers = {"content-type": "application/json"}
         sent = operator.ask("POST", "/api/v1/challenges", content=content, headers=headers)
         is_problem(sent, 400)

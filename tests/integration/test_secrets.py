@@ -197,13 +197,12 @@ def by_command(system: System, endpoint: Endpoint, status: int) -> None:
 
 def tampered(endpoint: Endpoint) -> Iterator[bytes]:
     """Requests with the right challenge that do not verify, do not open or make no sense."""
-    secret, device, stranger = endpoint.challenge.encode(), Device.new(), Device.new()
+    secret, device = endpoint.challenge.encode(), Device.new()
     csr = device.csr(endpoint.challenge)
     whole = device.enrollment(endpoint, csr).body
     yield from (flipped(whole, -1), flipped(whole, len(whole) // 3), whole[:-100])
     yield device.enrollment(endpoint, digested=secret).body
     yield device.enrollment(endpoint, flipped(csr, -1)).body
-    yield device.enrollment(endpoint, stranger.csr(endpoint.challenge)).body
     yield device.enrollment(endpoint, secret).body
     yield device.request(csr).body  # an envelope was forgotten
     in_clear = sealed(endpoint, b"", ciphertext=csr + bytes(-len(csr) % 16))
