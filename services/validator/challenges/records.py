@@ -53,11 +53,12 @@ class Records:
     async def claim(
         self, asked: Asked, kind: str, digest: str, until: int
     ) -> tuple[ChallengeClaimed, int]:
-        """Bind a challenge to this enrollment unless it is bound: (record, recorded at, Unix ns).
+        """Bind a challenge to this enrollment unless it is bound: (record, first use, Unix ns).
 
-        The first authentic record of the log whose holder has not failed counts, on whatever
-        replica; where all have failed this enrollment adds its own. Everyone goes on from what is
-        stored, so a kill at any point leaves a record that the redelivery finds.
+        The first authentic record of the log binds it to a key and a CSR, on whatever replica. Of
+        that CSR's messages the first counts that has not failed; where all have, this enrollment
+        adds its own record. Everyone goes on from what is stored, so a kill at any point leaves a
+        record that the redelivery finds.
         """
         place, prefix = partial(replay_record, kind, digest), asked.enrollment.prefix()
         mine = ChallengeClaimed(
@@ -71,11 +72,14 @@ class Records:
         series = Series(self.bus, REPLAYS, place("*"), ChallengeClaimed, self.validators, "replay")
         await series.append(None, written)
         while True:
-            last = None
+            first = last = None
             async for last in series.all():
+                first = first or last
                 holder = last.event.enrollment
-                if holder == prefix or not await self._failed(holder):
-                    return last.event, last.stored.time
+                if holder == prefix or not _same_request(last.event, mine):
+                    return last.event, first.stored.time
+                if not await self._failed(holder):
+                    return last.event, first.stored.time
             if last is None:
                 raise BusUnavailableError("a replay record cannot be read yet")
             await series.append(last, written)
@@ -182,3 +186,9 @@ class Records:
 def _report(what: str, stored: Stored, error: UnreadableEventError) -> None:
     SECURITY_EVENTS.labels(what).inc()
     _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+
+
+def _same_request(one: ChallengeClaimed, other: ChallengeClaimed) -> bool:
+    """Whether two uses of a challenge are of one CSR, whoever signed the messages."""
+    same = same_csr(parse_prefix(one.enrollment), parse_prefix(other.enrollment))
+    return same and one.spki_sha256 == other.spki_sha256

@@ -357,7 +357,8 @@ def test_any_sequence_has_a_text_and_any_bytes_a_judgement(der: bytes) -> None:
 
     assert problem.isprintable()
     if der[:1] == b"\x30" and not problem:
-        assert "#" not in name_text(der).replace("=#", "")
+        # An RDN that cannot be read is shown as #HEX; a value may begin with an escaped one.
+        assert "#" not in name_text(der).replace("=#", "").replace("\\#", "")
     try:
         assert isinstance(name_text(der), str)
     except ScepError:

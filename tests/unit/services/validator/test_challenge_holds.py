@@ -280,7 +280,7 @@ async def test_after_an_approved_hold_that_came_to_nothing_the_holder_may_try_ag
     await desk.world.consumer.handle(again)
 
     assert await desk.decided(again) == "approved"
-    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+    assert (len(claims(desk.world)), places(desk.world)) == (2, 1)
 
 
 async def test_a_hold_of_one_request_opens_no_other(desk: Desk) -> None:
