@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
@@ -28,7 +28,6 @@ _REFRESH_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.2
 
 Wanted = tuple[str, tuple[str, ...]]
-_Get = Callable[[str, str], Awaitable[Stored | None]]
 
 
 class UntrustedChainError(Exception):
@@ -151,8 +150,9 @@ class ChainBook:
         return any(chain.issued(certificate) for chain in known if chain is not None)
 
     async def reread(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
-        """The chain as the log has it now."""
-        await self._read(issuer, pins, self.bus.get_last_from_leader)
+        """The chain as the log has it now; `BusUnavailableError` where that cannot be known."""
+        stored = await self.bus.get_last_from_leader(CA_CHAINS, chain_subject(issuer))
+        self._take(issuer, pins, stored)
         return self.get(issuer, pins)
 
     def missing(self) -> list[str]:
@@ -185,14 +185,17 @@ class ChainBook:
                 continue
             self._changed.clear()
 
-    async def _read(self, issuer: str, pins: tuple[str, ...], get: _Get | None = None) -> None:
+    async def _read(self, issuer: str, pins: tuple[str, ...]) -> None:
         """Read one chain; what was read before is kept where that fails."""
-        get = get or self.bus.get_last
         try:
-            stored = await get(CA_CHAINS, chain_subject(issuer))
-            if stored is not None:
-                self._chains[issuer, pins] = read_chain(stored, pins)
+            stored = await self.bus.get_last(CA_CHAINS, chain_subject(issuer))
         except BusUnavailableError:
             return
+        self._take(issuer, pins, stored)
+
+    def _take(self, issuer: str, pins: tuple[str, ...], stored: Stored | None) -> None:
+        try:
+            if stored is not None:
+                self._chains[issuer, pins] = read_chain(stored, pins)
         except UntrustedChainError as error:
             _log.error("ca_chain_refused", issuer=issuer, detail=str(error))

@@ -5,6 +5,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.events import CaChain
@@ -120,3 +121,15 @@ async def test_a_chain_that_was_read_is_kept_where_a_bad_one_follows(
 
     assert book.get(ISSUER, (PIN,)) is first
     assert bus.streams[CA_CHAINS].messages
+
+
+async def test_a_chain_that_cannot_be_read_again_is_no_word_about_a_new_ca(
+    bus: MemoryBus, book: ChainBook
+) -> None:
+    """Else a certificate of a CA that has just taken over is called forged in an outage."""
+    await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
+    await until(lambda: book.get(ISSUER, (PIN,)))
+    bus.connected = False
+
+    with pytest.raises(BusUnavailableError):
+        await book.reread(ISSUER, (PIN,))
