@@ -275,7 +275,7 @@ def test_a_revoked_certificate_is_on_the_crl_and_its_enrollment_says_so(
     expect(operator.get_by_role("button", name="Revoke")).to_have_count(0)
     titles = operator.locator(".timeline .step strong")
     expect(titles.filter(has_text="Revocation ordered")).to_have_count(1)
-    expect(titles.filter(has_text="Certificate revoked")).to_have_count(1)
+    expect(titles.filter(has_text="Certificate status changed")).to_have_count(1)
 
 
 def test_a_certificate_is_revoked_from_its_enrollment(
