@@ -89,7 +89,7 @@ def _mislead_answers(siege: Siege, role: Role) -> None:
         while time.monotonic() < deadline:
             for reply in _victims(nats.listen(0.1)):
                 for subject in asked:
-                    nats.publish(subject, b'{"seq":1,"batch":500,"next_by_subj":">"}', reply)
+                    nats.publish(subject, b'{"seq":1,"batch":20,"next_by_subj":">"}', reply)
             nats.flush()
 
 
