@@ -123,6 +123,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             done = command("ca", "next", "--kind", "ec:p256", "--data", data)
             assert done.returncode == 0, done.stdout
             wait_until(lambda: everywhere(system, "GetCACaps", b"GetNextCACert"), 20, "the next CA")
+            wait_until(lambda: reloaded(system, 1), 20, "its pin in every service")
             caps.append(operation(system, "GetCACaps").text)
             shown = operation(system, "GetNextCACert")
             fetched = layout.root.parent / "client"
