@@ -41,7 +41,7 @@ _BATCH = 500
 @asynccontextmanager
 async def log_account(data: Path) -> AsyncIterator[JetStreamContext]:
     """JetStream as the provisioner sees it: the log's own account."""
-    url = load(data / "scepstream.toml", {}).bus.url
+    url = load(data / "scepstream.toml", {}).bus.url[0]
     seed = read_nkey(data / "keys" / "provisioner.nkey")
     client = await nats.connect(url, nkeys_seed_str=seed, name="test")
     try:
