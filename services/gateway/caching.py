@@ -42,5 +42,5 @@ def is_unchanged(request: Mapping[str, str], headers: Mapping[str, str]) -> bool
     try:
         since = parsedate_to_datetime(request.get("if-modified-since", ""))
         return parsedate_to_datetime(headers["last-modified"]) <= since
-    except (ValueError, TypeError):  # no date, or one without a zone
+    except (ValueError, OverflowError, TypeError):  # no date, or one without a zone
         return False
