@@ -126,11 +126,6 @@ WAITING_PLACES: Final = Bound(
 )
 
 
-def shortened(text: str) -> str:
-    """A text of somebody else's, as long as an event may hold it."""
-    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
-
-
 # What operators wait for.
 ADMIN_SECONDS: Final = Bound(
     8, "seconds", "an answer of the admin port", "HTTP 503: the database does not answer"
@@ -164,6 +159,11 @@ FAILURES_IN_ALL: Final = Bound(
 THROTTLED_SOURCES: Final = Bound(
     10_000, "sources", "the table of failures", "the oldest is forgotten"
 )
+
+
+def shortened(text: str) -> str:
+    """A text of somebody else's, as long as an event may hold it."""
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
 
 
 def bounds() -> dict[str, Bound]:
