@@ -103,7 +103,7 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
         )
         # Half a surrogate pair is no text.
         json.dumps(found, ensure_ascii=False, default=str).encode("utf-8")
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # a Decimal's exponent has bounds
         raise MalformedTokenError(f"the {what} is not JSON, or a name stands twice") from None
     if not isinstance(found, dict):
         raise MalformedTokenError(f"the {what} is not an object")

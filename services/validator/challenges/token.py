@@ -164,7 +164,7 @@ def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Ve
 
 
 def _utc(seconds: NumericDate) -> str:
-    """RFC 3339, with a fraction where there is one."""
+    """RFC 3339, with as many decimals of a fraction as nanoseconds have."""
     whole = int(seconds)
-    fraction = f"{seconds - whole:.9f}".strip("0") if seconds != whole else ""
+    fraction = f".{int((seconds - whole) * 1_000_000_000):09d}".rstrip(".0")
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

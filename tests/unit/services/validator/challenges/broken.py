@@ -22,6 +22,8 @@ BROKEN_JSON: Final = {
     "a bad escape": b'{"alg": "RS256", "a": "\\x41"}',
     "a leading zero": b'{"alg": "RS256", "a": 01}',
     "a plus sign": b'{"alg": "RS256", "a": +1}',
+    "an exponent beyond all numbers": b'{"alg": "RS256", "a": 1e99999999999999999999}',
+    "an exponent below all numbers": b'{"alg": "RS256", "a": 1e-99999999999999999999}',
     "a byte order mark": b'\xef\xbb\xbf{"alg": "RS256"}',
     "UTF-16": '{"alg": "RS256"}'.encode("utf-16"),
     "UTF-32": '{"alg": "RS256"}'.encode("utf-32-be"),

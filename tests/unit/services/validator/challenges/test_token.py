@@ -496,6 +496,24 @@ def test_the_record_says_which_times_were_compared() -> None:
     assert "now 2026-01-01T00:00:00Z" in detail
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("60.0", "1970-01-01T00:01:00Z"),
+        ("0.5", "1970-01-01T00:00:00.5Z"),
+        ("10.050", "1970-01-01T00:00:10.05Z"),
+        ("0.0000000001", "1970-01-01T00:00:00Z"),
+        ("0.9999999999", "1970-01-01T00:00:00.999999999Z"),
+        ("1e-999999999", "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_a_fraction_of_a_second_is_told_in_nanoseconds(written: str, told: str) -> None:
+    payload = json.dumps(claims(iat=1, exp=NOW)).replace('"iat": 1', f'"iat": {written}')
+    detail = judge(mint(payload.encode())).verified.gates[-1].detail
+
+    assert f"issued {told}," in detail
+
+
 # Gate 5
 
 
