@@ -257,10 +257,8 @@ async def test_a_replica_cannot_say_that_it_is_another(pair: Bench) -> None:
     assert await validator.say("ops.reload.demo.o1.validator-1.answer")
 
 
-async def test_a_key_that_the_server_does_not_list_for_a_replica_is_not_let_in(
-    pair: Bench,
-) -> None:
-    """Where replicas have keys of their own, the role's shared one still is another user."""
+async def test_a_roles_shared_key_still_hears_the_hints_of_all_its_replicas(pair: Bench) -> None:
+    """So it is to be put away where replicas have keys of their own."""
     shared = await pair.raw(pair.key(Role.GATEWAY))
 
     assert await shared.listen("gw.gateway-0")

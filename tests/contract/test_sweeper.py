@@ -33,6 +33,7 @@ from shared.order_events import ResumeOrdered
 from shared.process import background, now
 from shared.reasons import Reason
 from shared.resuming import ResumeConsumer
+from shared.shards import Epoch
 from shared.stored import Stored, Trusted, authenticate, authenticate_as, encode
 from shared.subjects import EnrollmentId, Stage
 from shared.worker import Job, working
@@ -59,6 +60,7 @@ from tests.unit.world import (
 )
 
 BUS = Servers.of("nats://127.0.0.1:4222")
+EPOCHS = (Epoch(0, ("0",)),)
 STREAM = enroll_stream("0")
 SECONDS = 30.0
 IMPATIENT = Patience(pause=0.05, delays=(0.2, 0.4, 0.4, 0.4), overtaken=0.0)
@@ -112,7 +114,7 @@ class Log:
 
     def issuing(self) -> IssuerSettings:
         return IssuerSettings(
-            BUS, "", ("0",), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+            BUS, "", EPOCHS, ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
             {ISSUER: Authorities(self.ca)}, 8,
         )  # fmt: skip
 
@@ -144,7 +146,7 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
     """The validator, until the block ends."""
     bus, pin = log.buses[Role.VALIDATOR], log.ca.pin
     settings = ValidatorSettings(
-        BUS, "", ("0",), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+        BUS, "", EPOCHS, VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
         {OPENING_ID: OPENING}, {PROFILE: policy(ca_spki_sha256=(pin,))}, {PROFILE: ACCESS}, 8,
     )  # fmt: skip
     chains = ChainBook.of(bus, settings.chains())

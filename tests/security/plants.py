@@ -2,14 +2,17 @@
 
 import json
 import random
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from shared.bus.topology import Role
+from shared.events import EVENT_TYPES, Event
+from shared.stored import Message, encode, sign
 from tests.security.rights import filled, writable
 from tests.security.wire import frame, head_of
+from tests.unit import golden
+from tests.unit.world import STRANGER
 
 TOKENS: Final = (
     b"\xff\xfe\xfd",
@@ -84,14 +87,7 @@ HEADS: Final = (
     b"\x00" * 40,
 )
 
-TYPES: Final = (
-    "EnrollmentRequested", "EnrollmentApproved", "EnrollmentRejected", "EnrollmentHeld",
-    "HoldDecided", "CertificateIssued", "IssuanceFailed", "CertificateRecorded",
-    "CertificateRevoked", "KeyCompromised", "RevocationOrdered", "ReloadOrdered",
-    "RedriveOrdered", "OrderAnswered", "CrlPublished", "CaChain", "ChallengeClaimed",
-    "DeviceCounted", "ReplicaSeen", "GatewaySeen", "CheckpointSigned", "DeadLetter",
-    "ApiTokenCreated", "ChallengeCreated", "NoSuchType",
-)  # fmt: skip
+TYPES: Final = (*EVENT_TYPES, "NoSuchType")
 LARGEST: Final = 1024 * 1024
 
 
@@ -127,6 +123,17 @@ def payloads(rng: random.Random) -> tuple[bytes, ...]:
     )
 
 
+def strangers(event: Event, subject: str) -> Message:
+    """This event for this subject, signed with a key that nobody trusts where events are signed."""
+    about = getattr(event, "request_sha256", None)
+    return encode(event) if about is None else sign(event, subject, about, STRANGER)
+
+
+def headers_of(message: Message) -> bytes:
+    """The header block of an event."""
+    return head_of(*(f"{name}: {value}".encode() for name, value in message.headers.items()))
+
+
 @dataclass
 class Planter:
     """Makes frames for the subjects that a role may write; what it makes follows from `seed`."""
@@ -141,8 +148,8 @@ class Planter:
         """Every odd token at the end of each subject, and in the middle of it."""
         for pattern in writable(self.role):
             for token in TOKENS:
-                yield self._frame(filled(pattern, token))
-                yield self._frame(filled(pattern, token, secrets.token_hex(4).encode()))
+                yield self._frame(self._filled(pattern, token))
+                yield self._frame(self._filled(pattern, token, self._token(4)))
             for subject in BROKEN_SUBJECTS:
                 yield self._frame(subject or b"..")
 
@@ -150,24 +157,38 @@ class Planter:
         """Every odd header block on each subject."""
         for pattern in writable(self.role):
             for head in HEADS:
-                yield self._frame(filled(pattern), head)
+                yield self._frame(self._filled(pattern), head)
 
     def odd_payloads(self) -> Iterator[bytes]:
         """Every odd payload on each subject, under a type that it may have."""
         for pattern in writable(self.role):
             for payload in payloads(self._rng):
                 kind = self._rng.choice(TYPES)
-                yield frame(filled(pattern), payload, head=_typed(kind))
-        yield frame(filled(pattern), bytes(LARGEST - 100), head=_typed("CaChain"))
+                yield frame(self._filled(pattern), payload, head=_typed(kind))
+        yield frame(self._filled(pattern), bytes(LARGEST - 100), head=_typed("CaChain"))
+
+    def strangers_events(self) -> Iterator[bytes]:
+        """A whole event of every kind on each subject, signed with a key that nobody trusts."""
+        for pattern in writable(self.role):
+            for kind in EVENT_TYPES:
+                subject = self._filled(pattern)
+                message = strangers(golden.newest(kind), subject.decode())
+                yield frame(subject, message.payload, head=headers_of(message))
 
     def any(self, count: int) -> Iterator[bytes]:
         """So many of all kinds, at random."""
         patterns = writable(self.role)
         for _ in range(count):
             tokens = [self._rng.choice(TOKENS) for _ in range(self._rng.randrange(3))]
-            subject = filled(self._rng.choice(patterns), *tokens, secrets.token_hex(6).encode())
+            subject = self._filled(self._rng.choice(patterns), *tokens, self._token(6))
             head = self._rng.choice((*HEADS, _typed(self._rng.choice(TYPES))))
             yield frame(subject, self._rng.choice(payloads(self._rng)), head=head)
+
+    def _filled(self, pattern: str, *tokens: bytes) -> bytes:
+        return filled(pattern, *tokens, rng=self._rng)
+
+    def _token(self, size: int) -> bytes:
+        return self._rng.randbytes(size).hex().encode()
 
     def _frame(self, subject: bytes, head: bytes = b"") -> bytes:
         kind = self._rng.choice(TYPES)

@@ -1,13 +1,13 @@
 """What a role may publish, from the topology's own table: where an attacker with its key begins."""
 
-import secrets
-from collections.abc import Iterator
+import random
 
 from shared.bus.grants import HINTS, grants
 from shared.bus.topology import Role
 
 SHARD = "0"
 API = ("$JS.API.", "$JS.ACK.")
+FRESH = random.SystemRandom()
 
 
 def writable(role: Role) -> list[str]:
@@ -26,15 +26,12 @@ def hinted(role: Role) -> list[str]:
     return [hint.subject for hint in HINTS if hint.publisher is role]
 
 
-def filled(pattern: str, *tokens: bytes) -> bytes:
-    """A subject that fits: the last wildcards take these tokens, the others are fresh."""
+def filled(pattern: str, *tokens: bytes, rng: random.Random = FRESH) -> bytes:
+    """A subject that fits: the last wildcards take these tokens, the others are of `rng`."""
     parts = [part.encode() for part in pattern.split(".")]
     places = [index for index, part in enumerate(parts) if part in (b"*", b">")]
-    chosen = [*_fresh(len(places) - len(tokens)), *tokens][: len(places)]
+    others = (rng.randbytes(13).hex().encode() for _ in range(len(places) - len(tokens)))
+    chosen = [*others, *tokens][: len(places)]
     for place, token in zip(places, chosen, strict=True):
         parts[place] = token
     return b".".join(parts)
-
-
-def _fresh(count: int) -> Iterator[bytes]:
-    return (secrets.token_hex(13).encode() for _ in range(max(0, count)))

@@ -4,10 +4,12 @@ import pytest
 
 from shared.bus.topology import Role
 from shared.csr import read_csr
+from shared.events import EnrollmentRequested
 from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
 from tests.security.rights import SHARD
 from tests.security.siege import Siege
+from tests.unit import golden
 from tests.unit.shared.scep import messages as m
 
 
@@ -24,7 +26,7 @@ def test_a_planted_request_in_the_place_of_a_true_one_refuses_nobody(siege: Sieg
     csr = device.csr(demo.challenge)
     request = device.enrollment(demo, csr)
     place = _enrollment("demo", device, csr, request).subject(Stage.REQUEST)
-    siege.plant(Role.GATEWAY, place, "EnrollmentRequested")
+    siege.plant(Role.GATEWAY, place, golden.event(EnrollmentRequested))
 
     certificate(demo, device, ended(demo, request))
 
@@ -37,7 +39,7 @@ def test_a_planted_attempt_hides_nobodys_certificate(siege: Siege, attempt: int)
     request = device.enrollment(demo, csr)
     given = certificate(demo, device, ask(demo, request))
     place = _enrollment("demo", device, csr, request).at(attempt).subject(Stage.REQUEST)
-    siege.plant(Role.GATEWAY, place, "EnrollmentRequested")
+    siege.plant(Role.GATEWAY, place, golden.event(EnrollmentRequested))
 
     for again in (request, device.poll(demo), request):
         assert der(certificate(demo, device, ended(demo, again))) == der(given)

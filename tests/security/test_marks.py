@@ -4,9 +4,21 @@ import hashlib
 
 import pytest
 
+from shared.access_events import ChallengeClaimed
 from shared.bus.topology import Role
 from shared.csr import read_csr
+from shared.events import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    Event,
+    HoldDecided,
+    IssuanceFailed,
+    KeyCompromised,
+)
 from shared.one_time import ONE_TIME, one_time_digest
+from shared.order_events import ChallengeCancelled
 from shared.scep.certrep import PkiStatus
 from shared.subjects import (
     EnrollmentId,
@@ -25,6 +37,7 @@ from tests.integration.requests_ import Device, Endpoint, ask, certificate, ende
 from tests.security.honest import make_challenges
 from tests.security.rights import SHARD
 from tests.security.siege import Siege
+from tests.unit import golden
 from tests.unit.shared.scep import messages as m
 
 NUMBERS: tuple[int | str, ...] = (0, 1, 2, 3, 9, 999_999_999, "01", "x", "-1")
@@ -43,7 +56,9 @@ def test_unsigned_marks_against_a_certificate_and_its_key_bar_no_renewal(
     serial = serial_token(_contents(holder.identity.x509.serial_number))
     _mark(siege, holder, serial)
     record = key_issued(_spki_sha256(holder), "local", "00")
-    siege.plant(Role.ISSUER, record, "CertificateRecorded")
+    spki = _spki_sha256(holder)
+    forged = golden.event(CertificateRecorded, spki_sha256=spki, serial="00", key_uses=9)
+    siege.plant(Role.ISSUER, record, forged)
 
     reply = ask(anytime, renewal(anytime, holder, Device.new().identity.key))
     assert reply.status is PkiStatus.SUCCESS, (reply.fail_info, reply.fail_info_text)
@@ -58,9 +73,9 @@ def _mark(siege: Siege, holder: Device, serial: str) -> None:
     """Plant marks of every kind that an issuer may write, at the numbers to come."""
     for number in NUMBERS:
         mark = certificate_status("local", serial, number)
-        siege.plant(Role.ISSUER, mark, "CertificateRevoked", serial=serial)
+        siege.plant(Role.ISSUER, mark, golden.event(CertificateStatusChanged, serial=serial))
         mark = key_compromised(_spki_sha256(holder), number)
-        siege.plant(Role.ISSUER, mark, "KeyCompromised", serial=serial)
+        siege.plant(Role.ISSUER, mark, golden.event(KeyCompromised, serial=serial))
 
 
 def _contents(serial: int) -> bytes:
@@ -82,9 +97,9 @@ def test_unsigned_marks_against_a_challenge_bar_no_device(siege: Siege) -> None:
         digest = one_time_digest("corp", challenge)
         for number in NUMBERS:
             mark = one_time_cancelled("corp", digest, number)
-            siege.plant(Role.AUDIT, mark, "ChallengeCancelled", profile="corp")
+            siege.plant(Role.AUDIT, mark, golden.event(ChallengeCancelled, profile="corp"))
             mark = replay_record(ONE_TIME, digest, number)
-            siege.plant(Role.VALIDATOR, mark, "ChallengeClaimed", profile="corp")
+            siege.plant(Role.VALIDATOR, mark, golden.event(ChallengeClaimed, kind=ONE_TIME))
         device = Device.new()
         request = device.enrollment(corp, device.csr(challenge))
         certificate(corp, device, ended(corp, request))
@@ -96,14 +111,14 @@ def test_unsigned_marks_against_a_challenge_bar_no_device(siege: Siege) -> None:
 @pytest.mark.parametrize(
     ("role", "stage", "kind"),
     [
-        (Role.VALIDATOR, Stage.VERDICT, "EnrollmentRejected"),
-        (Role.VALIDATOR, Stage.HOLD, "EnrollmentHeld"),
-        (Role.ISSUER, Stage.OUTCOME, "IssuanceFailed"),
-        (Role.AUDIT, Stage.DECISION, "HoldDecided"),
+        (Role.VALIDATOR, Stage.VERDICT, EnrollmentRejected),
+        (Role.VALIDATOR, Stage.HOLD, EnrollmentHeld),
+        (Role.ISSUER, Stage.OUTCOME, IssuanceFailed),
+        (Role.AUDIT, Stage.DECISION, HoldDecided),
     ],
 )
 def test_an_unsigned_event_in_the_place_of_a_true_one_ends_no_enrollment(
-    siege: Siege, role: Role, stage: Stage, kind: str
+    siege: Siege, role: Role, stage: Stage, kind: type[Event]
 ) -> None:
     """It was there first; the device asks again, and has its certificate."""
     demo, device = siege.endpoint(), Device.new()
@@ -111,6 +126,6 @@ def test_an_unsigned_event_in_the_place_of_a_true_one_ends_no_enrollment(
     request = device.enrollment(demo, csr)
     transaction = transaction_token("demo", request.transaction, _spki(device))
     enrollment = EnrollmentId(SHARD, "demo", transaction, csr_token(read_csr(csr).info), 0)
-    siege.plant(role, enrollment.subject(stage), kind, request_sha256="00" * 32)
+    siege.plant(role, enrollment.subject(stage), golden.event(kind))
 
     certificate(demo, device, ended(demo, request))

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from shared.access_events import (
     ChallengeClaimed,
     CheckpointSigned,
@@ -16,6 +18,7 @@ from shared.access_events import (
 )
 from shared.bus.topology import device_subject, quota_hints, replica_subject
 from shared.events import (
+    VERSIONS,
     CaChain,
     CertificateIssued,
     CertificateRecorded,
@@ -352,6 +355,16 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
         ),
     ),
 }
+
+
+def newest(kind: str) -> Event:
+    """The event of this type as it is written today."""
+    return EVENTS[kind, VERSIONS[kind]][1]
+
+
+def event(kind: type[Event], /, **changes: Any) -> Event:
+    """The event of this type with other values in it."""
+    return msgspec.structs.replace(newest(kind.__name__), **changes)
 
 
 def write(kind: str, version: int) -> Message:

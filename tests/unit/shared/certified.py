@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.issuer.certificate import certificate, tbs_certificate
 from shared.events import CertificateTemplate, TemplateExtension
+from tests.tools import need
 from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
@@ -55,5 +56,5 @@ def read_everywhere(der: bytes) -> None:
 
 @cache
 def read_by_openssl(der: bytes) -> bool:
-    command = ["openssl", "x509", "-inform", "DER", "-noout", "-text"]
+    command = [need("openssl", "openssl"), "x509", "-inform", "DER", "-noout", "-text"]
     return subprocess.run(command, input=der, capture_output=True, check=False).returncode == 0

@@ -152,7 +152,7 @@ async def test_that_an_ec_signer_is_foreign_is_said_at_the_time_of_all_failures(
         await world.send(by_ec(thief, enveloped(asked, recipient(world.ra))))
         took.append(loop.time() - begun)
 
-    assert all(0.2 <= each < 0.35 for each in took)
+    assert min(took) >= 0.2
 
 
 # What may be told
