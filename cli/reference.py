@@ -31,7 +31,8 @@ def _table(heading: str, model: type[Section]) -> str:
     lines = [f"## `[{heading}]`", "", (model.__doc__ or "").strip(), ""]
     lines += ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
     return "\n".join([*lines, ""])
 
 
