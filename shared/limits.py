@@ -42,8 +42,8 @@ EVENT_BYTES: Final = Bound(
 SERIES_LENGTH: Final = Bound(
     1024,
     "events",
-    "a series (status of a certificate, mark of a key, record of a challenge) with forged events",
-    "read no further; security event",
+    "forged ones in a series (status of a certificate, mark of a key, record of a challenge)",
+    "nothing is decided by the series: counts towards poison; security event",
 )
 REPLICA_NAMES: Final = Bound(
     1024, "names", "heartbeats of replicas, and CA chains, on the bus", "new names are refused"
@@ -117,6 +117,12 @@ SAME_CSR_PLACES: Final = Bound(
     "requests",
     "one CSR under several signers that wait for the first of them, in one validator",
     "FAILURE badRequest (rate_limited)",
+)
+SAME_CSR_RECORDS: Final = Bound(
+    64,
+    "requests",
+    "one CSR under several signers, or tried again, that used a challenge and failed",
+    "FAILURE badRequest (rate_limited) until the challenge's record ends",
 )
 WAITING_PLACES: Final = Bound(
     256,

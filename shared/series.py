@@ -7,8 +7,9 @@ The order is the log's own (the stream sequence), the number only makes a subjec
 the compare-and-set of two honest writers.
 
 * Reading the newest costs one direct get by wildcard; in a cluster the leader confirms it. Only
-  where that message does not authenticate is the series read from its beginning, at most
-  `SERIES_LENGTH` messages.
+  where that message does not authenticate are those before it read, in steps back that double.
+* At most `SERIES_LENGTH` forged messages are read past. Where that is not enough, nothing is
+  decided (`SeriesTooLongError`): a signed event that they hide may say the opposite.
 * Writing appends at the number after the newest authentic event. Where the subject is taken, the
   series is read again: another writer's event is what the caller goes on from; a forged one makes
   the writer take the next number, and after `_NEXT_NUMBERS` of them a random one, which nobody can
@@ -38,9 +39,14 @@ from shared.telemetry import SECURITY_EVENTS
 _log = structlog.get_logger()
 _NEXT_NUMBERS: Final = 16
 _RANDOM_BITS: Final = 62
+_FIRST_STEP: Final = 64  # sequences of the stream
 _E = TypeVar("_E")
 # From a number: the subject, the signed event for it, and for how many seconds it stays (0: ever).
 Write = Callable[[int], tuple[str, Message, int]]
+
+
+class SeriesTooLongError(Exception):
+    """Raised for a series with more forged messages than are read: waiting cures nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +83,23 @@ class Series(Generic[_E]):
     about: str
 
     async def newest(self) -> Entry[_E] | None:
-        """Return the last authentic event; None where there is none."""
+        """Return the last authentic event; None where there is none, or `SeriesTooLongError`."""
         last = await self.bus.get_last_from_leader(self.stream, self.wildcard)
         if last is None:
             return None
-        found = self._entry(last)
-        if found is None:
-            async for entry in self.all(until=last.sequence):
-                found = entry
+        found, end, step = self._entry(last), last.sequence, _FIRST_STEP
+        forged = self._counted(0, found)
+        while found is None and end > 1:
+            begin, step = max(1, end - step), step * 2
+            async for stored in self._stored(begin, end):
+                entry = self._entry(stored)
+                found = entry or found
+                forged = self._counted(forged, entry)
+            end = begin
         return found
 
     async def first(self) -> Entry[_E] | None:
-        """Return the first authentic event; None where there is none."""
+        """Return the first authentic event; None where there is none, or `SeriesTooLongError`."""
         async for entry in self.all():
             return entry
         return None
@@ -110,18 +121,35 @@ class Series(Generic[_E]):
                 return None
         return None
 
-    async def all(self, until: int | None = None) -> AsyncIterator[Entry[_E]]:
-        """Yield the authentic events in the order of the log, those before sequence `until`."""
-        position = 0
-        for _ in range(SERIES_LENGTH):
-            stored = await self.bus.get_next_or_leader(self.stream, self.wildcard, position + 1)
-            if stored is None or (until is not None and stored.sequence >= until):
-                return
-            position = stored.sequence
-            if (entry := self._entry(stored)) is not None:
+    async def all(self, after: Entry[_E] | None = None) -> AsyncIterator[Entry[_E]]:
+        """Yield the authentic events that follow `after`, in the order of the log.
+
+        `SeriesTooLongError` where forged ones are too many.
+        """
+        forged = 0
+        async for stored in self._stored(1 if after is None else after.stored.sequence + 1):
+            entry = self._entry(stored)
+            forged = self._counted(forged, entry)
+            if entry is not None:
                 yield entry
-        _log.error("series_too_long", about=self.wildcard, length=int(SERIES_LENGTH))
-        SECURITY_EVENTS.labels(self.about).inc()
+
+    async def _stored(self, begin: int, end: int | None = None) -> AsyncIterator[Stored]:
+        """Yield what stands between two sequences, the first included."""
+        while True:
+            stored = await self.bus.get_next_or_leader(self.stream, self.wildcard, begin)
+            if stored is None or (end is not None and stored.sequence >= end):
+                return
+            begin = stored.sequence + 1
+            yield stored
+
+    def _counted(self, forged: int, entry: Entry[_E] | None) -> int:
+        """How many forged messages were read, with the one that became this entry."""
+        if entry is not None:
+            return forged
+        if forged == SERIES_LENGTH:
+            text = f"{self.wildcard}: more than {SERIES_LENGTH} messages are forged"
+            raise SeriesTooLongError(text)
+        return forged + 1
 
     def _entry(self, stored: Stored) -> Entry[_E] | None:
         try:

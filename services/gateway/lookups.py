@@ -1,5 +1,7 @@
 """What the log already holds: certificates by serial number, CRLs (RFC 8894 s4.5, s4.6)."""
 
+import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import structlog
@@ -12,11 +14,13 @@ from shared.crls import StoredCrl, newest_head, read_crl
 from shared.events import CertificateIssued, CertificateRecorded
 from shared.names import read_name
 from shared.scep.certificate import read_certificate
+from shared.series import SeriesTooLongError
 from shared.stored import UnreadableEventError, authenticate_as
 from shared.subjects import Stage, certificate_issued, parse_prefix, serial_token
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
+Ca = tuple[str, bytes]  # the issuer's name, its CA certificate as DER
 
 
 @dataclass
@@ -25,7 +29,11 @@ class Lookups:
 
     bus: Bus
     settings: Settings
-    _crls: dict[tuple[str, bytes], StoredCrl] = field(default_factory=dict)
+    _crls: dict[Ca, StoredCrl] = field(default_factory=dict)
+    _next_reads: dict[Ca, asyncio.Task[bytes]] = field(default_factory=dict)
+    _reading: defaultdict[Ca, asyncio.Lock] = field(
+        default_factory=lambda: defaultdict(asyncio.Lock)
+    )
 
     async def certificate(
         self, profile: Profile, chain: Chain, issuer: bytes, serial: bytes
@@ -81,7 +89,24 @@ class Lookups:
         return None if ca is None else await self.crl_of(issuer, ca)
 
     async def crl_of(self, issuer: str, ca: bytes) -> bytes:
-        """The newest CRL of a CA (DER); while the bus is away the last one read."""
+        """The newest CRL of a CA (DER); while the bus is away the last one read.
+
+        Whoever asks while the log is being read shares the next read with all others who do: it
+        begins after they asked, so it finds what was newest then.
+        """
+        key = issuer, ca
+        asked = self._next_reads.get(key)
+        if asked is None:
+            asked = self._next_reads[key] = asyncio.create_task(self._read_next(issuer, ca))
+            asked.add_done_callback(_retrieved)
+        return await asyncio.shield(asked)
+
+    async def _read_next(self, issuer: str, ca: bytes) -> bytes:
+        async with self._reading[issuer, ca]:
+            del self._next_reads[issuer, ca]
+            return await self._newest_crl(issuer, ca)
+
+    async def _newest_crl(self, issuer: str, ca: bytes) -> bytes:
         known = self._crls.get((issuer, ca))
         try:
             head = await newest_head(self.bus, issuer, ca, self.settings.issuers)
@@ -90,12 +115,20 @@ class Lookups:
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels("crl").inc()
             _log.error("event_not_authentic", issuer=issuer, detail=str(error))
+        except SeriesTooLongError as error:
+            _log.error("series_too_long", issuer=issuer, detail=str(error))
         except BusUnavailableError:
             if known is None:
                 raise
         if known is None:
             raise BusUnavailableError("there is no CRL yet")
         return known.der
+
+
+def _retrieved(read: asyncio.Task[bytes]) -> None:
+    """What failed after everyone who asked has gone is nobody's to hear."""
+    if not read.cancelled():
+        read.exception()
 
 
 def _report(error: UnreadableEventError, serial: bytes) -> None:

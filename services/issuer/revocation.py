@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +43,9 @@ _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
 _NANOSECONDS = 1_000_000_000
+# After so many forged heads in a row a CRL number that nobody can have occupied is taken.
+_NEXT_NUMBERS: Final = 16
+_RANDOM_BITS: Final = 32
 _E = TypeVar("_E")
 _WORDS: Final = dict.fromkeys(RevocationReason, "revoked") | {
     RevocationReason.CERTIFICATE_HOLD: "on hold",
@@ -90,7 +94,7 @@ class CrlKeeper:
 
     async def publish(self, issuer: str, authorities: Authorities, ca: LocalCa) -> int:
         """Publish a CRL that holds every revocation on the log; its number."""
-        skipped = 0
+        skipped = taken = 0
         while True:
             head = await self._newest(issuer, ca)
             entries = {entry.serial: entry for entry in await self._entries(head, ca)}
@@ -104,7 +108,9 @@ class CrlKeeper:
                 _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
                 return number
             if await self._newest(issuer, ca) == head:
-                skipped += 1  # no issuer of ours published it: the number is taken by a forgery
+                # No issuer of ours published it: the number is taken by a forgery.
+                taken += 1
+                skipped += 1 if taken < _NEXT_NUMBERS else secrets.randbits(_RANDOM_BITS)
 
     async def _entries(self, head: CrlPublished | None, ca: LocalCa) -> list[RevokedEntry]:
         """What the newest CRL holds."""

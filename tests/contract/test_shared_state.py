@@ -31,7 +31,8 @@ from shared.bus.topology import (
     stream_of,
     streams,
 )
-from shared.series import Series, Write, signing
+from shared.limits import SERIES_LENGTH
+from shared.series import Series, SeriesTooLongError, Write, signing
 from shared.stored import Message
 from shared.subjects import (
     one_time_cancelled,
@@ -239,6 +240,36 @@ async def test_what_does_not_authenticate_neither_hides_nor_blocks(log: Log, pla
     assert newest == await window(log.validators[2]).first()
 
 
+async def test_a_long_series_is_read_from_its_end_past_what_is_forged(log: Log) -> None:
+    """Else a thief who plants one event brings back what stood there long ago."""
+    newest = None
+    for number in range(SERIES_LENGTH + 40):
+        assert await window(log.one).append(newest, entry(number)) is not None
+        newest = await window(log.one).newest()
+    await log.one.append(device_subject("d1", 10**12), message(b"forged"), 3600)
+
+    assert newest is not None
+    assert await window(log.validators[1]).newest() == newest
+    assert len([each async for each in window(log.one).all()]) == SERIES_LENGTH + 40
+    last = [each async for each in window(log.one).all(after=newest)]
+    assert last == []
+
+
+async def test_a_series_of_which_too_much_is_forged_decides_nothing(log: Log) -> None:
+    """A signed event that forged ones hide may say the opposite of the one before it."""
+    assert await window(log.one).append(None, entry(1)) is not None
+    for number in range(SERIES_LENGTH - 1):
+        await log.one.append(device_subject("d1", 10**12 + number), message(b"forged"), 3600)
+    newest = await window(log.validators[1]).newest()
+    assert newest is not None
+    for number in range(2):
+        await log.one.append(device_subject("d1", 10**13 + number), message(b"forged"), 3600)
+
+    for read in (window(log.one).newest, window(log.one).all(after=newest).__anext__):
+        with pytest.raises(SeriesTooLongError, match="forged"):
+            await read()
+
+
 async def test_a_series_goes_on_where_its_events_have_left_the_log(log: Log) -> None:
     await log.one.append(device_subject("d1", 0), message(b"forged"), 1)
     assert await window(log.one).append(None, entry(1)) is not None
@@ -267,8 +298,8 @@ async def test_racing_validators_agree_on_one_holder(log: Log) -> None:
         )
     )
 
-    assert len({record.enrollment for record, _ in found}) == 1
-    assert len({at for _, at in found}) == 1
+    assert len({each.record.enrollment for each in found}) == 1
+    assert len({(each.recorded_at, each.first_used_at) for each in found}) == 1
 
 
 async def test_racing_validators_give_each_place_away_once(log: Log) -> None:

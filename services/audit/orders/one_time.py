@@ -9,6 +9,7 @@ from typing import Final
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from shared.access_events import ChallengeClaimed
 from shared.bus.topology import OPS, REPLAYS
+from shared.ended import has_failed
 from shared.one_time import (
     ALPHABET,
     GROUP_LENGTH,
@@ -18,7 +19,7 @@ from shared.one_time import (
     write_one_time,
 )
 from shared.order_events import ChallengeCancelled, ChallengeCreated
-from shared.series import Series, signing
+from shared.series import Entry, Series, signing
 from shared.stored import UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
@@ -99,21 +100,35 @@ async def _state(
     office: Office, profile: str, digest: str, event: ChallengeCreated, now: float
 ) -> str:
     """As a validator would see it: by the log's own times who was first, user or operator."""
-    records = replay_record(ONE_TIME, digest, "*")
-    used = await Series(
-        office.bus, REPLAYS, records, ChallengeClaimed, office.validators, ONE_TIME
-    ).first()
+    used, holder = await _use(office, digest)
     cancelled = await _cancelled(office, profile, digest).newest()
-    if cancelled is not None and (used is None or cancelled.stored.time <= used.stored.time):
+    if cancelled is not None and (holder is None or cancelled.stored.time <= holder.stored.time):
         return "cancelled"
-    if used is not None:
+    if used:
         return "used"
     return "expired" if now >= event.expires_at else "open"
+
+
+async def _use(office: Office, digest: str) -> tuple[bool, Entry[ChallengeClaimed] | None]:
+    """Whether a challenge was ever used, and the record of the use that has not failed."""
+    places = replay_record(ONE_TIME, digest, "*")
+    records = Series(office.bus, REPLAYS, places, ChallengeClaimed, office.validators, ONE_TIME)
+    used = False
+    async for entry in records.all():
+        used, prefix = True, entry.event.enrollment
+        if not await has_failed(office.bus, prefix, office.validators, office.issuers):
+            return used, entry
+    return used, None
 
 
 def _cancelled(office: Office, profile: str, digest: str) -> Series[ChallengeCancelled]:
     places = one_time_cancelled(profile, digest, "*")
     return Series(office.bus, OPS, places, ChallengeCancelled, office.operators, ONE_TIME)
+
+
+async def _is_free_again(office: Office, challenge: str, state: str) -> bool:
+    """Whether it was used, and every use has failed: then its device may try again."""
+    return state == "used" and (await _use(office, challenge))[1] is None
 
 
 async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
@@ -124,7 +139,7 @@ async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
         said = f"{len(found) or 'no'} challenges of profile {profile} have this id"
         raise NotThereError(f"{wanted}: {said}")
     challenge = found[0].id
-    if found[0].state != "open":
+    if found[0].state != "open" and not await _is_free_again(office, challenge, found[0].state):
         raise TooLateError(f"{challenge[:SHORT]}: is {found[0].state}")
     event = ChallengeCancelled(profile=profile, operator=office.operator)
     place = partial(one_time_cancelled, profile, challenge)

@@ -41,6 +41,6 @@ class OnceVerifier:
     async def _bind(self, asked: Asked) -> Verified:
         enrollment, until = asked.enrollment, asked.asked_at + _KEPT_SECONDS
         digest = token(enrollment.profile.encode(), enrollment.csr.encode())
-        record, at = await self.records.claim(asked, _CSR, digest, until)
-        spent = await self.records.spent(asked, record)
-        return judge_replay(asked, record, at, until, spent=spent)
+        claimed = await self.records.claim(asked, _CSR, digest, until)
+        spent = await self.records.spent(asked, claimed.record)
+        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)

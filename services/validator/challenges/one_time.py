@@ -54,17 +54,17 @@ class OneTimeVerifier:
         return replace(found, claim=claim)
 
     async def _claim(self, asked: Asked, digest: str, created: ChallengeCreated) -> Verified:
-        """First come: by the log's own times an operator may have been there before."""
+        """First come: by the log's own times an operator may have been there before the holder."""
         until = created.expires_at
-        record, at = await self.records.claim(asked, ONE_TIME, digest, until)
+        claimed = await self.records.claim(asked, ONE_TIME, digest, until)
         place = one_time_cancelled(asked.enrollment.profile, digest, "*")
         cancelled = await Series(
             self.records.bus, OPS, place, ChallengeCancelled, self.operators, ONE_TIME
         ).newest()
-        if cancelled is not None and cancelled.stored.time <= at:
+        if cancelled is not None and cancelled.stored.time <= claimed.recorded_at:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
-        spent = await self.records.spent(asked, record)
-        return judge_replay(asked, record, at, until, spent=spent)
+        spent = await self.records.spent(asked, claimed.record)
+        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 
     def _authentic(self, stored: Stored | None) -> ChallengeCreated | None:
         """The challenge, if an operator made it."""

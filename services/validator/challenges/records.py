@@ -14,12 +14,12 @@ from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full,
 from shared.access_events import ChallengeClaimed, DeviceCounted
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
-from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
-from shared.limits import SAME_CSR_PLACES, WAITING_PLACES
-from shared.series import Series, signing
+from shared.ended import has_failed
+from shared.events import CertificateIssued
+from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS, WAITING_PLACES
+from shared.series import Entry, Series, signing
 from shared.stored import (
     EventSigner,
-    Stored,
     Trusted,
     UnreadableEventError,
     authenticate,
@@ -37,7 +37,20 @@ _WAITS_SECONDS: Final = 90.0  # three times the longest pause between two tries
 
 
 class TooManyWaitError(Exception):
-    """Raised where one more request would wait for another's outcome than may."""
+    """Raised where more messages bring one CSR than may wait for it, or than are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Who holds a challenge.
+
+    `record` is the holder's, taken by the log at `recorded_at`; the challenge's first record, of
+    an attempt that may have failed since, at `first_used_at` (both in Unix ns).
+    """
+
+    record: ChallengeClaimed
+    recorded_at: int
+    first_used_at: int
 
 
 @dataclass(frozen=True)
@@ -50,15 +63,14 @@ class Records:
     issuers: Trusted
     _waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    async def claim(
-        self, asked: Asked, kind: str, digest: str, until: int
-    ) -> tuple[ChallengeClaimed, int]:
-        """Bind a challenge to this enrollment unless it is bound: (record, first use, Unix ns).
+    async def claim(self, asked: Asked, kind: str, digest: str, until: int) -> Claimed:
+        """Bind a challenge to this enrollment unless it is bound.
 
         The first authentic record of the log binds it to a key and a CSR, on whatever replica. Of
         that CSR's messages the first counts that has not failed; where all have, this enrollment
         adds its own record. Everyone goes on from what is stored, so a kill at any point leaves a
-        record that the redelivery finds.
+        record that the redelivery finds. Whoever recorded a message can sign it again without end,
+        so only so many of a CSR's messages are looked at: `TooManyWaitError` after that.
         """
         place, prefix = partial(replay_record, kind, digest), asked.enrollment.prefix()
         mine = ChallengeClaimed(
@@ -71,15 +83,18 @@ class Records:
         written = signing(place, mine, self.signer, time_to_keep(until, asked.asked_at))
         series = Series(self.bus, REPLAYS, place("*"), ChallengeClaimed, self.validators, "replay")
         await series.append(None, written)
+        first: Entry[ChallengeClaimed] | None = None
+        last: Entry[ChallengeClaimed] | None = None
+        looked_at = 0
         while True:
-            first = last = None
-            async for last in series.all():
-                first = first or last
-                holder = last.event.enrollment
-                if holder == prefix or not _same_request(last.event, mine):
-                    return last.event, first.stored.time
-                if not await self._failed(holder):
-                    return last.event, first.stored.time
+            async for entry in series.all(after=last):
+                first, last, record = first or entry, entry, entry.event
+                decided = record.enrollment == prefix or not _same_request(record, mine)
+                if decided or not await self._failed(record.enrollment):
+                    return Claimed(record, entry.stored.time, first.stored.time)
+                looked_at += 1
+                if looked_at >= SAME_CSR_RECORDS:
+                    raise TooManyWaitError
             if last is None:
                 raise BusUnavailableError("a replay record cannot be read yet")
             await series.append(last, written)
@@ -136,7 +151,8 @@ class Records:
         try:
             return isinstance(authenticate(stored, self.issuers, Stage.OUTCOME), CertificateIssued)
         except UnreadableEventError as error:
-            _report(Stage.OUTCOME, stored, error)
+            SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
             return True
 
     async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
@@ -161,31 +177,7 @@ class Records:
                 return found
 
     async def _failed(self, prefix: str) -> bool:
-        """Whether an attempt has ended without a certificate, or can never have one.
-
-        That is by our own signed word, or where a forgery stands in the place of its verdict: no
-        issuer acts on that.
-        """
-        enrollment = parse_prefix(prefix)
-        stream = enroll_stream(enrollment.shard)
-        for stage, trusted, failure in (
-            (Stage.OUTCOME, self.issuers, IssuanceFailed),
-            (Stage.VERDICT, self.validators, EnrollmentRejected),
-        ):
-            stored = await self.bus.get_last_or_leader(stream, enrollment.subject(stage))
-            if stored is None:
-                continue
-            try:
-                return isinstance(authenticate(stored, trusted, stage), failure)
-            except UnreadableEventError as error:
-                _report(stage, stored, error)
-                return stage is Stage.VERDICT
-        return False
-
-
-def _report(what: str, stored: Stored, error: UnreadableEventError) -> None:
-    SECURITY_EVENTS.labels(what).inc()
-    _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+        return await has_failed(self.bus, prefix, self.validators, self.issuers)
 
 
 def _same_request(one: ChallengeClaimed, other: ChallengeClaimed) -> bool:

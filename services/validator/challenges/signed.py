@@ -44,9 +44,9 @@ class SignedVerifier:
     async def _replay(self, asked: Asked, claims: Claims) -> Verified:
         """Gate 7."""
         until = ceil(claims.expires_at) + self.rules.tolerance
-        record, at = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
-        spent = await self.records.spent(asked, record)
-        return judge_replay(asked, record, at, until, spent=spent)
+        claimed = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
+        spent = await self.records.spent(asked, claimed.record)
+        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 
     async def _device_rate(self, asked: Asked, claims: Claims) -> Verified:
         """Gate 8."""

@@ -1,5 +1,6 @@
 """CRLs at the gateway: GetCRL (RFC 8894 s4.6) and the URL that certificates name."""
 
+import asyncio
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
@@ -16,17 +17,18 @@ from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS, chain_subject
 from shared.chains import ChainBook
 from shared.events import CaChain
+from shared.limits import SERIES_LENGTH
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
-from shared.stored import encode
+from shared.stored import Stored, encode
 from shared.subjects import crl_head
 from tests.unit import golden, pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_lookups import enrolled, message
 from tests.unit.services.issuer import issuers
 from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, Identity, name
-from tests.unit.world import ISSUER, STRANGER, append_signed, counted, until
+from tests.unit.world import ISSUER, STRANGER, append_signed, counted, turn, until
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 
@@ -134,6 +136,48 @@ async def test_a_newer_crl_is_seen_at_once(world: World) -> None:
     assert number(await read(world)) == newest
 
 
+async def test_all_who_ask_while_the_log_is_read_share_the_next_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of the URL is one read at a time of the log's leader, and what is newer is seen."""
+    await publish(world)
+    reads, go_on, last = 0, asyncio.Event(), world.bus.get_last_from_leader
+
+    async def waiting(stream: str, subject: str) -> Stored | None:
+        nonlocal reads
+        reads += 1
+        found = await last(stream, subject)
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(world.bus, "get_last_from_leader", waiting)
+    first = asyncio.create_task(read(world))
+    await until(lambda: reads == 1)
+    monkeypatch.undo()
+    newest = await publish(world)
+    monkeypatch.setattr(world.bus, "get_last_from_leader", waiting)
+    later = [asyncio.create_task(read(world)) for _ in range(50)]
+    later[0].cancel()
+    await turn()
+    assert reads == 1
+    go_on.set()
+    found = await asyncio.gather(*later[1:])
+
+    assert {number(der) for der in found} == {newest}
+    assert number(await first) == newest - 1
+    assert reads == 2
+
+
+async def test_a_read_that_failed_is_not_shared_with_who_asks_later(world: World) -> None:
+    world.bus.connected = False
+    with pytest.raises(BusUnavailableError):
+        await read(world)
+    world.bus.connected = True
+    newest = await publish(world)
+
+    assert number(await read(world)) == newest
+
+
 async def test_while_the_bus_is_away_the_last_one_is_given(world: World) -> None:
     """It holds for days: better than none."""
     await publish(world)
@@ -168,6 +212,23 @@ async def test_after_a_forged_head_the_last_true_one_is_given(world: World) -> N
 
     assert await read(world) == first
     assert counted("security_events", stage="crl") == before + 1
+
+
+async def test_after_more_forged_heads_than_are_read_the_last_true_one_is_given(
+    world: World, device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    await publish(world)
+    first = await read(world)
+    _, event = golden.EVENTS["CrlPublished", 1]
+    for n in range(SERIES_LENGTH + 2):
+        place = crl_head(ISSUER, world.ca.pin, 9_999_999_999 + n)
+        await append_signed(world.bus, place, event, STRANGER)
+
+    assert await read(world) == first
+    other = await make_world(device, ra, ec_key)
+    other.bus.streams[CRLS] = world.bus.streams[CRLS]
+    with pytest.raises(BusUnavailableError):
+        await read(other)
 
 
 async def test_a_forged_head_alone_is_no_crl(world: World) -> None:

@@ -284,6 +284,20 @@ async def test_a_forged_head_after_the_newest_does_not_hide_it(world: World) -> 
     assert await world.publish() == NOW + 1
 
 
+async def test_a_crl_is_not_signed_again_for_each_of_many_forged_heads(world: World) -> None:
+    """Else a thief with an issuer's bus key keeps the CA signing, and the log filling."""
+    _, event = golden.EVENTS["CrlPublished", 1]
+    for number in range(500):
+        place = crl_head(ISSUER, world.ca.pin, NOW + number)
+        await append_signed(world.bus, place, event, STRANGER)
+    number = await world.publish()
+    pieces = [m for m in messages_of(world.bus, CRLS) if ".head." not in m.subject]
+
+    assert NOW + 500 <= number < NOW + 500 + 2**33
+    assert len(pieces) <= 20
+    assert await world.publish() == number + 1
+
+
 async def test_a_forged_head_is_not_believed(world: World) -> None:
     _, event = golden.EVENTS["CrlPublished", 1]
     await append_signed(world.bus, crl_head(ISSUER, world.ca.pin, NOW), event, STRANGER)

@@ -44,7 +44,15 @@ from tests.unit.services.validator.challenges.enrollers import (
 )
 from tests.unit.services.validator.records import record
 from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import COMMON_NAME, PRINTABLE, UTF8, Identity, name, tlv
+from tests.unit.shared.scep.messages import (
+    COMMON_NAME,
+    PRINTABLE,
+    TRANSACTION,
+    UTF8,
+    Identity,
+    name,
+    tlv,
+)
 from tests.unit.world import (
     ISSUER,
     ISSUING,
@@ -496,16 +504,32 @@ async def test_what_was_used_before_it_was_taken_back_stays_its_holders(
 ) -> None:
     """`cancel` has told the operator that it came too late."""
     await create(world)
-    first = await ask(world, holder(), CHALLENGE)
-    assert await judgement(world, first) == "approved"
+    request = await ask(world, holder(), CHALLENGE)
+    assert await judgement(world, request) == "approved"
     world.clock.seconds += after
     await cancel(world)
-    await failed(world, first)
-    world.clock.seconds += 60
-    again = await ask(world, holder(), CHALLENGE, attempt=1)
+    for stored in messages_of(world.bus, "ENROLL_0", ".verdict"):
+        del world.bus.streams["ENROLL_0"].messages[stored.sequence]
 
-    assert await judgement(world, again) == "approved"
+    assert await judgement(world, request) == "approved"
     assert await judgement(world, await ask(world, holder(1), CHALLENGE)) == Reason.REPLAY
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+async def test_what_was_taken_back_after_a_use_that_failed_lets_no_retry_in(
+    world: World, attempt: int
+) -> None:
+    await create(world)
+    first = await ask(world, holder(), CHALLENGE)
+    assert await judgement(world, first) == "approved"
+    await failed(world, first)
+    world.clock.seconds += 1
+    await cancel(world)
+    transaction = b"another" if attempt == 0 else TRANSACTION
+    again = await ask(world, holder(), CHALLENGE, attempt=attempt, transaction=transaction)
+
+    assert await judgement(world, again) == Reason.CHALLENGE_WRONG
+    assert detail(world, again) == "the challenge was taken back"
 
 
 async def test_a_cancellation_before_the_use_in_the_same_second_holds(world: World) -> None:

@@ -7,8 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import names_sha256
+from shared.bus.topology import REPLAYS
 from shared.events import EnrollmentApproved
-from shared.limits import SAME_CSR_PLACES
+from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS
 from shared.reasons import Reason
 from shared.stored import Stored
 from shared.subjects import certificate_issued, key_issued, parse_subject
@@ -194,3 +195,45 @@ async def test_who_waited_and_cannot_be_handled_ends_as_poison_and_not_without_a
     monkeypatch.setattr(world.consumer, "_judge", broken)
     await world.consumer.give_up(second)
     assert result(world, second) == Reason.POISON
+
+
+async def test_of_one_csr_only_so_many_failures_are_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever recorded a message can sign it again without end; each leaves a record."""
+    for number in range(SAME_CSR_RECORDS):
+        request = await again(world, 1 + number)
+        assert await judgement(world, request) == "approved"
+        await failed(world, request)
+    reads, read = 0, world.bus.get_next_or_leader
+
+    async def counting(stream: str, subject: str, sequence: int) -> Stored | None:
+        nonlocal reads
+        reads += stream == REPLAYS
+        return await read(stream, subject, sequence)
+
+    monkeypatch.setattr(world.bus, "get_next_or_leader", counting)
+    for number in range(2):
+        last = await again(world, 1 + SAME_CSR_RECORDS + number)
+        assert await judgement(world, last) == Reason.RATE_LIMITED
+    assert reads <= 2 * (SAME_CSR_RECORDS + 1)
+    assert len(messages_of(world.bus, REPLAYS)) == SAME_CSR_RECORDS
+
+
+async def test_a_new_request_after_failures_reads_their_records_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        request = await again(world, 1 + number)
+        assert await judgement(world, request) == "approved"
+        await failed(world, request)
+    reads, read = 0, world.bus.get_next_or_leader
+
+    async def counting(stream: str, subject: str, sequence: int) -> Stored | None:
+        nonlocal reads
+        reads += stream == REPLAYS
+        return await read(stream, subject, sequence)
+
+    monkeypatch.setattr(world.bus, "get_next_or_leader", counting)
+    assert await judgement(world, await again(world, 11)) == "approved"
+    assert reads <= 14

@@ -1,0 +1,36 @@
+"""How an attempt ended, as far as the log and the signatures on it say."""
+
+import structlog
+
+from shared.bus.core import Bus
+from shared.bus.topology import enroll_stream
+from shared.events import EnrollmentRejected, IssuanceFailed
+from shared.stored import Trusted, UnreadableEventError, authenticate
+from shared.subjects import Stage, parse_prefix
+from shared.telemetry import SECURITY_EVENTS
+
+_log = structlog.get_logger()
+
+
+async def has_failed(bus: Bus, prefix: str, validators: Trusted, issuers: Trusted) -> bool:
+    """Whether an attempt has ended without a certificate, or can never have one.
+
+    That is by our own signed word, or where a forgery stands in the place of its verdict: no
+    issuer acts on that. `prefix` is the one of the enrollment's subjects.
+    """
+    enrollment = parse_prefix(prefix)
+    stream = enroll_stream(enrollment.shard)
+    for stage, trusted, failure in (
+        (Stage.OUTCOME, issuers, IssuanceFailed),
+        (Stage.VERDICT, validators, EnrollmentRejected),
+    ):
+        stored = await bus.get_last_or_leader(stream, enrollment.subject(stage))
+        if stored is None:
+            continue
+        try:
+            return isinstance(authenticate(stored, trusted, stage), failure)
+        except UnreadableEventError as error:
+            SECURITY_EVENTS.labels(stage).inc()
+            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            return stage is Stage.VERDICT
+    return False

@@ -1,0 +1,144 @@
+"""One-time challenges at the operators' desk: told as a validator would judge them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from services.audit.office import Office, TooLateError
+from services.audit.orders.one_time import cancel, create, list_challenges
+from shared.access_events import ChallengeClaimed
+from shared.events import IssuanceFailed
+from shared.one_time import ONE_TIME
+from shared.reasons import FAIL_INFO, Reason
+from shared.stored import EventSigner
+from shared.subjects import EnrollmentId, Stage, replay_record
+from tests.fakes.memory_bus import MemoryBus
+from tests.unit.services.audit.desks import settings
+from tests.unit.world import (
+    ISSUING,
+    NOW,
+    PROFILE,
+    REQUEST_SHA256,
+    STRANGER,
+    TRUSTED_ISSUERS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append_signed,
+    memory_bus,
+)
+
+DAY = 86400
+
+
+@dataclass
+class Enabled:
+    """As much of a profile as is looked at."""
+
+    one_time_enabled: bool = True
+
+
+class Configured:
+    """As much of a configuration."""
+
+    profiles = {PROFILE: Enabled()}  # noqa: RUF012 - a test's
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return memory_bus()
+
+
+@pytest.fixture
+def office(bus: MemoryBus) -> Office:
+    configured: Any = Configured()
+    return Office(bus, settings(), configured, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, "ann")
+
+
+async def made(office: Office) -> str:
+    """The id of a challenge for a day."""
+    return (await create(office, PROFILE, "device", (), NOW + DAY)).id
+
+
+def attempt(number: int = 0) -> EnrollmentId:
+    return EnrollmentId("0", PROFILE, "t" * 8, "c" * 8, number)
+
+
+async def used(
+    bus: MemoryBus, challenge: str, number: int = 0, by: EventSigner = VALIDATOR
+) -> None:
+    """A validator records who uses it."""
+    event = ChallengeClaimed(
+        request_sha256=REQUEST_SHA256,
+        kind=ONE_TIME,
+        enrollment=attempt(number).prefix(),
+        spki_sha256="11" * 32,
+        expires_at=NOW + DAY,
+    )
+    await append_signed(bus, replay_record(ONE_TIME, challenge, number), event, by)
+
+
+async def failed(bus: MemoryBus, number: int = 0) -> None:
+    """The issuer could not make a certificate."""
+    reason = Reason.POISON
+    event = IssuanceFailed(
+        request_sha256=REQUEST_SHA256, reason=reason, fail_info=FAIL_INFO[reason], detail="x"
+    )
+    await append_signed(bus, attempt(number).subject(Stage.OUTCOME), event, ISSUING)
+
+
+async def state(office: Office) -> str:
+    (line,) = await list_challenges(office, PROFILE, NOW)
+    return line.state
+
+
+async def test_what_is_open_can_be_taken_back(office: Office) -> None:
+    challenge = await made(office)
+    assert await state(office) == "open"
+    await cancel(office, PROFILE, challenge, NOW)
+
+    assert await state(office) == "cancelled"
+    with pytest.raises(TooLateError, match="is cancelled"):
+        await cancel(office, PROFILE, challenge, NOW)
+
+
+async def test_what_is_used_cannot(office: Office, bus: MemoryBus) -> None:
+    challenge = await made(office)
+    await used(bus, challenge)
+
+    with pytest.raises(TooLateError, match="is used"):
+        await cancel(office, PROFILE, challenge, NOW)
+    assert await state(office) == "used"
+
+
+async def test_what_no_validator_signed_is_no_use(office: Office, bus: MemoryBus) -> None:
+    challenge = await made(office)
+    await used(bus, challenge, by=STRANGER)
+
+    assert await state(office) == "open"
+
+
+async def test_a_challenge_whose_every_use_has_failed_can_be_taken_back(
+    office: Office, bus: MemoryBus
+) -> None:
+    """Its device may still try again, which an operator must be able to end."""
+    challenge = await made(office)
+    for number in range(2):
+        await used(bus, challenge, number)
+        await failed(bus, number)
+    assert await state(office) == "used"
+    await cancel(office, PROFILE, challenge, NOW)
+
+    assert await state(office) == "cancelled"
+
+
+async def test_of_several_uses_one_that_has_not_failed_holds_the_challenge(
+    office: Office, bus: MemoryBus
+) -> None:
+    challenge = await made(office)
+    await used(bus, challenge, 0)
+    await failed(bus, 0)
+    await used(bus, challenge, 1)
+
+    with pytest.raises(TooLateError, match="is used"):
+        await cancel(office, PROFILE, challenge, NOW)
