@@ -14,7 +14,9 @@ from cryptography.exceptions import InvalidSignature
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.events import CaChain
+from shared.loading import loading
 from shared.names import read_name
+from shared.process import log_failure
 from shared.scep.certificate import read_certificate
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
@@ -86,14 +88,15 @@ def read_chain(stored: Stored, pins: Collection[str]) -> Chain:
         event = decode(stored.payload, stored.headers)
         if not isinstance(event, CaChain) or not event.certificates:
             raise UntrustedChainError("no chain")
-        certificates = tuple(x509.load_der_x509_certificate(der) for der in event.certificates)
-        for lower, upper in pairwise(certificates):
-            lower.verify_directly_issued_by(upper)
+        with loading():
+            certificates = tuple(map(x509.load_der_x509_certificate, event.certificates))
+            for lower, upper in pairwise(certificates):
+                lower.verify_directly_issued_by(upper)
         if _pin(event.certificates[0]) not in pins:
             raise UntrustedChainError("the CA's key is not a pinned one")
         previous = tuple(der for der in event.previous if _pin(der) in pins)
         _check_next(event)
-    except (UnreadableEventError, ValueError, TypeError, InvalidSignature, ScepError):
+    except (UnreadableEventError, ValueError, InvalidSignature, ScepError):
         raise UntrustedChainError("the chain does not hang together") from None
     return Chain(event.certificates, certificates, previous, event.next_signed)
 
@@ -177,7 +180,10 @@ class ChainBook:
     async def _watch(self) -> None:
         while True:
             for issuer, pins in self.wanted:
-                await self._read(issuer, pins)
+                try:
+                    await self._read(issuer, pins)
+                except Exception as error:  # noqa: BLE001 - one chain must not end the watch
+                    log_failure("ca_chain_waits", error, issuer=issuer)
             try:
                 async with asyncio.timeout(_RETRY_SECONDS if self.missing() else _REFRESH_SECONDS):
                     await self._changed.wait()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from shared.fields import is_token_uri
+from shared.loading import loading
 from shared.settings import SettingsError, read_file, read_secret_file
 from shared.stored import EventSigner, key_id
 from shared.tokens import TokenEcKey, TokenRsaKey, token_key
@@ -99,7 +100,8 @@ def read_trusted(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
 
 def _public_key(path: Path) -> object:
     try:
-        return load_pem_public_key(read_file(path))
+        with loading():
+            return load_pem_public_key(read_file(path))
     except ValueError:
         raise SettingsError(f"{path}: no public key in PEM") from None
 
@@ -107,12 +109,15 @@ def _public_key(path: Path) -> object:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     """The certificates of a PEM file, at least one."""
     try:
-        found = x509.load_pem_x509_certificates(read_file(path))
-        for certificate in found:
-            certificate.public_key()
+        with loading():
+            found = x509.load_pem_x509_certificates(read_file(path))
     except ValueError:
         raise SettingsError(f"{path}: no certificate in PEM") from None
-    except UnsupportedAlgorithm:
+    try:
+        with loading():
+            for certificate in found:
+                certificate.public_key()
+    except ValueError:
         raise SettingsError(f"{path}: a key of a kind that is not known here") from None
     return found
 

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from cli.sans import san_parts
 from cli.up.authority import pem
 from shared.keys import CaKey, check_pair, read_ca_key_file
+from shared.loading import loading
 
 KINDS: Final = ("rsa:2048", "rsa:3072", "ec:p256")
 CERTIFICATE: Final = "connector.pem"
@@ -116,7 +117,8 @@ class Connector:
     def read(cls, directory: Path) -> "Connector":
         """The connector of a directory; `SettingsError` or `ValueError` where there is none."""
         cert_path, key_path = directory / CERTIFICATE, directory / KEY
-        certificate = x509.load_pem_x509_certificate(cert_path.read_bytes())
+        with loading():
+            certificate = x509.load_pem_x509_certificate(cert_path.read_bytes())
         (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         key = read_ca_key_file(key_path)
         check_pair(certificate, key, cert_path, key_path)

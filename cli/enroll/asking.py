@@ -10,6 +10,7 @@ from cli.enroll.enrolling import say_failure
 from cli.enroll.files import Files
 from cli.enroll.http import Server
 from cli.enroll.identity import RequestError
+from shared.loading import loading
 from shared.scep.cacert import read_next_ca_certs
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import ScepError
@@ -56,7 +57,8 @@ def get_next_ca(server: Server, authority: Authority, files: Files) -> int:
     try:
         ca = authority.ca.public_bytes(Encoding.DER)
         found = read_next_ca_certs(body, ca, *authority.signers)
-        certificates = [x509.load_der_x509_certificate(der) for der in found]
+        with loading():
+            certificates = [x509.load_der_x509_certificate(der) for der in found]
     except (ScepError, ValueError):
         raise BadReplyError("the CA does not vouch for what GetNextCACert shows") from None
     for certificate in certificates:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.keys import is_ca
+from shared.loading import loading
 from shared.scep.cacert import read_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
 
@@ -32,9 +33,15 @@ class Authority:
 
 
 def read_authority(body: bytes) -> Authority:
-    """Sort GetCACert's certificates into CA, recipient and signers; all RAs must be the CA's."""
+    """Sort GetCACert's certificates into CA, recipient and signers; all RAs must be the CA's.
+
+    `ValueError` where one of them does not load.
+    """
     ders = read_ca_certs(body)
-    certificates = [x509.load_der_x509_certificate(der) for der in ders]
+    with loading():
+        certificates = [x509.load_der_x509_certificate(der) for der in ders]
+        for certificate in certificates:
+            certificate.public_key()
     cas = [c for c in certificates if is_ca(c)]
     if not cas:
         raise UntrustedError("GetCACert holds no CA certificate")

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cli.enroll.authority import Authority, issued_by
 from cli.enroll.http import Server
 from cli.enroll.identity import Identity
+from shared.loading import loading
 from shared.scep.algorithms import (
     AES128,
     AUTHENTICATED_CIPHERS,
@@ -159,7 +160,8 @@ class Exchange:
         try:
             found = read_certificates(self._open(reply))
             for der in found:
-                x509.load_der_x509_certificate(der)
+                with loading():
+                    x509.load_der_x509_certificate(der).public_key()
         except (ScepError, ValueError) as error:
             raise BadReplyError(f"the reply does not open: {error}") from None
         return found

@@ -43,6 +43,7 @@ from cli.enroll.identity import (
     signed_by,
     signer_of,
 )
+from shared.loading import loading
 from shared.names import name_text
 from shared.process import now
 from shared.scep.cacaps import read_caps
@@ -134,7 +135,8 @@ def read_certificate(files: Files) -> x509.Certificate:
     """The certificate that an earlier run wrote."""
     path = files.certificate
     try:
-        return x509.load_pem_x509_certificate(files.read(path))
+        with loading():
+            return x509.load_pem_x509_certificate(files.read(path))
     except ValueError:
         raise RequestError(f"{path}: no certificate in PEM") from None
 
@@ -255,7 +257,8 @@ def _trusted(path: Path | None) -> x509.Certificate | None:
     if path is None:
         return None
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())[0]
+        with loading():
+            return x509.load_pem_x509_certificates(path.read_bytes())[0]
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}") from None
     except ValueError:

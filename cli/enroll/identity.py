@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import AttributeOID, NameOID
 
 from cli.sans import san_parts
+from shared.loading import loading
 from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
 from shared.scep.certificate import read_certificate
@@ -92,8 +93,9 @@ def key_pem(key: Key) -> bytes:
 def read_key(pem: bytes, name: str) -> Key:
     """A key written before."""
     try:
-        key = load_pem_private_key(pem, None)
-    except (ValueError, TypeError):
+        with loading():
+            key = load_pem_private_key(pem, None)
+    except ValueError:
         raise RequestError(f"{name} holds no usable key") from None
     if not isinstance(key, Key):
         raise RequestError(f"{name} holds neither an RSA nor an EC key")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from shared.loading import loading
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
@@ -78,7 +79,8 @@ def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
 def is_client_of(certificate: bytes, bundle: Sequence[bytes], now: float) -> bool:
     """Whether a CA of this bundle (DER) issued the certificate, and it is valid now (Unix s)."""
     try:
-        validity = x509.load_der_x509_certificate(certificate)
+        with loading():
+            validity = x509.load_der_x509_certificate(certificate)
         moment = datetime.fromtimestamp(now, UTC)
         if not validity.not_valid_before_utc <= moment <= validity.not_valid_after_utc:
             return False

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.token import AnchorPool
+from shared.loading import loading
 from shared.names import name_text
 from shared.settings import SettingsError, read_file
 
@@ -70,7 +71,8 @@ def _as_pem(data: bytes) -> bytes:
     if not data.startswith(_DER):
         return data
     try:
-        return x509.load_der_x509_certificate(data).public_bytes(Encoding.PEM)
+        with loading():
+            return x509.load_der_x509_certificate(data).public_bytes(Encoding.PEM)
     except ValueError:
         return data
 

@@ -1,9 +1,12 @@
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
@@ -41,6 +44,17 @@ def test_a_pinned_ca_is_believed_with_what_stands_above_it() -> None:
     assert read(chain(SUB, TOP)).der == (pki.der(SUB), pki.der(TOP))
 
 
+def altered(before: str, after: str) -> bytes:
+    """The root with other bytes (hex) in the place of these."""
+    der = pki.der(ROOT)
+    assert der.count(bytes.fromhex(before)) == 1
+    return der.replace(bytes.fromhex(before), bytes.fromhex(after))
+
+
+UNKNOWN_VERSION = altered("a003020102", "a003020105")
+UNKNOWN_KEY = altered("06072a8648ce3d0201", "06072a8648ce3d0279")
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -50,15 +64,33 @@ def test_a_pinned_ca_is_believed_with_what_stands_above_it() -> None:
         chain(SUB, ROOT),
         chain(ROOT, TOP),
         CaChain(certificates=(b"\x30\x00",)),
+        CaChain(certificates=(UNKNOWN_VERSION,)),
+        CaChain(certificates=(pki.der(ROOT), UNKNOWN_VERSION)),
+        CaChain(certificates=(UNKNOWN_KEY,)),
+        CaChain(certificates=(pki.der(ROOT), UNKNOWN_KEY)),
         golden.EVENTS["DeadLetter", 1][1],
         Message(b"{", {}),
     ],
     ids=["nothing", "another CA", "turned round", "not its issuer", "unrelated", "no certificate",
+         "version 6", "version 6 above", "an unknown key", "an unknown key above",
          "another event", "no event"],
 )  # fmt: skip
 def test_any_other_chain_is_refused(event: Any) -> None:
     with pytest.raises(UntrustedChainError):
         read(event)
+
+
+@given(
+    position=st.integers(0, len(pki.der(SUB)) - 1), byte=st.integers(0, 255), upper=st.booleans()
+)
+def test_an_altered_certificate_is_refused_or_another_one(
+    position: int, byte: int, *, upper: bool
+) -> None:
+    """Whatever is wrong with a chain is one error: whoever reads it must know it."""
+    der = bytearray(pki.der(TOP if upper else SUB))
+    der[position % len(der)] = byte
+    with suppress(UntrustedChainError):
+        read(CaChain(certificates=(pki.der(SUB), bytes(der)) if upper else (bytes(der),)))
 
 
 def test_a_chain_knows_what_its_ca_issued() -> None:
@@ -121,6 +153,24 @@ async def test_a_chain_that_was_read_is_kept_where_a_bad_one_follows(
 
     assert book.get(ISSUER, (PIN,)) is first
     assert bus.streams[CA_CHAINS].messages
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_watch(
+    bus: MemoryBus, book: ChainBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def broken(stored: Stored, pins: tuple[str, ...]) -> Chain:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise KeyError("a bug")
+        return read_chain(stored, pins)
+
+    monkeypatch.setattr("shared.chains.read_chain", broken)
+    await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
+
+    await until(lambda: book.get(ISSUER, (PIN,)))
 
 
 async def test_a_chain_that_cannot_be_read_again_is_no_word_about_a_new_ca(
