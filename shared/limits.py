@@ -104,7 +104,10 @@ FORWARDED_HOPS: Final = Bound(
 )
 
 PLANTED_ATTEMPTS: Final = Bound(
-    256, "attempts", "one enrollment, looked through where some are planted", "HTTP 503"
+    256,
+    "attempts",
+    "one enrollment, looked through where some are planted",
+    "the next attempt gets a random number",
 )
 PROFILE_PLACES: Final = Bound(
     128,

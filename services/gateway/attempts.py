@@ -7,13 +7,14 @@ its verdict does not say that the message could not be opened: gateways open a m
 record it, so that verdict is about a planted copy.
 """
 
+import secrets
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from services.gateway.outcomes import Outcomes, enrollment_in
-from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
 from shared.events import EnrollmentRejected, EnrollmentRequested, Event
 from shared.limits import PLANTED_ATTEMPTS
@@ -40,18 +41,18 @@ class Attempts:
     free: int
 
 
-async def attempts_of(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) -> Attempts:
-    """Read them: one look where nothing was planted, else every attempt from the first on."""
+async def attempts_of(
+    bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId, *, thoroughly: bool = False
+) -> Attempts:
+    """Read them: one look where nothing was planted, else every attempt from the first on.
+
+    `thoroughly` reads them all in any case: what was planted before the newest attempt may stand
+    on the number after it. Where more are there than are looked through, the free number is a
+    random one, which nobody can have occupied; else a device could be kept out for ever.
+    """
     stream = enroll_stream(enrollment.shard)
-    stored = await bus.get_last_from_leader(stream, enrollment.any_attempt())
-    newest = enrollment_in(stored)
-    if (
-        stored is not None
-        and newest is not None
-        and newest.attempt < _IMPLAUSIBLE
-        and await _is_devices(bus, outcomes, newest, stored)
-    ):
-        return Attempts(newest, stored, newest.attempt + 1)
+    if not thoroughly and (near := await _newest(bus, outcomes, enrollment)) is not None:
+        return near
     found = Attempts(None, None, 0)
     for number in range(PLANTED_ATTEMPTS):
         attempt = enrollment.at(number)
@@ -62,7 +63,23 @@ async def attempts_of(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) ->
             found = Attempts(attempt, stored, number + 1)
         else:
             found = Attempts(found.newest, found.stored, number + 1)
-    raise BusUnavailableError("too many attempts of this enrollment are planted")
+    free = PLANTED_ATTEMPTS + secrets.randbelow(_IMPLAUSIBLE - PLANTED_ATTEMPTS)
+    return Attempts(found.newest, found.stored, free)
+
+
+async def _newest(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) -> Attempts | None:
+    """What the newest attempt alone tells; None where it is not the device's."""
+    stream = enroll_stream(enrollment.shard)
+    stored = await bus.get_last_from_leader(stream, enrollment.any_attempt())
+    newest = enrollment_in(stored)
+    if (
+        stored is not None
+        and newest is not None
+        and newest.attempt < _IMPLAUSIBLE
+        and await _is_devices(bus, outcomes, newest, stored)
+    ):
+        return Attempts(newest, stored, newest.attempt + 1)
+    return None
 
 
 async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, stored: Stored) -> bool:

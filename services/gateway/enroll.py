@@ -223,8 +223,9 @@ class Enroller:
 
     async def _resume(self, job: Job, enrollment: EnrollmentId) -> End:
         """Go on from what is stored: wait for it, repeat its answer, or try anew."""
+        occupied, loop = False, asyncio.get_running_loop()
         while True:
-            known = await attempts_of(self.bus, self.outcomes, enrollment)
+            known = await attempts_of(self.bus, self.outcomes, enrollment, thoroughly=occupied)
             if known.newest is not None and known.stored is not None:
                 end = await self._repeat(job, known.newest, known.stored)
                 if end is not None:
@@ -234,6 +235,9 @@ class Enroller:
             end = await self._attempt(job, enrollment.at(known.free))
             if end is not None:
                 return end
+            if loop.time() >= job.caller.deadline:
+                raise BusUnavailableError("every number for a new attempt was taken meanwhile")
+            occupied = True
 
     async def _repeat(self, job: Job, newest: EnrollmentId, stored: Stored) -> End | None:
         """The end of the newest attempt, now or within the budget; None where it is tried anew."""
