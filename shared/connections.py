@@ -195,7 +195,7 @@ class Connections:
         connection.since = connection.progress = self._clock()
         connection.is_fresh = False
         if phase is Phase.HEAD:
-            self._share_unfinished(entry)
+            self._share_unfinished(connection.source, entry)
         self._enter(entry, connection)
 
     def received(self, connection: Connection) -> None:
@@ -247,8 +247,8 @@ class Connections:
             return False
         return now - connection.unsent_since > BODY_STALL_SECONDS
 
-    def _share_unfinished(self, entry: _Source) -> None:
-        if entry.unfinished and len(entry.unfinished) >= self.shares.unfinished:
+    def _share_unfinished(self, source: str, entry: _Source) -> None:
+        if source and entry.unfinished and len(entry.unfinished) >= self.shares.unfinished:
             self._close(next(iter(entry.unfinished)), Closed.SOURCE_SHARE)
         elif self._unfinished >= UNFINISHED_REQUESTS:
             fullest = max(self._sources.values(), key=lambda s: len(s.unfinished))

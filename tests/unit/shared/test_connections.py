@@ -267,7 +267,9 @@ def test_a_trusted_proxy_has_no_share() -> None:
     connections = Connections(time.monotonic, Shares(1, 1), exempt=lambda a: a == "192.0.2.1")
     links = [FakeLink() for _ in range(3)]
     for link in links:
-        assert connections.accept("192.0.2.1", 9, link, Phase.QUIET) is not None
+        found = connections.accept("192.0.2.1", 9, link, Phase.QUIET)
+        assert found is not None
+        connections.enter(found, Phase.HEAD)
     assert all(link.said == [] for link in links)
 
 
