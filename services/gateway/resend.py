@@ -34,7 +34,8 @@ class Resender:
         while True:
             await self._arrived.wait()
             await asyncio.sleep(self.seconds)
-            if self._kept is None or await self._taken(*self._kept):
+            kept = self._kept
+            if (kept is None or await self._taken(*kept)) and self._kept is kept:
                 self._kept = None
                 self._arrived.clear()
 
