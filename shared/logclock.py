@@ -71,6 +71,10 @@ class LogClock:
             _log.error("clock_skewed", seconds=round(self._skew))
         self._told = wrong
 
+    def pause(self) -> float:
+        """Return how many seconds to wait until the next heartbeat: few until time is known."""
+        return _FIRST_SECONDS if self._base is None else _BEAT_SECONDS
+
     async def run(self, message: Callable[[], Message]) -> None:
         """Beat, for ever."""
         while True:
@@ -80,7 +84,7 @@ class LogClock:
                 _log.info("heartbeat_waits", detail=str(error)[:100])
             except Exception as error:  # noqa: BLE001 - a bug must not leave the time unmeasured
                 log_failure("heartbeat_failed", error)
-            await asyncio.sleep(_FIRST_SECONDS if self._base is None else _BEAT_SECONDS)
+            await asyncio.sleep(self.pause())
 
 
 def heartbeat(role: str, name: str, since: int) -> Message:

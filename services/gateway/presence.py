@@ -22,7 +22,6 @@ from shared.subjects import ra_order
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
-_LOOK_SECONDS: Final = 5.0
 _MARGIN_SECONDS: Final = 60
 _MAX_ERROR: Final = 500
 _NANOSECONDS: Final = 1_000_000_000
@@ -53,7 +52,7 @@ class Presence:
             except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
                 log_failure("presence_failed", error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(self.clock.pause()):
                     await self._hinted.wait()
             self._hinted.clear()
 

@@ -1,5 +1,6 @@
 """A gateway says that it is there, and follows orders to read its RA certificates anew."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +17,7 @@ from shared.stored import EventSigner, decode, sign
 from shared.subjects import ra_order
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.services.gateway.gateways import settings
-from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR
+from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR, until
 
 PLACE = replica_subject(Role.GATEWAY, "gateway-0")
 
@@ -150,3 +151,26 @@ def test_only_its_own_hint_makes_it_look(presence: Presence, subject: str, *, he
     notice(subject, b"", {})
 
     assert presence._hinted.is_set() is heard
+
+
+async def test_a_gateway_looks_often_until_the_time_of_the_log_is_known(
+    presence: Presence, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster the first heartbeat may be read back of a replica that lags behind."""
+    pauses: list[float] = []
+    pause = LogClock.pause
+
+    def quickly(clock: LogClock) -> float:
+        pauses.append(pause(clock))
+        return 0
+
+    monkeypatch.setattr(LogClock, "pause", quickly)
+    bus.lag = {REPLICAS: 1}
+    running = asyncio.create_task(presence.run())
+    await until(lambda: len(pauses) == 2)
+    bus.lag = {}
+    await until(lambda: pauses[-1] > 1)
+    running.cancel()
+
+    assert presence.clock() >= NOW + 1000
+    assert set(pauses[:2]) == {0.5}
