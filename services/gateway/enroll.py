@@ -35,13 +35,7 @@ from shared.scep.request import read_issuer_and_serial
 from shared.seal import seal
 from shared.shards import all_shards, begun, shards_for
 from shared.stored import Stored, encode
-from shared.subjects import (
-    EnrollmentId,
-    Stage,
-    any_request,
-    csr_token,
-    transaction_token,
-)
+from shared.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
 from shared.telemetry import REFUSED
 from shared.tracing import annotate
 

@@ -22,6 +22,7 @@ END: Final = "<!-- matrix:end -->"
 NOBODY: Final = "no key"
 WHO: Final = (*(role.value for role in ACCOUNTS), NOBODY)
 _BODIES: Final = (b'{"seq":1}', b'{"seq":1,"next_by_subj":">"}', b'{"last_by_subj":">"}')
+_GET: Final = "$JS.API.DIRECT.GET."
 SETTLED: Final = ".1.1.1.1.0"
 MANAGEMENT: Final = (
     "STREAM.CREATE.EVIL",
@@ -58,9 +59,9 @@ def acts() -> Iterator[Act]:
     for pattern in dict.fromkeys(_patterns()):
         yield Act("append", pattern, lambda nats, on=pattern: _append(nats, on))
     for stream in streams([SHARD]):
-        yield Act(
-            "read by subject", stream.name, lambda nats, on=stream.name: _by_subject(nats, on)
-        )
+        yield Act("read any subject", stream.name, lambda nats, on=stream.name: _any(nats, on))
+    for pattern in dict.fromkeys(_single_reads()):
+        yield Act("read by subject", pattern, lambda nats, on=pattern: _by_subject(nats, on))
     for stream in streams([SHARD]):
         yield Act("read on and on", stream.name, lambda nats, on=stream.name: _on_and_on(nats, on))
     for spec in consumers([SHARD]):
@@ -91,16 +92,27 @@ def _patterns() -> list[str]:
     return sorted(g.subject for g in grants([SHARD]) if not g.subject.startswith(API))
 
 
+def _single_reads() -> list[str]:
+    """Every stream and subject of it that a role may read without the rest of the stream."""
+    granted = (g.subject for g in grants([SHARD]) if g.subject.startswith(_GET))
+    patterns = (subject.removeprefix(_GET).replace(".", ": ", 1) for subject in granted)
+    return sorted(p for p in patterns if ": " in p and not p.endswith(": >"))
+
+
 def _append(nats: RawNats, pattern: str) -> bool:
     return not nats.request(filled(pattern), b"{}").refused
 
 
-def _by_subject(nats: RawNats, stream: str) -> bool:
-    return not nats.request(f"$JS.API.DIRECT.GET.{stream}.a.b.c.d.e.f.g".encode()).refused
+def _any(nats: RawNats, stream: str) -> bool:
+    return not nats.request(f"{_GET}{stream}.a.b.c.d.e.f.g".encode()).refused
+
+
+def _by_subject(nats: RawNats, pattern: str) -> bool:
+    return not nats.request(filled(_GET + pattern.replace(": ", ".", 1))).refused
 
 
 def _on_and_on(nats: RawNats, stream: str) -> bool:
-    asked = f"$JS.API.DIRECT.GET.{stream}".encode()
+    asked = f"{_GET}{stream}".encode()
     return any(not nats.request(asked, body).refused for body in _BODIES)
 
 
