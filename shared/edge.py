@@ -140,6 +140,8 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, unless the rest of one is still to come."""
         super().on_response_complete()
+        # The registry ends idle connections; uvicorn's timer would keep a closed one in memory.
+        self._unset_keepalive_if_required()
         if not self._is_reading and self.cycle.response_complete:
             self._entry.enter(Phase.QUIET)
 
