@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from services.validator.challenges.answers import recordable
 from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
 from shared.access_events import Claim
 from shared.process import log_failure
@@ -69,7 +70,7 @@ class DeviceStateGate:
         )
         started = time.monotonic()
         # In a task of its own: what it does to itself, cancellation included, ends nobody else.
-        task = asyncio.ensure_future(self._ask(question))
+        task = asyncio.ensure_future(self._ask(question, asked.challenge))
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
@@ -80,7 +81,7 @@ class DeviceStateGate:
             return _failed("the device's state cannot be known now")
         return task.result()
 
-    async def _ask(self, question: DeviceQuestion) -> Verified:
+    async def _ask(self, question: DeviceQuestion, challenge: str) -> Verified:
         try:
             answer = await self.plugin(question)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate stays shut
@@ -89,7 +90,7 @@ class DeviceStateGate:
         if not isinstance(answer, DeviceAnswer):
             return _failed("the device's state cannot be known now", "no answer of the form")
         said = answer.detail if isinstance(answer.detail, str) else ""
-        said = said.encode("utf-8", "replace").decode("utf-8")
+        said = recordable(said, (challenge,))  # the plug-in may know the token from elsewhere
         if answer.allow is not True:
             return _failed("the device's state does not allow it", said)
         return Verified((passed("device_state", said),))

@@ -23,6 +23,7 @@ from joserfc.jwk import KeySet
 
 from services.audit.admin.auth import Level, Operator
 from services.audit.settings import Oidc
+from shared.echoes import echoes
 from shared.printable import visible
 
 # No "none", and no HMAC: a public key must never be taken for a secret.
@@ -176,7 +177,9 @@ async def _exchange(
     else:
         # Each is form-encoded first (RFC 6749 s2.3.1).
         basic = httpx.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
-    return await _json(client, "POST", metadata["token_endpoint"], data=form, auth=basic)
+    secrets = (oidc.client_secret or "", code, attempt.verifier)
+    endpoint = metadata["token_endpoint"]
+    return await _json(client, "POST", endpoint, secrets, data=form, auth=basic)
 
 
 def _by_post(methods: object) -> bool:
@@ -188,7 +191,10 @@ def _by_post(methods: object) -> bool:
     return "client_secret_post" in listed and "client_secret_basic" not in listed
 
 
-async def _json(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> dict[str, Any]:
+async def _json(
+    client: httpx.AsyncClient, method: str, url: str, secrets: tuple[str, ...] = (), **options: Any
+) -> dict[str, Any]:
+    """A JSON object; no error repeats one of the secrets that were sent."""
     place = url.partition("?")[0]
     try:
         answer = await client.request(method, url, **options)
@@ -205,7 +211,7 @@ async def _json(client: httpx.AsyncClient, method: str, url: str, **options: Any
     except (ValueError, RecursionError):
         found = None
     if not answer.is_success:
-        raise _refused(place, answer.status_code, found)
+        raise _refused(place, answer.status_code, found, secrets)
     if not isinstance(found, dict):
         raise MisfitError(f"{place} answers no JSON object")
     return found
@@ -218,12 +224,13 @@ def _is_untrusted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _refused(place: str, status: int, found: object) -> Exception:
+def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -> Exception:
     """A 4xx: what the other side says of it (RFC 6749 s5.2)."""
     error = found.get("error") if isinstance(found, dict) else None
     if error == "invalid_grant":
         return NotSignedInError("this login was used before, or is too old: begin again")
-    told = f": {visible(error)[:_MAX_NAME]}" if isinstance(error, str) else ""
+    shown = error[:_MAX_NAME] if isinstance(error, str) else ""
+    told = f": {visible(shown)}" if shown and not echoes(shown, secrets) else ""
     return MisfitError(f"{place} answers HTTP {status}{told}")
 
 

@@ -1,13 +1,16 @@
-"""What a webhook's answer means: only a clear yes is one; a no is recorded in its words. Pure."""
+"""What a webhook's answer means: only a clear yes opens the gate. Pure.
 
-import json
-from collections.abc import Iterator
+Of a refusal one sentence is recorded, from a field where services say why, and only if it holds
+nothing of what was asked with. A body of any other form is not recorded: an error page may quote
+the whole request.
+"""
+
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import quote
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
 from services.validator.challenges.verifier import Verified, passed, refused
+from shared.echoes import echoes
 from shared.printable import visible
 from shared.reasons import Reason
 
@@ -15,26 +18,27 @@ _BOM: Final = b"\xef\xbb\xbf"
 # Where services say why: RFC 9457 (detail, title), OAuth (error_description), and what is usual.
 _WORDS: Final = ("reason", "detail", "message", "error_description", "error", "title")
 _MOST: Final = 200
+WITHHELD: Final = "the sentence is withheld: it repeats a secret"
 
 
 def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> Verified:
-    """200 and a JSON object whose `allow` is true; nothing else opens the gate.
+    """Allow for status 200 and a JSON object whose `allow` is true; refuse everything else.
 
-    `secrets` are taken out of what is recorded of the other side's words.
+    `secrets` are what the webhook was asked with: a sentence that repeats one is not recorded.
     """
     content = content.removeprefix(_BOM)
     try:
         answer = read_object(content, "answer")
     except MalformedTokenError as error:
-        if status == HTTPStatus.OK:
-            return denied("the webhook does not allow it", str(error))
-        text = content.decode("utf-8", "replace").strip()
-        return denied("the webhook does not allow it", _told(status, text, secrets))
+        told = str(error) if status == HTTPStatus.OK else f"HTTP {status}"
+        return denied("the webhook does not allow it", told)
     if status == HTTPStatus.OK and answer.get("allow") is True:
         return Verified((passed("challenge", "allowed by the webhook"),))
     words = (answer.get(name) for name in _WORDS)
     said = next((each for each in words if isinstance(each, str) and each.strip()), "")
-    return denied("the webhook does not allow it", _told(status, said, secrets))
+    told = "" if status == HTTPStatus.OK else f"HTTP {status}"
+    compared = ": ".join(filter(None, (told, recordable(said, secrets))))
+    return denied("the webhook does not allow it", compared)
 
 
 def denied(detail: str, compared: str = "") -> Verified:
@@ -42,20 +46,10 @@ def denied(detail: str, compared: str = "") -> Verified:
     return refused("challenge", Reason.WEBHOOK_DENIED, detail, compared)
 
 
-def _told(status: int, said: str, secrets: tuple[str, ...]) -> str:
-    """Status and words, as far as they fit; what was asked with stands in no record."""
-    for secret in _spellings(secrets):
-        said = said.replace(secret, "***")
-    said = visible(said)
-    said = said if len(said) <= _MOST else f"{said[:_MOST]}..."
-    status_told = "" if status == HTTPStatus.OK else f"HTTP {status}"
-    return ": ".join(filter(None, (status_told, said)))
+def recordable(said: str, secrets: tuple[str, ...]) -> str:
+    """Return another party's sentence as an event may hold it, or WITHHELD.
 
-
-def _spellings(secrets: tuple[str, ...]) -> Iterator[str]:
-    """As an answer may repeat them; the longest first, so that no part of one is left."""
-    found = set()
-    for secret in filter(None, secrets):
-        found |= {secret, secret.strip(), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        found.add(json.dumps(secret, ensure_ascii=False)[1:-1])
-    yield from sorted(filter(None, found), key=len, reverse=True)
+    It is cut before it is searched: a part of a secret that the cut leaves is found like any other.
+    """
+    cut = said if len(said) <= _MOST else f"{said[:_MOST]}..."
+    return WITHHELD if echoes(cut, secrets) else visible(cut)

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from services.validator.challenges.answers import WITHHELD
 from services.validator.challenges.verifier import Verified
 from services.validator.device_state import (
     DeviceAnswer,
@@ -115,6 +117,17 @@ async def test_a_sentence_that_is_none_makes_no_verdict_that_cannot_be_written_o
     assert found.refusal is None or refused(found)
     written = msgspec.json.encode(found.gates)
     assert msgspec.json.decode(written, type=tuple[GateResult, ...]) == found.gates
+
+
+async def test_a_sentence_that_repeats_the_token_is_withheld() -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJjb25uZWN0b3IifQ.c2lnbmF0dXJl"
+    for detail in (f"seen: {token}", f"seen: {token[:20]}", f"seen: {quote(token)}"):
+        plugin = answering(DeviceAnswer(allow=False, detail=detail))
+        found = await DeviceStateGate(plugin, 5.0).ask(asked(holder(), token), CLAIM)
+
+        assert refused(found)
+        assert WITHHELD in found.gates[0].detail
+        assert token[:20] not in repr(found)
 
 
 async def test_a_sentence_without_end_gets_one() -> None:

@@ -165,6 +165,15 @@ async def test_what_waiting_cures_is_told_apart_from_what_it_does_not(
             await login(provider)
 
 
+@pytest.mark.parametrize("said", ["a secret&", "not a+secret%26", "a secret&amp;", "verifier"])
+async def test_an_error_that_repeats_what_was_sent_is_not_repeated(said: str) -> None:
+    async with serving(Service()) as service:
+        provider = Provider(service)
+        provider.refusal = (401, json.dumps({"error": said}).encode())
+        with pytest.raises(MisfitError, match=r"HTTP 401$"):
+            await login(provider)
+
+
 async def test_metadata_that_do_not_fit_name_what_is_wrong() -> None:
     async with serving(Service()) as service:
         provider = Provider(service)

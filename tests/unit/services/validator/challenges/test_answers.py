@@ -1,12 +1,14 @@
 """Answers of webhooks: what opens the gate, and what is recorded of a no."""
 
+import html
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.answers import judge_answer
+from services.validator.challenges.answers import WITHHELD, judge_answer
 from services.validator.challenges.verifier import Verified
 from shared.printable import HIDDEN
 from shared.reasons import Reason
@@ -36,9 +38,8 @@ def test_a_yes_may_begin_with_a_byte_order_mark(content: bytes) -> None:
         (200, b'{"allow": false, "reason": "not in the inventory"}', "not in the inventory"),
         (403, b'{"title": "Forbidden", "detail": "stolen"}', "HTTP 403: stolen"),
         (401, b'{"error": "invalid_token"}', "HTTP 401: invalid_token"),
-        (500, b"<h1>Boom</h1>", "HTTP 500: <h1>Boom</h1>"),
         (502, b"", "HTTP 502"),
-        (400, b"\x1b[2J\xff", "HTTP 400: \\x1b[2J\ufffd"),
+        (400, b'{"error": "\\u001b[2J\\ufffd"}', "HTTP 400: \\x1b[2J\ufffd"),
         (200, b"yes", "the answer is not JSON"),
     ],
 )
@@ -46,12 +47,22 @@ def test_a_no_is_recorded_in_its_own_words(status: int, content: bytes, told: st
     assert told in said(judge_answer(status, content))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"<h1>Boom</h1>", b"Boom", b'["Boom"]', b'"Boom"', b'{"a": "Boom"}', b'{"error": ["Boom"]}'],
+)
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_no_body_of_another_form_is_recorded(status: int, content: bytes) -> None:
+    assert "Boom" not in said(judge_answer(status, content))
+
+
 def test_words_without_end_are_cut() -> None:
-    assert len(said(judge_answer(403, b"x" * 60_000))) < 300
+    content = json.dumps({"error": "x" * 60_000}).encode()
+    assert 200 < len(said(judge_answer(403, content))) < 300
 
 
 @given(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="*"), min_size=4),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=4),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     st.sampled_from([200, 403]),
 )
@@ -66,3 +77,30 @@ def test_no_secret_comes_back_into_the_record(secret: str, around: str, status: 
         detail = said(judge_answer(status, content, (secret,)))
         assert HIDDEN.search(detail) is None
         assert f"|{secret}|" not in detail
+
+
+CHALLENGE = "p+ss/w\"or'd<&>-of-the-device"
+
+
+@pytest.mark.parametrize("status", [200, 401])
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        html.escape(CHALLENGE),
+        CHALLENGE.replace("+", "\\u002b"),
+        quote(CHALLENGE, safe="/'<>"),
+        quote(CHALLENGE, safe="").lower(),
+        CHALLENGE[:12],
+        html.escape(CHALLENGE)[:20],
+        "x" * 185 + CHALLENGE,
+    ],
+)
+@pytest.mark.parametrize("field", ["reason", "detail", "message", "error", "title"])
+def test_a_sentence_that_repeats_the_challenge_is_withheld(
+    field: str, spoken: str, status: int
+) -> None:
+    content = json.dumps({field: f"wrong: {spoken}"}).encode()
+    detail = said(judge_answer(status, content, (CHALLENGE, "", "another-secret")))
+
+    assert WITHHELD in detail
+    assert "wrong" not in detail

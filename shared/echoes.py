@@ -1,0 +1,115 @@
+"""Find a secret in text that another party sent, in any common escape or encoding. Pure.
+
+Theory of operation. A service that refuses may quote what it was asked with: whole or cut, as HTML,
+JSON, a percent-encoding, base64 or hex. Replacing each spelling of a secret fails with the first
+spelling that nobody thought of. So the text is decoded, step by step and in every order, and each
+form is searched for any part of a secret that is long enough to help a guess. The caller withholds
+the whole text where there is one: a record without a sentence is better than half a password.
+"""
+
+import base64
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+from urllib.parse import unquote, unquote_plus
+
+from shared.printable import HIDDEN
+
+_PART: Final = 8  # characters; fewer in a row stand in a sentence by chance
+_SHORTEST_PART: Final = 4
+_DEPTH: Final = 4
+_MOST_FORMS: Final = 128
+_BLANKS: Final = re.compile(r"\s+")
+_ESCAPE: Final = re.compile(
+    r"\\(?:u\{?(?P<code>[0-9A-Fa-f]{2,6})\}?|[xX](?P<byte>[0-9A-Fa-f]{2})|(?P<self>.))", re.DOTALL
+)
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{6,}")
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")
+_MAX_CODE: Final = 0x10FFFF
+
+
+def echoes(text: str, secrets: Iterable[str]) -> bool:
+    """Return whether `text` holds one of the secrets, or a part of one, in any form.
+
+    A part is eight characters in a row, or half of a shorter secret, but at least four. Upper and
+    lower case, blanks and hidden characters make no difference. Keep `text` short: the work grows
+    with its length times the number of its forms.
+    """
+    sought = {folded for each in secrets for form in _spellings(each) if (folded := _folded(form))}
+    return bool(sought) and any(
+        _shares_part(_folded(form), secret) for form in _forms(text) for secret in sought
+    )
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """The secret, and what whoever decodes it once makes of it."""
+    yield secret
+    for decode in _ESCAPES:
+        yield decode(secret)
+
+
+def _shares_part(text: str, secret: str) -> bool:
+    length = min(_PART, max(_SHORTEST_PART, (len(secret) + 1) // 2), len(secret))
+    starts = range(len(text) - length + 1)
+    return any(text[start : start + length] in secret for start in starts)
+
+
+def _folded(text: str) -> str:
+    """The text as it is compared: one case, one width, nothing between the characters."""
+    shown = HIDDEN.sub("", _BLANKS.sub("", text))
+    return _BLANKS.sub("", unicodedata.normalize("NFKC", shown).casefold())
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The text and all that decoding makes of it, in a bounded number of steps."""
+    known = layer = {text}
+    yield text
+    for _ in range(_DEPTH):
+        layer = {decode(form) for form in layer for decode in _DECODERS} - known
+        known = known | layer
+        yield from layer
+        if not layer or len(known) > _MOST_FORMS:
+            return
+
+
+def _unescaped(text: str) -> str:
+    r"""Undo \u002b, \u{2b}, \x2b and \/ ; what two halves of a surrogate pair mean together."""
+    found = _ESCAPE.sub(_character, text)
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(found: re.Match[str]) -> str:
+    digits = found["code"] or found["byte"]
+    if not digits:
+        return found["self"]
+    # JSON's escapes have four digits: more belong to what follows, unless in braces.
+    braced = found[0].endswith("}")
+    code, rest = (digits, "") if braced or found["byte"] else (digits[:4], digits[4:])
+    number = int(code, 16)
+    return (chr(number) if number <= _MAX_CODE else found[0]) + rest
+
+
+def _base64(text: str) -> str:
+    return _BASE64.sub(lambda found: _from_base64(found[0]), text)
+
+
+def _from_base64(word: str) -> str:
+    whole = word[: len(word) // 4 * 4].replace("-", "+").replace("_", "/")
+    rest = word[len(whole) :]
+    padded = whole if len(rest) < 2 else f"{whole}{rest}{'=' * (4 - len(rest))}"  # noqa: PLR2004
+    return base64.b64decode(padded.replace("-", "+").replace("_", "/")).decode("utf-8", "replace")
+
+
+def _hex(text: str) -> str:
+    return _HEX.sub(lambda found: bytes.fromhex(found[0]).decode("utf-8", "replace"), text)
+
+
+_ESCAPES: Final[tuple[Callable[[str], str], ...]] = (
+    html.unescape,
+    unquote,
+    unquote_plus,
+    _unescaped,
+)
+_DECODERS: Final = (*_ESCAPES, _base64, _hex)
