@@ -50,8 +50,3 @@ def _meant(found: re.Match[str]) -> str:
         return octets.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return octets.decode("utf-8", "replace")
-
-
-def common_names(text: str) -> list[str]:
-    """Return the values of every CN of a name as `write_dn` wrote it."""
-    return [value for kind, value in read_dn(text) if kind == "CN"]

@@ -8,13 +8,11 @@ alphabet, and Latin-1 in a TeletexString.
 import re
 from typing import Final
 
-from shared.names import attribute_kind
+from shared.names import UPN, read_other_name, read_rdn
 from shared.scep.asn1 import (
     BIT_STRING,
     BMP_STRING,
-    CONSTRUCTED_0,
     IA5_STRING,
-    OID,
     PRINTABLE_STRING,
     SEQUENCE,
     SET,
@@ -30,7 +28,6 @@ from shared.scep.errors import ScepError
 _NAME_RULE: Final = "(RFC 5280 4.1.2.4)"
 _SAN_RULE: Final = "(RFC 5280 4.2.1.6)"
 _UNIQUE_IDENTIFIER: Final = "2.5.4.45"
-_UPN: Final = bytes.fromhex("2b060104018237140203")
 _MAX_OID: Final = 63  # bytes; `cryptography` and with it many tools read none that is longer
 _MAX_HOST: Final = 253
 _MAX_LABEL: Final = 63
@@ -82,22 +79,17 @@ def _bad_rdn(rdn: Der, *, strict: bool) -> str:
     before, kinds = b"", set()
     if not rdn.more():
         return "which is empty: each must hold an attribute"
-    while rdn.more():
-        encoded = rdn.element(SEQUENCE)
-        attribute = Der(encoded).enter(SEQUENCE)
-        oid = attribute.value(OID)
-        tag, contents = attribute.any()
-        attribute.finish()
-        if problem := bad_oid(oid):
+    for attribute in read_rdn(rdn):
+        if problem := bad_oid(attribute.oid):
             return f"an attribute's type: {problem}"
-        kind = attribute_kind(oid)
-        if problem := _bad_value(kind, tag, contents, strict=strict):
+        kind = attribute.kind
+        if problem := _bad_value(kind, attribute.tag, attribute.contents, strict=strict):
             return f"{kind}: {problem}"
         if kind in kinds:
             return f"{kind}: it stands twice in one RDN"
-        if encoded < before:
+        if attribute.der < before:
             return f"{kind}: the attributes are not in DER's order"
-        before = encoded
+        before = attribute.der
         kinds.add(kind)
     return ""
 
@@ -242,14 +234,10 @@ def _bad_ip(contents: bytes) -> str:
 
 
 def _bad_other_name(contents: bytes) -> str:
-    other = Der(contents)
-    oid, wrapped = other.value(OID), other.enter(CONSTRUCTED_0)
-    other.finish()
-    element = wrapped.element()
-    wrapped.finish()
+    oid, element = read_other_name(contents)
     if problem := bad_oid(oid) or _bad_der(element, _MAX_DEPTH):
         return problem
-    if oid != _UPN:
+    if oid != UPN:
         return ""
     tag, value = Der(element).any()
     if tag != UTF8_STRING or not value:

@@ -1,6 +1,7 @@
 """Names and subjectAltNames as text, tolerant of what devices put in them (RFC 5280)."""
 
 import ipaddress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +31,7 @@ _SHORT_NAMES: Final = {
     "1.2.840.113549.1.9.1": "emailAddress",
     "1.2.840.113549.1.9.2": "unstructuredName",
 }
-_UPN: Final = bytes.fromhex("2b060104018237140203")  # 1.3.6.1.4.1.311.20.2.3
+UPN: Final = bytes.fromhex("2b060104018237140203")  # 1.3.6.1.4.1.311.20.2.3
 _KINDS: Final = {0x81: "rfc822", 0x82: "dns", 0x86: "uri"}
 _IP: Final = 0x87
 
@@ -49,23 +50,50 @@ def attribute_kind(oid: bytes) -> str:
     return _SHORT_NAMES.get(kind, kind)
 
 
-def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
-    """(type, value) of each attribute of a Name, in the order of the encoding."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a Name.
+
+    `der` is the whole AttributeTypeAndValue, `oid` the contents of its type, `tag` and `contents`
+    its value.
+    """
+
+    der: bytes
+    oid: bytes
+    tag: int
+    contents: bytes
+
+    @property
+    def kind(self) -> str:
+        """The type's short name or dotted form."""
+        return attribute_kind(self.oid)
+
+    @property
+    def text(self) -> str:
+        """The value; bytes that are no text are replaced."""
+        return text(self.tag, self.contents)
+
+
+def read_rdn(rdn: Der) -> Iterator[Attribute]:
+    """Yield the attributes of an RDN (the contents of its SET); `ScepError` where it is none."""
+    while rdn.more():
+        der = rdn.element(SEQUENCE)
+        inner = Der(der).enter(SEQUENCE)
+        attribute = Attribute(der, inner.value(OID), *inner.any())
+        inner.finish()  # a second value would be read by others and not by us
+        yield attribute
+
+
+def read_attributes(der: bytes) -> Iterator[Attribute]:
+    """Yield each attribute of a Name (DER), in the order of the encoding; `ScepError`."""
     rdns = Der(der).enter(SEQUENCE)
     while rdns.more():
-        found += _read_rdn(rdns.enter(SET))
-    return tuple(found)
+        yield from read_rdn(rdns.enter(SET))
 
 
-def _read_rdn(attributes: Der) -> list[tuple[str, str]]:
-    found = []
-    while attributes.more():
-        attribute = attributes.enter(SEQUENCE)
-        kind = attribute_kind(attribute.value(OID))
-        found.append((kind, text(*attribute.any())))
-        attribute.finish()  # a second value would be read by others and not by us
-    return found
+def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
+    """(type, value) of each attribute of a Name, in the order of the encoding."""
+    return tuple((each.kind, each.text) for each in read_attributes(der))
 
 
 def name_text(der: bytes) -> str:
@@ -81,7 +109,7 @@ def name_text(der: bytes) -> str:
         except ScepError:
             rdn = rdns.rest()
         try:
-            attributes = _read_rdn(Der(rdn).enter(SET))
+            attributes = [(each.kind, each.text) for each in read_rdn(Der(rdn).enter(SET))]
         except ScepError:
             attributes = []
         shown.append(write_dn(attributes) if attributes else f"#{rdn.hex()}")
@@ -110,21 +138,29 @@ def _general_name(tag: int, contents: bytes) -> GeneralName:
         return GeneralName(_KINDS[tag], readable)
     if tag == _IP and len(contents) in (4, 16):
         return GeneralName("ip", str(ipaddress.ip_address(contents)))
-    if tag == CONSTRUCTED_0 and (principal := _principal(Der(contents))) is not None:
+    if tag == CONSTRUCTED_0 and (principal := _principal(contents)) is not None:
         return GeneralName("upn", principal)
     return GeneralName("other", contents.hex())
 
 
-def _principal(other: Der) -> str | None:
-    """The user principal name in an OtherName; None where it holds something else."""
+def read_other_name(contents: bytes) -> tuple[bytes, bytes]:
+    """Return an otherName's type (an OID's contents) and its value (DER); `ScepError`."""
+    other = Der(contents)
+    oid, wrapped = other.value(OID), other.enter(CONSTRUCTED_0)
+    other.finish()
+    element = wrapped.element()
+    wrapped.finish()
+    return oid, element
+
+
+def _principal(contents: bytes) -> str | None:
+    """The user principal name that an otherName holds."""
     try:
-        kind, value = other.value(OID), other.enter(CONSTRUCTED_0)
-        tag, inner = value.any()
-        value.finish()
-        other.finish()
+        oid, element = read_other_name(contents)
+        tag, value = Der(element).any()
     except ScepError:
         return None
-    return _text(inner) if (kind, tag) == (_UPN, UTF8_STRING) else None
+    return _text(value) if (oid, tag) == (UPN, UTF8_STRING) else None
 
 
 def _text(contents: bytes) -> str | None:

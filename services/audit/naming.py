@@ -11,7 +11,7 @@ from services.audit.listing import list_enrollments
 from services.audit.projection import storable
 from services.audit.spelling import folded, spellings
 from services.audit.tables import enrollments, names
-from shared.dn import common_names
+from shared.dn import read_dn
 from shared.enrollment import State
 
 _NEAR: Final = 10
@@ -46,7 +46,8 @@ def is_called(row: RowMapping | dict[str, Any], wanted: str) -> bool:
     if row["serial"] and row["serial"] in spellings(wanted):
         return True
     device = row["device"] or ""
-    called = {_composed(name) for name in (device, *common_names(device)) if name}
+    common_names = (value for kind, value in read_dn(device) if kind == "CN")
+    called = {_composed(name) for name in (device, *common_names) if name}
     return _composed(storable(wanted)) in called
 
 

@@ -4,23 +4,17 @@ What a challenge names is the CN; everything else in the subject is the device's
 UID or a domain gives rights at some relying parties, so they need the operator's leave.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from shared.dn import escaped
-from shared.names import attribute_kind
+from shared.names import read_attributes
 from shared.scep.asn1 import (
     BMP_STRING,
     IA5_STRING,
-    OID,
     PRINTABLE_STRING,
-    SEQUENCE,
-    SET,
     T61_STRING,
     UNIVERSAL_STRING,
     UTF8_STRING,
-    Der,
-    text,
 )
 from shared.x509names import ANY_ATTRIBUTE, PLAIN_ATTRIBUTES
 
@@ -33,35 +27,25 @@ _DIRECTORY_STRINGS: Final = frozenset(
 _IA5_TYPES: Final = frozenset({"emailAddress", "DC", "unstructuredName"})
 
 
-def attributes(subject: bytes) -> Iterator[tuple[str, int, bytes]]:
-    """Yield (type, tag, contents) of each attribute of a Name (DER); `ScepError` if it is none."""
-    rdns = Der(subject).enter(SEQUENCE)
-    while rdns.more():
-        rdn = rdns.enter(SET)
-        while rdn.more():
-            attribute = rdn.enter(SEQUENCE)
-            yield attribute_kind(attribute.value(OID)), *attribute.any()
-            attribute.finish()
-
-
 def common_names(subject: bytes) -> list[str] | None:
     """Return the subject's CNs; None where one is of another type than a name is written in."""
-    found = [(tag, value) for kind, tag, value in attributes(subject) if kind == _COMMON_NAME]
-    if any(tag not in _DIRECTORY_STRINGS for tag, _ in found):
+    found = [each for each in read_attributes(subject) if each.kind == _COMMON_NAME]
+    if any(each.tag not in _DIRECTORY_STRINGS for each in found):
         return None
-    return [text(tag, value) for tag, value in found]
+    return [each.text for each in found]
 
 
 def misfit(subject: bytes, allowed: frozenset[str]) -> str:
     """Return the first attribute that may not stand beside the CN, "" where there is none."""
     named = False
-    for kind, tag, value in attributes(subject):
+    for attribute in read_attributes(subject):
+        kind, tag = attribute.kind, attribute.tag
         if kind == _COMMON_NAME:
             if named:
                 return "a second CN"
             named = True
         elif kind not in allowed and ANY_ATTRIBUTE not in allowed:
-            return f"{kind}={escaped(text(tag, value))}"
+            return f"{kind}={escaped(attribute.text)}"
         if tag not in _DIRECTORY_STRINGS and not (tag == IA5_STRING and kind in _IA5_TYPES):
             return f"{kind} of a type that is no string of names"
     return ""
