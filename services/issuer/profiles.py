@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from shared.ca_validity import ca_ended
 from shared.events import CertificateTemplate, TemplateExtension
 from shared.name_rules import bad_general_names, bad_name
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
@@ -74,10 +74,7 @@ def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
 
 def ended(ceilings: Ceilings, at: int) -> str:
     """Say that the CA has ended at this time (Unix seconds), "" while it has not."""
-    if at < ceilings.ca_not_after:
-        return ""
-    end = datetime.fromtimestamp(ceilings.ca_not_after, UTC)
-    return f"the CA ended at {end:%Y-%m-%d %H:%M:%S} UTC: it issues no certificates any more"
+    return ca_ended(ceilings.ca_not_after, at)
 
 
 def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times) -> str:

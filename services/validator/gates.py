@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from shared.access_events import Claim
+from shared.ca_validity import ca_ended, ca_not_begun
 from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import Facts, GateResult
 from shared.limits import shortened
@@ -192,15 +192,8 @@ def _existing(question: Question) -> str:
 
 def _authority(begin: float, end: float, at: int) -> Refusal | None:
     """A CA certifies while it is valid itself; by the log's times, like all that is decided."""
-    if at >= end:
-        moment = f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        said = f"the CA ended at {moment}: it issues no certificates any more"
-    elif at < begin:
-        moment = f"{datetime.fromtimestamp(begin, UTC):%Y-%m-%d %H:%M:%S} UTC"
-        said = f"the CA is valid from {moment} only: it issues no certificates yet"
-    else:
-        return None
-    return Refusal(Reason.CA_NOT_VALID, said)
+    problem = ca_ended(end, at) or ca_not_begun(begin, at)
+    return Refusal(Reason.CA_NOT_VALID, problem) if problem else None
 
 
 def _key(facts: Facts, policy: Policy) -> Refusal | None:
