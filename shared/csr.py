@@ -49,10 +49,12 @@ _BOOLEAN: Final = 0x01
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """An X.509 extension: dotted OID, criticality, and the DER inside its OCTET STRING."""
+    """An X.509 extension: dotted OID, and the DER inside its OCTET STRING.
+
+    Whether the client calls it critical has no effect: the profile decides that.
+    """
 
     oid: str
-    critical: bool
     value: bytes
 
 
@@ -201,8 +203,8 @@ def _read_extensions(values: bytes, found: dict[Extension, None]) -> None:
         while der.more() and len(found) <= CSR_EXTENSIONS:
             extension = der.enter(SEQUENCE)
             oid = dotted(extension.value(OID))
-            critical = extension.next_is(_BOOLEAN) and extension.value(_BOOLEAN) != b"\0"
-            found[Extension(oid, critical, extension.value(OCTET_STRING))] = None
+            extension.skip_if(_BOOLEAN)  # critical
+            found[Extension(oid, extension.value(OCTET_STRING))] = None
     except ScepError as error:
         raise _bad_request(error.detail) from None
     if len(found) > CSR_EXTENSIONS:

@@ -1,6 +1,6 @@
 """What every verifier is asked and answers, and which of them judges a request. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -107,6 +107,3 @@ def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> Verif
     told = f"{detail} ({compared})" if compared else detail
     result = GateResult(gate=gate, passed=False, detail=shortened(told))
     return Verified((result,), Refusal(reason, detail))
-
-
-Verifiers = Mapping[str, Verifier]

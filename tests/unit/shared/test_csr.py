@@ -113,8 +113,8 @@ def test_csr_of_cryptography_is_read(device: Identity) -> None:
     assert found.signature_algorithm == SHA256_RSA
     assert found.challenge == "s3cret"
     assert found.sans == (GeneralName("dns", "d.example"),)
-    expected = {e.oid.dotted_string: (e.critical, e.value.public_bytes()) for e in made.extensions}
-    assert {e.oid: (e.critical, e.value) for e in found.extensions} == expected
+    expected = {e.oid.dotted_string: e.value.public_bytes() for e in made.extensions}
+    assert {e.oid: e.value for e in found.extensions} == expected
     assert found.public_key == device.key.public_key()
 
 
@@ -249,9 +249,9 @@ def test_requested_extensions_are_kept(device: Identity) -> None:
         extension("1.3.6.1.4.1.311.20.2", tlv(BMP, b"\0W")),
     )
     assert verified(csr(device.key, request)).extensions == (
-        Extension("2.5.29.15", critical=True, value=tlv(3, b"\x05\xa0")),
-        Extension("2.5.29.19", critical=False, value=tlv(SEQ)),
-        Extension("1.3.6.1.4.1.311.20.2", critical=False, value=tlv(BMP, b"\0W")),
+        Extension("2.5.29.15", value=tlv(3, b"\x05\xa0")),
+        Extension("2.5.29.19", value=tlv(SEQ)),
+        Extension("1.3.6.1.4.1.311.20.2", value=tlv(BMP, b"\0W")),
     )
 
 
