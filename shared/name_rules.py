@@ -5,10 +5,12 @@ faults that real clients make are tolerated in a subject: characters outside Pri
 alphabet, and Latin-1 in a TeletexString.
 """
 
+import contextlib
 import re
 from typing import Final
 
 from shared.names import UPN, read_other_name, read_rdn
+from shared.printable import HIDDEN
 from shared.scep.asn1 import (
     BIT_STRING,
     BMP_STRING,
@@ -109,7 +111,11 @@ def _bad_value(kind: str, tag: int, contents: bytes, *, strict: bool) -> str:
 
 
 def _bad_text(tag: int, contents: bytes) -> str:
-    """The bytes of a string against its type; NUL ends a name for half of the world's software."""
+    """The bytes of a string against its type.
+
+    NUL ends a name for half of the world's software; with characters that nobody sees one name
+    passes for another.
+    """
     name, codec = _CODECS[tag]
     try:
         decoded = contents.decode(codec)
@@ -117,6 +123,11 @@ def _bad_text(tag: int, contents: bytes) -> str:
         return f"the {name} does not decode"
     if "\0" in decoded:
         return "the value holds a NUL character"
+    if tag == PRINTABLE_STRING:  # old clients write UTF-8 there, and it is read so
+        with contextlib.suppress(UnicodeDecodeError):
+            decoded = contents.decode("utf-8")
+    if HIDDEN.search(decoded):
+        return "the value holds a hidden character"
     if tag == BMP_STRING and not decoded.isascii() and max(decoded) > "\uffff":
         return "the BMPString holds surrogates"
     return ""
@@ -242,7 +253,9 @@ def _bad_other_name(contents: bytes) -> str:
     tag, value = Der(element).any()
     if tag != UTF8_STRING or not value:
         return "a user principal name is a UTF8String that is not empty"
-    return _bad_text(tag, value)
+    principal = value.decode("utf-8")
+    trimmed = principal == principal.strip()
+    return "" if trimmed else "a user principal name begins and ends with no blank"
 
 
 def _bad_der(element: bytes, depth: int) -> str:

@@ -7,10 +7,11 @@ command and on every page. Whoever escapes by another rule (names, by RFC 4514) 
 import re
 from typing import Final
 
-# Controls (C0, DEL, C1), what sets the direction of text, line and paragraph separators,
-# byte order marks, annotations and tags that no font shows, and halves of surrogate pairs.
+# Controls (C0, DEL, C1), what sets the direction of text, line and paragraph separators, blanks of
+# no width and other format characters, byte order marks, annotations and tags that no font shows,
+# and halves of surrogate pairs. Joiners (U+200C, U+200D) are part of words in some scripts.
 HIDDEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
 

@@ -26,6 +26,8 @@ from tests.unit.shared.scep.messages import (
 CN = "2.5.4.3"
 UPN = "1.3.6.1.4.1.311.20.2.3"
 VECTORS = Path(__file__).parents[2] / "vectors" / "csrs"
+# What a terminal obeys, what turns text around, and what no font shows.
+HIDDEN_CHARACTERS = "\x01\n\x1b\x7f\x9b\u061c\u200b\u200f\u2028\u202e\u2060\u2066\u206f\ufeff\ufff9"
 SAID = {
     "badutf8": "CN: the UTF8String does not decode",
     "bmpodd": "CN: the BMPString does not decode",
@@ -84,6 +86,7 @@ def test_every_string_type_is_certified_and_read_by_everybody(
     [
         (PRINTABLE, b"a_b!@*"),
         (PRINTABLE, "Zoë".encode()),
+        (PRINTABLE, "Straße".encode()),
         (PRINTABLE, b"Zo\xeb"),
         (T61, b"Zo\xeb"),
     ],
@@ -118,6 +121,15 @@ def test_what_old_clients_write_wrongly_stays_allowed_in_a_subject_only(
         (UNIVERSAL, b"\0\x11\0\0", "does not decode"),
         (UNIVERSAL, b"\0\0\xd8\0", "does not decode"),
         (UNIVERSAL, bytes(4), "NUL"),
+        *((UTF8, f"a{c}b".encode(), "hidden character") for c in HIDDEN_CHARACTERS),
+        *((BMP, f"a{c}b".encode("utf-16-be"), "hidden character") for c in HIDDEN_CHARACTERS),
+        (UNIVERSAL, "a\U000e0041".encode("utf-32-be"), "hidden character"),
+        (UTF8, "a\U000e0041".encode(), "hidden character"),
+        (PRINTABLE, b"a\x1b[2J", "hidden character"),
+        (PRINTABLE, b"a\x9b2J", "hidden character"),
+        (PRINTABLE, "a\u202eb".encode(), "hidden character"),
+        (T61, b"a\x9b2J", "hidden character"),
+        (IA5, b"a\r\n", "hidden character"),
         (0x04, b"abc", "no character string"),
         (0x02, b"\x01", "no character string"),
         (SEQ, b"", "no character string"),
@@ -201,6 +213,7 @@ GOOD = [
     tlv(0x88, b"\x2a\x03"),
     tlv(0xA4, name((CN, UTF8, b"directory"))),
     other_name(UPN, tlv(UTF8, "zoë@example".encode())),
+    other_name(UPN, tlv(UTF8, b"zoe van x@example")),
     other_name("1.2.3.4", tlv(SEQ, tlv(2, b"\x01"), tlv(SEQ, tlv(UTF8, b"x")))),
 ]
 
@@ -277,6 +290,16 @@ BAD = [
     (0xA0, oid(UPN) + tlv(0xA0, tlv(IA5, b"a@b")), "UTF8String"),
     (0xA0, oid(UPN) + tlv(0xA0, tlv(UTF8, b"a\xff")), "does not decode"),
     (0xA0, oid(UPN) + tlv(0xA0, tlv(UTF8, b"a\0b")), "NUL"),
+    *(
+        (0xA0, oid(UPN) + tlv(0xA0, tlv(UTF8, f"a{c}@b".encode())), "hidden character")
+        for c in HIDDEN_CHARACTERS
+    ),
+    *(
+        (0xA0, oid(UPN) + tlv(0xA0, tlv(UTF8, text.encode())), "blank")
+        for text in (" a@b", "a@b ", "\u00a0a@b", "a@b\u3000", " ")
+    ),
+    (0xA0, oid("1.2.3") + tlv(0xA0, tlv(SEQ, tlv(UTF8, b"a\x1b"))), "hidden character"),
+    (0xA4, name((CN, UTF8, "a\u202eb".encode())), "hidden character"),
     (0xA0, oid("1.2.3") + tlv(0xA0, tlv(SEQ, b"\x02\x05a")), "well-formed"),
     (0xA0, oid("1.2.3") + tlv(0xA0, tlv(UTF8, b"a"), tlv(UTF8, b"b")), "well-formed"),
     (0xA0, oid("1.2.3") + tlv(0xA0, b"\0\0"), "nothing has"),
