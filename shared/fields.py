@@ -63,6 +63,13 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _secrets(value: object) -> object:
+    """A secret, or a list of them; another type is refused without a word of the value."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("write it as a string, or as a list of strings")  # noqa: TRY004 - pydantic collects ValueErrors
+    return _list(value)
+
+
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what is neither an address nor a network."""
     Networks.of(value)
@@ -72,7 +79,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 Duration = Annotated[float, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
-Secrets = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Secrets = Annotated[tuple[str, ...], BeforeValidator(_secrets)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 NetworkNames = Annotated[tuple[str, ...], BeforeValidator(_list), AfterValidator(_networks)]
 BusUrls = Annotated[

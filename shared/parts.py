@@ -8,6 +8,8 @@ of all services, or only those of the one that reads it.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from shared.bus.topology import SERVICES, Role
 
 PLACEHOLDER: Final = "not-for-this-service"
@@ -19,7 +21,7 @@ _ABSENT: Final[dict[Role, dict[str, Any]]] = {
     Role.AUDIT: {**_SIGNING, "database_url": f"sqlite:///{PLACEHOLDER}"},
 }
 _VALIDATORS_ALONE: Final = ("webhook_secret", "webhook_bearer_token")
-_VERIFIERS: Final = ("challenge_password", "intune_enabled", "one_time_enabled", "webhook_url")
+_BOOLEAN: Final = TypeAdapter(bool)
 
 
 def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
@@ -46,11 +48,24 @@ def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
 
 def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
     """Only validators judge challenges; a gateway opens what is encrypted to a password."""
-    found = {
-        k: v for k, v in profile.items() if k not in ("webhook_secret", "webhook_bearer_token")
-    }
-    opens = role is Role.GATEWAY and found.get("password_recipients") is True
-    has_none = not any(found.get(key) for key in _VERIFIERS)
-    if not opens and (found.get("challenge_password") or has_none):
+    found = {k: v for k, v in profile.items() if k not in _VALIDATORS_ALONE}
+    opens = role is Role.GATEWAY and _is_true(found.get("password_recipients"))
+    has_other = (
+        _is_true(found.get("intune_enabled"))
+        or _is_true(found.get("one_time_enabled"))
+        or found.get("webhook_url") is not None
+    )
+    if not opens and (found.get("challenge_password") or not has_other):
         found["challenge_password"] = [PLACEHOLDER]
     return found
+
+
+def _is_true(value: object) -> bool:
+    """Read a boolean as the whole configuration is read: 1, "true" and "yes" are true as well.
+
+    Anything else would let a gateway open requests with the placeholder, which anybody knows.
+    """
+    try:
+        return _BOOLEAN.validate_python(value, strict=False)
+    except ValidationError:
+        return False

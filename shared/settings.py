@@ -105,12 +105,17 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
     profiles = table.get("profiles")
     for name, profile in profiles.items() if isinstance(profiles, dict) else ():
         for key in SECRET_KEYS:
-            if isinstance(profile, dict) and any(profile.get(key) or ()):
+            if isinstance(profile, dict) and _holds_something(profile.get(key)):
                 yield f"profiles.{name}.{key}"
     audit = table.get("audit")
     url = audit.get("database_url") if isinstance(audit, dict) else None
     if isinstance(url, str) and _PASSWORD_IN_URL.match(url):
         yield "the password of audit.database_url"
+
+
+def _holds_something(value: object) -> bool:
+    """Whether a secret stands there, in whatever type: a list of empty strings holds none."""
+    return any(value) if isinstance(value, list) else bool(value)
 
 
 def inherited_environment() -> dict[str, str]:

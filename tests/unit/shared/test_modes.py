@@ -96,6 +96,40 @@ def test_a_password_of_the_database_counts(tmp_path: Path) -> None:
         load(path, {})
 
 
+SECRET_NUMBER = "48151623420815"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (f"challenge_password = {SECRET_NUMBER}", "challenge_password: .*write it as a string"),
+        (f"challenge_password = {SECRET_NUMBER}.5", "challenge_password: .*write it as a string"),
+        (f"challenge_password = [{SECRET_NUMBER}]", r"challenge_password\.0: .* string"),
+        ("challenge_password = true", "challenge_password: .*write it as a string"),
+        ("challenge_password = {a = 1}", "challenge_password: .*write it as a string"),
+        (f"webhook_secret = {SECRET_NUMBER}", "webhook_secret: .* string"),
+        (f"webhook_bearer_token = {SECRET_NUMBER}", "webhook_bearer_token: .* string"),
+    ],
+)
+def test_a_secret_that_is_no_string_is_an_error_without_it(
+    tmp_path: Path, changed: str, told: str
+) -> None:
+    path = write(tmp_path, text().replace(f'challenge_password = "{MARKER}"', changed))
+    with pytest.raises(SettingsError, match=rf"profiles\.corp-2\.{told}") as error:
+        load(path, {})
+
+    assert SECRET_NUMBER not in str(error.value)
+
+
+def test_a_secret_that_is_a_number_is_for_its_owner_alone_too(tmp_path: Path) -> None:
+    changed = f"challenge_password = {SECRET_NUMBER}"
+    path = write(tmp_path, text().replace(f'challenge_password = "{MARKER}"', changed))
+    path.chmod(0o644)
+
+    with pytest.raises(SettingsError, match=r"0644.*it holds profiles\.corp-2\.challenge_password"):
+        load(path, {})
+
+
 def test_a_configuration_without_secrets_may_be_read_but_not_written_by_others(
     tmp_path: Path,
 ) -> None:

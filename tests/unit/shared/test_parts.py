@@ -105,6 +105,40 @@ def test_a_gateway_holds_the_password_of_a_profile_that_needs_it_there(
         load(write(tmp_path, table), {}, Role.GATEWAY)
 
 
+@pytest.mark.parametrize(
+    ("written", "opens"),
+    [*((value, True) for value in (True, 1, 1.0, "true", "yes", "ON", "1")),
+     *((value, False) for value in (False, 0, "false", "no", "off", "0"))],
+)  # fmt: skip
+def test_what_counts_as_true_is_the_same_in_a_part(
+    tmp_path: Path, table: dict[str, Any], written: object, *, opens: bool
+) -> None:
+    """A gateway that opens requests with a placeholder opens what anybody encrypts to it."""
+    table["profiles"]["corp-2"]["password_recipients"] = written
+    found = load(write(tmp_path, table), {}, Role.GATEWAY).profiles["corp-2"]
+
+    assert found.password_recipients is opens
+    assert (PLACEHOLDER in found.challenge_password) is not opens
+    assert (INLINE[0] in found.challenge_password) is opens
+
+
+@pytest.mark.parametrize(
+    ("written", "is_verifier"),
+    [({"one_time_enabled": "yes"}, True), ({"one_time_enabled": "no"}, False),
+     ({"intune_enabled": 0}, False), ({"challenge_password": [""]}, False)],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_verifier_gets_a_placeholder_in_a_part(
+    tmp_path: Path, table: dict[str, Any], written: dict[str, object], *, is_verifier: bool
+) -> None:
+    profile = table["profiles"]["corp-2"]
+    del profile["challenge_password"]
+    profile |= written
+    found = load(write(tmp_path, table), {}, Role.ISSUER).profiles["corp-2"]
+
+    assert (found.challenge_password == (PLACEHOLDER,)) is not is_verifier
+
+
 @pytest.mark.parametrize("role", SERVICES)
 def test_what_is_wrong_in_a_part_is_said_as_in_the_whole(
     tmp_path: Path, table: dict[str, Any], role: Role
