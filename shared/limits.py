@@ -133,6 +133,12 @@ WAITING_PLACES: Final = Bound(
     "one profile that wait for others with the same CSR, in one validator",
     "FAILURE badRequest (rate_limited)",
 )
+TRIALS: Final = Bound(
+    128,
+    "processes",
+    "validators that try, after 12 deliveries, one request that waited for another",
+    "FAILURE badRequest (poison), and a dead letter",
+)
 
 
 # What operators wait for.

@@ -1,11 +1,12 @@
 """request -> open -> facts -> gates -> verdict, or a hold until an operator decides."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from services.validator.cases import approved, refused, rejected
 from services.validator.judging import Judge
+from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import enroll_stream
@@ -19,6 +20,7 @@ from shared.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()
 _NANOSECONDS = 1_000_000_000
+_MOST_TRIED = 65_536  # the server hands out fewer messages that are not acknowledged
 
 
 @dataclass
@@ -26,6 +28,7 @@ class RequestConsumer:
     """Writes exactly one verdict for every request event, after a hold where one is wanted."""
 
     judge: Judge
+    _tried: set[str] = field(default_factory=set)
 
     @property
     def _recorder(self) -> Recorder:
@@ -55,15 +58,20 @@ class RequestConsumer:
             return
         enrollment, stage = parsed
         self.judge.check_served(enrollment.profile)
-        if await self.judge.waits(enrollment) and await self._handled(stored):
+        if await self.judge.waits(enrollment) and await self._handled(enrollment, stored):
             return
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
             verdict = rejected(request, Reason.POISON, "the request could not be processed")
             await self._recorder.verdict(enrollment, request, verdict)
 
-    async def _handled(self, stored: Stored) -> bool:
-        """Handle a message that was handed out so often because it waited; False if that fails."""
+    async def _handled(self, enrollment: EnrollmentId, stored: Stored) -> bool:
+        """Handle a message that was handed out so often because it waited; False if that fails.
+
+        It fails too where the message met so many processes that it must have killed them.
+        """
+        if not await self._is_tried(enrollment, stored):
+            return False
         try:
             await self.handle(stored)
         except (DeferredError, NotServedError, BusUnavailableError):
@@ -71,6 +79,21 @@ class RequestConsumer:
         except Exception as error:  # noqa: BLE001 - it is given up like any other then
             log_failure("handler_failed", error, subject=stored.subject)
             return False
+        return True
+
+    async def _is_tried(self, enrollment: EnrollmentId, stored: Stored) -> bool:
+        """Have this process's one trial of the message on record; False where too many are."""
+        prefix, settings = enrollment.prefix(), self.judge.settings
+        if prefix in self._tried:
+            return True
+        if not await begin_trial(
+            self.judge.bus, settings.signer, settings.validators, enrollment, stored
+        ):
+            _log.error("trials_exhausted", about=prefix)
+            return False
+        if len(self._tried) >= _MOST_TRIED:
+            self._tried.clear()
+        self._tried.add(prefix)
         return True
 
     async def _judge(self, enrollment: EnrollmentId, stored: Stored) -> Verdict | EnrollmentHeld:
