@@ -3,7 +3,6 @@
 import base64
 import html
 import json
-import time
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -93,9 +92,10 @@ def test_no_text_makes_an_error(text: str, secret: str) -> None:
     assert not secret.strip() or echoes(secret, [secret]) or not secret.isprintable()
 
 
-def test_the_work_is_bounded() -> None:
+def test_the_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these decodes to something else in every order, again and again."""
-    text = ("%2525252526amp;\\\\u0026#37;25" * 20)[:400]
-    started = time.process_time()
-    echoes(text, ["s" * 32_000, "another-secret", "a-third-secret"])
-    assert time.process_time() - started < 2
+    compared: list[str] = []
+    monkeypatch.setattr("shared.echoes._shares_part", lambda text, _: compared.append(text))
+    echoes("%2525252526amp;\\\\u0026#37;25&amp;amp;amp;" * 20, ["a secret"])
+
+    assert 20 < len(compared) < 1000
