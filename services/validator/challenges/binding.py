@@ -76,6 +76,15 @@ def _foreign(san: GeneralName) -> bool:
     return not (san.kind == "uri" and _ALLOWED_URIS.fullmatch(san.value))
 
 
+def names_one_of(common_names: list[str] | None, sans: Iterable[str]) -> bool:
+    """Whether a subject has no CN, or one that is among the SANs (`kind:value`) vouched for.
+
+    `common_names` are those of the request; None where one is no string of names.
+    """
+    values = folded(san.partition(":")[2] for san in sans)
+    return common_names is not None and lowered(common_names) <= values
+
+
 def folded(values: Iterable[str]) -> frozenset[str]:
     """What somebody vouches for, lower-cased, trimmed, each once."""
     return lowered(value.strip(_BLANKS) for value in values)

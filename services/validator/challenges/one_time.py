@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.validator.challenges import subject
-from services.validator.challenges.binding import folded, lowered
+from services.validator.challenges.binding import folded, lowered, names_one_of
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
@@ -87,7 +87,8 @@ def judge_one_time(
     """Time and device binding of a challenge that exists; `now` in Unix seconds.
 
     One that names a device binds all its names: what it does not name may not be asked for, and
-    of the subject only the CN and these attributes.
+    of the subject only the CN and these attributes. Where it has SANs alone the CN is one of them,
+    or absent: else the challenge for one name would do for any.
     """
     if now >= created.expires_at:
         return refused("challenge", Reason.EXPIRED, "the challenge has expired")
@@ -100,6 +101,10 @@ def judge_one_time(
     if (created.cn or created.sans) and asked != folded(created.sans):
         compared = f"asked {', '.join(sorted(asked)) or 'none'}"
         detail = "the challenge is for other names"
+        return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
+    if created.sans and not created.cn and not names_one_of(names, created.sans):
+        compared = f"asked {', '.join(names or ()) or 'none'}; made for {', '.join(created.sans)}"
+        detail = "the challenge is for other names than the common name"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     bound = bool(created.cn or created.sans)
     if bound and (beside := subject.misfit(csr.subject, attributes)):

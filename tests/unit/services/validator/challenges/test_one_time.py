@@ -270,9 +270,51 @@ async def test_a_challenge_for_names_is_good_for_these_names_alone(
     world: World, names: tuple[str, ...], expected: Reason | str
 ) -> None:
     await create(world, sans=("dns:a.example", "dns:b.example"))
-    request = await ask(world, holder(), CHALLENGE, *map(dns, names))
+    request = await ask(world, holder(), CHALLENGE, *map(dns, names), subject=called("a.example"))
 
     assert await judgement(world, request) == expected
+
+
+def called(*common_names: str, tag: int = UTF8) -> bytes:
+    return name(*((COMMON_NAME, tag, each.encode()) for each in common_names))
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        (called(), "approved"),
+        (called("a.example"), "approved"),
+        (called("B.Example"), "approved"),
+        (called("device@a.example"), "approved"),
+        (called("device"), Reason.CLAIM_MISMATCH),
+        (called("payments.example"), Reason.CLAIM_MISMATCH),
+        (called("dns:a.example"), Reason.CLAIM_MISMATCH),
+        (called("a.example "), Reason.CLAIM_MISMATCH),
+        (called("a.example", "b.example"), Reason.CLAIM_MISMATCH),
+        (called("a.example", "payments.example"), Reason.CLAIM_MISMATCH),
+        (called("a.example", tag=0x16), Reason.CLAIM_MISMATCH),
+    ],
+)
+async def test_a_challenge_for_sans_alone_takes_no_other_common_name(
+    world: World, subject: bytes, expected: Reason | str
+) -> None:
+    """Else the challenge that was made for one name does for any."""
+    sans = ("dns:a.example", "dns:b.example", "rfc822:device@a.example")
+    entries = dns("a.example"), dns("b.example"), tlv(0x81, b"device@a.example")
+    await create(world, sans=sans)
+    request = await ask(world, holder(), CHALLENGE, *entries, subject=subject)
+
+    assert await judgement(world, request) == expected
+    assert len(claims(world)) == (expected == "approved")
+
+
+async def test_a_challenge_for_a_common_name_and_sans_is_good_for_that_name(world: World) -> None:
+    await create(world, cn="device", sans=("dns:a.example",))
+    wrong = await ask(world, holder(), CHALLENGE, dns("a.example"), subject=called("a.example"))
+    assert await judgement(world, wrong) == Reason.CLAIM_MISMATCH
+
+    request = await ask(world, holder(1), CHALLENGE, dns("a.example"))
+    assert await judgement(world, request) == "approved"
 
 
 async def test_the_kind_of_a_name_counts(world: World) -> None:
@@ -298,7 +340,7 @@ async def test_a_challenge_for_any_device_takes_any_names(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("bound", "names"),
-    [({"cn": "device"}, ()), ({"sans": ("dns:a.example",)}, ("a.example",))],
+    [({"cn": "device"}, ()), ({"sans": ("dns:device",)}, ("device",))],
     ids=["for a name", "for a SAN"],
 )
 async def test_a_challenge_for_a_device_allows_no_unit_unless_the_profile_does(
