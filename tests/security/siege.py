@@ -27,9 +27,7 @@ from tests.security.plants import headers_of, strangers
 from tests.security.wire import RawNats
 from tests.system import System, wait_until
 
-# Floods of connections left a gateway up to 127 MiB larger (measured), which Python's allocator
-# keeps; growth without end is what this finds.
-MEMORY: Final = 192 * 1024 * 1024
+MEMORY: Final = 50 * 1024 * 1024
 # nats-server's memory follows what it stores: measured, 113 MiB more for 40 MiB of odd messages.
 _MEMORY_BY_STORED: Final = 4
 _SETTLE_SECONDS: Final = 20.0
