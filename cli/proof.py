@@ -1,6 +1,5 @@
 """`scepstream audit replay|verify|checkpoint|export`: the log against the database."""
 
-import asyncio
 import json
 import sys
 import tempfile
@@ -20,8 +19,9 @@ from cli.output import say
 from cli.places import config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import migrate, open_engine, open_existing, position, snapshot, store
+from services.audit.database import migrate, open_engine, open_existing, position, snapshot
 from services.audit.export import Form, lines
+from services.audit.fill import fill
 from services.audit.office import Office, OrderError
 from services.audit.projection import Found
 from services.audit.reader import last_sequence, read
@@ -70,13 +70,13 @@ def _window(profile: str | None, since: str | None, until: str | None) -> Window
 
 async def _replay(office: Office, engine: Engine, window: Window) -> int:
     ends = {s: await last_sequence(office.bus, s) for s in office.settings.streams}
-    places = {stream: position(engine, stream) for stream in ends}
+    done = sum(position(engine, stream) for stream in ends)
     count = 0
-    async with _bar(sum(ends.values()) - sum(places.values())) as advance:
+    async with _bar(sum(ends.values()) - done) as advance:
         for stream, last in ends.items():
-            async for batch in read(office.bus, stream, places[stream] + 1, last):
-                count += await asyncio.to_thread(store, engine, stream, batch, window.holds)
-                advance(len(batch))
+            async for stored in fill(office.bus, engine, stream, last, window.holds):
+                count += stored
+                advance(stored)
     return count
 
 

@@ -11,12 +11,13 @@ from sqlalchemy import Engine
 
 from cli.operator import in_office
 from cli.places import config_path
-from services.audit.database import open_existing, position, store
+from services.audit.database import open_existing
 from services.audit.export import Form, lines
+from services.audit.fill import fill
 from services.audit.lost import forget, lost
 from services.audit.office import Office, OrderError
 from services.audit.projection import Found
-from services.audit.reader import last_sequence, read
+from services.audit.reader import last_sequence
 from shared.stored import TYPE, Stored
 
 Config = Annotated[
@@ -59,9 +60,8 @@ async def _reconcile(office: Office, engine: Engine, kept: Path, *, yes: bool) -
     await asyncio.to_thread(forget, engine)
     for stream in office.settings.streams:
         last = await last_sequence(office.bus, stream)
-        first = await asyncio.to_thread(position, engine, stream) + 1
-        async for batch in read(office.bus, stream, first, last):
-            await asyncio.to_thread(store, engine, stream, batch)
+        async for _ in fill(office.bus, engine, stream, last):
+            pass
         print(f"{stream}: {last} events")
 
 

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Engine
 
 from services.audit.agreement import ReplacedLogError, compare
-from services.audit.database import catch_up, position, store
+from services.audit.database import EmptiedError, catch_up, position, store
 from services.audit.reader import confirmed, read_some
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
@@ -139,7 +139,14 @@ class StreamRecorder:
 
     async def _store_to(self, last: int, known: dict[int, Stored]) -> None:
         """Everything from the position to `last`; what is not `known` is read from the log."""
-        done = await asyncio.to_thread(position, self.engine, self.stream)
+        while True:
+            try:
+                done = await asyncio.to_thread(position, self.engine, self.stream)
+                return await self._store_after(done, last, known)
+            except EmptiedError as error:  # `audit reconcile`
+                _log.warning("record_emptied", stream=self.stream, detail=str(error))
+
+    async def _store_after(self, done: int, last: int, known: dict[int, Stored]) -> None:
         for first in range(done + 1, last + 1, self.batch):
             if last - first > _FAR:
                 self.problem = f"{first - 1} of {last} events"
@@ -147,7 +154,8 @@ class StreamRecorder:
             there = await self._messages(numbers, known)
             traced = batch("audit record", (message.headers for message in there))
             with traced, HANDLING.labels("audit").time():
-                stored = await asyncio.to_thread(store, self.engine, self.stream, there)
+                stored = await asyncio.to_thread(store, self.engine, self.stream, there, after=done)
+            done = there[-1].sequence if there else done
             EVENTS_STORED.labels(self.stream).inc(stored)
 
     async def _messages(self, numbers: range, known: dict[int, Stored]) -> list[Stored]:

@@ -48,6 +48,10 @@ class NoDatabaseError(SettingsError):
     """Raised where a command that reads finds no database; the message says where it looked."""
 
 
+class EmptiedError(Exception):
+    """Raised where the database stands before the position that its writer goes on from."""
+
+
 def open_existing(url: str) -> Engine:
     """The same for commands that read: a SQLite file that is not there is not made."""
     parsed = make_url(url)
@@ -105,8 +109,7 @@ def migrate(engine: Engine) -> None:
         if MigrationContext.configure(connection).get_current_revision() == head:
             return
     with engine.begin() as connection:
-        take_time(connection)
-        _wait_in_line(connection, _MIGRATIONS)
+        lock_all(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -174,16 +177,24 @@ def store(
     stream: str,
     messages: Sequence[Stored],
     wanted: Callable[[Found], bool] = everything,
+    *,
+    after: int = 0,
 ) -> int:
     """Write events, what follows from them, and the position in one transaction; how many are new.
 
     What is at or before the position is there already: a redelivery adds nothing. Writers of a
     stream wait for each other, so that none counts what another has. What is not `wanted` is
     passed over.
+
+    `messages` are all that the log has from behind the position `after` to the last of them. Where
+    the database stands before `after`, because `audit reconcile` emptied it or a backup was put
+    back, storing them would leave a hole that no later look finds: `EmptiedError`.
     """
     with engine.begin() as connection:
         _wait_in_line(connection, stream)
         place = _place(connection, stream)
+        if place.sequence < after:
+            raise EmptiedError(f"{stream}: at {place.sequence}, expected {after}")
         new = [message for message in messages if message.sequence > place.sequence]
         if not new:
             return 0
@@ -265,11 +276,15 @@ def _wait_in_line(connection: Connection, what: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def take_time(connection: Connection) -> None:
-    """Lift the limits of PostgreSQL for this transaction, which rewrites whole tables."""
+def lock_all(connection: Connection) -> None:
+    """Keep every other writer out until this transaction ends, which rewrites whole tables.
+
+    Waits for what is being recorded, for as long as it takes: PostgreSQL's limits are lifted.
+    """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+    _wait_in_line(connection, _MIGRATIONS)
 
 
 def _lock_number(what: str) -> int:

@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy import Engine, delete
 
-from services.audit.database import events_after, position, take_time
+from services.audit.database import events_after, lock_all, position
 from services.audit.reader import confirmed, read_some
 from services.audit.tables import metadata, sessions
 from shared.bus.core import Bus
@@ -41,9 +41,12 @@ def _same(row: Stored, stored: Stored | None) -> bool:
 
 
 def forget(engine: Engine) -> None:
-    """Empty every table that is made from the log: all but the sessions of the page."""
+    """Empty every table that is made from the log: all but the sessions of the page.
+
+    A service that records meanwhile goes on from the first event: see `database.store`.
+    """
     with engine.begin() as connection:
-        take_time(connection)
+        lock_all(connection)
         for table in metadata.sorted_tables:
             if table is not sessions:
                 connection.execute(delete(table))

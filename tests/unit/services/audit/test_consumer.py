@@ -2,6 +2,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import structlog
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, select
 from services.audit.agreement import ReplacedLogError
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
-from services.audit.database import migrate, open_engine, position
+from services.audit.database import migrate, open_engine, position, store
 from services.audit.lost import forget, lost
 from services.audit.tables import events
 from shared.bus.topology import Role
@@ -194,6 +195,26 @@ async def test_a_database_that_goes_back_while_the_service_runs_is_filled_again(
     assert world.kept() == []
 
     await until(lambda: world.kept() == list(range(1, 7)))
+
+
+async def test_a_database_that_is_emptied_between_two_ranges_gets_no_hole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def stored(engine: Engine, *arguments: Any, **options: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            forget(engine)
+        return store(engine, *arguments, **options)
+
+    monkeypatch.setattr("services.audit.consumer.store", stored)
+    await world.log(9)
+    await world.recorder.start()
+    await until(lambda: position(world.engine, STREAM) == 9)
+
+    assert world.kept() == list(range(1, 10))
 
 
 async def test_events_that_the_consumer_never_hands_out_are_recorded(

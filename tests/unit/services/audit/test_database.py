@@ -2,15 +2,18 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 
-from services.audit.database import migrate, open_engine, position, store
+from services.audit.database import EmptiedError, migrate, open_engine, position, store
+from services.audit.lost import forget
 from services.audit.projection import Found, row
 from services.audit.tables import PREFIXED, events, metadata
 from shared.stored import TYPE, Message, Stored
@@ -137,6 +140,51 @@ def test_storing_again_adds_nothing(engine: Engine) -> None:
 def test_storing_nothing_moves_nothing(engine: Engine) -> None:
     assert store(engine, STREAM, []) == 0
     assert position(engine, STREAM) == 0
+
+
+def test_what_follows_on_a_position_that_is_gone_is_not_stored(engine: Engine) -> None:
+    """Else the position would stand behind a hole that nobody fills."""
+    store(engine, STREAM, rows(1, 2, 3), after=0)
+    store(engine, STREAM, rows(4), after=3)
+    store(engine, STREAM, rows(5), after=2)
+    forget(engine)
+    for following in (rows(6), []):
+        with pytest.raises(EmptiedError):
+            store(engine, STREAM, following, after=5)
+
+    assert position(engine, STREAM) == 0
+    assert kept(engine) == []
+
+
+_WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_to_empty_the_database_waits_for_what_is_being_stored(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    migrate(engine)
+    store(engine, STREAM, rows(1, 2))
+    arrived, go_on = Event(), Event()
+
+    def hold(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO positions"):
+            arrived.set()
+            assert go_on.wait(20)
+
+    event.listen(engine, "before_cursor_execute", hold)
+    with ThreadPoolExecutor() as threads:
+        storing = threads.submit(store, engine, STREAM, rows(3), after=2)
+        assert arrived.wait(20)
+        emptying = threads.submit(forget, engine)
+        with engine.connect() as connection:
+            while not emptying.done() and not connection.execute(_WAITING).scalar_one():
+                connection.rollback()
+        go_on.set()
+        assert storing.result() == 1
+        emptying.result()
+
+    assert (kept(engine), position(engine, STREAM)) == ([], 0)
+    engine.dispose()
 
 
 def test_streams_have_positions_of_their_own(engine: Engine) -> None:

@@ -1,0 +1,33 @@
+"""Bring a database up to a place in the log: for commands; the service has its recorders."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from sqlalchemy import Engine
+
+from services.audit.database import EmptiedError, everything, position, store
+from services.audit.projection import Found
+from services.audit.reader import read
+from shared.bus.core import Bus
+
+
+async def fill(
+    bus: Bus,
+    engine: Engine,
+    stream: str,
+    last: int,
+    wanted: Callable[[Found], bool] = everything,
+) -> AsyncIterator[int]:
+    """Store what the log has between the database's position and `last`; counts, by batch.
+
+    Others may store meanwhile. Where somebody empties the database, it begins again.
+    """
+    while True:
+        done = await asyncio.to_thread(position, engine, stream)
+        try:
+            async for batch in read(bus, stream, done + 1, last):
+                yield await asyncio.to_thread(store, engine, stream, batch, wanted, after=done)
+                done = batch[-1].sequence if batch else done
+        except EmptiedError:
+            continue
+        return
