@@ -143,10 +143,25 @@ TRIALS: Final = Bound(
 
 # What operators wait for.
 ADMIN_SECONDS: Final = Bound(
-    8, "seconds", "an answer of the admin port", "HTTP 503: the database does not answer"
+    8, "seconds", "a query at the admin port", "HTTP 503: the database does not answer"
+)
+ADMIN_ORDER_SECONDS: Final = Bound(
+    90, "seconds", "an order at the admin port, with its body and its answer", "HTTP 503"
+)
+ADMIN_PROVIDER_SECONDS: Final = Bound(
+    45, "seconds", "a login's questions to the identity provider", "HTTP 503"
 )
 ADMIN_UNANSWERED: Final = Bound(
-    16, "requests", "queries that a silent database owes an answer", "HTTP 503 at once"
+    16,
+    "requests",
+    "queries, and orders, that a silent database owes an answer",
+    "HTTP 503 at once",
+)
+ADMIN_SIGNING_IN: Final = Bound(
+    32,
+    "requests",
+    "logins under way, by token and by identity provider",
+    "HTTP 503 at once; who is signed in goes on",
 )
 CLOCK_SKEW_SECONDS: Final = Bound(
     60, "seconds", "a local clock's distance from the log's", "not ready; decisions go by the log"

@@ -1,5 +1,6 @@
 """An OpenID Connect provider: who a code stands for (OpenID Connect Core 1.0 s3.1)."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -29,7 +30,8 @@ from shared.printable import visible
 # No "none", and no HMAC: a public key must never be taken for a secret.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 _LEEWAY_SECONDS: Final = 60
-_TIMEOUT_SECONDS: Final = 10.0
+# Of one question as a whole; a login asks three.
+TIMEOUT_SECONDS: Final = 10.0
 _MAX_NAME: Final = 200
 _BUSY: Final = (408, 425, 429)
 
@@ -61,7 +63,7 @@ class Attempt:
 
 
 def _client(oidc: Oidc) -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, verify=oidc.tls or True)
+    return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, verify=oidc.tls or True)
 
 
 async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
@@ -196,14 +198,7 @@ async def _json(
 ) -> dict[str, Any]:
     """A JSON object; no error repeats one of the secrets that were sent."""
     place = url.partition("?")[0]
-    try:
-        answer = await client.request(method, url, **options)
-    except httpx.InvalidURL:
-        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is no URL") from None
-    except httpx.HTTPError as error:
-        if _is_untrusted(error):
-            raise MisfitError(f"the certificate of {place} is not trusted: oidc_ca_path") from None
-        raise ProviderAwayError(place) from None
+    answer = await _ask(client, method, url, place, options)
     if answer.is_server_error or answer.status_code in _BUSY:
         raise ProviderAwayError(f"{place} answers HTTP {answer.status_code}")
     try:
@@ -215,6 +210,23 @@ async def _json(
     if not isinstance(found, dict):
         raise MisfitError(f"{place} answers no JSON object")
     return found
+
+
+async def _ask(
+    client: httpx.AsyncClient, method: str, url: str, place: str, options: dict[str, Any]
+) -> httpx.Response:
+    """Return the whole answer; `place` is the URL as errors name it."""
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await client.request(method, url, **options)
+    except TimeoutError:
+        raise ProviderAwayError(f"{place} does not answer in time") from None
+    except httpx.InvalidURL:
+        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is no URL") from None
+    except httpx.HTTPError as error:
+        if _is_untrusted(error):
+            raise MisfitError(f"the certificate of {place} is not trusted: oidc_ca_path") from None
+        raise ProviderAwayError(place) from None
 
 
 def _is_untrusted(error: BaseException | None) -> bool:

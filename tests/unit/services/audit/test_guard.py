@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert
 from starlette.types import Receive, Scope, Send
 
 from services.audit.admin.auth import Level, add_token
-from services.audit.admin.bounded import Bounded
+from services.audit.admin.bounded import Bounded, Kind
 from services.audit.admin.forms import WholeForms
 from services.audit.filters import Wanted
 from services.audit.listing import list_certificates
@@ -102,7 +102,8 @@ async def test_a_form_is_small(desk: Browser) -> None:
 
 
 async def test_slow_forms_do_not_count_as_owed_by_the_database(desk: Browser) -> None:
-    bounded = Bounded(desk.app, lambda: False, seconds=0.05)
+    kind = Kind(0.05, ADMIN_UNANSWERED)
+    bounded = Bounded(desk.app, lambda: False, lambda *_: kind)
     forms, arrived = WholeForms(bounded), asyncio.Semaphore(0)
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +120,7 @@ async def test_slow_forms_do_not_count_as_owed_by_the_database(desk: Browser) ->
         writer.write(head)
     for _ in slow:
         await arrived.acquire()
-    await asyncio.sleep(2 * bounded.seconds)  # more than the application has for each
+    await asyncio.sleep(2 * kind.seconds)  # more than the application has for each
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert (await reader.readline()).split()[1] == b"200"

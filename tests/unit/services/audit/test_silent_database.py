@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
-from services.audit.admin.bounded import Bounded
+from services.audit.admin.bounded import Bounded, Kind
 from services.audit.backlog import Backlog
 from services.audit.database import migrate, open_engine
 from services.audit.readiness import Readiness
@@ -67,7 +67,7 @@ async def client(engine: Engine) -> AsyncIterator[tuple[httpx.AsyncClient, Readi
         with engine.connect() as connection:
             return int(connection.execute(text("SELECT 1")).scalar_one())
 
-    bounded = Bounded(app, readiness.database_away, seconds=1.0)
+    bounded = Bounded(app, readiness.database_away, lambda *_: Kind(1.0, 16))
     transport = httpx.ASGITransport(bounded)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as found:
         yield found, readiness, queries

@@ -1,5 +1,7 @@
 """An OpenID Connect provider that is not quite as expected: what is read, and what is said."""
 
+import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import Mapping
@@ -205,3 +207,29 @@ async def test_a_provider_with_a_certificate_of_a_private_ca_is_asked(
         assert url.startswith(f"{provider.url}/authorization_endpoint?")
         with pytest.raises(MisfitError, match="oidc_ca_path"):
             await authorization_url(oidc(provider.url), ATTEMPT)
+
+
+async def test_a_provider_that_answers_byte_by_byte_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each byte would start a limit on silence anew."""
+    monkeypatch.setattr("services.audit.page.provider.TIMEOUT_SECONDS", 0.3)
+
+    ended = asyncio.Event()
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+        ended.set()
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(10):
+            with pytest.raises(ProviderAwayError, match="does not answer in time"):
+                await authorization_url(oidc(f"http://127.0.0.1:{port}"), Attempt("s", "n", "v"))
+            await ended.wait()
