@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from services.audit.agreement import ReplacedLogError, compare
 from services.audit.database import EmptiedError, catch_up, position, store
-from services.audit.reader import confirmed, read_some
+from services.audit.reader import read_some
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored
@@ -163,9 +163,6 @@ class StreamRecorder:
         unknown = [number for number in numbers if number not in known]
         found = known | await read_some(self.bus, self.stream, unknown)
         missing = [number for number in unknown if number not in found]
-        if missing:
-            found |= await confirmed(self.bus, self.stream, missing, _RETRY_SECONDS)
-            missing = [number for number in missing if number not in found]
         if missing:
             _log.error(
                 "sequences_missing",

@@ -5,12 +5,10 @@ import asyncio
 from sqlalchemy import Engine, delete
 
 from services.audit.database import events_after, lock_all, position
-from services.audit.reader import confirmed, read_some
+from services.audit.reader import read_some
 from services.audit.tables import metadata, sessions
 from shared.bus.core import Bus
 from shared.stored import Stored
-
-_AGAIN_SECONDS = 0.5
 
 
 async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
@@ -28,9 +26,6 @@ async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
 
 async def _not_there(bus: Bus, stream: str, rows: list[Stored]) -> list[Stored]:
     there = await read_some(bus, stream, [row.sequence for row in rows])
-    absent = [row.sequence for row in rows if row.sequence not in there]
-    if absent:
-        there |= await confirmed(bus, stream, absent, _AGAIN_SECONDS)
     return [row for row in rows if not _same(row, there.get(row.sequence))]
 
 

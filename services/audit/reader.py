@@ -1,14 +1,13 @@
 """A stream of the log from one sequence to another, many messages on their way at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from shared.bus.core import Bus
 from shared.stored import Stored
 
 _AT_ONCE: Final = 256
-_ASKED_AGAIN: Final = 3
 
 
 async def last_sequence(bus: Bus, stream: str) -> int:
@@ -21,26 +20,8 @@ async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, 
     """The messages of these sequences by sequence, as far as the log has them."""
     found: dict[int, Stored] = {}
     for start in range(0, len(numbers), _AT_ONCE):
-        asked = numbers[start : start + _AT_ONCE]
-        answers = await asyncio.gather(*(bus.get_sequence(stream, number) for number in asked))
-        found |= {message.sequence: message for message in answers if message is not None}
-    return found
-
-
-async def confirmed(
-    bus: Bus, stream: str, numbers: Sequence[int], seconds: float
-) -> dict[int, Stored]:
-    """Those of the messages that are there after all, asked for again `seconds` apart.
-
-    A replica of the log that lags behind answers that it has no such message.
-    """
-    found: dict[int, Stored] = {}
-    for _ in range(_ASKED_AGAIN):
-        await asyncio.sleep(seconds)
-        missing = [number for number in numbers if number not in found]
-        found |= await read_some(bus, stream, missing)
-        if len(found) == len(numbers):
-            break
+        batch = await _at_once(bus, stream, numbers[start : start + _AT_ONCE])
+        found |= {message.sequence: message for message in batch}
     return found
 
 
@@ -48,7 +29,10 @@ async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[li
     """The messages of these sequences in order, in batches; what the log has no more is missing."""
     for start in range(first, last + 1, _AT_ONCE):
         wanted = range(start, min(start + _AT_ONCE, last + 1))
-        found = await asyncio.gather(
-            *(bus.get_sequence_or_leader(stream, number) for number in wanted)
-        )
-        yield [message for message in found if message is not None]
+        yield await _at_once(bus, stream, wanted)
+
+
+async def _at_once(bus: Bus, stream: str, numbers: Iterable[int]) -> list[Stored]:
+    """Those of these messages that the log has; that it lacks one is the leader's word."""
+    found = await asyncio.gather(*(bus.get_sequence_or_leader(stream, n) for n in numbers))
+    return [message for message in found if message is not None]

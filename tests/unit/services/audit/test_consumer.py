@@ -229,6 +229,19 @@ async def test_events_that_the_consumer_never_hands_out_are_recorded(
     await until(lambda: world.kept() == [1, 2, 3, 4, 5])
 
 
+async def test_a_replica_of_the_log_that_lags_behind_makes_no_gap(world: World) -> None:
+    world.bus.lag = {STREAM: 4}
+    await world.log(8)
+    world.bus.consumers[f"{STREAM}/audit"].position = 7
+    with structlog.testing.capture_logs() as logs:
+        await world.recorder.start()
+        await until(lambda: position(world.engine, STREAM) == 8)
+
+    assert world.kept() == list(range(1, 9))
+    assert "sequences_missing" not in {line["event"] for line in logs}
+    assert await lost(world.bus, world.engine, STREAM) == []
+
+
 async def test_a_gap_is_reported_by_its_sequences(world: World) -> None:
     await world.log(6)
     for sequence in (2, 3, 5):
