@@ -33,6 +33,7 @@ from shared.settings import SettingsError, inherited_environment, load
 from shared.shards import all_shards
 
 _RECORD_SECONDS: Final = 10.0
+_RELOAD_SECONDS: Final = 10.0
 _FEW_CORES: Final = 2
 _STDIN: Final = 0
 _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
@@ -106,7 +107,7 @@ class Supervisor:
         self._sync = configuration.log.sync_interval
         write_nats_config(layout, configuration, self.plan.nats_port, self._sync)
         await self._launch(self._nats())
-        await self._provision(configuration)
+        await self._provision(configuration, Patience())
         for child in self._services():
             await self._launch(child)
         self._audit = asyncio.ensure_future(self._ready("audit"))
@@ -118,7 +119,7 @@ class Supervisor:
         else:
             say("devices are served; the audit service is not ready yet")
 
-    async def _provision(self, configuration: Configuration) -> None:
+    async def _provision(self, configuration: Configuration, patience: Patience) -> None:
         shards, log = all_shards(configuration.epochs()), configuration.log
         seed = read_nkey(self.plan.layout.key("provisioner.nkey"))
         port = self.plan.nats_port
@@ -135,13 +136,16 @@ class Supervisor:
                 return f"streams cannot be made yet: {type(error).__name__} {error}"
             return ""
 
-        await Patience().until(self._children[0], missing)
+        await patience.until(self._children[0], missing)
 
     async def _prepare(self, configuration: Configuration) -> None:
-        """Bring the running bus to the configuration: rights first, then streams and consumers."""
+        """Bring the running bus to the configuration: rights first, then streams and consumers.
+
+        `UpError` where it cannot be: to wait for ever would leave the next SIGHUP unheard.
+        """
         if write_nats_config(self.plan.layout, configuration, self.plan.nats_port, self._sync):
             self._children[0].reload()
-        await self._provision(configuration)
+        await self._provision(configuration, Patience(limit=_RELOAD_SECONDS))
 
     async def _reload_on(self, hangup: asyncio.Event) -> None:
         """At each SIGHUP the bus, then all services; a file that does not read changes nothing."""

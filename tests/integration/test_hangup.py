@@ -45,3 +45,17 @@ def test_a_file_that_does_not_read_changes_nothing(tmp_path: Path) -> None:
         os.kill(system.process.pid, signal.SIGHUP)
         wait_until(lambda: logged(system, "reloaded"), 20, "reloaded")
         assert system.run["pids"] == pids
+
+
+def test_a_configuration_that_the_bus_refuses_leaves_the_next_reload_heard(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as system:
+        text = system.config.read_text()
+        output = tmp_path / "data.out"
+        system.config.write_text(f"{text}\n[log]\nreplicas = 3\n")  # of one server
+        os.kill(system.process.pid, signal.SIGHUP)
+        wait_until(lambda: "nothing is reloaded: " in output.read_text(), 30, "a word on it")
+        assert "streams cannot be made yet" in output.read_text()
+
+        system.config.write_text(text)
+        os.kill(system.process.pid, signal.SIGHUP)
+        wait_until(lambda: logged(system, "reloaded"), 20, "reloaded")

@@ -171,3 +171,11 @@ async def test_what_is_waited_for_is_said_until_it_is_there(child: Child, notice
     child.refused = "the configuration is no TOML"
     with pytest.raises(UpError, match="gateway-0 would not start: the configuration is no TOML"):
         await Patience(notices).until(child, lambda: asyncio.sleep(0, "no answer yet"))
+
+
+async def test_patience_that_has_a_limit_ends_with_what_is_missing(
+    child: Child, notices: Notices
+) -> None:
+    await child.start()
+    with pytest.raises(UpError, match="gateway-0: no streams yet"):
+        await Patience(notices, limit=0.0).until(child, lambda: asyncio.sleep(0, "no streams yet"))
