@@ -268,7 +268,7 @@ def test_a_revoked_certificate_is_on_the_crl_and_its_enrollment_says_so(
     expect(row.locator(".badge")).to_have_text("revoked: superseded")
     expect(row.get_by_role("button")).to_have_count(0)
     operator.goto(asked.path("issued"))
-    expect(operator.locator("#head .badge.bad")).to_have_text("revoked")
+    expect(operator.locator("#head .badge.bad")).to_have_text("revoked: superseded")
     fact = operator.locator("#facts div").filter(has_text="Revoked")
     for said in ("pki-desk", "superseded"):
         expect(fact).to_contain_text(said)
@@ -287,4 +287,22 @@ def test_a_certificate_is_revoked_from_its_enrollment(
 
     serial = asked.certificate().serial_number
     assert fetched(system).get_revoked_certificate_by_serial_number(serial) is not None
-    expect(operator.locator("#head .badge.bad")).to_have_text("revoked")
+    expect(operator.locator("#head .badge.bad")).to_have_text("revoked: unspecified")
+
+
+def test_a_certificate_is_put_on_hold_and_released(
+    system: System, operator: Page, fleet: Fleet
+) -> None:
+    asked = fleet.succeed("demo", unique("LAPTOP"))
+    serial = asked.certificate().serial_number
+    operator.goto(asked.path("issued"))
+    dialog = opened(operator, operator.get_by_role("button", name="Revoke"), "revoke")
+    dialog.get_by_label("Reason").select_option("certificateHold")
+    ordered(dialog)
+    assert fetched(system).get_revoked_certificate_by_serial_number(serial) is not None
+    expect(operator.locator("#head .badge.warn")).to_have_text("on hold")
+
+    ordered(opened(operator, operator.get_by_role("button", name="Release"), "release"))
+    assert fetched(system).get_revoked_certificate_by_serial_number(serial) is None
+    expect(operator.get_by_role("button", name="Release")).to_have_count(0)
+    expect(operator.get_by_role("button", name="Revoke")).to_have_count(1)

@@ -64,6 +64,8 @@ class Visitor:
 
 _WORDS: Final = (
     words.action_name,
+    words.certificate_badge,
+    words.certificate_status,
     words.day,
     words.expiry_badge,
     words.iso,
@@ -72,6 +74,7 @@ _WORDS: Final = (
     words.names_text,
     words.order_badge,
     words.order_name,
+    words.revocation_reasons,
     words.state_badge,
 )
 

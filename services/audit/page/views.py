@@ -24,7 +24,6 @@ from services.audit.page.timeline import spans, steps
 from services.audit.page.words import CHIPS
 from services.audit.stories import story_of
 from shared.enrollment import State
-from shared.order_events import RevocationReason
 
 router = APIRouter(include_in_schema=False)
 _TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
@@ -145,7 +144,7 @@ async def enrollment(
         attempts=story.attempts,
         steps=told,
         spans=spans(told),
-        reasons=list(RevocationReason),
+        now=desk.clock(),
     )
 
 
@@ -174,7 +173,6 @@ async def certificates(
         found=found,
         cursor=cursor,
         now=desk.clock(),
-        reasons=list(RevocationReason),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any, Final, Literal
 
 from services.audit.given import Order, Result
 from shared.enrollment import State
+from shared.order_events import RevocationReason
 
 Tone = Literal["good", "warn", "bad", "none"]
+Status = Literal["good", "held", "revoked", "expired"]
 _SECOND: Final = 1_000_000_000
 _SOON_DAYS: Final = 30
 _URGENT_DAYS: Final = 7
@@ -141,3 +143,33 @@ def lasting(nanoseconds: int) -> str:
     if minutes < _MINUTE:
         return f"{minutes} min {seconds % _MINUTE:02d} s"
     return f"{minutes // _MINUTE} h {minutes % _MINUTE:02d} min"
+
+
+def certificate_status(row: Mapping[str, Any], now: float) -> Status:
+    """Return how a certificate stands at `now` (Unix s), which decides what can be ordered.
+
+    An enrollment's row will do while its certificate is not in the record yet.
+    """
+    if row["not_after"] and row["not_after"] < now:
+        return "expired"
+    if not row.get("revoked_at"):
+        return "good"
+    return "held" if row["revocation_reason"] == RevocationReason.CERTIFICATE_HOLD else "revoked"
+
+
+def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
+    """Return it for people; a revoked certificate says so also when its time is over."""
+    if row["revoked_at"] and row["revocation_reason"] == RevocationReason.CERTIFICATE_HOLD:
+        return Badge("on hold", "warn")
+    if row["revoked_at"]:
+        return Badge(f"revoked: {row['revocation_reason']}", "bad")
+    expired = certificate_status(row, now) == "expired"
+    return Badge("expired", "none") if expired else Badge("good", "good")
+
+
+def revocation_reasons(status: Status) -> list[RevocationReason]:
+    """Return for what a certificate of this status can be revoked: to release it is no reason."""
+    left = {RevocationReason.REMOVE_FROM_CRL}
+    if status == "held":
+        left.add(RevocationReason.CERTIFICATE_HOLD)
+    return [reason for reason in RevocationReason if reason not in left]

@@ -17,13 +17,16 @@ from services.audit.admin.auth import Level, add_token
 from services.audit.database import store
 from services.audit.page.site import VERSION
 from shared.bus.topology import CERTS, OPS
-from shared.events import EnrollmentHeld
+from shared.events import CertificateStatus, EnrollmentHeld
+from shared.order_events import RevocationReason
 from shared.printable import HIDDEN
 from shared.settings import load
 from shared.stored import Message
 from shared.subjects import (
     Stage,
     api_token_created,
+    certificate_issued,
+    certificate_status,
     one_time_created,
     revocation_answer,
     revocation_order,
@@ -34,6 +37,7 @@ from tests.unit.services.audit.stories import (
     approved,
     enrollment,
     event,
+    issued,
     requested,
     stored,
 )
@@ -296,3 +300,71 @@ def test_the_attempts_of_a_request_lead_to_each_other(desk: Browser, engine: Eng
         (f"/scep/enrollments/{second.prefix()}", "true"),
     ]
     assert 'id="attempts"' not in desk.get(f"/scep/enrollments/{enrollment(2).prefix()}").text
+
+
+# What is offered
+
+
+def offered(page: str) -> list[tuple[str, list[str]]]:
+    """The dialogs that buttons open, each with the reasons that it sends."""
+    opened = [
+        (attrs["data-dialog"] or "", attrs.get("data-reason"))
+        for tag, attrs in Read(page).tags
+        if tag == "button" and "data-dialog" in attrs
+    ]
+    reasons = {}
+    for part in page.split("<dialog ")[1:]:
+        name = part.split('"')[1]
+        reasons[name] = [each.split("</option>")[0] for each in part.split("<option>")[1:]]
+    return [(name, [reason] if reason else reasons[name]) for name, reason in opened]
+
+
+HOLD, RELEASE = RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL
+FOR_GOOD: Final = [each.value for each in RevocationReason if each not in (HOLD, RELEASE)]
+FROM_GOOD: Final = [("revoke", [each.value for each in RevocationReason if each is not RELEASE])]
+FROM_HELD: Final = [("release", [RELEASE.value]), ("revoke-held", FOR_GOOD)]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "until", "badge", "wanted"),
+    [
+        (None, None, 86400, "good", FROM_GOOD),
+        (CertificateStatus.HELD, HOLD, 86400, "on hold", FROM_HELD),
+        (CertificateStatus.RELEASED, RELEASE, 86400, "good", FROM_GOOD),
+        (CertificateStatus.REVOKED, RevocationReason.SUPERSEDED, 86400, "superseded", []),
+        (None, None, -1, "expired", []),
+        (CertificateStatus.HELD, HOLD, -1, "on hold", []),
+    ],
+)  # fmt: skip
+def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
+    desk: Browser,
+    engine: Engine,
+    status: CertificateStatus | None,
+    reason: RevocationReason | None,
+    until: int,
+    badge: str,
+    wanted: list[tuple[str, list[str]]],
+) -> None:
+    enrolled = enrollment(1)
+    store(engine, STREAM, [requested(1, 1), approved(2, 1), issued(3, 1, "4a")])
+    recorded = event(
+        "CertificateRecorded", enrollment=enrolled.prefix(), serial="4a", not_after=NOW + until
+    )
+    told = [stored(1, certificate_issued("local", "4a"), recorded)]
+    if status is not None:
+        changed = event("CertificateStatusChanged", serial="4a", status=status, reason=reason)
+        told.append(stored(2, certificate_status("local", "4a", 0), changed))
+    store(engine, CERTS, told)
+    for path in ("/scep/certificates", f"/scep/enrollments/{enrolled.prefix()}"):
+        found = desk.get(path).text
+        assert offered(found) == wanted, path
+    assert badge in desk.get("/scep/certificates").text
+
+
+def test_a_decision_is_offered_for_what_is_held_alone(desk: Browser, engine: Engine) -> None:
+    fill(engine)
+
+    assert [name for name, _ in offered(desk.get(f"/scep/enrollments/{HELD}").text)] == [
+        "approve", "deny",
+    ]  # fmt: skip
+    assert offered(desk.get(f"/scep/enrollments/{ENROLLMENT}").text) == []
