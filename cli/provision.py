@@ -19,6 +19,8 @@ from shared.shards import all_shards
 app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG")]
 _DEFAULT = Path("scepstream.toml")
+# Keys that services sign and open events with; `up` keeps them in the same directory.
+_NO_USERS = ("-signing.pub", "-opening.pub")
 
 
 @app.command()
@@ -66,7 +68,8 @@ def read_users(directory: Path) -> list[User]:
     """Read every role's users: `gateway.nkey` is for all gateways, `gateway-1.nkey` for one.
 
     The name of a replica's key is the name it runs under (`--name gateway-1`). Instead of a seed a
-    file NAME.pub may hold the public key, so that the server's host needs no secret.
+    file NAME.pub may hold the public key, so that the server's host needs no secret. The public
+    keys of signatures that stand beside them (`issuer-signing.pub`) are passed over.
     """
     users = []
     for role in Role:
@@ -79,7 +82,7 @@ def read_users(directory: Path) -> list[User]:
 
 def _user(role: Role, path: Path) -> list[User]:
     name = re.fullmatch(rf"{role}(-[A-Za-z0-9-]{{1,40}})?\.(nkey|pub)", path.name)
-    if name is None:
+    if name is None or path.name.endswith(_NO_USERS):
         return []
     replica = f"{role}{name[1]}" if name[1] else ""
     if name[2] == "nkey":

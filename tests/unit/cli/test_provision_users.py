@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.provision import read_users
+from cli.up.firststart import ensure_nkeys, first_start
+from cli.up.layout import Layout
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.settings import SettingsError
+from tests.unit.world import NOW
 
 
 def make(directory: Path, name: str) -> str:
@@ -75,6 +78,14 @@ def test_other_files_of_the_directory_do_not_matter(keys: Path) -> None:
         (keys / name).write_text("x")
 
     assert len(read_users(keys)) == len(Role)
+
+
+def test_the_directory_that_up_makes_will_do(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    first_start(layout, "rsa:2048", None, 4222, NOW)
+    ensure_nkeys(layout)
+
+    assert {user.role for user in read_users(layout.key("x").parent)} == set(Role)
 
 
 def test_the_configuration_lists_each_key_once_with_its_rights(keys: Path) -> None:
