@@ -160,7 +160,8 @@ class AuditSection(Section):
     signing_key_path: Path
     """Ed25519 key that signs operators' decisions and orders, PEM, mode 0600."""
     database_url: str
-    """sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME."""
+    """sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME. Parameters of libpq in the URL
+    (`?connect_timeout=10`) take precedence over the built-in timeouts."""
     admin_token_path: Path | None = None
     """File of the first admin's token, mode 0600 [made at the first start, and printed once]."""
     batch: int = Field(default=1024, ge=1, le=4096)

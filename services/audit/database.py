@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from services.audit.checkpoint import BEGIN, advance
 from services.audit.merge import insert_of, known, merge
@@ -30,17 +30,15 @@ _CATCH_UP: Final = 1000
 _MIGRATIONS: Final = "migrations"
 # A server that is gone, or that holds a lock for good, ends in an error. One that is only silent
 # cannot be told from a slow one here: who asks it waits no longer than they want to.
+_POOL_SECONDS: Final = 5
 _POSTGRESQL: Final[dict[str, Any]] = {
-    "pool_timeout": 5,
-    "connect_args": {
-        "connect_timeout": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
-        "options": "-c statement_timeout=60s -c lock_timeout=30s",
-    },
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
 }
+_OPTIONS: Final = "-c statement_timeout=60s -c lock_timeout=30s"
 _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -67,12 +65,21 @@ def open_engine(url: str) -> Engine:
     parsed = make_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
     # An error's text is no place for a search, an address or a token's digest.
-    options = _POSTGRESQL if parsed.get_backend_name() == "postgresql" else {}
+    options = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else {}
     engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "do_connect", _on_sqlite_open)
         event.listen(engine, "connect", _on_sqlite_connect)
     return engine
+
+
+def _postgresql(url: URL) -> dict[str, Any]:
+    """Return our limits, except those that the URL itself sets."""
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    own = url.query.get("options", "")
+    # The server takes the last of two values.
+    options = " ".join((_OPTIONS, *((own,) if isinstance(own, str) else own))).strip()
+    return {"pool_timeout": _POOL_SECONDS, "connect_args": arguments | {"options": options}}
 
 
 def _on_sqlite_open(_: Any, __: Any, arguments: Sequence[Any], ___: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, inspect, select, text
+from sqlalchemy.engine import make_url
 
 from services.audit.database import EmptiedError, migrate, open_engine, position, store
 from services.audit.lost import forget
@@ -261,3 +262,29 @@ def test_a_sqlite_file_is_made_for_its_owner_alone_and_closed_to_others_when_it_
             path.chmod(0o644)
     finally:
         os.umask(before)
+
+
+@pytest.mark.xdist_group("postgresql")
+@pytest.mark.parametrize(
+    ("query", "statement", "lock", "connect"),
+    [
+        ({}, "1min", "30s", "5"),
+        ({"options": "-c statement_timeout=7s"}, "7s", "30s", "5"),
+        ({"options": "-c lock_timeout=0", "connect_timeout": "11"}, "1min", "0", "11"),
+    ],
+)
+def test_what_the_url_sets_goes_before_our_limits(
+    postgres_url: str, query: dict[str, str], statement: str, lock: str, connect: str
+) -> None:
+    url = make_url(postgres_url).update_query_dict(query)
+    engine = open_engine(url.render_as_string(hide_password=False))
+    with engine.connect() as connection:
+        found = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+            for name in ("statement_timeout", "lock_timeout")
+        ]
+        parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    engine.dispose()
+
+    assert found == [statement, lock]
+    assert parameters["connect_timeout"] == connect
