@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from sqlalchemy import Engine
 
 from cli.operator import in_office
+from cli.output import say
 from cli.places import config_path
 from services.audit.database import open_existing
 from services.audit.export import Form, lines
@@ -50,35 +52,55 @@ def reconcile(
 
 
 async def _reconcile(office: Office, engine: Engine, kept: Path, *, yes: bool) -> None:
-    gone = {s: await lost(office.bus, engine, s) for s in office.settings.streams}
+    streams = office.settings.streams
+    gone = {stream: await lost(office.bus, engine, stream) for stream in streams}
     _report(gone)
     if not yes:
-        typer.confirm("rebuild the database from the log", abort=True)
+        # In a thread: a person may think for longer than the bus waits for a pong.
+        question = "rebuild the database from the log"
+        await asyncio.to_thread(typer.confirm, question, abort=True)
+    # A log that does not answer now must not leave the database empty.
+    ends = {stream: await last_sequence(office.bus, stream) for stream in streams}
     if any(gone.values()):
-        _write(kept, gone)
-        print(f"what only the database had is in {kept}")
+        await asyncio.to_thread(_write, kept, gone)
+        say(f"what only the database had is in {kept}")
     await asyncio.to_thread(forget, engine)
-    for stream in office.settings.streams:
-        last = await last_sequence(office.bus, stream)
+    for stream, last in ends.items():
         async for _ in fill(office.bus, engine, stream, last):
             pass
-        print(f"{stream}: {last} events")
+        say(f"{stream}: {last} events")
 
 
 def _report(gone: dict[str, list[Stored]]) -> None:
     for stream, events in gone.items():
         kinds = Counter(event.headers.get(TYPE, "unknown") for event in events)
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        print(f"{stream}: {len(events)} events are not on the log{': ' if told else ''}{told}")
+        say(f"{stream}: {len(events)} events are not on the log{': ' if told else ''}{told}")
 
 
 def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
+    """Write the events to a new file; it is on the disk when this returns."""
     try:
-        with path.open("x", encoding="utf-8") as file:
-            path.chmod(0o600)
+        with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
             for stream, events in gone.items():
                 for found in map(Found.of, events):
                     line: dict[str, Any] = lines(Form.JSONL, stream, found)
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(path.parent)
     except OSError as error:
         raise OrderError(f"{path}: {error.strerror}: name another file with --lost") from None
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync(directory: Path) -> None:
+    """Keep the entries of a directory through a crash of the machine."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
