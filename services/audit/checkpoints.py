@@ -37,12 +37,14 @@ class Checkpoints:
     async def run(self) -> None:
         """Look now and then whether a day has gone by."""
         while True:
-            try:
-                for stream in self.streams:
+            for stream in self.streams:
+                try:
                     if await self._is_due(stream):
                         await self.sign(stream)
-            except (BusUnavailableError, SQLAlchemyError, ReplacedLogError) as error:
-                log_failure("checkpoint_waits", error)
+                except (BusUnavailableError, SQLAlchemyError, ReplacedLogError) as error:
+                    log_failure("checkpoint_waits", error, stream=stream)
+                except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
+                    log_failure("checkpoint_failed", error, stream=stream)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def sign(self, stream: str) -> tuple[int, str]:

@@ -14,11 +14,14 @@ from services.audit.consumer import StreamRecorder
 from services.audit.database import migrate, open_engine, position, store
 from services.audit.lost import forget, lost
 from services.audit.tables import events
-from shared.bus.topology import Role
+from shared.bus.core import BusUnavailableError
+from shared.bus.topology import CERTS, OPS, Role
+from shared.process import background
 from shared.stored import Message
+from shared.subjects import checkpoint
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import OPERATOR, append, counted, memory_bus, settled, until
+from tests.unit.world import OPERATOR, Clock, append, counted, memory_bus, settled, until
 
 
 @dataclass
@@ -291,6 +294,35 @@ async def test_no_checkpoint_is_signed_over_what_the_log_lacks(
         await checkpoints.sign(STREAM)
 
     assert await world.bus.get_last("OPS", ">") is None
+
+
+@pytest.mark.parametrize("error", [ReplacedLogError("older"), BusUnavailableError(), ValueError()])
+async def test_a_stream_that_cannot_be_signed_keeps_no_other_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    sign, failures = Checkpoints.sign, 0
+
+    async def failing(self: Checkpoints, stream: str) -> tuple[int, str]:
+        nonlocal failures
+        if stream == CERTS:
+            failures += 1
+            raise error
+        return await sign(self, stream)
+
+    monkeypatch.setattr(Checkpoints, "sign", failing)
+    monkeypatch.setattr("services.audit.checkpoints._LOOK_SECONDS", 0.0)
+    await world.log(1)
+    await world.recorder.start()
+    await world.recorded()
+    checkpoints = Checkpoints(world.bus, world.engine, OPERATOR, [CERTS, STREAM], Clock())
+    async with background(checkpoints.run()):
+        await until(lambda: world.bus.streams[OPS].last)
+        before = failures
+        await until(lambda: failures > before)
+
+    assert [message.subject for message in world.bus.streams[OPS].messages.values()] == [
+        checkpoint(STREAM, 1)
+    ]
 
 
 async def test_what_only_the_database_has_is_found_and_the_rest_is_made_again(
