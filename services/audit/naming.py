@@ -56,7 +56,9 @@ def _composed(name: str) -> str:
 
 
 def near(connection: Connection, wanted: str, state: State | None = None) -> list[dict[str, Any]]:
-    """Return a few rows with a name that begins so: what may have been meant."""
+    """Return a few rows with a name that begins so: what may have been meant, of "" nothing."""
+    if not wanted.strip():
+        return []
     states = (state,) if state is not None else ()
     page = list_enrollments(connection, Wanted(None, states, search=wanted, limit=_NEAR))
     return list(page.rows)

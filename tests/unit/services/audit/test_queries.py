@@ -138,6 +138,13 @@ def test_a_story_is_never_that_of_a_name_which_only_begins_so(log: Engine) -> No
     assert near_lines(log, "printer", State.HELD) == []
 
 
+@pytest.mark.parametrize("wanted", ["", " ", "\t"])
+def test_no_name_stands_for_nobody(log: Engine, wanted: str) -> None:
+    """Else a person would choose among devices that they did not mean."""
+    assert named_lines(log, wanted) == []
+    assert near_lines(log, wanted) == []
+
+
 def test_a_unit_that_poses_as_a_name_is_not_that_name(engine: Engine) -> None:
     posing = write_dn([("CN", "evil"), ("OU", "x, CN=printer-7"), ("OU", "printer-7")])
     several = write_dn([("CN", "printer-70"), ("O", "printer-7")])
