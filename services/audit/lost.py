@@ -6,7 +6,7 @@ from sqlalchemy import Engine, delete
 
 from services.audit.database import events_after, lock_all, position
 from services.audit.reader import read_some
-from services.audit.tables import metadata, sessions
+from services.audit.tables import metadata
 from shared.bus.core import Bus
 from shared.stored import Stored
 
@@ -36,12 +36,11 @@ def _same(row: Stored, stored: Stored | None) -> bool:
 
 
 def forget(engine: Engine) -> None:
-    """Empty every table that is made from the log: all but the sessions of the page.
+    """Empty every table that is made from the log: API tokens and sessions of the page stay.
 
     A service that records meanwhile goes on from the first event: see `database.store`.
     """
     with engine.begin() as connection:
         lock_all(connection)
         for table in metadata.sorted_tables:
-            if table is not sessions:
-                connection.execute(delete(table))
+            connection.execute(delete(table))

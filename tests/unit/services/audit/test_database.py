@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
 
+from services.audit.admin.auth import Level, Operator, add_token, operator_of
 from services.audit.database import EmptiedError, migrate, open_engine, position, store
 from services.audit.lost import forget
 from services.audit.projection import Found, row
@@ -288,3 +289,12 @@ def test_what_the_url_sets_goes_before_our_limits(
 
     assert found == [statement, lock]
     assert parameters["connect_timeout"] == connect
+
+
+def test_to_empty_the_database_leaves_who_may_sign_in(engine: Engine) -> None:
+    add_token(engine, "desk", Level.VIEWER, "a token", 0)
+    store(engine, STREAM, rows(1))
+    forget(engine)
+
+    assert kept(engine) == []
+    assert operator_of(engine, "a token") == Operator("desk", Level.VIEWER)
