@@ -23,6 +23,10 @@ BODY_HEAD = (
 )
 
 
+RECOVERY_SECONDS = 60.0
+PAUSE_SECONDS = 0.1
+
+
 @dataclass
 class Tally:
     """What became of the requests of one run; times in seconds."""
@@ -71,16 +75,16 @@ async def run(url: str, bodies: Sequence[bytes], rate: float, patience: float) -
     return tally
 
 
-async def recovery(url: str, bodies: Sequence[bytes]) -> float:
-    """Seconds until a patient client that repeats its request is answered."""
+async def recovery(url: str, body: bytes, longest: float = RECOVERY_SECONDS) -> float | None:
+    """Seconds until a patient client that repeats its request is answered; None: it never was."""
     started = time.monotonic()
-    for body in bodies:
+    while (left := started + longest - time.monotonic()) > 0:
         tally = Tally()
-        await one(url, body, 60, tally)
+        await one(url, body, left, tally)
         if tally.answered:
-            break
-        await asyncio.sleep(0.1)
-    return time.monotonic() - started
+            return time.monotonic() - started
+        await asyncio.sleep(PAUSE_SECONDS)
+    return None
 
 
 def percentile(values: list[float], share: float) -> str:
@@ -95,7 +99,7 @@ async def measure(url: str, bodies: list[bytes], options: argparse.Namespace) ->
         rate = options.base * factor
         count = int(rate * options.seconds)
         mine, bodies = bodies[:count], bodies[count:]
-        last, bodies = bodies[:50], bodies[50:]
+        last, bodies = bodies[0], bodies[1:]
         load = asyncio.create_task(run(url, mine, rate, options.patience))
         await asyncio.sleep(options.seconds)
         after = await recovery(url, last)
@@ -104,7 +108,7 @@ async def measure(url: str, bodies: list[bytes], options: argparse.Namespace) ->
             f"{rate:6.0f}  {len(tally.answered) / options.seconds:9.1f}  "
             f"{percentile(tally.answered, 0.95):7}  {len(tally.refused):5}  "
             f"{percentile(tally.refused, 0.95):10}  {tally.gave_up:7}  {tally.failed:6}  "
-            f"{after:.2f} s"
+            f"{'never' if after is None else f'{after:.2f} s'}"
         )
 
 
@@ -116,7 +120,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=5.0, help="when a client gives up, s")
     options = parser.parse_args()
     with system() as target:
-        count = sum(int(options.base * f * options.seconds) + 50 for f in options.factors)
+        count = sum(int(options.base * f * options.seconds) + 1 for f in options.factors)
         trusted = asyncio.run(authorities(target.url, 0))
         recipe = Recipe(recipient(trusted), target.challenge)
         bodies = [each.message for each in prebuild(recipe, key_pool(50), 0, count)]
