@@ -184,7 +184,10 @@ TOKEN_FAILURES: Final = Bound(
     "HTTP 401 unlooked at; tokens that were good before go on",
 )
 FAILURES_IN_ALL: Final = Bound(
-    600, "failures", "logins, and unknown API tokens, from everywhere in a minute", "as above"
+    600,
+    "failures",
+    "logins, and unknown API tokens, from everywhere in a minute",
+    "as above for addresses that had one themselves",
 )
 THROTTLED_SOURCES: Final = Bound(
     10_000, "sources", "the table of failures", "the oldest is forgotten"

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -113,7 +114,8 @@ async def _by_token(request: Request, desk: Desk, token: str) -> Operator:
     if digest not in desk.good and (wait := desk.guesses.wait(source, now)):
         said = f"too many unknown tokens from this address: try again in {wait} s"
         raise ProblemError(401, said, {**_CHALLENGE, "retry-after": str(wait)})
-    operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    with desk.guesses.looking_up(source) if digest not in desk.good else nullcontext():
+        operator = await asyncio.to_thread(operator_of, desk.engine, token)
     if operator is None:
         desk.good.pop(digest, None)
         desk.guesses.failed(source, now)

@@ -39,12 +39,12 @@ async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response: 
         found = _form(desk, next, 429, said)
         found.headers["retry-after"] = str(wait)
         return found
-    desk.attempts.failed(address, desk.clock())  # until it has not: many may come at once
-    operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    with desk.attempts.looking_up(address):
+        operator = await asyncio.to_thread(operator_of, desk.engine, token)
     if operator is None:
+        desk.attempts.failed(address, desk.clock())
         said = "This token is not known, or was taken back."
         return _form(desk, next, 401, said)
-    desk.attempts.forgive(address)
     return await sign_in(desk, operator, operator.name, local(next))
 
 

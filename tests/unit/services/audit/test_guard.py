@@ -207,10 +207,27 @@ def test_guesses_of_tokens_are_throttled_and_known_tokens_go_on(
 
 
 def test_all_sources_together_have_a_bound_too(desk: Browser) -> None:
-    for number in range(FAILURES_IN_ALL):
-        client = Browser(desk.app, desk.clock, address=f"10.0.{number // 250}.{number % 250}")
-        assert client.sign_in("wrong").status_code == 401
-    assert Browser(desk.app, desk.clock, address="10.9.9.9").sign_in("wrong").status_code == 429
+    clients = [
+        Browser(desk.app, desk.clock, address=f"10.0.{number // 250}.{number % 250}")
+        for number in range(FAILURES_IN_ALL)
+    ]
+    assert {client.sign_in("wrong").status_code for client in clients} == {401}
+    assert clients[0].sign_in("wrong").status_code == 429
+    assert Browser(desk.app, desk.clock, address="10.9.9.9").sign_in(TOKEN).status_code == 303
+
+
+def test_guesses_from_elsewhere_refuse_nobody_a_token_that_is_good(
+    desk: Browser, engine: Engine
+) -> None:
+    add_token(engine, "new", Level.VIEWER, "another-token-that-is-good", 0)
+    clients = [
+        Browser(desk.app, desk.clock, address=f"10.0.{number // 250}.{number % 250}")
+        for number in range(FAILURES_IN_ALL)
+    ]
+    assert {guess(client, "wrong") for client in clients} == {401}
+    honest = Browser(desk.app, desk.clock, address="10.9.9.9")
+    assert guess(honest, "another-token-that-is-good") == 200
+    assert guess(clients[0], "third-token-that-is-good") == 401
 
 
 def test_a_64_is_one_source(desk: Browser) -> None:

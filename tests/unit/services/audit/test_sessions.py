@@ -263,6 +263,32 @@ def test_what_is_remembered_of_one_address_is_bounded(monkeypatch: pytest.Monkey
     assert list(found._failed) == ["7", "8", "9"]
 
 
+def test_guesses_that_come_at_once_are_no_more_than_one_after_another() -> None:
+    found = failing(TRIES - 2)
+    with found.looking_up("192.0.2.1"):
+        assert found.wait("192.0.2.1", 1.0) == 0
+        with found.looking_up("192.0.2.1"):
+            assert found.wait("192.0.2.1", 1.0) > 0
+            assert found.wait("192.0.2.2", 1.0) == 0
+    assert found.wait("192.0.2.1", 1.0) == 0
+
+    fresh = Attempts(1)
+    with fresh.looking_up("a"):
+        assert fresh.wait("a", 0.0) == 1
+    assert not fresh._under_way
+
+
+def test_failures_of_all_together_concern_who_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FAILURES_IN_ALL", 5)
+    found = Attempts(TRIES)
+    for number in range(5):
+        assert found.wait(f"address {number}", 0.0) == 0
+        found.failed(f"address {number}", 0.0)
+    assert found.wait("address 0", 30.0) == 30
+    assert found.wait("honest", 30.0) == 0
+    assert found.wait("address 0", 60.0) == 0
+
+
 def test_asking_of_an_address_remembers_nothing() -> None:
     found = Attempts(TRIES)
     for number in range(100):
