@@ -28,7 +28,7 @@ class RequestConsumer:
     """Writes exactly one verdict for every request event, after a hold where one is wanted."""
 
     judge: Judge
-    _tried: set[str] = field(default_factory=set)
+    _tried: set[str] = field(default_factory=set, init=False)
 
     @property
     def _recorder(self) -> Recorder:

@@ -30,8 +30,7 @@ from shared.printable import visible
 # No "none", and no HMAC: a public key must never be taken for a secret.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 _LEEWAY_SECONDS: Final = 60
-# Of one question as a whole; a login asks three.
-TIMEOUT_SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0  # of one question as a whole; a login asks three
 _MAX_NAME: Final = 200
 _BUSY: Final = (408, 425, 429)
 
