@@ -107,7 +107,9 @@ class Series(Generic[_E]):
     async def append(self, after: Entry[_E] | None, write: Write) -> int | None:
         """Append the event that follows `after` at the first free number; its sequence.
 
-        None where another writer was faster: read the series again and decide anew.
+        None where another writer was faster: read the series again and decide anew. What stands on
+        a number and is older than `after` is none of that: a low number is free again, and is taken
+        again, where its event has left the log before one with a higher number.
         """
         for number in _numbers(0 if after is None else after.number + 1):
             subject, message, ttl = write(number)
@@ -117,7 +119,8 @@ class Series(Generic[_E]):
                 there = await self.bus.get_last_or_leader(self.stream, subject)
             if there is None:
                 raise BusUnavailableError("what stands on a subject cannot be read yet")
-            if self._entry(there) is not None:
+            entry = self._entry(there)
+            if entry is not None and (after is None or there.sequence > after.stored.sequence):
                 return None
         return None
 

@@ -26,7 +26,7 @@ from shared.events import (
 )
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.process import log_failure
-from shared.series import Series, signing
+from shared.series import Series, SeriesTooLongError, signing
 from shared.stored import Message, Stored, UnreadableEventError, authenticate_as, sign
 from shared.subjects import (
     certificate_issued,
@@ -88,7 +88,7 @@ class CrlKeeper:
         """Publish what is missing or past half of its time."""
         for issuer, authorities in self.settings.issuers.items():
             for ca in authorities.active:
-                head = await self._newest(issuer, ca)
+                head, _ = await self._newest(issuer, ca)
                 if head is None or self.clock() > (head.this_update + head.next_update) / 2:
                     await self.publish(issuer, authorities, ca)
 
@@ -96,18 +96,17 @@ class CrlKeeper:
         """Publish a CRL that holds every revocation on the log; its number."""
         skipped = taken = 0
         while True:
-            head = await self._newest(issuer, ca)
+            head, number = await self._newest(issuer, ca)
             entries = {entry.serial: entry for entry in await self._entries(head, ca)}
             position = await self._apply(issuer, ca, head.position if head else 0, entries)
             now = int(self.clock())
-            # Numbers of a CA whose CRLs have all left the log must still grow.
-            number = (head.number + 1 if head else now) + skipped
+            number += skipped
             about = CrlHead(number, now, now + authorities.crl_validity)
             der = ca.sign_crl(about, entries.values())
             if await self._append(issuer, ca, about, der, position):
                 _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
                 return number
-            if await self._newest(issuer, ca) == head:
+            if (await self._newest(issuer, ca))[0] == head:
                 # No issuer of ours published it: the number is taken by a forgery.
                 taken += 1
                 skipped += 1 if taken < _NEXT_NUMBERS else secrets.randbits(_RANDOM_BITS)
@@ -118,8 +117,20 @@ class CrlKeeper:
             return []
         return read_entries((await read_crl(self.bus, head, ca.chain[0])).der)
 
-    async def _newest(self, issuer: str, ca: LocalCa) -> CrlPublished | None:
-        return await newest_head(self.bus, issuer, ca.chain[0], self.settings.trusted_issuers)
+    async def _newest(self, issuer: str, ca: LocalCa) -> tuple[CrlPublished | None, int]:
+        """The newest head, and the number that follows it.
+
+        Numbers must also grow where all CRLs of a CA have left the log, and where forged heads hide
+        the newest: then the CRL is made from all revocations, for they must go on.
+        """
+        now = int(self.clock())
+        try:
+            trusted = self.settings.trusted_issuers
+            head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
+        except SeriesTooLongError as error:
+            _log.error("crl_made_anew", issuer=issuer, detail=str(error))
+            return None, (now << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
+        return head, head.number + 1 if head is not None else now
 
     async def _apply(
         self, issuer: str, ca: LocalCa, position: int, entries: dict[bytes, RevokedEntry]

@@ -13,6 +13,7 @@ from shared.bus.topology import enroll_stream
 from shared.events import EnrollmentHeld, EnrollmentRejected, HoldDecided
 from shared.process import log_failure
 from shared.reasons import Reason
+from shared.series import SeriesTooLongError
 from shared.stored import Stored, UnreadableEventError, authenticate
 from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
@@ -58,8 +59,11 @@ class RequestConsumer:
             return
         enrollment, stage = parsed
         self.judge.check_served(enrollment.profile)
-        if await self.judge.waits(enrollment) and await self._handled(enrollment, stored):
-            return
+        try:
+            if await self.judge.waits(enrollment) and await self._handled(enrollment, stored):
+                return
+        except SeriesTooLongError as error:  # forged marks hide whether it waits: it is not known
+            log_failure("marks_unreadable", error, about=stored.subject)
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
             verdict = rejected(request, Reason.POISON, "the request could not be processed")

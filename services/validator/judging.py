@@ -147,7 +147,7 @@ class Judge:
         try:
             return await verifier.verify(_asked(case, decision))
         except TooManyWaitError:
-            detail = "too many requests for this CSR wait for the first: try again later"
+            detail = "too many requests brought this CSR, and wait or have failed: try again later"
             return refused("replay", Reason.RATE_LIMITED, detail)
 
     def _verifiers(self, profile: str) -> Mapping[str, Verifier]:

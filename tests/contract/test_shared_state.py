@@ -282,6 +282,25 @@ async def test_a_series_goes_on_where_its_events_have_left_the_log(log: Log) -> 
     assert (newest.number, newest.event.entries[0].at) == (2, 2)
 
 
+async def test_a_number_that_an_older_event_still_holds_is_passed_over(log: Log) -> None:
+    """Where the first event has left the log, its number is taken again by the newest."""
+    await log.one.append(device_subject("d1", 0), message(b"forged"), 1)
+    assert await window(log.one).append(None, entry(1)) is not None  # as number 1
+    await gone(log.one, DEVICES, device_subject("d1", 0))
+    assert await window(log.one).append(None, entry(2)) is None
+    written = entry(2)(0)
+    await log.one.append(*written)
+    newest = await window(log.one).newest()
+    assert newest is not None
+    assert newest.number == 0
+    async with asyncio.timeout(20):
+        assert await window(log.validators[1]).append(newest, entry(3)) is not None
+    newest = await window(log.one).newest()
+
+    assert newest is not None
+    assert (newest.number, newest.event.entries[0].at) == (2, 3)
+
+
 # Records on it
 
 

@@ -3,6 +3,7 @@ import itertools
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
@@ -10,6 +11,7 @@ from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS
 from shared.crls import newest_head, read_crl
 from shared.events import CertificateStatus
+from shared.limits import SERIES_LENGTH
 from shared.order_events import RevocationReason
 from shared.stored import Message, UnreadableEventError
 from shared.subjects import crl_chunk, crl_head
@@ -296,6 +298,28 @@ async def test_a_crl_is_not_signed_again_for_each_of_many_forged_heads(world: Wo
     assert NOW + 500 <= number < NOW + 500 + 2**33
     assert len(pieces) <= 20
     assert await world.publish() == number + 1
+
+
+async def test_a_crl_is_made_from_all_revocations_where_forged_heads_hide_the_newest(
+    world: World,
+) -> None:
+    """What a thief with an issuer's bus key plants must not keep a revocation from the CRL."""
+    await world.revoke(serial(1))
+    before = await world.publish()
+    _, event = golden.EVENTS["CrlPublished", 1]
+    for number in range(SERIES_LENGTH + 2):
+        place = crl_head(ISSUER, world.ca.pin, NOW + 5000 + number)
+        await append_signed(world.bus, place, event, STRANGER)
+    await world.revoke(serial(2))
+    await world.keeper.look()
+    last = await newest_head(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS)
+    assert last is not None
+    crl = x509.load_der_x509_crl((await read_crl(world.bus, last, world.ca.chain[0])).der)
+    hidden = last.number
+
+    assert hidden > before
+    assert {f"{each.serial_number:x}" for each in crl} == {serial(1), serial(2)}
+    assert await world.publish() == hidden + 1
 
 
 async def test_a_forged_head_is_not_believed(world: World) -> None:

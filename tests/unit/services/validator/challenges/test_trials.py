@@ -7,9 +7,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.consumer import RequestConsumer
 from shared.bus.core import BusUnavailableError
-from shared.limits import TRIALS
+from shared.limits import SERIES_LENGTH, TRIALS
 from shared.reasons import Reason
 from shared.stored import Message, Stored
+from shared.subjects import parse_subject, replay_record
+from shared.subjects import token as digest
 from shared.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
@@ -124,3 +126,18 @@ async def test_what_nobody_signed_is_no_trial(world: World) -> None:
     await failed(world, first)
     await restarted(world).give_up(second)
     assert result(world, second) == "approved"
+
+
+async def test_what_waits_behind_too_many_forged_marks_is_given_up(world: World) -> None:
+    """It is not known whether it waits: an end is better than a letter that nobody answers."""
+    first, second = [await ask(world, holder(), token(), signer=holder(n)) for n in (1, 2)]
+    await world.consumer.handle(first)
+    prefix = parse_subject(second.subject)[0].prefix()
+    for number in range(SERIES_LENGTH + 2):
+        place = replay_record("deferred", digest(prefix.encode()), number)
+        await append(world.bus, place, Message(b"{}", {}))
+    with pytest.raises(DeferredError):
+        await world.consumer.handle(second)
+
+    await world.consumer.give_up(second)
+    assert result(world, second) == Reason.POISON
