@@ -12,6 +12,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
@@ -19,14 +20,17 @@ from shared.printable import HIDDEN
 
 _PART: Final = 8  # characters; fewer in a row stand in a sentence by chance
 _SHORTEST_PART: Final = 4
+_LONGEST: Final = 4096  # characters of a secret
 _DEPTH: Final = 4
-_MOST_FORMS: Final = 128
+_MOST_FORMS: Final = 512
 _BLANKS: Final = re.compile(r"\s+")
 _ESCAPE: Final = re.compile(
     r"\\(?:u\{?(?P<code>[0-9A-Fa-f]{2,6})\}?|[xX](?P<byte>[0-9A-Fa-f]{2})|(?P<self>.))", re.DOTALL
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{6,}")
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,}")
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{8,}")
+_SEPARATED_HEX: Final = re.compile(r"[0-9A-Fa-f]{2}(?:[:\s-][0-9A-Fa-f]{2}){3,}")
+_SEPARATOR: Final = re.compile(r"[:\s-]")
 _MAX_CODE: Final = 0x10FFFF
 
 
@@ -34,13 +38,18 @@ def echoes(text: str, secrets: Iterable[str]) -> bool:
     """Return whether `text` holds one of the secrets, or a part of one, in any form.
 
     A part is eight characters in a row, or half of a shorter secret, but at least four. Upper and
-    lower case, blanks and hidden characters make no difference. Keep `text` short: the work grows
-    with its length times the number of its forms.
+    lower case, blanks and hidden characters make no difference. What would take too much work is
+    taken for an echo: a text with too many forms, or a secret that is too long.
     """
-    sought = {folded for each in secrets for form in _spellings(each) if (folded := _folded(form))}
-    return bool(sought) and any(
-        _shares_part(_folded(form), secret) for form in _forms(text) for secret in sought
-    )
+    sought = {each for each in secrets if each.strip()}
+    if not sought:
+        return False
+    forms = _forms(text)
+    if forms is None or any(len(each) > _LONGEST for each in sought):
+        return True
+    found = list(map(_folded, forms))
+    spellings = {_folded(form) for each in sought for form in _spellings(each)} - {""}
+    return any(_share_part(found, secret) for secret in spellings)
 
 
 def _spellings(secret: str) -> Iterator[str]:
@@ -50,10 +59,15 @@ def _spellings(secret: str) -> Iterator[str]:
         yield decode(secret)
 
 
-def _shares_part(text: str, secret: str) -> bool:
+def _share_part(texts: Iterable[str], secret: str) -> bool:
     length = min(_PART, max(_SHORTEST_PART, (len(secret) + 1) // 2), len(secret))
-    starts = range(len(text) - length + 1)
-    return any(text[start : start + length] in secret for start in starts)
+    parts = set(_parts(secret, length))
+    return any(part in parts for text in texts for part in _parts(text, length))
+
+
+def _parts(text: str, length: int) -> Iterator[str]:
+    """Every part of this length."""
+    return (text[start : start + length] for start in range(len(text) - length + 1))
 
 
 def _folded(text: str) -> str:
@@ -62,16 +76,15 @@ def _folded(text: str) -> str:
     return _BLANKS.sub("", unicodedata.normalize("NFKC", shown).casefold())
 
 
-def _forms(text: str) -> Iterator[str]:
-    """The text and all that decoding makes of it, in a bounded number of steps."""
+def _forms(text: str) -> set[str] | None:
+    """The text and all that decoding makes of it; None where that is too much."""
     known = layer = {text}
-    yield text
     for _ in range(_DEPTH):
         layer = {decode(form) for form in layer for decode in _DECODERS} - known
         known = known | layer
-        yield from layer
-        if not layer or len(known) > _MOST_FORMS:
-            return
+        if len(known) > _MOST_FORMS:
+            return None
+    return known
 
 
 def _unescaped(text: str) -> str:
@@ -91,8 +104,9 @@ def _character(found: re.Match[str]) -> str:
     return (chr(number) if number <= _MAX_CODE else found[0]) + rest
 
 
-def _base64(text: str) -> str:
-    return _BASE64.sub(lambda found: _from_base64(found[0]), text)
+def _base64(text: str, start: int) -> str:
+    """Decode each run of the alphabet from this character on: a path may stand before it."""
+    return _BASE64.sub(lambda run: run[0][:start] + _from_base64(run[0][start:]), text)
 
 
 def _from_base64(word: str) -> str:
@@ -102,8 +116,16 @@ def _from_base64(word: str) -> str:
     return base64.b64decode(padded.replace("-", "+").replace("_", "/")).decode("utf-8", "replace")
 
 
-def _hex(text: str) -> str:
-    return _HEX.sub(lambda found: bytes.fromhex(found[0]).decode("utf-8", "replace"), text)
+def _hex(text: str, start: int) -> str:
+    return _HEX.sub(lambda run: run[0][:start] + _from_hex(run[0][start:]), text)
+
+
+def _separated_hex(text: str) -> str:
+    return _SEPARATED_HEX.sub(lambda run: _from_hex(_SEPARATOR.sub("", run[0])), text)
+
+
+def _from_hex(digits: str) -> str:
+    return bytes.fromhex(digits[: len(digits) // 2 * 2]).decode("utf-8", "replace")
 
 
 _ESCAPES: Final[tuple[Callable[[str], str], ...]] = (
@@ -112,4 +134,9 @@ _ESCAPES: Final[tuple[Callable[[str], str], ...]] = (
     unquote_plus,
     _unescaped,
 )
-_DECODERS: Final = (*_ESCAPES, _base64, _hex)
+_DECODERS: Final[tuple[Callable[[str], str], ...]] = (
+    *_ESCAPES,
+    *(partial(_base64, start=start) for start in range(4)),
+    *(partial(_hex, start=start) for start in range(2)),
+    _separated_hex,
+)

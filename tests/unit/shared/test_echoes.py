@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import echoes as subject
 from shared.echoes import echoes
 
 SECRET = "p+ss/w\"or'd<&>ä\U0001f511%2b-Z9"
@@ -45,6 +46,9 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "base64": lambda s: base64.b64encode(s.encode()).decode(),
     "base64url": lambda s: base64.urlsafe_b64encode(s.encode()).decode().rstrip("="),
     "hex": lambda s: s.encode().hex(),
+    "hex with colons": lambda s: s.encode().hex(":"),
+    "hex with blanks": lambda s: s.encode().hex(" "),
+    "hex with hyphens": lambda s: s.encode().hex("-"),
     "a prefix": lambda s: s[:8],
     "an end": lambda s: s[-8:],
     "a prefix in html": lambda s: html.escape(s[:8]),
@@ -52,9 +56,12 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
-@pytest.mark.parametrize("around", ["", "refused: [", "&amp;"])
-def test_a_secret_is_found_in_every_form(write: Callable[[str], str], around: str) -> None:
-    assert echoes(f"{around} {write(SECRET)} is wrong", ["another-secret", SECRET])
+@pytest.mark.parametrize(
+    "before",
+    ["", " ", "no: [ ", "&amp; ", "GET /api/", "https://h.example/cb/", "id-", "f", "fe", "a/b"],
+)
+def test_a_secret_is_found_in_every_form(write: Callable[[str], str], before: str) -> None:
+    assert echoes(f"{before}{write(SECRET)} is wrong", ["another-secret", SECRET])
 
 
 @pytest.mark.parametrize("text", ["", "not in the inventory", "HTTP 403", "p+ss w", "&#x;%zz\\u\\"])
@@ -92,10 +99,25 @@ def test_no_text_makes_an_error(text: str, secret: str) -> None:
     assert not secret.strip() or echoes(secret, [secret]) or not secret.isprintable()
 
 
-def test_the_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of these decodes to something else in every order, again and again."""
-    compared: list[str] = []
-    monkeypatch.setattr("shared.echoes._shares_part", lambda text, _: compared.append(text))
-    echoes("%2525252526amp;\\\\u0026#37;25&amp;amp;amp;" * 20, ["a secret"])
+def test_what_decodes_again_and_again_is_taken_for_an_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these decodes to something else in every order."""
+    monkeypatch.setattr(subject, "_MOST_FORMS", 32)
+    assert not echoes("%2541 is not in the inventory", ["a secret"])
+    assert echoes("%2525252526amp;\\\\u0026#37;25&amp;amp;amp;" * 20, ["a secret"])
 
-    assert 20 < len(compared) < 1000
+
+def test_a_secret_without_end_is_taken_for_one() -> None:
+    assert echoes("not in the inventory", ["x" * 10_000])
+
+
+def test_the_work_does_not_grow_with_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A challenge is as long as its sender likes: its parts are looked up, not searched."""
+    asked: list[int] = []
+    parts = subject._parts
+    monkeypatch.setattr(
+        subject, "_parts", lambda text, length: asked.append(len(text)) or parts(text, length)
+    )
+    secret = "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))
+    assert not echoes("unknown device &amp;amp; CN=%2541%2542 bm90aGluZw==", [secret])
+
+    assert sum(asked) < 200_000
