@@ -103,18 +103,19 @@ def _bad_value(kind: str, tag: int, contents: bytes, *, strict: bool) -> str:
         return "the value is no character string"
     if not contents:
         return "the value is empty"
-    problem = _bad_text(tag, contents)
+    problem = _bad_text(tag, contents, strict=strict)
     if strict and not problem and tag in (PRINTABLE_STRING, T61_STRING):
         alphabet = is_printable(contents) if tag == PRINTABLE_STRING else contents.isascii()
         return "" if alphabet else f"the {_CODECS[tag][0]} holds characters outside its alphabet"
     return problem
 
 
-def _bad_text(tag: int, contents: bytes) -> str:
+def _bad_text(tag: int, contents: bytes, *, strict: bool = True) -> str:
     """The bytes of a string against its type.
 
     NUL ends a name for half of the world's software; with characters that nobody sees one name
-    passes for another.
+    passes for another. Where it is not `strict`, UTF-8 that was taken for Latin-1 is read as what
+    was meant: `openssl req` writes Straße and Ärzte so, which then hold C1 controls.
     """
     name, codec = _CODECS[tag]
     try:
@@ -123,9 +124,9 @@ def _bad_text(tag: int, contents: bytes) -> str:
         return f"the {name} does not decode"
     if "\0" in decoded:
         return "the value holds a NUL character"
-    if tag == PRINTABLE_STRING:  # old clients write UTF-8 there, and it is read so
-        with contextlib.suppress(UnicodeDecodeError):
-            decoded = contents.decode("utf-8")
+    if tag == PRINTABLE_STRING or not strict:  # old clients write UTF-8 there, and it is read so
+        with contextlib.suppress(UnicodeError):
+            decoded = decoded.encode("latin-1").decode("utf-8")
     if HIDDEN.search(decoded):
         return "the value holds a hidden character"
     if tag == BMP_STRING and not decoded.isascii() and max(decoded) > "\uffff":
