@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from sqlalchemy import Engine
@@ -22,6 +24,7 @@ from services.audit.projection import Found
 from services.audit.reader import last_sequence
 from shared.stored import TYPE, Stored
 
+_T = TypeVar("_T")
 Config = Annotated[
     Path | None,
     typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
@@ -40,25 +43,33 @@ def reconcile(
     For a log that was replaced by an older one. Events that the log lacks are written to a file
     and leave the database: certificates among them exist, but nothing on the log says so.
     """
+    path = config_path(config)
+    _report(in_office(path, _with_database(_lost)))
+    if not yes:
+        # Between two connections: a person may think for longer than the bus waits for a pong.
+        typer.confirm("rebuild the database from the log", abort=True)
+    in_office(path, _with_database(partial(_rebuild, kept=kept)))
 
-    async def work(office: Office) -> None:
+
+def _with_database(work: Callable[[Office, Engine], Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
+    async def opened(office: Office) -> _T:
         engine = open_existing(office.settings.database_url)
         try:
-            await _reconcile(office, engine, kept, yes=yes)
+            return await work(office, engine)
         finally:
             engine.dispose()
 
-    in_office(config_path(config), work)
+    return opened
 
 
-async def _reconcile(office: Office, engine: Engine, kept: Path, *, yes: bool) -> None:
+async def _lost(office: Office, engine: Engine) -> dict[str, list[Stored]]:
+    """What the database has and the log has not, by stream."""
     streams = office.settings.streams
-    gone = {stream: await lost(office.bus, engine, stream) for stream in streams}
-    _report(gone)
-    if not yes:
-        # In a thread: a person may think for longer than the bus waits for a pong.
-        question = "rebuild the database from the log"
-        await asyncio.to_thread(typer.confirm, question, abort=True)
+    return {stream: await lost(office.bus, engine, stream) for stream in streams}
+
+
+async def _rebuild(office: Office, engine: Engine, kept: Path) -> None:
+    streams, gone = office.settings.streams, await _lost(office, engine)
     # A log that does not answer now must not leave the database empty.
     ends = {stream: await last_sequence(office.bus, stream) for stream in streams}
     if any(gone.values()):

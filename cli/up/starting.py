@@ -1,7 +1,6 @@
 """Waits for children that start, for as long as it takes, and says what is waited for."""
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,29 +19,30 @@ _SAY_SECONDS: Final = 10.0
 class Patience:
     """Says every ten seconds that something is still waited for, and why.
 
-    `limit` is how many seconds it waits in all: for ever where there is nothing else to do.
+    `limit` is how many seconds it waits in all: None for ever, where there is nothing else to do.
     """
 
     notice: Notice = say
     seconds: float = _SAY_SECONDS
-    limit: float = math.inf
+    limit: float | None = None
 
     async def until(self, child: Child, missing: Callable[[], Awaitable[str]]) -> None:
         """Return when nothing is missing; `UpError` when the child cannot be started at all.
 
         `UpError` as well when `limit` is over.
         """
-        begun = time.monotonic()
-        next_word = begun + self.seconds
-        while reason := await missing():
-            if child.refused:
-                raise UpError(f"{child.name} would not start: {child.refused}")
-            if time.monotonic() - begun >= self.limit:
-                raise UpError(f"{child.name}: {reason}")
-            if time.monotonic() >= next_word:
-                self.notice(f"waiting for {child.name}: {reason}")
-                next_word = time.monotonic() + self.seconds
-            await asyncio.sleep(_LOOK_SECONDS)
+        reason, next_word = "it does not answer", time.monotonic() + self.seconds
+        try:
+            async with asyncio.timeout(self.limit):
+                while reason := await missing():
+                    if child.refused:
+                        raise UpError(f"{child.name} would not start: {child.refused}")
+                    if time.monotonic() >= next_word:
+                        self.notice(f"waiting for {child.name}: {reason}")
+                        next_word = time.monotonic() + self.seconds
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise UpError(f"{child.name}: {reason}") from None
 
 
 async def missing_of(client: httpx.AsyncClient, url: str) -> str:

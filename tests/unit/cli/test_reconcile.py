@@ -1,13 +1,11 @@
 """What `audit reconcile` does before it empties the database, and what it says."""
 
-import asyncio
 import json
 import os
 import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Any, cast
 
 import pytest
@@ -35,10 +33,11 @@ class World:
     engine: Engine
     kept: Path
 
-    async def reconcile(self, *, yes: bool = True) -> None:
+    async def reconcile(self) -> None:
         told = replace(settings(), streams=(STREAM,))
         office = Office(self.bus, told, cast("Any", None), {}, {}, "somebody")
-        await reconcile._reconcile(office, self.engine, self.kept, yes=yes)
+        reconcile._report(await reconcile._lost(office, self.engine))
+        await reconcile._rebuild(office, self.engine, self.kept)
 
     def recorded(self) -> int:
         return position(self.engine, STREAM)
@@ -105,27 +104,6 @@ async def test_a_log_that_does_not_answer_leaves_the_database_as_it_is(
         await world.reconcile()
 
     assert world.recorded() == 3
-
-
-async def test_the_bus_is_heard_while_somebody_is_asked(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answered = asyncio.Event(), Event()
-    loop = asyncio.get_running_loop()
-
-    def confirm(*_: object, **__: object) -> bool:
-        loop.call_soon_threadsafe(asked.set)
-        assert answered.wait(10), "the event loop stands still"
-        return True
-
-    monkeypatch.setattr("typer.confirm", confirm)
-    running = asyncio.create_task(world.reconcile(yes=False))
-    await asked.wait()
-    assert world.recorded() == 3
-    answered.set()
-    await running
-
-    assert world.recorded() == 1
 
 
 async def test_a_terminal_obeys_nothing_of_what_is_reported(

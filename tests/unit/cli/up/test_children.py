@@ -178,4 +178,17 @@ async def test_patience_that_has_a_limit_ends_with_what_is_missing(
 ) -> None:
     await child.start()
     with pytest.raises(UpError, match="gateway-0: no streams yet"):
-        await Patience(notices, limit=0.0).until(child, lambda: asyncio.sleep(0, "no streams yet"))
+        await Patience(notices, limit=0.1).until(child, lambda: asyncio.sleep(0, "no streams yet"))
+
+
+async def test_patience_that_has_a_limit_does_not_wait_for_an_answer_without_end(
+    child: Child, notices: Notices
+) -> None:
+    await child.start()
+
+    async def silent() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    with pytest.raises(UpError, match="gateway-0: it does not answer"):
+        await Patience(notices, limit=0.1).until(child, silent)
