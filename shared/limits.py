@@ -136,7 +136,7 @@ WAITING_PLACES: Final = Bound(
 TRIALS: Final = Bound(
     128,
     "processes",
-    "validators that try, after 12 deliveries, one request that waited for another",
+    "validators, restarted ones too, that meet one request which waits for another",
     "FAILURE badRequest (poison), and a dead letter",
 )
 

@@ -37,14 +37,16 @@ _RETRY: Final = {"retry-after": "5"}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Requests that wait for the same: how long, how many, and what a 503 says of the wait.
+    """Requests that wait for the same: how long, how many, and what a 503 says.
 
-    `is_anyones` says whether they come from who is not signed in.
+    `late` is said of one that was begun, `full` of one that was not. `is_anyones` says whether they
+    come from who is not signed in.
     """
 
     seconds: float
     places: int
     late: str = _DATABASE
+    full: str = _DATABASE
     is_anyones: bool = False
 
 
@@ -53,10 +55,11 @@ ORDER: Final = Kind(
     ADMIN_ORDER_SECONDS,
     ADMIN_UNANSWERED,
     "no answer in time: see whether the order was carried out",
+    "too many orders are unanswered: this one was not begun",
 )
-SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, is_anyones=True)
+SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, full=_BUSY, is_anyones=True)
 PROVIDER: Final = Kind(
-    ADMIN_PROVIDER_SECONDS, ADMIN_SIGNING_IN, "no answer in time: try again", is_anyones=True
+    ADMIN_PROVIDER_SECONDS, ADMIN_SIGNING_IN, "no answer in time: try again", _BUSY, is_anyones=True
 )
 
 
@@ -89,7 +92,7 @@ class Bounded:
         if self.away():
             await _refuse(_DATABASE, scope, receive, send)
         elif len(self._taken[kind]) >= kind.places:
-            await _refuse(_BUSY if kind.is_anyones else kind.late, scope, receive, send)
+            await _refuse(kind.full, scope, receive, send)
         else:
             await self._answer(kind, scope, receive, send)
 

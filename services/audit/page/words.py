@@ -150,11 +150,12 @@ def certificate_status(row: Mapping[str, Any], now: float) -> Status:
 
     An enrollment's row will do while its certificate is not in the record yet.
     """
+    held = row.get("revocation_reason") == RevocationReason.CERTIFICATE_HOLD
+    if row.get("revoked_at") and not held:
+        return "revoked"
     if row["not_after"] and row["not_after"] < now:
         return "expired"
-    if not row.get("revoked_at"):
-        return "good"
-    return "held" if row["revocation_reason"] == RevocationReason.CERTIFICATE_HOLD else "revoked"
+    return "held" if row.get("revoked_at") else "good"
 
 
 def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
@@ -168,7 +169,12 @@ def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
 
 
 def revocation_reasons(status: Status) -> list[RevocationReason]:
-    """Return for what a certificate of this status can be revoked: to release it is no reason."""
+    """Return for what a certificate of this status can be revoked: to release it is no reason.
+
+    Of an expired one only the compromise of its key means something: no other certificate gets it.
+    """
+    if status == "expired":
+        return [RevocationReason.KEY_COMPROMISE]
     left = {RevocationReason.REMOVE_FROM_CRL}
     if status == "held":
         left.add(RevocationReason.CERTIFICATE_HOLD)

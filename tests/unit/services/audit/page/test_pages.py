@@ -322,6 +322,7 @@ def offered(page: str) -> list[tuple[str, list[str]]]:
 HOLD, RELEASE = RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL
 FOR_GOOD: Final = [each.value for each in RevocationReason if each not in (HOLD, RELEASE)]
 FROM_GOOD: Final = [("revoke", [each.value for each in RevocationReason if each is not RELEASE])]
+FROM_EXPIRED: Final = [("revoke-expired", [RevocationReason.KEY_COMPROMISE.value])]
 FROM_HELD: Final = [("release", [RELEASE.value]), ("revoke-held", FOR_GOOD)]
 
 
@@ -332,8 +333,9 @@ FROM_HELD: Final = [("release", [RELEASE.value]), ("revoke-held", FOR_GOOD)]
         (CertificateStatus.HELD, HOLD, 86400, "on hold", FROM_HELD),
         (CertificateStatus.RELEASED, RELEASE, 86400, "good", FROM_GOOD),
         (CertificateStatus.REVOKED, RevocationReason.SUPERSEDED, 86400, "superseded", []),
-        (None, None, -1, "expired", []),
-        (CertificateStatus.HELD, HOLD, -1, "on hold", []),
+        (CertificateStatus.REVOKED, RevocationReason.SUPERSEDED, -1, "superseded", []),
+        (None, None, -1, "expired", FROM_EXPIRED),
+        (CertificateStatus.HELD, HOLD, -1, "on hold", FROM_EXPIRED),
     ],
 )  # fmt: skip
 def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
