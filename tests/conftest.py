@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.system import System, running
 from tests.tools import LEFT_OUT
@@ -18,6 +19,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """One `scepstream up` for all tests that only use it."""
     with running(tmp_path_factory.mktemp("system") / "data") as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """Each test begins with the defaults: an operator's command silences the logs of its process."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

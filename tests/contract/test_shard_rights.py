@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,20 @@ async def test_a_shard_is_refused_then_missing_then_there(
     await provision(Servers.of(server.url), server.seeds[Role.PROVISIONER], ["0", "1"], 1)
     assert await gateway.get_last("ENROLL_1", request("1", 0)) is None
     assert await gateway.append(request("1", 0), EMPTY) == 1
+
+
+async def test_what_nobody_takes_for_a_moment_is_asked_again(
+    server: NatsServer, gateway: JetStreamBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While rights are read anew an account has no imports: nothing was stored then."""
+    grant(server, "0", "1")
+    publish, subjects = gateway._publish, iter([request("1", 0)])  # of which there is no stream
+
+    async def elsewhere(subject: str, *rest: Any) -> None:
+        await publish(next(subjects, subject), *rest)
+
+    monkeypatch.setattr(gateway, "_publish", elsewhere)
+    assert await gateway.append(request("0", 0), EMPTY) == 1
 
 
 async def test_what_is_under_way_goes_on_while_rights_are_reloaded(
