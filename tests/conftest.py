@@ -23,7 +23,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(autouse=True)
 def default_logs() -> Iterator[None]:
-    """Each test begins with the defaults: an operator's command silences the logs of its process."""
+    """Each test begins with the defaults: an operator's command silences its process."""
     yield
     structlog.reset_defaults()
 
