@@ -55,7 +55,7 @@ def answering(answer: Any) -> Plugin:
 
 async def verified(plugin: Any, timeout: float = 5.0) -> Verified:
     async with asyncio.timeout(10):
-        return await DeviceStateGate(plugin, timeout).ask(asked(holder(), "x"), CLAIM)
+        return await DeviceStateGate(plugin, timeout).ask(asked(holder(), "a-signed-token"), CLAIM)
 
 
 def refused(found: Verified) -> bool:
