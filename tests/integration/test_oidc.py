@@ -242,7 +242,7 @@ FORGED: Final[dict[str, dict[str, Any]]] = {
 def answered(monkeypatch: pytest.MonkeyPatch, token: object) -> None:
     """The provider's answers, with this ID token."""
 
-    async def answer(_: Any, __: str, url: str, **___: Any) -> dict[str, Any]:
+    async def answer(_: Any, __: str, url: str, *___: Any, **____: Any) -> dict[str, Any]:
         if url.endswith("configuration"):
             names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
             return {name: f"https://login.example/{name}" for name in names} | {
@@ -308,7 +308,7 @@ def test_a_code_is_exchanged_with_its_verifier_and_the_secret_where_there_is_one
 ) -> None:
     sent: dict[str, Any] = {}
 
-    async def answer(_: Any, method: str, url: str, **options: Any) -> dict[str, Any]:
+    async def answer(_: Any, method: str, url: str, *__: Any, **options: Any) -> dict[str, Any]:
         sent.update(options, place=f"{method} {url}")
         return {}
 
