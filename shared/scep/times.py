@@ -1,6 +1,7 @@
 """Times as certificates, CRLs and CMS write them (RFC 5280 s4.1.2.5, RFC 5652 s11.3)."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from shared.scep.asn1 import tlv
@@ -11,6 +12,7 @@ _GENERALIZED_TIME: Final = 0x18
 _FIRST_GENERALIZED_YEAR: Final = 2050
 
 
+@lru_cache(maxsize=256)  # certificates of one second share their times
 def write_time(seconds: int) -> bytes:
     """UTCTime through 2049, GeneralizedTime from then on (RFC 5280 s4.1.2.5)."""
     moment = datetime.fromtimestamp(seconds, UTC)

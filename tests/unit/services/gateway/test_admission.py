@@ -135,21 +135,22 @@ def test_a_whole_64_is_one_source() -> None:
 # Turns and clients that are gone
 
 
-async def test_between_two_requests_everything_else_has_its_turn() -> None:
-    turns, order = Turns(), []
+async def test_between_a_few_requests_everything_else_has_its_turn() -> None:
+    turns, order = Turns(at_once=2), []
 
     async def work(name: str) -> None:
         await turns.next(5)
         order.append(name)
         asyncio.get_running_loop().call_soon(order.append, "other")
 
-    await asyncio.gather(*(work(name) for name in "abc"))
+    await asyncio.gather(*(work(name) for name in "abcde"))
     await turn()
-    assert order == ["a", "other", "b", "other", "c", "other"]
+    both = ["other", "other"]
+    assert order == ["a", "b", *both, "c", "d", *both, "e", "other"]
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
-    turns = Turns()
+    turns = Turns(at_once=1)
     tasks = [asyncio.create_task(turns.next(5)) for _ in range(4)]
     await asyncio.sleep(0)
     tasks[1].cancel()
@@ -168,7 +169,7 @@ async def test_a_client_that_is_gone_by_its_turn_is_not_worked_for() -> None:
 
 
 async def test_who_waits_too_long_for_a_turn_is_refused_in_time_and_the_others_go_on() -> None:
-    turns = Turns(_is_taken=True)
+    turns = Turns(at_once=1, _taken=1)
     with pytest.raises(TimeoutError):
         await turns.next(0.01)
     turns._pass_on()
@@ -176,7 +177,7 @@ async def test_who_waits_too_long_for_a_turn_is_refused_in_time_and_the_others_g
 
 
 async def test_who_goes_in_the_very_turn_that_is_his_holds_up_nobody() -> None:
-    turns = Turns(_is_taken=True)
+    turns = Turns(at_once=1, _taken=1)
     gone, next_one = (asyncio.create_task(turns.next(5)) for _ in range(2))
     await asyncio.sleep(0)
     turns._pass_on()
