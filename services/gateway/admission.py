@@ -11,8 +11,9 @@ trying, and the rate is measured with them when the services come back.
 
 Requests take turns for the CPU: a few begin in each turn of the event loop, so accepting, reading
 and refusing go on between their key operations. With one in each turn the log and the services
-behind it got every request alone, and spent half as much again on each (decision 24). A client
-that is gone by its turn costs nothing.
+behind it got every request alone, and spent half as much again on each (decision 24). For a second
+after a refusal fewer begin: to be refused soon is then worth more. A client that is gone by its
+turn costs nothing.
 """
 
 import asyncio
@@ -36,6 +37,8 @@ _WINDOW_SECONDS: Final = 1.0
 # What ends so soon after the failure floor did not go through the log.
 _QUICK_SECONDS: Final = 0.01
 _AT_ONCE: Final = 16  # some 30 ms of key operations
+_AT_ONCE_IN_OVERLOAD: Final = 3
+_OVERLOAD_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
 
 
@@ -139,6 +142,7 @@ class Admission:
     _in_flight: "Counter[str]" = field(default_factory=Counter)
     _gates: dict[str, Gate] = field(default_factory=dict)
     _turns: Turns = field(default_factory=Turns)
+    _overloaded_until: float = -math.inf
 
     def __post_init__(self) -> None:
         self._rates = Rates(self.clock)
@@ -156,6 +160,7 @@ class Admission:
             or self._in_flight[source] >= limits.in_flight_per_source
             or self._gate(profile).is_full(self.clock(), limits.max_wait)
         ):
+            self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
             raise RefusedError(OVERLOAD)
 
     @asynccontextmanager
@@ -184,6 +189,8 @@ class Admission:
                 del self._in_flight[source]
 
     async def _turn(self, client: Client) -> None:
+        overloaded = self.clock() < self._overloaded_until
+        self._turns.at_once = _AT_ONCE_IN_OVERLOAD if overloaded else _AT_ONCE
         try:
             await self._turns.next(_TURN_SECONDS)
         except TimeoutError:

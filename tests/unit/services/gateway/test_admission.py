@@ -149,6 +149,24 @@ async def test_between_a_few_requests_everything_else_has_its_turn() -> None:
     assert order == ["a", "b", *both, "c", "d", *both, "e", "other"]
 
 
+async def test_for_a_second_after_a_refusal_fewer_begin_at_a_time() -> None:
+    """Under overload a refusal that comes soon is worth more than a batch."""
+    times, one = [10.0], replace(LIMITS, in_flight=1)
+    admission, at_once = Admission(lambda: times[-1]), []
+
+    async def begin() -> None:
+        async with admission.place(one, PROFILE, SOURCE, Client()):
+            at_once.append(admission._turns.at_once)
+            with pytest.raises(RefusedError):
+                admission.check(one, PROFILE, SOURCE)
+
+    for seconds in (10.0, 10.9, 12.0):
+        times.append(seconds)
+        await begin()
+
+    assert at_once[0] == at_once[2] > at_once[1] >= 1
+
+
 async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
     turns = Turns(at_once=1)
     tasks = [asyncio.create_task(turns.next(5)) for _ in range(4)]
