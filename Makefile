@@ -49,7 +49,7 @@ check:  ## make test in full: a missing client, browser or database fails it
 	TEST_REQUIRE=all $(MAKE) test
 
 fuzz: $(DEV)  ## 200 000 mutated messages against codec and gateway each (N=... for more)
-	TEST_MUTATIONS=$(or $(N),200000) $(BIN)/pytest -n 2 -p no:randomly -rP tests/unit/shared/scep/test_fuzz.py tests/unit/whole/test_mutations.py
+	TEST_MUTATIONS=$(or $(N),200000) $(BIN)/pytest -n 2 --timeout=7200 -p no:randomly -rP tests/unit/shared/scep/test_fuzz.py tests/unit/whole/test_mutations.py
 
 chaos: $(DEV)  ## ten minutes of kill -9 under load
 	TEST_CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/pytest --timeout=1800 -s tests/chaos
