@@ -95,17 +95,24 @@ class CrlKeeper:
     async def publish(self, issuer: str, authorities: Authorities, ca: LocalCa) -> int:
         """Publish a CRL that holds every revocation on the log; its number."""
         skipped = taken = 0
+        first = False
         while True:
             head, number = await self._newest(issuer, ca)
             entries = {entry.serial: entry for entry in await self._entries(head, ca)}
             position = await self._apply(issuer, ca, head.position if head else 0, entries)
+            if first and head is not None and position == head.position:
+                return head.number
             now = int(self.clock())
             number += skipped
             about = CrlHead(number, now, now + authorities.crl_validity)
             der = ca.sign_crl(about, entries.values())
             if await self._append(issuer, ca, about, der, position):
                 _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
-                return number
+                if head is not None:
+                    return number
+                # Two CRLs that follow no other have two numbers: the last may hold less.
+                first, skipped = True, 0
+                continue
             if (await self._newest(issuer, ca))[0] == head:
                 # No issuer of ours published it: the number is taken by a forgery.
                 taken += 1
@@ -129,7 +136,8 @@ class CrlKeeper:
             head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
         except SeriesTooLongError as error:
             _log.error("crl_made_anew", issuer=issuer, detail=str(error))
-            return None, (now << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
+            begun = int(self.clock() * 1000)  # finer than seconds: numbers must not run backwards
+            return None, (begun << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
         return head, head.number + 1 if head is not None else now
 
     async def _apply(

@@ -286,6 +286,37 @@ async def test_a_forged_head_after_the_newest_does_not_hide_it(world: World) -> 
     assert await world.publish() == NOW + 1
 
 
+async def test_of_two_crls_that_are_made_anew_at_once_the_last_holds_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither follows the other, so no number is taken twice, and both are appended."""
+    _, event = golden.EVENTS["CrlPublished", 1]
+    for number in range(SERIES_LENGTH + 2):
+        place = crl_head(ISSUER, world.ca.pin, NOW + 5000 + number)
+        await append_signed(world.bus, place, event, STRANGER)
+    await world.revoke(serial(1))
+    slow, applied, go_on = world.another_keeper(), asyncio.Event(), asyncio.Event()
+    append = slow._append
+
+    async def late(*arguments: Any) -> bool:
+        applied.set()
+        await go_on.wait()
+        return await append(*arguments)
+
+    monkeypatch.setattr(slow, "_append", late)
+    running = asyncio.create_task(slow.publish(ISSUER, world.authorities, world.ca))
+    await applied.wait()
+    await world.revoke(serial(2))
+    await world.publish()
+    go_on.set()
+    await running
+    last = await newest_head(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS)
+    assert last is not None
+    crl = x509.load_der_x509_crl((await read_crl(world.bus, last, world.ca.chain[0])).der)
+
+    assert {f"{each.serial_number:x}" for each in crl} == {serial(1), serial(2)}
+
+
 async def test_a_crl_is_not_signed_again_for_each_of_many_forged_heads(world: World) -> None:
     """Else a thief with an issuer's bus key keeps the CA signing, and the log filling."""
     _, event = golden.EVENTS["CrlPublished", 1]
