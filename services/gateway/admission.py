@@ -114,7 +114,7 @@ class Turns:
     async def next(self, seconds: float) -> None:
         """Wait for a turn; `TimeoutError` after so many seconds."""
         loop = asyncio.get_running_loop()
-        if self._taken >= self.at_once:
+        if self._waiting or self._taken >= self.at_once:
             mine = loop.create_future()
             self._waiting.append(mine)
             await asyncio.wait_for(mine, seconds)
@@ -155,11 +155,10 @@ class Admission:
             raise RefusedError(rate_limited(math.ceil(wait)))
 
     def _check_places(self, limits: Limits, profile: str, source: str) -> None:
-        if (
-            self._in_flight.total() >= limits.in_flight
-            or self._in_flight[source] >= limits.in_flight_per_source
-            or self._gate(profile).is_full(self.clock(), limits.max_wait)
-        ):
+        if self._in_flight[source] >= limits.in_flight_per_source:
+            raise RefusedError(OVERLOAD)
+        full = self._gate(profile).is_full(self.clock(), limits.max_wait)
+        if full or self._in_flight.total() >= limits.in_flight:
             self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
             raise RefusedError(OVERLOAD)
 
