@@ -8,13 +8,13 @@ import re
 from typing import Final
 
 # Controls (C0, DEL, C1), what sets the direction of text, line and paragraph separators, blanks of
-# no width and other format characters, fillers, variation selectors, byte order marks, annotations
-# and tags that no font shows, and halves of surrogate pairs. Joiners (U+200C, U+200D) are part of
+# no width and other format characters, fillers, byte order marks, annotations and tags that no font
+# shows, and halves of surrogate pairs. Joiners (U+200C, U+200D) and variation selectors are part of
 # words in some scripts.
 HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
-    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
-    "\U000e0000-\U000e01ef\ud800-\udfff]"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    "\U000e0000-\U000e007f\ud800-\udfff]"
 )
 
 

@@ -33,8 +33,10 @@ class Patience:
         """
         reason, next_word = "it does not answer", time.monotonic() + self.seconds
         try:
-            async with asyncio.timeout(self.limit):
+            async with asyncio.timeout(self.limit) as bound:
                 while reason := await missing():
+                    if bound.expired():  # what was awaited has swallowed the cancellation
+                        raise UpError(f"{child.name}: {reason}")
                     if child.refused:
                         raise UpError(f"{child.name} would not start: {child.refused}")
                     if time.monotonic() >= next_word:

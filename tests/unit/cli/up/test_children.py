@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,21 @@ async def test_patience_that_has_a_limit_ends_with_what_is_missing(
     await child.start()
     with pytest.raises(UpError, match="gateway-0: no streams yet"):
         await Patience(notices, limit=0.1).until(child, lambda: asyncio.sleep(0, "no streams yet"))
+
+
+async def test_patience_ends_though_what_it_waits_for_swallows_the_end(
+    child: Child, notices: Notices
+) -> None:
+    await child.start()
+
+    async def stubborn() -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.2)
+        return "no streams yet"
+
+    async with asyncio.timeout(20):
+        with pytest.raises(UpError, match="gateway-0: no streams yet"):
+            await Patience(notices, limit=0.1).until(child, stubborn)
 
 
 async def test_patience_that_has_a_limit_does_not_wait_for_an_answer_without_end(
