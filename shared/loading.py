@@ -1,5 +1,6 @@
 """What `cryptography` raises about certificates, CRLs and keys that it cannot load. Pure."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,11 +12,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 def loading() -> Iterator[None]:
     """Load foreign bytes within, and what is wrong with them is a `ValueError`.
 
-    `cryptography` raises more kinds, most of them late: for the version of a certificate, or for a
+    What `cryptography` only warns of (a serial number of 0, a name longer than X.520 has it) is no
+    error, and no line on a service's output. It raises more kinds, most of them late: for the version of a certificate, or for a
     key of an algorithm that it does not know.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (
         TypeError,
         UnsupportedAlgorithm,
