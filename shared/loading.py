@@ -13,8 +13,8 @@ def loading() -> Iterator[None]:
     """Load foreign bytes within, and what is wrong with them is a `ValueError`.
 
     What `cryptography` only warns of (a serial number of 0, a name longer than X.520 has it) is no
-    error, and no line on a service's output. It raises more kinds, most of them late: for the version of a certificate, or for a
-    key of an algorithm that it does not know.
+    error, and no line on a service's output. It raises more kinds than one, most of them late: for
+    the version of a certificate, or for a key of an algorithm that it does not know.
     """
     try:
         with warnings.catch_warnings():
