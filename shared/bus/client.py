@@ -11,16 +11,18 @@ it is found under `STATUS`, a key that no header line can have.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
 _log = structlog.get_logger()
+OnMessage = Callable[[Msg], Awaitable[None]]
 # A colon never ends up in the name of a header, so neither key can be planted.
 STATUS: Final = ":status"
 DESCRIPTION: Final = ":description"
@@ -123,8 +125,9 @@ class TolerantParser(Parser):
 
 
 class TolerantClient(Client):
-    """nats-py's client with parsing that never raises.
+    """nats-py's client with parsing that never raises, and callbacks that the reader calls itself.
 
+    nats-py hands each message to a task of its subscription, by a queue: a wake-up a message.
     `on_reader_ended` is called if the read loop ends all the same while the connection stands:
     the process would hear nothing any more and not know it.
     """
@@ -134,6 +137,34 @@ class TolerantClient(Client):
         super().__init__()
         self._ps = TolerantParser(self)
         self._on_reader_ended = on_reader_ended
+        self._listeners: dict[int, OnMessage] = {}
+
+    async def listen(self, subject: str, callback: OnMessage) -> Subscription:
+        """Subscribe; what arrives is called back in order, before anything later is read.
+
+        A callback must not wait: nothing else would arrive meanwhile. What it raises is reported
+        like nats-py's errors and ends nothing.
+        """
+        subscription = await self.subscribe(subject, cb=callback)
+        self._listeners[subscription._id] = callback  # noqa: SLF001 - what the server calls it
+        return subscription
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._listeners.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        callback = self._listeners.get(sid)
+        if callback is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        found = read_headers(headers) if headers else None
+        try:
+            await callback(self._build_message(sid, subject, reply, data, found))
+        except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the reader
+            await self._error_cb(error)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         return read_headers(headers) if headers else None

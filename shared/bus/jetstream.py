@@ -113,7 +113,7 @@ class JetStreamBus(LeaderReads):
                 await asyncio.sleep(0.2)
         bus.away.over()
         bus.inbox = client.new_inbox()
-        await client.subscribe(f"{bus.inbox}.*", cb=bus._on_answer)
+        await client.listen(f"{bus.inbox}.*", bus._on_answer)
         bus._sweeper = asyncio.create_task(bus._sweep())
         return bus
 
@@ -204,7 +204,7 @@ class JetStreamBus(LeaderReads):
         async def deliver(msg: Msg) -> None:
             callback(msg.subject, msg.data, msg.headers or {})
 
-        await self.client.subscribe(subject, cb=deliver)
+        await self.client.listen(subject, deliver)
 
     async def consume(
         self, stream: str, durable: str, callback: OnDelivery, limit: int

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from shared.bus.client import DESCRIPTION, STATUS
+from shared.bus.client import DESCRIPTION, STATUS, TolerantClient
 from shared.bus.core import OnDelivery
 from shared.bus.topology import Role
 from shared.stored import Stored
@@ -66,7 +65,7 @@ class PulledDelivery:
 class PullConsumption:
     """Keeps up to `limit` messages asked for or unsettled."""
 
-    client: Client
+    client: TolerantClient
     stream: str
     durable: str
     callback: OnDelivery
@@ -125,7 +124,7 @@ class PullConsumption:
         self._unsettled = 0
         self._last_heard = asyncio.get_running_loop().time()
         inbox = self.client.new_inbox()
-        self._subscription = await self.client.subscribe(f"{inbox}.*", cb=self._on_message)
+        self._subscription = await self.client.listen(f"{inbox}.*", self._on_message)
         await self._refill()
 
     async def settled(self, count: int) -> None:

@@ -66,6 +66,24 @@ async def log(tmp_path: Path) -> AsyncIterator[Log]:
         await validator.close()
 
 
+async def test_a_callback_that_raises_costs_its_message_and_not_the_reader(log: Log) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def fail(_: str, payload: bytes, __: dict[str, str]) -> None:
+        heard.put_nowait(payload)
+        raise RuntimeError("a bug")
+
+    await log.gateway.on_hint("gw.g1", fail)
+    await log.gateway.append(HONEST, Message(b"{}", {}))  # the server has the subscription now
+    for payload in (b"first", b"second"):
+        await log.validator.hint("gw.g1", Message(payload, {}))
+        assert await asyncio.wait_for(heard.get(), 5) == payload
+
+    stored = await log.gateway.get_last(STREAM, HONEST)
+    assert stored is not None
+    assert log.gateway.connected
+
+
 async def delivered(bus: JetStreamBus, until: str) -> list[str]:
     """The subjects that a consumer hands out, up to one."""
     found: asyncio.Queue[Delivery] = asyncio.Queue()
