@@ -1,6 +1,7 @@
 """The TBSCertificate of a template, byte for byte, and its serial number. Pure (RFC 5280 s4.1)."""
 
 import hmac
+from dataclasses import dataclass
 from typing import Final
 
 from shared.events import CertificateTemplate, TemplateExtension
@@ -22,33 +23,29 @@ _VERSION_3: Final = tlv(CONSTRUCTED_0, integer(2))
 SERIAL_BYTES: Final = 16
 
 
-def serial_number(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A certificate before its signature: the serial number and the TBSCertificate around it."""
+
+    serial: bytes
+    tbs: bytes
+
+
+def draft(
     template: CertificateTemplate,
     issuer_name: bytes,
     algorithm: bytes,
     secret: bytes,
     enrollment: str,
-) -> bytes:
-    """16 positive bytes that follow from the attempt (its subject prefix) and the content.
+) -> Draft:
+    """The TBSCertificate of a template; extensions in the template's order.
 
-    So every replica makes the same one for the same attempt, and two attempts never share one
-    even where their certificates are alike. An HMAC, so that nobody without the issuer's secret
-    can foresee one (RFC 5280 s4.1.2.2).
+    The serial number is 16 positive bytes that follow from the attempt (its subject prefix) and
+    the content. So every replica makes the same one for the same attempt, and two attempts never
+    share one even where their certificates are alike. An HMAC, so that nobody without the issuer's
+    secret can foresee one (RFC 5280 s4.1.2.2).
     """
-    content = tbs_certificate(template, issuer_name, algorithm, b"")
-    digest = hmac.digest(secret, enrollment.encode() + b"\0" + content, "sha256")[:SERIAL_BYTES]
-    # Positive and never shorter: the top bit is cleared, the one below is set.
-    return bytes((digest[0] & 0x3F | 0x40,)) + digest[1:]
-
-
-def tbs_certificate(
-    template: CertificateTemplate, issuer_name: bytes, algorithm: bytes, serial: bytes
-) -> bytes:
-    """The TBSCertificate; extensions in the template's order."""
-    return tlv(
-        SEQUENCE,
-        _VERSION_3,
-        tlv(INTEGER, serial),
+    rest = (
         algorithm,
         issuer_name,
         tlv(SEQUENCE, write_time(template.not_before), write_time(template.not_after)),
@@ -56,6 +53,15 @@ def tbs_certificate(
         template.spki,
         tlv(_EXTENSIONS, tlv(SEQUENCE, *map(_extension, template.extensions))),
     )
+    content = enrollment.encode() + b"\0" + _tbs_certificate(b"", rest)
+    digest = hmac.digest(secret, content, "sha256")[:SERIAL_BYTES]
+    # Positive and never shorter: the top bit is cleared, the one below is set.
+    serial = bytes((digest[0] & 0x3F | 0x40,)) + digest[1:]
+    return Draft(serial, _tbs_certificate(serial, rest))
+
+
+def _tbs_certificate(serial: bytes, rest: tuple[bytes, ...]) -> bytes:
+    return tlv(SEQUENCE, _VERSION_3, tlv(INTEGER, serial), *rest)
 
 
 def certificate(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:

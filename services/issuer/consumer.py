@@ -188,10 +188,13 @@ class VerdictConsumer:
     async def _issue(self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa) -> Outcome:
         """Record the serial, then sign: no certificate exists that the log does not know of."""
         template = verdict.template
-        serial = ca.serial(template, parse_subject(stored.subject)[0].prefix())
-        if problem := unreadable(template, lambda each: ca.draft(each, serial)):
+        attempt = parse_subject(stored.subject)[0].prefix()
+        made = ca.draft(template, attempt)
+        if problem := unreadable(
+            template, ca.unsigned(made), lambda plain: ca.unsigned(ca.draft(plain, attempt))
+        ):
             return _failed(verdict, Reason.UNREADABLE, problem)
-        record = _recorded(stored, verdict, serial, ca)
+        record = _recorded(attempt, verdict, made.serial, ca)
         places = (
             certificate_issued(template.issuer, record.serial),
             key_issued(record.spki_sha256, template.issuer, record.serial),
@@ -201,7 +204,7 @@ class VerdictConsumer:
             request_sha256=verdict.request_sha256,
             issuer=template.issuer,
             serial=record.serial,
-            certificate=ca.sign(template, serial),
+            certificate=ca.sign(made),
             not_after=template.not_after,
         )
 
@@ -235,12 +238,12 @@ class VerdictConsumer:
 
 
 def _recorded(
-    stored: Stored, verdict: EnrollmentApproved, serial: bytes, ca: LocalCa
+    attempt: str, verdict: EnrollmentApproved, serial: bytes, ca: LocalCa
 ) -> CertificateRecorded:
     template, renews = verdict.template, verdict.renews
     return CertificateRecorded(
         request_sha256=verdict.request_sha256,
-        enrollment=parse_subject(stored.subject)[0].prefix(),
+        enrollment=attempt,
         spki_sha256=spki_sha256(template.spki),
         subject=verdict.facts.subject,
         not_before=template.not_before,

@@ -21,20 +21,28 @@ from shared.scep.asn1 import (
     Der,
     tlv,
 )
+from shared.scep.certificate import read_certificate
+from shared.scep.errors import ScepError
 
 _LOOSE: Final = (PRINTABLE_STRING, T61_STRING)
 
 
-def unreadable(template: CertificateTemplate, draft: Callable[[CertificateTemplate], bytes]) -> str:
-    """Return why the certificate (DER) that `draft` makes does not load, "" where it does.
+def unreadable(
+    template: CertificateTemplate, der: bytes, draft: Callable[[CertificateTemplate], bytes]
+) -> str:
+    """Return why the certificate (DER) of a template does not load, "" where it does.
 
     Characters that old clients put into PrintableString and TeletexString, against the alphabets,
-    are no reason: where those are all that is wrong, the same name in UTF8Strings loads.
+    are no reason: where those are all that is wrong, the same name in UTF8Strings loads. `draft`
+    makes the certificate of another template.
     """
-    problem = _problem(draft(template), template)
+    problem = _problem(der, template)
     if not problem:
         return ""
-    plain = msgspec.structs.replace(template, subject=_in_utf8(template.subject))
+    try:
+        plain = msgspec.structs.replace(template, subject=_in_utf8(template.subject))
+    except ScepError:
+        return problem
     return _problem(draft(plain), plain) if plain != template else problem
 
 
@@ -48,13 +56,15 @@ def _problem(der: bytes, template: CertificateTemplate) -> str:
     times = loaded.not_valid_before_utc.timestamp(), loaded.not_valid_after_utc.timestamp()
     if times != (template.not_before, template.not_after):
         return "the certificate would load with another validity"
+    parsed = read_certificate(der)
+    if (parsed.subject, parsed.spki) != (template.subject, template.spki):
+        return "the certificate would load with another subject or key"
     return ""
 
 
 def _look_at(certificate: x509.Certificate) -> None:
     """Parse what `cryptography` leaves until it is asked for."""
-    certificate.subject.rfc4514_string()
-    certificate.issuer.rfc4514_string()
+    certificate.subject  # noqa: B018 - parsed when it is read
     certificate.public_key()
     if certificate.serial_number <= 0:
         raise ValueError("the serial number is not positive")
@@ -65,7 +75,9 @@ def _look_at(certificate: x509.Certificate) -> None:
 
 def _in_utf8(name: bytes) -> bytes:
     """The Name with each loose string as a UTF8String."""
-    rdns, written = Der(name).enter(SEQUENCE), []
+    outer, written = Der(name), []
+    rdns = outer.enter(SEQUENCE)
+    outer.finish()
     while rdns.more():
         attributes, rdn = rdns.enter(SET), []
         while attributes.more():

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.issuer.certificate import certificate, serial_number, tbs_certificate
+from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
 from shared.ca_files import read_ca
@@ -18,17 +18,19 @@ from shared.scep.algorithms import SHA256
 from shared.scep.cacert import write_next_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.schemes import (
+    PublicKey,
     Scheme,
     SigningKey,
     public_key,
     scheme_of,
     sign,
     signature_identifier,
+    verifies,
 )
 from shared.scep.signed_data import Signer
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError, read_secret_file
-from shared.signatures import is_issued_by, is_signed_by
+from shared.signatures import is_signed_by
 from shared.x509names import EXTENDED_KEY_USAGES
 
 _MIN_SECRET = 32
@@ -73,28 +75,34 @@ class LocalCa:
         """How profiles and events name it."""
         return self.ceilings.ca_spki_sha256
 
-    def serial(self, template: CertificateTemplate, enrollment: str) -> bytes:
-        """The serial number that follows from the attempt's subject prefix and the template."""
-        return serial_number(template, self.name, self.algorithm, self.secret, enrollment)
+    @cached_property
+    def _public_key(self) -> PublicKey:
+        return public_key(self.parsed.spki)
 
-    def draft(self, template: CertificateTemplate, serial: bytes) -> bytes:
-        """The certificate as DER with no signature yet, for whoever looks at it before."""
-        tbs = tbs_certificate(template, self.name, self.algorithm, serial)
-        return certificate(tbs, self.algorithm, b"")
+    def draft(self, template: CertificateTemplate, enrollment: str) -> Draft:
+        """The certificate that an attempt (its subject prefix) gets, yet to be looked at."""
+        return draft(template, self.name, self.algorithm, self.secret, enrollment)
 
-    def sign(self, template: CertificateTemplate, serial: bytes) -> bytes:
-        """The certificate as DER, checked against the CA's key before anyone sees it."""
-        tbs = tbs_certificate(template, self.name, self.algorithm, serial)
-        der = certificate(tbs, self.algorithm, self._signature(tbs))
-        self._check(der, template)
-        return der
+    def unsigned(self, made: Draft) -> bytes:
+        """The certificate as DER with an empty signature, for whoever looks at it before."""
+        return certificate(made.tbs, self.algorithm, b"")
+
+    def sign(self, made: Draft) -> bytes:
+        """The certificate as DER, its signature checked before anyone sees it.
+
+        A faulty signature gives an RSA key away, and a wrong one breaks a device.
+        """
+        signature = self._signature(made.tbs)
+        if not verifies(self._public_key, self.scheme, SHA256, signature, made.tbs):
+            raise SigningError("the signed certificate does not verify")
+        return certificate(made.tbs, self.algorithm, signature)
 
     def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
         """The CRL as DER, checked too."""
         key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
         tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries)
         der = crl(tbs, self.algorithm, self._signature(tbs))
-        if not is_signed_by(der, public_key(self.parsed.spki)):
+        if not is_signed_by(der, self._public_key):
             raise SigningError("the signed CRL does not verify")
         return der
 
@@ -104,14 +112,6 @@ class LocalCa:
 
     def _signature(self, data: bytes) -> bytes:
         return sign(self.key, self.scheme, SHA256, data)
-
-    def _check(self, der: bytes, template: CertificateTemplate) -> None:
-        """A faulty signature gives an RSA key away, and a wrong one breaks a device: look first."""
-        if not is_issued_by(der, self.name, public_key(self.parsed.spki)):
-            raise SigningError("the signed certificate does not verify")
-        parsed = read_certificate(der)
-        if (parsed.subject, parsed.spki) != (template.subject, template.spki):
-            raise SigningError("the signed certificate is not the template's")
 
 
 @dataclass(frozen=True)

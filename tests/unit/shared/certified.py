@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.issuer.certificate import certificate, tbs_certificate
+from services.issuer.certificate import certificate, draft
 from shared.events import CertificateTemplate, TemplateExtension
 from tests.tools import need
 from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
@@ -37,7 +37,7 @@ def certified(subject: bytes = DEVICE_NAME, sans: bytes = b"") -> bytes:
         not_after=1_800_000_000,
         extensions=(extension,),
     )
-    tbs = tbs_certificate(template, ISSUER, _ALGORITHM, b"\x41" * 16)
+    tbs = draft(template, ISSUER, _ALGORITHM, b"secret", "attempt").tbs
     return certificate(tbs, _ALGORITHM, KEY.sign(tbs, ec.ECDSA(hashes.SHA256())))
 
 

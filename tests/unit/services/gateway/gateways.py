@@ -12,7 +12,7 @@ from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
 from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Limits, Profile, Settings
-from services.issuer.certificate import certificate, tbs_certificate
+from services.issuer.certificate import certificate
 from services.issuer.connectors.local import LocalCa
 from shared.addresses import Networks
 from shared.bus.core import Delivery
@@ -179,15 +179,14 @@ class Others:
         """Signed by hand: what the gateway makes of a certificate is not the issuer's business."""
         changes = {} if subject is None else {"subject": subject}
         made = template(self.ca.certificate, spki=key, extensions=(KEY_USAGE, EKU), **changes)
-        serial, algorithm = self.ca.serial(made, sha256), self.ca.algorithm
-        tbs = tbs_certificate(made, self.ca.name, algorithm, serial)
+        draft = self.ca.draft(made, sha256)
         assert isinstance(self.ca.key, ec.EllipticCurvePrivateKey)
-        signature = self.ca.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+        signature = self.ca.key.sign(draft.tbs, ec.ECDSA(hashes.SHA256()))
         return CertificateIssued(
             request_sha256=sha256,
             issuer=ISSUER,
-            serial=serial.hex(),
-            certificate=certificate(tbs, algorithm, signature),
+            serial=draft.serial.hex(),
+            certificate=certificate(draft.tbs, self.ca.algorithm, signature),
             not_after=made.not_after,
         )
 

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.issuer.certificate import serial_number, tbs_certificate
+from services.issuer.certificate import draft
 from services.issuer.connectors.local import LocalCa
 from shared.events import CertificateTemplate, TemplateExtension
 from shared.scep.certificate import read_certificate
@@ -35,11 +35,11 @@ def rsa_ca(rsa_key: rsa.RSAPrivateKey) -> LocalCa:
 
 
 def issue(ca: LocalCa, made: CertificateTemplate) -> bytes:
-    return ca.sign(made, ca.serial(made, "attempt"))
+    return ca.sign(ca.draft(made, "attempt"))
 
 
 def serial(made: CertificateTemplate, secret: bytes = SECRET) -> bytes:
-    return serial_number(made, ISSUER_NAME, ALGORITHM, secret, ATTEMPT)
+    return draft(made, ISSUER_NAME, ALGORITHM, secret, ATTEMPT).serial
 
 
 @pytest.mark.parametrize("kind", ["rsa_ca", "ec_ca"])
@@ -74,7 +74,7 @@ def test_every_field_of_the_template_stands_in_the_certificate(ec_ca: LocalCa) -
 
     assert leaf.version is x509.Version.v3
     assert leaf.issuer == ec_ca.certificate.subject
-    assert leaf.serial_number == int.from_bytes(ec_ca.serial(made, "attempt"), "big")
+    assert leaf.serial_number == int.from_bytes(ec_ca.draft(made, "attempt").serial, "big")
     assert leaf.not_valid_before_utc.timestamp() == made.not_before
     assert leaf.not_valid_after_utc.timestamp() == made.not_after
     assert leaf.public_key().public_bytes_raw if False else pki.spki(leaf.public_key()) == SPKI
@@ -117,7 +117,7 @@ def test_years_from_2050_on_are_generalized_times(moment: dt.datetime, tag: int)
         root, not_after=int(moment.timestamp()), not_before=int(moment.timestamp()) - 60
     )
     text = moment.strftime("%Y%m%d%H%M%SZ")[0 if tag == 0x18 else 2 :]
-    tbs = tbs_certificate(made, ISSUER_NAME, ALGORITHM, b"\x40")
+    tbs = draft(made, ISSUER_NAME, ALGORITHM, SECRET, ATTEMPT).tbs
 
     assert tlv(tag, text.encode()) in tbs
 
@@ -178,9 +178,9 @@ def test_another_secret_name_algorithm_or_attempt_gives_another_serial(ec_ca: Lo
     found = {
         serial(made),
         serial(made, SECRET + b"!"),
-        serial_number(made, DEVICE_NAME, ALGORITHM, SECRET, ATTEMPT),
-        serial_number(made, ISSUER_NAME, tlv(SEQ, oid("1.2.840.113549.1.1.11")), SECRET, ATTEMPT),
-        serial_number(made, ISSUER_NAME, ALGORITHM, SECRET, "enroll.0.demo.transaction.csr.1"),
+        draft(made, DEVICE_NAME, ALGORITHM, SECRET, ATTEMPT).serial,
+        draft(made, ISSUER_NAME, tlv(SEQ, oid("1.2.840.113549.1.1.11")), SECRET, ATTEMPT).serial,
+        draft(made, ISSUER_NAME, ALGORITHM, SECRET, "enroll.0.demo.transaction.csr.1").serial,
     }
 
     assert len(found) == 5

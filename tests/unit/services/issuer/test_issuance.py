@@ -13,15 +13,22 @@ from services.issuer.connectors.local import LocalCa
 from services.issuer.consumer import RequestMissingError
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
-from shared.events import CertificateIssued, IssuanceFailed, RenewedCertificate, TemplateExtension
+from shared.events import (
+    CertificateIssued,
+    CertificateTemplate,
+    IssuanceFailed,
+    RenewedCertificate,
+    TemplateExtension,
+)
 from shared.reasons import Reason
 from shared.scep.errors import FailInfo
 from shared.stored import Message, Stored, encode
 from shared.subjects import EnrollmentId, Stage, certificate_issued
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
-from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, template
+from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SPKI, template
 from tests.unit.shared.scep.messages import (
+    DEVICE_NAME,
     PRINTABLE,
     SEQ,
     T61,
@@ -237,7 +244,11 @@ async def test_an_issuer_with_a_ca_that_has_ended_says_so(ending: World) -> None
 
 def draft_problem(ca: LocalCa, **changes: Any) -> str:
     made = template(ca.certificate, **changes)
-    return unreadable(made, lambda each: ca.draft(each, b"\x41" * 16))
+    return unreadable(made, unsigned(ca, made), lambda plain: unsigned(ca, plain))
+
+
+def unsigned(ca: LocalCa, made: CertificateTemplate) -> bytes:
+    return ca.unsigned(ca.draft(made, "attempt"))
 
 
 @pytest.mark.parametrize(
@@ -253,6 +264,17 @@ def draft_problem(ca: LocalCa, **changes: Any) -> str:
 )
 def test_what_clients_may_write_into_a_subject_loads(world: World, subject: bytes) -> None:
     assert draft_problem(world.ca, subject=subject) == ""
+
+
+def test_what_is_no_name_does_not_load(world: World) -> None:
+    assert "would not load" in draft_problem(world.ca, subject=b"\x05\x00")
+
+
+def test_a_template_whose_fields_run_into_each_other_is_noticed(world: World) -> None:
+    """The key in the certificate is the one in `subject`; `spki` becomes an issuerUniqueID."""
+    problem = draft_problem(world.ca, subject=DEVICE_NAME + SPKI, spki=tlv(0x81, b"\0id"))
+
+    assert problem == "the certificate would load with another subject or key"
 
 
 def extensions(oid: str, value: bytes) -> tuple[TemplateExtension, ...]:
