@@ -87,10 +87,10 @@ class Supervisor:
         self.plan.layout.run_file.unlink(missing_ok=True)
         try:
             if await _first(self._start(), stop):
-                watch = self._bus_watch()
                 async with (
+                    httpx.AsyncClient(trust_env=False) as client,
                     background(self._run_file.keep()),
-                    background(watch.run()),
+                    background(self._bus_watch(client).run()),
                     background(self._reload_on(hangup)),
                 ):
                     announce(self._run_file.first())
@@ -165,11 +165,10 @@ class Supervisor:
         self._children.append(child)
         await child.start()
 
-    def _bus_watch(self) -> BusWatch:
+    def _bus_watch(self, client: httpx.AsyncClient) -> BusWatch:
         async def reports() -> list[str]:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                names = list(self._operations)
-                return await asyncio.gather(*(missing_of(client, self._readyz(n)) for n in names))
+            names = list(self._operations)
+            return await asyncio.gather(*(missing_of(client, self._readyz(n)) for n in names))
 
         nats, configuration = self._children[0], self._read
         return BusWatch(
