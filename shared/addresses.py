@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from shared.limits import FORWARDED_HOPS
@@ -32,8 +33,11 @@ def parse_address(text: str) -> str | None:
 
 def _parse(text: str) -> _Address | None:
     bare = text.strip(" \t")
-    if len(bare) > _LONGEST:
-        return None
+    return _parse_bare(bare) if len(bare) <= _LONGEST else None
+
+
+@lru_cache(maxsize=256)  # the same peers ask again, and each is looked at several times
+def _parse_bare(bare: str) -> _Address | None:
     if found := _BRACKETS.fullmatch(bare):
         bare = found[1]
         if ":" not in bare:

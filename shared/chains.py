@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -17,7 +18,7 @@ from shared.events import CaChain
 from shared.loading import loading
 from shared.names import read_name
 from shared.process import log_failure
-from shared.scep.certificate import read_certificate
+from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
@@ -75,8 +76,13 @@ class Chain:
 
 
 def _issued(ca: bytes, certificate: bytes) -> bool:
-    parsed = read_certificate(ca)
+    parsed = _ca(ca)
     return is_issued_by(certificate, parsed.subject, public_key(parsed.spki))
+
+
+@lru_cache(maxsize=64)
+def _ca(der: bytes) -> Certificate:
+    return read_certificate(der)
 
 
 def read_chain(stored: Stored, pins: Collection[str]) -> Chain:

@@ -5,6 +5,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 NO_RENEWAL: Final = b"renewal by a stranger"
@@ -55,6 +56,7 @@ def any_request(shard: str, profile: str, transaction: str) -> str:
     return f"enroll.{shard}.{profile}.{transaction}.*.*.request"
 
 
+@lru_cache(maxsize=256)  # each message's subject is parsed several times
 def parse_subject(subject: str) -> tuple[EnrollmentId, Stage]:
     """The enrollment and stage that a subject names; ValueError where it names none."""
     prefix, shard, profile, transaction, csr, attempt, stage = subject.split(".")
