@@ -52,6 +52,7 @@ class StreamRecorder:
     _task: asyncio.Task[None] | None = None
     _next_look: float = 0.0
     _said: str = ""
+    _done: int | None = None  # the last sequence that this process has recorded
 
     async def start(self) -> None:
         """Begin to record."""
@@ -128,6 +129,7 @@ class StreamRecorder:
         behind = standing.last - standing.recorded
         if behind > _FAR:
             _log.info("record_behind", stream=self.stream, events=behind)
+        self._done = standing.recorded
         await self._store_to(standing.last, known)
 
     async def _record(self, deliveries: list[Delivery]) -> None:
@@ -140,10 +142,14 @@ class StreamRecorder:
     async def _store_to(self, last: int, known: dict[int, Stored]) -> None:
         """Everything from the position to `last`; what is not `known` is read from the log."""
         while True:
-            try:
+            done = self._done
+            # Where there is a gap, another replica may have recorded what is missing here.
+            if done is None or not all(n in known for n in range(done + 1, last + 1)):
                 done = await asyncio.to_thread(position, self.engine, self.stream)
+            try:
                 return await self._store_after(done, last, known)
             except EmptiedError as error:  # `audit reconcile`
+                self._done = None
                 _log.warning("record_emptied", stream=self.stream, detail=str(error))
 
     async def _store_after(self, done: int, last: int, known: dict[int, Stored]) -> None:
@@ -155,7 +161,7 @@ class StreamRecorder:
             traced = batch("audit record", (message.headers for message in there))
             with traced, HANDLING.labels("audit").time():
                 stored = await asyncio.to_thread(store, self.engine, self.stream, there, after=done)
-            done = there[-1].sequence if there else done
+            done = self._done = there[-1].sequence if there else done
             EVENTS_STORED.labels(self.stream).inc(stored)
 
     async def _messages(self, numbers: range, known: dict[int, Stored]) -> list[Stored]:

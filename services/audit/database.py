@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    RowMapping,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
 
 from services.audit.checkpoint import BEGIN, advance
-from services.audit.merge import insert_of, known, merge
+from services.audit.merge import insert_into, known, merge
 from services.audit.model import enrollment_of, fold
 from services.audit.projection import Found, row
 from services.audit.tables import events, positions
@@ -159,19 +170,36 @@ class Place:
     digest: str = BEGIN
 
 
+_PLACE: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
+    positions.c.stream == bindparam("stream")
+)
+
+
 def _place(connection: Connection, stream: str) -> Place:
-    columns = positions.c
-    query = select(columns.sequence, columns.projected, columns.digest)
-    found = connection.execute(query.where(columns.stream == stream)).first()
+    found = connection.execute(_PLACE, {"stream": stream}).first()
     return Place(*found) if found is not None else Place()
 
 
 def _move(connection: Connection, stream: str, place: Place) -> None:
     values = {
-        "sequence": place.sequence, "projected": place.projected, "digest": place.digest,
-    }  # fmt: skip
-    statement = insert_of(connection)(positions).values(stream=stream, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["stream"], set_=values))
+        "stream": stream,
+        "sequence": place.sequence,
+        "projected": place.projected,
+        "digest": place.digest,
+    }
+    connection.execute(_moving(connection.dialect.name), values)
+
+
+@cache
+def _moving(dialect: str) -> Insert:
+    insert = insert_into(dialect, positions)
+    new = {name: insert.excluded[name] for name in ("sequence", "projected", "digest")}
+    return insert.on_conflict_do_update(index_elements=["stream"], set_=new)
+
+
+@cache
+def _recording(dialect: str) -> Insert:
+    return insert_into(dialect, events).on_conflict_do_nothing()
 
 
 def everything(_: Found) -> bool:
@@ -208,7 +236,7 @@ def store(
         read = [found for message in new if wanted(found := Found.of(message))]
         rows = [row(stream, found) for found in read]
         if rows:
-            connection.execute(insert_of(connection)(events).on_conflict_do_nothing(), rows)
+            connection.execute(_recording(connection.dialect.name), rows)
         caught_up = place.projected == place.sequence
         place = replace(place, sequence=new[-1].sequence)
         if caught_up:

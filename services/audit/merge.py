@@ -1,9 +1,10 @@
 """Changes of the model into its tables: each row merged by its key, in a few statements a batch."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.audit import tables as t
@@ -13,20 +14,20 @@ from services.audit.model import Known
 # What the first event of a row has said stays.
 _FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})
 _ADDED: Final = frozenset({"issued", "refused", "count", "answered"})
+_RECORDED: Final = frozenset({"recorded_at"})
+_KNOWN: Final = select(
+    t.enrollments.c.enrollment,
+    t.enrollments.c.device,
+    t.enrollments.c.challenge,
+    t.enrollments.c.message_type,
+    t.enrollments.c.state,
+    t.enrollments.c.requested_at,
+).where(t.enrollments.c.enrollment.in_(bindparam("names", expanding=True)))
 
 
 def known(connection: Connection, enrollments: Collection[str]) -> dict[str, Known]:
     """What the rows tell already of these enrollments."""
-    columns = t.enrollments.c
-    query = select(
-        columns.enrollment,
-        columns.device,
-        columns.challenge,
-        columns.message_type,
-        columns.state,
-        columns.requested_at,
-    )
-    found = connection.execute(query.where(columns.enrollment.in_(enrollments)))
+    found = connection.execute(_KNOWN, {"names": list(enrollments)})
     return {row[0]: Known(*row[1:]) for row in found}
 
 
@@ -38,7 +39,7 @@ def merge(connection: Connection, changes: Changes) -> None:
     ]
     _upsert(connection, t.enrollments, changes.enrollments.values())
     _upsert(connection, t.names, changes.names.values())
-    _upsert(connection, t.certificates, changes.certificates.values(), first={"recorded_at"})
+    _upsert(connection, t.certificates, changes.certificates.values(), first=_RECORDED)
     _upsert(connection, t.devices, changes.devices.values())
     _upsert(connection, t.counters, counters)
     _upsert(connection, t.replicas, changes.replicas.values())
@@ -53,30 +54,35 @@ def _upsert(
     connection: Connection,
     table: Table,
     rows: Iterable[Mapping[str, Any]],
-    first: Collection[str] = (),
+    first: frozenset[str] = frozenset(),
 ) -> None:
     """One statement for all rows; in the order of their keys, so that writers cannot deadlock."""
     empty = dict.fromkeys(table.c.keys())
     keys = [column.name for column in table.primary_key]
     whole = sorted(({**empty, **row} for row in rows), key=lambda row: [row[k] for k in keys])
-    if not whole:
-        return
-    insert = insert_of(connection)(table)
+    if whole:
+        connection.execute(_upserting(connection.dialect.name, table, first), whole)
+
+
+@cache  # for each table of ours; to build one takes longer than to execute it
+def _upserting(dialect: str, table: Table, first: frozenset[str]) -> Insert:
+    keys = [column.name for column in table.primary_key]
+    insert = insert_into(dialect, table)
     new = {
         name: _merged(table, name, insert.excluded[name], first)
         for name in table.c.keys()  # noqa: SIM118 - a collection of columns is no mapping
         if name not in keys
     }
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=new), whole)
+    return insert.on_conflict_do_update(index_elements=keys, set_=new)
 
 
-def insert_of(connection: Connection) -> Any:
+def insert_into(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     """INSERT as this database has it, with its ON CONFLICT."""
-    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def _merged(
-    table: Table, name: str, new: ColumnElement[Any], first: Collection[str]
+    table: Table, name: str, new: ColumnElement[Any], first: frozenset[str]
 ) -> ColumnElement[Any]:
     """The new value, where there is one; sums and first values are kept as such."""
     old = table.c[name]
