@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,6 @@ from sqlalchemy import (
     Engine,
     Insert,
     RowMapping,
-    bindparam,
     create_engine,
     event,
     func,
@@ -29,11 +28,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import URL, make_url
 
-from services.audit.checkpoint import BEGIN, advance
+from services.audit.checkpoint import advance
 from services.audit.merge import insert_into, known, merge
 from services.audit.model import enrollment_of, fold
+from services.audit.positions import Place, move, place_of
 from services.audit.projection import Found, row
-from services.audit.tables import events, positions
+from services.audit.tables import events
 from shared.settings import SettingsError
 from shared.stored import Stored
 
@@ -135,12 +135,12 @@ def migrate(engine: Engine) -> None:
 def position(engine: Engine, stream: str) -> int:
     """The last sequence of a stream that stands in the database, 0 before the first."""
     with engine.connect() as connection:
-        return _place(connection, stream).sequence
+        return place_of(connection, stream).sequence
 
 
 def position_of(connection: Connection, stream: str) -> int:
     """The same, as a snapshot has it."""
-    return _place(connection, stream).sequence
+    return place_of(connection, stream).sequence
 
 
 @contextmanager
@@ -157,44 +157,8 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
     """(sequence, digest) of what a checkpoint of the stream would say."""
     with engine.connect() as connection:
-        place = _place(connection, stream)
+        place = place_of(connection, stream)
     return place.projected, place.digest
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a stream stands in the events, and how far in the model with its digest."""
-
-    sequence: int = 0
-    projected: int = 0
-    digest: str = BEGIN
-
-
-_PLACE: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
-    positions.c.stream == bindparam("stream")
-)
-
-
-def _place(connection: Connection, stream: str) -> Place:
-    found = connection.execute(_PLACE, {"stream": stream}).first()
-    return Place(*found) if found is not None else Place()
-
-
-def _move(connection: Connection, stream: str, place: Place) -> None:
-    values = {
-        "stream": stream,
-        "sequence": place.sequence,
-        "projected": place.projected,
-        "digest": place.digest,
-    }
-    connection.execute(_moving(connection.dialect.name), values)
-
-
-@cache
-def _moving(dialect: str) -> Insert:
-    insert = insert_into(dialect, positions)
-    new = {name: insert.excluded[name] for name in ("sequence", "projected", "digest")}
-    return insert.on_conflict_do_update(index_elements=["stream"], set_=new)
 
 
 @cache
@@ -227,7 +191,7 @@ def store(
     """
     with engine.begin() as connection:
         _wait_in_line(connection, stream)
-        place = _place(connection, stream)
+        place = place_of(connection, stream)
         if place.sequence < after:
             raise EmptiedError(f"{stream}: at {place.sequence}, expected {after}")
         new = [message for message in messages if message.sequence > place.sequence]
@@ -241,7 +205,7 @@ def store(
         place = replace(place, sequence=new[-1].sequence)
         if caught_up:
             place = replace(_projected(connection, read, place), projected=place.sequence)
-        _move(connection, stream, place)
+        move(connection, stream, place)
     return len(new)
 
 
@@ -250,13 +214,13 @@ def catch_up(engine: Engine, stream: str) -> None:
     while True:
         with engine.begin() as connection:
             _wait_in_line(connection, stream)
-            place = _place(connection, stream)
+            place = place_of(connection, stream)
             messages = _events_after(connection, stream, place.projected)
             if not messages:
                 return
             read = [Found.of(message) for message in messages]
             place = replace(_projected(connection, read, place), projected=messages[-1].sequence)
-            _move(connection, stream, place)
+            move(connection, stream, place)
 
 
 def _projected(connection: Connection, read: Sequence[Found], place: Place) -> Place:

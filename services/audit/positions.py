@@ -1,0 +1,49 @@
+"""How far each stream stands in the database, and what its checkpoint would say."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from sqlalchemy import Connection, Insert, bindparam, select
+
+from services.audit.checkpoint import BEGIN
+from services.audit.merge import insert_into
+from services.audit.tables import positions
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a stream stands in the events, and how far in the model with its digest."""
+
+    sequence: int = 0
+    projected: int = 0
+    digest: str = BEGIN
+
+
+_PLACE: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
+    positions.c.stream == bindparam("stream")
+)
+
+
+def place_of(connection: Connection, stream: str) -> Place:
+    """Return where a stream stands, at the beginning where nothing was recorded yet."""
+    found = connection.execute(_PLACE, {"stream": stream}).first()
+    return Place(*found) if found is not None else Place()
+
+
+def move(connection: Connection, stream: str, place: Place) -> None:
+    """Store where a stream stands now."""
+    values = {
+        "stream": stream,
+        "sequence": place.sequence,
+        "projected": place.projected,
+        "digest": place.digest,
+    }
+    connection.execute(_moving(connection.dialect.name), values)
+
+
+@cache
+def _moving(dialect: str) -> Insert:
+    insert = insert_into(dialect, positions)
+    new = {name: insert.excluded[name] for name in ("sequence", "projected", "digest")}
+    return insert.on_conflict_do_update(index_elements=["stream"], set_=new)
