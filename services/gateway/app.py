@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +16,7 @@ from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.families import family
 from services.gateway.next_ca import NextCa
-from services.gateway.refusals import RefusedError
+from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
@@ -28,11 +27,9 @@ from shared.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.process import log_failure
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
-from shared.telemetry import HANDLING, REFUSED, REQUESTS, operations_routes
+from shared.telemetry import HANDLING, REQUESTS, operations_routes
 from shared.tokens import TokenUnavailableError
 from shared.tracing import annotate, span
-
-_log = structlog.get_logger()
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
 _PKIX_CRL: Final = "application/pkix-crl"
@@ -99,12 +96,19 @@ class Gateway:
             if not _client(request).gone:
                 raise
             _uncancel()
-            response = _failed(known, RefusedError(refusals.CLIENT_GONE))
+            response = self._refused(known, refusals.CLIENT_GONE)
+        except RefusedError as error:
+            response = self._refused(known, error.refusal)
         except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
             response = _failed(known, error)
         label = "crl" if crl is not None else operation or ""
         REQUESTS.labels(known, label, str(response.status_code)).inc()
         return response
+
+    def _refused(self, profile: str, refusal: Refusal) -> Response:
+        """Return the answer, counted and logged."""
+        self.enroller.refusals.add(profile, refusal.reason, status=refusal.status)
+        return refusal.response()
 
     def _admit(self, profile: Profile | None, request: Request, *, mtls: bool) -> None:
         """Refuse other methods, and by the mTLS sibling all but clients of this profile's CAs.
@@ -252,12 +256,7 @@ def _client(request: Request) -> Client:
 
 
 def _failed(profile: str, error: Exception) -> Response:
-    """Return the answer to what went wrong, counted and logged."""
-    if isinstance(error, RefusedError):
-        refusal = error.refusal
-        REFUSED.labels(profile, refusal.reason).inc()
-        _log.info("refused", profile=profile, reason=refusal.reason, status=refusal.status)
-        return refusal.response()
+    """Return the answer to what went wrong, logged where it is no refusal."""
     if isinstance(error, UnanswerableError):
         return refusals.text(400, "not a SCEP message\n")
     if isinstance(error, BusUnavailableError):

@@ -2,11 +2,10 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
-import structlog
+from dataclasses import dataclass, field
 
 from services.gateway.attempts import attempts_of, is_unopenable
 from services.gateway.caller import Caller
@@ -20,6 +19,7 @@ from services.gateway.opening import (
 )
 from services.gateway.outcomes import End, Outcomes, Request, enrollment_in
 from services.gateway.quota import Quota
+from services.gateway.refusals import RefusalLog
 from services.gateway.replies import Mirror, Replier
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
@@ -36,10 +36,7 @@ from shared.seal import seal
 from shared.shards import all_shards, begun, shards_for
 from shared.stored import Stored, encode
 from shared.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
-from shared.telemetry import REFUSED
 from shared.tracing import annotate
-
-_log = structlog.get_logger()
 
 
 class UnanswerableError(Exception):
@@ -70,6 +67,7 @@ class Enroller:
     lookups: Lookups
     gateway: str
     clock: Callable[[], float]
+    refusals: RefusalLog = field(default_factory=lambda: RefusalLog(time.monotonic))
 
     def __post_init__(self) -> None:
         self.quota = Quota(self.bus, self.settings, self.clock)
@@ -86,7 +84,7 @@ class Enroller:
         try:
             message = read_message(body)
         except ScepError as error:
-            refused(profile, Reason.BAD_MESSAGE, error.detail)
+            self.refusals.add(profile.name, Reason.BAD_MESSAGE, detail=error.detail)
             raise UnanswerableError from None
         ra = profile.ra.under(chain.der[0]).addressed(message, self.clock())
         replier = Replier(profile, ra, message, client, clock=self.clock)
@@ -100,9 +98,17 @@ class Enroller:
             if message.message_type in (MessageType.GET_CERT, MessageType.GET_CRL):
                 return await self._query(replier, chain)
         except ScepError as error:
-            return _refuse(replier, error)
-        refused(profile, Reason.UNSUPPORTED_MESSAGE, f"type {message.message_type}")
+            return self._refuse(replier, error)
+        kind = f"type {message.message_type}"
+        self.refusals.add(profile.name, Reason.UNSUPPORTED_MESSAGE, detail=kind)
         return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported here")
+
+    def _refuse(self, replier: Replier, error: ScepError) -> bytes:
+        """FAILURE for what never came on the log; badMessageCheck comes without a word."""
+        reason = REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE)
+        self.refusals.add(replier.profile.name, reason, detail=error.detail)
+        silent = reason is Reason.BAD_MESSAGE
+        return replier.refusal(reason, "" if silent else error.detail, error.fail_info)
 
     async def _enrollment(
         self, replier: Replier, chain: Chain, body: bytes, caller: Caller
@@ -131,7 +137,7 @@ class Enroller:
         if answer is not None:
             return answer
         await asyncio.sleep(floor - asyncio.get_running_loop().time())
-        refused(replier.profile, Reason.NO_SUCH_CERTIFICATE, "query")
+        self.refusals.add(replier.profile.name, Reason.NO_SUCH_CERTIFICATE, detail="query")
         return replier.refusal(Reason.NO_SUCH_CERTIFICATE, "no such certificate here")
 
     async def _answer_query(self, replier: Replier, chain: Chain) -> bytes | None:
@@ -256,7 +262,7 @@ class Enroller:
         transaction = transaction_token(profile.name, message.transaction_id.value, spki)
         stored = await self._newest(profile, transaction)
         if stored is None:
-            refused(profile, Reason.NO_SUCH_TRANSACTION, "poll")
+            self.refusals.add(profile.name, Reason.NO_SUCH_TRANSACTION, detail="poll")
             return replier.refusal(Reason.NO_SUCH_TRANSACTION, "no such transaction")
         found = enrollment_in(stored)
         known = found and await attempts_of(self.bus, self.outcomes, found)
@@ -279,17 +285,3 @@ class Enroller:
             if stored is not None:
                 return stored
         return None
-
-
-def _refuse(replier: Replier, error: ScepError) -> bytes:
-    """FAILURE for what never came on the log; badMessageCheck comes without a word."""
-    reason = REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE)
-    refused(replier.profile, reason, error.detail)
-    silent = reason is Reason.BAD_MESSAGE
-    return replier.refusal(reason, "" if silent else error.detail, error.fail_info)
-
-
-def refused(profile: Profile, reason: Reason, detail: str) -> None:
-    """A counter and one line for what never comes on the log."""
-    REFUSED.labels(profile.name, reason).inc()
-    _log.info("refused", profile=profile.name, reason=reason.value, detail=detail)

@@ -1,9 +1,16 @@
 """The HTTP answers to what is no request for the log: status, sentence, and the counted reason."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
 from starlette.responses import Response
+
+from shared.telemetry import REFUSED
+
+_log = structlog.get_logger()
+_LINES: Final = 20  # a second and reason
 
 
 def text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
@@ -62,3 +69,38 @@ def rate_limited(seconds: int) -> Refusal:
     """Return the refusal of a source that sends too much; SCEP clients do not understand 429."""
     retry = (("retry-after", str(seconds)),)
     return Refusal(503, "rate", "too many requests from this address", retry)
+
+
+@dataclass(slots=True)
+class _Second:
+    """What was logged of one reason in the second since `start`, and what was not."""
+
+    start: float
+    lines: int = 0
+    unlogged: int = 0
+
+
+@dataclass
+class RefusalLog:
+    """Counts refusals and logs them, of each reason `_LINES` a second at most.
+
+    To be refused is all that a flood needs. The next line of the reason says how many were left
+    out. `clock` gives seconds that only grow.
+    """
+
+    clock: Callable[[], float]
+    _seconds: dict[str, _Second] = field(default_factory=dict)
+
+    def add(self, profile: str, reason: str, **details: str | int) -> None:
+        """Count one, and log it where there is room."""
+        REFUSED.labels(profile, reason).inc()
+        now = self.clock()
+        second = self._seconds.setdefault(reason, _Second(now))
+        if now - second.start >= 1:
+            second.start, second.lines = now, 0
+        if second.lines >= _LINES:
+            second.unlogged += 1
+            return
+        left_out = {"unlogged": second.unlogged} if second.unlogged else {}
+        second.lines, second.unlogged = second.lines + 1, 0
+        _log.info("refused", profile=profile, reason=reason, **details, **left_out)
