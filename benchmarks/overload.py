@@ -1,21 +1,26 @@
 """Open-loop load: arrivals at a fixed rate whatever is answered, as devices of a fleet do.
 
 Prints, for each rate: enrollments answered in time a second (goodput), refusals, how long a 503
-takes, clients that gave up; and after the load how long a new client waits for its answer.
+takes, clients that gave up; after the load how long a new client waits for its answer; and how many
+cores the generator, which runs on the same machine, and the system used.
 
     python -m benchmarks.overload --base 100 --factors 1 2 5 --seconds 20
 """
 
 import argparse
 import asyncio
+import itertools
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from benchmarks.cpu import snapshot, spent
 from benchmarks.discover import authorities, recipient
 from benchmarks.enrollments import Recipe, key_pool, prebuild
 from benchmarks.system import system
+from benchmarks.target import Target
 
 BODY_HEAD = (
     "POST {path}?operation=PKIOperation HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -24,6 +29,7 @@ BODY_HEAD = (
 
 
 RECOVERY_SECONDS = 60.0
+SOURCES = itertools.cycle(range(2, 34))
 PAUSE_SECONDS = 0.1
 
 
@@ -38,11 +44,17 @@ class Tally:
 
 
 async def one(url: str, body: bytes, patience: float, tally: Tally) -> None:
-    """One client on a connection of its own, which gives up after `patience`."""
+    """One client on a connection of its own, which gives up after `patience`.
+
+    One address has ports for some 450 connections a second, for as long as the last ones linger.
+    """
     parts, started = urlsplit(url), time.monotonic()
+    source = (f"127.0.0.{next(SOURCES)}", 0)
     try:
         async with asyncio.timeout(patience):
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            reader, writer = await asyncio.open_connection(
+                parts.hostname, parts.port, local_addr=source
+            )
             try:
                 head = BODY_HEAD.format(path=parts.path, length=len(body))
                 writer.write(head.encode() + body)
@@ -93,22 +105,30 @@ def percentile(values: list[float], share: float) -> str:
     return f"{sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1000:.0f} ms"
 
 
-async def measure(url: str, bodies: list[bytes], options: argparse.Namespace) -> None:
-    print("rate/s  goodput/s  p95      503    p95 of 503  gave up  failed  good client after")
+async def measure(target: Target, bodies: list[bytes], options: argparse.Namespace) -> None:
+    url = target.url
+    print(
+        "rate/s  goodput/s  p95      503    p95 of 503  gave up  failed  good client after  "
+        "generator  system"
+    )
     for factor in options.factors:
         rate = options.base * factor
         count = int(rate * options.seconds)
         mine, bodies = bodies[:count], bodies[count:]
         last, bodies = bodies[0], bodies[1:]
+        before, own = snapshot(target.pids), time.process_time()
         load = asyncio.create_task(run(url, mine, rate, options.patience))
         await asyncio.sleep(options.seconds)
+        generator = (time.process_time() - own) / options.seconds
+        ours = sum(spent(before, snapshot(target.pids)).values()) / options.seconds
         after = await recovery(url, last)
         tally = await load
         print(
             f"{rate:6.0f}  {len(tally.answered) / options.seconds:9.1f}  "
             f"{percentile(tally.answered, 0.95):7}  {len(tally.refused):5}  "
             f"{percentile(tally.refused, 0.95):10}  {tally.gave_up:7}  {tally.failed:6}  "
-            f"{'never' if after is None else f'{after:.2f} s'}"
+            f"{'never' if after is None else f'{after:.2f} s':17}  "
+            f"{generator:9.2f}  {ours:6.2f}"
         )
 
 
@@ -118,13 +138,18 @@ def main() -> None:
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 5.0])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--patience", type=float, default=5.0, help="when a client gives up, s")
+    parser.add_argument("--pinned", action="store_true", help="the system on the first core alone")
     options = parser.parse_args()
+    first, *others = sorted(os.sched_getaffinity(0))
+    if options.pinned:
+        os.sched_setaffinity(0, {first})  # what is started inherits it
     with system() as target:
+        os.sched_setaffinity(0, {*others} if options.pinned else {first, *others})
         count = sum(int(options.base * f * options.seconds) + 1 for f in options.factors)
         trusted = asyncio.run(authorities(target.url, 0))
         recipe = Recipe(recipient(trusted), target.challenge)
         bodies = [each.message for each in prebuild(recipe, key_pool(50), 0, count)]
-        asyncio.run(measure(target.url, bodies, options))
+        asyncio.run(measure(target, bodies, options))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ trying, and the rate is measured with them when the services come back.
 Requests take turns for the CPU: a few begin in each turn of the event loop, so accepting, reading
 and refusing go on between their key operations. With one in each turn the log and the services
 behind it got every request alone, and spent half as much again on each (decision 24). For a second
-after a refusal fewer begin: to be refused soon is then worth more. A client that is gone by its
-turn costs nothing.
+after a refusal some turns pass between two such batches: a refusal needs several, and is then worth
+more than the next batch. A client that is gone by its turn costs nothing.
 """
 
 import asyncio
@@ -36,10 +36,11 @@ _FIRST_RATE: Final = 256.0
 _WINDOW_SECONDS: Final = 1.0
 # What ends so soon after the failure floor did not go through the log.
 _QUICK_SECONDS: Final = 0.01
-_AT_ONCE: Final = 16  # some 30 ms of key operations
-_AT_ONCE_IN_OVERLOAD: Final = 3
+_AT_ONCE: Final = 32  # some 60 ms of key operations
+_AT_ONCE_IN_OVERLOAD: Final = 16
+_PAUSE_IN_OVERLOAD: Final = 10  # turns of the loop
 _OVERLOAD_SECONDS: Final = 1.0
-_TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
+_TURN_SECONDS: Final = 0.3  # the refusal is to be there within a second
 
 
 @dataclass
@@ -104,17 +105,20 @@ class Gate:
 class Turns:
     """Lets a few waiting tasks go on in each turn of the event loop, in their order.
 
-    The loop passes the turn on, never a task: one that is cancelled in its turn holds up nobody.
+    `pause` turns follow in which none goes on. The loop passes the turn on, never a task: one that
+    is cancelled in its turn holds up nobody.
     """
 
     at_once: int = _AT_ONCE
+    pause: int = 0
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
     _taken: int = 0
+    _paused: int = 0
 
     async def next(self, seconds: float) -> None:
         """Wait for a turn; `TimeoutError` after so many seconds."""
         loop = asyncio.get_running_loop()
-        if self._waiting or self._taken >= self.at_once:
+        if self._waiting or self._paused or self._taken >= self.at_once:
             mine = loop.create_future()
             self._waiting.append(mine)
             await asyncio.wait_for(mine, seconds)
@@ -124,13 +128,16 @@ class Turns:
         self._taken += 1
 
     def _pass_on(self) -> None:
-        self._taken = 0
-        while self._waiting and self._taken < self.at_once:
+        if self._taken:
+            self._taken, self._paused = 0, self.pause
+        elif self._paused:
+            self._paused -= 1
+        while self._waiting and not self._paused and self._taken < self.at_once:
             following = self._waiting.popleft()
             if not following.done():
                 following.set_result(None)
                 self._taken += 1
-        if self._taken:
+        if self._taken or self._paused:
             asyncio.get_running_loop().call_soon(self._pass_on)
 
 
@@ -190,6 +197,7 @@ class Admission:
     async def _turn(self, client: Client) -> None:
         overloaded = self.clock() < self._overloaded_until
         self._turns.at_once = _AT_ONCE_IN_OVERLOAD if overloaded else _AT_ONCE
+        self._turns.pause = _PAUSE_IN_OVERLOAD if overloaded else 0
         try:
             await self._turns.next(_TURN_SECONDS)
         except TimeoutError:

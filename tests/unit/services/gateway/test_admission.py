@@ -3,18 +3,20 @@
 import asyncio
 import heapq
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.admission import Admission, Gate, Rates, Turns
 from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
-from services.gateway.refusals import CLIENT_GONE, RefusedError
+from services.gateway.refusals import CLIENT_GONE, RefusalLog, RefusedError
 from services.gateway.settings import Limits
 from shared import limits as bounds
 from shared.bus.topology import chain_subject
@@ -149,14 +151,47 @@ async def test_between_a_few_requests_everything_else_has_its_turn() -> None:
     assert order == ["a", "b", *both, "c", "d", *both, "e", "other"]
 
 
-async def test_for_a_second_after_a_refusal_fewer_begin_at_a_time() -> None:
+async def test_turns_pass_between_two_batches_that_are_to_leave_room() -> None:
+    turns, order = Turns(at_once=2, pause=3), []
+
+    async def work(name: str) -> None:
+        await turns.next(5)
+        order.append(name)
+
+    async def others() -> None:
+        for _ in range(6):
+            await turn(1)
+            order.append("-")
+
+    await asyncio.gather(*(work(name) for name in "abcd"), others())
+
+    assert "".join(order).startswith("ab---")
+    assert order.index("c") + 1 == order.index("d")
+
+
+async def test_a_request_that_comes_in_a_pause_waits_for_its_end() -> None:
+    turns, begun = Turns(at_once=1, pause=3), []
+
+    async def work() -> None:
+        await turns.next(5)
+        begun.append(True)
+
+    await turns.next(5)
+    await turn(1)
+    late = asyncio.create_task(work())
+    await turn(1)
+    assert not begun
+    await asyncio.wait_for(late, 1)
+
+
+async def test_for_a_second_after_a_refusal_batches_leave_room_for_refusing() -> None:
     """Under overload a refusal that comes soon is worth more than a batch."""
     times, one = [10.0], replace(LIMITS, in_flight=1)
-    admission, at_once = Admission(lambda: times[-1]), []
+    admission, pauses = Admission(lambda: times[-1]), []
 
     async def begin() -> None:
         async with admission.place(one, PROFILE, SOURCE, Client()):
-            at_once.append(admission._turns.at_once)
+            pauses.append(admission._turns.pause)
             with pytest.raises(RefusedError):
                 admission.check(one, PROFILE, SOURCE)
 
@@ -164,7 +199,7 @@ async def test_for_a_second_after_a_refusal_fewer_begin_at_a_time() -> None:
         times.append(seconds)
         await begin()
 
-    assert at_once[0] == at_once[2] > at_once[1] >= 1
+    assert pauses[0] == pauses[2] == 0 < pauses[1]
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
@@ -205,6 +240,26 @@ async def test_who_goes_in_the_very_turn_that_is_his_holds_up_nobody() -> None:
     await asyncio.wait_for(turns.next(1), 1)
 
 
+# The log of refusals
+
+
+def test_a_flood_of_refusals_is_a_few_lines_a_second_that_count_the_rest() -> None:
+    now = [100.0]
+    log = RefusalLog(lambda: now[0])
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(500):
+            log.add(PROFILE, "overload")
+        log.add(PROFILE, "no_profile")
+        now[0] = 101.0
+        log.add(PROFILE, "overload")
+        log.add(PROFILE, "overload")
+
+    of_overload = [line for line in lines if line["reason"] == "overload"]
+    assert len(of_overload) == 22
+    assert [line.get("unlogged", 0) for line in of_overload[-3:]] == [0, 480, 0]
+    assert [line["reason"] for line in lines].count("no_profile") == 1
+
+
 # Over real sockets
 
 
@@ -216,6 +271,7 @@ class SlowEnroller:
     release: asyncio.Event = field(default_factory=asyncio.Event)
     began: list[bytes] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
+    refusals: RefusalLog = field(default_factory=lambda: RefusalLog(time.monotonic))
 
     async def answer(self, _: object, __: object, body: bytes, *___: str) -> bytes:
         self.began.append(body)
