@@ -31,7 +31,11 @@ _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
 SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
 _PASSWORD_IN_URL: Final = re.compile(r"[^/]+://[^/@]*:[^/@]+@")
 _T = TypeVar("_T")
-_SECTIONS: Final = ("bus", "log", "trust", "gateway", "validator", "issuer", "audit")
+_SECTIONS: Final = {
+    name: field.annotation
+    for name, field in Configuration.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
 
 
 class SettingsError(Exception):
@@ -218,10 +222,9 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
             raise SettingsError(f"{variable}: could be a key of more than one profile")
         if found:
             return *found[0], ProfileSection
-    for name in _SECTIONS:
+    for name, model in _SECTIONS.items():
         key = variable.removeprefix(f"{PREFIX}{name.upper()}_").lower()
-        model = Configuration.model_fields[name].annotation
-        if isinstance(model, type) and issubclass(model, Section) and key in model.model_fields:
+        if key in model.model_fields:
             return table.setdefault(name, {}), key, model
     raise SettingsError(f"{variable}: no such setting")
 

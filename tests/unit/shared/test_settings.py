@@ -253,6 +253,7 @@ def test_variables_override_the_sections(tmp_path: Path) -> None:
         SCEPSTREAM_GATEWAY_BODY_LIMIT="5000",
         SCEPSTREAM_GATEWAY_DEFAULT_PROFILE="corp-2",
         SCEPSTREAM_LOG_RETRY_WINDOW="1h",
+        SCEPSTREAM_TRACING_SAMPLE_RATIO="0.5",
         SCEPSTREAM_CONFIG="not a setting",
         OTHER_VARIABLE="not ours",
     )
@@ -261,6 +262,7 @@ def test_variables_override_the_sections(tmp_path: Path) -> None:
     assert configuration.gateway.body_limit == 5000
     assert configuration.gateway.default_profile == "corp-2"
     assert configuration.log.retry_window == 3600
+    assert configuration.tracing.sample_ratio == 0.5
 
 
 def test_a_list_of_addresses_can_be_set_by_a_variable(tmp_path: Path) -> None:
@@ -446,7 +448,10 @@ def test_a_gateway_names_the_profile_whose_ra_is_wrong(complete: Path) -> None:
         gateway.read_settings(load(complete, {}), NOW)
 
 
-@pytest.mark.parametrize("url", ["", "no url", f"postgresql://user:{MARKER}@:port/x"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "no url", f"postgresql://user:{MARKER}@:port/x", f"mysql://user:{MARKER}@db/audit"],
+)
 def test_a_database_url_that_makes_no_sense_is_refused_without_its_password(
     complete: Path, url: str
 ) -> None:
