@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli.asyncapi import document
 from cli.operator import in_office
@@ -31,6 +32,7 @@ from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import UntrustedChainError, read_chain
 from shared.process import now
 from shared.sections import Configuration
+from shared.settings import SettingsError
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20
@@ -52,10 +54,16 @@ def replay(
 ) -> None:
     """Build the read model anew from the event log; killed, it goes on where it was."""
     window = _window(profile, since, until)
-    engine = open_engine(into)
+    try:
+        engine = open_engine(into)
+    except SettingsError as error:
+        raise typer.BadParameter(f"--into: {error}") from None
     try:
         migrate(engine)
         count = in_office(config_path(config), lambda office: _replay(office, engine, window))
+    except SQLAlchemyError as error:
+        say(f"--into: the database cannot be used: {type(error).__name__}", err=True)
+        raise typer.Exit(1) from None
     finally:
         engine.dispose()
     print(f"{count} events are in {engine.url.render_as_string(hide_password=True)}")

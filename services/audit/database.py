@@ -26,9 +26,10 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from services.audit.checkpoint import advance
+from services.audit.database_urls import read_url
 from services.audit.merge import insert_into, known, merge
 from services.audit.model import enrollment_of, fold
 from services.audit.positions import Place, move, place_of
@@ -63,7 +64,7 @@ class EmptiedError(Exception):
 
 def open_existing(url: str) -> Engine:
     """The same for commands that read: a SQLite file that is not there is not made."""
-    parsed = make_url(url)
+    parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise NoDatabaseError(
             f"there is no database at {parsed.database}: the audit service makes it when it starts"
@@ -72,8 +73,11 @@ def open_existing(url: str) -> Engine:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg)."""
-    parsed = make_url(url)
+    """An engine for SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg).
+
+    `SettingsError` for the URL of any other database.
+    """
+    parsed = read_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
     # An error's text is no place for a search, an address or a token's digest.
     options = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else {}

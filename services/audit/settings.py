@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from services.audit.admin.auth import Level
+from services.audit.database_urls import read_url
 from shared.bus.servers import Servers
 from shared.bus.topology import consumers
 from shared.keys import read_certificates, read_event_signer, read_nkey
@@ -134,9 +133,9 @@ def admin_token(configuration: Configuration) -> str | None:
 def database_url(configuration: Configuration) -> str:
     """The database's URL; a relative SQLite path is relative to the configuration file."""
     try:
-        url = make_url(configuration.audit.database_url)
-    except (ArgumentError, ValueError):
-        raise SettingsError("audit.database_url: not a database URL") from None
+        url = read_url(configuration.audit.database_url)
+    except SettingsError as error:
+        raise SettingsError(f"audit.database_url: {error}") from None
     if url.get_backend_name() == "sqlite" and url.database:
         url = url.set(database=str(configuration.directory / url.database))
     return url.render_as_string(hide_password=False)

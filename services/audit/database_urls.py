@@ -1,0 +1,24 @@
+"""URLs of databases that can hold the record."""
+
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from shared.settings import SettingsError
+
+_DRIVERS: Final = frozenset({"sqlite", "postgresql", "postgres", "postgresql+psycopg"})
+
+
+def read_url(text: str) -> URL:
+    """Parse the URL of a SQLite or PostgreSQL database.
+
+    `SettingsError` for anything else; it never quotes the URL, which may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise SettingsError("not a database URL: sqlite:///FILE or postgresql://...") from None
+    if url.drivername not in _DRIVERS:
+        raise SettingsError("not a database URL of SQLite or PostgreSQL")
+    return url
