@@ -1,14 +1,13 @@
 """`scepstream anchors`: every validator reads a profile's anchors anew, and says how it went."""
 
 import secrets
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.operator import in_office
 from cli.output import show_table
-from cli.places import config_path
+from cli.places import Config, config_path
 from services.audit.orders.reload import reload_anchors as order_reload
 
 app = typer.Typer(no_args_is_help=True, help="The certificates that connectors' tokens trust.")
@@ -22,10 +21,7 @@ def anchors() -> None:
 @app.command("reload")
 def reload_anchors(
     profile: Annotated[str, typer.Option(help="which of the profiles")],
-    config: Annotated[
-        Path | None,
-        typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-    ] = None,
+    config: Config = None,
 ) -> None:
     """Let every running validator read them; one that cannot keeps its old ones and says why."""
     answers = in_office(

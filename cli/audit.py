@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.choice import choose
 from cli.output import heading, json_line, say, show_table
-from cli.places import config_path
+from cli.places import Config, config_path
 from cli.services import audit as serve
 from services.audit.database import open_existing
 from services.audit.office import OrderError
@@ -25,11 +25,6 @@ app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
 app.command("serve")(serve)
 _NANOSECONDS = 1_000_000_000
 _SHOWN_BYTES = 64
-
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 
 
 @app.command("list")

@@ -1,7 +1,6 @@
 """`scepstream challenge`: one-time challenges, made, listed and taken back by an operator."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from cli.durations import DURATION, seconds
 from cli.operator import in_office
 from cli.output import json_line, say, show_table
-from cli.places import config_path
+from cli.places import Config, config_path
 from cli.sans import san_parts
 from services.audit.orders.one_time import SHORT, Line, create
 from services.audit.orders.one_time import cancel as take_back
@@ -18,10 +17,6 @@ from shared.process import now
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
 
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 Profile = Annotated[str, typer.Option(help="which of the profiles")]
 
 

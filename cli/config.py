@@ -66,12 +66,17 @@ def reference() -> None:
 def import_certctl(
     base: Annotated[
         Path | None,
-        typer.Option(help="configuration to take all but the profiles from [data/...]"),
+        typer.Option(
+            help="configuration to take all but the profiles from (default: data/scepstream.toml)"
+        ),
     ] = None,
     env_file: Annotated[
-        Path | None, typer.Option(help="file of CERTCTL_SCEP_* variables [the environment]")
+        Path | None,
+        typer.Option(help="file of CERTCTL_SCEP_* variables (default: the environment)"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="file to write, mode 0600 [print]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write, mode 0600 (default: print)")
+    ] = None,
 ) -> None:
     """Turn CERTCTL_SCEP_* variables into a configuration; it holds their challenges."""
     try:

@@ -9,7 +9,7 @@ import typer
 from cli.choice import choose
 from cli.operator import in_office
 from cli.output import say
-from cli.places import config_path
+from cli.places import Config, config_path
 from services.audit.database import open_existing
 from services.audit.office import Office, OrderError
 from services.audit.orders.decide import decide
@@ -17,10 +17,6 @@ from services.audit.queries import EnrollmentLine, named_lines, near_lines
 from shared.enrollment import State
 
 Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 Note = Annotated[str, typer.Option(help="why; of a refusal the device is told too")]
 
 

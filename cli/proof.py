@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.asyncapi import document
 from cli.operator import in_office
 from cli.output import say
-from cli.places import config_path
+from cli.places import Config, config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
 from services.audit.database import migrate, open_engine, open_existing, position, snapshot
@@ -36,10 +35,6 @@ from shared.settings import SettingsError
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 Profile = Annotated[str | None, typer.Option(help="of this profile only")]
 From = Annotated[str | None, typer.Option("--from", help="from this time on (RFC 3339)")]
 Until = Annotated[str | None, typer.Option(help="before this time (RFC 3339)")]

@@ -53,7 +53,9 @@ def server(
     store: Annotated[Path, typer.Option(help="directory of the event log")],
     listen: Annotated[str, typer.Option(help="HOST:PORT")] = "127.0.0.1:4222",
     sync: Annotated[str, typer.Option(help='sync_interval: "100ms" or "always"')] = "100ms",
-    shard: Annotated[list[str] | None, typer.Option(help="a shard; once for each [0]")] = None,
+    shard: Annotated[
+        list[str] | None, typer.Option(help="a shard; repeat for each (default: 0)")
+    ] = None,
 ) -> None:
     """Print nats-server's configuration: an account a role, nothing more than it needs."""
     try:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from cli.operator import in_office
 from cli.output import say
-from cli.places import config_path
+from cli.places import Config, config_path
 from services.audit.database import open_existing
 from services.audit.export import Form, lines
 from services.audit.fill import fill
@@ -25,10 +25,6 @@ from services.audit.reader import last_sequence
 from shared.stored import TYPE, Stored
 
 _T = TypeVar("_T")
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 
 
 def reconcile(

@@ -42,10 +42,10 @@ def gateway(
         "127.0.0.1:8080"
     ),
     tls_listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of SCEP over TLS [none]")
+        str | None, typer.Option(help="HOST:PORT of SCEP over TLS (default: none)")
     ] = None,
     mtls_listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of SCEP with client certificates [none]")
+        str | None, typer.Option(help="HOST:PORT of SCEP with client certificates (default: none)")
     ] = None,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     tls_fd: Annotated[int | None, typer.Option(hidden=True)] = None,

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from cli.operator import in_office
 from cli.output import say, show_table
-from cli.places import config_path
+from cli.places import Config, config_path
 from services.audit.admin.auth import Level, list_tokens
 from services.audit.database import migrate, open_engine
 from services.audit.orders.tokens import make_token, take_token
@@ -18,10 +18,6 @@ from shared.process import now
 from shared.settings import SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Tokens of the operators' API.")
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 Name = Annotated[str, typer.Argument(help="whose it is: it stands in every order they give")]
 
 

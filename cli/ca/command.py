@@ -8,7 +8,7 @@ import typer
 from cli.ca.rollover import activate_next, make_next
 from cli.operator import in_office
 from cli.output import say
-from cli.places import config_path
+from cli.places import Config, config_path
 from cli.up.layout import UpError
 from services.audit.orders.revoke import revoke_certificate
 from shared.order_events import RevocationReason
@@ -16,10 +16,6 @@ from shared.process import now
 from shared.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="Revoke certificates, roll a CA over.")
-Config = Annotated[
-    Path | None,
-    typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration [scepstream.toml, data/...]"),
-]
 Issuer = Annotated[str, typer.Option(help="which of the issuers")]
 
 

@@ -49,9 +49,11 @@ def init(
 def token(
     cn: Annotated[str, typer.Option(help="the device's common name")],
     directory: Directory = _DIRECTORY,
-    device: Annotated[str | None, typer.Option(help="the `sub`: the device's id [the cn]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="the `sub`: the device's id (default: the cn)")
+    ] = None,
     san: Annotated[list[str] | None, typer.Option(help="dns:, email:, upn:")] = None,
-    audience: Annotated[str | None, typer.Option(help="the `aud` [none]")] = None,
+    audience: Annotated[str | None, typer.Option(help="the `aud` (default: none)")] = None,
     ttl: Annotated[int, typer.Option(parser=seconds, help=f"how long it is good, {DURATION}")] = (
         "60m"  # type: ignore[assignment]  # typer parses the default too
     ),

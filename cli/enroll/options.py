@@ -21,7 +21,9 @@ ConnectorDir = Annotated[
         "--connector", help="let this stand-in (`scepstream connector`) sign a challenge instead"
     ),
 ]
-DeviceId = Annotated[str | None, typer.Option(help="with --connector: the device's id [the cn]")]
+DeviceId = Annotated[
+    str | None, typer.Option(help="with --connector: the device's id (default: the cn)")
+]
 Audience = Annotated[str | None, typer.Option(help="with --connector: the token's audience")]
 San = Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")]
 KeyKind = Annotated[str, typer.Option(help="rsa:2048|3072|4096, ec:p256|p384|p521")]

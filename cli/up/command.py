@@ -30,16 +30,17 @@ def up(
     data: Annotated[Path, typer.Option(help="data directory")] = Path("data"),
     host: Annotated[str, typer.Option(help="address of the SCEP and admin ports")] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="port of the first gateway [8080]; 0: any free one, kept")
+        int | None,
+        typer.Option(help="port of the first gateway (default: 8080); 0: any free one, kept"),
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="admin port [8090]; 0: any free one, kept")
+        int | None, typer.Option(help="admin port (default: 8090); 0: any free one, kept")
     ] = None,
     tls_port: Annotated[
-        int | None, typer.Option(help="port of SCEP over TLS too [none]; gateway i: port + i")
+        int | None, typer.Option(help="port of SCEP over TLS (default: none); gateway i: port + i")
     ] = None,
     mtls_port: Annotated[
-        int | None, typer.Option(help="port of SCEP with client certificates [none]")
+        int | None, typer.Option(help="port of SCEP with client certificates (default: none)")
     ] = None,
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,
     validators: Annotated[int, typer.Option(min=1, max=64)] = 1,

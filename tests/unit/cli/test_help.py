@@ -1,0 +1,37 @@
+"""What `--help` prints: all of it, for every command."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+import typer.main
+
+from cli.__main__ import app
+from tests.unit.cli.commands import command
+
+
+def commands(found: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """(path, click command) of everything that can be called."""
+    yield path, found
+    for name, inner in getattr(found, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+def plain(text: str) -> str:
+    """Text without frames, colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help_prints_every_text_in_full(path: tuple[str, ...]) -> None:
+    """Rich takes words in square brackets for markup and leaves them out."""
+    printed = plain(command(*path, "--help", env={"COLUMNS": "400", "TERM": "dumb"}).stdout)
+    shown = [
+        each for each in getattr(ALL[path], "params", ()) if not getattr(each, "hidden", False)
+    ]
+    texts = [getattr(each, "help", "") or "" for each in shown]
+
+    assert [text for text in texts if plain(text) not in printed] == []
