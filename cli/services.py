@@ -54,7 +54,7 @@ def gateway(
     operations_fd: OperationsFd = None,
 ) -> None:
     """Serve SCEP over HTTP."""
-    from services.gateway import __main__ as service  # noqa: PLC0415 - only this service's extra
+    from services.gateway import service  # noqa: PLC0415 - only this service's extra
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
     configure_logging("gateway", name)
@@ -78,7 +78,7 @@ def validator(
     operations_fd: OperationsFd = None,
 ) -> None:
     """Decide who may enroll."""
-    from services.validator import __main__ as service  # noqa: PLC0415
+    from services.validator import service  # noqa: PLC0415
     from services.validator.settings import read_settings  # noqa: PLC0415
 
     configure_logging("validator", name)
@@ -97,7 +97,7 @@ def issuer(
     operations_fd: OperationsFd = None,
 ) -> None:
     """Turn verdicts into certificates, keep CRLs."""
-    from services.issuer import __main__ as service  # noqa: PLC0415
+    from services.issuer import service  # noqa: PLC0415
     from services.issuer.settings import read_settings  # noqa: PLC0415
 
     configure_logging("issuer", name)
@@ -116,7 +116,7 @@ def audit(
     operations_fd: OperationsFd = None,
 ) -> None:
     """Keep every event in the database."""
-    from services.audit import __main__ as service  # noqa: PLC0415
+    from services.audit import service  # noqa: PLC0415
     from services.audit.settings import read_settings  # noqa: PLC0415
 
     configure_logging("audit", name)

@@ -19,6 +19,7 @@ from shared.scep.asn1 import (
     T61_STRING,
     UTF8_STRING,
     Der,
+    set_of,
     tlv,
 )
 from shared.scep.certificate import read_certificate
@@ -87,5 +88,5 @@ def _in_utf8(name: bytes) -> bytes:
             if tag in _LOOSE:
                 tag, contents = UTF8_STRING, contents.decode("latin-1").encode()
             rdn.append(tlv(SEQUENCE, oid, tlv(tag, contents)))
-        written.append(tlv(SET, *sorted(rdn)))
+        written.append(set_of(*rdn))
     return tlv(SEQUENCE, *written)

@@ -16,6 +16,7 @@ from shared.scep.asn1 import (
     Der,
     integer,
     object_identifier,
+    set_of,
     tlv,
 )
 from shared.scep.certificate import Certificate, read_certificate
@@ -210,7 +211,7 @@ def _sorted(attributes: bytes) -> bytes:
     der, elements = Der(attributes).enter(SET), []
     while der.more():
         elements.append(der.element())
-    return tlv(SET, *sorted(elements))
+    return set_of(*elements)
 
 
 def attribute(oid: bytes, value: bytes) -> bytes:

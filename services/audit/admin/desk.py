@@ -161,4 +161,3 @@ def asked_once(request: Request) -> None:
 AtDesk = Annotated[Desk, Depends(desk_of)]
 Viewer = Annotated[Operator, Depends(allowed(Level.VIEWER))]
 Doer = Annotated[Operator, Depends(allowed(Level.OPERATOR))]
-Admin = Annotated[Operator, Depends(allowed(Level.ADMIN))]

@@ -1,6 +1,8 @@
 """What `--help` prints: all of it, for every command."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -35,3 +37,13 @@ def test_help_prints_every_text_in_full(path: tuple[str, ...]) -> None:
     texts = [getattr(each, "help", "") or "" for each in shown]
 
     assert [text for text in texts if plain(text) not in printed] == []
+
+
+@pytest.mark.parametrize("role", ["gateway", "validator", "issuer", "audit"])
+def test_a_service_is_run_by_its_command_and_by_nothing_that_does_nothing(role: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"services.{role}"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode != 0
+    assert "cannot be directly executed" in done.stderr
