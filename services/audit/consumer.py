@@ -143,8 +143,7 @@ class StreamRecorder:
         """Everything from the position to `last`; what is not `known` is read from the log."""
         while True:
             done = self._done
-            # Where there is a gap, another replica may have recorded what is missing here.
-            if done is None or not all(n in known for n in range(done + 1, last + 1)):
+            if done is None or not _follows(done, last, known):
                 done = await asyncio.to_thread(position, self.engine, self.stream)
             try:
                 return await self._store_after(done, last, known)
@@ -179,3 +178,12 @@ class StreamRecorder:
                 sequences=missing[:20],
             )
         return [found[number] for number in numbers if number in found]
+
+
+def _follows(done: int, last: int, known: dict[int, Stored]) -> bool:
+    """Whether all that comes after `done` is known, so that nobody need ask the database.
+
+    Where there is a gap another replica may have recorded what is missing. What is handed out again
+    is acknowledged only if the database still has it.
+    """
+    return done < last and all(number in known for number in range(done + 1, last + 1))

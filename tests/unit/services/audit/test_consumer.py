@@ -17,7 +17,7 @@ from services.audit.tables import events
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CERTS, OPS, Role
 from shared.process import background
-from shared.stored import Message
+from shared.stored import Message, Stored
 from shared.subjects import checkpoint
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import STREAM
@@ -198,6 +198,41 @@ async def test_a_database_that_goes_back_while_the_service_runs_is_filled_again(
     assert world.kept() == []
 
     await until(lambda: world.kept() == list(range(1, 7)))
+
+
+@dataclass
+class HandedOutAgain:
+    """A delivery of what was recorded before."""
+
+    stored: Stored
+    stream: str = STREAM
+    deliveries: int = 2
+    acknowledged: int = 0
+
+    async def ack(self, count: int = 1) -> None:
+        self.acknowledged += count
+
+    async def nak(self, delay: float) -> None:
+        raise AssertionError(delay)
+
+    async def in_progress(self) -> None:
+        """Nobody waits."""
+
+
+async def test_what_is_handed_out_again_is_acknowledged_once_the_database_has_it(
+    world: World,
+) -> None:
+    await world.recorder.start()
+    await world.log(6)
+    await world.recorded()
+    await asyncio.to_thread(forget, world.engine)
+    found = [await world.bus.get_sequence(STREAM, number) for number in (5, 6)]
+    again = [HandedOutAgain(stored) for stored in found if stored is not None]
+
+    await world.recorder._record([*again])
+
+    assert again[-1].acknowledged == 2
+    assert world.kept() == list(range(1, 7))
 
 
 async def test_a_database_that_is_emptied_between_two_ranges_gets_no_hole(
