@@ -10,7 +10,7 @@ from starlette.responses import Response
 from shared.telemetry import REFUSED
 
 _log = structlog.get_logger()
-_LINES: Final = 20  # a second and reason
+_LINES: Final = 20  # a second, profile and reason
 
 
 def text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
@@ -73,7 +73,7 @@ def rate_limited(seconds: int) -> Refusal:
 
 @dataclass(slots=True)
 class _Second:
-    """What was logged of one reason in the second since `start`, and what was not."""
+    """What was logged of one profile and reason in the second since `start`, and what was not."""
 
     start: float
     lines: int = 0
@@ -82,20 +82,21 @@ class _Second:
 
 @dataclass
 class RefusalLog:
-    """Counts refusals and logs them, of each reason `_LINES` a second at most.
+    """Counts refusals and logs them, of each profile and reason `_LINES` a second at most.
 
-    To be refused is all that a flood needs. The next line of the reason says how many were left
-    out. `clock` gives seconds that only grow.
+    To be refused is all that a flood needs. The next line says how many were left out before it;
+    the metric has the exact number. `profile` is one that is served, or "". `clock` gives seconds
+    that only grow.
     """
 
     clock: Callable[[], float]
-    _seconds: dict[str, _Second] = field(default_factory=dict)
+    _seconds: dict[tuple[str, str], _Second] = field(default_factory=dict)
 
     def add(self, profile: str, reason: str, **details: str | int) -> None:
         """Count one, and log it where there is room."""
         REFUSED.labels(profile, reason).inc()
         now = self.clock()
-        second = self._seconds.setdefault(reason, _Second(now))
+        second = self._seconds.setdefault((profile, reason), _Second(now))
         if now - second.start >= 1:
             second.start, second.lines = now, 0
         if second.lines >= _LINES:

@@ -260,6 +260,17 @@ def test_a_flood_of_refusals_is_a_few_lines_a_second_that_count_the_rest() -> No
     assert [line["reason"] for line in lines].count("no_profile") == 1
 
 
+def test_a_flood_on_one_profile_hides_no_refusal_of_another() -> None:
+    log = RefusalLog(lambda: 100.0)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(500):
+            log.add("flooded", "bad_message")
+        log.add("quiet", "bad_message", detail="no content")
+
+    assert lines[-1]["profile"] == "quiet"
+    assert "unlogged" not in lines[-1]
+
+
 # Over real sockets
 
 
