@@ -12,6 +12,7 @@ it is found under `STATUS`, a key that no header line can have.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,6 +21,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
+
+from shared.process import log_failure
 
 _log = structlog.get_logger()
 OnMessage = Callable[[Msg], Awaitable[None]]
@@ -124,6 +127,10 @@ class TolerantParser(Parser):
         )
 
 
+class _Listener(partial[Awaitable[None]]):
+    """A callback of `listen`; nats-py takes a partial of a coroutine function for one."""
+
+
 class TolerantClient(Client):
     """nats-py's client with parsing that never raises, and callbacks that the reader calls itself.
 
@@ -142,12 +149,15 @@ class TolerantClient(Client):
     async def listen(self, subject: str, callback: OnMessage) -> Subscription:
         """Subscribe; what arrives is called back in order, before anything later is read.
 
-        A callback must not wait: nothing else would arrive meanwhile. What it raises is reported
-        like nats-py's errors and ends nothing.
+        A callback must not wait: nothing else would arrive meanwhile. What it raises is logged and
+        ends nothing. The subscription counts nothing: `unsubscribe` takes no limit.
         """
-        subscription = await self.subscribe(subject, cb=callback)
-        self._listeners[subscription._id] = callback  # noqa: SLF001 - what the server calls it
-        return subscription
+        return await self.subscribe(subject, cb=_Listener(callback))
+
+    async def _send_subscribe(self, sub: Subscription) -> None:
+        if isinstance(sub._cb, _Listener):  # noqa: SLF001
+            self._listeners[sub._id] = sub._cb  # noqa: SLF001 - before anything can arrive
+        await super()._send_subscribe(sub)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._listeners.pop(sid, None)
@@ -164,7 +174,7 @@ class TolerantClient(Client):
         try:
             await callback(self._build_message(sid, subject, reply, data, found))
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the reader
-            await self._error_cb(error)
+            log_failure("callback_failed", error, subject=text_of(subject))
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         return read_headers(headers) if headers else None
