@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--pinned", action="store_true", help="the system on the first core alone")
     options = parser.parse_args()
     first, *others = sorted(os.sched_getaffinity(0))
+    if options.pinned and not others:
+        parser.error("--pinned needs two cores")
     if options.pinned:
         os.sched_setaffinity(0, {first})  # what is started inherits it
     with system() as target:
