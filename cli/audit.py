@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.choice import choose
-from cli.output import heading, json_line, say, show_table
+from cli.output import failed, heading, json_line, say, show_table
 from cli.places import Config, config_path
 from cli.services import audit as serve
 from services.audit.database import open_existing
@@ -75,8 +75,7 @@ def show(
     except SQLAlchemyError as error:
         raise _unreadable(error) from None
     except OrderError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     for event in events:
         payload = json.loads(event["payload"])
         if as_json:
@@ -113,13 +112,11 @@ def _engine(config: Path | None) -> Engine:
     try:
         return open_existing(database_url(load(config_path(config))))
     except SettingsError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
 
 
 def _unreadable(error: SQLAlchemyError) -> typer.Exit:
-    say(f"the database cannot be read: {type(error).__name__}")
-    return typer.Exit(1)
+    return failed(f"the database cannot be read: {type(error).__name__}")
 
 
 def _time(nanoseconds: int) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from cli.certctl import DEFAULT, NotImportableError, import_profiles, read_variables
 from cli.effective import effective
-from cli.output import say
+from cli.output import failed, say
 from cli.places import config_path
 from cli.reference import render
 from cli.up.layout import write_private
@@ -44,12 +44,10 @@ def check(
         read_issuer(configuration)
         read_audit(configuration)
     except SettingsError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     good = sorted(set(configuration.profiles) - set(left_out))
     if not good:
-        say(next(iter(left_out.values())))
-        raise typer.Exit(1)
+        raise failed(next(iter(left_out.values())))
     print(effective(configuration))
     for problem in left_out.values():
         say(f"# left out: {problem}")
@@ -90,11 +88,9 @@ def import_certctl(
         if out is not None:
             write_private(out, text.encode())
     except (SettingsError, NotImportableError) as error:
-        say(error, err=True)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     except OSError as error:
-        say(f"{error.filename}: {error.strerror}")
-        raise typer.Exit(1) from None
+        raise failed(f"{error.filename}: {error.strerror}") from None
     print("".join(f"# {note}\n" for note in notes) + ("" if out else text), end="")
 
 

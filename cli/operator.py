@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.output import say
+from cli.output import failed
 from services.audit.office import Office, OrderError
 from services.audit.settings import read_settings
 from shared.bus.core import BusError
@@ -45,8 +44,7 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
         reason = f"the database cannot be asked: {type(error).__name__}"
     except UnreadableEventError as error:
         reason = f"the event log holds what it should not: {error}"
-    say(reason, err=True)
-    raise typer.Exit(1)
+    raise failed(reason)
 
 
 @asynccontextmanager

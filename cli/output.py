@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,12 @@ from shared.printable import visible
 def say(text: object, *, err: bool = False) -> None:
     """Print one line."""
     print(visible(str(text)), file=sys.stderr if err else sys.stdout)
+
+
+def failed(reason: object) -> typer.Exit:
+    """Print to standard error why a command failed; return its exit, with status 1."""
+    say(reason, err=True)
+    return typer.Exit(1)
 
 
 def heading(text: str, rest: str = "") -> None:

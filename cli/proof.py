@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.asyncapi import document
 from cli.operator import in_office
-from cli.output import say
+from cli.output import failed, say
 from cli.places import Config, config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
@@ -57,8 +57,7 @@ def replay(
         migrate(engine)
         count = in_office(config_path(config), lambda office: _replay(office, engine, window))
     except SQLAlchemyError as error:
-        say(f"--into: the database cannot be used: {type(error).__name__}", err=True)
-        raise typer.Exit(1) from None
+        raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
         engine.dispose()
     print(f"{count} events are in {engine.url.render_as_string(hide_password=True)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from nats.errors import Error as NatsError
 
-from cli.output import say
+from cli.output import failed
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
@@ -33,15 +33,13 @@ def streams(
         configuration = load(config)
         seed = read_nkey(nkey)
     except SettingsError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
     notified, sizes = configuration.notified(), configuration.max_bytes()
     try:
         asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified, sizes))
     except (NatsError, OSError) as error:
-        print(f"the bus cannot be provisioned: {type(error).__name__}")
-        raise typer.Exit(1) from None
+        raise failed(f"the bus cannot be provisioned: {type(error).__name__}") from None
 
 
 @app.command()
@@ -61,8 +59,7 @@ def server(
     try:
         users = read_users(keys)
     except SettingsError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     print(server_config(users, shard or ["0"], store, listen, sync), end="")
 
 

@@ -8,7 +8,7 @@ import typer
 from sqlalchemy import Engine
 
 from cli.operator import in_office
-from cli.output import say, show_table
+from cli.output import failed, say, show_table
 from cli.places import Config, config_path
 from services.audit.admin.auth import Level, list_tokens
 from services.audit.database import migrate, open_engine
@@ -56,8 +56,7 @@ def _engine(config: Path | None) -> Engine:
     try:
         engine = open_engine(database_url(load(config_path(config))))
     except SettingsError as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
     migrate(engine)
     return engine
 

@@ -7,7 +7,7 @@ import typer
 
 from cli.ca.rollover import activate_next, make_next
 from cli.operator import in_office
-from cli.output import say
+from cli.output import failed, say
 from cli.places import Config, config_path
 from cli.up.layout import UpError
 from services.audit.orders.revoke import revoke_certificate
@@ -47,8 +47,7 @@ def next_ca(
     try:
         say(make_next(data, issuer, kind, now()))
     except (UpError, SettingsError) as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None
 
 
 @app.command()
@@ -60,5 +59,4 @@ def activate(
     try:
         say(activate_next(data, issuer))
     except (UpError, SettingsError) as error:
-        say(error)
-        raise typer.Exit(1) from None
+        raise failed(error) from None

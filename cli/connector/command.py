@@ -10,7 +10,7 @@ import typer
 
 from cli.connector.minting import CERTIFICATE, KEY, KINDS, Connector, Wish, connector_files
 from cli.durations import DURATION, seconds
-from cli.output import say
+from cli.output import failed, say
 from cli.up.layout import write_private
 from shared.process import now
 from shared.settings import SettingsError
@@ -85,5 +85,4 @@ def _one_sentence() -> Iterator[None]:
         reason = f"no connector's certificate: {type(error).__name__}"
     else:
         return
-    say(reason, err=True)
-    raise typer.Exit(1)
+    raise failed(reason)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import say
+from cli.output import failed, say
 from cli.up.announce import announce
 from cli.up.authority import CA_KINDS
 from cli.up.firststart import ensure_nkeys, first_start, is_first, read_given
@@ -70,8 +70,7 @@ def up(
         plan = _plan(layout, wanted, (gateways, validators, issuers), bus_port)
         asyncio.run(Supervisor(plan).run(told))
     except (UpError, SettingsError) as error:
-        say(f"scepstream up: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise failed(f"scepstream up: {error}") from None
 
 
 def _given(ca: str, cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:

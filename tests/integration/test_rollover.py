@@ -294,14 +294,14 @@ def test_a_poll_names_either_ca(story: Story) -> None:
 def test_there_is_nothing_to_activate_twice(story: Story) -> None:
     before = story.system.config.read_text()
     done = command("ca", "activate", "--data", str(story.system.data))
-    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert story.system.config.read_text() == before
 
 
 @pytest.mark.parametrize("verb", ["next", "activate"])
 def test_what_is_no_data_directory_is_refused_in_one_sentence(tmp_path: Path, verb: str) -> None:
     done = command("ca", verb, "--data", str(tmp_path))
-    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -321,7 +321,7 @@ def test_a_second_next_ca_is_refused(tmp_path: Path) -> None:
     first, second = (command("ca", "next", "--data", str(layout.root)) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 1)
     assert "nothing runs" in first.stdout
-    assert len(second.stdout.splitlines()) == 1
+    assert len(second.stderr.splitlines()) == 1
 
 
 def test_a_certificate_of_a_ca_that_was_never_ours_renews_nothing(story: Story) -> None:
