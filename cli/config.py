@@ -29,7 +29,9 @@ app = typer.Typer(no_args_is_help=True, help="The configuration.")
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG")] = Path("scepstream.toml"),
+    config: Annotated[
+        Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")
+    ] = Path("scepstream.toml"),
 ) -> None:
     """Read it as every service would and print what is in effect, without its secrets.
 

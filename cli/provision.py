@@ -17,7 +17,7 @@ from shared.settings import SettingsError, load, read_file
 from shared.shards import all_shards
 
 app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")
-Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG")]
+Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 _DEFAULT = Path("scepstream.toml")
 # Keys that services sign and open events with; `up` keeps them in the same directory.
 _NO_USERS = ("-signing.pub", "-opening.pub")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli.operator import in_office
 from cli.output import failed, say, show_table
@@ -55,9 +56,11 @@ def revoke(name: Name, config: Config = None) -> None:
 def _engine(config: Path | None) -> Engine:
     try:
         engine = open_engine(database_url(load(config_path(config))))
+        migrate(engine)
     except SettingsError as error:
         raise failed(error) from None
-    migrate(engine)
+    except SQLAlchemyError as error:
+        raise failed(f"the database cannot be used: {type(error).__name__}") from None
     return engine
 
 

@@ -7,7 +7,9 @@ from sqlalchemy.exc import ArgumentError
 
 from shared.settings import SettingsError
 
-_DRIVERS: Final = frozenset({"sqlite", "postgresql", "postgres", "postgresql+psycopg"})
+_DRIVERS: Final = frozenset(
+    {"sqlite", "sqlite+pysqlite", "postgresql", "postgres", "postgresql+psycopg"}
+)
 
 
 def read_url(text: str) -> URL:
@@ -20,5 +22,5 @@ def read_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         raise SettingsError("not a database URL: sqlite:///FILE or postgresql://...") from None
     if url.drivername not in _DRIVERS:
-        raise SettingsError("not a database URL of SQLite or PostgreSQL")
+        raise SettingsError("not a database URL of SQLite or of PostgreSQL with psycopg")
     return url

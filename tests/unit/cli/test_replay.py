@@ -1,5 +1,7 @@
 """`audit replay --into`: a database that cannot be used is one line, not a traceback."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.unit.cli.commands import command
@@ -18,8 +20,21 @@ def test_a_url_of_no_database_is_a_wrong_option(url: str) -> None:
     assert SECRET not in done.stderr + done.stdout
 
 
-def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
-    url = f"postgresql://user:{SECRET}@127.0.0.1:1/x"
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
+def test_a_url_of_sqlite_is_taken(scheme: str, tmp_path: Path) -> None:
+    url = f"{scheme}:///{tmp_path}/replayed.db"
+    done = command("audit", "replay", "--into", url, "--config", f"{tmp_path}/none.toml")
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{tmp_path}/none.toml: No such file or directory\n",
+    )
+    assert (tmp_path / "replayed.db").exists()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_database_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
+    url = f"{scheme}://user:{SECRET}@127.0.0.1:1/x"
     done = command("audit", "replay", "--into", url)
 
     assert done.returncode == 1
