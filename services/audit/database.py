@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 
 from services.audit.checkpoint import advance
-from services.audit.database_urls import read_url
+from services.audit.database_urls import is_sqlite, read_url
 from services.audit.merge import insert_into, known, merge
 from services.audit.model import enrollment_of, fold
 from services.audit.positions import Place, move, place_of
@@ -103,7 +103,7 @@ def _on_sqlite_open(_: Any, __: Any, arguments: Sequence[Any], ___: Any) -> None
     if str(path) == ":memory:":
         return
     with contextlib.suppress(OSError):  # the driver says what is wrong
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 and is_sqlite(path):
             path.chmod(0o600)
         return
     with contextlib.suppress(OSError):

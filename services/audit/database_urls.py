@@ -1,5 +1,7 @@
-"""URLs of databases that can hold the record."""
+"""Which databases can hold the record: their URLs, and files that are SQLite's."""
 
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy.engine import URL, make_url
@@ -24,3 +26,10 @@ def read_url(text: str) -> URL:
     if url.drivername not in _DRIVERS:
         raise SettingsError("not a database URL of SQLite or of PostgreSQL with psycopg")
     return url
+
+
+@cache  # once a process: to close a file drops every lock that the process has on it
+def is_sqlite(path: Path) -> bool:
+    """Whether a file is a SQLite database, or empty: the mode of any other stays as it is."""
+    with path.open("rb") as file:
+        return file.read(16) in (b"", b"SQLite format 3\0")

@@ -40,3 +40,14 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(scheme: s
     assert done.returncode == 1
     assert done.stderr == "--into: the database cannot be used: OperationalError\n"
     assert SECRET not in done.stderr + done.stdout
+
+
+def test_a_file_that_is_no_database_keeps_its_mode(tmp_path: Path) -> None:
+    other = tmp_path / "passwd"
+    other.write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    other.chmod(0o644)
+    done = command("audit", "replay", "--into", f"sqlite:///{other}")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "--into: the database cannot be used: DatabaseError\n"
+    assert other.stat().st_mode & 0o777 == 0o644
