@@ -52,12 +52,12 @@ def _problem(der: bytes, template: CertificateTemplate) -> str:
         with loading():
             loaded = x509.load_der_x509_certificate(der)
             _look_at(loaded)
-    except ValueError as error:
+        parsed = read_certificate(der)
+    except (ValueError, ScepError) as error:
         return f"the certificate would not load: {str(error)[:200]}"
     times = loaded.not_valid_before_utc.timestamp(), loaded.not_valid_after_utc.timestamp()
     if times != (template.not_before, template.not_after):
         return "the certificate would load with another validity"
-    parsed = read_certificate(der)
     if (parsed.subject, parsed.spki) != (template.subject, template.spki):
         return "the certificate would load with another subject or key"
     return ""

@@ -68,7 +68,11 @@ def _replayed(system: System, into: str) -> dict[str, str]:
 
 
 def _enroll(system: System) -> None:
-    """Somebody honest, and on record; told PENDING behind what was planted, they ask again."""
+    """Enroll somebody honest, who asks again when told PENDING, and wait for the record.
+
+    Some plants (seed 982787) end the validator's pull without a word: it is silent until the
+    watchdog starts another after six seconds, and the first answer is PENDING.
+    """
     endpoint, device = Endpoint.of(system), Device.new()
     request = device.enrollment(endpoint)
     reply = ask(endpoint, request)
