@@ -226,8 +226,8 @@ async def test_what_is_handed_out_again_is_acknowledged_once_the_database_has_it
     await world.log(6)
     await world.recorded()
     await asyncio.to_thread(forget, world.engine)
-    found = [await world.bus.get_sequence(STREAM, number) for number in (5, 6)]
-    again = [HandedOutAgain(stored) for stored in found if stored is not None]
+    messages = world.bus.streams[STREAM].messages
+    again = [HandedOutAgain(messages[number]) for number in (5, 6)]
 
     await world.recorder._record([*again])
 
