@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, Protocol
 
 import structlog
 from uvicorn.config import Config
@@ -22,18 +23,22 @@ CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
 CLIENT: Final = "scepstream.client"
 _ACCEPTED_AT_ONCE: Final = 64
 _PAUSE_SECONDS: Final = 0.1
+_FIRST_BYTES: Final = 16384
 _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def _answer(status: str, sentence: str, *headers: str) -> bytes:
-    """An answer that closes the connection, written past the application."""
+def closing_answer(status: HTTPStatus, sentence: str, *headers: str) -> bytes:
+    """Return an answer that closes the connection, to be written past the application."""
     length = f"content-length: {len(sentence) + 1}"
-    lines = (f"HTTP/1.1 {status}", "content-type: text/plain", length, "connection: close")
+    first = f"HTTP/1.1 {status.value} {status.phrase}"
+    lines = (first, "content-type: text/plain", length, "connection: close")
     return ("\r\n".join((*lines, *headers, "", sentence)) + "\n").encode()
 
 
-_TIMEOUT: Final = _answer("408 Request Timeout", "the request took too long")
-_BUSY: Final = _answer("503 Service Unavailable", "too many connections", "retry-after: 5")
+_TIMEOUT: Final = closing_answer(HTTPStatus.REQUEST_TIMEOUT, "the request took too long")
+_BUSY: Final = closing_answer(
+    HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "retry-after: 5"
+)
 _log = structlog.get_logger()
 
 
@@ -208,6 +213,16 @@ class _Link:
 MakeProtocol = Callable[["_Link"], EdgeProtocol]
 
 
+class Overload(Protocol):
+    """Refuses whole requests before they cost a connection, HTTP parser and task (0.3 ms)."""
+
+    def is_busy(self) -> bool:
+        """Return whether there may be anything to refuse; asked for every connection."""
+
+    def refuse(self, received: bytes) -> bytes | None:
+        """Return the answer to what came on a new connection; None: serve it like any other."""
+
+
 class Acceptor:
     """Accepts from a listening socket, at once and as long as there is room."""
 
@@ -217,10 +232,11 @@ class Acceptor:
         make_protocol: MakeProtocol,
         tls: ssl.SSLContext | None,
         connections: Connections,
+        overload: Overload | None = None,
     ) -> None:
         """Begin to accept."""
         self._listener, self._make_protocol, self._tls = listener, make_protocol, tls
-        self._connections = connections
+        self._connections, self._overload = connections, overload
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -260,6 +276,9 @@ class Acceptor:
 
     def _take(self, sock: socket.socket, peer: str) -> None:
         sock.setblocking(False)
+        if self._overload is not None and self._overload.is_busy() and self._is_refused(sock):
+            sock.close()
+            return
         link = _Link(sock, self._connections)
         if not link.admit(peer, Phase.QUIET if self._tls is None else Phase.HANDSHAKE):
             if self._tls is None:
@@ -273,6 +292,17 @@ class Acceptor:
         task = link.connecting = self._loop.create_task(self._connect(sock, link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _is_refused(self, sock: socket.socket) -> bool:
+        """Answer a request that is refused anyway, if it has come as a whole."""
+        assert self._overload is not None
+        with suppress(OSError):
+            answer = self._overload.refuse(sock.recv(_FIRST_BYTES, socket.MSG_PEEK))
+            if answer is not None:
+                sock.recv(_FIRST_BYTES)  # what is closed with bytes unread is reset, not answered
+                sock.send(answer)
+                return True
+        return False
 
     async def _connect(self, sock: socket.socket, link: _Link) -> None:
         options = {"ssl_handshake_timeout": float(HEAD_SECONDS)} if self._tls is not None else {}

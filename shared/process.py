@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from shared.connections import Connections
 from shared.descriptors import raise_descriptor_limit
-from shared.edge import Acceptor, EdgeProtocol
+from shared.edge import Acceptor, EdgeProtocol, Overload
 from shared.library_logs import place_of, take_library_logs
 from shared.limits import BACKLOG, IDLE_SECONDS
 
@@ -83,9 +83,11 @@ def _line(event: Mapping[str, Any], **options: Any) -> str:
 class _Server(uvicorn.Server):
     """uvicorn with its own way to accept, and without its own signal handlers."""
 
-    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+    def __init__(
+        self, config: uvicorn.Config, connections: Connections, overload: Overload | None
+    ) -> None:
         super().__init__(config)
-        self._connections = connections
+        self._connections, self._overload = connections, overload
         self._told = asyncio.Event()
 
     def tell_to_exit(self) -> None:
@@ -107,7 +109,8 @@ class _Server(uvicorn.Server):
 
         await self.lifespan.startup()
         self.servers: list[Any] = [
-            Acceptor(sock, make, self.config.ssl, self._connections) for sock in sockets or []
+            Acceptor(sock, make, self.config.ssl, self._connections, self._overload)
+            for sock in sockets or []
         ]
         self.started = True
 
@@ -131,10 +134,12 @@ class HttpServer:
         sockets: list[socket.socket],
         tls: ssl.SSLContext | None = None,
         connections: Connections | None = None,
+        overload: Overload | None = None,
     ) -> None:
         """Take the application and its listening sockets; with `tls` they speak TLS.
 
-        `connections` is shared by listeners whose connections count together.
+        `connections` is shared by listeners whose connections count together; `overload` refuses
+        requests on connections without TLS.
         """
         config = uvicorn.Config(
             app,
@@ -149,7 +154,11 @@ class HttpServer:
         )
         config.load()
         config.ssl = tls
-        self._server = _Server(config, connections or Connections(time.monotonic))
+        self._server = _Server(
+            config,
+            connections or Connections(time.monotonic),
+            overload if tls is None else None,
+        )
         self._sockets = sockets
         self._task: asyncio.Task[None] | None = None
 

@@ -161,12 +161,22 @@ class Admission:
         if wait:
             raise RefusedError(rate_limited(math.ceil(wait)))
 
+    def is_overloaded(self) -> bool:
+        """Return whether a request was refused for want of a place within the last second."""
+        return self.clock() < self._overloaded_until
+
+    def is_full(self, limits: Limits, profile: str) -> bool:
+        """Return whether there is no place for one more request of a profile, whoever sends it."""
+        full = self._gate(profile).is_full(self.clock(), limits.max_wait)
+        if not full and self._in_flight.total() < limits.in_flight:
+            return False
+        self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
+        return True
+
     def _check_places(self, limits: Limits, profile: str, source: str) -> None:
         if self._in_flight[source] >= limits.in_flight_per_source:
             raise RefusedError(OVERLOAD)
-        full = self._gate(profile).is_full(self.clock(), limits.max_wait)
-        if full or self._in_flight.total() >= limits.in_flight:
-            self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
+        if self.is_full(limits, profile):
             raise RefusedError(OVERLOAD)
 
     @asynccontextmanager
@@ -195,7 +205,7 @@ class Admission:
                 del self._in_flight[source]
 
     async def _turn(self, client: Client) -> None:
-        overloaded = self.clock() < self._overloaded_until
+        overloaded = self.is_overloaded()
         self._turns.at_once = _AT_ONCE_IN_OVERLOAD if overloaded else _AT_ONCE
         self._turns.pause = _PAUSE_IN_OVERLOAD if overloaded else 0
         try:

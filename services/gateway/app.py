@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.gateway import refusals
 from services.gateway.admission import Admission
 from services.gateway.caching import caching_headers, is_unchanged
+from services.gateway.early import read_target
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.families import family
 from services.gateway.next_ca import NextCa
@@ -56,6 +57,26 @@ class Gateway:
         """What is missing before requests can be served."""
         missing = self.bus.problems()
         return ", ".join(missing + [f"CA chain of {name}" for name in self.chains.missing()])
+
+    def is_busy(self) -> bool:
+        """Return whether `refuse` may have something to say."""
+        return self.admission.is_overloaded()
+
+    def refuse(self, received: bytes) -> bytes | None:
+        """Return the answer to a whole PKIOperation for which there is no place, past any parser.
+
+        `received` is all that came on a new connection. None: it is to be served like any other.
+        """
+        target = read_target(received, self.settings.default_profile)
+        profile = self.settings.profiles.get(target.profile or "") if target else None
+        if target is None or target.mtls or profile is None:
+            return None
+        if not self.admission.is_full(self.settings.limits, profile.name):
+            return None
+        refusal = refusals.OVERLOAD
+        self.enroller.refusals.add(profile.name, refusal.reason, status=refusal.status)
+        REQUESTS.labels(profile.name, "PKIOperation", str(refusal.status)).inc()
+        return refusal.closing()
 
     def is_proxy(self, peer: str) -> bool:
         """Return whether this address is a trusted proxy's."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 from starlette.responses import Response
 
+from shared.edge import closing_answer
 from shared.telemetry import REFUSED
 
 _log = structlog.get_logger()
@@ -30,6 +32,11 @@ class Refusal:
     def response(self) -> Response:
         """Return the sentence and nothing else: neither what was sent nor what went wrong."""
         return text(self.status, f"{self.sentence}\n", dict(self.headers))
+
+    def closing(self) -> bytes:
+        """Return the same answer as bytes that also close the connection."""
+        headers = (f"{name}: {value}" for name, value in self.headers)
+        return closing_answer(HTTPStatus(self.status), self.sentence, *headers)
 
 
 class RefusedError(Exception):

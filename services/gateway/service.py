@@ -150,7 +150,7 @@ def _servers(
 ) -> list[HttpServer]:
     """One application on every listener that there is; connections of devices count together."""
     app = gateway.app()
-    servers = [HttpServer(app, [listeners.scep], None, connections)]
+    servers = [HttpServer(app, [listeners.scep], None, connections, gateway)]
     if contexts is not None and listeners.tls is not None:
         servers.append(HttpServer(app, [listeners.tls], contexts.tls, connections))
     if contexts is not None and listeners.mtls is not None:

@@ -21,10 +21,11 @@ from services.gateway.settings import Limits
 from shared import limits as bounds
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
-from shared.edge import Client
+from shared.edge import Client, EdgeProtocol
 from shared.events import CaChain
 from shared.process import HttpServer
 from shared.stored import encode
+from shared.telemetry import REQUESTS
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import ISSUER, PROFILE, turn, until
@@ -334,7 +335,7 @@ def serve(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) ->
         slow = SlowEnroller(world)
         gateway = Gateway(world.bus, settings, chains, cast("Enroller", slow), world.clock)
         listener = socket.create_server(("127.0.0.1", 0))
-        server = HttpServer(gateway.app(), [listener])
+        server = HttpServer(gateway.app(), [listener], overload=gateway)
         port = listener.getsockname()[1]
         server.start()
         yield Served(gateway, slow, port)
@@ -377,6 +378,77 @@ async def test_without_a_place_the_answer_is_503_at_once(serve: Callable[..., An
         assert b"retry-after: 5" in answer
         first.close()
         second.close()
+
+
+async def answer_of(served: Served, data: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Return status line, header fields without the date, and body of an answer that ends.
+
+    The request is there by the time that the connection is accepted.
+    """
+    client = socket.create_connection(("127.0.0.1", served.port))
+    client.sendall(data)
+    reader, writer = await asyncio.open_connection(sock=client)
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    writer.close()
+    status, *fields = head.lower().split(b"\r\n")
+    return status, sorted(f for f in fields if not f.startswith(b"date")), body
+
+
+async def test_in_overload_whole_requests_are_refused_before_they_cost_a_connection(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = (PROFILE, "PKIOperation", "503")
+    parsed = []
+    begin = EdgeProtocol.on_message_begin
+
+    def on_message_begin(protocol: EdgeProtocol) -> None:
+        parsed.append(protocol)
+        begin(protocol)
+
+    monkeypatch.setattr(EdgeProtocol, "on_message_begin", on_message_begin)
+    async with serve(replace(LIMITS, in_flight=1)) as served:
+        _, first = await served.send(post(b"first"))
+        await until(lambda: served.enroller.began)
+        closing = post(b"x" * 4000).replace(b"Host: x", b"Host: x\r\nConnection: close")
+        before = REQUESTS.labels(*labels)._value.get()
+        slow = await answer_of(served, closing)
+        with_parser = len(parsed)
+        quick = await answer_of(served, closing)
+
+        assert (with_parser, len(parsed)) == (2, 2)  # `first`, and the first that was refused
+        assert quick == slow
+        assert quick[0] == b"http/1.1 503 service unavailable"
+        assert REQUESTS.labels(*labels)._value.get() == before + 2
+        first.close()
+
+
+async def test_in_overload_everything_but_messages_is_served(serve: Callable[..., Any]) -> None:
+    caps = f"GET /scep/{PROFILE}?operation=GetCACaps HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    async with serve(replace(LIMITS, in_flight=1)) as served:
+        _, first = await served.send(post(b"first"))
+        await until(lambda: served.enroller.began)
+        for _ in range(2):
+            await answer_of(served, post(b"x").replace(b"Host: x", b"Connection: close"))
+            reader, writer = await served.send(caps)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        first.close()
+
+
+async def test_a_place_that_is_free_again_is_given_to_the_next_request(
+    serve: Callable[..., Any],
+) -> None:
+    async with serve(replace(LIMITS, in_flight=1)) as served:
+        _, first = await served.send(post(b"first"))
+        await until(lambda: served.enroller.began)
+        await answer_of(served, post(b"x").replace(b"Host: x", b"Connection: close"))
+        first.close()
+        await until(lambda: served.in_flight() == 0)
+        served.enroller.release.set()
+        assert served.gateway.is_busy()
+        reader, writer = await served.send(post(b"second"))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
 
 
 async def test_a_message_has_the_limit_of_its_profile_by_post_and_get(

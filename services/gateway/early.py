@@ -1,0 +1,43 @@
+"""Read a plain PKIOperation from the first bytes of a connection, without an HTTP parser. Pure."""
+
+import re
+from typing import Final
+
+from services.gateway.routes import Target, operation_of, query_values, target_of
+
+_REQUEST_LINE: Final = re.compile(rb"(?:GET|POST) (/[!-~]*) HTTP/1\.[01]")
+_LENGTH: Final = re.compile(rb"[ \t]*([0-9]{1,9})[ \t]*")
+
+
+def read_target(received: bytes, default: str | None) -> Target | None:
+    """Return what a complete PKIOperation is addressed to.
+
+    None for everything else: another request, one that is still on its way, one with anything after
+    it, and whatever needs a real parser (chunks, escapes in the path).
+    """
+    head, end, body = received.partition(b"\r\n\r\n")
+    request_line, *fields = head.split(b"\r\n")
+    line = _REQUEST_LINE.fullmatch(request_line)
+    if not end or line is None or _length(fields) != len(body):
+        return None
+    path, _, query = line[1].partition(b"?")
+    if b"%" in path:
+        return None
+    if operation_of(query_values(query)) != "PKIOperation":
+        return None
+    return target_of(path.decode("ascii"), default)
+
+
+def _length(fields: list[bytes]) -> int | None:
+    """Return the body's length that header fields declare; None where it is not plainly one."""
+    lengths = []
+    for field in fields:
+        name, _, value = field.partition(b":")
+        match name.lower():
+            case b"content-length":
+                lengths.append(_LENGTH.fullmatch(value))
+            case b"transfer-encoding" | b"upgrade" | b"expect":
+                return None
+    if not lengths:
+        return 0
+    return int(lengths[0][1]) if len(lengths) == 1 and lengths[0] else None

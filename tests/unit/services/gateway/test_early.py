@@ -1,0 +1,84 @@
+"""Which requests are plain enough to be refused without an HTTP parser."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway.early import read_target
+from services.gateway.routes import Target
+
+LINE = b"POST /scep/corp?operation=PKIOperation HTTP/1.1"
+CORP = Target("corp")
+
+
+def request(*fields: bytes, line: bytes = LINE, body: bytes = b"") -> bytes:
+    return b"\r\n".join((line, *fields, b"", body))
+
+
+@pytest.mark.parametrize(
+    ("received", "target"),
+    [
+        (request(b"Host: x", b"Content-Length: 3", body=b"abc"), CORP),
+        (request(b"content-length:3", body=b"a\r\n"), CORP),
+        (request(b"Content-Length: 7", body=b"a\r\n\r\nbc"), CORP),
+        (request(line=LINE.replace(b"1.1", b"1.0")), CORP),
+        (request(line=b"GET /scep/corp?operation=PKIOperation&message=AAAA HTTP/1.1"), CORP),
+        (
+            request(line=b"GET /scep/corp/pkiclient.exe?operation=pkioperation HTTP/1.1"),
+            CORP,
+        ),
+        (request(line=b"POST /scep?operation=PKIOperation HTTP/1.1"), Target("usual")),
+        (
+            request(line=b"POST /scep-mtls/corp?operation=PKIOperation HTTP/1.1"),
+            Target("corp", mtls=True),
+        ),
+        (request(line=b"POST /elsewhere?operation=PKIOperation HTTP/1.1"), Target(None)),
+    ],
+)
+def test_a_whole_message_is_read(received: bytes, target: Target) -> None:
+    assert read_target(received, "usual") == target
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        b"",
+        LINE,
+        request(b"Content-Length: 3", body=b"ab"),
+        request(b"Content-Length: 3", body=b"abcGET / HTTP/1.1"),
+        request(body=b"abc"),
+        request(b"Content-Length: +3", body=b"abc"),
+        request(b"Content-Length: 3,3", body=b"abc"),
+        request(b"Content-Length: 3", b"Content-Length: 3", body=b"abc"),
+        request(b"Content-Length: \xb2", body=b"ab"),
+        request(b"Content-Length: 0", b"Transfer-Encoding: chunked"),
+        request(b"Expect: 100-continue", b"Content-Length: 0"),
+        request(b"Connection: Upgrade", b"Upgrade: h2c"),
+        request(line=b"HEAD /scep/corp?operation=PKIOperation HTTP/1.1"),
+        request(line=b"POST /scep/corp?operation=PKIOperation HTTP/2.0"),
+        request(line=b"POST  /scep/corp?operation=PKIOperation HTTP/1.1"),
+        request(line=b"POST http://h/scep/corp?operation=PKIOperation HTTP/1.1"),
+        request(line=b"POST /scep/c%6frp?operation=PKIOperation HTTP/1.1"),
+        request(line=b"POST /scep/c\xc3\xb6rp?operation=PKIOperation HTTP/1.1"),
+        request(line=b"GET /scep/corp?operation=GetCACaps HTTP/1.1"),
+        request(line=b"GET /scep/corp HTTP/1.1"),
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+)
+def test_everything_else_is_left_to_the_parser(received: bytes) -> None:
+    assert read_target(received, "usual") is None
+
+
+@given(st.binary())
+def test_no_bytes_are_too_odd(received: bytes) -> None:
+    read_target(received, None)
+    read_target(LINE + received, None)
+
+
+@given(st.data())
+def test_no_part_of_a_message_is_taken_for_a_whole_one(data: st.DataObject) -> None:
+    whole = request(b"Content-Length: 40", body=data.draw(st.binary(min_size=40, max_size=40)))
+    cut = data.draw(st.integers(0, len(whole) - 1))
+
+    assert read_target(whole[:cut], None) is None
+    assert read_target(whole, None) == CORP
