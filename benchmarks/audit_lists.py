@@ -16,12 +16,12 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from benchmarks.audit_feed import enrollment_events
-from services.audit.database import migrate, open_engine
 from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
 from services.audit.merge import merge
 from services.audit.model import fold
 from services.audit.projection import Found
+from services.audit.store.engine import migrate, open_engine
 from shared.stored import Stored, encode
 
 _BATCH = 2000

@@ -20,9 +20,10 @@ from sqlalchemy import Engine, select
 from benchmarks.audit_feed import enrollment_events
 from benchmarks.shared_state import Server
 from services.audit.consumer import StreamRecorder
-from services.audit.database import migrate, open_engine, position, store
+from services.audit.database import position, store
 from services.audit.reader import last_sequence, read
-from services.audit.tables import metadata
+from services.audit.store.engine import migrate, open_engine
+from services.audit.store.tables import metadata
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision
 from shared.bus.servers import Servers

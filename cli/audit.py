@@ -14,10 +14,10 @@ from cli.choice import choose
 from cli.output import failed, heading, json_line, say, show_table
 from cli.places import Config, config_path
 from cli.services import audit as serve
-from services.audit.database import open_existing
 from services.audit.office import OrderError
 from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
+from services.audit.store.engine import open_existing
 from shared.enrollment import State
 from shared.settings import SettingsError, load
 

@@ -10,10 +10,10 @@ from cli.choice import choose
 from cli.operator import in_office
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.database import open_existing
 from services.audit.office import Office, OrderError
 from services.audit.orders.decide import decide
 from services.audit.queries import EnrollmentLine, named_lines, near_lines
+from services.audit.store.engine import open_existing
 from shared.enrollment import State
 
 Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]

@@ -19,12 +19,13 @@ from cli.output import failed, say
 from cli.places import Config, config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import migrate, open_engine, open_existing, position, snapshot
+from services.audit.database import position
 from services.audit.export import Form, lines
 from services.audit.fill import fill
 from services.audit.office import Office, OrderError
 from services.audit.projection import Found
 from services.audit.reader import last_sequence, read
+from services.audit.store.engine import migrate, open_engine, open_existing, snapshot
 from services.audit.verification import verify as verify_log
 from services.audit.wanted import Window, moment
 from shared.bus.topology import CA_CHAINS, chain_subject

@@ -11,10 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.operator import in_office
 from cli.output import failed, say, show_table
 from cli.places import Config, config_path
-from services.audit.admin.auth import Level, list_tokens
-from services.audit.database import migrate, open_engine
 from services.audit.orders.tokens import make_token, take_token
+from services.audit.roles import Level
 from services.audit.settings import database_url
+from services.audit.store.api_tokens import list_tokens
+from services.audit.store.engine import migrate, open_engine
 from shared.process import now
 from shared.settings import SettingsError, load
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy import text
 
-from services.audit.database import open_engine
+from services.audit.store.engine import open_engine
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import hashlib
 
 from sqlalchemy import select
 
-from services.audit.database import open_engine
-from services.audit.tables import metadata
+from services.audit.store.engine import open_engine
+from services.audit.store.tables import metadata
 
 
 def tables(url: str) -> dict[str, list[tuple[object, ...]]]:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 from services.audit.database import position
 from services.audit.office import OrderError
 from services.audit.reader import last_sequence
-from services.audit.tables import events
+from services.audit.store.tables import events
 from shared.bus.core import Bus
 
 

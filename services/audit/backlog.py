@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from services.audit.database import position
 from services.audit.reader import last_sequence
-from services.audit.tables import enrollments
+from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
 from shared.bus.topology import Role
 from shared.enrollment import State

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, select
 
-from services.audit.tables import metadata
+from services.audit.store.tables import metadata
 
 _SHOWN: Final = 80
 Key = tuple[Any, ...]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, Table, select, tuple_
 
-from services.audit.tables import enrollments
+from services.audit.store.tables import enrollments
 
 _BEYOND: Final = 2**63
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from services.audit.tables import dead_letters, enrollments, redrives
+from services.audit.store.tables import dead_letters, enrollments, redrives
 from shared.bus.topology import Role
 from shared.enrollment import State
 from shared.subjects import Stage, parse_subject

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select, tuple_
 
 from services.audit.filters import Wanted, cursor_of, filtered, place_of
 from services.audit.searching import search
-from services.audit.tables import certificates
+from services.audit.store.tables import certificates
 from shared.limits import PAGE_BYTES
 
 MAX_LIMIT: Final = 500

@@ -4,9 +4,10 @@ import asyncio
 
 from sqlalchemy import Engine, delete
 
-from services.audit.database import events_after, lock_all, position
+from services.audit.database import events_after, position
 from services.audit.reader import read_some
-from services.audit.tables import metadata
+from services.audit.store.engine import lock_all
+from services.audit.store.tables import metadata
 from shared.bus.core import Bus
 from shared.stored import Stored
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.audit import tables as t
 from services.audit.changes import Changes
 from services.audit.model import Known
+from services.audit.store import tables as t
 
 # What the first event of a row has said stays.
 _FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})

@@ -9,7 +9,7 @@ from services.audit.changes import Changes, Row, see
 from services.audit.given import take_order
 from services.audit.others import take_other
 from services.audit.projection import Found, is_ours, storable
-from services.audit.spelling import folded
+from services.audit.store.spelling import folded
 from shared.access_events import Claim
 from shared.dn import read_dn
 from shared.enrollment import State

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Select, select, tuple_
 from services.audit.filters import cursor_of, place_of
 from services.audit.given import result
 from services.audit.listing import MAX_LIMIT, Page, fitting
-from services.audit.tables import enrollments, orders
+from services.audit.store.tables import enrollments, orders
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Insert, bindparam, select
 
 from services.audit.checkpoint import BEGIN
 from services.audit.merge import insert_into
-from services.audit.tables import positions
+from services.audit.store.tables import positions
 
 
 @dataclass(frozen=True, slots=True)

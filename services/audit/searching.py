@@ -6,8 +6,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from services.audit.filters import Wanted, filtered, times
-from services.audit.spelling import spellings
-from services.audit.tables import enrollments, names
+from services.audit.store.spelling import spellings
+from services.audit.store.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
 # Of more names than this some are likely near the newest: that is where a search begins.

@@ -12,12 +12,12 @@ from services.audit.admin.first import ensure_admin
 from services.audit.admin.forms import WholeForms
 from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import migrate, open_engine
 from services.audit.office import Office
 from services.audit.readiness import Readiness
 from services.audit.recording import Recording
 from services.audit.room import Room
 from services.audit.settings import Settings, admin_token
+from services.audit.store.engine import migrate, open_engine
 from services.audit.sweeper import Sweeper
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover

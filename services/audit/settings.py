@@ -7,8 +7,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.audit.admin.auth import Level
-from services.audit.database_urls import read_url
+from services.audit.roles import Level
+from services.audit.store.urls import read_url
 from shared.bus.servers import Servers
 from shared.bus.topology import consumers
 from shared.keys import read_certificates, read_event_signer, read_nkey

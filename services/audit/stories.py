@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select
 
-from services.audit.tables import certificates, enrollments, events
+from services.audit.store.tables import certificates, enrollments, events
 
 _ATTEMPTS: Final = 20  # one that goes on failing is made every hour
 

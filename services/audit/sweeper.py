@@ -28,7 +28,7 @@ from services.audit.overdue import (
     overtaken,
     queue_of,
 )
-from services.audit.tables import enrollments, orders
+from services.audit.store.tables import enrollments, orders
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import enroll_stream
 from shared.enrollment import State

@@ -20,8 +20,8 @@ from sqlalchemy.exc import OperationalError
 
 from benchmarks.enrollments import key_pool
 from benchmarks.figures import Answer
-from services.audit.database import open_engine
-from services.audit.tables import events
+from services.audit.store.engine import open_engine
+from services.audit.store.tables import events
 from shared.bus.topology import DEAD_LETTERS
 from tests.chaos.clients import REFUSED, Load, ask, authorities, new_load
 from tests.chaos.killer import KINDS, Killer

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Engine
 
 from services.audit.consumer import StreamRecorder
-from services.audit.database import migrate, open_engine, position
+from services.audit.database import position
 from services.audit.overdue import Patience
+from services.audit.store.engine import migrate, open_engine
 from services.audit.sweeper import Sweeper
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer

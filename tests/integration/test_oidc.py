@@ -19,11 +19,11 @@ from joserfc.jwk import RSAKey
 from sqlalchemy import Engine
 
 from services.audit.admin.app import admin_app
-from services.audit.admin.auth import Level
 from services.audit.admin.desk import Desk
-from services.audit.database import migrate, open_engine
 from services.audit.page import provider
+from services.audit.roles import Level
 from services.audit.settings import Oidc, PageSettings, Settings
+from services.audit.store.engine import migrate, open_engine
 from shared.settings import SettingsError
 from tests.system import wait_until
 from tests.unit.services.audit.desks import Browser

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from services.audit.database import open_engine
 from services.audit.queries import EnrollmentLine, recent, story
 from services.audit.settings import database_url
+from services.audit.store.engine import open_engine
 from shared.settings import load
 from tests.interop.clients import succeed, told
 from tests.system import System, wait_until

@@ -14,11 +14,12 @@ from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy import Engine
 
 from services.audit.admin.attempts import Attempts
-from services.audit.admin.auth import Level, Operator, operator_of, token_sha256
 from services.audit.admin.problems import ProblemError
-from services.audit.admin.sessions import is_csrf_token, session_operator
 from services.audit.office import Office
+from services.audit.roles import Level, Operator
 from services.audit.settings import Settings
+from services.audit.store.api_tokens import operator_of, token_sha256
+from services.audit.store.sessions import is_csrf_token, session_operator
 from shared.addresses import source_key
 from shared.bus.core import Bus
 from shared.limits import LOGIN_FAILURES, THROTTLED_SOURCES, TOKEN_FAILURES

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine
 
-from services.audit.admin.auth import Level, is_first
 from services.audit.office import Office, TooLateError
 from services.audit.orders.tokens import make_token
+from services.audit.roles import Level
+from services.audit.store.api_tokens import is_first
 
 ADMIN = "admin"
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography import x509
 from sqlalchemy import Connection, func, select
 
-from services.audit.tables import counters
+from services.audit.store.tables import counters
 from shared.access_events import GatewaySeen, ReplicaSeen
 from shared.keys import read_certificates
 from shared.names import name_text

@@ -41,8 +41,8 @@ from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate, written_serial
 from services.audit.payloads import read_payload
+from services.audit.store.tables import certificates as certificate_rows
 from services.audit.stories import story_of
-from services.audit.tables import certificates as certificate_rows
 from shared.enrollment import State
 
 router = APIRouter(prefix="/api/v1")

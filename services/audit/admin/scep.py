@@ -7,13 +7,13 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.audit.admin.auth import Operator
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import Seen, count_results, describe
 from services.audit.admin.shapes import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
 from services.audit.orders.ra import gateways, reload_ra
 from services.audit.orders.reload import reload_anchors, replicas
+from services.audit.roles import Operator
 from shared.bus.core import BusError
 from shared.bus.topology import REPLAYS
 from shared.process import log_failure

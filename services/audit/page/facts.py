@@ -8,7 +8,7 @@ from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
 from services.audit.page.chart import RANGES, Chart, draw
 from services.audit.page.words import CHIPS
-from services.audit.tables import counters
+from services.audit.store.tables import counters
 from shared.enrollment import State
 
 _FAILURES: Final = 50

@@ -8,12 +8,13 @@ from urllib.parse import parse_qs, unquote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.admin.auth import Operator, operator_of
 from services.audit.admin.desk import AtDesk, Desk, source_of
 from services.audit.admin.guard import is_own_origin
 from services.audit.admin.problems import ProblemError
-from services.audit.admin.sessions import close_session, is_csrf_token, open_session
 from services.audit.page.site import HOME, page
+from services.audit.roles import Operator
+from services.audit.store.api_tokens import operator_of
+from services.audit.store.sessions import close_session, is_csrf_token, open_session
 from shared.limits import FORM_BYTES
 
 router = APIRouter(include_in_schema=False)

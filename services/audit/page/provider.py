@@ -22,7 +22,7 @@ from joserfc.errors import (
 )
 from joserfc.jwk import KeySet
 
-from services.audit.admin.auth import Level, Operator
+from services.audit.roles import Level, Operator
 from services.audit.settings import Oidc
 from shared.echoes import echoes
 from shared.printable import visible

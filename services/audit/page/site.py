@@ -13,13 +13,13 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy import Connection, func, select
 
-from services.audit.admin.auth import Level, Operator
 from services.audit.admin.desk import Desk, signed_in
 from services.audit.admin.problems import ProblemError
-from services.audit.admin.sessions import csrf_token
 from services.audit.letters import count_open
 from services.audit.page import words
-from services.audit.tables import enrollments
+from services.audit.roles import Level, Operator
+from services.audit.store.sessions import csrf_token
+from services.audit.store.tables import enrollments
 from shared.enrollment import State
 from shared.printable import visible
 

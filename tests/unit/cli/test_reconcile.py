@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import Engine
 
 from cli import reconcile
-from services.audit.database import migrate, open_engine, position, store
+from services.audit.database import position, store
 from services.audit.lost import forget
 from services.audit.office import Office, OrderError
+from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
 from shared.stored import TYPE, Message
 from tests.fakes.memory_bus import MemoryBus

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.database import migrate, open_engine
+from services.audit.store.engine import migrate, open_engine
 from tests.postgres import emptied, postgres_server
 
 

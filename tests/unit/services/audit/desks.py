@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from services.audit.admin.app import admin_app
-from services.audit.admin.auth import Level, add_token
 from services.audit.admin.desk import Desk
+from services.audit.roles import Level
 from services.audit.settings import PageSettings, Settings
+from services.audit.store.api_tokens import add_token
 from shared.bus.servers import Servers
 from shared.sections import Configuration
 from shared.shards import Epoch

@@ -10,13 +10,11 @@ from jsonschema_rs import validate
 from sqlalchemy import Engine
 
 from services.audit.admin.app import admin_app
-from services.audit.admin.auth import (
-    Level,
-    add_token,
-)
 from services.audit.admin.desk import Desk
 from services.audit.admin.examples import ANSWERS
-from services.audit.tables import metadata, tokens
+from services.audit.roles import Level
+from services.audit.store.api_tokens import add_token
+from services.audit.store.tables import metadata, tokens
 from shared.sections import Configuration
 from shared.settings import SettingsError
 from tests.fakes.memory_bus import MemoryBus

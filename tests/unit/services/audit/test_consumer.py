@@ -11,9 +11,10 @@ from sqlalchemy import Engine, select
 from services.audit.agreement import ReplacedLogError
 from services.audit.checkpoints import Checkpoints
 from services.audit.consumer import StreamRecorder
-from services.audit.database import migrate, open_engine, position, store
+from services.audit.database import position, store
 from services.audit.lost import forget, lost
-from services.audit.tables import events
+from services.audit.store.engine import migrate, open_engine
+from services.audit.store.tables import events
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CERTS, OPS, Role
 from shared.process import background

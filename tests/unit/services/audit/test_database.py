@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
 
-from services.audit.admin.auth import Level, Operator, add_token, operator_of
-from services.audit.database import EmptiedError, migrate, open_engine, position, store
+from services.audit.database import EmptiedError, position, store
 from services.audit.lost import forget
 from services.audit.projection import Found, row
-from services.audit.tables import PREFIXED, events, metadata
+from services.audit.roles import Level, Operator
+from services.audit.store.api_tokens import add_token, operator_of
+from services.audit.store.engine import migrate, open_engine
+from services.audit.store.tables import PREFIXED, events, metadata
 from shared.stored import TYPE, Message, Stored
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
@@ -106,7 +108,7 @@ def test_migrations_that_are_killed_half_way_are_done_by_the_next_start(
 
 _MIGRATE = """
 import sys
-from services.audit.database import migrate, open_engine
+from services.audit.store.engine import migrate, open_engine
 migrate(open_engine(sys.argv[1]))
 """
 

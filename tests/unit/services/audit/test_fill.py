@@ -7,7 +7,7 @@ from sqlalchemy import Engine, select
 from services.audit.database import position, store
 from services.audit.fill import fill
 from services.audit.lost import forget
-from services.audit.tables import events
+from services.audit.store.tables import events
 from shared.stored import Message
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import append, memory_bus

@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import Engine, insert
 from starlette.types import Receive, Scope, Send
 
-from services.audit.admin.auth import Level, add_token
 from services.audit.admin.bounded import Bounded, Kind
 from services.audit.admin.forms import WholeForms
 from services.audit.filters import Wanted
 from services.audit.listing import list_certificates
-from services.audit.tables import certificates
+from services.audit.roles import Level
+from services.audit.store.api_tokens import add_token
+from services.audit.store.tables import certificates
 from shared.limits import (
     ADMIN_BODY_BYTES,
     ADMIN_UNANSWERED,

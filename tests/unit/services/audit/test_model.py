@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from services.audit.database import catch_up, migrate, open_engine, store
-from services.audit.tables import metadata, positions
+from services.audit.database import catch_up, store
+from services.audit.store.engine import migrate, open_engine
+from services.audit.store.tables import metadata, positions
 from shared.bus.topology import CERTS, OPS
 from shared.stored import Stored
 from shared.subjects import Stage, reload_answer, reload_order

@@ -15,7 +15,7 @@ from services.audit.database import store
 from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
 from services.audit.projection import Found, row, storable
-from services.audit.tables import enrollments, events, metadata
+from services.audit.store.tables import enrollments, events, metadata
 from shared.stored import TYPE, Message
 from shared.subjects import Stage
 from tests.unit import golden

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from services.audit.consumer import StreamRecorder
-from services.audit.database import migrate, open_engine
 from services.audit.readiness import Readiness
+from services.audit.store.engine import migrate, open_engine
 from tests.fakes.memory_bus import MemoryBus
 
 

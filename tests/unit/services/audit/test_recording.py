@@ -4,10 +4,11 @@ from pathlib import Path
 
 from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import migrate, open_engine, position
+from services.audit.database import position
 from services.audit.recording import Recording
 from services.audit.room import Room
 from services.audit.settings import recorded
+from services.audit.store.engine import migrate, open_engine
 from shared.stored import Message
 from tests.unit.world import OPERATOR, Clock, append, memory_bus, until
 

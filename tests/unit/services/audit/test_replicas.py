@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from services.audit.consumer import StreamRecorder
-from services.audit.database import _lock_number, migrate, open_engine, store
+from services.audit.database import store
+from services.audit.store.engine import _lock_number, migrate, open_engine
 from shared.stored import Message, Stored
 from tests.system import wait_until
 from tests.unit.services.audit.stories import STREAM

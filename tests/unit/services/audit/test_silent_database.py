@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from services.audit.admin.bounded import Bounded, Kind
 from services.audit.backlog import Backlog
-from services.audit.database import migrate, open_engine
 from services.audit.readiness import Readiness
+from services.audit.store.engine import migrate, open_engine
 from shared.telemetry import BUS_LAG
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import memory_bus

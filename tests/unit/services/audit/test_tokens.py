@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.admin.auth import (
-    Level,
-    Operator,
+from services.audit.admin.first import ensure_admin
+from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from services.audit.orders.tokens import make_token, take_token
+from services.audit.roles import Level, Operator
+from services.audit.store.api_tokens import (
     add_token,
     is_first,
     list_tokens,
     operator_of,
     revoke_token,
 )
-from services.audit.admin.first import ensure_admin
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
-from services.audit.orders.tokens import make_token, take_token
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS
 from shared.stored import authenticate_any

@@ -9,9 +9,10 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.admin.auth import Level, revoke_token
-from services.audit.admin.sessions import csrf_token
-from services.audit.tables import metadata, sessions
+from services.audit.roles import Level
+from services.audit.store.api_tokens import revoke_token
+from services.audit.store.sessions import csrf_token
+from services.audit.store.tables import metadata, sessions
 from shared.sections import Configuration
 from shared.settings import SettingsError
 from tests.unit.services.audit.desks import HOUR, TOKEN, Browser, browser

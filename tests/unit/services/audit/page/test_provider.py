@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from services.audit.admin.auth import Level
 from services.audit.page.provider import (
     Attempt,
     MisfitError,
@@ -23,6 +22,7 @@ from services.audit.page.provider import (
     operator_of_claims,
     signed_in_as,
 )
+from services.audit.roles import Level
 from services.audit.settings import Oidc
 from tests.unit.services.validator.http_services import Papers, Posted, Service, http, serving
 from tests.unit.world import NOW

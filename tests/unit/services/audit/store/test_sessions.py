@@ -10,15 +10,16 @@ from sqlalchemy import Engine, select
 
 from services.audit.admin import attempts
 from services.audit.admin.attempts import Attempts
-from services.audit.admin.auth import Level, Operator, add_token, revoke_token
-from services.audit.admin.sessions import (
+from services.audit.roles import Level, Operator
+from services.audit.store.api_tokens import add_token, revoke_token
+from services.audit.store.sessions import (
     close_session,
     csrf_token,
     is_csrf_token,
     open_session,
     session_operator,
 )
-from services.audit.tables import sessions
+from services.audit.store.tables import sessions
 from shared.limits import THROTTLED_SOURCES
 
 SECRET: Final = "a-secret-that-only-one-browser-knows"

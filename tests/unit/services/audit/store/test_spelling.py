@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from services.audit.database import store
 from services.audit.queries import recent
-from services.audit.spelling import folded, spellings
+from services.audit.store.spelling import folded, spellings
 from shared.dn import write_dn
 from tests.unit.services.audit.stories import STREAM, approved, issued, requested
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from sqlalchemy import Engine, and_, delete, insert, literal, or_, select
 
-from services.audit.admin.auth import Level, Operator, token_sha256
-from services.audit.tables import sessions, tokens
+from services.audit.roles import Level, Operator
+from services.audit.store.api_tokens import token_sha256
+from services.audit.store.tables import sessions, tokens
 
 _CSRF: Final = b"scepstream page"
 

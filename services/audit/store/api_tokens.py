@@ -1,34 +1,12 @@
 """Who may do what: named bearer tokens of three roles, kept as digests."""
 
 import hashlib
-from dataclasses import dataclass
-from enum import StrEnum
 
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from services.audit.tables import tokens
-
-
-class Level(StrEnum):
-    """What a token is good for, each level including those before it."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    def covers(self, wanted: "Level") -> bool:
-        """Whether it is as much as is wanted."""
-        order = list(Level)
-        return order.index(self) >= order.index(wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Who a token stands for."""
-
-    name: str
-    level: Level
+from services.audit.roles import Level, Operator
+from services.audit.store.tables import tokens
 
 
 def token_sha256(token: str) -> str:

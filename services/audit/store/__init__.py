@@ -1,0 +1,1 @@
+"""The database of the audit service: its tables, migrations and connections."""

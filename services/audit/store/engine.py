@@ -1,0 +1,160 @@
+"""Connections to the database, its schema, and who waits for whom."""
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.engine import URL
+
+from services.audit.store.urls import is_sqlite, read_url
+from shared.settings import SettingsError
+
+_MIGRATIONS: Final = "migrations"
+# A server that is gone, or that holds a lock for good, ends in an error. One that is only silent
+# cannot be told from a slow one here: who asks it waits no longer than they want to.
+_POOL_SECONDS: Final = 5
+_POSTGRESQL: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+_OPTIONS: Final = "-c statement_timeout=60s -c lock_timeout=30s"
+_DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+
+
+class NoDatabaseError(SettingsError):
+    """Raised where a command that reads finds no database; the message says where it looked."""
+
+
+def open_existing(url: str) -> Engine:
+    """The same for commands that read: a SQLite file that is not there is not made."""
+    parsed = read_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise NoDatabaseError(
+            f"there is no database at {parsed.database}: the audit service makes it when it starts"
+        )
+    return open_engine(url)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg).
+
+    `SettingsError` for the URL of any other database.
+    """
+    parsed = read_url(url)
+    parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
+    # An error's text is no place for a search, an address or a token's digest.
+    options = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else {}
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, **options)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "do_connect", _on_sqlite_open)
+        event.listen(engine, "connect", _on_sqlite_connect)
+    return engine
+
+
+def _postgresql(url: URL) -> dict[str, Any]:
+    """Return our limits, except those that the URL itself sets."""
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    own = url.query.get("options", "")
+    # The server takes the last of two values.
+    options = " ".join((_OPTIONS, *((own,) if isinstance(own, str) else own))).strip()
+    return {"pool_timeout": _POOL_SECONDS, "connect_args": arguments | {"options": options}}
+
+
+def _on_sqlite_open(_: Any, __: Any, arguments: Sequence[Any], ___: Any) -> None:
+    """Keep the file from others before there is anything in it; SQLite's own files follow it."""
+    path = Path(str(arguments[0])) if arguments else Path(":memory:")
+    if str(path) == ":memory:":
+        return
+    with contextlib.suppress(OSError):  # the driver says what is wrong
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 and is_sqlite(path):
+            path.chmod(0o600)
+        return
+    with contextlib.suppress(OSError):
+        # Only a file that is not there: to close one drops every lock this process has on it, and
+        # another process that closes the database would remove the log that we write to.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _on_sqlite_connect(connection: Any, _: Any) -> None:
+    """Readers do not stop the writer; a commit survives a crash of the process."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema up to date, from any released version: all of it or nothing.
+
+    Replicas that start together wait in line, and for what is being recorded. SQLite's driver
+    begins no transaction for DDL by itself: half a schema would be in the way of every later start.
+    """
+    config = Config()
+    config.set_main_option("script_location", "services.audit.store:migrations")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect() as connection:
+        if MigrationContext.configure(connection).get_current_revision() == head:
+            return
+    with engine.begin() as connection:
+        lock_all(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """One state of the database for all reads of a block, whatever is written meanwhile."""
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        yield connection
+
+
+def wait_in_line(connection: Connection, what: str) -> None:
+    """SQLite has one writer anyway; in PostgreSQL locks for as long as the transaction.
+
+    What is recorded shares a lock that migrations want for themselves.
+    """
+    if connection.dialect.name == "postgresql":
+        if what != _MIGRATIONS:
+            shared = func.pg_advisory_xact_lock_shared(_lock_number(_MIGRATIONS))
+            connection.execute(select(shared))
+        connection.execute(select(func.pg_advisory_xact_lock(_lock_number(what))))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def lock_all(connection: Connection) -> None:
+    """Keep every other writer out until this transaction ends, which rewrites whole tables.
+
+    Waits for what is being recorded, for as long as it takes: PostgreSQL's limits are lifted.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+    wait_in_line(connection, _MIGRATIONS)
+
+
+def _lock_number(what: str) -> int:
+    """A 63-bit number for a stream, or for all migrations."""
+    return int.from_bytes(hashlib.sha256(f"scepstream {what}".encode()).digest()[:8]) >> 1
