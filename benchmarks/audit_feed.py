@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from sqlalchemy import Engine
 
-from services.audit.database import store
+from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
 from shared.access_events import Claim
 from shared.bus.topology import CERTS

@@ -19,9 +19,9 @@ from sqlalchemy import Engine, select
 
 from benchmarks.audit_feed import enrollment_events
 from benchmarks.shared_state import Server
-from services.audit.consumer import StreamRecorder
-from services.audit.database import position, store
-from services.audit.reader import last_sequence, read
+from services.audit.record.consumer import StreamRecorder
+from services.audit.record.log_reader import last_sequence, read
+from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import metadata
 from shared.bus.jetstream import JetStreamBus

@@ -19,12 +19,12 @@ from cli.output import failed, say
 from cli.places import Config, config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import position
 from services.audit.export import Form, lines
-from services.audit.fill import fill
 from services.audit.office import Office, OrderError
-from services.audit.projection import Found
-from services.audit.reader import last_sequence, read
+from services.audit.record.catch_up import fill
+from services.audit.record.event_row import Found
+from services.audit.record.log_reader import last_sequence, read
+from services.audit.record.write import position
 from services.audit.store.engine import migrate, open_engine, open_existing, snapshot
 from services.audit.verification import verify as verify_log
 from services.audit.wanted import Window, moment

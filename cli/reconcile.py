@@ -16,11 +16,11 @@ from cli.operator import in_office
 from cli.output import say
 from cli.places import Config, config_path
 from services.audit.export import Form, lines
-from services.audit.fill import fill
-from services.audit.lost import forget, lost
 from services.audit.office import Office, OrderError
-from services.audit.projection import Found
-from services.audit.reader import last_sequence
+from services.audit.record.catch_up import fill
+from services.audit.record.event_row import Found
+from services.audit.record.log_reader import last_sequence
+from services.audit.record.reconcile import forget, lost
 from services.audit.store.engine import open_existing
 from shared.stored import TYPE, Stored
 

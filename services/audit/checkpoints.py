@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.audit.agreement import ReplacedLogError, compare
-from services.audit.database import signed_place
+from services.audit.record.agreement import ReplacedLogError, compare
+from services.audit.record.write import signed_place
 from shared.access_events import CheckpointSigned
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import OPS

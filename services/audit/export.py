@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from services.audit.projection import Found
+from services.audit.record.event_row import Found
 from services.audit.wanted import profile_of
 from shared.stored import TYPE, VERSION
 

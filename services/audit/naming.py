@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
-from services.audit.projection import storable
+from services.audit.record.event_row import storable
 from services.audit.store.spelling import folded, spellings
 from services.audit.store.tables import enrollments, names
 from shared.dn import read_dn

@@ -10,12 +10,12 @@ from services.audit.admin.bounded import Bounded
 from services.audit.admin.desk import Desk
 from services.audit.admin.first import ensure_admin
 from services.audit.admin.forms import WholeForms
-from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
 from services.audit.office import Office
-from services.audit.readiness import Readiness
-from services.audit.recording import Recording
-from services.audit.room import Room
+from services.audit.record.lag import Backlog
+from services.audit.record.quota import Room
+from services.audit.record.readiness import Readiness
+from services.audit.record.recorders import Recording
 from services.audit.settings import Settings, admin_token
 from services.audit.store.engine import migrate, open_engine
 from services.audit.sweeper import Sweeper

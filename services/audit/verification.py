@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Engine
 
 from services.audit.authentic import Examiner
-from services.audit.checkpoint import BEGIN, advance, own_headers
 from services.audit.compare import differences
-from services.audit.database import position_of, store
-from services.audit.reader import last_sequence, read
+from services.audit.record.digest import BEGIN, advance, own_headers
+from services.audit.record.log_reader import last_sequence, read
+from services.audit.record.write import position_of, store
 from shared.access_events import CheckpointSigned
 from shared.bus.core import Bus
 from shared.bus.topology import OPS

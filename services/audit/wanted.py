@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.audit.projection import Found
+from services.audit.record.event_row import Found
 from shared.events import CertificateRecorded
 from shared.subjects import parse_prefix
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.audit.checkpoint import own_headers
+from services.audit.record.digest import own_headers
 from shared.bus.client import DESCRIPTION, STATUS, read_headers
 from shared.bus.core import BusRefusedError, Delivery
 from shared.bus.jetstream import JetStreamBus

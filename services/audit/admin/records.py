@@ -27,7 +27,6 @@ from services.audit.admin.shapes import (
     Revocation,
 )
 from services.audit.filters import Wanted
-from services.audit.given import Order
 from services.audit.letters import list_letters
 from services.audit.listing import (
     MAX_LIMIT,
@@ -41,6 +40,7 @@ from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate, written_serial
 from services.audit.payloads import read_payload
+from services.audit.record.commands import Order
 from services.audit.store.tables import certificates as certificate_rows
 from services.audit.stories import story_of
 from shared.enrollment import State

@@ -14,7 +14,6 @@ from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import RESULTS
 from services.audit.admin.scep import described
 from services.audit.filters import Wanted
-from services.audit.given import Order
 from services.audit.letters import list_letters
 from services.audit.listing import MAX_LIMIT, list_certificates, list_enrollments
 from services.audit.ordered import WantedOrders, list_orders
@@ -22,6 +21,7 @@ from services.audit.page import facts
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps
 from services.audit.page.words import CHIPS
+from services.audit.record.commands import Order
 from services.audit.stories import story_of
 from shared.enrollment import State
 

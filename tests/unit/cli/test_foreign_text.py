@@ -20,7 +20,7 @@ from cli.enroll.console import say as step
 from cli.output import heading, json_line, say, show_table
 from cli.up.firststart import first_start
 from cli.up.layout import Layout
-from services.audit.database import store
+from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
 from shared.dn import write_dn
 from shared.printable import HIDDEN

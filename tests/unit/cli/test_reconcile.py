@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine
 
 from cli import reconcile
-from services.audit.database import position, store
-from services.audit.lost import forget
 from services.audit.office import Office, OrderError
+from services.audit.record.reconcile import forget
+from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
 from shared.stored import TYPE, Message

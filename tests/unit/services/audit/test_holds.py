@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.database import store
 from services.audit.queries import recent, story
+from services.audit.record.write import store
 from shared.enrollment import State
 from shared.stored import Stored
 from shared.subjects import (

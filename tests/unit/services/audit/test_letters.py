@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.database import store
 from services.audit.letters import count_open, list_letters
+from services.audit.record.write import store
 from shared.bus.topology import DEAD_LETTERS, OPS
 from shared.events import DeadLetter
 from shared.order_events import RedriveOrdered

@@ -8,11 +8,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.audit import searching
-from services.audit.database import store
 from services.audit.filters import BadCursorError, Wanted, cursor_of, filtered, place_of
 from services.audit.listing import count_enrollments, list_enrollments
+from services.audit.record.write import store
+from tests.unit.services.audit.record.test_enrollments import log, rows
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.services.audit.test_model import log, rows
 
 COUNT = 40
 FILTERS: list[dict[str, Any]] = [

@@ -5,10 +5,10 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.database import store
 from services.audit.filters import BadCursorError
-from services.audit.given import Order, Result
 from services.audit.ordered import WantedOrders, list_orders
+from services.audit.record.commands import Order, Result
+from services.audit.record.write import store
 from services.audit.stories import story_of
 from shared.bus.topology import OPS
 from shared.events import Event

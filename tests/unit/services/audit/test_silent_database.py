@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
 from services.audit.admin.bounded import Bounded, Kind
-from services.audit.backlog import Backlog
-from services.audit.readiness import Readiness
+from services.audit.record.lag import Backlog
+from services.audit.record.readiness import Readiness
 from services.audit.store.engine import migrate, open_engine
 from shared.telemetry import BUS_LAG
 from tests.unit.services.audit.stories import STREAM
@@ -98,8 +98,8 @@ async def test_queries_end_in_a_503_and_readiness_says_so_until_it_answers_again
 async def test_a_lag_that_cannot_be_measured_is_absent(
     engine: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.audit.backlog._LONGEST_SECONDS", 0.5)
-    monkeypatch.setattr("services.audit.backlog._SECONDS", 0.05)
+    monkeypatch.setattr("services.audit.record.lag._LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr("services.audit.record.lag._SECONDS", 0.05)
     running = asyncio.create_task(Backlog(memory_bus(), engine, [STREAM], lambda: 0.0).run())
     async with asyncio.timeout(20):
         while (STREAM, "audit") not in gauge_names():

@@ -3,7 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.audit.room import Room
+from services.audit.record.quota import Room
 from services.gateway.refusals import RefusedError
 from shared.access_events import StreamMeasured
 from shared.bus.topology import quota_hints

@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from cli.up.firststart import first_start
 from cli.up.layout import Layout
-from services.audit.database import store
 from services.audit.page.site import VERSION
+from services.audit.record.write import store
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from shared.bus.topology import CERTS, OPS

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.audit.given import Order, Result
 from services.audit.page.words import (
     CHIPS,
     Badge,
@@ -25,6 +24,7 @@ from services.audit.page.words import (
     order_name,
     state_badge,
 )
+from services.audit.record.commands import Order, Result
 from shared.enrollment import State
 
 SECOND: Final = 1_000_000_000

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from services.audit.database import store
 from services.audit.queries import recent
+from services.audit.record.write import store
 from services.audit.store.spelling import folded, spellings
 from shared.dn import write_dn
 from tests.unit.services.audit.stories import STREAM, approved, issued, requested

@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
-from services.audit.agreement import ReplacedLogError, compare
-from services.audit.database import EmptiedError, catch_up, position, store
-from services.audit.reader import read_some
+from services.audit.record.agreement import ReplacedLogError, compare
+from services.audit.record.log_reader import read_some
+from services.audit.record.write import EmptiedError, catch_up, position, store
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.process import log_failure
 from shared.stored import Stored

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
-from services.audit.consumer import StreamRecorder
-from services.audit.room import Room
+from services.audit.record.consumer import StreamRecorder
+from services.audit.record.lag import Backlog
+from services.audit.record.quota import Room
 from services.audit.settings import recorded
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from services.audit.database import store
 from services.audit.filters import Wanted
 from services.audit.listing import list_enrollments
-from services.audit.projection import Found, row, storable
+from services.audit.record.event_row import Found, row, storable
+from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
 from shared.stored import TYPE, Message
 from shared.subjects import Stage

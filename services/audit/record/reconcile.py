@@ -4,8 +4,8 @@ import asyncio
 
 from sqlalchemy import Engine, delete
 
-from services.audit.database import events_after, position
-from services.audit.reader import read_some
+from services.audit.record.log_reader import read_some
+from services.audit.record.write import events_after, position
 from services.audit.store.engine import lock_all
 from services.audit.store.tables import metadata
 from shared.bus.core import Bus

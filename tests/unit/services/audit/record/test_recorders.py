@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from services.audit.backlog import Backlog
 from services.audit.checkpoints import Checkpoints
-from services.audit.database import position
-from services.audit.recording import Recording
-from services.audit.room import Room
+from services.audit.record.lag import Backlog
+from services.audit.record.quota import Room
+from services.audit.record.recorders import Recording
+from services.audit.record.write import position
 from services.audit.settings import recorded
 from services.audit.store.engine import migrate, open_engine
 from shared.stored import Message

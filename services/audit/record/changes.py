@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.audit.projection import storable
+from services.audit.record.event_row import storable
 
 Row = dict[str, Any]
 Key = tuple[str, ...]

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from services.audit.consumer import StreamRecorder
-from services.audit.readiness import Readiness
+from services.audit.record.consumer import StreamRecorder
+from services.audit.record.readiness import Readiness
 from services.audit.store.engine import migrate, open_engine
 from tests.fakes.memory_bus import MemoryBus
 

@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 
-from services.audit import backlog
-from services.audit.backlog import Backlog, waiting
-from services.audit.database import store
+from services.audit.record import lag as backlog
+from services.audit.record.lag import Backlog, waiting
+from services.audit.record.write import store
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import Role
 from shared.stored import Message, Stored

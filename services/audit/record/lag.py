@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
-from services.audit.database import position
-from services.audit.reader import last_sequence
+from services.audit.record.log_reader import last_sequence
+from services.audit.record.write import position
 from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
 from shared.bus.topology import Role

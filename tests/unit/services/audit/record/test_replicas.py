@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
-from services.audit.consumer import StreamRecorder
-from services.audit.database import store
+from services.audit.record.consumer import StreamRecorder
+from services.audit.record.write import store
 from services.audit.store.engine import _lock_number, migrate, open_engine
 from shared.stored import Message, Stored
 from tests.system import wait_until
+from tests.unit.services.audit.record.test_enrollments import log, rows, tables
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.services.audit.test_model import log, rows, tables
 from tests.unit.world import memory_bus, until
 
 

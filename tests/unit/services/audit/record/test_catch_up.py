@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from services.audit.database import position, store
-from services.audit.fill import fill
-from services.audit.lost import forget
+from services.audit.record.catch_up import fill
+from services.audit.record.reconcile import forget
+from services.audit.record.write import position, store
 from services.audit.store.tables import events
 from shared.stored import Message
 from tests.unit.services.audit.stories import STREAM
@@ -36,7 +36,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> 
             work()
         return store(engine, *arguments, **options)
 
-    monkeypatch.setattr("services.audit.fill.store", stored)
+    monkeypatch.setattr("services.audit.record.catch_up.store", stored)
 
 
 async def test_a_database_that_is_emptied_while_it_is_filled_is_filled_again(

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine, select
 
-from services.audit.consumer import StreamRecorder
+from services.audit.record.consumer import StreamRecorder
 from services.audit.store.tables import positions
 from shared.bus.core import Bus
 from shared.process import log_failure

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.audit.changes import Changes, Row, see
-from services.audit.given import take_order
-from services.audit.others import take_other
-from services.audit.projection import Found, is_ours, storable
+from services.audit.record.certificates import take_other
+from services.audit.record.changes import Changes, Row, see
+from services.audit.record.commands import take_order
+from services.audit.record.event_row import Found, is_ours, storable
 from services.audit.store.spelling import folded
 from shared.access_events import Claim
 from shared.dn import read_dn

@@ -8,11 +8,11 @@ import pytest
 import structlog
 from sqlalchemy import Engine, select
 
-from services.audit.agreement import ReplacedLogError
 from services.audit.checkpoints import Checkpoints
-from services.audit.consumer import StreamRecorder
-from services.audit.database import position, store
-from services.audit.lost import forget, lost
+from services.audit.record.agreement import ReplacedLogError
+from services.audit.record.consumer import StreamRecorder
+from services.audit.record.reconcile import forget, lost
+from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import events
 from shared.bus.core import BusUnavailableError
@@ -56,8 +56,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture
 async def world(migrated: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("services.audit.consumer._GATHER_SECONDS", 0)
-    monkeypatch.setattr("services.audit.consumer._RETRY_SECONDS", 0)
+    monkeypatch.setattr("services.audit.record.consumer._GATHER_SECONDS", 0)
+    monkeypatch.setattr("services.audit.record.consumer._RETRY_SECONDS", 0)
     bus = memory_bus()
     found = World(bus, migrated, StreamRecorder(bus, migrated, STREAM, batch=3))
     yield found
@@ -191,7 +191,7 @@ async def test_a_new_database_is_complete_without_another_event(world: World) ->
 async def test_a_database_that_goes_back_while_the_service_runs_is_filled_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("services.audit.record.consumer._LOOK_SECONDS", 0.05)
     await world.recorder.start()
     await world.log(6)
     await world.recorded()
@@ -248,7 +248,7 @@ async def test_a_database_that_is_emptied_between_two_ranges_gets_no_hole(
             forget(engine)
         return store(engine, *arguments, **options)
 
-    monkeypatch.setattr("services.audit.consumer.store", stored)
+    monkeypatch.setattr("services.audit.record.consumer.store", stored)
     await world.log(9)
     await world.recorder.start()
     await until(lambda: position(world.engine, STREAM) == 9)
@@ -259,7 +259,7 @@ async def test_a_database_that_is_emptied_between_two_ranges_gets_no_hole(
 async def test_events_that_the_consumer_never_hands_out_are_recorded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("services.audit.record.consumer._LOOK_SECONDS", 0.05)
     await world.recorder.start()
     await until(lambda: not world.recorder.problem)
     world.bus.consumers[f"{STREAM}/audit"].position = 5
@@ -296,7 +296,7 @@ async def test_a_gap_is_reported_by_its_sequences(world: World) -> None:
 
 async def replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> StreamRecorder:
     """Ten events recorded, then a log with five others."""
-    monkeypatch.setattr("services.audit.consumer._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("services.audit.record.consumer._LOOK_SECONDS", 0.05)
     await world.recorder.start()
     await world.log(10)
     await world.recorded()

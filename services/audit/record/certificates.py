@@ -2,8 +2,8 @@
 
 import json
 
-from services.audit.changes import Changes, Key, Row, see
-from services.audit.projection import storable
+from services.audit.record.changes import Changes, Key, Row, see
+from services.audit.record.event_row import storable
 from shared.events import CertificateRecorded, CertificateStatusChanged, DeadLetter, Event
 from shared.order_events import (
     ChallengeCancelled,

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 
 from sqlalchemy import Engine
 
-from services.audit.database import EmptiedError, everything, position, store
-from services.audit.projection import Found
-from services.audit.reader import read
+from services.audit.record.event_row import Found
+from services.audit.record.log_reader import read
+from services.audit.record.write import EmptiedError, everything, position, store
 from shared.bus.core import Bus
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from services.audit.database import catch_up, store
+from services.audit.record.write import catch_up, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import metadata, positions
 from shared.bus.topology import CERTS, OPS

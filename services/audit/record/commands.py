@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from services.audit.changes import Changes, Row
-from services.audit.projection import storable
+from services.audit.record.changes import Changes, Row
+from services.audit.record.event_row import storable
 from shared.enrollment import TERMINAL, State
 from shared.events import Event, HoldDecided
 from shared.order_events import (

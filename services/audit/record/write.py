@@ -14,11 +14,11 @@ from sqlalchemy import (
     select,
 )
 
-from services.audit.checkpoint import advance
-from services.audit.merge import insert_into, known, merge
-from services.audit.model import enrollment_of, fold
-from services.audit.positions import Place, move, place_of
-from services.audit.projection import Found, row
+from services.audit.record.digest import advance
+from services.audit.record.enrollments import enrollment_of, fold
+from services.audit.record.event_row import Found, row
+from services.audit.record.merge import insert_into, known, merge
+from services.audit.record.positions import Place, move, place_of
 from services.audit.store.engine import wait_in_line
 from services.audit.store.tables import events
 from shared.stored import Stored

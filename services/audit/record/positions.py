@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Insert, bindparam, select
 
-from services.audit.checkpoint import BEGIN
-from services.audit.merge import insert_into
+from services.audit.record.digest import BEGIN
+from services.audit.record.merge import insert_into
 from services.audit.store.tables import positions
 
 

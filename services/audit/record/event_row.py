@@ -6,7 +6,7 @@ from typing import Any, Final, overload
 
 import msgspec
 
-from services.audit.checkpoint import own_headers
+from services.audit.record.digest import own_headers
 from shared.events import (
     CertificateIssued,
     EnrollmentApproved,

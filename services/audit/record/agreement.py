@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
 
-from services.audit.database import position
 from services.audit.office import OrderError
-from services.audit.reader import last_sequence
+from services.audit.record.log_reader import last_sequence
+from services.audit.record.write import position
 from services.audit.store.tables import events
 from shared.bus.core import Bus
 

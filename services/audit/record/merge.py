@@ -7,8 +7,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.audit.changes import Changes
-from services.audit.model import Known
+from services.audit.record.changes import Changes
+from services.audit.record.enrollments import Known
 from services.audit.store import tables as t
 
 # What the first event of a row has said stays.

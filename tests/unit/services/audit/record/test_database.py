@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
 
-from services.audit.database import EmptiedError, position, store
-from services.audit.lost import forget
-from services.audit.projection import Found, row
+from services.audit.record.event_row import Found, row
+from services.audit.record.reconcile import forget
+from services.audit.record.write import EmptiedError, position, store
 from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import add_token, operator_of
 from services.audit.store.engine import migrate, open_engine
