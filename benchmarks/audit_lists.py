@@ -16,8 +16,8 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from benchmarks.audit_feed import enrollment_events
-from services.audit.filters import Wanted
-from services.audit.listing import list_enrollments
+from services.audit.query.enrollments import list_enrollments
+from services.audit.query.filters import Wanted
 from services.audit.record.enrollments import fold
 from services.audit.record.event_row import Found
 from services.audit.record.merge import merge

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.choice import choose
 from cli.output import failed, heading, json_line, say, show_table
 from cli.places import Config, config_path
 from cli.services import audit as serve
 from services.audit.office import OrderError
-from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
+from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
-from services.audit.store.engine import open_existing
+from services.audit.store.engine import DatabaseError, Engine, open_existing
 from shared.enrollment import State
 from shared.settings import SettingsError, load
 
@@ -42,7 +40,7 @@ def list_enrollments(
     """The newest enrollments first."""
     try:
         lines = recent(_engine(config), limit, profile, search, state)
-    except SQLAlchemyError as error:
+    except DatabaseError as error:
         raise _unreadable(error) from None
     if as_json:
         for line in lines:
@@ -72,7 +70,7 @@ def show(
     engine = _engine(config)
     try:
         events = story(engine, _meant(engine, wanted))
-    except SQLAlchemyError as error:
+    except DatabaseError as error:
         raise _unreadable(error) from None
     except OrderError as error:
         raise failed(error) from None
@@ -115,7 +113,7 @@ def _engine(config: Path | None) -> Engine:
         raise failed(error) from None
 
 
-def _unreadable(error: SQLAlchemyError) -> typer.Exit:
+def _unreadable(error: DatabaseError) -> typer.Exit:
     return failed(f"the database cannot be read: {type(error).__name__}")
 
 

@@ -7,7 +7,7 @@ import typer
 
 from cli.output import say
 from services.audit.office import OrderError
-from services.audit.queries import EnrollmentLine
+from services.audit.query.lookup import EnrollmentLine
 
 
 def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:

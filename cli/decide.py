@@ -12,7 +12,7 @@ from cli.output import say
 from cli.places import Config, config_path
 from services.audit.office import Office, OrderError
 from services.audit.orders.decide import decide
-from services.audit.queries import EnrollmentLine, named_lines, near_lines
+from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
 from shared.enrollment import State
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.output import failed
 from services.audit.office import Office, OrderError
+from services.audit.record.agreement import ReplacedLogError
 from services.audit.settings import read_settings
+from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
 from shared.bus.jetstream import JetStreamBus
 from shared.sections import Configuration
@@ -36,11 +37,11 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
 
     try:
         return asyncio.run(run())
-    except (SettingsError, OrderError) as error:
+    except (SettingsError, OrderError, ReplacedLogError) as error:
         reason = str(error)
     except (BusError, TimeoutError):
         reason = "the event log is not reachable"
-    except SQLAlchemyError as error:
+    except DatabaseError as error:
         reason = f"the database cannot be asked: {type(error).__name__}"
     except UnreadableEventError as error:
         reason = f"the event log holds what it should not: {error}"

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.asyncapi import document
 from cli.operator import in_office
@@ -25,7 +23,14 @@ from services.audit.record.catch_up import fill
 from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position
-from services.audit.store.engine import migrate, open_engine, open_existing, snapshot
+from services.audit.store.engine import (
+    DatabaseError,
+    Engine,
+    migrate,
+    open_engine,
+    open_existing,
+    snapshot,
+)
 from services.audit.verification import verify as verify_log
 from services.audit.wanted import Window, moment
 from shared.bus.topology import CA_CHAINS, chain_subject
@@ -57,7 +62,7 @@ def replay(
     try:
         migrate(engine)
         count = in_office(config_path(config), lambda office: _replay(office, engine, window))
-    except SQLAlchemyError as error:
+    except DatabaseError as error:
         raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
         engine.dispose()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from sqlalchemy import Engine
 
 from cli.operator import in_office
 from cli.output import say
@@ -21,7 +20,7 @@ from services.audit.record.catch_up import fill
 from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.reconcile import forget, lost
-from services.audit.store.engine import open_existing
+from services.audit.store.engine import Engine, open_existing
 from shared.stored import TYPE, Stored
 
 _T = TypeVar("_T")

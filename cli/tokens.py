@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.operator import in_office
 from cli.output import failed, say, show_table
@@ -15,7 +13,7 @@ from services.audit.orders.tokens import make_token, take_token
 from services.audit.roles import Level
 from services.audit.settings import database_url
 from services.audit.store.api_tokens import list_tokens
-from services.audit.store.engine import migrate, open_engine
+from services.audit.store.engine import DatabaseError, Engine, migrate, open_engine
 from shared.process import now
 from shared.settings import SettingsError, load
 
@@ -60,7 +58,7 @@ def _engine(config: Path | None) -> Engine:
         migrate(engine)
     except SettingsError as error:
         raise failed(error) from None
-    except SQLAlchemyError as error:
+    except DatabaseError as error:
         raise failed(f"the database cannot be used: {type(error).__name__}") from None
     return engine
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.audit.record.agreement import ReplacedLogError, compare
 from services.audit.record.write import signed_place
+from services.audit.store.engine import DatabaseError, Engine
 from shared.access_events import CheckpointSigned
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import OPS
@@ -41,7 +40,7 @@ class Checkpoints:
                 try:
                     if await self._is_due(stream):
                         await self.sign(stream)
-                except (BusUnavailableError, SQLAlchemyError, ReplacedLogError) as error:
+                except (BusUnavailableError, DatabaseError, ReplacedLogError) as error:
                     log_failure("checkpoint_waits", error, stream=stream)
                 except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
                     log_failure("checkpoint_failed", error, stream=stream)

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Engine
-
 from services.audit.authentic import Examiner
 from services.audit.compare import differences
 from services.audit.record.digest import BEGIN, advance, own_headers
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store
+from services.audit.store.engine import Connection, Engine
 from shared.access_events import CheckpointSigned
 from shared.bus.core import Bus
 from shared.bus.topology import OPS

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.audit.queries import EnrollmentLine, recent
+from services.audit.query.lookup import EnrollmentLine, recent
 from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
 from shared.scep.cacert import read_ca_certs

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from services.audit.queries import EnrollmentLine, recent, story
+from services.audit.query.lookup import EnrollmentLine, recent, story
 from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
 from shared.settings import load

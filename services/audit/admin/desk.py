@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
-from sqlalchemy import Engine
 
 from services.audit.admin.attempts import Attempts
 from services.audit.admin.problems import ProblemError
@@ -19,6 +18,7 @@ from services.audit.office import Office
 from services.audit.roles import Level, Operator
 from services.audit.settings import Settings
 from services.audit.store.api_tokens import operator_of, token_sha256
+from services.audit.store.engine import Engine
 from services.audit.store.sessions import is_csrf_token, session_operator
 from shared.addresses import source_key
 from shared.bus.core import Bus

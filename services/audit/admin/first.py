@@ -4,12 +4,11 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from sqlalchemy import Engine
-
 from services.audit.office import Office, TooLateError
 from services.audit.orders.tokens import make_token
 from services.audit.roles import Level
 from services.audit.store.api_tokens import is_first
+from services.audit.store.engine import Engine
 
 ADMIN = "admin"
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.filters import BadCursorError
 from services.audit.office import NotThereError, OrderError, TooLateError
+from services.audit.query.filters import BadCursorError
+from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
 from shared.process import log_failure
 from shared.settings import SettingsError
@@ -53,7 +53,7 @@ _STATUS: Final[dict[type[Exception], int]] = {
 _AWAY: Final[dict[type[Exception], str]] = {
     BusError: "the event log cannot be asked now",
     UnreadableEventError: "the event log cannot be asked now",
-    SQLAlchemyError: "the database cannot be asked now",
+    DatabaseError: "the database cannot be asked now",
     SettingsError: "the configuration cannot be read",
 }
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
-from sqlalchemy import Connection, func, select
 
-from services.audit.store.tables import counters
 from shared.access_events import GatewaySeen, ReplicaSeen
 from shared.keys import read_certificates
 from shared.names import name_text
@@ -24,20 +22,6 @@ RESULTS: Final = (
     "success", "signature_invalid", "expired", "not_yet_valid", "wrong_audience", "replay",
     "rate_limited", "claim_mismatch", "device_state_failed", "malformed", "unknown_version",
 )  # fmt: skip
-
-
-def count_results(connection: Connection) -> dict[str, dict[str, int]]:
-    """Profile to result to how often, of signed challenges."""
-    columns = counters.c
-    query = (
-        select(columns.profile, columns.result, func.sum(columns["count"]))
-        .where(columns.challenge == "signed")
-        .group_by(columns.profile, columns.result)
-    )
-    found: dict[str, dict[str, int]] = {}
-    for profile, result, count in connection.execute(query):
-        found.setdefault(profile, {})[result] = int(count)
-    return found
 
 
 @dataclass(frozen=True, slots=True)

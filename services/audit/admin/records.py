@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import select
 
 from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import ProblemError
@@ -26,23 +25,19 @@ from services.audit.admin.shapes import (
     Problem,
     Revocation,
 )
-from services.audit.filters import Wanted
-from services.audit.letters import list_letters
-from services.audit.listing import (
-    MAX_LIMIT,
-    count_enrollments,
-    list_certificates,
-    list_enrollments,
-)
-from services.audit.ordered import WantedOrders, list_orders
 from services.audit.orders.decide import decide
 from services.audit.orders.one_time import cancel, create, list_challenges
 from services.audit.orders.redrive import redrive
 from services.audit.orders.revoke import revoke_certificate, written_serial
-from services.audit.payloads import read_payload
+from services.audit.query.certificates import find_certificate, list_certificates
+from services.audit.query.commands import WantedOrders, list_orders
+from services.audit.query.dead_letters import list_letters
+from services.audit.query.enrollments import count_enrollments, list_enrollments
+from services.audit.query.filters import Wanted
+from services.audit.query.history import story_of
+from services.audit.query.pages import MAX_LIMIT
+from services.audit.query.payload import read_payload
 from services.audit.record.commands import Order
-from services.audit.store.tables import certificates as certificate_rows
-from services.audit.stories import story_of
 from shared.enrollment import State
 
 router = APIRouter(prefix="/api/v1")
@@ -189,13 +184,11 @@ async def certificate(issuer: Name, serial: Name, desk: AtDesk, _: Viewer) -> di
     written = written_serial(serial)
 
     def work() -> dict[str, Any]:
-        columns = certificate_rows.c
-        query = select(certificate_rows).where(columns.issuer == issuer, columns.serial == written)
         with desk.engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
+            row = find_certificate(connection, issuer, written)
         if row is None:
             raise ProblemError(404, "no such certificate")
-        return dict(row)
+        return row
 
     return await asyncio.to_thread(work)
 

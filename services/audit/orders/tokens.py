@@ -3,11 +3,10 @@
 import asyncio
 import secrets
 
-from sqlalchemy import Engine
-
 from services.audit.office import NotThereError, Office, OrderError, TooLateError
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
+from services.audit.store.engine import Engine
 from shared.order_events import ApiTokenCreated, ApiTokenRevoked
 from shared.subjects import api_token_created, api_token_revoked
 

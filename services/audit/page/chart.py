@@ -13,6 +13,12 @@ _GAP: Final = 0.25
 RANGES: Final = {"24h": (_HOUR, 24), "7d": (6 * _HOUR, 28)}
 
 
+def beginning(reach: str, now: float) -> int:
+    """Return the time (Unix s) after which hours are part of a chart."""
+    length, count = RANGES[reach]
+    return int(now) - length * (count + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A stretch of time: `at` is its beginning; places in the chart's own units."""

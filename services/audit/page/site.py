@@ -11,15 +11,16 @@ from urllib.parse import quote
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sqlalchemy import Connection, func, select
 
 from services.audit.admin.desk import Desk, signed_in
 from services.audit.admin.problems import ProblemError
-from services.audit.letters import count_open
 from services.audit.page import words
+from services.audit.query.dead_letters import count_open
+from services.audit.query.enrollments import count_enrollments
+from services.audit.query.filters import Wanted
 from services.audit.roles import Level, Operator
+from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
-from services.audit.store.tables import enrollments
 from shared.enrollment import State
 from shared.printable import visible
 
@@ -130,8 +131,5 @@ async def visitor(request: Request, desk: Desk) -> Visitor:
 
 def waiting(connection: Connection) -> dict[str, int]:
     """How much there is for people to do: held enrollments, dead letters."""
-    held = select(func.count()).where(enrollments.c.state == State.HELD)
-    return {
-        "held": int(connection.execute(held).scalar_one()),
-        "letters": count_open(connection),
-    }
+    held = count_enrollments(connection, Wanted(states=(State.HELD,)))
+    return {"held": held, "letters": count_open(connection)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.audit.payloads import read_payload
+from services.audit.query.payload import read_payload
 
 _WIDTH: Final = 720.0
 _LEAST: Final = 6.0  # what took next to nothing is still to be seen

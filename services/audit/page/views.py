@@ -7,27 +7,32 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from sqlalchemy import Connection
 
 from services.audit.admin.desk import AtDesk, Desk
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import RESULTS
 from services.audit.admin.scep import described
-from services.audit.filters import Wanted
-from services.audit.letters import list_letters
-from services.audit.listing import MAX_LIMIT, list_certificates, list_enrollments
-from services.audit.ordered import WantedOrders, list_orders
-from services.audit.page import facts
+from services.audit.page.chart import beginning, draw
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps
 from services.audit.page.words import CHIPS
+from services.audit.query.certificates import list_certificates
+from services.audit.query.commands import WantedOrders, list_orders
+from services.audit.query.dead_letters import list_letters
+from services.audit.query.enrollments import list_enrollments
+from services.audit.query.filters import Wanted
+from services.audit.query.history import story_of
+from services.audit.query.pages import MAX_LIMIT
+from services.audit.query.signed_challenges import ends_since
 from services.audit.record.commands import Order
-from services.audit.stories import story_of
+from services.audit.store.engine import Connection
 from shared.enrollment import State
 
 router = APIRouter(include_in_schema=False)
 _TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
 _PAGE: Final = 50
+_FAILURES: Final = 50
+_UNSUCCESSFUL: Final = (State.REJECTED, State.FAILED)
 Tab = Literal["profiles", "intune", "activity"]
 Chip = Literal["all", "initial", "renewal", "intune", "static"]
 Reach = Literal["24h", "7d"]
@@ -85,11 +90,13 @@ async def _intune(desk: Desk, who: Visitor, profile: str, reach: Reach) -> Respo
     if profile and profile not in names:
         raise ProblemError(404, f"no Intune profile is called {profile}")
 
+    only, now = profile or None, desk.clock()
+    failed = Wanted(only, _UNSUCCESSFUL, actions=CHIPS["intune"], limit=_FAILURES)
+
     def read(connection: Connection) -> dict[str, Any]:
-        only = profile or None
         return {
-            "failures": facts.failures(connection, only),
-            "chart": facts.chart(connection, only, reach, desk.clock()),
+            "failures": list_enrollments(connection, failed).rows,
+            "chart": draw(ends_since(connection, only, beginning(reach, now)), reach, now),
         }
 
     return page(

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
 
-from services.audit.office import OrderError
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.write import position
 from services.audit.store.tables import events
 from shared.bus.core import Bus
 
 
-class ReplacedLogError(OrderError):
+class ReplacedLogError(Exception):
     """Raised where the log is not the one that was recorded; the message says how one can see."""
 
 

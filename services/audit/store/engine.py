@@ -13,19 +13,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import (
-    Connection,
-    Engine,
-    create_engine,
-    event,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 
 from services.audit.store.urls import is_sqlite, read_url
 from shared.settings import SettingsError
 
+__all__ = ["Connection", "DatabaseError", "Engine"]
 _MIGRATIONS: Final = "migrations"
 # A server that is gone, or that holds a lock for good, ends in an error. One that is only silent
 # cannot be told from a slow one here: who asks it waits no longer than they want to.

@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from services.audit.admin.bounded import Bounded, Kind
 from services.audit.admin.forms import WholeForms
-from services.audit.filters import Wanted
-from services.audit.listing import list_certificates
+from services.audit.query.certificates import list_certificates
+from services.audit.query.filters import Wanted
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import certificates

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.queries import recent, story
+from services.audit.query.lookup import recent, story
 from services.audit.record.write import store
 from shared.enrollment import State
 from shared.stored import Stored

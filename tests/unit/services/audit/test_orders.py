@@ -5,11 +5,11 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.filters import BadCursorError
-from services.audit.ordered import WantedOrders, list_orders
+from services.audit.query.commands import WantedOrders, list_orders
+from services.audit.query.filters import BadCursorError
+from services.audit.query.history import story_of
 from services.audit.record.commands import Order, Result
 from services.audit.record.write import store
-from services.audit.stories import story_of
 from shared.bus.topology import OPS
 from shared.events import Event
 from shared.order_events import ApiTokenCreated, ApiTokenRevoked, OrderAnswered, RedriveOrdered

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from services.audit import sweeper as module
-from services.audit.ordered import WantedOrders, list_orders
 from services.audit.overdue import Patience
+from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.record.commands import Order
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine

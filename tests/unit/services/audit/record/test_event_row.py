@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from services.audit.filters import Wanted
-from services.audit.listing import list_enrollments
+from services.audit.query.enrollments import list_enrollments
+from services.audit.query.filters import Wanted
 from services.audit.record.event_row import Found, row, storable
 from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata

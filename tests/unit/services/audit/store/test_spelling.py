@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from services.audit.queries import recent
+from services.audit.query.lookup import recent
 from services.audit.record.write import store
 from services.audit.store.spelling import folded, spellings
 from shared.dn import write_dn

@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.queries import EnrollmentLine, named_lines, near_lines, recent, story
+from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.record.write import store
 from shared.dn import write_dn
 from shared.enrollment import State

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.letters import count_open, list_letters
+from services.audit.query.dead_letters import count_open, list_letters
 from services.audit.record.write import store
 from shared.bus.topology import DEAD_LETTERS, OPS
 from shared.events import DeadLetter

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from services.audit.filters import Wanted
-from services.audit.listing import MAX_LIMIT, list_enrollments
-from services.audit.naming import named, near
-from services.audit.stories import story_of
+from services.audit.query.enrollments import list_enrollments
+from services.audit.query.filters import Wanted
+from services.audit.query.history import story_of
+from services.audit.query.names import named, near
+from services.audit.query.pages import MAX_LIMIT
 from shared.enrollment import State
 
 _SEVERAL: Final = 10

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.audit import searching
-from services.audit.filters import BadCursorError, Wanted, cursor_of, filtered, place_of
-from services.audit.listing import count_enrollments, list_enrollments
+from services.audit.query import search as searching
+from services.audit.query.enrollments import count_enrollments, list_enrollments
+from services.audit.query.filters import BadCursorError, Wanted, cursor_of, filtered, place_of
 from services.audit.record.write import store
 from tests.unit.services.audit.record.test_enrollments import log, rows
 from tests.unit.services.audit.stories import STREAM

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 
-from services.audit.filters import Wanted, filtered, times
+from services.audit.query.filters import Wanted, filtered, times
 from services.audit.store.spelling import spellings
 from services.audit.store.tables import enrollments, names
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, select
 
-from services.audit.filters import Wanted
-from services.audit.listing import list_enrollments
+from services.audit.query.enrollments import list_enrollments
+from services.audit.query.filters import Wanted
 from services.audit.record.event_row import storable
 from services.audit.store.spelling import folded, spellings
 from services.audit.store.tables import enrollments, names

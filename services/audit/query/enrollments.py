@@ -1,0 +1,55 @@
+"""Enrollments, newest first, a page at a time."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, product
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from services.audit.query.filters import Wanted, cursor_of, filtered
+from services.audit.query.pages import MAX_LIMIT, Page, fitting
+from services.audit.query.search import search
+
+
+def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
+    """A page of the newest; `BadCursorError`."""
+    limit = min(max(wanted.limit, 1), MAX_LIMIT)
+    branches = [_rows(connection, each, limit + 1) for each in _branches(wanted)]
+    merged = heapq.merge(*branches, key=_newest, reverse=True)
+    rows = list(islice(merged, limit + 1))
+    limit = fitting(rows, limit)
+    following = None
+    if len(rows) > limit:
+        following = cursor_of(rows[limit - 1]["requested_at"], rows[limit - 1]["enrollment"])
+    return Page(rows[:limit], following)
+
+
+def count_enrollments(connection: Connection, wanted: Wanted) -> int:
+    """How many there are on all pages together; `search` does not count."""
+    counts = [
+        select(func.count()).select_from(filtered(each).order_by(None).subquery())
+        for each in _branches(replace(wanted, cursor=None))
+    ]
+    return sum(int(connection.execute(each).scalar_one()) for each in counts)
+
+
+def _branches(wanted: Wanted) -> Iterator[Wanted]:
+    """One list for each state and action: an index has each of them in order, not all together."""
+    for state, action in product(wanted.states or (None,), wanted.actions or (None,)):
+        yield replace(
+            wanted,
+            states=(state,) if state is not None else (),
+            actions=(action,) if action is not None else (),
+        )
+
+
+def _newest(row: dict[str, Any]) -> tuple[int, str]:
+    return row["requested_at"], row["enrollment"]
+
+
+def _rows(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+    if wanted.search:
+        return search(connection, wanted, limit)
+    return [dict(row) for row in connection.execute(filtered(wanted).limit(limit)).mappings()]

@@ -1,0 +1,30 @@
+"""One page of a list: how many rows make one, and what follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.limits import PAGE_BYTES
+
+MAX_LIMIT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows by column name, and the cursor of what follows, None at the end."""
+
+    rows: Sequence[dict[str, Any]]
+    following: str | None
+
+
+def fitting(rows: Sequence[dict[str, Any]], limit: int) -> int:
+    """Return how many of the first `limit` rows make one page: at least one, `PAGE_BYTES` of them.
+
+    `repr` writes control characters about as long as JSON does.
+    """
+    size = 0
+    for count, row in enumerate(rows[:limit]):
+        size += sum(len(repr(value)) + len(name) for name, value in row.items())
+        if count and size > PAGE_BYTES:
+            return count
+    return limit
