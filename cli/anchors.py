@@ -8,7 +8,7 @@ import typer
 from cli.operator import in_office
 from cli.output import show_table
 from cli.places import Config, config_path
-from services.audit.orders.reload import reload_anchors as order_reload
+from services.audit.commands.reload_anchors import reload_anchors as order_reload
 
 app = typer.Typer(no_args_is_help=True, help="The certificates that connectors' tokens trust.")
 

@@ -12,7 +12,7 @@ from cli.choice import choose
 from cli.output import failed, heading, json_line, say, show_table
 from cli.places import Config, config_path
 from cli.services import audit as serve
-from services.audit.office import OrderError
+from services.audit.commands.context import OrderError
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing

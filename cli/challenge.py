@@ -10,9 +10,9 @@ from cli.operator import in_office
 from cli.output import json_line, say, show_table
 from cli.places import Config, config_path
 from cli.sans import san_parts
-from services.audit.orders.one_time import SHORT, Line, create
-from services.audit.orders.one_time import cancel as take_back
-from services.audit.orders.one_time import list_challenges as challenges_of
+from services.audit.commands.one_time import SHORT, Line, create
+from services.audit.commands.one_time import cancel as take_back
+from services.audit.commands.one_time import list_challenges as challenges_of
 from shared.process import now
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from cli.output import say
-from services.audit.office import OrderError
+from services.audit.commands.context import OrderError
 from services.audit.query.lookup import EnrollmentLine
 
 

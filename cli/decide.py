@@ -10,8 +10,8 @@ from cli.choice import choose
 from cli.operator import in_office
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.office import Office, OrderError
-from services.audit.orders.decide import decide
+from services.audit.commands.context import Office, OrderError
+from services.audit.commands.decide import decide
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
 from shared.enrollment import State

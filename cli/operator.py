@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from cli.output import failed
-from services.audit.office import Office, OrderError
+from services.audit.commands.context import Office, OrderError
 from services.audit.record.agreement import ReplacedLogError
 from services.audit.settings import read_settings
 from services.audit.store.engine import DatabaseError

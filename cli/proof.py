@@ -17,8 +17,8 @@ from cli.output import failed, say
 from cli.places import Config, config_path
 from services.audit.authentic import Examiner, Keys
 from services.audit.checkpoints import Checkpoints
+from services.audit.commands.context import Office, OrderError
 from services.audit.export import Form, lines
-from services.audit.office import Office, OrderError
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence, read

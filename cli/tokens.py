@@ -9,7 +9,7 @@ import typer
 from cli.operator import in_office
 from cli.output import failed, say, show_table
 from cli.places import Config, config_path
-from services.audit.orders.tokens import make_token, take_token
+from services.audit.commands.api_tokens import make_token, take_token
 from services.audit.roles import Level
 from services.audit.settings import database_url
 from services.audit.store.api_tokens import list_tokens

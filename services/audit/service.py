@@ -8,17 +8,17 @@ from collections.abc import Callable
 from services.audit.admin.app import admin_app
 from services.audit.admin.bounded import Bounded
 from services.audit.admin.desk import Desk
-from services.audit.admin.first import ensure_admin
 from services.audit.admin.forms import WholeForms
 from services.audit.checkpoints import Checkpoints
-from services.audit.office import Office
+from services.audit.commands.context import Office
+from services.audit.commands.first_admin import ensure_admin
+from services.audit.commands.sweeper import Sweeper
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.record.readiness import Readiness
 from services.audit.record.recorders import Recording
 from services.audit.settings import Settings, admin_token
 from services.audit.store.engine import migrate, open_engine
-from services.audit.sweeper import Sweeper
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege

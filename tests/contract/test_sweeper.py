@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Engine
 
-from services.audit.overdue import Patience
+from services.audit.commands.overdue import Patience
+from services.audit.commands.sweeper import Sweeper
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.write import position
 from services.audit.store.engine import migrate, open_engine
-from services.audit.sweeper import Sweeper
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orders import Orders

@@ -14,7 +14,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from services.audit.admin.attempts import Attempts
 from services.audit.admin.problems import ProblemError
-from services.audit.office import Office
+from services.audit.commands.context import Office
 from services.audit.roles import Level, Operator
 from services.audit.settings import Settings
 from services.audit.store.api_tokens import operator_of, token_sha256

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.office import NotThereError, OrderError, TooLateError
+from services.audit.commands.context import NotThereError, OrderError, TooLateError
 from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError

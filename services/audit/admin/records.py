@@ -25,10 +25,10 @@ from services.audit.admin.shapes import (
     Problem,
     Revocation,
 )
-from services.audit.orders.decide import decide
-from services.audit.orders.one_time import cancel, create, list_challenges
-from services.audit.orders.redrive import redrive
-from services.audit.orders.revoke import revoke_certificate, written_serial
+from services.audit.commands.decide import decide
+from services.audit.commands.one_time import cancel, create, list_challenges
+from services.audit.commands.retry import redrive
+from services.audit.commands.revoke import revoke_certificate, written_serial
 from services.audit.query.certificates import find_certificate, list_certificates
 from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.query.dead_letters import list_letters

@@ -11,8 +11,8 @@ from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
 from services.audit.admin.problems import ProblemError
 from services.audit.admin.profiles import Seen, describe
 from services.audit.admin.shapes import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
-from services.audit.orders.ra import gateways, reload_ra
-from services.audit.orders.reload import reload_anchors, replicas
+from services.audit.commands.reload_anchors import reload_anchors, replicas
+from services.audit.commands.reload_ra import gateways, reload_ra
 from services.audit.query.signed_challenges import count_results
 from services.audit.roles import Operator
 from shared.bus.core import BusError

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cli import reconcile
-from services.audit.office import Office, OrderError
+from services.audit.commands.context import Office, OrderError
 from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine

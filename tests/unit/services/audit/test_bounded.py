@@ -9,7 +9,10 @@ import pytest
 from fastapi import FastAPI
 
 from services.audit.admin.bounded import ORDER, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
-from services.audit.orders import ra, redrive, reload, revoke
+from services.audit.commands import reload_anchors as reload
+from services.audit.commands import reload_ra as ra
+from services.audit.commands import retry as redrive
+from services.audit.commands import revoke
 from services.audit.page.provider import TIMEOUT_SECONDS
 from shared.limits import ADMIN_SIGNING_IN, ADMIN_UNANSWERED, BODY_SECONDS
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.audit.office import Office, OrderError
-from services.audit.orders import ra
+from services.audit.commands import reload_ra as ra
+from services.audit.commands.context import Office, OrderError
 from shared.access_events import GatewaySeen
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS, Role, replica_subject

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.audit.office import Office, TooLateError
-from services.audit.orders.one_time import cancel, create, list_challenges
+from services.audit.commands.context import Office, TooLateError
+from services.audit.commands.one_time import cancel, create, list_challenges
 from shared.access_events import ChallengeClaimed
 from shared.events import IssuanceFailed
 from shared.one_time import ONE_TIME

@@ -1,6 +1,6 @@
 """The operator's word on a held enrollment."""
 
-from services.audit.office import NotThereError, Office, TooLateError
+from services.audit.commands.context import NotThereError, Office, TooLateError
 from shared.bus.topology import enroll_stream
 from shared.events import EnrollmentHeld, HoldDecided
 from shared.stored import authenticate

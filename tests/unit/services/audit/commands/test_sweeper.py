@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from services.audit import sweeper as module
-from services.audit.overdue import Patience
+from services.audit.commands import sweeper as module
+from services.audit.commands.overdue import Patience
+from services.audit.commands.sweeper import Sweeper
 from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.record.commands import Order
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from services.audit.sweeper import Sweeper
 from shared.bus.topology import OPS
 from shared.order_events import ResumeOrdered
 from shared.stored import Message, authenticate_as, sign

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from services.audit.office import NotThereError, Office, OrderError
+from services.audit.commands.context import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
 from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.stored import Stored, UnreadableEventError, authenticate_as

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.admin.first import ensure_admin
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
-from services.audit.orders.tokens import make_token, take_token
+from services.audit.commands.api_tokens import make_token, take_token
+from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.first_admin import ensure_admin
 from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import (
     add_token,
@@ -168,7 +168,7 @@ async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done
 
     with monkeypatch.context() as patched:
         for name in ("add_token", "revoke_token"):
-            patched.setattr(f"services.audit.orders.tokens.{name}", dies)
+            patched.setattr(f"services.audit.commands.api_tokens.{name}", dies)
         with pytest.raises(asyncio.CancelledError):
             await call(*arguments)
     await call(*arguments)
@@ -213,7 +213,7 @@ async def test_a_replica_that_makes_the_first_token_a_moment_later_goes_on(
 ) -> None:
     await ensure_admin(office, engine, lambda: TOKEN, 1.0)
     late: Callable[[Engine], bool] = lambda _: True  # noqa: E731 - it looked before the other wrote
-    monkeypatch.setattr("services.audit.admin.first.is_first", late)
+    monkeypatch.setattr("services.audit.commands.first_admin.is_first", late)
     await ensure_admin(office, engine, lambda: None, 1.0)
 
     assert capsys.readouterr().err == ""

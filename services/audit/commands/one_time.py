@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from shared.access_events import ChallengeClaimed
 from shared.bus.topology import OPS, REPLAYS
 from shared.ended import has_failed

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.audit.overdue import (
+from services.audit.commands.overdue import (
     MISSING,
     PASSED,
     Overdue,

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
 from services.audit.store.engine import Engine

@@ -10,14 +10,13 @@ See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Engine, select, tuple_
 
-from services.audit.overdue import (
+from services.audit.commands.overdue import (
     MISSING,
     PASSED,
     Overdue,
@@ -28,7 +27,8 @@ from services.audit.overdue import (
     overtaken,
     queue_of,
 )
-from services.audit.store.tables import enrollments, orders
+from services.audit.query.waiting import Place, list_waiting, newest_requests, ordered_at
+from services.audit.store.engine import Connection, Engine
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import enroll_stream
 from shared.enrollment import State
@@ -45,12 +45,6 @@ _NANOSECONDS: Final = 1_000_000_000
 _ROWS: Final = 100  # of each state a pass
 _NEWEST: Final = 200  # of each state of a profile: all shards are among them, or none moves
 _NAME: Final = "scepstream"  # who orders
-_SINCE: Final[Mapping[State, ColumnElement[Any]]] = {
-    State.REQUESTED: enrollments.c.requested_at,
-    State.DECIDED: enrollments.c.decided_at,
-    State.APPROVED: enrollments.c.verdict_at,
-}
-_Place = tuple[int, str]
 
 
 @dataclass
@@ -63,7 +57,7 @@ class Sweeper:
     validators: Trusted
     clock: Callable[[], float]
     patience: Patience = field(default_factory=Patience)
-    _places: dict[State, _Place] = field(default_factory=dict)
+    _places: dict[State, Place] = field(default_factory=dict)
     _lost: set[EnrollmentId] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -96,22 +90,12 @@ class Sweeper:
 
     def _stretch(self, connection: Connection, state: State, now: int) -> Iterable[Waiting]:
         """Read the oldest attempts of a state after the place where the last pass stopped."""
-        columns = enrollments.c
         before = now - int(self.patience.delays[0] * _NANOSECONDS)
-        query = (
-            select(columns.requested_at, columns.enrollment, _SINCE[state])
-            .where(columns.state == state, columns.requested_at <= before)
-            .order_by(columns.requested_at, columns.enrollment)
-            .limit(_ROWS)
-        )
-        place = self._places.pop(state, None)
-        if place is not None:
-            query = query.where(tuple_(columns.requested_at, columns.enrollment) > tuple_(*place))
-        rows = connection.execute(query).all()
+        rows = list_waiting(connection, state, before, self._places.pop(state, None), _ROWS)
         if len(rows) == _ROWS:
             self._places[state] = rows[-1][0], rows[-1][1]
-        for requested_at, enrollment, since in rows:
-            yield Waiting(parse_prefix(enrollment), state, since or requested_at)
+        for _, enrollment, since in rows:
+            yield Waiting(parse_prefix(enrollment), state, since)
 
     async def _order(self, wanted: Overdue) -> bool:
         """Write an order if the log says so too; return whether there was none of this number."""
@@ -178,7 +162,6 @@ class Sweeper:
 
 def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue, int]:
     """Return when the youngest was requested who passed each queue that somebody waits in."""
-    columns = enrollments.c
     wanted = {
         (w.enrollment.profile, stage, state)
         for w in waiting
@@ -187,13 +170,7 @@ def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue,
     }
     newest: dict[Queue, int] = {}
     for profile, stage, state in wanted:
-        query = (
-            select(columns.requested_at, columns.enrollment)
-            .where(columns.profile == profile, columns.state == state)
-            .order_by(columns.requested_at.desc(), columns.enrollment.desc())
-            .limit(_NEWEST)
-        )
-        for requested_at, enrollment in connection.execute(query):
+        for requested_at, enrollment in newest_requests(connection, profile, state, _NEWEST):
             queue = queue_of(parse_prefix(enrollment), stage)
             newest[queue] = max(newest.get(queue, 0), requested_at)
     return newest
@@ -208,9 +185,8 @@ def _ordered(
         for enrollment in found
         for number in range(len(patience.delays))
     }
-    query = select(orders.c.subject, orders.c.ordered_at).where(orders.c.subject.in_(places))
     times: dict[EnrollmentId, dict[int, int]] = {}
-    for subject, ordered_at in connection.execute(query) if places else ():
+    for subject, at in ordered_at(connection, places).items():
         enrollment, number = places[subject]
-        times.setdefault(enrollment, {})[number] = ordered_at or 0
+        times.setdefault(enrollment, {})[number] = at
     return times

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from shared.access_events import ReplicaSeen
 from shared.bus.topology import OPS, Role
 from shared.order_events import OrderAnswered, ReloadOrdered

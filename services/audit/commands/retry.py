@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from services.audit.office import NotThereError, Office, OrderError, TooLateError
-from services.audit.orders.revoke import revoke_certificate
+from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.revoke import revoke_certificate
 from shared.bus.topology import DEAD_LETTERS, OPS, Role, enroll_stream
 from shared.events import CertificateIssued, DeadLetter, EnrollmentRejected, Event, IssuanceFailed
 from shared.order_events import RedriveOrdered, RevocationOrdered

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec.structs
 
-from services.audit.office import NotThereError, Office, OrderError
+from services.audit.commands.context import NotThereError, Office, OrderError
 from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, Role, replica_subject
 from shared.order_events import OrderAnswered, ReloadOrdered

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from services.audit.office import Office, TooLateError
-from services.audit.orders.tokens import make_token
+from services.audit.commands.api_tokens import make_token
+from services.audit.commands.context import Office, TooLateError
 from services.audit.roles import Level
 from services.audit.store.api_tokens import is_first
 from services.audit.store.engine import Engine

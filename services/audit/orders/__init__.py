@@ -1,1 +1,0 @@
-"""Operators' orders: each a signed event that whoever obeys it checks for itself."""
