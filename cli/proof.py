@@ -15,10 +15,12 @@ from cli.asyncapi import document
 from cli.operator import in_office
 from cli.output import failed, say
 from cli.places import Config, config_path
-from services.audit.authentic import Examiner, Keys
-from services.audit.checkpoints import Checkpoints
 from services.audit.commands.context import Office, OrderError
-from services.audit.export import Form, lines
+from services.audit.proof.checkpoints import Checkpoints
+from services.audit.proof.export import Form, lines
+from services.audit.proof.log_verifier import Examiner, Keys
+from services.audit.proof.verify import verify as verify_log
+from services.audit.proof.window import Window, moment
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence, read
@@ -31,8 +33,6 @@ from services.audit.store.engine import (
     open_existing,
     snapshot,
 )
-from services.audit.verification import verify as verify_log
-from services.audit.wanted import Window, moment
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import UntrustedChainError, read_chain
 from shared.process import now

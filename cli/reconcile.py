@@ -15,7 +15,7 @@ from cli.operator import in_office
 from cli.output import say
 from cli.places import Config, config_path
 from services.audit.commands.context import Office, OrderError
-from services.audit.export import Form, lines
+from services.audit.proof.export import Form, lines
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence

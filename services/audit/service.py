@@ -9,10 +9,10 @@ from services.audit.admin.app import admin_app
 from services.audit.admin.bounded import Bounded
 from services.audit.admin.desk import Desk
 from services.audit.admin.forms import WholeForms
-from services.audit.checkpoints import Checkpoints
 from services.audit.commands.context import Office
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.commands.sweeper import Sweeper
+from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.record.readiness import Readiness

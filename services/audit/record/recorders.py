@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
-from services.audit.checkpoints import Checkpoints
+from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room

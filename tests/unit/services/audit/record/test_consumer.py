@@ -8,7 +8,7 @@ import pytest
 import structlog
 from sqlalchemy import Engine, select
 
-from services.audit.checkpoints import Checkpoints
+from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.agreement import ReplacedLogError
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.reconcile import forget, lost
@@ -346,7 +346,7 @@ async def test_a_stream_that_cannot_be_signed_keeps_no_other_from_it(
         return await sign(self, stream)
 
     monkeypatch.setattr(Checkpoints, "sign", failing)
-    monkeypatch.setattr("services.audit.checkpoints._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("services.audit.proof.checkpoints._LOOK_SECONDS", 0.0)
     await world.log(1)
     await world.recorder.start()
     await world.recorded()

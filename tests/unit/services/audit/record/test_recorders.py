@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.audit.checkpoints import Checkpoints
+from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.record.recorders import Recording

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from services.audit.proof.window import profile_of
 from services.audit.record.event_row import Found
-from services.audit.wanted import profile_of
 from shared.stored import TYPE, VERSION
 
 _NANOSECONDS: Final = 1_000_000_000

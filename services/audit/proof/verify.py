@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.audit.authentic import Examiner
-from services.audit.compare import differences
+from services.audit.proof.diff import differences
+from services.audit.proof.log_verifier import Examiner
 from services.audit.record.digest import BEGIN, advance, own_headers
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store

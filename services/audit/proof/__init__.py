@@ -1,0 +1,1 @@
+"""Whether log and database can be believed: checkpoints, verification, export."""

@@ -1,0 +1,48 @@
+"""Two databases row by row: where one does not say what the other does."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from services.audit.store.engine import Connection
+from services.audit.store.rows import TableRows, Values, tables
+
+_SHOWN: Final = 80
+
+
+def differences(kept: Connection, told: Connection) -> Iterator[str]:
+    """What is wrong with the kept rows, by what the log tells; in the order of tables and keys."""
+    for ours, theirs in zip(tables(kept), tables(told), strict=True):
+        yield from _table(ours, theirs)
+
+
+def _table(kept: TableRows, told: TableRows) -> Iterator[str]:
+    ours, theirs = next(kept.rows, None), next(told.rows, None)
+    while ours is not None or theirs is not None:
+        if theirs is None or (ours is not None and ours[0] < theirs[0]):
+            assert ours is not None
+            yield f"{_place(kept, ours[0])}: the log knows nothing of this row"
+            ours = next(kept.rows, None)
+        elif ours is None or theirs[0] < ours[0]:
+            yield f"{_place(kept, theirs[0])}: the row is missing"
+            theirs = next(told.rows, None)
+        else:
+            yield from _row(kept, ours, theirs)
+            ours, theirs = next(kept.rows, None), next(told.rows, None)
+
+
+def _row(
+    table: TableRows, ours: tuple[Values, Values], theirs: tuple[Values, Values]
+) -> Iterator[str]:
+    for column, mine, right in zip(table.columns, ours[1], theirs[1], strict=True):
+        if mine != right:
+            place = _place(table, ours[0])
+            yield f"{place}: {column} is {_short(mine)}, the log says {_short(right)}"
+
+
+def _place(table: TableRows, key: Values) -> str:
+    return f"{table.name} {' '.join(map(_short, key))}"
+
+
+def _short(value: object) -> str:
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
