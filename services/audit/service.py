@@ -5,10 +5,10 @@ import os
 import socket
 from collections.abc import Callable
 
-from services.audit.admin.app import admin_app
-from services.audit.admin.bounded import Bounded
-from services.audit.admin.desk import Desk
-from services.audit.admin.forms import WholeForms
+from services.audit.api.deadlines import Bounded
+from services.audit.api.dependencies import Desk
+from services.audit.api.forms import WholeForms
+from services.audit.app import admin_app
 from services.audit.commands.context import Office
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.commands.sweeper import Sweeper

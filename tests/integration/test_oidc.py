@@ -18,8 +18,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from sqlalchemy import Engine
 
-from services.audit.admin.app import admin_app
-from services.audit.admin.desk import Desk
+from services.audit.api.dependencies import Desk
+from services.audit.app import admin_app
 from services.audit.page import provider
 from services.audit.roles import Level
 from services.audit.settings import Oidc, PageSettings, Settings

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from services.audit.admin.problems import ProblemError
+from services.audit.api.problems import ProblemError
 from services.audit.page.site import STATIC, VERSION
 
 router = APIRouter(include_in_schema=False)

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, unquote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.admin.desk import AtDesk, Desk, source_of
-from services.audit.admin.guard import is_own_origin
-from services.audit.admin.problems import ProblemError
+from services.audit.api.dependencies import AtDesk, Desk, source_of
+from services.audit.api.guard import is_own_origin
+from services.audit.api.problems import ProblemError
 from services.audit.page.site import HOME, page
 from services.audit.roles import Operator
 from services.audit.store.api_tokens import operator_of

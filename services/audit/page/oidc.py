@@ -9,8 +9,8 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.admin.desk import AtDesk, Desk
-from services.audit.admin.problems import ProblemError
+from services.audit.api.dependencies import AtDesk, Desk
+from services.audit.api.problems import ProblemError
 from services.audit.page.login import Next, local, sign_in
 from services.audit.page.provider import (
     Attempt,

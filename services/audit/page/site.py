@@ -12,8 +12,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from services.audit.admin.desk import Desk, signed_in
-from services.audit.admin.problems import ProblemError
+from services.audit.api.dependencies import Desk, signed_in
+from services.audit.api.problems import ProblemError
 from services.audit.page import words
 from services.audit.query.dead_letters import count_open
 from services.audit.query.enrollments import count_enrollments

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.admin.desk import AtDesk, Desk
-from services.audit.admin.problems import ProblemError
-from services.audit.admin.profiles import RESULTS
-from services.audit.admin.scep import described
+from services.audit.api.dependencies import AtDesk, Desk
+from services.audit.api.problems import ProblemError
+from services.audit.api.profiles import RESULTS
+from services.audit.api.scep import described
 from services.audit.page.chart import beginning, draw
 from services.audit.page.site import HOME, Visitor, page, visitor, waiting
 from services.audit.page.timeline import spans, steps

@@ -9,8 +9,8 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from services.audit.admin.app import admin_app
-from services.audit.admin.desk import Desk
+from services.audit.api.dependencies import Desk
+from services.audit.app import admin_app
 from services.audit.roles import Level
 from services.audit.settings import PageSettings, Settings
 from services.audit.store.api_tokens import add_token

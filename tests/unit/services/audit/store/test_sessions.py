@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from services.audit.admin import attempts
-from services.audit.admin.attempts import Attempts
+from services.audit.api import failed_tokens as attempts
+from services.audit.api.failed_tokens import Attempts
 from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import add_token, revoke_token
 from services.audit.store.sessions import (

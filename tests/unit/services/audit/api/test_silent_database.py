@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
-from services.audit.admin.bounded import Bounded, Kind
+from services.audit.api.deadlines import Bounded, Kind
 from services.audit.record.lag import Backlog
 from services.audit.record.readiness import Readiness
 from services.audit.store.engine import migrate, open_engine

@@ -12,8 +12,8 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
-from services.audit.admin.attempts import Attempts
-from services.audit.admin.problems import ProblemError
+from services.audit.api.failed_tokens import Attempts
+from services.audit.api.problems import ProblemError
 from services.audit.commands.context import Office
 from services.audit.roles import Level, Operator
 from services.audit.settings import Settings

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.audit.admin.bounded import ORDER, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
+from services.audit.api.deadlines import ORDER, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
 from services.audit.commands import reload_anchors as reload
 from services.audit.commands import reload_ra as ra
 from services.audit.commands import retry as redrive

@@ -5,8 +5,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from services.audit.admin.examples import ANSWERS, PARAMETERS
-from services.audit.admin.problems import MEDIA_TYPE
+from services.audit.api.examples import ANSWERS, PARAMETERS
+from services.audit.api.problems import MEDIA_TYPE
 
 _ERRORS: Final = 400
 _PREFIX: Final = "/api/v1"

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 
-from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
-from services.audit.admin.problems import ProblemError
-from services.audit.admin.shapes import (
+from services.audit.api.dependencies import AtDesk, Desk, Doer, Viewer
+from services.audit.api.problems import ProblemError
+from services.audit.api.schemas import (
     Audit,
     Certificates,
     Challenges,

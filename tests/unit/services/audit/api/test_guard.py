@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, insert
 from starlette.types import Receive, Scope, Send
 
-from services.audit.admin.bounded import Bounded, Kind
-from services.audit.admin.forms import WholeForms
+from services.audit.api.deadlines import Bounded, Kind
+from services.audit.api.forms import WholeForms
 from services.audit.query.certificates import list_certificates
 from services.audit.query.filters import Wanted
 from services.audit.roles import Level

@@ -7,8 +7,8 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.audit.admin.desk import Desk, identify
-from services.audit.admin.problems import ProblemError, problem_response
+from services.audit.api.dependencies import Desk, identify
+from services.audit.api.problems import ProblemError, problem_response
 from shared.addresses import parse_address
 from shared.limits import ADMIN_BODY_BYTES
 

@@ -9,9 +9,9 @@ import pytest
 from jsonschema_rs import validate
 from sqlalchemy import Engine
 
-from services.audit.admin.app import admin_app
-from services.audit.admin.desk import Desk
-from services.audit.admin.examples import ANSWERS
+from services.audit.api.dependencies import Desk
+from services.audit.api.examples import ANSWERS
+from services.audit.app import admin_app
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import metadata, tokens

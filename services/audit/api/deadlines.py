@@ -19,7 +19,7 @@ from typing import Final
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.audit.admin.problems import problem
+from services.audit.api.problems import problem
 from shared.limits import (
     ADMIN_ORDER_SECONDS,
     ADMIN_PROVIDER_SECONDS,

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.audit.admin.desk import AtDesk, Desk, Doer, Viewer
-from services.audit.admin.problems import ProblemError
-from services.audit.admin.profiles import Seen, describe
-from services.audit.admin.shapes import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
+from services.audit.api.dependencies import AtDesk, Desk, Doer, Viewer
+from services.audit.api.problems import ProblemError
+from services.audit.api.profiles import Seen, describe
+from services.audit.api.schemas import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
 from services.audit.commands.reload_anchors import reload_anchors, replicas
 from services.audit.commands.reload_ra import gateways, reload_ra
 from services.audit.query.signed_challenges import count_results

@@ -5,11 +5,11 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
-from services.audit.admin import problems, records, scep
-from services.audit.admin.desk import Desk, asked_once
-from services.audit.admin.document import openapi
-from services.audit.admin.guard import Guard
-from services.audit.admin.shapes import Problem
+from services.audit.api import problems, records, scep
+from services.audit.api.dependencies import Desk, asked_once
+from services.audit.api.document import openapi
+from services.audit.api.guard import Guard
+from services.audit.api.schemas import Problem
 from services.audit.page import assets, login, oidc, views
 from services.audit.page.site import page_problem
 from shared.telemetry import Ready, operations_app

@@ -1,1 +1,0 @@
-"""The operators' API over the read model and the orders."""

@@ -1,0 +1,1 @@
+"""The operators' HTTP API over the database and the commands."""
