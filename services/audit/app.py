@@ -10,8 +10,8 @@ from services.audit.api.dependencies import Desk, asked_once
 from services.audit.api.document import openapi
 from services.audit.api.guard import Guard
 from services.audit.api.schemas import Problem
-from services.audit.page import assets, login, oidc, views
-from services.audit.page.site import page_problem
+from services.audit.web import assets, login, oidc, views
+from services.audit.web.rendering import page_problem
 from shared.telemetry import Ready, operations_app
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {

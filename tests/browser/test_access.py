@@ -8,7 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from services.audit.page import views
+from services.audit.web import views
 from tests.browser.devices_ import Fleet, unique
 from tests.browser.pages_ import TABS, Desktop, Watch, csrf, opened, posted, send, sign_in
 from tests.browser.past_ import Past, add_token, take_back

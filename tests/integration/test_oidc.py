@@ -20,10 +20,10 @@ from sqlalchemy import Engine
 
 from services.audit.api.dependencies import Desk
 from services.audit.app import admin_app
-from services.audit.page import provider
 from services.audit.roles import Level
 from services.audit.settings import Oidc, PageSettings, Settings
 from services.audit.store.engine import migrate, open_engine
+from services.audit.web import provider
 from shared.settings import SettingsError
 from tests.system import wait_until
 from tests.unit.services.audit.desks import Browser

@@ -13,7 +13,7 @@ from services.audit.commands import reload_anchors as reload
 from services.audit.commands import reload_ra as ra
 from services.audit.commands import retry as redrive
 from services.audit.commands import revoke
-from services.audit.page.provider import TIMEOUT_SECONDS
+from services.audit.web.provider import TIMEOUT_SECONDS
 from shared.limits import ADMIN_SIGNING_IN, ADMIN_UNANSWERED, BODY_SECONDS
 
 REVOKE = "/api/v1/certificates/local/ab/revoke"

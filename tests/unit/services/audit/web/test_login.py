@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from services.audit.page.login import local
 from services.audit.store.api_tokens import revoke_token
 from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import sessions
+from services.audit.web.login import local
 from shared.sections import Configuration
 from tests.unit.services.audit.desks import HOUR, PLAIN, TLS, TOKEN, Browser, browser
 

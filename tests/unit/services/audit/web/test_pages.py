@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 
 from cli.up.firststart import first_start
 from cli.up.layout import Layout
-from services.audit.page.site import VERSION
 from services.audit.record.write import store
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
+from services.audit.web.rendering import VERSION
 from shared.bus.topology import CERTS, OPS
 from shared.events import CertificateStatus, EnrollmentHeld
 from shared.order_events import RevocationReason

@@ -11,10 +11,10 @@ from fastapi.responses import RedirectResponse, Response
 from services.audit.api.dependencies import AtDesk, Desk, source_of
 from services.audit.api.guard import is_own_origin
 from services.audit.api.problems import ProblemError
-from services.audit.page.site import HOME, page
 from services.audit.roles import Operator
 from services.audit.store.api_tokens import operator_of
 from services.audit.store.sessions import close_session, is_csrf_token, open_session
+from services.audit.web.rendering import HOME, page
 from shared.limits import FORM_BYTES
 
 router = APIRouter(include_in_schema=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.audit.page.chart import RANGES, Chart, draw
+from services.audit.web.chart import RANGES, Chart, draw
 
 HOUR: Final = 3600
 NOW: Final = 1_767_225_600 + 12 * HOUR + 1234  # 2026-01-01, a little after noon

@@ -13,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from services.audit.page.provider import (
+from services.audit.roles import Level
+from services.audit.settings import Oidc
+from services.audit.web.provider import (
     Attempt,
     MisfitError,
     NotSignedInError,
@@ -22,8 +24,6 @@ from services.audit.page.provider import (
     operator_of_claims,
     signed_in_as,
 )
-from services.audit.roles import Level
-from services.audit.settings import Oidc
 from tests.unit.services.validator.http_services import Papers, Posted, Service, http, serving
 from tests.unit.world import NOW
 
@@ -213,7 +213,7 @@ async def test_a_provider_that_answers_byte_by_byte_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each byte would start a limit on silence anew."""
-    monkeypatch.setattr("services.audit.page.provider.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("services.audit.web.provider.TIMEOUT_SECONDS", 0.3)
 
     ended = asyncio.Event()
 

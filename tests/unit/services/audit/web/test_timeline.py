@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.audit.page.timeline import Step, spans, steps
+from services.audit.web.timeline import Step, spans, steps
 from shared.stored import encode
 from shared.subjects import key_issued
 from tests.unit import golden

@@ -12,10 +12,6 @@ from services.audit.api.dependencies import AtDesk, Desk
 from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import RESULTS
 from services.audit.api.scep import described
-from services.audit.page.chart import beginning, draw
-from services.audit.page.site import HOME, Visitor, page, visitor, waiting
-from services.audit.page.timeline import spans, steps
-from services.audit.page.words import CHIPS
 from services.audit.query.certificates import list_certificates
 from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.query.dead_letters import list_letters
@@ -26,6 +22,10 @@ from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
 from services.audit.record.commands import Order
 from services.audit.store.engine import Connection
+from services.audit.web.chart import beginning, draw
+from services.audit.web.labels import CHIPS
+from services.audit.web.rendering import HOME, Visitor, page, visitor, waiting
+from services.audit.web.timeline import spans, steps
 from shared.enrollment import State
 
 router = APIRouter(include_in_schema=False)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
 from services.audit.api.problems import ProblemError
-from services.audit.page.site import STATIC, VERSION
+from services.audit.web.rendering import STATIC, VERSION
 
 router = APIRouter(include_in_schema=False)
 _KINDS: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}

@@ -11,8 +11,9 @@ from fastapi.responses import RedirectResponse, Response
 
 from services.audit.api.dependencies import AtDesk, Desk
 from services.audit.api.problems import ProblemError
-from services.audit.page.login import Next, local, sign_in
-from services.audit.page.provider import (
+from services.audit.settings import Oidc
+from services.audit.web.login import Next, local, sign_in
+from services.audit.web.provider import (
     Attempt,
     MisfitError,
     NotSignedInError,
@@ -20,8 +21,7 @@ from services.audit.page.provider import (
     authorization_url,
     signed_in_as,
 )
-from services.audit.page.site import HOME
-from services.audit.settings import Oidc
+from services.audit.web.rendering import HOME
 from shared.process import log_failure
 
 router = APIRouter(include_in_schema=False)

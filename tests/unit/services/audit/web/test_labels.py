@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.audit.page.words import (
+from services.audit.record.commands import Order, Result
+from services.audit.web.labels import (
     CHIPS,
     Badge,
     action_name,
@@ -24,7 +25,6 @@ from services.audit.page.words import (
     order_name,
     state_badge,
 )
-from services.audit.record.commands import Order, Result
 from shared.enrollment import State
 
 SECOND: Final = 1_000_000_000

@@ -14,13 +14,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from services.audit.api.dependencies import Desk, signed_in
 from services.audit.api.problems import ProblemError
-from services.audit.page import words
 from services.audit.query.dead_letters import count_open
 from services.audit.query.enrollments import count_enrollments
 from services.audit.query.filters import Wanted
 from services.audit.roles import Level, Operator
 from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
+from services.audit.web import labels as words
 from shared.enrollment import State
 from shared.printable import visible
 
