@@ -16,7 +16,7 @@ from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.record.readiness import Readiness
-from services.audit.record.recorders import Recording
+from services.audit.recording import Recording
 from services.audit.settings import Settings, admin_token
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.jetstream import JetStreamBus

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from services.audit.record.commands import Order
+from services.audit.store.commands import Order
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.test_api import Api

@@ -37,7 +37,7 @@ from services.audit.query.filters import Wanted
 from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
-from services.audit.record.commands import Order
+from services.audit.store.commands import Order
 from shared.enrollment import State
 
 router = APIRouter(prefix="/api/v1")

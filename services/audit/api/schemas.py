@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.audit.record.commands import Order, Result
+from services.audit.store.commands import Order, Result
 from shared.order_events import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]

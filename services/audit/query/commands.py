@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Select, select, tuple_
 
 from services.audit.query.filters import cursor_of, place_of
 from services.audit.query.pages import MAX_LIMIT, Page, fitting
-from services.audit.record.commands import result
+from services.audit.store.commands import result
 from services.audit.store.tables import enrollments, orders
 
 

@@ -1,12 +1,11 @@
 """From operators' orders, and what was answered to them, to the rows of `orders`. Pure."""
 
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from services.audit.record.changes import Changes, Row
 from services.audit.record.event_row import storable
-from shared.enrollment import TERMINAL, State
+from services.audit.store.commands import Order
 from shared.events import Event, HoldDecided
 from shared.order_events import (
     ApiTokenCreated,
@@ -23,31 +22,6 @@ from shared.order_events import (
 from shared.stored import Stored
 from shared.subjects import Stage, parse_prefix, parse_subject
 
-
-class Order(StrEnum):
-    """What an operator can order."""
-
-    APPROVE = "approve"
-    DENY = "deny"
-    REVOKE = "revoke"
-    RELOAD_TRUST = "reload-trust"
-    RELOAD_RA = "reload-ra"
-    REDRIVE = "redrive"
-    RESUME = "resume"
-    CREATE_CHALLENGE = "create-challenge"
-    CANCEL_CHALLENGE = "cancel-challenge"
-    CREATE_TOKEN = "create-token"  # noqa: S105 - a word, no token
-    REVOKE_TOKEN = "revoke-token"  # noqa: S105 - likewise
-
-
-class Result(StrEnum):
-    """What came of an order, by what the log tells."""
-
-    DONE = "done"
-    REFUSED = "refused"
-    WAITING = "waiting"
-
-
 # The second and the last token of a subject to what stands there: anything else is planted.
 _PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {
     ("revoke", "order"): (RevocationOrdered, Order.REVOKE),
@@ -60,9 +34,8 @@ _PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {
     ("token", "created"): (ApiTokenCreated, Order.CREATE_TOKEN),
     ("token", "revoked"): (ApiTokenRevoked, Order.REVOKE_TOKEN),
 }
-_ANSWERED: Final = ("revoke", "reload", "ra")
 _WANT_ANSWERS: Final = frozenset({Order.REVOKE, Order.RELOAD_TRUST, Order.RELOAD_RA})
-_ABOUT_ENROLLMENTS: Final = frozenset({Order.APPROVE, Order.DENY, Order.REDRIVE, Order.RESUME})
+_ANSWERED: Final = ("revoke", "reload", "ra")
 _TOKENS: Final = 6
 
 
@@ -163,17 +136,3 @@ def _answer(changes: Changes, tokens: list[str], event: OrderAnswered) -> None:
     row["refused"] += not event.done
     if not event.done or tokens[1] == "revoke":
         row["said"] = storable(event.detail)
-
-
-def result(row: Mapping[str, Any]) -> Result:
-    """Of an order's row with the `state` of its enrollment; what wants no answer is done."""
-    if row["kind"] in _ABOUT_ENROLLMENTS and row["enrollment"] is not None:
-        if row["state"] not in TERMINAL:
-            return Result.WAITING
-        denied = row["kind"] == Order.DENY
-        return Result.DONE if (row["state"] == State.ISSUED) is not denied else Result.REFUSED
-    if row["refused"]:
-        return Result.REFUSED
-    # From before replicas were named, one answer was enough.
-    wanted = max(row["expected"], 1) if row["expected"] is not None else 0
-    return Result.DONE if row["answered"] >= wanted else Result.WAITING

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from services.audit.record.commands import Order, Result
+from services.audit.store.commands import Order, Result
 from shared.enrollment import State
 from shared.order_events import RevocationReason
 

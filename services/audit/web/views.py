@@ -20,7 +20,7 @@ from services.audit.query.filters import Wanted
 from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
-from services.audit.record.commands import Order
+from services.audit.store.commands import Order
 from services.audit.store.engine import Connection
 from services.audit.web.chart import beginning, draw
 from services.audit.web.labels import CHIPS

@@ -8,8 +8,8 @@ from sqlalchemy import Engine
 from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.query.filters import BadCursorError
 from services.audit.query.history import story_of
-from services.audit.record.commands import Order, Result
 from services.audit.record.write import store
+from services.audit.store.commands import Order, Result
 from shared.bus.topology import OPS
 from shared.events import Event
 from shared.order_events import ApiTokenCreated, ApiTokenRevoked, OrderAnswered, RedriveOrdered

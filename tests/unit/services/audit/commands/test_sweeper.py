@@ -11,8 +11,8 @@ from services.audit.commands import sweeper as module
 from services.audit.commands.overdue import Patience
 from services.audit.commands.sweeper import Sweeper
 from services.audit.query.commands import WantedOrders, list_orders
-from services.audit.record.commands import Order
 from services.audit.record.write import store
+from services.audit.store.commands import Order
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.topology import OPS
 from shared.order_events import ResumeOrdered

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.audit.record.commands import Order, Result
+from services.audit.store.commands import Order, Result
 from services.audit.web.labels import (
     CHIPS,
     Badge,

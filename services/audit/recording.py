@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine
-
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.settings import recorded
+from services.audit.store.engine import Engine
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
 

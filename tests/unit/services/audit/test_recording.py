@@ -5,8 +5,8 @@ from pathlib import Path
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
-from services.audit.record.recorders import Recording
 from services.audit.record.write import position
+from services.audit.recording import Recording
 from services.audit.settings import recorded
 from services.audit.store.engine import migrate, open_engine
 from shared.stored import Message
