@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.printable import visible
+from shared.text.printable import visible
 
 
 def say(text: object, *, err: bool = False) -> None:

@@ -22,7 +22,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from shared.addresses import source_key
 from shared.descriptors import descriptor_limit, open_descriptors
 from shared.limits import (
     BODY_SECONDS,
@@ -34,6 +33,7 @@ from shared.limits import (
     UNFINISHED_REQUESTS,
 )
 from shared.telemetry import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
+from shared.text.addresses import source_key
 
 _log = structlog.get_logger()
 _REPORT_SECONDS: Final = 10.0

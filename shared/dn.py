@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from shared.printable import HIDDEN
+from shared.text.printable import HIDDEN
 
 # RFC 4514 s2.4: always; a blank or # at the beginning, a blank at the end.
 _SPECIAL: Final = re.compile(r'[\\"+,;<>]|\A[ #]| \Z')

@@ -10,7 +10,6 @@ import re
 from typing import Final
 
 from shared.names import UPN, read_other_name, read_rdn
-from shared.printable import HIDDEN
 from shared.scep.asn1 import (
     BIT_STRING,
     BMP_STRING,
@@ -26,6 +25,7 @@ from shared.scep.asn1 import (
     tlv,
 )
 from shared.scep.errors import ScepError
+from shared.text.printable import HIDDEN
 
 _NAME_RULE: Final = "(RFC 5280 4.1.2.4)"
 _SAN_RULE: Final = "(RFC 5280 4.2.1.6)"

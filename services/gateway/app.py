@@ -21,7 +21,6 @@ from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
-from shared.addresses import client_address
 from shared.bus.core import Bus, BusUnavailableError
 from shared.chains import Chain, ChainBook
 from shared.edge import CLIENT, CLIENT_CERTIFICATE, Client
@@ -29,6 +28,7 @@ from shared.process import log_failure
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 from shared.telemetry import HANDLING, REQUESTS, operations_routes
+from shared.text.addresses import client_address
 from shared.tokens import TokenUnavailableError
 from shared.tracing import annotate, span
 

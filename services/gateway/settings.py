@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
-from shared.addresses import Networks
 from shared.bus.servers import Servers
 from shared.chains import Wanted
 from shared.connections import Shares
@@ -29,6 +28,7 @@ from shared.sections import Configuration, GatewaySection
 from shared.settings import SettingsError, read_profiles, read_secret_file
 from shared.shards import Epoch
 from shared.stored import Trusted
+from shared.text.addresses import Networks
 
 _DIGESTS: Final = {digest.name: digest for digest in DIGESTS.values()}
 _CIPHERS: Final = {cipher.name: cipher for cipher in CIPHERS.values()}

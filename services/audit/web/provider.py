@@ -24,8 +24,8 @@ from joserfc.jwk import KeySet
 
 from services.audit.roles import Level, Operator
 from services.audit.settings import Oidc
-from shared.echoes import echoes
-from shared.printable import visible
+from shared.text.echoes import echoes
+from shared.text.printable import visible
 
 # No "none", and no HMAC: a public key must never be taken for a secret.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]

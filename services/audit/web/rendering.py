@@ -22,7 +22,7 @@ from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
 from services.audit.web import labels as words
 from shared.enrollment import State
-from shared.printable import visible
+from shared.text.printable import visible
 
 HOME: Final = "/scep"
 STATIC: Final = Path(__file__).parent / "static"

@@ -10,9 +10,9 @@ from typing import Final
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
 from services.validator.challenges.verifier import Verified, passed, refused
-from shared.echoes import echoes
-from shared.printable import visible
 from shared.reasons import Reason
+from shared.text.echoes import echoes
+from shared.text.printable import visible
 
 _BOM: Final = b"\xef\xbb\xbf"
 # Where services say why: RFC 9457 (detail, title), OAuth (error_description), and what is usual.

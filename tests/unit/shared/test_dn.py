@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.dn import escaped, read_dn, write_dn
-from shared.printable import HIDDEN, visible
+from shared.text.printable import HIDDEN, visible
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 KINDS = st.sampled_from(["CN", "OU", "O", "emailAddress", "1.2.3.4"])

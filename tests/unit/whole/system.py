@@ -24,11 +24,11 @@ from services.validator.consumer import RequestConsumer
 from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
-from shared.addresses import Networks
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
 from shared.chains import ChainBook
 from shared.shards import Epoch
+from shared.text.addresses import Networks
 from shared.worker import Job, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import (

@@ -14,7 +14,6 @@ from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Limits, Profile, Settings
 from services.issuer.certificate import certificate
 from services.issuer.connectors.local import LocalCa
-from shared.addresses import Networks
 from shared.bus.core import Delivery
 from shared.bus.servers import Servers
 from shared.bus.topology import Role, enroll_stream, gateway_hints
@@ -28,6 +27,7 @@ from shared.scep.pkimessage import unwrap_content_key
 from shared.shards import Epoch
 from shared.stored import SUBJECT, EventSigner, Message, Stored, decode, sign
 from shared.subjects import EnrollmentId, Stage, parse_subject
+from shared.text.addresses import Networks
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template

@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
-from shared.addresses import Networks
 from shared.chains import ChainBook
 from shared.edge import CLIENT_CERTIFICATE
+from shared.text.addresses import Networks
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity

@@ -20,7 +20,6 @@ from services.audit.web.rendering import VERSION
 from shared.bus.topology import CERTS, OPS
 from shared.events import CertificateStatus, EnrollmentHeld
 from shared.order_events import RevocationReason
-from shared.printable import HIDDEN
 from shared.settings import load
 from shared.stored import Message
 from shared.subjects import (
@@ -32,6 +31,7 @@ from shared.subjects import (
     revocation_answer,
     revocation_order,
 )
+from shared.text.printable import HIDDEN
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import echoes as subject
-from shared.echoes import echoes
+from shared.text import echoes as subject
+from shared.text.echoes import echoes
 
 SECRET = "p+ss/w\"or'd<&>ä\U0001f511%2b-Z9"
 

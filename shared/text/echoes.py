@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
-from shared.printable import HIDDEN
+from shared.text.printable import HIDDEN
 
 _PART: Final = 8  # characters; fewer in a row stand in a sentence by chance
 _SHORTEST_PART: Final = 4

@@ -1,0 +1,1 @@
+"""Text of strangers: addresses, what may be shown, secrets that are repeated. Pure."""
