@@ -14,11 +14,11 @@ from rich.table import Table
 from benchmarks.floor import floor, steps
 from benchmarks.sample import Sample, Server, counted, dissect, new_sample
 from benchmarks.timing import interleave
-from shared import csr
 from shared.scep import certrep, pkimessage, signed_data
 from shared.scep.algorithms import AES128, PKCS1V15, SHA256, AlgorithmPolicy
 from shared.scep.certificate import read_certificate
 from shared.scep.envelope import Sealing
+from shared.x509 import csr
 
 GOAL = 1.4
 _POLICY = AlgorithmPolicy()

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from benchmarks import parties
 from benchmarks.enrollments import Enrollment, Recipe, enrollment, sealing
-from shared import csr
 from shared.scep import certificate, certrep, envelope, pkimessage, signed_data
 from shared.scep.algorithms import AES128, SHA256
+from shared.x509 import csr
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from shared.keys import read_certificates, spki
 from shared.process import now
 from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load, read_file, read_table
-from shared.x509names import ANY_ATTRIBUTE
+from shared.x509.usages import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
 

@@ -8,7 +8,7 @@ from shared.one_time import ONE_TIME_SHAPE
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.token_form import looks_signed
-from shared.x509names import ANY_ATTRIBUTE
+from shared.x509.usages import ANY_ATTRIBUTE
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16

@@ -10,9 +10,9 @@ from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
 from shared.series import Series
-from shared.signatures import is_signed_by
 from shared.stored import Trusted, UnreadableEventError
 from shared.subjects import crl_chunk, crl_head
+from shared.x509.signatures import is_signed_by
 
 CHUNK_BYTES = 512 * 1024
 

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from shared.bus.servers import checked
 from shared.text.addresses import Networks
-from shared.x509names import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
+from shared.x509.usages import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
 PATH_ID: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"

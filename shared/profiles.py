@@ -19,7 +19,7 @@ from shared.fields import (
     SubjectAttributes,
     Token,
 )
-from shared.x509names import PLAIN_ATTRIBUTES
+from shared.x509.usages import PLAIN_ATTRIBUTES
 
 SHORT_MESSAGE: Final = 64 * 1024
 LONG_MESSAGE: Final = 256 * 1024

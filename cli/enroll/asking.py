@@ -10,11 +10,11 @@ from cli.enroll.enrolling import say_failure
 from cli.enroll.files import Files
 from cli.enroll.http import Server
 from cli.enroll.identity import RequestError
-from shared.loading import loading
 from shared.scep.cacert import read_next_ca_certs
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType
+from shared.x509.loading import loading
 
 
 def get_cert(exchange: Exchange, serial: str, files: Files) -> int:

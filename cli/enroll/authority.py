@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.keys import is_ca
-from shared.loading import loading
 from shared.scep.cacert import read_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
+from shared.x509.loading import loading
 
 
 class UntrustedError(Exception):

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cli.enroll.authority import Authority, issued_by
 from cli.enroll.http import Server
 from cli.enroll.identity import Identity
-from shared.loading import loading
 from shared.scep.algorithms import (
     AES128,
     AUTHENTICATED_CIPHERS,
@@ -35,7 +34,8 @@ from shared.scep.pkimessage import (
     unwrap_with_password,
 )
 from shared.scep.request import RequestHead, issuer_and_serial, issuer_and_subject, write_request
-from shared.signatures import is_signed_by
+from shared.x509.loading import loading
+from shared.x509.signatures import is_signed_by
 
 CIPHER_NAMES: Final[dict[str, AnyCipher]] = {
     **{c.name: c for c in CIPHERS.values()},

@@ -43,12 +43,12 @@ from cli.enroll.identity import (
     signed_by,
     signer_of,
 )
-from shared.loading import loading
-from shared.names import name_text
 from shared.process import now
 from shared.scep.cacaps import read_caps
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType
+from shared.x509.loading import loading
+from shared.x509.names import name_text
 
 _T = TypeVar("_T")
 _SIGNER_NAME: Final = "SCEP signer"

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.enroll.client import Exchange
 from cli.enroll.console import PENDING, REFUSED, say
 from cli.enroll.files import Files
-from shared.names import name_text
 from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.pkimessage import MessageType
+from shared.x509.names import name_text
 
 _POLL_SECONDS: Final = 5.0
 

@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import AttributeOID, NameOID
 
 from cli.sans import san_parts
-from shared.loading import loading
 from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
 from shared.scep.certificate import read_certificate
 from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE
 from shared.scep.schemes import pss as pss_scheme
 from shared.scep.signed_data import Signer
+from shared.x509.loading import loading
 
 _UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
 _BITS = (2048, 3072, 4096)

@@ -12,12 +12,12 @@ from shared.bus.topology import CERTS, enroll_stream
 from shared.chains import Chain
 from shared.crls import StoredCrl, newest_head, read_crl
 from shared.events import CertificateIssued, CertificateRecorded
-from shared.names import read_name
 from shared.scep.certificate import read_certificate
 from shared.series import SeriesTooLongError
 from shared.stored import UnreadableEventError, authenticate_as
 from shared.subjects import Stage, certificate_issued, parse_prefix, serial_token
 from shared.telemetry import SECURITY_EVENTS
+from shared.x509.names import read_name
 
 _log = structlog.get_logger()
 Ca = tuple[str, bytes]  # the issuer's name, its CA certificate as DER

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from services.gateway.replies import Mirror
 from services.gateway.settings import Profile
 from shared.chains import Chain
-from shared.csr import CertificationRequest, read_csr, verify_self_signature
 from shared.scep.algorithms import PKCS1V15
 from shared.scep.certrep import floor_cipher
 from shared.scep.envelope import Envelope, check_recipient
@@ -23,6 +22,7 @@ from shared.scep.pkimessage import (
 )
 from shared.scep.schemes import public_key
 from shared.subjects import NO_RENEWAL
+from shared.x509.csr import CertificationRequest, read_csr, verify_self_signature
 
 _MAX_KEY = 32
 _NO_REPLY = "the reply cannot be encrypted: an EC key needs a challengePassword"

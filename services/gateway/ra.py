@@ -17,7 +17,7 @@ from shared.scep.pkimessage import DecryptionKey, PkiMessage
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import Signer
 from shared.settings import SettingsError
-from shared.signatures import is_issued_by
+from shared.x509.signatures import is_issued_by
 
 _MIN_BITS = 2048
 

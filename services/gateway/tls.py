@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cryptography import x509
 
-from shared.loading import loading
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
 from shared.settings import SettingsError
-from shared.signatures import is_issued_by
+from shared.x509.loading import loading
+from shared.x509.signatures import is_issued_by
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from shared.ca_validity import ca_ended
 from shared.events import CertificateTemplate, TemplateExtension
-from shared.name_rules import bad_general_names, bad_name
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
+from shared.x509.name_rules import bad_general_names, bad_name
 
 _KEY_USAGE: Final = "2.5.29.15"
 _SUBJECT_ALT_NAME: Final = "2.5.29.17"

@@ -10,7 +10,6 @@ import msgspec
 from cryptography import x509
 
 from shared.events import CertificateTemplate
-from shared.loading import loading
 from shared.scep.asn1 import (
     OID,
     PRINTABLE_STRING,
@@ -24,6 +23,7 @@ from shared.scep.asn1 import (
 )
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
+from shared.x509.loading import loading
 
 _LOOSE: Final = (PRINTABLE_STRING, T61_STRING)
 

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.token import AnchorPool
-from shared.loading import loading
-from shared.names import name_text
 from shared.settings import SettingsError, read_file
+from shared.x509.loading import loading
+from shared.x509.names import name_text
 
 _MIN_BITS: Final = 2048
 _BLOCK: Final = re.compile(

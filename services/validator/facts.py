@@ -9,9 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.csr import CertificationRequest, read_csr, read_request, verify_self_signature
 from shared.events import CertificateRecorded, EnrollmentRequested, Facts
-from shared.names import name_text
 from shared.reasons import REFUSALS, Reason
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
@@ -26,6 +24,8 @@ from shared.subjects import (
     serial_token,
     transaction_token,
 )
+from shared.x509.csr import CertificationRequest, read_csr, read_request, verify_self_signature
+from shared.x509.names import name_text
 
 _DEVICE_ID: Final = re.compile(
     r"IntuneDeviceId://\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?"

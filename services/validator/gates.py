@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from shared.access_events import Claim
 from shared.ca_validity import ca_ended, ca_not_begun
-from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import Facts, GateResult
 from shared.limits import shortened
-from shared.name_rules import bad_general_names, bad_name
 from shared.reasons import Reason
+from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
+from shared.x509.name_rules import bad_general_names, bad_name
 
 
 @dataclass(frozen=True, slots=True)

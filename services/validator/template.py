@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.validator.gates import Policy
-from shared.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.events import CertificateTemplate, TemplateExtension
-from shared.keyids import authority_key_id, public_key_id
-from shared.names import read_name
-from shared.x509names import EXTENDED_KEY_USAGES, KEY_USAGES
+from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
+from shared.x509.key_ids import authority_key_id, public_key_id
+from shared.x509.names import read_name
+from shared.x509.usages import EXTENDED_KEY_USAGES, KEY_USAGES
 
 _EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
 

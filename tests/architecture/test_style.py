@@ -138,7 +138,7 @@ def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
             "import services.audit.commands.revoke",
             "The audit service in layers",
         ),
-        ("shared/names.py", "import cli.up.layout", "Command line over services over shared"),
+        ("shared/x509/names.py", "import cli.up.layout", "Command line over services over shared"),
     ],
 )
 def test_a_planted_import_breaks_its_contract(

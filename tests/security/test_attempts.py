@@ -3,9 +3,9 @@
 import pytest
 
 from shared.bus.topology import Role
-from shared.csr import read_csr
 from shared.events import EnrollmentRequested
 from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from shared.x509.csr import read_csr
 from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
 from tests.security.rights import SHARD
 from tests.security.siege import Siege

@@ -6,7 +6,6 @@ import pytest
 
 from shared.access_events import ChallengeClaimed
 from shared.bus.topology import Role
-from shared.csr import read_csr
 from shared.events import (
     CertificateRecorded,
     CertificateStatusChanged,
@@ -32,6 +31,7 @@ from shared.subjects import (
     serial_token,
     transaction_token,
 )
+from shared.x509.csr import read_csr
 from tests.integration.holders_ import enrolled, renewal, revoke
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, ended
 from tests.security.honest import make_challenges

@@ -10,10 +10,10 @@ from cryptography import x509
 
 from shared.access_events import GatewaySeen, ReplicaSeen
 from shared.keys import read_certificates
-from shared.names import name_text
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.settings import SettingsError
+from shared.x509.names import name_text
 
 _DAY: Final = 86400
 _NANOSECONDS: Final = 1_000_000_000

@@ -21,7 +21,6 @@ from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import PkiMessage, read_message, verify
 from shared.scep.schemes import public_key
-from shared.signatures import is_issued_by
 from shared.stored import (
     Stored,
     Trusted,
@@ -31,6 +30,7 @@ from shared.stored import (
     decode,
 )
 from shared.subjects import EnrollmentId, Stage, parse_subject, transaction_token
+from shared.x509.signatures import is_issued_by
 
 # What a profile allows is its validators' business; that the device signed it is shown here.
 _ANY_ALGORITHM = AlgorithmPolicy(legacy=True)

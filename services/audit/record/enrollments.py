@@ -11,7 +11,6 @@ from services.audit.record.commands import take_order
 from services.audit.record.event_row import Found, is_ours, storable
 from services.audit.store.spelling import folded
 from shared.access_events import Claim
-from shared.dn import read_dn
 from shared.enrollment import State
 from shared.events import (
     CertificateIssued,
@@ -27,6 +26,7 @@ from shared.events import (
 from shared.scep.pkimessage import MessageType
 from shared.stored import Stored
 from shared.subjects import parse_prefix, parse_subject
+from shared.x509.dn import read_dn
 
 _HOUR_NANOSECONDS: Final = 3600 * 1_000_000_000
 _NOTHING: Final = "none"

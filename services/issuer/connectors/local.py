@@ -13,7 +13,6 @@ from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
 from shared.ca_files import read_ca
 from shared.events import CertificateTemplate
-from shared.keyids import public_key_id
 from shared.scep.algorithms import SHA256
 from shared.scep.cacert import write_next_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
@@ -30,8 +29,9 @@ from shared.scep.schemes import (
 from shared.scep.signed_data import Signer
 from shared.sections import Configuration, LocalIssuerSection
 from shared.settings import SettingsError, read_secret_file
-from shared.signatures import is_signed_by
-from shared.x509names import EXTENDED_KEY_USAGES
+from shared.x509.key_ids import public_key_id
+from shared.x509.signatures import is_signed_by
+from shared.x509.usages import EXTENDED_KEY_USAGES
 
 _MIN_SECRET = 32
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from services.validator.challenges import subject
 from services.validator.challenges.claims import Claims
-from shared.csr import CertificationRequest
-from shared.names import GeneralName
+from shared.x509.csr import CertificationRequest
+from shared.x509.names import GeneralName
 
 # What Intune puts beside the names: the user's SID and the device's id (strong mapping, NAC).
 _ALLOWED_URIS: Final = re.compile(

@@ -11,7 +11,6 @@ from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.access_events import Claim
 from shared.bus.topology import OPS
-from shared.csr import CertificationRequest
 from shared.one_time import ONE_TIME, one_time_digest
 from shared.order_events import ChallengeCancelled, ChallengeCreated
 from shared.reasons import Reason
@@ -19,6 +18,7 @@ from shared.series import Series
 from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.telemetry import SECURITY_EVENTS
+from shared.x509.csr import CertificationRequest
 
 _log = structlog.get_logger()
 

@@ -6,8 +6,6 @@ UID or a domain gives rights at some relying parties, so they need the operator'
 
 from typing import Final
 
-from shared.dn import escaped
-from shared.names import read_attributes
 from shared.scep.asn1 import (
     BMP_STRING,
     IA5_STRING,
@@ -16,7 +14,9 @@ from shared.scep.asn1 import (
     UNIVERSAL_STRING,
     UTF8_STRING,
 )
-from shared.x509names import ANY_ATTRIBUTE, PLAIN_ATTRIBUTES
+from shared.x509.dn import escaped
+from shared.x509.names import read_attributes
+from shared.x509.usages import ANY_ATTRIBUTE, PLAIN_ATTRIBUTES
 
 PLAIN: Final = frozenset(PLAIN_ATTRIBUTES)
 _COMMON_NAME: Final = "CN"

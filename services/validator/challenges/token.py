@@ -22,9 +22,9 @@ from services.validator.challenges.jws import (
 )
 from services.validator.challenges.subject import PLAIN
 from services.validator.challenges.verifier import Verified, passed, refused
-from shared.csr import CertificationRequest
 from shared.events import GateResult
 from shared.reasons import Reason
+from shared.x509.csr import CertificationRequest
 
 
 @dataclass(frozen=True, slots=True)

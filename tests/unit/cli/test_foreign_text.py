@@ -22,10 +22,10 @@ from cli.up.firststart import first_start
 from cli.up.layout import Layout
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from shared.dn import write_dn
 from shared.process import configure_logging, log_failure
 from shared.subjects import Stage
 from shared.text.printable import HIDDEN
+from shared.x509.dn import write_dn
 from tests.unit.cli.commands import command
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -26,8 +26,8 @@ from cli.connector.minting import (
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
 from services.validator.challenges.verifier import looks_signed
-from shared.csr import read_csr
 from shared.settings import SettingsError
+from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.cli.connector.tokens import segment, verified
 from tests.unit.shared.scep.messages import Identity, device_csr

@@ -21,8 +21,8 @@ from cli.enroll.identity import (
 )
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
-from shared.csr import read_csr
 from shared.process import now
+from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.cli.commands import command, sentence
 from tests.unit.cli.connector.tokens import verified

@@ -16,8 +16,8 @@ from cli.enroll.identity import (
     make_key,
     read_key,
 )
-from shared.csr import read_csr, verify_self_signature
-from shared.names import GeneralName
+from shared.x509.csr import read_csr, verify_self_signature
+from shared.x509.names import GeneralName
 from tests.unit import pki
 from tests.unit.world import NOW
 

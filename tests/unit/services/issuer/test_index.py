@@ -12,7 +12,6 @@ from services.issuer.consumer import OutcomeMissingError
 from services.issuer.profiles import names_sha256, spki_sha256
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
-from shared.csr import read_csr
 from shared.events import (
     CertificateIssued,
     IssuanceFailed,
@@ -22,6 +21,7 @@ from shared.reasons import Reason
 from shared.scep.errors import FailInfo
 from shared.stored import Stored, encode
 from shared.subjects import EnrollmentId, Stage, certificate_issued, key_issued, serial_token
+from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template

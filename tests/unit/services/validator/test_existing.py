@@ -6,8 +6,8 @@ import pytest
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from services.validator.gates import Decision, Question, RenewalPolicy, decide
-from shared.csr import CertificationRequest, read_csr
 from shared.reasons import Reason
+from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.services.validator.records import BEGIN, END, KEY_OF_RECORDS, known
 from tests.unit.shared.scep.messages import UTF8, Identity, csr, device_csr, name
 from tests.unit.world import NOW, PROFILE, SERIAL, facts, policy

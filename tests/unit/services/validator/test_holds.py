@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.csr import read_csr
 from shared.events import (
     EnrollmentApproved,
     EnrollmentHeld,
@@ -21,6 +20,7 @@ from shared.events import (
 from shared.reasons import FAIL_INFO, Reason
 from shared.stored import SUBJECT, EventSigner, Message, Stored, authenticate
 from shared.subjects import Stage, key_compromised, key_issued
+from shared.x509.csr import read_csr
 from tests.unit.services.validator.records import DAY, record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr, spki

@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.csr import read_csr
 from shared.events import (
     CertificateStatus,
     CertificateStatusChanged,
@@ -22,6 +21,7 @@ from shared.order_events import RevocationReason
 from shared.reasons import Reason
 from shared.stored import EventSigner, Stored
 from shared.subjects import certificate_issued, certificate_status, key_compromised, key_issued
+from shared.x509.csr import read_csr
 from tests.unit.services.validator.records import BEGIN, DAY, END, record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.template import build_template
-from shared.csr import read_csr
 from shared.events import CertificateTemplate
+from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,

@@ -6,9 +6,9 @@ from typing import Self
 
 import pytest
 
-from shared import csr, names
 from shared.scep import ber, certificate, cms, envelope, pkimessage
 from shared.scep.errors import ScepError
+from shared.x509 import csr, names
 from tests.unit.shared.scep.messages import (
     SEQ,
     Identity,

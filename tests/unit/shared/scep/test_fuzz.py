@@ -12,8 +12,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.csr import read_csr, verify_self_signature
-from shared.names import name_text, read_general_names, read_name
 from shared.scep import ber, cacaps, cacert, certrep, envelope, password, pkimessage, schemes
 from shared.scep import request as payloads
 from shared.scep.algorithms import SHA256, AlgorithmPolicy
@@ -21,7 +19,9 @@ from shared.scep.asn1 import Der
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import DecryptionKey
-from shared.signatures import is_signed_by
+from shared.x509.csr import read_csr, verify_self_signature
+from shared.x509.names import name_text, read_general_names, read_name
+from shared.x509.signatures import is_signed_by
 from tests.unit.shared.scep.corpus import FORMS, SEALING, Corpus, make_corpus
 from tests.unit.shared.scep.messages import (
     BMP,

@@ -3,13 +3,13 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.csr import read_csr, verify_self_signature
 from shared.scep import pkimessage
 from shared.scep.algorithms import SHA256, AlgorithmPolicy
 from shared.scep.asn1 import Der
 from shared.scep.envelope import Envelope
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, TransactionId
+from shared.x509.csr import read_csr, verify_self_signature
 from tests.unit.shared.scep.messages import (
     BMP,
     CHALLENGE,

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from shared.csr import read_csr
 from shared.scep import pkimessage, request
 from shared.scep.algorithms import (
     AES128,
@@ -21,6 +20,7 @@ from shared.scep.asn1 import PRINTABLE_STRING
 from shared.scep.envelope import Sealing
 from shared.scep.pkimessage import MessageType, TransactionId
 from shared.scep.request import RequestHead
+from shared.x509.csr import read_csr
 from tests.unit.shared.scep import oracles
 from tests.unit.shared.scep.messages import (
     CONTENT_KEY,

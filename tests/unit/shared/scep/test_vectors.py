@@ -7,12 +7,12 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from shared.csr import CertificationRequest, read_csr, verify_self_signature
-from shared.names import GeneralName, name_text
 from shared.scep import algorithms, pkimessage
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage
+from shared.x509.csr import CertificationRequest, read_csr, verify_self_signature
+from shared.x509.names import GeneralName, name_text
 from tests.unit.shared.scep.messages import NULL, PRINTABLE, SEQ, Identity, oid, tlv
 from tests.unit.shared.scep.oracles import openssl_decrypted, openssl_verified
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra

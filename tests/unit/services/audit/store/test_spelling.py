@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from services.audit.query.lookup import recent
 from services.audit.record.write import store
 from services.audit.store.spelling import folded, spellings
-from shared.dn import write_dn
+from shared.x509.dn import write_dn
 from tests.unit.services.audit.stories import STREAM, approved, issued, requested
 
 HIGH = "00c8" + "4a" * 15  # as an INTEGER's contents, with its zero octet

@@ -22,7 +22,6 @@ from services.validator.judging import Judge
 from shared.access_events import CountedEnrollment, DeviceCounted
 from shared.bus.core import Bus
 from shared.bus.topology import DEVICES, REPLAYS
-from shared.csr import read_csr
 from shared.events import (
     CertificateIssued,
     EnrollmentApproved,
@@ -35,6 +34,7 @@ from shared.reasons import FAIL_INFO, Reason
 from shared.seal import seal
 from shared.stored import EventSigner, Stored, authenticate, authenticate_as
 from shared.subjects import EnrollmentId, Stage, csr_token, parse_subject, transaction_token
+from shared.x509.csr import read_csr
 from tests.fakes.bus_through import BusThrough, racing
 from tests.unit.services.validator.validators import World
 from tests.unit.shared.scep.messages import (

@@ -6,8 +6,8 @@ import pytest
 
 from services.validator.challenges.binding import Mismatch, mismatch
 from services.validator.challenges.claims import Claims
-from shared.csr import CertificationRequest
 from shared.scep.errors import ScepError
+from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.tokens import (
     UPN,
     dns,

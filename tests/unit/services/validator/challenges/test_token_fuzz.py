@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.validator.challenges.token import AnchorPool, Judged, TokenRules, judge_token
-from shared.csr import CertificationRequest
+from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.tokens import (
     anchor,
     asked,

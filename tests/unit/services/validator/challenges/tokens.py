@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.verifier import Asked
 from services.validator.facts import Opened
-from shared.csr import CertificationRequest, read_csr
 from shared.subjects import EnrollmentId
+from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,
     UTF8,

@@ -18,7 +18,6 @@ from shared.limits import (
     SAN_BYTES,
     SAN_ENTRIES,
 )
-from shared.names import GeneralName, read_general_names
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.asn1 import (
     BIT_STRING,
@@ -36,6 +35,7 @@ from shared.scep.asn1 import (
 )
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.schemes import PublicKey, public_key, read_signature_algorithm, verifies
+from shared.x509.names import GeneralName, read_general_names
 
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")

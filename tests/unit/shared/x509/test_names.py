@@ -2,8 +2,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from shared.names import GeneralName, name_text, read_general_names, read_name
 from shared.scep.errors import FailInfo, ScepError
+from shared.x509.names import GeneralName, name_text, read_general_names, read_name
 from tests.unit.shared.scep.messages import (
     BMP,
     IA5,

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.dn import write_dn
 from shared.scep.asn1 import (
     CONSTRUCTED_0,
     OID,
@@ -17,6 +16,7 @@ from shared.scep.asn1 import (
     text,
 )
 from shared.scep.errors import FailInfo, ScepError
+from shared.x509.dn import write_dn
 
 _SHORT_NAMES: Final = {
     "2.5.4.3": "CN",
@@ -119,7 +119,7 @@ def name_text(der: bytes) -> str:
 def read_general_names(der: bytes) -> tuple[GeneralName, ...]:
     """Return the entries of a GeneralNames (RFC 5280 s4.2.1.6); `ScepError` (badRequest) if none.
 
-    An entry that does not fit its kind is of kind "other": `shared.name_rules` says what is wrong.
+    An entry that does not fit its kind is of kind "other": `shared.x509.name_rules` says what is wrong.
     """
     outer, found = Der(der), []
     try:

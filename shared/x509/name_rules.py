@@ -9,7 +9,6 @@ import contextlib
 import re
 from typing import Final
 
-from shared.names import UPN, read_other_name, read_rdn
 from shared.scep.asn1 import (
     BIT_STRING,
     BMP_STRING,
@@ -26,6 +25,7 @@ from shared.scep.asn1 import (
 )
 from shared.scep.errors import ScepError
 from shared.text.printable import HIDDEN
+from shared.x509.names import UPN, read_other_name, read_rdn
 
 _NAME_RULE: Final = "(RFC 5280 4.1.2.4)"
 _SAN_RULE: Final = "(RFC 5280 4.2.1.6)"

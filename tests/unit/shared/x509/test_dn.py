@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.dn import escaped, read_dn, write_dn
 from shared.text.printable import HIDDEN, visible
+from shared.x509.dn import escaped, read_dn, write_dn
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 KINDS = st.sampled_from(["CN", "OU", "O", "emailAddress", "1.2.3.4"])

@@ -7,13 +7,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import AttributeOID, NameOID
 
-from shared.csr import (
-    CertificationRequest,
-    Extension,
-    read_csr,
-    read_request,
-    verify_self_signature,
-)
 from shared.limits import (
     CHALLENGE_BYTES,
     CSR_ATTRIBUTES,
@@ -22,10 +15,17 @@ from shared.limits import (
     SAN_BYTES,
     SAN_ENTRIES,
 )
-from shared.names import GeneralName, name_text
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.asn1 import Der
 from shared.scep.errors import FailInfo, ScepError
+from shared.x509.csr import (
+    CertificationRequest,
+    Extension,
+    read_csr,
+    read_request,
+    verify_self_signature,
+)
+from shared.x509.names import GeneralName, name_text
 from tests.unit.shared.scep.messages import (
     BMP,
     CHALLENGE_PASSWORD,

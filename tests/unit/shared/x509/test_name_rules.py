@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.csr import read_csr
-from shared.name_rules import bad_general_names, bad_name
-from shared.names import name_text, read_general_names
 from shared.scep.errors import ScepError
+from shared.x509.csr import read_csr
+from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.names import name_text, read_general_names
 from tests.unit.shared.certified import certified, read_by_openssl, read_everywhere
 from tests.unit.shared.scep.messages import (
     BMP,

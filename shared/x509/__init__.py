@@ -1,0 +1,1 @@
+"""Certification requests, names and keys as X.509 has them. Pure."""
