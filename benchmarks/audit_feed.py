@@ -16,20 +16,20 @@ from sqlalchemy import Engine
 
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from shared.access_events import Claim
 from shared.bus.topology import CERTS
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.envelope import Stored, encode
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import (
     CertificateIssued,
-    CertificateRecorded,
     CertificateTemplate,
     EnrollmentApproved,
     EnrollmentRequested,
-    Event,
     Facts,
     GateResult,
 )
-from shared.stored import Stored, encode
-from shared.subjects import EnrollmentId, Stage, token
+from shared.log.events.state import Claim
+from shared.log.subjects import EnrollmentId, Stage, token
 
 _STREAM = "ENROLL_0"
 _EVENTS = 5

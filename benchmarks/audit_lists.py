@@ -22,7 +22,7 @@ from services.audit.record.enrollments import fold
 from services.audit.record.event_row import Found
 from services.audit.record.merge import merge
 from services.audit.store.engine import migrate, open_engine
-from shared.stored import Stored, encode
+from shared.log.envelope import Stored, encode
 
 _BATCH = 2000
 _ROUNDS = 30

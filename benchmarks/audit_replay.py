@@ -28,7 +28,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision
 from shared.bus.servers import Servers
 from shared.bus.topology import CERTS, Role
-from shared.stored import encode
+from shared.log.envelope import encode
 
 _STREAMS = ("ENROLL_0", CERTS)
 _AT_ONCE = 256

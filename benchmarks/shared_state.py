@@ -35,9 +35,9 @@ from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
-from shared.events import Facts
-from shared.stored import EventSigner
-from shared.subjects import EnrollmentId, token
+from shared.log.envelope import EventSigner
+from shared.log.events.enrollment import Facts
+from shared.log.subjects import EnrollmentId, token
 from shared.x509.csr import CertificationRequest
 
 _CONCURRENCY = 64

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.events import EVENT_TYPES, VERSIONS
-from shared.stored import KEY, SIGNATURE, STAGE_TYPES, TYPE, VERSION
+from shared.log.catalog import EVENT_TYPES, VERSIONS
+from shared.log.envelope import KEY, SIGNATURE, STAGE_TYPES, TYPE, VERSION
 from shared.tracing import TRACEPARENT
 
 _STAGES: Final = {

@@ -14,7 +14,7 @@ from services.audit.commands.context import Office, OrderError
 from services.audit.commands.decide import decide
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]
 Note = Annotated[str, typer.Option(help="why; of a refusal the device is told too")]

@@ -21,7 +21,7 @@ from services.audit.record.event_row import Found
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.reconcile import forget, lost
 from services.audit.store.engine import Engine, open_existing
-from shared.stored import TYPE, Stored
+from shared.log.envelope import TYPE, Stored
 
 _T = TypeVar("_T")
 

@@ -14,14 +14,14 @@ from cryptography.exceptions import InvalidSignature
 
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
-from shared.events import CaChain
+from shared.log.envelope import Stored, UnreadableEventError, decode
+from shared.log.events.certificates import CaChain
 from shared.process import log_failure
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import read_signed_data, verify
-from shared.stored import Stored, UnreadableEventError, decode
 from shared.x509.loading import loading
 from shared.x509.names import read_name
 from shared.x509.signatures import is_issued_by

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from shared.one_time import ONE_TIME_SHAPE
+from shared.log.one_time import ONE_TIME_SHAPE
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.token_form import looks_signed

@@ -4,9 +4,9 @@ import structlog
 
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
-from shared.events import EnrollmentRejected, IssuanceFailed
-from shared.stored import Trusted, UnreadableEventError, authenticate
-from shared.subjects import Stage, parse_prefix
+from shared.log.envelope import Trusted, UnreadableEventError, authenticate
+from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
+from shared.log.subjects import Stage, parse_prefix
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

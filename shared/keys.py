@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from shared.fields import is_token_uri
+from shared.log.envelope import EventSigner, key_id
 from shared.settings import SettingsError, read_file, read_secret_file
-from shared.stored import EventSigner, key_id
 from shared.tokens import TokenEcKey, TokenRsaKey, token_key
 from shared.x509.loading import loading
 

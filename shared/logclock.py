@@ -13,12 +13,12 @@ from typing import Final
 
 import structlog
 
-from shared.access_events import ReplicaSeen
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import REPLICAS
 from shared.limits import CLOCK_SKEW_SECONDS
+from shared.log.envelope import Message, encode
+from shared.log.events.state import ReplicaSeen
 from shared.process import log_failure, now
-from shared.stored import Message, encode
 from shared.telemetry import CLOCK_SKEW
 
 _log = structlog.get_logger()

@@ -14,9 +14,9 @@ import structlog
 
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
-from shared.order_events import ResumeOrdered
-from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
-from shared.subjects import EnrollmentId, Stage, parse_prefix, resume_order
+from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.log.events.commands import ResumeOrdered
+from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
 from shared.telemetry import SECURITY_EVENTS
 from shared.worker import DeferredError
 

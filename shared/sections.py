@@ -22,8 +22,8 @@ from shared.fields import (
     Token,
     is_token_uri,
 )
+from shared.log.shards import Epoch
 from shared.profiles import CertificateProfileSection, ProfileSection
-from shared.shards import Epoch
 
 _GIB: Final = 2**30
 

@@ -25,7 +25,7 @@ import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.limits import SERIES_LENGTH
-from shared.stored import (
+from shared.log.envelope import (
     EventSigner,
     Message,
     Stored,

@@ -17,8 +17,8 @@ import structlog
 from shared.bus.core import Bus, BusUnavailableError, NobodyListensError, NotAllowedError
 from shared.bus.pull import MISSING
 from shared.bus.topology import enroll_stream
+from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
 from shared.process import log_failure, now
-from shared.shards import SOON_SECONDS, Epoch, all_shards, begun
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0

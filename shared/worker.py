@@ -19,10 +19,10 @@ from shared.bus.core import (
     Delivery,
 )
 from shared.bus.topology import ACK_WAIT_SECONDS, Role
-from shared.events import DeadLetter
 from shared.limits import PROFILE_PLACES, shortened
+from shared.log.envelope import Stored, encode
+from shared.log.events.state import DeadLetter
 from shared.process import DRAIN_SECONDS, log_failure
-from shared.stored import Stored, encode
 from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
 from shared.tokens import TokenUnavailableError
 from shared.tracing import annotate, span

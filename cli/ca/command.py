@@ -11,7 +11,7 @@ from cli.output import failed, say
 from cli.places import Config, config_path
 from cli.up.layout import UpError
 from services.audit.commands.revoke import revoke_certificate
-from shared.order_events import RevocationReason
+from shared.log.events.commands import RevocationReason
 from shared.process import now
 from shared.settings import SettingsError
 

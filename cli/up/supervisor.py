@@ -27,10 +27,10 @@ from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.keys import read_nkey
+from shared.log.shards import all_shards
 from shared.process import background
 from shared.sections import Configuration
 from shared.settings import SettingsError, inherited_environment, load
-from shared.shards import all_shards
 
 _RECORD_SECONDS: Final = 10.0
 _RELOAD_SECONDS: Final = 10.0

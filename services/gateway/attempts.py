@@ -16,14 +16,15 @@ import structlog
 from services.gateway.outcomes import Outcomes, enrollment_in
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
-from shared.events import EnrollmentRejected, EnrollmentRequested, Event
 from shared.limits import PLANTED_ATTEMPTS
-from shared.reasons import Reason
+from shared.log.catalog import Event
+from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
+from shared.log.events.enrollment import EnrollmentRejected, EnrollmentRequested
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, transaction_token
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import read_message, verify
-from shared.stored import Stored, UnreadableEventError, authenticate, decode
-from shared.subjects import EnrollmentId, Stage, transaction_token
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -26,16 +26,16 @@ from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream
 from shared.chains import Chain
-from shared.enrollment import Answer, TryAnew, on_repeat
-from shared.events import CertificateIssued, EnrollmentRequested
-from shared.reasons import REFUSALS, Reason
+from shared.log.enrollment import Answer, TryAnew, on_repeat
+from shared.log.envelope import Stored, encode
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
+from shared.log.reasons import REFUSALS, Reason
+from shared.log.seal import seal
+from shared.log.shards import all_shards, begun, shards_for
+from shared.log.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify
 from shared.scep.request import read_issuer_and_serial
-from shared.seal import seal
-from shared.shards import all_shards, begun, shards_for
-from shared.stored import Stored, encode
-from shared.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
 from shared.tracing import annotate
 
 

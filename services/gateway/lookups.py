@@ -11,11 +11,12 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CERTS, enroll_stream
 from shared.chains import Chain
 from shared.crls import StoredCrl, newest_head, read_crl
-from shared.events import CertificateIssued, CertificateRecorded
+from shared.log.envelope import UnreadableEventError, authenticate_as
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import CertificateIssued
+from shared.log.subjects import Stage, certificate_issued, parse_prefix, serial_token
 from shared.scep.certificate import read_certificate
 from shared.series import SeriesTooLongError
-from shared.stored import UnreadableEventError, authenticate_as
-from shared.subjects import Stage, certificate_issued, parse_prefix, serial_token
 from shared.telemetry import SECURITY_EVENTS
 from shared.x509.names import read_name
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from services.gateway.replies import Mirror
 from services.gateway.settings import Profile
 from shared.chains import Chain
+from shared.log.subjects import NO_RENEWAL
 from shared.scep.algorithms import PKCS1V15
 from shared.scep.certrep import floor_cipher
 from shared.scep.envelope import Envelope, check_recipient
@@ -21,7 +22,6 @@ from shared.scep.pkimessage import (
     unwrap_with_password,
 )
 from shared.scep.schemes import public_key
-from shared.subjects import NO_RENEWAL
 from shared.x509.csr import CertificationRequest, read_csr, verify_self_signature
 
 _MAX_KEY = 32

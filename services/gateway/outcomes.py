@@ -13,17 +13,17 @@ from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
 from shared.chains import Chain, ChainBook
-from shared.events import (
+from shared.log.envelope import SUBJECT, Stored, UnreadableEventError, authenticate
+from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
     EnrollmentRejected,
     IssuanceFailed,
     Terminal,
 )
+from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
-from shared.stored import SUBJECT, Stored, UnreadableEventError, authenticate
-from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -10,15 +10,15 @@ from typing import Any, Final
 import structlog
 
 from services.gateway.settings import Settings
-from shared.access_events import GatewaySeen
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, encode
+from shared.log.events.commands import ReloadOrdered
+from shared.log.events.state import GatewaySeen
+from shared.log.subjects import ra_order
 from shared.logclock import LogClock
-from shared.order_events import ReloadOrdered
 from shared.process import log_failure
 from shared.reload import Reloader
-from shared.stored import Stored, UnreadableEventError, authenticate_as, encode
-from shared.subjects import ra_order
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -11,11 +11,11 @@ import structlog
 
 from services.gateway.refusals import LOG_FULL, RefusedError
 from services.gateway.settings import Settings
-from shared.access_events import StreamMeasured
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream, quota_hints
-from shared.stored import Stored, UnreadableEventError, authenticate_as
-from shared.subjects import EnrollmentId, Stage
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
+from shared.log.events.state import StreamMeasured
+from shared.log.subjects import EnrollmentId, Stage
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

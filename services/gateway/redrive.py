@@ -11,11 +11,11 @@ import structlog
 from services.gateway.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusError
 from shared.bus.topology import OPS, enroll_stream
-from shared.events import EnrollmentRequested
-from shared.order_events import RedriveOrdered
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode, encode
+from shared.log.events.commands import RedriveOrdered
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.subjects import EnrollmentId, Stage, parse_prefix
 from shared.process import log_failure
-from shared.stored import Stored, UnreadableEventError, authenticate_as, decode, encode
-from shared.subjects import EnrollmentId, Stage, parse_prefix
 from shared.telemetry import SECURITY_EVENTS
 from shared.tracing import carried
 

@@ -8,9 +8,9 @@ from services.gateway.families import without_content
 from services.gateway.ra import RaKeys
 from services.gateway.settings import Profile
 from shared.chains import Chain
-from shared.events import CertificateIssued, Terminal
+from shared.log.events.enrollment import CertificateIssued, Terminal
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.process import now
-from shared.reasons import FAIL_INFO, Reason
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
 from shared.scep.certificate import Certificate

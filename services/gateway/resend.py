@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.log.envelope import Message
 from shared.process import log_failure
-from shared.stored import Message
 
 _SECONDS: Final = 2.0
 

@@ -25,11 +25,11 @@ from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subjec
 from shared.chains import ChainBook
 from shared.connections import Connections
 from shared.limits import START_SECONDS
+from shared.log.shards import all_shards
 from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
-from shared.shards import all_shards
 from shared.shardwatch import ShardWatch
 from shared.telemetry import measure_expiry, operations_app
 

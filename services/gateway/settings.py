@@ -13,6 +13,9 @@ from shared.bus.servers import Servers
 from shared.chains import Wanted
 from shared.connections import Shares
 from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
+from shared.log.envelope import Trusted
+from shared.log.seal import sealing_key_id
+from shared.log.shards import Epoch
 from shared.profiles import ProfileSection
 from shared.scep.algorithms import (
     AES128,
@@ -23,11 +26,8 @@ from shared.scep.algorithms import (
     AnyCipher,
     Digest,
 )
-from shared.seal import sealing_key_id
 from shared.sections import Configuration, GatewaySection
 from shared.settings import SettingsError, read_profiles, read_secret_file
-from shared.shards import Epoch
-from shared.stored import Trusted
 from shared.text.addresses import Networks
 
 _DIGESTS: Final = {digest.name: digest for digest in DIGESTS.values()}

@@ -4,7 +4,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from shared.events import CertificateTemplate, TemplateExtension
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import (
     BIT_STRING,
     CONSTRUCTED_0,

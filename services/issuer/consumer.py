@@ -21,17 +21,7 @@ from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import CERTS, enroll_stream, gateway_hints
-from shared.events import (
-    CertificateIssued,
-    CertificateRecorded,
-    EnrollmentApproved,
-    IssuanceFailed,
-    KeyCompromised,
-)
-from shared.reasons import FAIL_INFO, Reason
-from shared.scep.certificate import read_certificate
-from shared.series import Series
-from shared.stored import (
+from shared.log.envelope import (
     SUBJECT,
     Message,
     Stored,
@@ -40,7 +30,10 @@ from shared.stored import (
     authenticate_as,
     sign,
 )
-from shared.subjects import (
+from shared.log.events.certificates import CertificateRecorded, KeyCompromised
+from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import (
     Stage,
     certificate_issued,
     key_compromised,
@@ -49,6 +42,8 @@ from shared.subjects import (
     parse_subject,
     serial_token,
 )
+from shared.scep.certificate import read_certificate
+from shared.series import Series
 from shared.telemetry import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from shared.order_events import RevocationReason
+from shared.log.events.commands import RevocationReason
 from shared.scep.asn1 import (
     BIT_STRING,
     CONSTRUCTED_0,

@@ -4,12 +4,12 @@ The CSR is encrypted to the validators. Public are the device's signature over i
 signer's certificate and the transaction, which the enrollment's subject is made of.
 """
 
-from shared.events import EnrollmentApproved, EnrollmentRequested
+from shared.log.envelope import Stored, UnreadableEventError, decode
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested
+from shared.log.subjects import EnrollmentId, serial_token, transaction_token
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_message, verify
-from shared.stored import Stored, UnreadableEventError, decode
-from shared.subjects import EnrollmentId, serial_token, transaction_token
 
 # Which algorithms a profile takes is the validator's business; here everything known verifies.
 _EVERY_ALGORITHM = AlgorithmPolicy(legacy=True)

@@ -5,8 +5,8 @@ import asyncio
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import chain_subject
-from shared.events import CaChain
-from shared.stored import encode
+from shared.log.envelope import encode
+from shared.log.events.certificates import CaChain
 
 _RETRY_SECONDS = 0.5
 

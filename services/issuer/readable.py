@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from cryptography import x509
 
-from shared.events import CertificateTemplate
+from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.asn1 import (
     OID,
     PRINTABLE_STRING,

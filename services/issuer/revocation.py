@@ -18,17 +18,15 @@ from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import CERTS
 from shared.crls import CHUNK_BYTES, newest_head, read_crl
-from shared.events import (
+from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as, sign
+from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
 )
-from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
-from shared.process import log_failure
-from shared.series import Series, SeriesTooLongError, signing
-from shared.stored import Message, Stored, UnreadableEventError, authenticate_as, sign
-from shared.subjects import (
+from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     crl_chunk,
@@ -37,6 +35,8 @@ from shared.subjects import (
     revocation_answer,
     revocation_order,
 )
+from shared.process import log_failure
+from shared.series import Series, SeriesTooLongError, signing
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

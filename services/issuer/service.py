@@ -11,13 +11,13 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
+from shared.log.shards import all_shards
+from shared.log.subjects import Stage
 from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
-from shared.shards import all_shards
 from shared.shardwatch import ShardWatch
-from shared.subjects import Stage
 from shared.telemetry import measure_expiry, operations_app
 from shared.worker import Job, Workers
 

@@ -6,9 +6,9 @@ from services.issuer.connectors.local import Authorities, read_authorities
 from services.issuer.profiles import ended
 from shared.bus.servers import Servers
 from shared.keys import read_event_signer, read_nkey, read_trusted
+from shared.log.envelope import EventSigner, Trusted
+from shared.log.shards import Epoch
 from shared.sections import Configuration
-from shared.shards import Epoch
-from shared.stored import EventSigner, Trusted
 
 
 @dataclass(frozen=True)

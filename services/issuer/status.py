@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from shared.events import CertificateStatus, CertificateStatusChanged
-from shared.order_events import RevocationReason
+from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
+from shared.log.events.commands import RevocationReason
 
 _HOLD: Final = RevocationReason.CERTIFICATE_HOLD
 _RELEASE: Final = RevocationReason.REMOVE_FROM_CRL

@@ -18,11 +18,11 @@ from services.validator.challenges.verifier import SIGNED, STATIC, WEBHOOK, Veri
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from services.validator.device_state import DeviceStateGate, load_device_state
 from shared.keys import read_certificates
-from shared.one_time import ONE_TIME
+from shared.log.envelope import Trusted
+from shared.log.one_time import ONE_TIME
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.settings import SettingsError, read_file, read_secret_file
-from shared.stored import Trusted
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from services.validator.facts import History, Opened
 from services.validator.gates import Decision, Policy, Refusal
 from services.validator.template import build_template
 from shared.chains import Chain
-from shared.events import (
+from shared.log.envelope import Stored, decode
+from shared.log.events.enrollment import (
     EnrollmentApproved,
     EnrollmentRejected,
     EnrollmentRequested,
     RenewedCertificate,
 )
-from shared.reasons import FAIL_INFO, Reason
-from shared.stored import Stored, decode
-from shared.subjects import EnrollmentId
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import EnrollmentId
 
 _NANOSECONDS = 1_000_000_000
 

@@ -10,12 +10,12 @@ from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import enroll_stream
-from shared.events import EnrollmentHeld, EnrollmentRejected, HoldDecided
+from shared.log.envelope import Stored, UnreadableEventError, authenticate
+from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.process import log_failure
-from shared.reasons import Reason
 from shared.series import SeriesTooLongError
-from shared.stored import Stored, UnreadableEventError, authenticate
-from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
 from shared.worker import DeferredError, NotServedError
 

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from services.validator.challenges.answers import recordable
 from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
-from shared.access_events import Claim
+from shared.log.events.state import Claim
+from shared.log.reasons import Reason
 from shared.process import log_failure
-from shared.reasons import Reason
 from shared.settings import SettingsError
 
 

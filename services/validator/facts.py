@@ -9,14 +9,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.events import CertificateRecorded, EnrollmentRequested, Facts
-from shared.reasons import REFUSALS, Reason
-from shared.scep.algorithms import AlgorithmPolicy
-from shared.scep.errors import ScepError
-from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
-from shared.scep.schemes import PublicKey
-from shared.seal import SealError, unseal
-from shared.subjects import (
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import EnrollmentRequested, Facts
+from shared.log.reasons import REFUSALS, Reason
+from shared.log.seal import SealError, unseal
+from shared.log.subjects import (
     NO_RENEWAL,
     EnrollmentId,
     Stage,
@@ -24,6 +21,10 @@ from shared.subjects import (
     serial_token,
     transaction_token,
 )
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
+from shared.scep.schemes import PublicKey
 from shared.x509.csr import CertificationRequest, read_csr, read_request, verify_self_signature
 from shared.x509.names import name_text
 

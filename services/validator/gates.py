@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
-from shared.access_events import Claim
 from shared.ca_validity import ca_ended, ca_not_begun
-from shared.events import Facts, GateResult
 from shared.limits import shortened
-from shared.reasons import Reason
+from shared.log.events.enrollment import Facts, GateResult
+from shared.log.events.state import Claim
+from shared.log.reasons import Reason
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.name_rules import bad_general_names, bad_name
 

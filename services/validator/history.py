@@ -5,16 +5,20 @@ from typing import TypeVar
 from services.validator.facts import History, KnownCertificate, Opened
 from shared.bus.core import Bus
 from shared.bus.topology import CERTS
-from shared.events import CertificateRecorded, CertificateStatusChanged, KeyCompromised
-from shared.series import Series
-from shared.stored import Trusted
-from shared.subjects import (
+from shared.log.envelope import Trusted
+from shared.log.events.certificates import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    KeyCompromised,
+)
+from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     key_compromised,
     key_issued,
     parse_prefix,
 )
+from shared.series import Series
 
 _Record = TypeVar("_Record", CertificateRecorded, CertificateStatusChanged, KeyCompromised)
 

@@ -17,12 +17,12 @@ from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS
 from shared.chains import ChainBook
-from shared.events import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
-from shared.order_events import RedriveOrdered
-from shared.reasons import Reason
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode
+from shared.log.events.commands import RedriveOrdered
+from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.stored import Stored, UnreadableEventError, authenticate_as, decode
-from shared.subjects import EnrollmentId, parse_prefix, redrive_order
 from shared.telemetry import SECURITY_EVENTS
 from shared.worker import NotServedError
 

@@ -9,7 +9,8 @@ import structlog
 from services.validator.challenges.webhook import described
 from services.validator.judging import Judge
 from shared.bus.topology import NOTIFIER, Role, enroll_stream
-from shared.events import (
+from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
+from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
     EnrollmentRejected,
@@ -17,8 +18,7 @@ from shared.events import (
     Facts,
     IssuanceFailed,
 )
-from shared.stored import Stored, UnreadableEventError, authenticate, decode
-from shared.subjects import EnrollmentId, Stage, parse_subject
+from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.telemetry import SECURITY_EVENTS
 from shared.worker import Job, Workers
 

@@ -12,15 +12,15 @@ import structlog
 from services.validator.access import SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
-from shared.access_events import ReplicaSeen
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.topology import OPS, Role, replica_subject
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
+from shared.log.events.commands import OrderAnswered, ReloadOrdered
+from shared.log.events.state import ReplicaSeen
+from shared.log.subjects import reload_answer, reload_order
 from shared.logclock import LogClock
-from shared.order_events import OrderAnswered, ReloadOrdered
 from shared.process import log_failure
 from shared.settings import SettingsError
-from shared.stored import Stored, UnreadableEventError, authenticate_as, sign
-from shared.subjects import reload_answer, reload_order
 from shared.telemetry import SECURITY_EVENTS, measure_expiry
 
 _log = structlog.get_logger()

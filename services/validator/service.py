@@ -14,13 +14,13 @@ from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.chains import ChainBook
+from shared.log.shards import all_shards
+from shared.log.subjects import Stage
 from shared.logclock import LogClock
 from shared.process import HttpServer, Signals, background, log_left_out, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
-from shared.shards import all_shards
 from shared.shardwatch import ShardWatch
-from shared.subjects import Stage
 from shared.telemetry import operations_app
 from shared.worker import Job, Workers
 

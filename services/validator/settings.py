@@ -12,12 +12,12 @@ from shared.bus.servers import Servers
 from shared.chains import Wanted
 from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
 from shared.limits import PROFILE_PLACES
+from shared.log.envelope import EventSigner, Trusted
+from shared.log.seal import sealing_key_id
+from shared.log.shards import Epoch
 from shared.profiles import ProfileSection
-from shared.seal import sealing_key_id
 from shared.sections import Configuration
 from shared.settings import read_profiles
-from shared.shards import Epoch
-from shared.stored import EventSigner, Trusted
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.validator.gates import Policy
-from shared.events import CertificateTemplate, TemplateExtension
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.key_ids import authority_key_id, public_key_id
 from shared.x509.names import read_name

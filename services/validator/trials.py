@@ -15,13 +15,13 @@ a new one: after `TRIALS` of them the request is given up.
 from functools import partial
 from typing import Final
 
-from shared.access_events import ChallengeClaimed
 from shared.bus.core import Bus
 from shared.bus.topology import REPLAYS
 from shared.limits import TRIALS
+from shared.log.envelope import EventSigner, Stored, Trusted
+from shared.log.events.state import ChallengeClaimed
+from shared.log.subjects import EnrollmentId, replay_record, token
 from shared.series import Series, signing
-from shared.stored import EventSigner, Stored, Trusted
-from shared.subjects import EnrollmentId, replay_record, token
 
 _TRIED: Final = "tried"
 _KEPT_SECONDS: Final = 30 * 86400  # as long as the mark that a request waits

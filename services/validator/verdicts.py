@@ -7,14 +7,7 @@ import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream, gateway_hints
-from shared.events import (
-    EnrollmentApproved,
-    EnrollmentHeld,
-    EnrollmentRejected,
-    EnrollmentRequested,
-)
-from shared.reasons import CHALLENGE_REASONS
-from shared.stored import (
+from shared.log.envelope import (
     SUBJECT,
     EventSigner,
     Message,
@@ -25,7 +18,14 @@ from shared.stored import (
     decode,
     sign,
 )
-from shared.subjects import EnrollmentId, Stage
+from shared.log.events.enrollment import (
+    EnrollmentApproved,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    EnrollmentRequested,
+)
+from shared.log.reasons import CHALLENGE_REASONS
+from shared.log.subjects import EnrollmentId, Stage
 from shared.telemetry import CHALLENGES, SECURITY_EVENTS, VERDICTS
 
 _log = structlog.get_logger()

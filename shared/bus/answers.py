@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from shared.bus.client import DESCRIPTION, STATUS
 from shared.bus.core import BusRefusedError, BusUnavailableError, Size
 from shared.limits import EVENT_BYTES
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 WRONG_LAST_SEQUENCE: Final = 10071
 MAX_PER_SUBJECT: Final = 10077

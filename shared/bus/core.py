@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 
 
 class BusError(Exception):

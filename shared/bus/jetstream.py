@@ -45,7 +45,7 @@ from shared.bus.refusals import refused_by
 from shared.bus.servers import Servers
 from shared.bus.topology import size_subject, stream_of
 from shared.bus.users import inbox_prefix, public_key_of
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 from shared.tracing import carrier
 
 _log = structlog.get_logger()

@@ -28,7 +28,7 @@ from nats.aio.msg import Msg
 from shared.bus.answers import IN_FLIGHT, WRONG_LAST_SEQUENCE, failure_of, read_pub_ack
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import ask_subject
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 _PATIENCE_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.02

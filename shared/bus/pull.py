@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 from shared.bus.client import DESCRIPTION, STATUS, TolerantClient
 from shared.bus.core import OnDelivery
 from shared.bus.topology import Role
-from shared.stored import Stored
+from shared.log.envelope import Stored
 from shared.telemetry import BUS_LAG
 
 _log = structlog.get_logger()

@@ -119,7 +119,7 @@ def name_text(der: bytes) -> str:
 def read_general_names(der: bytes) -> tuple[GeneralName, ...]:
     """Return the entries of a GeneralNames (RFC 5280 s4.2.1.6); `ScepError` (badRequest) if none.
 
-    An entry that does not fit its kind is of kind "other": `shared.x509.name_rules` says what is wrong.
+    An entry that does not fit its kind is of kind "other": `name_rules` says what is wrong.
     """
     outer, found = Der(der), []
     try:

@@ -18,19 +18,21 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from benchmarks.figures import Answer
 from shared.bus.topology import CERTS, DEAD_LETTERS, OPS, consumers, enroll_stream
-from shared.enrollment import TERMINAL, State, evolve
-from shared.events import CertificateIssued, CertificateRecorded, EnrollmentRequested, Event
 from shared.keys import read_nkey, read_trusted
-from shared.scep.certificate import read_certificate
-from shared.settings import load
-from shared.stored import Stored, Trusted, UnreadableEventError, authenticate, decode
-from shared.subjects import (
+from shared.log.catalog import Event
+from shared.log.enrollment import TERMINAL, State, evolve
+from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate, decode
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
+from shared.log.subjects import (
     EnrollmentId,
     Stage,
     certificate_issued,
     key_issued,
     parse_subject,
 )
+from shared.scep.certificate import read_certificate
+from shared.settings import load
 
 ENROLL = enroll_stream("0")
 RECORDED = (ENROLL, CERTS, OPS, DEAD_LETTERS)

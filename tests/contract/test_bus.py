@@ -25,8 +25,8 @@ from shared.bus.topology import (
     streams,
 )
 from shared.crls import CHUNK_BYTES
-from shared.stored import Message
-from shared.subjects import (
+from shared.log.envelope import Message
+from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     crl_chunk,

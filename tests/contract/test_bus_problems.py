@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from shared.bus.core import BusUnavailableError, Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import Role, replica_subject
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.nats import NatsServer, nats_server
 
 EVENT = Message(b"x" * 4096, {})

@@ -14,8 +14,8 @@ from shared.bus.moving import Mover
 from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.waiting import until_it_answers
+from shared.log.envelope import Message
 from shared.process import background
-from shared.stored import Message
 from tests.nats_cluster import NAMES, Cluster, nats_cluster
 
 STREAM = "ENROLL_0"

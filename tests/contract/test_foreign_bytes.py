@@ -16,7 +16,7 @@ from shared.bus.core import BusRefusedError, Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import DEAD_LETTERS, Role, enroll_stream
 from shared.limits import EVENT_BYTES
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 from tests.contract.raw_ import RawClient
 from tests.nats import NatsServer, nats_server
 

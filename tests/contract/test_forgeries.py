@@ -13,7 +13,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege
 from shared.bus.topology import SERVICES, Role, replica_subject
 from shared.bus.users import User, inbox_prefix, public_key_of, publishes, subscribes
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.nats import NatsServer, nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"

@@ -9,8 +9,8 @@ import pytest
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import CERTS, CRLS, OPS, SERVICES, Role, enroll_stream
-from shared.stored import Message
-from shared.subjects import (
+from shared.log.envelope import Message
+from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     crl_chunk,

@@ -15,7 +15,7 @@ from shared.bus.grants import grants
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege, forbidden_subject
 from shared.bus.topology import SERVICES, Role
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.fakes.memory_bus import matches
 from tests.nats import NatsServer, nats_server
 

@@ -12,7 +12,7 @@ from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
 from shared.bus.topology import Role
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.nats import nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"

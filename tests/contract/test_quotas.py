@@ -33,7 +33,7 @@ from shared.bus.topology import (
     replica_subject,
 )
 from shared.limits import EVENT_BYTES, REPLICA_NAMES
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.nats import NatsServer, nats_server
 
 MIB = 2**20

@@ -13,7 +13,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
 from shared.bus.topology import Role
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.nats import NatsServer, nats_server
 from tests.system import wait_until
 

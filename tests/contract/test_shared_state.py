@@ -16,7 +16,6 @@ from nats.js.errors import APIError
 
 from services.validator.challenges.records import Records
 from services.validator.challenges.windows import Counted, Full
-from shared.access_events import CountedEnrollment, DeviceCounted
 from shared.bus.core import AppendConflictError, Bus, BusRefusedError, NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import (
@@ -32,15 +31,16 @@ from shared.bus.topology import (
     streams,
 )
 from shared.limits import SERIES_LENGTH
-from shared.series import Series, SeriesTooLongError, Write, signing
-from shared.stored import Message
-from shared.subjects import (
+from shared.log.envelope import Message
+from shared.log.events.state import CountedEnrollment, DeviceCounted
+from shared.log.subjects import (
     one_time_cancelled,
     one_time_created,
     reload_answer,
     reload_order,
     replay_record,
 )
+from shared.series import Series, SeriesTooLongError, Write, signing
 from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.nats import NatsServer, nats_server

@@ -29,14 +29,14 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, RESUME_ORDERS, Role, enroll_stream
 from shared.chains import ChainBook
-from shared.events import CertificateIssued, EnrollmentRejected
-from shared.order_events import ResumeOrdered
+from shared.log.envelope import Stored, Trusted, authenticate, authenticate_as, encode
+from shared.log.events.commands import ResumeOrdered
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
+from shared.log.reasons import Reason
+from shared.log.shards import Epoch
+from shared.log.subjects import EnrollmentId, Stage
 from shared.process import background, now
-from shared.reasons import Reason
 from shared.resuming import ResumeConsumer
-from shared.shards import Epoch
-from shared.stored import Stored, Trusted, authenticate, authenticate_as, encode
-from shared.subjects import EnrollmentId, Stage
 from shared.worker import Job, working
 from tests.nats import NatsServer, nats_server
 from tests.unit import pki

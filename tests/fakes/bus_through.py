@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shared.bus.core import Bus, Consumption, OnDelivery, OnHint, Size
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 
 T = TypeVar("T")
 Step = Callable[[], Awaitable[None]]

@@ -16,7 +16,7 @@ from shared.bus.core import (
     Size,
     ending,
 )
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.holders_ import enrolled, renewal, renewed, revoke

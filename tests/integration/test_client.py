@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
-from shared.enrollment import State
+from shared.log.enrollment import State
 from tests.integration.prepared_ import command
 from tests.integration.requests_ import listed
 from tests.system import System, wait_until

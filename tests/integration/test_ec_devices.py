@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus, read_certificates
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.holders_ import (

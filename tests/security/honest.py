@@ -14,7 +14,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from benchmarks.enrollments import key_pool
-from shared.subjects import transaction_token
+from shared.log.subjects import transaction_token
 from tests.integration.holders_ import RENEWAL_REQ, holding, renewal
 from tests.integration.requests_ import (
     PKI_MESSAGE,

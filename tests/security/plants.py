@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.bus.topology import Role
-from shared.events import EVENT_TYPES, Event
-from shared.stored import Message, encode, sign
+from shared.log.catalog import EVENT_TYPES, Event
+from shared.log.envelope import Message, encode, sign
 from tests.security.rights import filled, writable
 from tests.security.wire import frame, head_of
 from tests.unit import golden

@@ -3,8 +3,8 @@
 import pytest
 
 from shared.bus.topology import Role
-from shared.events import EnrollmentRequested
-from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from shared.x509.csr import read_csr
 from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
 from tests.security.rights import SHARD

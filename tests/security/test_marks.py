@@ -4,22 +4,23 @@ import hashlib
 
 import pytest
 
-from shared.access_events import ChallengeClaimed
 from shared.bus.topology import Role
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
-    EnrollmentHeld,
-    EnrollmentRejected,
-    Event,
-    HoldDecided,
-    IssuanceFailed,
     KeyCompromised,
 )
-from shared.one_time import ONE_TIME, one_time_digest
-from shared.order_events import ChallengeCancelled
-from shared.scep.certrep import PkiStatus
-from shared.subjects import (
+from shared.log.events.commands import ChallengeCancelled
+from shared.log.events.enrollment import (
+    EnrollmentHeld,
+    EnrollmentRejected,
+    HoldDecided,
+    IssuanceFailed,
+)
+from shared.log.events.state import ChallengeClaimed
+from shared.log.one_time import ONE_TIME, one_time_digest
+from shared.log.subjects import (
     EnrollmentId,
     Stage,
     certificate_status,
@@ -31,6 +32,7 @@ from shared.subjects import (
     serial_token,
     transaction_token,
 )
+from shared.scep.certrep import PkiStatus
 from shared.x509.csr import read_csr
 from tests.integration.holders_ import enrolled, renewal, revoke
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, ended

@@ -6,41 +6,18 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.access_events import (
-    ChallengeClaimed,
-    CheckpointSigned,
-    Claim,
-    CountedEnrollment,
-    DeviceCounted,
-    GatewaySeen,
-    ReplicaSeen,
-    StreamMeasured,
-)
 from shared.bus.topology import device_subject, quota_hints, replica_subject
-from shared.events import (
-    VERSIONS,
+from shared.log.catalog import VERSIONS, Event
+from shared.log.envelope import Message, encode, sign
+from shared.log.events.certificates import (
     CaChain,
-    CertificateIssued,
     CertificateRecorded,
     CertificateStatus,
     CertificateStatusChanged,
-    CertificateTemplate,
     CrlPublished,
-    DeadLetter,
-    EnrollmentApproved,
-    EnrollmentHeld,
-    EnrollmentRejected,
-    EnrollmentRequested,
-    Event,
-    Facts,
-    GateResult,
-    HoldDecided,
-    IssuanceFailed,
     KeyCompromised,
-    RenewedCertificate,
-    TemplateExtension,
 )
-from shared.order_events import (
+from shared.log.events.commands import (
     ApiTokenCreated,
     ApiTokenRevoked,
     ChallengeCancelled,
@@ -52,10 +29,33 @@ from shared.order_events import (
     RevocationOrdered,
     RevocationReason,
 )
-from shared.reasons import Reason
-from shared.scep.errors import FailInfo
-from shared.stored import Message, encode, sign
-from shared.subjects import (
+from shared.log.events.enrollment import (
+    CertificateIssued,
+    CertificateTemplate,
+    EnrollmentApproved,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    EnrollmentRequested,
+    Facts,
+    GateResult,
+    HoldDecided,
+    IssuanceFailed,
+    RenewedCertificate,
+    TemplateExtension,
+)
+from shared.log.events.state import (
+    ChallengeClaimed,
+    CheckpointSigned,
+    Claim,
+    CountedEnrollment,
+    DeadLetter,
+    DeviceCounted,
+    GatewaySeen,
+    ReplicaSeen,
+    StreamMeasured,
+)
+from shared.log.reasons import Reason
+from shared.log.subjects import (
     EnrollmentId,
     Stage,
     api_token_created,
@@ -74,6 +74,7 @@ from shared.subjects import (
     revocation_answer,
     revocation_order,
 )
+from shared.scep.errors import FailInfo
 from tests.unit.world import signer
 
 DIRECTORY: Final = Path(__file__).parents[1] / "golden"

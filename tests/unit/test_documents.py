@@ -9,7 +9,7 @@ from cli.proof import render_asyncapi
 from cli.reference import render
 from shared.bus.provision import server_config
 from shared.bus.topology import Role
-from shared.events import EVENT_TYPES
+from shared.log.catalog import EVENT_TYPES
 from tests.unit.documents import EXAMPLE_USERS
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from shared import telemetry
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 
 ROOT: Final = Path(__file__).parents[2]
 METRICS: Final = {

@@ -14,11 +14,12 @@ from services.issuer.connectors.local import LocalCa
 from services.validator.access import Access
 from services.validator.gates import Policy
 from shared.bus.topology import Role, consumers, enroll_stream, stream_of, streams
-from shared.events import EnrollmentApproved, EnrollmentRequested, Event, Facts
+from shared.log.catalog import Event
+from shared.log.envelope import EventSigner, Message, Stored, encode, sign
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested, Facts
+from shared.log.seal import seal, sealing_key_id
+from shared.log.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from shared.scep.asn1 import SEQUENCE, Der
-from shared.seal import seal, sealing_key_id
-from shared.stored import EventSigner, Message, Stored, encode, sign
-from shared.subjects import EnrollmentId, Stage, csr_token, transaction_token
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
 from tests.unit import pki
 from tests.unit.shared.scep.messages import (

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from shared.access_events import GatewaySeen, ReplicaSeen
 from shared.keys import read_certificates
+from shared.log.events.state import GatewaySeen, ReplicaSeen
 from shared.profiles import ProfileSection
 from shared.sections import Configuration
 from shared.settings import SettingsError

@@ -38,7 +38,7 @@ from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
 from services.audit.store.commands import Order
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 router = APIRouter(prefix="/api/v1")
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.audit.store.commands import Order, Result
-from shared.order_events import RevocationReason
+from shared.log.events.commands import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
 San = Annotated[str, Field(pattern=r"^(dns|rfc822|uri|ip|upn):[^\x00]+$", max_length=255)]

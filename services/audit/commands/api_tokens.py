@@ -7,8 +7,8 @@ from services.audit.commands.context import NotThereError, Office, OrderError, T
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
 from services.audit.store.engine import Engine
-from shared.order_events import ApiTokenCreated, ApiTokenRevoked
-from shared.subjects import api_token_created, api_token_revoked
+from shared.log.events.commands import ApiTokenCreated, ApiTokenRevoked
+from shared.log.subjects import api_token_created, api_token_revoked
 
 _SECRET_BYTES = 32
 _ORDER_BYTES = 8

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from services.audit.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import REPLICAS, Role, replica_subject
-from shared.events import HoldDecided
 from shared.keys import read_trusted
-from shared.order_events import OrderAnswered, Ordered
+from shared.log.envelope import Stored, Trusted, sign
+from shared.log.events.commands import OrderAnswered, Ordered
+from shared.log.events.enrollment import HoldDecided
 from shared.sections import Configuration
-from shared.stored import Stored, Trusted, sign
 from shared.tracing import carried
 
 Signed = Ordered | HoldDecided | OrderAnswered

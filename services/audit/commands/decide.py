@@ -2,9 +2,9 @@
 
 from services.audit.commands.context import NotThereError, Office, TooLateError
 from shared.bus.topology import enroll_stream
-from shared.events import EnrollmentHeld, HoldDecided
-from shared.stored import authenticate
-from shared.subjects import Stage, parse_prefix
+from shared.log.envelope import authenticate
+from shared.log.events.enrollment import EnrollmentHeld, HoldDecided
+from shared.log.subjects import Stage, parse_prefix
 
 
 async def decide(office: Office, enrollment: str, note: str, *, approved: bool) -> None:

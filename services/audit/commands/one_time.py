@@ -7,10 +7,12 @@ from functools import partial
 from typing import Final
 
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
-from shared.access_events import ChallengeClaimed
 from shared.bus.topology import OPS, REPLAYS
 from shared.ended import has_failed
-from shared.one_time import (
+from shared.log.envelope import UnreadableEventError, authenticate_as
+from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
+from shared.log.events.state import ChallengeClaimed
+from shared.log.one_time import (
     ALPHABET,
     GROUP_LENGTH,
     GROUPS,
@@ -18,10 +20,8 @@ from shared.one_time import (
     one_time_digest,
     write_one_time,
 )
-from shared.order_events import ChallengeCancelled, ChallengeCreated
+from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.series import Entry, Series, signing
-from shared.stored import UnreadableEventError, authenticate_as
-from shared.subjects import one_time_cancelled, one_time_created, replay_record
 
 _NANOSECONDS: Final = 1_000_000_000
 SHORT: Final = 10

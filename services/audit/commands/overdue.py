@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.enrollment import State
-from shared.subjects import EnrollmentId, Stage
+from shared.log.enrollment import State
+from shared.log.subjects import EnrollmentId, Stage
 
 _NANOSECONDS: Final = 1_000_000_000
 # What is missing in each state that waits for a service. A hold waits for an operator.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
-from shared.access_events import ReplicaSeen
 from shared.bus.topology import OPS, Role
-from shared.order_events import OrderAnswered, ReloadOrdered
-from shared.stored import Message, UnreadableEventError, authenticate_as
-from shared.subjects import reload_answer, reload_order
+from shared.log.envelope import Message, UnreadableEventError, authenticate_as
+from shared.log.events.commands import OrderAnswered, ReloadOrdered
+from shared.log.events.state import ReplicaSeen
+from shared.log.subjects import reload_answer, reload_order
 
 _ANSWER_SECONDS: Final = 20.0
 

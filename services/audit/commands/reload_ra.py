@@ -9,12 +9,12 @@ from typing import Final
 import msgspec.structs
 
 from services.audit.commands.context import NotThereError, Office, OrderError
-from shared.access_events import GatewaySeen
 from shared.bus.topology import OPS, Role, replica_subject
-from shared.order_events import OrderAnswered, ReloadOrdered
+from shared.log.envelope import Message, Stored, UnreadableEventError, decode
+from shared.log.events.commands import OrderAnswered, ReloadOrdered
+from shared.log.events.state import GatewaySeen
+from shared.log.subjects import ra_order, reload_answer
 from shared.process import log_failure
-from shared.stored import Message, Stored, UnreadableEventError, decode
-from shared.subjects import ra_order, reload_answer
 
 _ANSWER_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1

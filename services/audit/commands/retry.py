@@ -5,17 +5,19 @@ from typing import Final
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from services.audit.commands.revoke import revoke_certificate
 from shared.bus.topology import DEAD_LETTERS, OPS, Role, enroll_stream
-from shared.events import CertificateIssued, DeadLetter, EnrollmentRejected, Event, IssuanceFailed
-from shared.order_events import RedriveOrdered, RevocationOrdered
-from shared.reasons import Reason
-from shared.stored import (
+from shared.log.catalog import Event
+from shared.log.envelope import (
     Message,
     UnreadableEventError,
     authenticate,
     authenticate_as,
     decode,
 )
-from shared.subjects import EnrollmentId, Stage, parse_subject, redrive_order
+from shared.log.events.commands import RedriveOrdered, RevocationOrdered
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
+from shared.log.events.state import DeadLetter
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, parse_subject, redrive_order
 
 _ANSWER_SECONDS: Final = 10.0
 _DRIVEN: Final[dict[str, frozenset[Stage]]] = {

@@ -8,9 +8,9 @@ import structlog
 
 from services.audit.commands.context import NotThereError, Office, OrderError
 from shared.bus.topology import CERTS, OPS
-from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
-from shared.stored import Stored, UnreadableEventError, authenticate_as
-from shared.subjects import certificate_issued, revocation_answer, revocation_order
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
+from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.subjects import certificate_issued, revocation_answer, revocation_order
 from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()

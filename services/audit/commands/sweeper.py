@@ -31,13 +31,13 @@ from services.audit.query.waiting import Place, list_waiting, newest_requests, o
 from services.audit.store.engine import Connection, Engine
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import enroll_stream
-from shared.enrollment import State
-from shared.events import EnrollmentApproved
-from shared.order_events import ResumeOrdered
+from shared.log.enrollment import State
+from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, authenticate, sign
+from shared.log.events.commands import ResumeOrdered
+from shared.log.events.enrollment import EnrollmentApproved
+from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
 from shared.process import log_failure
 from shared.resuming import leading
-from shared.stored import EventSigner, Trusted, UnreadableEventError, authenticate, sign
-from shared.subjects import EnrollmentId, Stage, parse_prefix, resume_order
 from shared.telemetry import RESUMES
 
 _log = structlog.get_logger()

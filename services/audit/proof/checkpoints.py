@@ -10,12 +10,12 @@ import structlog
 from services.audit.record.agreement import ReplacedLogError, compare
 from services.audit.record.write import signed_place
 from services.audit.store.engine import DatabaseError, Engine
-from shared.access_events import CheckpointSigned
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import OPS
+from shared.log.envelope import EventSigner, sign
+from shared.log.events.state import CheckpointSigned
+from shared.log.subjects import checkpoint
 from shared.process import log_failure
-from shared.stored import EventSigner, sign
-from shared.subjects import checkpoint
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 600.0

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.audit.proof.window import profile_of
 from services.audit.record.event_row import Found
-from shared.stored import TYPE, VERSION
+from shared.log.envelope import TYPE, VERSION
 
 _NANOSECONDS: Final = 1_000_000_000
 _SOURCE: Final = "/scepstream"

@@ -4,24 +4,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.access_events import CheckpointSigned
-from shared.enrollment import TERMINAL, State, evolve
-from shared.events import (
-    CertificateIssued,
-    CertificateRecorded,
-    CertificateStatusChanged,
-    EnrollmentApproved,
-    EnrollmentRequested,
-    Event,
-    KeyCompromised,
-)
-from shared.order_events import OrderAnswered, Ordered
-from shared.scep.algorithms import AlgorithmPolicy
-from shared.scep.certificate import read_certificate
-from shared.scep.errors import ScepError
-from shared.scep.pkimessage import PkiMessage, read_message, verify
-from shared.scep.schemes import public_key
-from shared.stored import (
+from shared.log.catalog import Event
+from shared.log.enrollment import TERMINAL, State, evolve
+from shared.log.envelope import (
     Stored,
     Trusted,
     UnreadableEventError,
@@ -29,7 +14,20 @@ from shared.stored import (
     authenticate_any,
     decode,
 )
-from shared.subjects import EnrollmentId, Stage, parse_subject, transaction_token
+from shared.log.events.certificates import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    KeyCompromised,
+)
+from shared.log.events.commands import OrderAnswered, Ordered
+from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRequested
+from shared.log.events.state import CheckpointSigned
+from shared.log.subjects import EnrollmentId, Stage, parse_subject, transaction_token
+from shared.scep.algorithms import AlgorithmPolicy
+from shared.scep.certificate import read_certificate
+from shared.scep.errors import ScepError
+from shared.scep.pkimessage import PkiMessage, read_message, verify
+from shared.scep.schemes import public_key
 from shared.x509.signatures import is_issued_by
 
 # What a profile allows is its validators' business; that the device signed it is shown here.

@@ -9,11 +9,11 @@ from services.audit.record.digest import BEGIN, advance, own_headers
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store
 from services.audit.store.engine import Connection, Engine
-from shared.access_events import CheckpointSigned
 from shared.bus.core import Bus
 from shared.bus.topology import OPS
-from shared.stored import Stored, Trusted, UnreadableEventError, authenticate_as
-from shared.subjects import checkpoint
+from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.log.events.state import CheckpointSigned
+from shared.log.subjects import checkpoint
 
 Progress = Callable[[int], None]
 Digests = Mapping[int, str]

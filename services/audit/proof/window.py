@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.audit.record.event_row import Found
-from shared.events import CertificateRecorded
-from shared.subjects import parse_prefix
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.subjects import parse_prefix
 
 _NANOSECONDS = 1_000_000_000
 

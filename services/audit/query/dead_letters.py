@@ -6,8 +6,8 @@ from sqlalchemy import Connection, func, select
 
 from services.audit.store.tables import dead_letters, enrollments, redrives
 from shared.bus.topology import Role
-from shared.enrollment import State
-from shared.subjects import Stage, parse_subject
+from shared.log.enrollment import State
+from shared.log.subjects import Stage, parse_subject
 
 _MOST: Final = 500
 _NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})

@@ -10,7 +10,7 @@ from services.audit.query.filters import Wanted
 from services.audit.query.history import story_of
 from services.audit.query.names import named, near
 from services.audit.query.pages import MAX_LIMIT
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 _SEVERAL: Final = 10
 

@@ -11,7 +11,7 @@ from services.audit.query.filters import Wanted
 from services.audit.record.event_row import storable
 from services.audit.store.spelling import folded, spellings
 from services.audit.store.tables import enrollments, names
-from shared.enrollment import State
+from shared.log.enrollment import State
 from shared.x509.dn import read_dn
 
 _NEAR: Final = 10

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, select, tuple_
 
 from services.audit.store.tables import enrollments, orders
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 _SINCE: Final[Mapping[State, ColumnElement[Any]]] = {
     State.REQUESTED: enrollments.c.requested_at,

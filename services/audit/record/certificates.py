@@ -4,16 +4,18 @@ import json
 
 from services.audit.record.changes import Changes, Key, Row, see
 from services.audit.record.event_row import storable
-from shared.events import CertificateRecorded, CertificateStatusChanged, DeadLetter, Event
-from shared.order_events import (
+from shared.log.catalog import Event
+from shared.log.envelope import Stored
+from shared.log.events.certificates import CertificateRecorded, CertificateStatusChanged
+from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
     OrderAnswered,
     RedriveOrdered,
     ReloadOrdered,
 )
-from shared.stored import Stored
-from shared.subjects import parse_prefix
+from shared.log.events.state import DeadLetter
+from shared.log.subjects import parse_prefix
 
 
 def take_other(changes: Changes, stored: Stored, event: Event) -> None:

@@ -6,8 +6,9 @@ from typing import Final
 from services.audit.record.changes import Changes, Row
 from services.audit.record.event_row import storable
 from services.audit.store.commands import Order
-from shared.events import Event, HoldDecided
-from shared.order_events import (
+from shared.log.catalog import Event
+from shared.log.envelope import Stored
+from shared.log.events.commands import (
     ApiTokenCreated,
     ApiTokenRevoked,
     ChallengeCancelled,
@@ -19,8 +20,8 @@ from shared.order_events import (
     ResumeOrdered,
     RevocationOrdered,
 )
-from shared.stored import Stored
-from shared.subjects import Stage, parse_prefix, parse_subject
+from shared.log.events.enrollment import HoldDecided
+from shared.log.subjects import Stage, parse_prefix, parse_subject
 
 # The second and the last token of a subject to what stands there: anything else is planted.
 _PLACES: Final[Mapping[tuple[str, str], tuple[type[Ordered], Order]]] = {

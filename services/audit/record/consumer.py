@@ -18,8 +18,8 @@ from services.audit.record.agreement import ReplacedLogError, compare
 from services.audit.record.log_reader import read_some
 from services.audit.record.write import EmptiedError, catch_up, position, store
 from shared.bus.core import Bus, Consumption, Delivery
+from shared.log.envelope import Stored
 from shared.process import log_failure
-from shared.stored import Stored
 from shared.telemetry import EVENTS_STORED, FAILURES, HANDLING
 from shared.tracing import batch
 

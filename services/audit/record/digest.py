@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Final
 
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 BEGIN: Final = ""
 _OURS: Final = "Scepstream-"

@@ -10,22 +10,22 @@ from services.audit.record.changes import Changes, Row, see
 from services.audit.record.commands import take_order
 from services.audit.record.event_row import Found, is_ours, storable
 from services.audit.store.spelling import folded
-from shared.access_events import Claim
-from shared.enrollment import State
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.enrollment import State
+from shared.log.envelope import Stored
+from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
     EnrollmentRequested,
-    Event,
     Facts,
     HoldDecided,
     IssuanceFailed,
 )
+from shared.log.events.state import Claim
+from shared.log.subjects import parse_prefix, parse_subject
 from shared.scep.pkimessage import MessageType
-from shared.stored import Stored
-from shared.subjects import parse_prefix, parse_subject
 from shared.x509.dn import read_dn
 
 _HOUR_NANOSECONDS: Final = 3600 * 1_000_000_000

@@ -7,17 +7,17 @@ from typing import Any, Final, overload
 import msgspec
 
 from services.audit.record.digest import own_headers
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.envelope import TYPE, Stored, UnreadableEventError, decode
+from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
-    Event,
     Facts,
     HoldDecided,
     IssuanceFailed,
 )
-from shared.stored import TYPE, Stored, UnreadableEventError, decode
 
 # PostgreSQL's indexes take 2704 bytes of a row: a text of this length, and a key beside it.
 _LONGEST: Final = 500

@@ -14,7 +14,7 @@ from services.audit.record.write import position
 from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
 from shared.bus.topology import Role
-from shared.enrollment import State
+from shared.log.enrollment import State
 from shared.process import log_failure
 from shared.telemetry import BUS_LAG, OLDEST_WAITING, WAITING
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from shared.bus.core import Bus
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 _AT_ONCE: Final = 256
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import structlog
 
-from shared.access_events import StreamMeasured
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import quota_hints
+from shared.log.envelope import EventSigner, sign
+from shared.log.events.state import StreamMeasured
 from shared.process import log_failure
-from shared.stored import EventSigner, sign
 from shared.telemetry import STREAM_BYTES, STREAM_FILL
 
 _log = structlog.get_logger()

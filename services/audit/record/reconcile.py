@@ -9,7 +9,7 @@ from services.audit.record.write import events_after, position
 from services.audit.store.engine import lock_all
 from services.audit.store.tables import metadata
 from shared.bus.core import Bus
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 
 async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:

@@ -21,7 +21,7 @@ from services.audit.record.merge import insert_into, known, merge
 from services.audit.record.positions import Place, move, place_of
 from services.audit.store.engine import wait_in_line
 from services.audit.store.tables import events
-from shared.stored import Stored
+from shared.log.envelope import Stored
 
 _CATCH_UP: Final = 1000
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from shared.enrollment import TERMINAL, State
+from shared.log.enrollment import TERMINAL, State
 
 
 class Order(StrEnum):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from services.audit.store.commands import Order, Result
-from shared.enrollment import State
-from shared.order_events import RevocationReason
+from shared.log.enrollment import State
+from shared.log.events.commands import RevocationReason
 
 Tone = Literal["good", "warn", "bad", "none"]
 Status = Literal["good", "held", "revoked", "expired"]

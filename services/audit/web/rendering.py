@@ -21,7 +21,7 @@ from services.audit.roles import Level, Operator
 from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
 from services.audit.web import labels as words
-from shared.enrollment import State
+from shared.log.enrollment import State
 from shared.text.printable import visible
 
 HOME: Final = "/scep"

@@ -26,7 +26,7 @@ from services.audit.web.chart import beginning, draw
 from services.audit.web.labels import CHIPS
 from services.audit.web.rendering import HOME, Visitor, page, visitor, waiting
 from services.audit.web.timeline import spans, steps
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 router = APIRouter(include_in_schema=False)
 _TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL

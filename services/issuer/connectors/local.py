@@ -12,7 +12,7 @@ from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
 from shared.ca_files import read_ca
-from shared.events import CertificateTemplate
+from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.algorithms import SHA256
 from shared.scep.cacert import write_next_ca_certs
 from shared.scep.certificate import Certificate, read_certificate

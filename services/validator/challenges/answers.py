@@ -10,7 +10,7 @@ from typing import Final
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
 from services.validator.challenges.verifier import Verified, passed, refused
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 from shared.text.echoes import echoes
 from shared.text.printable import visible
 

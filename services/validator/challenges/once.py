@@ -12,7 +12,7 @@ from typing import Final
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, Verifier
-from shared.subjects import token
+from shared.log.subjects import token
 
 _CSR: Final = "csr"
 _KEPT_SECONDS: Final = 86400

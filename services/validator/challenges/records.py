@@ -11,20 +11,20 @@ import structlog
 from services.validator.challenges.replay import time_to_keep
 from services.validator.challenges.verifier import Asked
 from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count, is_others
-from shared.access_events import ChallengeClaimed, DeviceCounted
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
 from shared.ended import has_failed
-from shared.events import CertificateIssued
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS, WAITING_PLACES
-from shared.series import Entry, Series, signing
-from shared.stored import (
+from shared.log.envelope import (
     EventSigner,
     Trusted,
     UnreadableEventError,
     authenticate,
 )
-from shared.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
+from shared.log.events.enrollment import CertificateIssued
+from shared.log.events.state import ChallengeClaimed, DeviceCounted
+from shared.log.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
+from shared.series import Entry, Series, signing
 from shared.telemetry import SECURITY_EVENTS
 from shared.worker import DeferredError
 

@@ -3,9 +3,9 @@
 from typing import Final
 
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
-from shared.access_events import ChallengeClaimed
-from shared.reasons import Reason
-from shared.subjects import parse_prefix, same_csr
+from shared.log.events.state import ChallengeClaimed
+from shared.log.reasons import Reason
+from shared.log.subjects import parse_prefix, same_csr
 
 MARGIN_SECONDS: Final = 600
 _NANOSECONDS: Final = 1_000_000_000

@@ -10,9 +10,9 @@ from services.validator.challenges.token import AnchorPool, TokenRules, judge_to
 from services.validator.challenges.verifier import SIGNED, Asked, Verified, passed, refused
 from services.validator.challenges.windows import Full
 from services.validator.device_state import DeviceStateGate
-from shared.access_events import Claim
-from shared.reasons import Reason
-from shared.subjects import replay_record, token
+from shared.log.events.state import Claim
+from shared.log.reasons import Reason
+from shared.log.subjects import replay_record, token
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from services.validator.challenges.jws import (
 )
 from services.validator.challenges.subject import PLAIN
 from services.validator.challenges.verifier import Verified, passed, refused
-from shared.events import GateResult
-from shared.reasons import Reason
+from shared.log.events.enrollment import GateResult
+from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
 
 

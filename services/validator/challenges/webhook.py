@@ -13,7 +13,7 @@ import msgspec
 
 from services.validator.challenges.answers import denied, judge_answer
 from services.validator.challenges.verifier import Asked, Places, Verified
-from shared.events import Facts
+from shared.log.events.enrollment import Facts
 from shared.process import log_failure
 
 SIGNATURE: Final = "Scepstream-Signature"

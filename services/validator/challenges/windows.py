@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.access_events import CountedEnrollment
-from shared.subjects import EnrollmentId, parse_prefix, same_csr
+from shared.log.events.state import CountedEnrollment
+from shared.log.subjects import EnrollmentId, parse_prefix, same_csr
 
 WINDOW_SECONDS: Final = 86400
 

@@ -17,7 +17,7 @@ from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
-from shared.stored import TYPE, Message
+from shared.log.envelope import TYPE, Message
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.services.audit.stories import STREAM, requested, stored

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.issuer.certificate import certificate, draft
-from shared.events import CertificateTemplate, TemplateExtension
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from tests.tools import need
 from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
-from shared.events import CaChain
-from shared.stored import Message, Stored, encode
+from shared.log.envelope import Message, Stored, encode
+from shared.log.events.certificates import CaChain
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import golden, pki
 from tests.unit.world import ISSUER, memory_bus, until

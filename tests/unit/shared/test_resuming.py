@@ -10,12 +10,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.orders import Orders
 from services.issuer.revocation import CrlKeeper, OrderConsumer
-from shared.events import CertificateIssued, EnrollmentApproved, EnrollmentRejected, IssuanceFailed
-from shared.order_events import ResumeOrdered
-from shared.reasons import Reason
+from shared.log.envelope import EventSigner, Stored
+from shared.log.events.commands import ResumeOrdered
+from shared.log.events.enrollment import (
+    CertificateIssued,
+    EnrollmentApproved,
+    EnrollmentRejected,
+    IssuanceFailed,
+)
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, resume_order
 from shared.resuming import ResumeConsumer
-from shared.stored import EventSigner, Stored
-from shared.subjects import EnrollmentId, Stage, resume_order
 from shared.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.issuer.issuers import ENROLLMENT, make_world

@@ -6,9 +6,9 @@ import pytest
 
 from shared.bus.core import BusUnavailableError, NotAllowedError
 from shared.bus.topology import streams
-from shared.shards import SOON_SECONDS, Epoch
+from shared.log.envelope import Stored
+from shared.log.shards import SOON_SECONDS, Epoch
 from shared.shardwatch import ShardWatch
-from shared.stored import Stored
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.world import NOW, Clock, memory_bus
 

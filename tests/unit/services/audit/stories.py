@@ -2,9 +2,11 @@
 
 from typing import Any, Final
 
-from shared.events import CertificateRecorded, EnrollmentApproved, EnrollmentRequested, Event, Facts
-from shared.stored import Message, Stored, encode
-from shared.subjects import EnrollmentId, Stage
+from shared.log.catalog import Event
+from shared.log.envelope import Message, Stored, encode
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested, Facts
+from shared.log.subjects import EnrollmentId, Stage
 from tests.unit import golden
 from tests.unit.world import NANOSECONDS, NOW
 

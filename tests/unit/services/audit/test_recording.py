@@ -9,7 +9,7 @@ from services.audit.record.write import position
 from services.audit.recording import Recording
 from services.audit.settings import recorded
 from services.audit.store.engine import migrate, open_engine
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.unit.world import OPERATOR, Clock, append, memory_bus, until
 
 

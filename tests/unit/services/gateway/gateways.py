@@ -18,15 +18,20 @@ from shared.bus.core import Delivery
 from shared.bus.servers import Servers
 from shared.bus.topology import Role, enroll_stream, gateway_hints
 from shared.chains import Chain, ChainBook
-from shared.events import CertificateIssued, EnrollmentHeld, EnrollmentRejected, IssuanceFailed
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, decode, sign
+from shared.log.events.enrollment import (
+    CertificateIssued,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    IssuanceFailed,
+)
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.shards import Epoch
+from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
-from shared.shards import Epoch
-from shared.stored import SUBJECT, EventSigner, Message, Stored, decode, sign
-from shared.subjects import EnrollmentId, Stage, parse_subject
 from shared.text.addresses import Networks
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki

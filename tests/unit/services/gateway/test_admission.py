@@ -22,9 +22,9 @@ from shared import limits as bounds
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
 from shared.edge import Client, EdgeProtocol
-from shared.events import CaChain
+from shared.log.envelope import encode
+from shared.log.events.certificates import CaChain
 from shared.process import HttpServer
-from shared.stored import encode
 from shared.telemetry import REQUESTS
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity

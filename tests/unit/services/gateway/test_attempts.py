@@ -8,12 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.core import AppendConflictError, BusUnavailableError
-from shared.events import EnrollmentRequested
 from shared.limits import PLANTED_ATTEMPTS
-from shared.reasons import Reason
+from shared.log.envelope import Message, Stored, decode, encode
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.reasons import Reason
+from shared.log.subjects import Stage
 from shared.scep.certrep import PkiStatus
-from shared.stored import Message, Stored, decode, encode
-from shared.subjects import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import append, until

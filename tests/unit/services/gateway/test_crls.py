@@ -16,13 +16,13 @@ from services.issuer.revocation import CrlKeeper
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS, chain_subject
 from shared.chains import ChainBook
-from shared.events import CaChain
 from shared.limits import SERIES_LENGTH
+from shared.log.envelope import Stored, encode
+from shared.log.events.certificates import CaChain
+from shared.log.subjects import crl_head
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
-from shared.stored import Stored, encode
-from shared.subjects import crl_head
 from tests.unit import golden, pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_lookups import enrolled, message

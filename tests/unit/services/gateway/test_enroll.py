@@ -8,14 +8,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.enroll import UnanswerableError
 from shared.bus.core import BusUnavailableError
-from shared.enrollment import RETRY_DELAYS
-from shared.events import EnrollmentRequested
+from shared.log.enrollment import RETRY_DELAYS
+from shared.log.envelope import Message, decode
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.seal import unseal
+from shared.log.shards import Epoch
+from shared.log.subjects import Stage
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from shared.seal import unseal
-from shared.shards import Epoch
-from shared.stored import Message, decode
-from shared.subjects import Stage
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (

@@ -8,11 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.outcomes import End, Request
-from shared.events import EnrollmentHeld
+from shared.log.envelope import SUBJECT, EventSigner, sign
+from shared.log.events.enrollment import EnrollmentHeld
+from shared.log.shards import Epoch
+from shared.log.subjects import Stage
 from shared.scep.certrep import CertRep, PkiStatus
-from shared.shards import Epoch
-from shared.stored import SUBJECT, EventSigner, sign
-from shared.subjects import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, spki, tlv

@@ -8,12 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.core import BusUnavailableError
-from shared.events import CertificateIssued, CertificateRecorded
+from shared.log.envelope import EventSigner
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import CertificateIssued
+from shared.log.subjects import Stage, certificate_issued
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
-from shared.stored import EventSigner
-from shared.subjects import Stage, certificate_issued
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (

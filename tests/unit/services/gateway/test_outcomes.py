@@ -5,10 +5,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.outcomes import End, Request
-from shared.events import CertificateIssued, EnrollmentRejected
-from shared.reasons import FAIL_INFO, Reason
-from shared.stored import SUBJECT, EventSigner, Message, sign
-from shared.subjects import Stage
+from shared.log.envelope import SUBJECT, EventSigner, Message, sign
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
 from tests.unit.shared.scep.messages import Identity, spki

@@ -5,10 +5,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.audit.record.quota import Room
 from services.gateway.refusals import RefusedError
-from shared.access_events import StreamMeasured
 from shared.bus.topology import quota_hints
+from shared.log.envelope import EventSigner, sign
+from shared.log.events.state import StreamMeasured
 from shared.scep.certrep import PkiStatus
-from shared.stored import EventSigner, sign
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import ISSUING, NOW, OPERATOR, STRANGER, VALIDATOR, counted, turn

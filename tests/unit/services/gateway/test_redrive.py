@@ -7,10 +7,10 @@ import pytest
 
 from services.gateway.redrive import Redriver
 from shared.bus.topology import OPS
-from shared.events import EnrollmentRequested
-from shared.order_events import RedriveOrdered
-from shared.stored import EventSigner, Message, UnreadableEventError, decode, encode, sign
-from shared.subjects import EnrollmentId, Stage, redrive_order
+from shared.log.envelope import EventSigner, Message, UnreadableEventError, decode, encode, sign
+from shared.log.events.commands import RedriveOrdered
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.subjects import EnrollmentId, Stage, redrive_order
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit import golden
 from tests.unit.services.gateway.gateways import settings

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import EnrollmentRequested
+from shared.log.envelope import EventSigner, decode
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.subjects import NO_RENEWAL, EnrollmentId, csr_token, parse_subject
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from shared.stored import EventSigner, decode
-from shared.subjects import NO_RENEWAL, EnrollmentId, csr_token, parse_subject
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (

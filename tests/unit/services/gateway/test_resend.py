@@ -8,7 +8,7 @@ import pytest
 
 from services.gateway.resend import Resender
 from shared.bus.topology import enroll_stream
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import memory_bus, messages_of, until
 

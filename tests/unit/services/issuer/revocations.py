@@ -9,15 +9,15 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from shared.bus.topology import CRLS
 from shared.crls import read_crl
-from shared.events import (
+from shared.log.envelope import EventSigner, Stored, authenticate_as
+from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatus,
     CertificateStatusChanged,
     CrlPublished,
 )
-from shared.order_events import OrderAnswered, RevocationOrdered, RevocationReason
-from shared.stored import EventSigner, Stored, authenticate_as
-from shared.subjects import (
+from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     revocation_answer,

@@ -5,7 +5,7 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import CertificateTemplate, TemplateExtension
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from tests.unit import pki
 from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, oid, tlv
 from tests.unit.world import ISSUER, NOW

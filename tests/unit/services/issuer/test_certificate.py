@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.certificate import draft
 from services.issuer.connectors.local import LocalCa
-from shared.events import CertificateTemplate, TemplateExtension
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.certificate import read_certificate
 from tests.tools import need
 from tests.unit import pki

@@ -6,11 +6,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import gateway_hints
-from shared.events import CertificateIssued, EnrollmentRejected, IssuanceFailed
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.envelope import SUBJECT, TYPE, Message, Stored
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import Stage
 from shared.scep.errors import FailInfo
-from shared.stored import SUBJECT, TYPE, Message, Stored
-from shared.subjects import Stage
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world
 from tests.unit.services.issuer.templates import EKU, SPKI, template

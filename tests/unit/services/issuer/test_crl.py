@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.issuer.connectors.local import LocalCa, SigningError
 from services.issuer.crl import CrlHead, RevokedEntry, crl, read_entries, tbs_crl
-from shared.order_events import RevocationReason
+from shared.log.events.commands import RevocationReason
 from shared.scep.asn1 import integer
 from shared.scep.errors import ScepError
 from tests.tools import need

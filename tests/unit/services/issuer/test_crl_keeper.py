@@ -10,11 +10,11 @@ from services.issuer.connectors.local import LocalCa
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS
 from shared.crls import newest_head, read_crl
-from shared.events import CertificateStatus
 from shared.limits import SERIES_LENGTH
-from shared.order_events import RevocationReason
-from shared.stored import Message, UnreadableEventError
-from shared.subjects import crl_chunk, crl_head
+from shared.log.envelope import Message, UnreadableEventError
+from shared.log.events.certificates import CertificateStatus
+from shared.log.events.commands import RevocationReason
+from shared.log.subjects import crl_chunk, crl_head
 from tests.unit import golden, pki
 from tests.unit.services.issuer.revocations import DAY, World, make_world, serial
 from tests.unit.world import (

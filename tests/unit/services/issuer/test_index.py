@@ -12,15 +12,15 @@ from services.issuer.consumer import OutcomeMissingError
 from services.issuer.profiles import names_sha256, spki_sha256
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
-from shared.events import (
+from shared.log.envelope import Stored, encode
+from shared.log.events.enrollment import (
     CertificateIssued,
     IssuanceFailed,
     RenewedCertificate,
 )
-from shared.reasons import Reason
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, certificate_issued, key_issued, serial_token
 from shared.scep.errors import FailInfo
-from shared.stored import Stored, encode
-from shared.subjects import EnrollmentId, Stage, certificate_issued, key_issued, serial_token
 from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world

@@ -13,17 +13,17 @@ from services.issuer.connectors.local import LocalCa
 from services.issuer.consumer import RequestMissingError
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
-from shared.events import (
+from shared.log.envelope import Message, Stored, encode
+from shared.log.events.enrollment import (
     CertificateIssued,
     CertificateTemplate,
     IssuanceFailed,
     RenewedCertificate,
     TemplateExtension,
 )
-from shared.reasons import Reason
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId, Stage, certificate_issued
 from shared.scep.errors import FailInfo
-from shared.stored import Message, Stored, encode
-from shared.subjects import EnrollmentId, Stage, certificate_issued
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SPKI, template

@@ -2,10 +2,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import CertificateStatus, CertificateStatusChanged, KeyCompromised
-from shared.order_events import RevocationReason
-from shared.series import Series
-from shared.stored import (
+from shared.log.envelope import (
     EventSigner,
     Message,
     Stored,
@@ -13,7 +10,14 @@ from shared.stored import (
     authenticate_as,
     decode,
 )
-from shared.subjects import certificate_status, key_compromised, revocation_order
+from shared.log.events.certificates import (
+    CertificateStatus,
+    CertificateStatusChanged,
+    KeyCompromised,
+)
+from shared.log.events.commands import RevocationReason
+from shared.log.subjects import certificate_status, key_compromised, revocation_order
+from shared.series import Series
 from tests.unit import pki
 from tests.unit.services.issuer.revocations import KEY, World, make_world, serial
 from tests.unit.world import (

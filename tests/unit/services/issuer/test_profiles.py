@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
 from services.issuer.profiles import Times, beyond_ceilings, ended, out_of_time
-from shared.events import TemplateExtension
+from shared.log.events.enrollment import TemplateExtension
 from tests.unit import pki
 from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
 from tests.unit.shared.scep.messages import NULL, SEQ, UTF8, integer, name, oid, tlv

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.issuer.status import Change, Unchanged, next_status
-from shared.events import CertificateStatus, CertificateStatusChanged
-from shared.order_events import RevocationReason as Reason
+from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
+from shared.log.events.commands import RevocationReason as Reason
 from tests.unit.world import NOW, PIN, REQUEST_SHA256, SERIAL
 
 HOLD, RELEASE = Reason.CERTIFICATE_HOLD, Reason.REMOVE_FROM_CRL

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from services.validator.facts import KnownCertificate
-from shared.events import CertificateRecorded
+from shared.log.events.certificates import CertificateRecorded
 from tests.unit.world import NOW, PIN, PROFILE, REQUEST_SHA256, SERIAL
 
 DAY: Final = 86400

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.access import Access
 from services.validator.challenges.webhook import Endpoint
 from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
-from shared.events import EnrollmentApproved, EnrollmentHeld, HoldDecided
-from shared.one_time import one_time_digest, write_one_time
-from shared.order_events import ChallengeCancelled, ChallengeCreated
-from shared.reasons import Reason
-from shared.stored import Stored, authenticate
-from shared.subjects import Stage, one_time_cancelled, one_time_created, parse_subject
+from shared.log.envelope import Stored, authenticate
+from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentHeld, HoldDecided
+from shared.log.one_time import one_time_digest, write_one_time
+from shared.log.reasons import Reason
+from shared.log.subjects import Stage, one_time_cancelled, one_time_created, parse_subject
 from tests.fakes.bus_through import BusThrough, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -6,10 +6,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import gateway_hints
 from shared.chains import ChainBook
-from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
-from shared.reasons import FAIL_INFO, Reason
-from shared.stored import SUBJECT, TYPE, Message, Stored, encode
-from shared.subjects import EnrollmentId, Stage
+from shared.log.envelope import SUBJECT, TYPE, Message, Stored, encode
+from shared.log.events.certificates import CaChain
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import EnrollmentId, Stage
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 from tests.unit.world import (

@@ -22,9 +22,9 @@ from services.validator.device_state import (
     DeviceStateGate,
     load_device_state,
 )
-from shared.access_events import Claim
-from shared.events import GateResult
-from shared.reasons import Reason
+from shared.log.events.enrollment import GateResult
+from shared.log.events.state import Claim
+from shared.log.reasons import Reason
 from shared.settings import SettingsError
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

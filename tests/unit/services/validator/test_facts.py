@@ -6,11 +6,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
-from shared.events import EnrollmentRequested
-from shared.reasons import Reason
+from shared.log.events.enrollment import EnrollmentRequested
+from shared.log.reasons import Reason
+from shared.log.seal import seal
+from shared.log.subjects import EnrollmentId, Stage
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.seal import seal
-from shared.subjects import EnrollmentId, Stage
 from tests.unit.shared.scep.messages import (
     PRINTABLE,
     SHA256_RSA,

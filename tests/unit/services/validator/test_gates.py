@@ -5,8 +5,8 @@ import pytest
 from services.validator import gates
 from services.validator.facts import History, Opened, key_kind
 from services.validator.gates import Decision, Policy, Question, Refusal
-from shared.events import Facts, GateResult
-from shared.reasons import Reason
+from shared.log.events.enrollment import Facts, GateResult
+from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,

@@ -6,10 +6,14 @@ import pytest
 
 from services.validator.facts import History, KnownCertificate, Opened
 from services.validator.history import gather
-from shared.events import CertificateStatus, CertificateStatusChanged, KeyCompromised
-from shared.order_events import RevocationReason
-from shared.stored import EventSigner
-from shared.subjects import certificate_issued, certificate_status, key_compromised, key_issued
+from shared.log.envelope import EventSigner
+from shared.log.events.certificates import (
+    CertificateStatus,
+    CertificateStatusChanged,
+    KeyCompromised,
+)
+from shared.log.events.commands import RevocationReason
+from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.validator.records import record

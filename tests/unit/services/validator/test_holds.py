@@ -9,17 +9,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, authenticate
+from shared.log.events.certificates import KeyCompromised
+from shared.log.events.enrollment import (
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
-    Event,
     HoldDecided,
-    KeyCompromised,
 )
-from shared.reasons import FAIL_INFO, Reason
-from shared.stored import SUBJECT, EventSigner, Message, Stored, authenticate
-from shared.subjects import Stage, key_compromised, key_issued
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import Stage, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from tests.unit.services.validator.records import DAY, record
 from tests.unit.services.validator.validators import World, validating

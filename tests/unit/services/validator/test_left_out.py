@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.events import EnrollmentApproved, EnrollmentRejected
-from shared.reasons import Reason
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
+from shared.log.reasons import Reason
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity
 

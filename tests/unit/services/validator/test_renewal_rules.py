@@ -4,7 +4,7 @@ import pytest
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
 from services.validator.gates import Decision, Question, RenewalPolicy, decide
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.services.validator.records import BEGIN, DAY, END, KEY_OF_RECORDS, known
 from tests.unit.shared.scep.messages import (

@@ -8,19 +8,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.envelope import EventSigner, Stored
+from shared.log.events.certificates import (
     CertificateStatus,
     CertificateStatusChanged,
-    EnrollmentApproved,
-    EnrollmentRejected,
-    Event,
     KeyCompromised,
-    RenewedCertificate,
 )
-from shared.order_events import RevocationReason
-from shared.reasons import Reason
-from shared.stored import EventSigner, Stored
-from shared.subjects import certificate_issued, certificate_status, key_compromised, key_issued
+from shared.log.events.commands import RevocationReason
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected, RenewedCertificate
+from shared.log.reasons import Reason
+from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from tests.unit.services.validator.records import BEGIN, DAY, END, record
 from tests.unit.services.validator.validators import World, validating

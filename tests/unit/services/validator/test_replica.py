@@ -20,15 +20,20 @@ from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
 from services.validator.replica import Replica
-from shared.access_events import ReplicaSeen
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS, PRESENCE_SECONDS, REPLICAS, replica_subject
+from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
+from shared.log.events.commands import (
+    OrderAnswered,
+    ReloadOrdered,
+    RevocationOrdered,
+    RevocationReason,
+)
+from shared.log.events.state import ReplicaSeen
+from shared.log.reasons import Reason
+from shared.log.subjects import reload_answer, reload_order
 from shared.logclock import LogClock
-from shared.order_events import OrderAnswered, ReloadOrdered, RevocationOrdered, RevocationReason
 from shared.process import background
-from shared.reasons import Reason
-from shared.stored import EventSigner, Message, Stored, authenticate_as
-from shared.subjects import reload_answer, reload_order
 from tests.fakes.bus_through import BusThrough, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.template import build_template
-from shared.events import CertificateTemplate
+from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.shared.scep.messages import (

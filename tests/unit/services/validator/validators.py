@@ -16,10 +16,11 @@ from services.validator.settings import Settings
 from shared.bus.servers import Servers
 from shared.bus.topology import chain_subject
 from shared.chains import ChainBook
-from shared.events import CaChain, EnrollmentApproved, EnrollmentRejected
-from shared.shards import Epoch
-from shared.stored import Message, Stored, authenticate, encode
-from shared.subjects import EnrollmentId, Stage
+from shared.log.envelope import Message, Stored, authenticate, encode
+from shared.log.events.certificates import CaChain
+from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
+from shared.log.shards import Epoch
+from shared.log.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity, device_csr

@@ -20,7 +20,7 @@ from services.audit.store.api_tokens import (
 )
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import OPS
-from shared.stored import authenticate_any
+from shared.log.envelope import authenticate_any
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.world import memory_bus, messages_of

@@ -11,9 +11,14 @@ from services.audit.query.history import story_of
 from services.audit.record.write import store
 from services.audit.store.commands import Order, Result
 from shared.bus.topology import OPS
-from shared.events import Event
-from shared.order_events import ApiTokenCreated, ApiTokenRevoked, OrderAnswered, RedriveOrdered
-from shared.subjects import (
+from shared.log.catalog import Event
+from shared.log.events.commands import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    OrderAnswered,
+    RedriveOrdered,
+)
+from shared.log.subjects import (
     Stage,
     api_token_created,
     api_token_revoked,

@@ -5,9 +5,9 @@ from sqlalchemy import Engine
 
 from services.audit.query.lookup import recent, story
 from services.audit.record.write import store
-from shared.enrollment import State
-from shared.stored import Stored
-from shared.subjects import (
+from shared.log.enrollment import State
+from shared.log.envelope import Stored
+from shared.log.subjects import (
     Stage,
     certificate_status,
     key_compromised,

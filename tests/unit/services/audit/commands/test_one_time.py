@@ -7,12 +7,12 @@ import pytest
 
 from services.audit.commands.context import Office, TooLateError
 from services.audit.commands.one_time import cancel, create, list_challenges
-from shared.access_events import ChallengeClaimed
-from shared.events import IssuanceFailed
-from shared.one_time import ONE_TIME
-from shared.reasons import FAIL_INFO, Reason
-from shared.stored import EventSigner
-from shared.subjects import EnrollmentId, Stage, replay_record
+from shared.log.envelope import EventSigner
+from shared.log.events.enrollment import IssuanceFailed
+from shared.log.events.state import ChallengeClaimed
+from shared.log.one_time import ONE_TIME
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.subjects import EnrollmentId, Stage, replay_record
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.world import (

@@ -14,8 +14,8 @@ from services.audit.commands.overdue import (
     choose,
     overtaken,
 )
-from shared.enrollment import TERMINAL, State
-from shared.subjects import EnrollmentId, Stage
+from shared.log.enrollment import TERMINAL, State
+from shared.log.subjects import EnrollmentId, Stage
 from tests.unit.world import NANOSECONDS
 
 PATIENCE = Patience()

@@ -15,9 +15,9 @@ from services.audit.record.write import store
 from services.audit.store.commands import Order
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.topology import OPS
-from shared.order_events import ResumeOrdered
-from shared.stored import Message, authenticate_as, sign
-from shared.subjects import EnrollmentId, Stage
+from shared.log.envelope import Message, authenticate_as, sign
+from shared.log.events.commands import ResumeOrdered
+from shared.log.subjects import EnrollmentId, Stage
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit import stories
 from tests.unit.services.audit.stories import STREAM, enrollment

@@ -3,9 +3,9 @@ from sqlalchemy import Engine
 
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.record.write import store
-from shared.enrollment import State
-from shared.stored import Stored
-from shared.subjects import Stage
+from shared.log.enrollment import State
+from shared.log.envelope import Stored
+from shared.log.subjects import Stage
 from shared.x509.dn import write_dn
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -8,7 +8,7 @@ from services.audit.record.catch_up import fill
 from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.tables import events
-from shared.stored import Message
+from shared.log.envelope import Message
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import append, memory_bus
 

@@ -20,7 +20,7 @@ from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import add_token, operator_of
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import PREFIXED, events, metadata
-from shared.stored import TYPE, Message, Stored
+from shared.log.envelope import TYPE, Message, Stored
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
 

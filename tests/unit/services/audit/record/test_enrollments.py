@@ -13,8 +13,8 @@ from services.audit.record.write import catch_up, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import metadata, positions
 from shared.bus.topology import CERTS, OPS
-from shared.stored import Stored
-from shared.subjects import Stage, reload_answer, reload_order
+from shared.log.envelope import Stored
+from shared.log.subjects import Stage, reload_answer, reload_order
 from tests.unit import golden
 from tests.unit.services.audit.stories import (
     STREAM,

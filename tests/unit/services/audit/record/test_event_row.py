@@ -16,8 +16,8 @@ from services.audit.query.filters import Wanted
 from services.audit.record.event_row import Found, row, storable
 from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
-from shared.stored import TYPE, Message
-from shared.subjects import Stage
+from shared.log.envelope import TYPE, Message
+from shared.log.subjects import Stage
 from tests.unit import golden
 from tests.unit.services.audit.stories import STREAM, event, stored
 from tests.unit.world import NANOSECONDS, NOW

@@ -13,8 +13,8 @@ from services.audit.record.lag import Backlog, waiting
 from services.audit.record.write import store
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import Role
-from shared.stored import Message, Stored
-from shared.subjects import Stage
+from shared.log.envelope import Message, Stored
+from shared.log.subjects import Stage
 from shared.telemetry import OLDEST_WAITING
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import (

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.write import store
 from services.audit.store.engine import _lock_number, migrate, open_engine
-from shared.stored import Message, Stored
+from shared.log.envelope import Message, Stored
 from tests.system import wait_until
 from tests.unit.services.audit.record.test_enrollments import log, rows, tables
 from tests.unit.services.audit.stories import STREAM

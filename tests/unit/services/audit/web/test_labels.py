@@ -25,7 +25,7 @@ from services.audit.web.labels import (
     order_name,
     state_badge,
 )
-from shared.enrollment import State
+from shared.log.enrollment import State
 
 SECOND: Final = 1_000_000_000
 MINUTE: Final = 60 * SECOND

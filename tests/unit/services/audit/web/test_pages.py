@@ -18,11 +18,11 @@ from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.web.rendering import VERSION
 from shared.bus.topology import CERTS, OPS
-from shared.events import CertificateStatus, EnrollmentHeld
-from shared.order_events import RevocationReason
-from shared.settings import load
-from shared.stored import Message
-from shared.subjects import (
+from shared.log.envelope import Message
+from shared.log.events.certificates import CertificateStatus
+from shared.log.events.commands import RevocationReason
+from shared.log.events.enrollment import EnrollmentHeld
+from shared.log.subjects import (
     Stage,
     api_token_created,
     certificate_issued,
@@ -31,6 +31,7 @@ from shared.subjects import (
     revocation_answer,
     revocation_order,
 )
+from shared.settings import load
 from shared.text.printable import HIDDEN
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (

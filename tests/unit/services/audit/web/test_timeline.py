@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.audit.web.timeline import Step, spans, steps
-from shared.stored import encode
-from shared.subjects import key_issued
+from shared.log.envelope import encode
+from shared.log.subjects import key_issued
 from tests.unit import golden
 
 WIDTH: Final = 720

@@ -19,21 +19,21 @@ from services.validator.consumer import RequestConsumer
 from services.validator.device_state import DeviceStateGate
 from services.validator.facts import Opened
 from services.validator.judging import Judge
-from shared.access_events import CountedEnrollment, DeviceCounted
 from shared.bus.core import Bus
 from shared.bus.topology import DEVICES, REPLAYS
-from shared.events import (
+from shared.log.catalog import Event
+from shared.log.envelope import EventSigner, Stored, authenticate, authenticate_as
+from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
     EnrollmentRejected,
     EnrollmentRequested,
-    Event,
     IssuanceFailed,
 )
-from shared.reasons import FAIL_INFO, Reason
-from shared.seal import seal
-from shared.stored import EventSigner, Stored, authenticate, authenticate_as
-from shared.subjects import EnrollmentId, Stage, csr_token, parse_subject, transaction_token
+from shared.log.events.state import CountedEnrollment, DeviceCounted
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.seal import seal
+from shared.log.subjects import EnrollmentId, Stage, csr_token, parse_subject, transaction_token
 from shared.x509.csr import read_csr
 from tests.fakes.bus_through import BusThrough, racing
 from tests.unit.services.validator.validators import World

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.validator.challenges.answers import WITHHELD, judge_answer
 from services.validator.challenges.verifier import Verified
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 from shared.text.printable import HIDDEN
 
 BOM = b"\xef\xbb\xbf"

@@ -14,10 +14,10 @@ from services.validator.access import Access
 from services.validator.challenges.webhook import Endpoint
 from services.validator.notify import Telling
 from shared.bus.topology import NOTIFIER, notifiers
-from shared.events import CertificateIssued, EnrollmentApproved, EnrollmentRejected
-from shared.reasons import Reason
-from shared.stored import EventSigner, Stored
-from shared.subjects import parse_subject
+from shared.log.envelope import EventSigner, Stored
+from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRejected
+from shared.log.reasons import Reason
+from shared.log.subjects import parse_subject
 from shared.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
 from tests.unit.services.validator.challenges.enrollers import (

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.validator.challenges.verifier import looks_signed
-from shared.one_time import (
+from shared.log.one_time import (
     ALPHABET,
     GROUP_LENGTH,
     GROUPS,

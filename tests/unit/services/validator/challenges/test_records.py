@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.challenges.verifier import SIGNED
 from services.validator.consumer import RequestConsumer
 from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
-from shared.access_events import ChallengeClaimed, CountedEnrollment, DeviceCounted
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import DEVICES, REPLAYS, device_subject
-from shared.events import EnrollmentRejected
-from shared.reasons import Reason
-from shared.stored import EventSigner, Message, Stored, authenticate_as, encode
-from shared.subjects import parse_subject, replay_record
-from shared.subjects import token as digest
+from shared.log.envelope import EventSigner, Message, Stored, authenticate_as, encode
+from shared.log.events.enrollment import EnrollmentRejected
+from shared.log.events.state import ChallengeClaimed, CountedEnrollment, DeviceCounted
+from shared.log.reasons import Reason
+from shared.log.subjects import parse_subject, replay_record
+from shared.log.subjects import token as digest
 from shared.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step, Trouble
 from tests.unit.services.validator.challenges.enrollers import (

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from services.validator.challenges.replay import MARGIN_SECONDS, judge_replay, time_to_keep
 from services.validator.challenges.verifier import Asked
-from shared.access_events import ChallengeClaimed
-from shared.reasons import Reason
-from shared.subjects import EnrollmentId
+from shared.log.events.state import ChallengeClaimed
+from shared.log.reasons import Reason
+from shared.log.subjects import EnrollmentId
 from tests.unit.services.validator.challenges.tokens import asked, enrollment
 from tests.unit.world import NANOSECONDS, NOW, SERIAL
 

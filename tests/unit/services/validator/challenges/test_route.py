@@ -17,8 +17,8 @@ from services.validator.challenges.verifier import (
     route,
 )
 from shared.limits import DETAIL_CHARACTERS
-from shared.one_time import ONE_TIME
-from shared.reasons import Reason
+from shared.log.one_time import ONE_TIME
+from shared.log.reasons import Reason
 from tests.unit.services.validator.challenges.tokens import claims, mint, p256, rsa_key
 
 KINDS: Final = (STATIC, SIGNED, ONE_TIME, WEBHOOK)

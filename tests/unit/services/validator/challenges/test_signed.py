@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cli.connector.minting import Connector
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
-from shared.events import KeyCompromised
-from shared.reasons import Reason
-from shared.stored import Stored
-from shared.subjects import key_compromised, key_issued
+from shared.log.envelope import Stored
+from shared.log.events.certificates import KeyCompromised
+from shared.log.reasons import Reason
+from shared.log.subjects import key_compromised, key_issued
 from tests.unit.services.validator.challenges import tokens
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import names_sha256
 from shared.bus.topology import REPLAYS
-from shared.events import EnrollmentApproved
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS
-from shared.reasons import Reason
-from shared.stored import Stored
-from shared.subjects import certificate_issued, key_issued, parse_subject
+from shared.log.envelope import Stored
+from shared.log.events.enrollment import EnrollmentApproved
+from shared.log.reasons import Reason
+from shared.log.subjects import certificate_issued, key_issued, parse_subject
 from shared.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (
     ask,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from services.validator.challenges.static import StaticVerifier, judge_password
 from services.validator.challenges.verifier import Verified
-from shared.events import GateResult
-from shared.reasons import Reason
+from shared.log.events.enrollment import GateResult
+from shared.log.reasons import Reason
 from tests.unit.services.validator.challenges.tokens import asked, claims, mint, request
 from tests.unit.shared.scep.messages import BMP, IA5, PRINTABLE, T61, UNIVERSAL, UTF8
 

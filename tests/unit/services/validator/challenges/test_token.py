@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.challenges.token import AnchorPool, Judged, TokenRules, judge_token
 from shared.limits import DETAIL_CHARACTERS, SAN_ENTRIES
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 from tests.unit.services.validator.challenges.tokens import (

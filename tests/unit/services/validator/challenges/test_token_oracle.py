@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
-from shared.reasons import Reason
+from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.tokens import (
     ABSENT,

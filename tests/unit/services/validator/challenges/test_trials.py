@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.consumer import RequestConsumer
 from shared.bus.core import BusUnavailableError
 from shared.limits import SERIES_LENGTH, TRIALS
-from shared.reasons import Reason
-from shared.stored import Message, Stored
-from shared.subjects import parse_subject, replay_record
-from shared.subjects import token as digest
+from shared.log.envelope import Message, Stored
+from shared.log.reasons import Reason
+from shared.log.subjects import parse_subject, replay_record
+from shared.log.subjects import token as digest
 from shared.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (
     ask,

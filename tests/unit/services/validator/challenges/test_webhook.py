@@ -20,7 +20,7 @@ from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import WEBHOOK, Verified, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from shared.limits import PROFILE_PLACES
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     asked,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.validator.challenges.windows import Counted, Entries, Full, count
-from shared.access_events import CountedEnrollment
-from shared.subjects import EnrollmentId
+from shared.log.events.state import CountedEnrollment
+from shared.log.subjects import EnrollmentId
 from tests.unit.services.validator.challenges.tokens import enrollment
 from tests.unit.world import NOW
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.verifier import Asked
 from services.validator.facts import Opened
-from shared.subjects import EnrollmentId
+from shared.log.subjects import EnrollmentId
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.events import CertificateIssued, Event, Terminal
+from shared.log.catalog import Event
+from shared.log.events.enrollment import CertificateIssued, Terminal
 
 
 class State(StrEnum):

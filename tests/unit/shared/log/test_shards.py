@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.shards import Epoch, all_shards, shards_for
+from shared.log.shards import Epoch, all_shards, shards_for
 from tests.unit.world import NOW
 
 DAY = 86400

@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from shared.payload import NO_REQUEST, EventPayload
-from shared.subjects import Stage
+from shared.log.events.base import NO_REQUEST, EventPayload
+from shared.log.subjects import Stage
 
 
 class RevocationReason(StrEnum):

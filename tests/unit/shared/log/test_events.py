@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import EVENT_TYPES, VERSIONS, EnrollmentRejected, IssuanceFailed
-from shared.reasons import Reason
-from shared.scep.errors import FailInfo
-from shared.stored import (
+from shared.log.catalog import EVENT_TYPES, VERSIONS
+from shared.log.envelope import (
     KEY,
     SIGNATURE,
     STAGE_TYPES,
@@ -23,7 +21,9 @@ from shared.stored import (
     key_id,
     sign,
 )
-from shared.subjects import (
+from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
+from shared.log.reasons import Reason
+from shared.log.subjects import (
     EnrollmentId,
     Stage,
     any_request,
@@ -32,6 +32,7 @@ from shared.subjects import (
     token,
     transaction_token,
 )
+from shared.scep.errors import FailInfo
 from tests.fakes.memory_bus import matches
 from tests.unit import golden
 from tests.unit.world import REQUEST_SHA256, STRANGER, TRUSTED_VALIDATORS, VALIDATOR

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.reasons import FAIL_INFO, Reason
+from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.errors import FailInfo
 
 

@@ -10,28 +10,15 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from shared.access_events import (
-    ChallengeClaimed,
-    CheckpointSigned,
-    DeviceCounted,
-    GatewaySeen,
-    ReplicaSeen,
-    StreamMeasured,
-)
-from shared.events import (
-    EVENT_TYPES,
-    VERSIONS,
+from shared.log.catalog import EVENT_TYPES, VERSIONS, Event
+from shared.log.events.certificates import (
     CaChain,
-    CertificateIssued,
     CertificateRecorded,
     CertificateStatusChanged,
     CrlPublished,
-    DeadLetter,
-    EnrollmentRequested,
-    Event,
     KeyCompromised,
 )
-from shared.order_events import (
+from shared.log.events.commands import (
     ApiTokenCreated,
     ApiTokenRevoked,
     ChallengeCancelled,
@@ -42,7 +29,17 @@ from shared.order_events import (
     ResumeOrdered,
     RevocationOrdered,
 )
-from shared.subjects import Stage
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
+from shared.log.events.state import (
+    ChallengeClaimed,
+    CheckpointSigned,
+    DeadLetter,
+    DeviceCounted,
+    GatewaySeen,
+    ReplicaSeen,
+    StreamMeasured,
+)
+from shared.log.subjects import Stage
 
 TYPE: Final = "Scepstream-Type"
 VERSION: Final = "Scepstream-Version"

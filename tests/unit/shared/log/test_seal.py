@@ -3,7 +3,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.seal import SealError, seal, sealing_key_id, unseal
+from shared.log.seal import SealError, seal, sealing_key_id, unseal
 from tests.unit.world import OPENING
 
 SUBJECT = "enroll.0.demo.t.c.0.request"

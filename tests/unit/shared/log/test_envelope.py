@@ -7,36 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.access_events import (
-    ChallengeClaimed,
-    CheckpointSigned,
-    DeviceCounted,
-    ReplicaSeen,
-    StreamMeasured,
-)
-from shared.events import (
-    EVENT_TYPES,
-    NO_REQUEST,
-    CertificateIssued,
-    CertificateRecorded,
-    CertificateStatusChanged,
-    CrlPublished,
-    EnrollmentHeld,
-    HoldDecided,
-    KeyCompromised,
-)
-from shared.order_events import (
-    ApiTokenCreated,
-    ApiTokenRevoked,
-    ChallengeCancelled,
-    ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
-    ReloadOrdered,
-    ResumeOrdered,
-    RevocationOrdered,
-)
-from shared.stored import (
+from shared.log.catalog import EVENT_TYPES
+from shared.log.envelope import (
     KEY,
     STAGE_TYPES,
     Stored,
@@ -47,7 +19,32 @@ from shared.stored import (
     encode,
     sign,
 )
-from shared.subjects import Stage
+from shared.log.events.certificates import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    CrlPublished,
+    KeyCompromised,
+)
+from shared.log.events.commands import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
+    ResumeOrdered,
+    RevocationOrdered,
+)
+from shared.log.events.enrollment import NO_REQUEST, CertificateIssued, EnrollmentHeld, HoldDecided
+from shared.log.events.state import (
+    ChallengeClaimed,
+    CheckpointSigned,
+    DeviceCounted,
+    ReplicaSeen,
+    StreamMeasured,
+)
+from shared.log.subjects import Stage
 from tests.unit import golden
 from tests.unit.world import STRANGER
 

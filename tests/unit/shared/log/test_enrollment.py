@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from shared.enrollment import (
+from shared.log.catalog import EVENT_TYPES
+from shared.log.enrollment import (
     RETRY_DELAYS,
     TERMINAL,
     TRANSITIONS,
@@ -13,8 +14,8 @@ from shared.enrollment import (
     evolve,
     on_repeat,
 )
-from shared.events import EVENT_TYPES, CertificateIssued, EnrollmentRejected, IssuanceFailed
-from shared.reasons import Reason
+from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
+from shared.log.reasons import Reason
 from shared.scep.errors import FailInfo
 from tests.unit import golden
 from tests.unit.world import NOW, REQUEST_SHA256

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.topology import CERTS, CRLS, OPS, stream_of, streams
-from shared.subjects import (
+from shared.log.subjects import (
     EnrollmentId,
     Stage,
     certificate_issued,

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from shared.subjects import token
+from shared.log.subjects import token
 
 # No letter that is taken for another, and every character one of a PrintableString.
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.payload import NO_REQUEST, EventPayload
+from shared.log.events.base import NO_REQUEST, EventPayload
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,3 +95,13 @@ class CheckpointSigned(EventPayload, frozen=True, kw_only=True):
     sequence: int
     digest: str
     request_sha256: str = NO_REQUEST
+
+
+class DeadLetter(EventPayload, frozen=True, kw_only=True):
+    """A message that a worker gave up on: where it stands and how often it was tried."""
+
+    subject: str
+    stream: str
+    sequence: int
+    deliveries: int
+    role: str

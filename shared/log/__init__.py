@@ -1,0 +1,1 @@
+"""The event log's contents: subjects, events, signatures, states. Pure."""
