@@ -6,7 +6,7 @@ import msgspec
 
 from shared.log.catalog import EVENT_TYPES, VERSIONS
 from shared.log.envelope import KEY, SIGNATURE, STAGE_TYPES, TYPE, VERSION
-from shared.tracing import TRACEPARENT
+from shared.observe.tracing import TRACEPARENT
 
 _STAGES: Final = {
     f"enroll.{{shard}}.{{profile}}.{{transaction}}.{{csr}}.{{attempt}}.{stage}": sorted(kinds)

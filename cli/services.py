@@ -12,20 +12,12 @@ from cli.output import say
 from shared.apart import load_apart
 from shared.bus.core import BusError, BusUnavailableError
 from shared.bus.topology import Role
-from shared.process import (
-    CONFIGURATION_STATUS,
-    Signals,
-    configure_logging,
-    inherited,
-    listen,
-    log_failure,
-    now,
-    run,
-)
+from shared.observe.logs import configure_logging, log_failure
+from shared.observe.tracing import MissingExtraError, tracing
+from shared.process import CONFIGURATION_STATUS, Signals, inherited, listen, now, run
 from shared.reload import Source
 from shared.sections import Configuration, TracingSection
 from shared.settings import SettingsError, load
-from shared.tracing import tracing
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]
@@ -152,8 +144,11 @@ def _run(
     """Run a service; `which` says where its traces go, what service it is, and its name."""
     traces, service, name = which
     try:
-        with tracing(traces, service, name):
+        with tracing(traces.endpoint, traces.sample_ratio, service, name):
             run(main)
+    except MissingExtraError as error:
+        say(f"tracing.endpoint: {error}", err=True)
+        raise typer.Exit(CONFIGURATION_STATUS) from None
     except (BusError, SettingsError) as error:
         say(error, err=True)
         outage = isinstance(error, BusUnavailableError)

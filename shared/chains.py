@@ -16,7 +16,7 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.log.envelope import Stored, UnreadableEventError, decode
 from shared.log.events.certificates import CaChain
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError

@@ -32,7 +32,7 @@ from shared.limits import (
     IDLE_SECONDS,
     UNFINISHED_REQUESTS,
 )
-from shared.telemetry import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
+from shared.observe.metrics import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
 from shared.text.addresses import source_key
 
 _log = structlog.get_logger()

@@ -7,7 +7,7 @@ from shared.bus.topology import enroll_stream
 from shared.log.envelope import Trusted, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
 from shared.log.subjects import Stage, parse_prefix
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 

@@ -18,8 +18,9 @@ from shared.bus.topology import REPLICAS
 from shared.limits import CLOCK_SKEW_SECONDS
 from shared.log.envelope import Message, encode
 from shared.log.events.state import ReplicaSeen
-from shared.process import log_failure, now
-from shared.telemetry import CLOCK_SKEW
+from shared.observe.logs import log_failure
+from shared.observe.metrics import CLOCK_SKEW
+from shared.process import now
 
 _log = structlog.get_logger()
 _BEAT_SECONDS: Final = 5.0

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 from shared.settings import SettingsError
 
 _log = structlog.get_logger()

@@ -17,7 +17,7 @@ from shared.bus.topology import enroll_stream
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.commands import ResumeOrdered
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.worker import DeferredError
 
 _log = structlog.get_logger()

@@ -34,7 +34,7 @@ from shared.log.envelope import (
     authenticate_as,
     sign,
 )
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _NEXT_NUMBERS: Final = 16

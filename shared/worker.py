@@ -22,10 +22,11 @@ from shared.bus.topology import ACK_WAIT_SECONDS, Role
 from shared.limits import PROFILE_PLACES, shortened
 from shared.log.envelope import Stored, encode
 from shared.log.events.state import DeadLetter
-from shared.process import DRAIN_SECONDS, log_failure
-from shared.telemetry import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
+from shared.observe.logs import log_failure
+from shared.observe.metrics import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
+from shared.observe.tracing import annotate, span
+from shared.process import DRAIN_SECONDS
 from shared.tokens import TokenUnavailableError
-from shared.tracing import annotate, span
 
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12

@@ -12,7 +12,7 @@ from services.audit.api.guard import Guard
 from services.audit.api.schemas import Problem
 from services.audit.web import assets, login, oidc, views
 from services.audit.web.rendering import page_problem
-from shared.telemetry import Ready, operations_app
+from shared.observe.metrics import Ready, operations_app
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: {"model": Problem, "description": "What cannot be meant"},

@@ -28,7 +28,7 @@ from services.gateway.refusals import CLIENT_GONE, OVERLOAD, RefusedError, rate_
 from services.gateway.settings import Limits
 from shared.edge import Client
 from shared.limits import RATE_SOURCES
-from shared.telemetry import IN_FLIGHT
+from shared.observe.metrics import IN_FLIGHT
 from shared.text.addresses import source_key
 
 _FLOOR: Final = 64

@@ -22,10 +22,10 @@ from shared.log.envelope import Stored, UnreadableEventError, authenticate, deco
 from shared.log.events.enrollment import EnrollmentRejected, EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, Stage, transaction_token
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import read_message, verify
-from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _IMPLAUSIBLE: Final = 100_000  # with an hour between failures, eleven years of attempts

@@ -33,10 +33,10 @@ from shared.log.reasons import REFUSALS, Reason
 from shared.log.seal import seal
 from shared.log.shards import all_shards, begun, shards_for
 from shared.log.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
+from shared.observe.tracing import annotate
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify
 from shared.scep.request import read_issuer_and_serial
-from shared.tracing import annotate
 
 
 class UnanswerableError(Exception):

@@ -15,9 +15,9 @@ from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.subjects import Stage, certificate_issued, parse_prefix, serial_token
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.series import SeriesTooLongError
-from shared.telemetry import SECURITY_EVENTS
 from shared.x509.names import read_name
 
 _log = structlog.get_logger()

@@ -22,9 +22,9 @@ from shared.log.events.enrollment import (
     Terminal,
 )
 from shared.log.subjects import EnrollmentId, Stage, parse_subject
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
-from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _POLL_SECONDS: Final = 1.0

@@ -17,9 +17,9 @@ from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.subjects import ra_order
 from shared.logclock import LogClock
-from shared.process import log_failure
+from shared.observe.logs import log_failure
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.reload import Reloader
-from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _MARGIN_SECONDS: Final = 60

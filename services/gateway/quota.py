@@ -16,7 +16,7 @@ from shared.bus.topology import enroll_stream, quota_hints
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.state import StreamMeasured
 from shared.log.subjects import EnrollmentId, Stage
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 # Later stages of what is under way must always fit.

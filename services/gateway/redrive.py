@@ -15,9 +15,9 @@ from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, d
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix
-from shared.process import log_failure
-from shared.telemetry import SECURITY_EVENTS
-from shared.tracing import carried
+from shared.observe.logs import log_failure
+from shared.observe.metrics import SECURITY_EVENTS
+from shared.observe.tracing import carried
 
 _log = structlog.get_logger()
 _HINT: Final = "order.redrive"

@@ -9,7 +9,7 @@ import structlog
 from starlette.responses import Response
 
 from shared.edge import closing_answer
-from shared.telemetry import REFUSED
+from shared.observe.metrics import REFUSED
 
 _log = structlog.get_logger()
 _LINES: Final = 20  # a second, profile and reason

@@ -10,6 +10,7 @@ from services.gateway.settings import Profile
 from shared.chains import Chain
 from shared.log.events.enrollment import CertificateIssued, Terminal
 from shared.log.reasons import FAIL_INFO, Reason
+from shared.observe.metrics import REPLIES
 from shared.process import now
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
@@ -19,7 +20,6 @@ from shared.scep.errors import FailInfo
 from shared.scep.password import SALT_SIZE, Password
 from shared.scep.pkimessage import MessageType, PkiMessage
 from shared.scep.signed_data import write_certs_only, write_crl_only
-from shared.telemetry import REPLIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.log.envelope import Message
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 _SECONDS: Final = 2.0
 

@@ -27,11 +27,12 @@ from shared.connections import Connections
 from shared.limits import START_SECONDS
 from shared.log.shards import all_shards
 from shared.logclock import LogClock
-from shared.process import HttpServer, Signals, background, log_left_out, now
+from shared.observe.logs import log_left_out
+from shared.observe.metrics import measure_expiry, operations_app
+from shared.process import HttpServer, Signals, background, now
 from shared.reload import Reloader, Source
 from shared.settings import SettingsError
 from shared.shardwatch import ShardWatch
-from shared.telemetry import measure_expiry, operations_app
 
 _LOOK_SECONDS: Final = 0.05
 

@@ -42,9 +42,9 @@ from shared.log.subjects import (
     parse_subject,
     serial_token,
 )
+from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.series import Series
-from shared.telemetry import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 
 _log = structlog.get_logger()
 

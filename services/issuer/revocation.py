@@ -35,9 +35,9 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_order,
 )
-from shared.process import log_failure
+from shared.observe.logs import log_failure
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.series import Series, SeriesTooLongError, signing
-from shared.telemetry import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0

@@ -14,11 +14,11 @@ from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.log.shards import all_shards
 from shared.log.subjects import Stage
 from shared.logclock import LogClock, heartbeat
+from shared.observe.metrics import measure_expiry, operations_app
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
 from shared.shardwatch import ShardWatch
-from shared.telemetry import measure_expiry, operations_app
 from shared.worker import Job, Workers
 
 

@@ -14,9 +14,9 @@ from shared.log.envelope import Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, Stage, parse_subject
-from shared.process import log_failure
+from shared.observe.logs import log_failure
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.series import SeriesTooLongError
-from shared.telemetry import SECURITY_EVENTS
 from shared.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()

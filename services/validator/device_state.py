@@ -11,7 +11,7 @@ from services.validator.challenges.answers import recordable
 from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 from shared.settings import SettingsError
 
 

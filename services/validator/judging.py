@@ -22,8 +22,8 @@ from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.telemetry import SECURITY_EVENTS
 from shared.worker import NotServedError
 
 

@@ -19,7 +19,7 @@ from shared.log.events.enrollment import (
     IssuanceFailed,
 )
 from shared.log.subjects import EnrollmentId, Stage, parse_subject
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.worker import Job, Workers
 
 _log = structlog.get_logger()

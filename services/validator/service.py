@@ -17,11 +17,12 @@ from shared.chains import ChainBook
 from shared.log.shards import all_shards
 from shared.log.subjects import Stage
 from shared.logclock import LogClock
-from shared.process import HttpServer, Signals, background, log_left_out, now
+from shared.observe.logs import log_left_out
+from shared.observe.metrics import operations_app
+from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
 from shared.shardwatch import ShardWatch
-from shared.telemetry import operations_app
 from shared.worker import Job, Workers
 
 

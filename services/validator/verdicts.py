@@ -26,7 +26,7 @@ from shared.log.events.enrollment import (
 )
 from shared.log.reasons import CHALLENGE_REASONS
 from shared.log.subjects import EnrollmentId, Stage
-from shared.telemetry import CHALLENGES, SECURITY_EVENTS, VERDICTS
+from shared.observe.metrics import CHALLENGES, SECURITY_EVENTS, VERDICTS
 
 _log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 _log = structlog.get_logger()
 OnMessage = Callable[[Msg], Awaitable[None]]

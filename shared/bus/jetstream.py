@@ -46,7 +46,7 @@ from shared.bus.servers import Servers
 from shared.bus.topology import size_subject, stream_of
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.log.envelope import Message, Stored
-from shared.tracing import carrier
+from shared.observe.tracing import carrier
 
 _log = structlog.get_logger()
 _SWEEP_SECONDS: Final = 0.5

@@ -25,7 +25,8 @@ from shared.bus.servers import Servers, place
 from shared.bus.topology import Role
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.log.envelope import Message
-from shared.process import background, log_failure
+from shared.observe.logs import log_failure
+from shared.process import background
 
 _log = structlog.get_logger()
 T = TypeVar("T")

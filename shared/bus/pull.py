@@ -18,7 +18,7 @@ from shared.bus.client import DESCRIPTION, STATUS, TolerantClient
 from shared.bus.core import OnDelivery
 from shared.bus.topology import Role
 from shared.log.envelope import Stored
-from shared.telemetry import BUS_LAG
+from shared.observe.metrics import BUS_LAG
 
 _log = structlog.get_logger()
 _EXPIRES_SECONDS: Final = 30

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from shared import telemetry
 from shared.log.reasons import Reason
+from shared.observe import metrics as telemetry
 
 ROOT: Final = Path(__file__).parents[2]
 METRICS: Final = {

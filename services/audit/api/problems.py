@@ -15,7 +15,7 @@ from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
 from shared.log.envelope import UnreadableEventError
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 from shared.settings import SettingsError
 
 _METHODS: Final = ("DELETE", "GET", "POST")

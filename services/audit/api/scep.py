@@ -17,7 +17,7 @@ from services.audit.query.signed_challenges import count_results
 from services.audit.roles import Operator
 from shared.bus.core import BusError
 from shared.bus.topology import REPLAYS
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])
 

@@ -11,8 +11,8 @@ from shared.keys import read_trusted
 from shared.log.envelope import Stored, Trusted, sign
 from shared.log.events.commands import OrderAnswered, Ordered
 from shared.log.events.enrollment import HoldDecided
+from shared.observe.tracing import carried
 from shared.sections import Configuration
-from shared.tracing import carried
 
 Signed = Ordered | HoldDecided | OrderAnswered
 

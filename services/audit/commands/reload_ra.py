@@ -14,7 +14,7 @@ from shared.log.envelope import Message, Stored, UnreadableEventError, decode
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.subjects import ra_order, reload_answer
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 _ANSWER_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1

@@ -11,7 +11,7 @@ from shared.bus.topology import CERTS, OPS
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.log.subjects import certificate_issued, revocation_answer, revocation_order
-from shared.telemetry import SECURITY_EVENTS
+from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _ANSWER_SECONDS: Final = 30.0

@@ -36,9 +36,9 @@ from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, auth
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
-from shared.process import log_failure
+from shared.observe.logs import log_failure
+from shared.observe.metrics import RESUMES
 from shared.resuming import leading
-from shared.telemetry import RESUMES
 
 _log = structlog.get_logger()
 _NANOSECONDS: Final = 1_000_000_000

@@ -15,7 +15,7 @@ from shared.bus.topology import OPS
 from shared.log.envelope import EventSigner, sign
 from shared.log.events.state import CheckpointSigned
 from shared.log.subjects import checkpoint
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 600.0

@@ -19,9 +19,9 @@ from services.audit.record.log_reader import read_some
 from services.audit.record.write import EmptiedError, catch_up, position, store
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.log.envelope import Stored
-from shared.process import log_failure
-from shared.telemetry import EVENTS_STORED, FAILURES, HANDLING
-from shared.tracing import batch
+from shared.observe.logs import log_failure
+from shared.observe.metrics import EVENTS_STORED, FAILURES, HANDLING
+from shared.observe.tracing import batch
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0

@@ -15,8 +15,8 @@ from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
 from shared.bus.topology import Role
 from shared.log.enrollment import State
-from shared.process import log_failure
-from shared.telemetry import BUS_LAG, OLDEST_WAITING, WAITING
+from shared.observe.logs import log_failure
+from shared.observe.metrics import BUS_LAG, OLDEST_WAITING, WAITING
 
 _SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 10.0

@@ -12,8 +12,8 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import quota_hints
 from shared.log.envelope import EventSigner, sign
 from shared.log.events.state import StreamMeasured
-from shared.process import log_failure
-from shared.telemetry import STREAM_BYTES, STREAM_FILL
+from shared.observe.logs import log_failure
+from shared.observe.metrics import STREAM_BYTES, STREAM_FILL
 
 _log = structlog.get_logger()
 _SECONDS: Final = 5.0

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from services.audit.record.consumer import StreamRecorder
 from services.audit.store.tables import positions
 from shared.bus.core import Bus
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 _SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 3.0

@@ -22,7 +22,7 @@ from services.audit.web.provider import (
     signed_in_as,
 )
 from services.audit.web.rendering import HOME
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 router = APIRouter(include_in_schema=False)
 _log = structlog.get_logger()

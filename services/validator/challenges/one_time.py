@@ -16,8 +16,8 @@ from shared.log.events.state import Claim
 from shared.log.one_time import ONE_TIME, one_time_digest
 from shared.log.reasons import Reason
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
+from shared.observe.metrics import SECURITY_EVENTS
 from shared.series import Series
-from shared.telemetry import SECURITY_EVENTS
 from shared.x509.csr import CertificationRequest
 
 _log = structlog.get_logger()

@@ -14,7 +14,7 @@ import msgspec
 from services.validator.challenges.answers import denied, judge_answer
 from services.validator.challenges.verifier import Asked, Places, Verified
 from shared.log.events.enrollment import Facts
-from shared.process import log_failure
+from shared.observe.logs import log_failure
 
 SIGNATURE: Final = "Scepstream-Signature"
 TIMESTAMP: Final = "Scepstream-Timestamp"

@@ -14,7 +14,8 @@ import uvloop
 
 from shared.connections import Connections, Shares
 from shared.descriptors import raise_descriptor_limit
-from shared.process import HttpServer, configure_logging
+from shared.observe.logs import configure_logging
+from shared.process import HttpServer
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-from shared.process import configure_logging, log_failure
+from shared.observe.logs import configure_logging, log_failure
 import structlog
 configure_logging("gateway", "gateway-0")
 for number in range(2000):

@@ -24,8 +24,8 @@ from shared.chains import ChainBook
 from shared.edge import Client, EdgeProtocol
 from shared.log.envelope import encode
 from shared.log.events.certificates import CaChain
+from shared.observe.metrics import REQUESTS
 from shared.process import HttpServer
-from shared.telemetry import REQUESTS
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import ISSUER, PROFILE, turn, until

@@ -16,7 +16,7 @@ from services.audit.api.deadlines import Bounded, Kind
 from services.audit.record.lag import Backlog
 from services.audit.record.readiness import Readiness
 from services.audit.store.engine import migrate, open_engine
-from shared.telemetry import BUS_LAG
+from shared.observe.metrics import BUS_LAG
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import memory_bus
 

@@ -15,7 +15,7 @@ from shared.bus.core import BusUnavailableError
 from shared.bus.topology import Role
 from shared.log.envelope import Message, Stored
 from shared.log.subjects import Stage
-from shared.telemetry import OLDEST_WAITING
+from shared.observe.metrics import OLDEST_WAITING
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import (
     STREAM,

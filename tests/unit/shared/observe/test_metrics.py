@@ -1,6 +1,6 @@
 """Days until certificates end: as of each look, and of none that is gone."""
 
-from shared.telemetry import EXPIRY_DAYS, measure_expiry
+from shared.observe.metrics import EXPIRY_DAYS, measure_expiry
 
 DAY = 86400
 

@@ -15,11 +15,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import StatusCode
 
-from shared import tracing as subject
-from shared.otlp import Otlp
+from shared.observe import tracing as subject
+from shared.observe.otlp import Otlp
+from shared.observe.tracing import (
+    MissingExtraError,
+    annotate,
+    batch,
+    carried,
+    carrier,
+    span,
+    tracing,
+)
 from shared.sections import TracingSection
-from shared.settings import SettingsError
-from shared.tracing import annotate, batch, carried, carrier, span, tracing
 
 SOON = 5.0
 NOWHERE = "http://127.0.0.1:9/v1/traces"
@@ -184,17 +191,16 @@ def test_a_service_that_stops_does_not_wait_for_a_collector() -> None:
 def test_without_an_endpoint_nothing_is_traced_and_nothing_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otlp", None)
-    with tracing(TracingSection(), "gateway", "gateway-0"), span("one", "server"):
+    monkeypatch.setitem(sys.modules, "shared.observe.otlp", None)
+    with tracing(None, 1.0, "gateway", "gateway-0"), span("one", "server"):
         annotate(profile="demo")
         assert carrier() == {}
 
 
 def test_without_the_extra_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otlp", None)
-    section = TracingSection(endpoint=NOWHERE)
-    with pytest.raises(SettingsError, match=r"tracing.endpoint: install the extra"):
-        tracing(section, "gateway", "gateway-0").__enter__()
+    monkeypatch.setitem(sys.modules, "shared.observe.otlp", None)
+    with pytest.raises(MissingExtraError, match="install the extra"):
+        tracing(NOWHERE, 1.0, "gateway", "gateway-0").__enter__()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.library_logs import LibraryLogs
+from shared.observe.library_logs import LibraryLogs
 from tests.unit.shared.test_connections import serving
 
 SECRET = "s3cret-challenge"

@@ -7,28 +7,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from shared.sections import TracingSection
-from shared.settings import SettingsError
-
 if TYPE_CHECKING:
-    from shared.otlp import Kind, Otlp
+    from shared.observe.otlp import Kind, Otlp
 
 TRACEPARENT: Final = "traceparent"  # W3C Trace Context s3.2
 _active: "Otlp | None" = None
 
 
+class MissingExtraError(Exception):
+    """Raised where tracing is configured and not installed."""
+
+
 @contextmanager
-def tracing(section: TracingSection, service: str, name: str) -> Iterator[None]:
-    """Trace what happens in a block; `SettingsError` where the extra is not installed."""
+def tracing(endpoint: str | None, ratio: float, service: str, name: str) -> Iterator[None]:
+    """Trace a share (`ratio`, 0 to 1) of what happens in a block, to an OTLP endpoint.
+
+    `MissingExtraError` where the extra `tracing` is not installed.
+    """
     global _active  # noqa: PLW0603 - one for the process, like the metrics
-    if section.endpoint is None:
+    if endpoint is None:
         yield
         return
     try:
-        from shared.otlp import Otlp  # noqa: PLC0415 - only with the extra
+        from shared.observe.otlp import Otlp  # noqa: PLC0415 - only with the extra
     except ImportError:
-        raise SettingsError("tracing.endpoint: install the extra scepstream[tracing]") from None
-    _active = Otlp.to(section.endpoint, section.sample_ratio, service, name)
+        raise MissingExtraError("install the extra scepstream[tracing]") from None
+    _active = Otlp.to(endpoint, ratio, service, name)
     try:
         yield
     finally:
