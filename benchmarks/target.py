@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figures import Figures
-from shared.settings import inherited_environment
+from shared.config.load import inherited_environment
 
 ROOT = Path(__file__).parent.parent
 _START_SECONDS = 30

@@ -16,8 +16,8 @@ from services.audit.commands.context import OrderError
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
+from shared.config.load import SettingsError, load
 from shared.log.enrollment import State
-from shared.settings import SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
 app.command("serve")(serve)

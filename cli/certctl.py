@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
-from shared.fields import write_duration
+from shared.config.fields import write_duration
 
 _PREFIX: Final = "CERTCTL_SCEP_"
 _PROFILE: Final = "CERTCTL_SCEP_PROFILE_"

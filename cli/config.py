@@ -18,10 +18,10 @@ from services.audit.settings import read_settings as read_audit
 from services.gateway.settings import read_settings as read_gateway
 from services.issuer.settings import read_settings as read_issuer
 from services.validator.settings import read_settings as read_validator
-from shared.keys import read_certificates, spki
+from shared.config.keys import read_certificates, spki
+from shared.config.load import SettingsError, inherited_environment, load, read_file, read_table
+from shared.config.sections import Configuration
 from shared.process import now
-from shared.sections import Configuration
-from shared.settings import SettingsError, inherited_environment, load, read_file, read_table
 from shared.x509.usages import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")

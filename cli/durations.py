@@ -4,7 +4,7 @@ from typing import Final
 
 import typer
 
-from shared.fields import parse_duration
+from shared.config.fields import parse_duration
 
 _LONGEST: Final = 3653 * 86400
 DURATION: Final = 'as "90s", "60m", "24h", "7d"'

@@ -7,8 +7,8 @@ from typing import Any, Final
 import tomli_w
 from pydantic.fields import FieldInfo
 
-from shared.fields import Section, is_duration, is_size, write_duration, write_size
-from shared.sections import Configuration
+from shared.config.fields import Section, is_duration, is_size, write_duration, write_size
+from shared.config.sections import Configuration
 
 MASK: Final = "********"
 _PASSWORD: Final = re.compile(r"((?:password|passfile|sslpassword)=)[^&]+", re.IGNORECASE)

@@ -17,9 +17,9 @@ from services.audit.settings import read_settings
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
 from shared.bus.jetstream import JetStreamBus
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from shared.log.envelope import UnreadableEventError
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
 
 _CONNECT_SECONDS = 10.0
 _MOST_NAME = 64

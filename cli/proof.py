@@ -35,9 +35,9 @@ from services.audit.store.engine import (
 )
 from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.chains import UntrustedChainError, read_chain
+from shared.config.load import SettingsError
+from shared.config.sections import Configuration
 from shared.process import now
-from shared.sections import Configuration
-from shared.settings import SettingsError
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20

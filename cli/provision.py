@@ -12,9 +12,9 @@ from cli.output import failed
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
-from shared.keys import read_nkey
+from shared.config.keys import read_nkey
+from shared.config.load import SettingsError, load, read_file
 from shared.log.shards import all_shards
-from shared.settings import SettingsError, load, read_file
 
 app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]

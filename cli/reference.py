@@ -4,8 +4,8 @@ from typing import Any, Final, get_args
 
 from pydantic_core import PydanticUndefined
 
-from shared.fields import Section, is_duration, is_size, write_duration, write_size
-from shared.sections import Configuration
+from shared.config.fields import Section, is_duration, is_size, write_duration, write_size
+from shared.config.sections import Configuration
 
 _NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
 

@@ -9,15 +9,15 @@ import structlog
 import typer
 
 from cli.output import say
-from shared.apart import load_apart
 from shared.bus.core import BusError, BusUnavailableError
 from shared.bus.topology import Role
+from shared.config.apart import load_apart
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration, TracingSection
 from shared.observe.logs import configure_logging, log_failure
 from shared.observe.tracing import MissingExtraError, tracing
 from shared.process import CONFIGURATION_STATUS, Signals, inherited, listen, now, run
 from shared.reload import Source
-from shared.sections import Configuration, TracingSection
-from shared.settings import SettingsError, load
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]

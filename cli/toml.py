@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 
 _BY_HAND: Final = "[{}] is not written as `up` writes it: edit it by hand"
 

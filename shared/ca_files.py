@@ -5,8 +5,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from shared.keys import AnyKey, check_pair, read_ca_key, read_certificates, spki
-from shared.settings import SettingsError
+from shared.config.keys import AnyKey, check_pair, read_ca_key, read_certificates, spki
+from shared.config.load import SettingsError
 
 
 def read_ca(

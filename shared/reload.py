@@ -7,8 +7,8 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import structlog
 
+from shared.config.load import SettingsError
 from shared.observe.logs import log_failure
-from shared.settings import SettingsError
 
 _log = structlog.get_logger()
 S = TypeVar("S")

@@ -19,6 +19,7 @@ from shared.bus.core import (
     Delivery,
 )
 from shared.bus.topology import ACK_WAIT_SECONDS, Role
+from shared.config.pkcs11 import TokenUnavailableError
 from shared.limits import PROFILE_PLACES, shortened
 from shared.log.envelope import Stored, encode
 from shared.log.events.state import DeadLetter
@@ -26,7 +27,6 @@ from shared.observe.logs import log_failure
 from shared.observe.metrics import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
 from shared.observe.tracing import annotate, span
 from shared.process import DRAIN_SECONDS
-from shared.tokens import TokenUnavailableError
 
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12

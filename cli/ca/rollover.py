@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.toml import set_keys
 from cli.up.authority import CA_KINDS, make_ca, make_ra, pem, ra_use
 from cli.up.layout import Layout, UpError, write_private
-from shared.keys import read_certificates, spki
-from shared.profiles import ProfileSection
-from shared.sections import Configuration, LocalIssuerSection
-from shared.settings import load
+from shared.config.keys import read_certificates, spki
+from shared.config.load import load
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration, LocalIssuerSection
 
 _RELOADED: Final = ("issuer", "validator", "gateway")
 

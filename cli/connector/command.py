@@ -12,8 +12,8 @@ from cli.connector.minting import CERTIFICATE, KEY, KINDS, Connector, Wish, conn
 from cli.durations import DURATION, seconds
 from cli.output import failed, say
 from cli.up.layout import write_private
+from shared.config.load import SettingsError
 from shared.process import now
-from shared.settings import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,

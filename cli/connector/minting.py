@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from cli.sans import san_parts
 from cli.up.authority import pem
-from shared.keys import CaKey, check_pair, read_ca_key_file
+from shared.config.keys import CaKey, check_pair, read_ca_key_file
 from shared.x509.loading import loading
 
 KINDS: Final = ("rsa:2048", "rsa:3072", "ec:p256")

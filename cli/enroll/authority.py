@@ -7,7 +7,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from shared.keys import is_ca
+from shared.config.keys import is_ca
 from shared.scep.cacert import read_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
 from shared.x509.loading import loading

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.output import heading, say, show_table
-from shared.keys import read_certificates, spki
+from shared.config.keys import read_certificates, spki
 
 
 def announce(run: dict[str, Any], *, secrets: bool) -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.keys import CaKey
+from shared.config.keys import CaKey
 from shared.x509.key_ids import authority_key_id
 
 CA_KINDS: Final = ("rsa:2048", "rsa:3072", "rsa:4096", "ec:p256")

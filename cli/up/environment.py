@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from shared.sections import Configuration
-from shared.settings import PREFIX, SECRET_KEYS
+from shared.config.load import PREFIX, SECRET_KEYS
+from shared.config.sections import Configuration
 
 _DATABASE: Final = "SCEPSTREAM_AUDIT_DATABASE_URL"
 # In place of a secret that a role has no use for: every role reads the whole configuration, and a

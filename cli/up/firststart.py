@@ -22,8 +22,8 @@ from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
 from shared.ca_files import read_ca
-from shared.keys import CaKey, spki
-from shared.settings import SettingsError
+from shared.config.keys import CaKey, spki
+from shared.config.load import SettingsError
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _CHALLENGE_LENGTH: Final = 24

@@ -13,10 +13,10 @@ from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls, ra_use
 from cli.up.layout import Layout, write_private
 from shared.ca_files import read_ca
-from shared.keys import CaKey, read_certificates
-from shared.profiles import ProfileSection
-from shared.sections import Configuration, LocalIssuerSection
-from shared.settings import load
+from shared.config.keys import CaKey, read_certificates
+from shared.config.load import load
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration, LocalIssuerSection
 
 _RENEW_BEFORE: Final = timedelta(days=30)
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from cli.up.children import Child, Notice, say
 from cli.up.layout import Layout, write_private
 from cli.up.plan import Plan
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 
 _RETRY_SECONDS: Final = 1.0
 

@@ -26,11 +26,11 @@ from cli.up.starting import Patience, missing_of
 from shared.bus.provision import provision, server_config
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
-from shared.keys import read_nkey
+from shared.config.keys import read_nkey
+from shared.config.load import SettingsError, inherited_environment, load
+from shared.config.sections import Configuration
 from shared.log.shards import all_shards
 from shared.process import background
-from shared.sections import Configuration
-from shared.settings import SettingsError, inherited_environment, load
 
 _RECORD_SECONDS: Final = 10.0
 _RELOAD_SECONDS: Final = 10.0

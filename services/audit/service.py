@@ -23,11 +23,11 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, replica_subject
+from shared.config.sections import Configuration
 from shared.log.shards import all_shards
 from shared.logclock import LogClock, heartbeat
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Source, reload_on
-from shared.sections import Configuration
 from shared.shardwatch import ShardWatch
 
 _ITSELF = "scepstream"  # who makes the first admin's token

@@ -11,12 +11,12 @@ from services.audit.roles import Level
 from services.audit.store.urls import read_url
 from shared.bus.servers import Servers
 from shared.bus.topology import consumers
-from shared.keys import read_certificates, read_event_signer, read_nkey
+from shared.config.keys import read_certificates, read_event_signer, read_nkey
+from shared.config.load import SettingsError, read_secret_file
+from shared.config.sections import Configuration
 from shared.log.envelope import EventSigner
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
 from shared.process import now
-from shared.sections import Configuration
-from shared.settings import SettingsError, read_secret_file
 
 _MIN_TOKEN: Final = 32
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.keys import RsaKey, check_pair, read_certificates, read_rsa_key
+from shared.config.keys import RsaKey, check_pair, read_certificates, read_rsa_key
+from shared.config.load import SettingsError
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import DecryptionKey, PkiMessage
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import Signer
-from shared.settings import SettingsError
 from shared.x509.signatures import is_issued_by
 
 _MIN_BITS = 2048

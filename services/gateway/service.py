@@ -23,6 +23,7 @@ from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
 from shared.chains import ChainBook
+from shared.config.load import SettingsError
 from shared.connections import Connections
 from shared.limits import START_SECONDS
 from shared.log.shards import all_shards
@@ -31,7 +32,6 @@ from shared.observe.logs import log_left_out
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.process import HttpServer, Signals, background, now
 from shared.reload import Reloader, Source
-from shared.settings import SettingsError
 from shared.shardwatch import ShardWatch
 
 _LOOK_SECONDS: Final = 0.05

@@ -11,12 +11,14 @@ from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
 from shared.chains import Wanted
+from shared.config.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
+from shared.config.load import SettingsError, read_profiles, read_secret_file
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration, GatewaySection
 from shared.connections import Shares
-from shared.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.log.envelope import Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
-from shared.profiles import ProfileSection
 from shared.scep.algorithms import (
     AES128,
     CIPHERS,
@@ -26,8 +28,6 @@ from shared.scep.algorithms import (
     AnyCipher,
     Digest,
 )
-from shared.sections import Configuration, GatewaySection
-from shared.settings import SettingsError, read_profiles, read_secret_file
 from shared.text.addresses import Networks
 
 _DIGESTS: Final = {digest.name: digest for digest in DIGESTS.values()}

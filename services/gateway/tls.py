@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cryptography import x509
 
+from shared.config.load import SettingsError
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
-from shared.settings import SettingsError
 from shared.x509.loading import loading
 from shared.x509.signatures import is_issued_by
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from services.issuer.connectors.local import Authorities, read_authorities
 from services.issuer.profiles import ended
 from shared.bus.servers import Servers
-from shared.keys import read_event_signer, read_nkey, read_trusted
+from shared.config.keys import read_event_signer, read_nkey, read_trusted
+from shared.config.sections import Configuration
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.shards import Epoch
-from shared.sections import Configuration
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.challenges.verifier import SIGNED, STATIC, WEBHOOK, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from services.validator.device_state import DeviceStateGate, load_device_state
-from shared.keys import read_certificates
+from shared.config.keys import read_certificates
+from shared.config.load import SettingsError, read_file, read_secret_file
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.envelope import Trusted
 from shared.log.one_time import ONE_TIME
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
-from shared.settings import SettingsError, read_file, read_secret_file
 
 
 @dataclass(frozen=True)

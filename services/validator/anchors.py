@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.token import AnchorPool
-from shared.settings import SettingsError, read_file
+from shared.config.load import SettingsError, read_file
 from shared.x509.loading import loading
 from shared.x509.names import name_text
 

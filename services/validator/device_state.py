@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 
 from services.validator.challenges.answers import recordable
 from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
+from shared.config.load import SettingsError
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.observe.logs import log_failure
-from shared.settings import SettingsError
 
 
 @dataclass(frozen=True, slots=True)

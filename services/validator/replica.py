@@ -14,6 +14,7 @@ from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.topology import OPS, Role, replica_subject
+from shared.config.load import SettingsError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import ReplicaSeen
@@ -21,7 +22,6 @@ from shared.log.subjects import reload_answer, reload_order
 from shared.logclock import LogClock
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS, measure_expiry
-from shared.settings import SettingsError
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0

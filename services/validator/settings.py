@@ -10,14 +10,14 @@ from services.validator.access import Access, read_access
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.chains import Wanted
-from shared.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
+from shared.config.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
+from shared.config.load import read_profiles
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.limits import PROFILE_PLACES
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
-from shared.settings import read_profiles
 
 
 @dataclass(frozen=True)

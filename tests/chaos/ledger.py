@@ -18,7 +18,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from benchmarks.figures import Answer
 from shared.bus.topology import CERTS, DEAD_LETTERS, OPS, consumers, enroll_stream
-from shared.keys import read_nkey, read_trusted
+from shared.config.keys import read_nkey, read_trusted
+from shared.config.load import load
 from shared.log.catalog import Event
 from shared.log.enrollment import TERMINAL, State, evolve
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate, decode
@@ -32,7 +33,6 @@ from shared.log.subjects import (
     parse_subject,
 )
 from shared.scep.certificate import read_certificate
-from shared.settings import load
 
 ENROLL = enroll_stream("0")
 RECORDED = (ENROLL, CERTS, OPS, DEAD_LETTERS)

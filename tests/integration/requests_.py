@@ -20,11 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.audit.query.lookup import EnrollmentLine, recent
 from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
+from shared.config.load import load
 from shared.scep.cacert import read_ca_certs
 from shared.scep.certrep import CertRep, PkiStatus, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
-from shared.settings import load
 from tests.integration.prepared_ import command
 from tests.system import System, wait_until
 from tests.unit.shared.scep import messages as m

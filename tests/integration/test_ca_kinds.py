@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.up.authority import RA_LIFETIME, Authority, make_ca, make_ra, pem
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key_file, read_certificates
+from shared.config.keys import read_ca_key_file, read_certificates
 from shared.scep.certrep import read_certificates as read_certificates_of
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll, opened
 from tests.system import System, running, scepstream

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.up.authority import pem
 from cli.up.layout import write_private
-from shared.keys import read_ca_key_file, read_certificates
+from shared.config.keys import read_ca_key_file, read_certificates
 from tests.integration.conftest import PROXY
 from tests.integration.prepared_ import tell_to_reload
 from tests.integration.requests_ import PKI_MESSAGE, Device, Endpoint, answer, certificate, logged

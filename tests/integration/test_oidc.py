@@ -24,7 +24,7 @@ from services.audit.roles import Level
 from services.audit.settings import Oidc, PageSettings, Settings
 from services.audit.store.engine import migrate, open_engine
 from services.audit.web import provider
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from tests.system import wait_until
 from tests.unit.services.audit.desks import Browser
 from tests.unit.world import OPERATOR, memory_bus

@@ -15,9 +15,9 @@ import nats
 import pytest
 
 from shared.bus.topology import Role
-from shared.keys import read_event_signer, read_nkey
+from shared.config.keys import read_event_signer, read_nkey
+from shared.config.load import load
 from shared.log.envelope import sign
-from shared.settings import load
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.tokens_ import token

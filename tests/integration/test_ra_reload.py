@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.up.authority import Authority, make_ra, pem
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key_file, read_certificates
+from shared.config.keys import read_ca_key_file, read_certificates
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.prepared_ import configure, tell_to_reload

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shared.settings import load
+from shared.config.load import load
 from tests.system import System, wait_until
 from tests.tools import need
 

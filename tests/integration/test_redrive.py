@@ -13,14 +13,14 @@ from msgspec.structs import replace
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.topology import Role, enroll_stream
-from shared.keys import read_event_signer, read_nkey
+from shared.config.keys import read_event_signer, read_nkey
+from shared.config.load import load
 from shared.log.envelope import decode, encode, sign
 from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.subjects import Stage, parse_prefix
 from shared.scep.certrep import PkiStatus
-from shared.settings import load
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import (
     Device,

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from cli.up.layout import write_private
+from shared.config.load import load
 from shared.log.subjects import transaction_token
 from shared.scep.certrep import PkiStatus
-from shared.settings import load
 from tests.integration.prepared_ import command, tell_to_reload
 from tests.integration.requests_ import Device, Endpoint, ask, ended, recorded
 from tests.system import System, running, wait_until

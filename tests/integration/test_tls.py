@@ -126,7 +126,7 @@ def test_behind_a_proxy_the_header_counts_as_the_certificate(
 
 def test_a_tls_pair_is_replaced_without_a_restart(secured: System) -> None:
     from cli.up.authority import Authority, make_tls  # noqa: PLC0415 - of this test alone
-    from shared.keys import read_ca_key_file, read_certificates  # noqa: PLC0415
+    from shared.config.keys import read_ca_key_file, read_certificates  # noqa: PLC0415
 
     ca = Authority(
         read_certificates(secured.ca_file)[0], read_ca_key_file(secured.data / "ca" / "ca.key")

@@ -13,7 +13,7 @@ from pathlib import Path
 from cli.up.authority import Authority, make_ra
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from shared.keys import read_ca_key_file, read_certificates
+from shared.config.keys import read_ca_key_file, read_certificates
 from shared.log.enrollment import State
 from tests.interop.clients import ended
 from tests.interop.verify import record

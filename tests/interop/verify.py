@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from services.audit.query.lookup import EnrollmentLine, recent, story
 from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
-from shared.settings import load
+from shared.config.load import load
 from tests.interop.clients import succeed, told
 from tests.system import System, wait_until
 from tests.tools import need

@@ -17,7 +17,7 @@ import pytest
 
 from cli.up.layout import Layout
 from shared.bus.topology import Role
-from shared.keys import read_nkey
+from shared.config.keys import read_nkey
 from shared.log.catalog import Event
 from tests.chaos.killer import alive, pids
 from tests.integration.prepared_ import command

@@ -14,9 +14,9 @@ from services.audit.commands.context import NotThereError, OrderError, TooLateEr
 from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
+from shared.config.load import SettingsError
 from shared.log.envelope import UnreadableEventError
 from shared.observe.logs import log_failure
-from shared.settings import SettingsError
 
 _METHODS: Final = ("DELETE", "GET", "POST")
 MEDIA_TYPE: Final = "application/problem+json"

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from shared.keys import read_certificates
+from shared.config.keys import read_certificates
+from shared.config.load import SettingsError
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.events.state import GatewaySeen, ReplicaSeen
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
-from shared.settings import SettingsError
 from shared.x509.names import name_text
 
 _DAY: Final = 86400

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from services.audit.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import REPLICAS, Role, replica_subject
-from shared.keys import read_trusted
+from shared.config.keys import read_trusted
+from shared.config.sections import Configuration
 from shared.log.envelope import Stored, Trusted, sign
 from shared.log.events.commands import OrderAnswered, Ordered
 from shared.log.events.enrollment import HoldDecided
 from shared.observe.tracing import carried
-from shared.sections import Configuration
 
 Signed = Ordered | HoldDecided | OrderAnswered
 

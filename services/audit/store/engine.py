@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 
 from services.audit.store.urls import is_sqlite, read_url
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 
 __all__ = ["Connection", "DatabaseError", "Engine"]
 _MIGRATIONS: Final = "migrations"

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 
 _DRIVERS: Final = frozenset(
     {"sqlite", "sqlite+pysqlite", "postgresql", "postgres", "postgresql+psycopg"}

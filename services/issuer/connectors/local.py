@@ -12,6 +12,8 @@ from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
 from shared.ca_files import read_ca
+from shared.config.load import SettingsError, read_secret_file
+from shared.config.sections import Configuration, LocalIssuerSection
 from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.algorithms import SHA256
 from shared.scep.cacert import write_next_ca_certs
@@ -27,8 +29,6 @@ from shared.scep.schemes import (
     verifies,
 )
 from shared.scep.signed_data import Signer
-from shared.sections import Configuration, LocalIssuerSection
-from shared.settings import SettingsError, read_secret_file
 from shared.x509.key_ids import public_key_id
 from shared.x509.signatures import is_signed_by
 from shared.x509.usages import EXTENDED_KEY_USAGES

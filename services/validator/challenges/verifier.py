@@ -7,13 +7,13 @@ from typing import Final, Protocol
 
 from services.validator.facts import Opened
 from services.validator.gates import Refusal
+from shared.config.challenge_format import looks_signed
 from shared.limits import PROFILE_PLACES, shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.one_time import ONE_TIME, ONE_TIME_SHAPE
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId
-from shared.token_form import looks_signed
 
 STATIC: Final = "static"
 SIGNED: Final = "signed"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.certctl import DEFAULT, NotImportableError, import_profiles, read_variables
-from shared.fields import PATH_ID, parse_duration
+from shared.config.fields import PATH_ID, parse_duration
 
 SECRET: Final = "Ma7ker-of-a-s3cret"
 KEYS: Final = (

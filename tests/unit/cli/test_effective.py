@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.effective import MASK, effective
-from shared.sections import Configuration
-from shared.settings import load
+from shared.config.load import load
+from shared.config.sections import Configuration
 from tests.unit.cli.commands import command, sentence
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, TABLE, add_profile, change

@@ -14,8 +14,8 @@ from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
-from shared.sections import Configuration
-from shared.settings import load
+from shared.config.load import load
+from shared.config.sections import Configuration
 from tests.unit import pki
 from tests.unit.cli.commands import command, sentence
 from tests.unit.shared import configurations

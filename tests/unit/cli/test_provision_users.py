@@ -14,7 +14,7 @@ from cli.up.firststart import ensure_nkeys, first_start
 from cli.up.layout import Layout
 from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from tests.unit.world import NOW
 
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from shared.ca_files import read_ca
-from shared.keys import read_certificates
-from shared.settings import SettingsError
+from shared.config.keys import read_certificates
+from shared.config.load import SettingsError
 from tests.unit import pki
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "cas"

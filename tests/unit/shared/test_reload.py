@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from shared.config.load import SettingsError
 from shared.reload import Source, reload_on
-from shared.settings import SettingsError
 from tests.unit.world import turn, until
 
 

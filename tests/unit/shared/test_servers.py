@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.servers import Servers, checked, place
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
 from tests.unit.shared.configurations import text
 
 HOSTS = st.sampled_from(["nats.example", "127.0.0.1", "[::1]", "a-b_c", "node.1"])

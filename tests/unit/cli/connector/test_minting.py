@@ -26,7 +26,7 @@ from cli.connector.minting import (
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
 from services.validator.challenges.verifier import looks_signed
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.cli.connector.tokens import segment, verified

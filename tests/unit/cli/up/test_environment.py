@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from cli.up.environment import WITHHELD, environment_of
-from shared.settings import load
+from shared.config.load import load
 from tests.unit.shared.configurations import text, write
 
 DATABASE: Final = "SCEPSTREAM_AUDIT_DATABASE_URL"

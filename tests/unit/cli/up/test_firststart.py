@@ -20,10 +20,10 @@ from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
-from shared.keys import read_ca_key_file, read_certificates
+from shared.config.keys import read_ca_key_file, read_certificates
+from shared.config.load import SettingsError, load
 from shared.scep.algorithms import SHA256
 from shared.scep.signed_data import write_signed_data
-from shared.settings import SettingsError, load
 from tests.tools import need
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity

@@ -11,8 +11,8 @@ from cli.up.firststart import first_start
 from cli.up.layout import Layout, open_directory, write_private
 from cli.up.renewal import renew_ra
 from services.gateway import settings as gateway
-from shared.keys import read_ca_key_file, read_certificates
-from shared.settings import load
+from shared.config.keys import read_ca_key_file, read_certificates
+from shared.config.load import load
 from tests.unit.world import NOW
 
 

@@ -15,8 +15,8 @@ from services.audit.roles import Level
 from services.audit.settings import PageSettings, Settings
 from services.audit.store.api_tokens import add_token
 from shared.bus.servers import Servers
+from shared.config.sections import Configuration
 from shared.log.shards import Epoch
-from shared.sections import Configuration
 from tests.unit.world import OPERATOR, Clock, memory_bus
 
 TOKEN: Final = "a-token-that-is-long-enough-for-it"

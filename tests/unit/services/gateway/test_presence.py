@@ -8,13 +8,13 @@ import pytest
 from services.gateway.presence import Presence
 from services.gateway.settings import Settings
 from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
+from shared.config.load import SettingsError
 from shared.log.envelope import EventSigner, decode, sign
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.subjects import ra_order
 from shared.logclock import LogClock
 from shared.reload import Reloader, Source
-from shared.settings import SettingsError
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.services.gateway.gateways import settings
 from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR, until

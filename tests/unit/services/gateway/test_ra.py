@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from services.gateway.ra import RaKeys, RaPair, assemble, read_pair
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import NOW

@@ -15,7 +15,7 @@ from services.gateway.tls import (
     read_client_cert,
     server_context,
 )
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from tests.unit import pki
 
 NOW = pki.START.timestamp() + 1000

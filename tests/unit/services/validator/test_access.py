@@ -21,11 +21,11 @@ from services.validator import settings as validator
 from services.validator.access import Access, verifiers
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import Verified
+from shared.config.load import SettingsError, load
 from shared.log.events.commands import ChallengeCreated
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.log.reasons import Reason
 from shared.log.subjects import one_time_created
-from shared.settings import SettingsError, load
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     asked,

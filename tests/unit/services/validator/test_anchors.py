@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import AnchorPool
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
 from tests.unit import pki
 from tests.unit.world import NOW
 

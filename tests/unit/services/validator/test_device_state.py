@@ -22,10 +22,10 @@ from services.validator.device_state import (
     DeviceStateGate,
     load_device_state,
 )
+from shared.config.load import SettingsError
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
-from shared.settings import SettingsError
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
     SUBJECT,

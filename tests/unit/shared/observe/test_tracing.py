@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import StatusCode
 
+from shared.config.sections import TracingSection
 from shared.observe import tracing as subject
 from shared.observe.otlp import Otlp
 from shared.observe.tracing import (
@@ -26,7 +27,6 @@ from shared.observe.tracing import (
     span,
     tracing,
 )
-from shared.sections import TracingSection
 
 SOON = 5.0
 NOWHERE = "http://127.0.0.1:9/v1/traces"

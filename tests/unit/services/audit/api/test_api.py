@@ -15,8 +15,8 @@ from services.audit.app import admin_app
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import metadata, tokens
-from shared.sections import Configuration
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
+from shared.config.sections import Configuration
 from tests.fakes.memory_bus import MemoryBus
 
 TOKEN = "a-token-that-is-long-enough-for-it"

@@ -16,6 +16,7 @@ from services.audit.query.filters import Wanted
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import certificates
+from shared.config.sections import Configuration
 from shared.limits import (
     ADMIN_BODY_BYTES,
     ADMIN_UNANSWERED,
@@ -24,7 +25,6 @@ from shared.limits import (
     TOKEN_FAILURES,
 )
 from shared.process import HttpServer
-from shared.sections import Configuration
 from tests.unit.services.audit.desks import TLS, TOKEN, Browser, browser
 
 ORDER = "/api/v1/enrollments/none/approve"

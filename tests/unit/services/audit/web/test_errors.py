@@ -13,8 +13,8 @@ from services.audit.roles import Level
 from services.audit.store.api_tokens import revoke_token
 from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import metadata, sessions
-from shared.sections import Configuration
-from shared.settings import SettingsError
+from shared.config.load import SettingsError
+from shared.config.sections import Configuration
 from tests.unit.services.audit.desks import HOUR, TOKEN, Browser, browser
 
 PROBLEM: Final = "application/problem+json"

@@ -14,7 +14,7 @@ from services.audit.store.api_tokens import revoke_token
 from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import sessions
 from services.audit.web.login import local
-from shared.sections import Configuration
+from shared.config.sections import Configuration
 from tests.unit.services.audit.desks import HOUR, PLAIN, TLS, TOKEN, Browser, browser
 
 SHARED: Final = settings(

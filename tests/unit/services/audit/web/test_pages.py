@@ -18,6 +18,7 @@ from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.web.rendering import VERSION
 from shared.bus.topology import CERTS, OPS
+from shared.config.load import load
 from shared.log.envelope import Message
 from shared.log.events.certificates import CertificateStatus
 from shared.log.events.commands import RevocationReason
@@ -31,7 +32,6 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_order,
 )
-from shared.settings import load
 from shared.text.printable import HIDDEN
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from tests.unit.shared.changed import PROFILE, add_profile, change
 from tests.unit.shared.configurations import MARKER, write
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from shared.fields import (
+from shared.config.fields import (
     Duration,
     ExtendedKeyUsages,
     KeyTypes,

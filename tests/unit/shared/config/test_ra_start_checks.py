@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from services.gateway import settings as gateway
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
 from tests.unit import pki
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.validator import settings as validator
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from shared.log.shards import Epoch, all_shards
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, add_profile, change
 from tests.unit.world import NOW

@@ -17,11 +17,11 @@ from typing import Any, Final, TypeVar, get_args
 from pydantic import ValidationError
 
 from shared.bus.topology import Role
-from shared.consistency import problems, profile_problems
-from shared.fields import Section
-from shared.parts import part_of
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
+from shared.config.consistency import problems, profile_problems
+from shared.config.fields import Section
+from shared.config.parts import part_of
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 
 PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from shared.fields import TOKEN_SCHEME
+from shared.config.fields import TOKEN_SCHEME
+from shared.config.load import SettingsError, read_secret_file
 from shared.scep.asn1 import OCTET_STRING, Der
 from shared.scep.errors import FailInfo, ScepError
-from shared.settings import SettingsError, read_secret_file
 
 _T = TypeVar("_T")
 # What says that the token, not the input, is at fault: the next try opens it anew.

@@ -9,10 +9,10 @@ import pytest
 import tomli_w
 
 from cli.services import _source
-from shared.apart import load_apart
 from shared.bus.topology import SERVICES, Role
-from shared.parts import PLACEHOLDER, part_of
-from shared.settings import SettingsError, load
+from shared.config.apart import load_apart
+from shared.config.load import SettingsError, load
+from shared.config.parts import PLACEHOLDER, part_of
 from tests.unit.shared.configurations import text
 
 INLINE = (
@@ -175,7 +175,7 @@ def test_a_gateway_never_reads_the_file_itself(
     """At its start and at every reload; the other services do."""
     path, read = write(tmp_path, table), []
     loads = tomllib.loads
-    monkeypatch.setattr("shared.settings.tomllib.loads", lambda t: read.append(1) or loads(t))
+    monkeypatch.setattr("shared.config.load.tomllib.loads", lambda t: read.append(1) or loads(t))
     source, _ = _source(path, role, lambda found: found)
     source.read()
 

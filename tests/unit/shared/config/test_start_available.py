@@ -13,9 +13,9 @@ from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
+from shared.config.load import SettingsError, load, read_profiles, without
+from shared.config.sections import Configuration
 from shared.reload import Source, reload_on
-from shared.sections import Configuration
-from shared.settings import SettingsError, load, read_profiles, without
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, TABLE, add_profile, change
 from tests.unit.shared.configurations import MARKER

@@ -9,8 +9,8 @@ from services.audit import settings as audit
 from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER, text, without, write
 from tests.unit.world import ISSUING, NOW, OPENING_ID, OPERATOR, VALIDATOR

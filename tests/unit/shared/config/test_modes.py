@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared import settings
-from shared.settings import SettingsError, load, read_secret_file
+from shared.config import load as settings
+from shared.config.load import SettingsError, load, read_secret_file
 from tests.unit.shared.configurations import MARKER, text, write
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cli.challenge import _time
 from cli.durations import seconds
-from shared.fields import is_duration, parse_duration, write_duration
-from shared.profiles import CertificateProfileSection, ProfileSection
-from shared.sections import (
+from shared.config.fields import is_duration, parse_duration, write_duration
+from shared.config.profiles import CertificateProfileSection, ProfileSection
+from shared.config.sections import (
     AuditSection,
     GatewaySection,
     LocalIssuerSection,

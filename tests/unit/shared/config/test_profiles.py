@@ -11,8 +11,8 @@ from services.gateway import settings as gateway
 from services.issuer import settings as issuer
 from services.validator import settings as validator
 from services.validator.gates import RenewalPolicy
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from tests.unit import pki
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from shared.bus.servers import Servers
 from shared.bus.topology import Quota
-from shared.fields import (
+from shared.config.fields import (
     BusUrls,
     Duration,
     ExtendedKeyUsages,
@@ -22,8 +22,8 @@ from shared.fields import (
     Token,
     is_token_uri,
 )
+from shared.config.profiles import CertificateProfileSection, ProfileSection
 from shared.log.shards import Epoch
-from shared.profiles import CertificateProfileSection, ProfileSection
 
 _GIB: Final = 2**30
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.validator import settings as validator
 from services.validator.access import Access
 from services.validator.challenges.token import TokenRules
-from shared.sections import Configuration
-from shared.settings import SettingsError, load
+from shared.config.load import SettingsError, load
+from shared.config.sections import Configuration
 from tests.unit import pki
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from shared.bus.topology import Role
-from shared.parts import part_of
-from shared.sections import Configuration
-from shared.settings import SettingsError, effective_table, parse
+from shared.config.load import SettingsError, effective_table, parse
+from shared.config.parts import part_of
+from shared.config.sections import Configuration
 
 _SECONDS: Final = 60
 
 
 def load_apart(path: Path, role: Role) -> Configuration:
     """Read the configuration of a role; `SettingsError` names the file and the key."""
-    command = [sys.executable, "-m", "shared.apart", role, str(path)]
+    command = [sys.executable, "-m", "shared.config.apart", role, str(path)]
     try:
         done = subprocess.run(  # noqa: S603 - our own program
             command, capture_output=True, check=False, timeout=_SECONDS

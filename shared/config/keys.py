@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from shared.fields import is_token_uri
+from shared.config.fields import is_token_uri
+from shared.config.load import SettingsError, read_file, read_secret_file
+from shared.config.pkcs11 import TokenEcKey, TokenRsaKey, token_key
 from shared.log.envelope import EventSigner, key_id
-from shared.settings import SettingsError, read_file, read_secret_file
-from shared.tokens import TokenEcKey, TokenRsaKey, token_key
 from shared.x509.loading import loading
 
 CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from shared.config.challenge_format import looks_signed
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.one_time import ONE_TIME_SHAPE
-from shared.profiles import ProfileSection
-from shared.sections import Configuration
-from shared.token_form import looks_signed
 from shared.x509.usages import ANY_ATTRIBUTE
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

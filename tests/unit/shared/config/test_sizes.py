@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.bus.topology import Quota
-from shared.fields import write_size
-from shared.sections import LogSection
+from shared.config.fields import write_size
+from shared.config.sections import LogSection
 
 KEY = "max_bytes_enrollments"
 
