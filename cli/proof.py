@@ -34,7 +34,7 @@ from services.audit.store.engine import (
     snapshot,
 )
 from shared.bus.topology import CA_CHAINS, chain_subject
-from shared.chains import UntrustedChainError, read_chain
+from shared.ca.chains import UntrustedChainError, read_chain
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
 from shared.process import now

@@ -22,7 +22,7 @@ from services.gateway.routes import crl_of, decode_message, operation_of, query_
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
 from shared.bus.core import Bus, BusUnavailableError
-from shared.chains import Chain, ChainBook
+from shared.ca.chains import Chain, ChainBook
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.observe.logs import log_failure

@@ -25,7 +25,7 @@ from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.topology import enroll_stream
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.log.enrollment import Answer, TryAnew, on_repeat
 from shared.log.envelope import Stored, encode
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested

@@ -9,8 +9,8 @@ import structlog
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import CERTS, enroll_stream
-from shared.chains import Chain
-from shared.crls import StoredCrl, newest_head, read_crl
+from shared.ca.chains import Chain
+from shared.ca.crls import StoredCrl, newest_head, read_crl
 from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.gateway.ra import RaKeys
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.scep.cacert import read_next_ca_certs, write_next_ca_certs
 
 _MAX_KEPT = 64

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.gateway.replies import Mirror
 from services.gateway.settings import Profile
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.log.subjects import NO_RENEWAL
 from shared.scep.algorithms import PKCS1V15
 from shared.scep.certrep import floor_cipher

@@ -12,7 +12,7 @@ import structlog
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
 from shared.bus.topology import enroll_stream
-from shared.chains import Chain, ChainBook
+from shared.ca.chains import Chain, ChainBook
 from shared.log.envelope import SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import (
     CertificateIssued,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from services.gateway.families import without_content
 from services.gateway.ra import RaKeys
 from services.gateway.settings import Profile
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.log.events.enrollment import CertificateIssued, Terminal
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.observe.metrics import REPLIES

@@ -22,7 +22,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.config.load import SettingsError
 from shared.connections import Connections
 from shared.limits import START_SECONDS

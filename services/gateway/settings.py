@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
-from shared.chains import Wanted
+from shared.ca.chains import Wanted
 from shared.config.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.config.load import SettingsError, read_profiles, read_secret_file
 from shared.config.profiles import ProfileSection

@@ -8,7 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from shared.ca_validity import ca_ended
+from shared.ca.validity import ca_ended
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError

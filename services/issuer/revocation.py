@@ -17,7 +17,7 @@ from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.topology import CERTS
-from shared.crls import CHUNK_BYTES, newest_head, read_crl
+from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
 from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as, sign
 from shared.log.events.certificates import (
     CertificateRecorded,

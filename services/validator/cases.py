@@ -7,7 +7,7 @@ import msgspec
 from services.validator.facts import History, Opened
 from services.validator.gates import Decision, Policy, Refusal
 from services.validator.template import build_template
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.log.envelope import Stored, decode
 from shared.log.events.enrollment import (
     EnrollmentApproved,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.validator.facts import History, KnownCertificate, Opened, names_sha256
-from shared.ca_validity import ca_ended, ca_not_begun
+from shared.ca.validity import ca_ended, ca_not_begun
 from shared.limits import shortened
 from shared.log.events.enrollment import Facts, GateResult
 from shared.log.events.state import Claim

@@ -16,7 +16,7 @@ from services.validator.settings import Settings
 from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.topology import OPS
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested

@@ -13,7 +13,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.shards import all_shards
 from shared.log.subjects import Stage
 from shared.logclock import LogClock

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.validator.access import Access, read_access
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
-from shared.chains import Wanted
+from shared.ca.chains import Wanted
 from shared.config.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
 from shared.config.load import read_profiles
 from shared.config.profiles import ProfileSection

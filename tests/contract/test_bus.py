@@ -24,7 +24,7 @@ from shared.bus.topology import (
     enroll_stream,
     streams,
 )
-from shared.crls import CHUNK_BYTES
+from shared.ca.crls import CHUNK_BYTES
 from shared.log.envelope import Message
 from shared.log.subjects import (
     certificate_issued,

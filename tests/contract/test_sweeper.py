@@ -28,7 +28,7 @@ from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, RESUME_ORDERS, Role, enroll_stream
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.envelope import Stored, Trusted, authenticate, authenticate_as, encode
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected

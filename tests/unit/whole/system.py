@@ -26,7 +26,7 @@ from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.shards import Epoch
 from shared.text.addresses import Networks
 from shared.worker import Job, working

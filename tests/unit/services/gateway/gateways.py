@@ -17,7 +17,7 @@ from services.issuer.connectors.local import LocalCa
 from shared.bus.core import Delivery
 from shared.bus.servers import Servers
 from shared.bus.topology import Role, enroll_stream, gateway_hints
-from shared.chains import Chain, ChainBook
+from shared.ca.chains import Chain, ChainBook
 from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, decode, sign
 from shared.log.events.enrollment import (
     CertificateIssued,

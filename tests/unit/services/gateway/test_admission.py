@@ -20,7 +20,7 @@ from services.gateway.refusals import CLIENT_GONE, RefusalLog, RefusedError
 from services.gateway.settings import Limits
 from shared import limits as bounds
 from shared.bus.topology import chain_subject
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.edge import Client, EdgeProtocol
 from shared.log.envelope import encode
 from shared.log.events.certificates import CaChain

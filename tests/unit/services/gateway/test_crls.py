@@ -15,7 +15,7 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS, chain_subject
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Stored, encode
 from shared.log.events.certificates import CaChain

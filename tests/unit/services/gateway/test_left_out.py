@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.edge import CLIENT_CERTIFICATE
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.edge import CLIENT_CERTIFICATE
 from shared.text.addresses import Networks
 from tests.unit import pki

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.next_ca import NextCa
 from services.gateway.ra import RaKeys, RaPair, assemble
 from services.issuer.connectors.local import LocalCa
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.scep.cacert import read_next_ca_certs, write_next_ca_certs
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError

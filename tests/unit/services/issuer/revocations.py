@@ -8,7 +8,7 @@ from cryptography import x509
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from shared.bus.topology import CRLS
-from shared.crls import read_crl
+from shared.ca.crls import read_crl
 from shared.log.envelope import EventSigner, Stored, authenticate_as
 from shared.log.events.certificates import (
     CertificateRecorded,

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.issuer.connectors.local import LocalCa
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CRLS
-from shared.crls import newest_head, read_crl
+from shared.ca.crls import newest_head, read_crl
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Message, UnreadableEventError
 from shared.log.events.certificates import CertificateStatus

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import gateway_hints
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.envelope import SUBJECT, TYPE, Message, Stored, encode
 from shared.log.events.certificates import CaChain
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected

@@ -3,7 +3,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
 from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
-from shared.chains import Chain
+from shared.ca.chains import Chain
 from shared.log.reasons import Reason
 from shared.log.subjects import NO_RENEWAL
 from shared.scep.algorithms import AlgorithmPolicy

@@ -15,7 +15,7 @@ from services.validator.judging import Judge
 from services.validator.settings import Settings
 from shared.bus.servers import Servers
 from shared.bus.topology import chain_subject
-from shared.chains import ChainBook
+from shared.ca.chains import ChainBook
 from shared.log.envelope import Message, Stored, authenticate, encode
 from shared.log.events.certificates import CaChain
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected

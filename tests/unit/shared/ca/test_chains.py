@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CA_CHAINS, chain_subject
-from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
+from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Message, Stored, encode
 from shared.log.events.certificates import CaChain
 from tests.fakes.memory_bus import MemoryBus
@@ -120,8 +120,8 @@ async def bus() -> MemoryBus:
 
 @pytest.fixture
 async def book(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ChainBook]:
-    monkeypatch.setattr("shared.chains._RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("shared.chains._REFRESH_SECONDS", 60)
+    monkeypatch.setattr("shared.ca.chains._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("shared.ca.chains._REFRESH_SECONDS", 60)
     found = ChainBook.of(bus, [(ISSUER, (PIN,))])
     await found.start()
     yield found
@@ -178,7 +178,7 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_watch(
             raise KeyError("a bug")
         return read_chain(stored, pins)
 
-    monkeypatch.setattr("shared.chains.read_chain", broken)
+    monkeypatch.setattr("shared.ca.chains.read_chain", broken)
     await bus.put(chain_subject(ISSUER), encode(chain(ROOT)))
 
     await until(lambda: book.get(ISSUER, (PIN,)))

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.publish import publish_chains
 from shared.bus.topology import CA_CHAINS, chain_subject
-from shared.chains import Chain, ChainBook, UntrustedChainError, read_chain
+from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Stored, decode, encode
 from shared.log.events.certificates import CaChain
 from tests.fakes.memory_bus import MemoryBus

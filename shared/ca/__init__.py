@@ -1,0 +1,1 @@
+"""CAs as everybody sees them: chains and CRLs of the log, files, validity."""
