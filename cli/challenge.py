@@ -13,7 +13,7 @@ from cli.sans import san_parts
 from services.audit.commands.one_time import SHORT, Line, create
 from services.audit.commands.one_time import cancel as take_back
 from services.audit.commands.one_time import list_challenges as challenges_of
-from shared.process import now
+from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
 

@@ -21,7 +21,7 @@ from services.validator.settings import read_settings as read_validator
 from shared.config.keys import read_certificates, spki
 from shared.config.load import SettingsError, inherited_environment, load, read_file, read_table
 from shared.config.sections import Configuration
-from shared.process import now
+from shared.runtime.process import now
 from shared.x509.usages import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")

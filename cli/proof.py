@@ -37,7 +37,7 @@ from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.ca.chains import UntrustedChainError, read_chain
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
-from shared.process import now
+from shared.runtime.process import now
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20

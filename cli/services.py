@@ -16,8 +16,8 @@ from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration, TracingSection
 from shared.observe.logs import configure_logging, log_failure
 from shared.observe.tracing import MissingExtraError, tracing
-from shared.process import CONFIGURATION_STATUS, Signals, inherited, listen, now, run
-from shared.reload import Source
+from shared.runtime.process import CONFIGURATION_STATUS, Signals, inherited, listen, now, run
+from shared.runtime.reload import Source
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]

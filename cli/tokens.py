@@ -15,7 +15,7 @@ from services.audit.settings import database_url
 from services.audit.store.api_tokens import list_tokens
 from services.audit.store.engine import DatabaseError, Engine, migrate, open_engine
 from shared.config.load import SettingsError, load
-from shared.process import now
+from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="Tokens of the operators' API.")
 Name = Annotated[str, typer.Argument(help="whose it is: it stands in every order they give")]

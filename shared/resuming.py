@@ -18,7 +18,7 @@ from shared.log.envelope import Stored, Trusted, UnreadableEventError, authentic
 from shared.log.events.commands import ResumeOrdered
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
 from shared.observe.metrics import SECURITY_EVENTS
-from shared.worker import DeferredError
+from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
 # The messages that lead to a stage, the latest first. A hold is the operators' to end.

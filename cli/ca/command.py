@@ -13,7 +13,7 @@ from cli.up.layout import UpError
 from services.audit.commands.revoke import revoke_certificate
 from shared.config.load import SettingsError
 from shared.log.events.commands import RevocationReason
-from shared.process import now
+from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="Revoke certificates, roll a CA over.")
 Issuer = Annotated[str, typer.Option(help="which of the issuers")]

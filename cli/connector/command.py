@@ -13,7 +13,7 @@ from cli.durations import DURATION, seconds
 from cli.output import failed, say
 from cli.up.layout import write_private
 from shared.config.load import SettingsError
-from shared.process import now
+from shared.runtime.process import now
 
 app = typer.Typer(
     no_args_is_help=True,

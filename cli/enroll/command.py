@@ -43,7 +43,7 @@ from cli.enroll.identity import (
     signed_by,
     signer_of,
 )
-from shared.process import now
+from shared.runtime.process import now
 from shared.scep.cacaps import read_caps
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType

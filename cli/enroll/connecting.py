@@ -9,7 +9,7 @@ from cryptography import x509
 from cli.connector.minting import Connector, Wish
 from cli.enroll.identity import RequestError, common_name, san_texts
 from shared.config.load import SettingsError
-from shared.process import now
+from shared.runtime.process import now
 
 
 @dataclass(frozen=True)

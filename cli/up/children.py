@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from shared.process import CONFIGURATION_STATUS
+from shared.runtime.process import CONFIGURATION_STATUS
 
 _PR_SET_PDEATHSIG: Final = 1
 _SETTLED_SECONDS: Final = 5.0

@@ -20,7 +20,7 @@ from cli.up.ports import bind, config_port, nats_port, read_ports, wanted_port, 
 from cli.up.renewal import ensure_admin_token, ensure_tls, renew_connector, renew_ra
 from cli.up.supervisor import Supervisor
 from shared.config.load import SettingsError
-from shared.process import now
+from shared.runtime.process import now
 
 _PORT = 8080
 _ADMIN_PORT = 8090

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.up.layout import Layout, UpError, write_private
-from shared.process import listen
+from shared.runtime.process import listen
 
 # Below the range from which Linux takes the ports of outgoing connections: a client that
 # reconnects to a port of that range while nothing listens there can connect to itself and so

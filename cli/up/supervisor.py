@@ -30,7 +30,7 @@ from shared.config.keys import read_nkey
 from shared.config.load import SettingsError, inherited_environment, load
 from shared.config.sections import Configuration
 from shared.log.shards import all_shards
-from shared.process import background
+from shared.runtime.process import background
 
 _RECORD_SECONDS: Final = 10.0
 _RELOAD_SECONDS: Final = 10.0

@@ -25,10 +25,10 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, replica_subject
 from shared.config.sections import Configuration
 from shared.log.shards import all_shards
-from shared.logclock import LogClock, heartbeat
-from shared.process import HttpServer, Signals, background, now
-from shared.reload import Source, reload_on
-from shared.shardwatch import ShardWatch
+from shared.runtime.log_clock import LogClock, heartbeat
+from shared.runtime.process import HttpServer, Signals, background, now
+from shared.runtime.reload import Source, reload_on
+from shared.runtime.shard_watch import ShardWatch
 
 _ITSELF = "scepstream"  # who makes the first admin's token
 

@@ -16,7 +16,7 @@ from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration
 from shared.log.envelope import EventSigner
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
-from shared.process import now
+from shared.runtime.process import now
 
 _MIN_TOKEN: Final = 32
 

@@ -26,9 +26,9 @@ from typing import Final
 
 from services.gateway.refusals import CLIENT_GONE, OVERLOAD, RefusedError, rate_limited
 from services.gateway.settings import Limits
-from shared.edge import Client
 from shared.limits import RATE_SOURCES
 from shared.observe.metrics import IN_FLIGHT
+from shared.runtime.edge import Client
 from shared.text.addresses import source_key
 
 _FLOOR: Final = 64

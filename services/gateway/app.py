@@ -24,10 +24,10 @@ from services.gateway.tls import is_client_of, read_client_cert
 from shared.bus.core import Bus, BusUnavailableError
 from shared.ca.chains import Chain, ChainBook
 from shared.config.pkcs11 import TokenUnavailableError
-from shared.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.observe.logs import log_failure
 from shared.observe.metrics import HANDLING, REQUESTS, operations_routes
 from shared.observe.tracing import annotate, span
+from shared.runtime.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 from shared.text.addresses import client_address

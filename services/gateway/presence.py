@@ -16,10 +16,10 @@ from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, e
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.subjects import ra_order
-from shared.logclock import LogClock
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
-from shared.reload import Reloader
+from shared.runtime.log_clock import LogClock
+from shared.runtime.reload import Reloader
 
 _log = structlog.get_logger()
 _MARGIN_SECONDS: Final = 60

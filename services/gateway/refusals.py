@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 from starlette.responses import Response
 
-from shared.edge import closing_answer
 from shared.observe.metrics import REFUSED
+from shared.runtime.edge import closing_answer
 
 _log = structlog.get_logger()
 _LINES: Final = 20  # a second, profile and reason

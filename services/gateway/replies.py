@@ -11,7 +11,7 @@ from shared.ca.chains import Chain
 from shared.log.events.enrollment import CertificateIssued, Terminal
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.observe.metrics import REPLIES
-from shared.process import now
+from shared.runtime.process import now
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
 from shared.scep.certificate import Certificate

@@ -24,15 +24,15 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
 from shared.ca.chains import ChainBook
 from shared.config.load import SettingsError
-from shared.connections import Connections
 from shared.limits import START_SECONDS
 from shared.log.shards import all_shards
-from shared.logclock import LogClock
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import measure_expiry, operations_app
-from shared.process import HttpServer, Signals, background, now
-from shared.reload import Reloader, Source
-from shared.shardwatch import ShardWatch
+from shared.runtime.connections import Connections
+from shared.runtime.log_clock import LogClock
+from shared.runtime.process import HttpServer, Signals, background, now
+from shared.runtime.reload import Reloader, Source
+from shared.runtime.shard_watch import ShardWatch
 
 _LOOK_SECONDS: Final = 0.05
 

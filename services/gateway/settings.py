@@ -15,10 +15,10 @@ from shared.config.keys import read_certificates, read_nkey, read_sealing_key, r
 from shared.config.load import SettingsError, read_profiles, read_secret_file
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration, GatewaySection
-from shared.connections import Shares
 from shared.log.envelope import Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
+from shared.runtime.connections import Shares
 from shared.scep.algorithms import (
     AES128,
     CIPHERS,

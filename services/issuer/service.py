@@ -13,13 +13,13 @@ from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.log.shards import all_shards
 from shared.log.subjects import Stage
-from shared.logclock import LogClock, heartbeat
 from shared.observe.metrics import measure_expiry, operations_app
-from shared.process import HttpServer, Signals, background, now
-from shared.reload import Source, reload_on
 from shared.resuming import ResumeConsumer
-from shared.shardwatch import ShardWatch
-from shared.worker import Job, Workers
+from shared.runtime.log_clock import LogClock, heartbeat
+from shared.runtime.process import HttpServer, Signals, background, now
+from shared.runtime.reload import Source, reload_on
+from shared.runtime.shard_watch import ShardWatch
+from shared.runtime.worker import Job, Workers
 
 
 async def serve(

@@ -16,8 +16,8 @@ from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
+from shared.runtime.worker import DeferredError, NotServedError
 from shared.series import SeriesTooLongError
-from shared.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()
 _NANOSECONDS = 1_000_000_000

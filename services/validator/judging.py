@@ -23,8 +23,8 @@ from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, Enr
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
 from shared.observe.metrics import SECURITY_EVENTS
+from shared.runtime.worker import NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
-from shared.worker import NotServedError
 
 
 @dataclass

@@ -20,7 +20,7 @@ from shared.log.events.enrollment import (
 )
 from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.observe.metrics import SECURITY_EVENTS
-from shared.worker import Job, Workers
+from shared.runtime.worker import Job, Workers
 
 _log = structlog.get_logger()
 _CONCURRENCY = 16

@@ -19,9 +19,9 @@ from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, s
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import ReplicaSeen
 from shared.log.subjects import reload_answer, reload_order
-from shared.logclock import LogClock
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS, measure_expiry
+from shared.runtime.log_clock import LogClock
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0

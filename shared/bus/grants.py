@@ -110,7 +110,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         *_asks((DEVICES,), (Role.VALIDATOR,)),
         *_asks((DEAD_LETTERS,), (Role.AUDIT,)),
         *(Grant(role, f"$KV.REPLICAS.{role}.*") for role in SERVICES),
-        # Its own heartbeat, with the time it was stored at: see shared/logclock.py.
+        # Its own heartbeat, with the time it was stored at: see shared/runtime/log_clock.py.
         *(
             Grant(role, f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{role}.*")
             for role in (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)

@@ -26,7 +26,7 @@ from shared.bus.topology import Role
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.log.envelope import Message
 from shared.observe.logs import log_failure
-from shared.process import background
+from shared.runtime.process import background
 
 _log = structlog.get_logger()
 T = TypeVar("T")

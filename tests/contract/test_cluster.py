@@ -15,7 +15,7 @@ from shared.bus.servers import Servers
 from shared.bus.topology import Role
 from shared.bus.waiting import until_it_answers
 from shared.log.envelope import Message
-from shared.process import background
+from shared.runtime.process import background
 from tests.nats_cluster import NAMES, Cluster, nats_cluster
 
 STREAM = "ENROLL_0"

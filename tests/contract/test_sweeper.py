@@ -35,9 +35,9 @@ from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import Reason
 from shared.log.shards import Epoch
 from shared.log.subjects import EnrollmentId, Stage
-from shared.process import background, now
 from shared.resuming import ResumeConsumer
-from shared.worker import Job, working
+from shared.runtime.process import background, now
+from shared.runtime.worker import Job, working
 from tests.nats import NatsServer, nats_server
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity, identity

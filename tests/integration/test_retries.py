@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from shared.process import listen
+from shared.runtime.process import listen
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.requests_ import (

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.toml import set_keys
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from shared.process import now
+from shared.runtime.process import now
 from tests.integration.requests_ import Device, Endpoint, ask, certificate, enroll
 from tests.system import System, running, wait_until
 from tests.tools import need

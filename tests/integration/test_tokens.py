@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cli.toml import set_keys
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from shared.process import now
+from shared.runtime.process import now
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.requests_ import (

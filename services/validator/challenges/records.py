@@ -25,8 +25,8 @@ from shared.log.events.enrollment import CertificateIssued
 from shared.log.events.state import ChallengeClaimed, DeviceCounted
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
 from shared.observe.metrics import SECURITY_EVENTS
+from shared.runtime.worker import DeferredError
 from shared.series import Entry, Series, signing
-from shared.worker import DeferredError
 
 _log = structlog.get_logger()
 # A window is written for the newest of its entries, so it outlives them all.

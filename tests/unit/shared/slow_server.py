@@ -12,10 +12,10 @@ from typing import Any
 
 import uvloop
 
-from shared.connections import Connections, Shares
-from shared.descriptors import raise_descriptor_limit
 from shared.observe.logs import configure_logging
-from shared.process import HttpServer
+from shared.runtime.connections import Connections, Shares
+from shared.runtime.descriptors import raise_descriptor_limit
+from shared.runtime.process import HttpServer
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

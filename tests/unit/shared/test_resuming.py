@@ -21,7 +21,7 @@ from shared.log.events.enrollment import (
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, Stage, resume_order
 from shared.resuming import ResumeConsumer
-from shared.worker import DeferredError
+from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.issuer.issuers import ENROLLMENT, make_world
 from tests.unit.services.issuer.issuers import World as IssuerWorld

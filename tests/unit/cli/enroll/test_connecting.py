@@ -21,7 +21,7 @@ from cli.enroll.identity import (
 )
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
-from shared.process import now
+from shared.runtime.process import now
 from shared.x509.csr import read_csr
 from tests.unit import pki
 from tests.unit.cli.commands import command, sentence

@@ -21,11 +21,11 @@ from services.gateway.settings import Limits
 from shared import limits as bounds
 from shared.bus.topology import chain_subject
 from shared.ca.chains import ChainBook
-from shared.edge import Client, EdgeProtocol
 from shared.log.envelope import encode
 from shared.log.events.certificates import CaChain
 from shared.observe.metrics import REQUESTS
-from shared.process import HttpServer
+from shared.runtime.edge import Client, EdgeProtocol
+from shared.runtime.process import HttpServer
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import ISSUER, PROFILE, turn, until

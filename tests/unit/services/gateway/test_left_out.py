@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
 from shared.ca.chains import ChainBook
-from shared.edge import CLIENT_CERTIFICATE
+from shared.runtime.edge import CLIENT_CERTIFICATE
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import PROFILE, counted

@@ -13,8 +13,8 @@ from shared.log.envelope import EventSigner, decode, sign
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.subjects import ra_order
-from shared.logclock import LogClock
-from shared.reload import Reloader, Source
+from shared.runtime.log_clock import LogClock
+from shared.runtime.reload import Reloader, Source
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.services.gateway.gateways import settings
 from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR, until

@@ -32,8 +32,8 @@ from shared.log.events.commands import (
 from shared.log.events.state import ReplicaSeen
 from shared.log.reasons import Reason
 from shared.log.subjects import reload_answer, reload_order
-from shared.logclock import LogClock
-from shared.process import background
+from shared.runtime.log_clock import LogClock
+from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -15,7 +15,7 @@ from services.issuer import settings as issuer
 from services.validator import settings as validator
 from shared.config.load import SettingsError, load, read_profiles, without
 from shared.config.sections import Configuration
-from shared.reload import Source, reload_on
+from shared.runtime.reload import Source, reload_on
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, TABLE, add_profile, change
 from tests.unit.shared.configurations import MARKER

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.observe.library_logs import LibraryLogs
-from tests.unit.shared.test_connections import serving
+from tests.unit.shared.runtime.test_connections import serving
 
 SECRET = "s3cret-challenge"
 

@@ -24,7 +24,7 @@ from shared.limits import (
     PAGE_BYTES,
     TOKEN_FAILURES,
 )
-from shared.process import HttpServer
+from shared.runtime.process import HttpServer
 from tests.unit.services.audit.desks import TLS, TOKEN, Browser, browser
 
 ORDER = "/api/v1/enrollments/none/approve"

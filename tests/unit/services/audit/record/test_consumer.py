@@ -19,7 +19,7 @@ from shared.bus.core import BusUnavailableError
 from shared.bus.topology import CERTS, OPS, Role
 from shared.log.envelope import Message, Stored
 from shared.log.subjects import checkpoint
-from shared.process import background
+from shared.runtime.process import background
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import STREAM
 from tests.unit.world import OPERATOR, Clock, append, counted, memory_bus, settled, until

@@ -18,7 +18,7 @@ from shared.log.envelope import EventSigner, Stored
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject
-from shared.worker import MAX_DELIVERIES
+from shared.runtime.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
 from tests.unit.services.validator.challenges.enrollers import (
     ask,

@@ -20,7 +20,7 @@ from shared.log.events.state import ChallengeClaimed, CountedEnrollment, DeviceC
 from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject, replay_record
 from shared.log.subjects import token as digest
-from shared.worker import DeferredError
+from shared.runtime.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -13,7 +13,7 @@ from shared.log.envelope import Stored
 from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.reasons import Reason
 from shared.log.subjects import certificate_issued, key_issued, parse_subject
-from shared.worker import DeferredError
+from shared.runtime.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     by_token,

@@ -12,7 +12,7 @@ from shared.log.envelope import Message, Stored
 from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject, replay_record
 from shared.log.subjects import token as digest
-from shared.worker import DeferredError
+from shared.runtime.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     by_token,

@@ -20,7 +20,7 @@ from shared.log.envelope import Message, encode
 from shared.log.events.state import ReplicaSeen
 from shared.observe.logs import log_failure
 from shared.observe.metrics import CLOCK_SKEW
-from shared.process import now
+from shared.runtime.process import now
 
 _log = structlog.get_logger()
 _BEAT_SECONDS: Final = 5.0

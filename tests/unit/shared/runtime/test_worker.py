@@ -9,7 +9,7 @@ from shared.bus.core import AppendConflictError, BusRefusedError, BusUnavailable
 from shared.bus.topology import Role
 from shared.log.envelope import Message, Stored, decode
 from shared.log.events.state import DeadLetter
-from shared.worker import MAX_DELIVERIES, Job, NotServedError, Worker, Workers, working
+from shared.runtime.worker import MAX_DELIVERIES, Job, NotServedError, Worker, Workers, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until
 
@@ -57,7 +57,7 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("shared.worker._RETRY_SECONDS", 0)
+    monkeypatch.setattr("shared.runtime.worker._RETRY_SECONDS", 0)
     bus, handlers = memory_bus(), Handlers()
     worker = Worker(bus, Role.VALIDATOR, "ENROLL_0", handlers.handle, handlers.give_up, 2)
     found = World(bus, handlers, worker)
@@ -181,7 +181,7 @@ async def test_a_message_that_cannot_even_be_given_up_is_handed_out_no_more(
 async def test_a_profile_not_served_here_goes_to_others_first_and_never_ends_as_poison(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.worker._NOT_SERVED_RETRY_SECONDS", 0)
+    monkeypatch.setattr("shared.runtime.worker._NOT_SERVED_RETRY_SECONDS", 0)
     world.handlers.fail = [NotServedError("demo") for _ in range(10 * MAX_DELIVERIES)]
     failures = counted("failures", role="validator")
     await append(world.bus, SUBJECT, EMPTY)

@@ -5,7 +5,7 @@ import pytest
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import REPLICAS, replica_subject
 from shared.log.envelope import Message
-from shared.logclock import LogClock
+from shared.runtime.log_clock import LogClock
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.world import NOW
 

@@ -26,7 +26,7 @@ from shared.log.events.state import DeadLetter
 from shared.observe.logs import log_failure
 from shared.observe.metrics import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
 from shared.observe.tracing import annotate, span
-from shared.process import DRAIN_SECONDS
+from shared.runtime.process import DRAIN_SECONDS
 
 _log = structlog.get_logger()
 MAX_DELIVERIES: Final = 12

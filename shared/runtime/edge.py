@@ -16,8 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from shared.connections import Connection, Connections, Phase
 from shared.limits import BACKLOG, HEAD_BYTES, HEAD_SECONDS, PIPELINED
+from shared.runtime.connections import Connection, Connections, Phase
 
 CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
 CLIENT: Final = "scepstream.client"

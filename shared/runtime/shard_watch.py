@@ -19,7 +19,7 @@ from shared.bus.pull import MISSING
 from shared.bus.topology import enroll_stream
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
 from shared.observe.logs import log_failure
-from shared.process import now
+from shared.runtime.process import now
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0

@@ -22,7 +22,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from shared.descriptors import descriptor_limit, open_descriptors
 from shared.limits import (
     BODY_SECONDS,
     BODY_STALL_SECONDS,
@@ -33,6 +32,7 @@ from shared.limits import (
     UNFINISHED_REQUESTS,
 )
 from shared.observe.metrics import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
+from shared.runtime.descriptors import descriptor_limit, open_descriptors
 from shared.text.addresses import source_key
 
 _log = structlog.get_logger()

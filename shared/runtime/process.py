@@ -15,10 +15,10 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from shared.connections import Connections
-from shared.descriptors import raise_descriptor_limit
-from shared.edge import Acceptor, EdgeProtocol, Overload
 from shared.limits import BACKLOG, IDLE_SECONDS
+from shared.runtime.connections import Connections
+from shared.runtime.descriptors import raise_descriptor_limit
+from shared.runtime.edge import Acceptor, EdgeProtocol, Overload
 
 DRAIN_SECONDS: Final = 20.0
 # The exit status of a service whose configuration cannot be used (sysexits.h: EX_CONFIG).

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shared import limits
-from shared.connections import Connection, Connections, Phase, Shares
+from shared.runtime.connections import Connection, Connections, Phase, Shares
 
 SERVER = Path(__file__).parent / "slow_server.py"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from shared.edge import EdgeProtocol
-from shared.process import HttpServer
+from shared.runtime.edge import EdgeProtocol
+from shared.runtime.process import HttpServer
 from tests.unit.world import until
 
 ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

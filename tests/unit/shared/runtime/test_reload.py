@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from shared.config.load import SettingsError
-from shared.reload import Source, reload_on
+from shared.runtime.reload import Source, reload_on
 from tests.unit.world import turn, until
 
 

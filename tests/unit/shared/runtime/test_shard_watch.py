@@ -8,7 +8,7 @@ from shared.bus.core import BusUnavailableError, NotAllowedError
 from shared.bus.topology import streams
 from shared.log.envelope import Stored
 from shared.log.shards import SOON_SECONDS, Epoch
-from shared.shardwatch import ShardWatch
+from shared.runtime.shard_watch import ShardWatch
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.world import NOW, Clock, memory_bus
 

@@ -1,0 +1,1 @@
+"""What a running service is made of: process, HTTP, workers, reloads, clocks."""
