@@ -20,6 +20,7 @@ from services.issuer.profiles import (
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.series import Series
 from shared.bus.topology import CERTS, enroll_stream, gateway_hints
 from shared.log.envelope import (
     SUBJECT,
@@ -44,7 +45,6 @@ from shared.log.subjects import (
 )
 from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
-from shared.series import Series
 
 _log = structlog.get_logger()
 

@@ -16,6 +16,7 @@ from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import AppendConflictError, Bus
+from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.bus.topology import CERTS
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
 from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as, sign
@@ -37,7 +38,6 @@ from shared.log.subjects import (
 )
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
-from shared.series import Series, SeriesTooLongError, signing
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0

@@ -9,6 +9,7 @@ from services.validator.judging import Judge
 from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
+from shared.bus.series import SeriesTooLongError
 from shared.bus.topology import enroll_stream
 from shared.log.envelope import Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
@@ -17,7 +18,6 @@ from shared.log.subjects import EnrollmentId, Stage, parse_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError, NotServedError
-from shared.series import SeriesTooLongError
 
 _log = structlog.get_logger()
 _NANOSECONDS = 1_000_000_000

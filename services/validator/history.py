@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from services.validator.facts import History, KnownCertificate, Opened
 from shared.bus.core import Bus
+from shared.bus.series import Series
 from shared.bus.topology import CERTS
 from shared.log.envelope import Trusted
 from shared.log.events.certificates import (
@@ -18,7 +19,6 @@ from shared.log.subjects import (
     key_issued,
     parse_prefix,
 )
-from shared.series import Series
 
 _Record = TypeVar("_Record", CertificateRecorded, CertificateStatusChanged, KeyCompromised)
 

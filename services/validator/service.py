@@ -11,6 +11,7 @@ from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.moving import Mover
+from shared.bus.resuming import ResumeConsumer
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.ca.chains import ChainBook
@@ -18,7 +19,6 @@ from shared.log.shards import all_shards
 from shared.log.subjects import Stage
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import operations_app
-from shared.resuming import ResumeConsumer
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import HttpServer, Signals, background, now
 from shared.runtime.reload import Source, reload_on

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Final
 
 from shared.bus.core import Bus
+from shared.bus.series import Series, signing
 from shared.bus.topology import REPLAYS
 from shared.limits import TRIALS
 from shared.log.envelope import EventSigner, Stored, Trusted
 from shared.log.events.state import ChallengeClaimed
 from shared.log.subjects import EnrollmentId, replay_record, token
-from shared.series import Series, signing
 
 _TRIED: Final = "tried"
 _KEPT_SECONDS: Final = 30 * 86400  # as long as the mark that a request waits

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.series import Series
 from shared.bus.topology import CRLS
 from shared.log.envelope import Trusted, UnreadableEventError
 from shared.log.events.certificates import CrlPublished
@@ -11,7 +12,6 @@ from shared.log.subjects import crl_chunk, crl_head
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
-from shared.series import Series
 from shared.x509.signatures import is_signed_by
 
 CHUNK_BYTES = 512 * 1024

@@ -18,6 +18,7 @@ from services.validator.challenges.records import Records
 from services.validator.challenges.windows import Counted, Full
 from shared.bus.core import AppendConflictError, Bus, BusRefusedError, NobodyListensError
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.series import Series, SeriesTooLongError, Write, signing
 from shared.bus.topology import (
     DEVICES,
     OPS,
@@ -40,7 +41,6 @@ from shared.log.subjects import (
     reload_order,
     replay_record,
 )
-from shared.series import Series, SeriesTooLongError, Write, signing
 from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.nats import NatsServer, nats_server

@@ -26,6 +26,7 @@ from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.resuming import ResumeConsumer
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, RESUME_ORDERS, Role, enroll_stream
 from shared.ca.chains import ChainBook
@@ -35,7 +36,6 @@ from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import Reason
 from shared.log.shards import Epoch
 from shared.log.subjects import EnrollmentId, Stage
-from shared.resuming import ResumeConsumer
 from shared.runtime.process import background, now
 from shared.runtime.worker import Job, working
 from tests.nats import NatsServer, nats_server

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Final
 
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from shared.bus.ended import has_failed
+from shared.bus.series import Entry, Series, signing
 from shared.bus.topology import OPS, REPLAYS
-from shared.ended import has_failed
 from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.state import ChallengeClaimed
@@ -21,7 +22,6 @@ from shared.log.one_time import (
     write_one_time,
 )
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
-from shared.series import Entry, Series, signing
 
 _NANOSECONDS: Final = 1_000_000_000
 SHORT: Final = 10

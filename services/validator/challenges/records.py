@@ -12,8 +12,9 @@ from services.validator.challenges.replay import time_to_keep
 from services.validator.challenges.verifier import Asked
 from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count, is_others
 from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.ended import has_failed
+from shared.bus.series import Entry, Series, signing
 from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
-from shared.ended import has_failed
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS, WAITING_PLACES
 from shared.log.envelope import (
     EventSigner,
@@ -26,7 +27,6 @@ from shared.log.events.state import ChallengeClaimed, DeviceCounted
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
-from shared.series import Entry, Series, signing
 
 _log = structlog.get_logger()
 # A window is written for the newest of its entries, so it outlives them all.

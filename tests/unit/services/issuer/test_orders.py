@@ -2,6 +2,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from shared.bus.series import Series
 from shared.log.envelope import (
     EventSigner,
     Message,
@@ -17,7 +18,6 @@ from shared.log.events.certificates import (
 )
 from shared.log.events.commands import RevocationReason
 from shared.log.subjects import certificate_status, key_compromised, revocation_order
-from shared.series import Series
 from tests.unit import pki
 from tests.unit.services.issuer.revocations import KEY, World, make_world, serial
 from tests.unit.world import (
