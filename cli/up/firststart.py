@@ -21,7 +21,7 @@ from cli.connector.minting import CERTIFICATE, KEY, connector_files
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.bus.topology import Role
-from shared.ca.files import read_ca
+from shared.config.ca_files import read_ca
 from shared.config.keys import CaKey, spki
 from shared.config.load import SettingsError
 

@@ -12,7 +12,7 @@ from cli.connector.minting import CERTIFICATE, Connector, make_certificate
 from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls, ra_use
 from cli.up.layout import Layout, write_private
-from shared.ca.files import read_ca
+from shared.config.ca_files import read_ca
 from shared.config.keys import CaKey, read_certificates
 from shared.config.load import load
 from shared.config.profiles import ProfileSection

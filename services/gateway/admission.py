@@ -26,10 +26,10 @@ from typing import Final
 
 from services.gateway.refusals import CLIENT_GONE, OVERLOAD, RefusedError, rate_limited
 from services.gateway.settings import Limits
+from shared.config.addresses import source_key
 from shared.limits import RATE_SOURCES
 from shared.observe.metrics import IN_FLIGHT
 from shared.runtime.edge import Client
-from shared.text.addresses import source_key
 
 _FLOOR: Final = 64
 _FIRST_RATE: Final = 256.0

@@ -23,6 +23,7 @@ from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
 from shared.bus.core import Bus, BusUnavailableError
 from shared.ca.chains import Chain, ChainBook
+from shared.config.addresses import client_address
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.observe.logs import log_failure
 from shared.observe.metrics import HANDLING, REQUESTS, operations_routes
@@ -30,7 +31,6 @@ from shared.observe.tracing import annotate, span
 from shared.runtime.edge import CLIENT, CLIENT_CERTIFICATE, Client
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
-from shared.text.addresses import client_address
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
 _PKIX_CRL: Final = "application/pkix-crl"

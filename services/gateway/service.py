@@ -19,7 +19,6 @@ from services.gateway.redrive import Redriver
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.moving import Mover
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
 from shared.ca.chains import ChainBook
@@ -30,6 +29,7 @@ from shared.observe.logs import log_left_out
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.connections import Connections
 from shared.runtime.log_clock import LogClock
+from shared.runtime.moving import Mover
 from shared.runtime.process import HttpServer, Signals, background, now
 from shared.runtime.reload import Reloader, Source
 from shared.runtime.shard_watch import ShardWatch

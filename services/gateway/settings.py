@@ -11,6 +11,7 @@ from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
 from shared.ca.chains import Wanted
+from shared.config.addresses import Networks
 from shared.config.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.config.load import SettingsError, read_profiles, read_secret_file
 from shared.config.profiles import ProfileSection
@@ -28,7 +29,6 @@ from shared.scep.algorithms import (
     AnyCipher,
     Digest,
 )
-from shared.text.addresses import Networks
 
 _DIGESTS: Final = {digest.name: digest for digest in DIGESTS.values()}
 _CIPHERS: Final = {cipher.name: cipher for cipher in CIPHERS.values()}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.issuer.revocation import OrderConsumer
-from shared.bus.resuming import ResumeConsumer
 from shared.log.envelope import Stored
+from shared.runtime.resuming import ResumeConsumer
 
 _RESUME: Final = "ops.resume."
 

@@ -8,16 +8,16 @@ from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.moving import Mover
-from shared.bus.resuming import ResumeConsumer
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.log.shards import all_shards
 from shared.log.subjects import Stage
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.log_clock import LogClock, heartbeat
+from shared.runtime.moving import Mover
 from shared.runtime.process import HttpServer, Signals, background, now
 from shared.runtime.reload import Source, reload_on
+from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.shard_watch import ShardWatch
 from shared.runtime.worker import Job, Workers
 

@@ -10,8 +10,6 @@ from services.validator.replica import Replica
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.moving import Mover
-from shared.bus.resuming import ResumeConsumer
 from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.ca.chains import ChainBook
@@ -20,8 +18,10 @@ from shared.log.subjects import Stage
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import operations_app
 from shared.runtime.log_clock import LogClock
+from shared.runtime.moving import Mover
 from shared.runtime.process import HttpServer, Signals, background, now
 from shared.runtime.reload import Source, reload_on
+from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.shard_watch import ShardWatch
 from shared.runtime.worker import Job, Workers
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from shared.bus.servers import checked
-from shared.text.addresses import Networks
+from shared.config.addresses import Networks
 from shared.x509.usages import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme

@@ -22,6 +22,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from shared.config.addresses import source_key
 from shared.limits import (
     BODY_SECONDS,
     BODY_STALL_SECONDS,
@@ -33,7 +34,6 @@ from shared.limits import (
 )
 from shared.observe.metrics import CONNECTIONS_CLOSED, CONNECTIONS_OPEN
 from shared.runtime.descriptors import descriptor_limit, open_descriptors
-from shared.text.addresses import source_key
 
 _log = structlog.get_logger()
 _REPORT_SECONDS: Final = 10.0

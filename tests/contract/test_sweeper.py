@@ -26,7 +26,6 @@ from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.resuming import ResumeConsumer
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, RESUME_ORDERS, Role, enroll_stream
 from shared.ca.chains import ChainBook
@@ -37,6 +36,7 @@ from shared.log.reasons import Reason
 from shared.log.shards import Epoch
 from shared.log.subjects import EnrollmentId, Stage
 from shared.runtime.process import background, now
+from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
 from tests.nats import NatsServer, nats_server
 from tests.unit import pki

@@ -21,9 +21,9 @@ from services.audit.store.api_tokens import operator_of, token_sha256
 from services.audit.store.engine import Engine
 from services.audit.store.sessions import is_csrf_token, session_operator
 from shared.bus.core import Bus
+from shared.config.addresses import source_key
 from shared.config.sections import Configuration
 from shared.limits import LOGIN_FAILURES, THROTTLED_SOURCES, TOKEN_FAILURES
-from shared.text.addresses import source_key
 
 _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `scepstream audit token`.")
 _CHALLENGE: Final = {"www-authenticate": "Bearer"}

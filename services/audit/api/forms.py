@@ -1,7 +1,8 @@
 """Forms are read as a whole before the application's time begins.
 
 Requests on the admin port have an end, after which they count as owed by a silent database. A form
-that arrives slowly is not the database's fault: its time is the connection's (shared.runtime.connections).
+that arrives slowly is not the database's fault: its time is the connection's
+(shared.runtime.connections).
 The API needs no such thing: its bodies are read after the token was checked.
 """
 

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.audit.api.dependencies import Desk, identify
 from services.audit.api.problems import ProblemError, problem_response
+from shared.config.addresses import parse_address
 from shared.limits import ADMIN_BODY_BYTES
-from shared.text.addresses import parse_address
 
 _API: Final = "/api/"
 _OPERATIONS: Final = frozenset({"/healthz", "/readyz", "/metrics"})

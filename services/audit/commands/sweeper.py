@@ -30,7 +30,6 @@ from services.audit.commands.overdue import (
 from services.audit.query.waiting import Place, list_waiting, newest_requests, ordered_at
 from services.audit.store.engine import Connection, Engine
 from shared.bus.core import AppendConflictError, Bus
-from shared.bus.resuming import leading
 from shared.bus.topology import enroll_stream
 from shared.log.enrollment import State
 from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, authenticate, sign
@@ -39,6 +38,7 @@ from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
 from shared.observe.logs import log_failure
 from shared.observe.metrics import RESUMES
+from shared.runtime.resuming import leading
 
 _log = structlog.get_logger()
 _NANOSECONDS: Final = 1_000_000_000

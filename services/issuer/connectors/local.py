@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.profiles import Ceilings, spki_sha256
-from shared.ca.files import read_ca
+from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration, LocalIssuerSection
 from shared.log.events.enrollment import CertificateTemplate

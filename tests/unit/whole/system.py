@@ -27,9 +27,9 @@ from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.servers import Servers
 from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
 from shared.ca.chains import ChainBook
+from shared.config.addresses import Networks
 from shared.log.shards import Epoch
 from shared.runtime.worker import Job, working
-from shared.text.addresses import Networks
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import (
     GATEWAY,

@@ -18,6 +18,7 @@ from shared.bus.core import Delivery
 from shared.bus.servers import Servers
 from shared.bus.topology import Role, enroll_stream, gateway_hints
 from shared.ca.chains import Chain, ChainBook
+from shared.config.addresses import Networks
 from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, decode, sign
 from shared.log.events.enrollment import (
     CertificateIssued,
@@ -32,7 +33,6 @@ from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
-from shared.text.addresses import Networks
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template

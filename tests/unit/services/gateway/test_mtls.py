@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
 from shared.ca.chains import ChainBook
+from shared.config.addresses import Networks
 from shared.runtime.edge import CLIENT_CERTIFICATE
-from shared.text.addresses import Networks
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity

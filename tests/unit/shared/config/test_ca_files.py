@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from shared.ca.files import read_ca
+from shared.config.ca_files import read_ca
 from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
 from tests.unit import pki

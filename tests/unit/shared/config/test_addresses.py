@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.text.addresses import Networks, client_address, parse_address, source_key
+from shared.config.addresses import Networks, client_address, parse_address, source_key
 
 PROXY = "10.0.0.1"
 PROXIES = Networks.of([PROXY, "10.1.0.0/16", "2001:db8:1::/48"])

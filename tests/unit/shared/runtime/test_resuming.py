@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.orders import Orders
 from services.issuer.revocation import CrlKeeper, OrderConsumer
-from shared.bus.resuming import ResumeConsumer
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import (
@@ -21,6 +20,7 @@ from shared.log.events.enrollment import (
 )
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId, Stage, resume_order
+from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.issuer.issuers import ENROLLMENT, make_world
