@@ -158,6 +158,6 @@ def test_a_key_that_cannot_be_had_is_one_sentence(
         "config", "check", "--config", str(layout.config), env={**os.environ, **token.env}
     )
     assert done.returncode == 1
-    assert said in done.stdout
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert PIN not in done.stdout + done.stderr
