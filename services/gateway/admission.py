@@ -11,9 +11,11 @@ trying, and the rate is measured with them when the services come back.
 
 Requests take turns for the CPU: a few begin in each turn of the event loop, so accepting, reading
 and refusing go on between their key operations. With one in each turn the log and the services
-behind it got every request alone, and spent half as much again on each (decision 24). For a second
-after a refusal some turns pass between two such batches: a refusal needs several, and is then worth
-more than the next batch. A client that is gone by its turn costs nothing.
+behind it got every request alone, and spent half as much again on each (decision 24). The line for
+turns is bounded like the places: by the rate at which requests end, times the longest wait in it.
+For a second after a refusal the batches are smaller and some turns pass between them, so that what
+has arrived is refused soon; whole requests are then refused before they cost a connection
+(`Gateway.refuse`). A client that is gone by its turn costs nothing.
 """
 
 import asyncio
@@ -37,10 +39,11 @@ _WINDOW_SECONDS: Final = 1.0
 # What ends so soon after the failure floor did not go through the log.
 _QUICK_SECONDS: Final = 0.01
 _AT_ONCE: Final = 32  # some 60 ms of key operations
-_AT_ONCE_IN_OVERLOAD: Final = 16
-_PAUSE_IN_OVERLOAD: Final = 10  # turns of the loop
+_AT_ONCE_IN_OVERLOAD: Final = 24
+_PAUSE_IN_OVERLOAD: Final = 4  # turns of the loop
 _OVERLOAD_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.3  # the refusal is to be there within a second
+_LINE_SECONDS: Final = 0.25  # who joins a longer line would wait in vain
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Gate:
     """How many requests of one profile are worth having in flight."""
 
     in_flight: int = 0
-    _rate: float = _FIRST_RATE
+    rate: float = _FIRST_RATE
     _since: float = float("-inf")
     _ended: int = 0
     _fewest: int = 0
@@ -78,7 +81,7 @@ class Gate:
     def is_full(self, now: float, max_wait: float) -> bool:
         """Return whether one more would wait longer than `max_wait` seconds."""
         self._measure(now)
-        return self.in_flight >= max(_FLOOR, self._rate * max_wait)
+        return self.in_flight >= max(_FLOOR, self.rate * max_wait)
 
     def enter(self) -> None:
         """Count a request in flight."""
@@ -97,7 +100,7 @@ class Gate:
         if elapsed < _WINDOW_SECONDS:
             return
         if self._fewest >= _FLOOR // 2 and math.isfinite(elapsed):
-            self._rate = (self._rate + self._ended / elapsed) / 2
+            self.rate = (self.rate + self._ended / elapsed) / 2
         self._since, self._ended, self._fewest = now, 0, self.in_flight
 
 
@@ -111,6 +114,7 @@ class Turns:
 
     at_once: int = _AT_ONCE
     pause: int = 0
+    length: int = 0  # of the line of those who wait
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
     _taken: int = 0
     _paused: int = 0
@@ -121,7 +125,11 @@ class Turns:
         if self._waiting or self._paused or self._taken >= self.at_once:
             mine = loop.create_future()
             self._waiting.append(mine)
-            await asyncio.wait_for(mine, seconds)
+            self.length += 1
+            try:
+                await asyncio.wait_for(mine, seconds)
+            finally:
+                self.length -= 1
             return
         if not self._taken:
             loop.call_soon(self._pass_on)
@@ -148,6 +156,7 @@ class Admission:
     clock: Callable[[], float]
     _in_flight: "Counter[str]" = field(default_factory=Counter)
     _gates: dict[str, Gate] = field(default_factory=dict)
+    _all: Gate = field(default_factory=Gate)  # measures the rate of all profiles together
     _turns: Turns = field(default_factory=Turns)
     _overloaded_until: float = -math.inf
 
@@ -168,6 +177,8 @@ class Admission:
     def is_full(self, limits: Limits, profile: str) -> bool:
         """Return whether there is no place for one more request of a profile, whoever sends it."""
         full = self._gate(profile).is_full(self.clock(), limits.max_wait)
+        line = max(_AT_ONCE, self._all.rate * _LINE_SECONDS)
+        full = full or self._turns.length >= line
         if not full and self._in_flight.total() < limits.in_flight:
             return False
         self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
@@ -192,6 +203,7 @@ class Admission:
         gate, answered = self._gate(profile), False
         self._in_flight[source] += 1
         gate.enter()
+        self._all.enter()
         try:
             with IN_FLIGHT.labels("gateway").track_inprogress(), client.watched():
                 await self._turn(client)
@@ -200,6 +212,7 @@ class Admission:
             answered = self.clock() - started > limits.failure_floor + _QUICK_SECONDS
         finally:
             gate.leave(self.clock(), answered=answered)
+            self._all.leave(self.clock(), answered=answered)
             self._in_flight[source] -= 1
             if not self._in_flight[source]:
                 del self._in_flight[source]

@@ -203,6 +203,27 @@ async def test_for_a_second_after_a_refusal_batches_leave_room_for_refusing() ->
     assert pauses[0] == pauses[2] == 0 < pauses[1]
 
 
+async def test_nobody_joins_a_line_that_is_too_long_for_a_turn_in_time() -> None:
+    """Else under overload most wait for a refusal, which then costs as much as an answer."""
+    admission = Admission(lambda: 0.0)
+    admission._turns._paused = 10**9  # nobody's turn comes
+    line = int(256 * 0.25)
+    waiting = [asyncio.create_task(admission._turns.next(5)) for _ in range(line - 1)]
+    await turn()
+    assert not admission.is_full(LIMITS, PROFILE)
+    waiting.append(asyncio.create_task(admission._turns.next(5)))
+    await turn()
+
+    assert admission.is_full(LIMITS, PROFILE)
+    assert admission.is_overloaded()
+    waiting[0].cancel()
+    await asyncio.gather(waiting[0], return_exceptions=True)
+    assert not admission.is_full(LIMITS, PROFILE)
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
     turns = Turns(at_once=1)
     tasks = [asyncio.create_task(turns.next(5)) for _ in range(4)]
