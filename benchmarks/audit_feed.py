@@ -16,9 +16,8 @@ from sqlalchemy import Engine
 
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from shared.bus.topology import CERTS
-from shared.log.catalog import Event
 from shared.log.envelope import Stored, encode
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import (
     CertificateIssued,
@@ -29,7 +28,9 @@ from shared.log.events.enrollment import (
     GateResult,
 )
 from shared.log.events.state import Claim
-from shared.log.subjects import EnrollmentId, Stage, token
+from shared.log.stages import Stage
+from shared.log.streams import CERTS
+from shared.log.subjects import EnrollmentId, token
 
 _STREAM = "ENROLL_0"
 _EVENTS = 5
@@ -42,7 +43,7 @@ _GATES = tuple(
 )  # fmt: skip
 
 
-def enrollment_events(number: int) -> Iterator[tuple[str, str, Event]]:
+def enrollment_events(number: int) -> Iterator[tuple[str, str, EventPayload]]:
     """(stream, subject, event) of one enrollment."""
     digest = token(str(number).encode())
     enrollment = EnrollmentId("0", f"profile-{number % 5}", digest, digest, 0)

@@ -18,9 +18,9 @@ from sqlalchemy import Engine
 from benchmarks.audit_feed import enrollment_events
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import Wanted
-from services.audit.record.enrollments import fold
 from services.audit.record.event_row import Found
 from services.audit.record.merge import merge
+from services.audit.record.projection import fold
 from services.audit.store.engine import migrate, open_engine
 from shared.log.envelope import Stored, encode
 

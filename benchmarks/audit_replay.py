@@ -27,8 +27,9 @@ from services.audit.store.tables import metadata
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision
 from shared.bus.servers import Servers
-from shared.bus.topology import CERTS, Role
 from shared.log.envelope import encode
+from shared.log.roles import Role
+from shared.log.streams import CERTS
 
 _STREAMS = ("ENROLL_0", CERTS)
 _AT_ONCE = 256

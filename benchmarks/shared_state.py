@@ -33,10 +33,10 @@ from services.validator.facts import Opened
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
-from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.log.envelope import EventSigner
 from shared.log.events.enrollment import Facts
+from shared.log.roles import Role
 from shared.log.subjects import EnrollmentId, token
 from shared.x509.csr import CertificationRequest
 

@@ -4,45 +4,20 @@ from typing import Any, Final
 
 import msgspec
 
+from shared.log import catalog
 from shared.log.catalog import EVENT_TYPES, VERSIONS
-from shared.log.envelope import KEY, SIGNATURE, STAGE_TYPES, TYPE, VERSION
+from shared.log.channels import Channel
+from shared.log.envelope import KEY, SIGNATURE, TYPE, VERSION
+from shared.log.roles import Role
 from shared.observe.tracing import TRACEPARENT
 
-_STAGES: Final = {
-    f"enroll.{{shard}}.{{profile}}.{{transaction}}.{{csr}}.{{attempt}}.{stage}": sorted(kinds)
-    for stage, kinds in STAGE_TYPES.items()
-}
-# Address to the events that stand there, by stream.
-CHANNELS: Final[dict[str, dict[str, list[str]]]] = {
-    "ENROLL_{shard}": _STAGES,
-    "CERTS": {
-        "cert.{issuer}.{serial}.issued": ["CertificateRecorded"],
-        "cert.{issuer}.{serial}.status.{number}": ["CertificateStatusChanged"],
-        "key.{spki_sha256}.issued.{issuer}.{serial}": ["CertificateRecorded"],
-        "key.{spki_sha256}.compromised.{number}": ["KeyCompromised"],
-    },
-    "OPS": {
-        "ops.revoke.{issuer}.{serial}.{attempt}.order": ["RevocationOrdered"],
-        "ops.revoke.{issuer}.{serial}.{attempt}.answer": ["OrderAnswered"],
-        "ops.redrive.{transaction}.{csr}.{attempt}.order": ["RedriveOrdered"],
-        "ops.resume.{transaction}.{csr}.{attempt}-{number}.order": ["ResumeOrdered"],
-        "ops.ra.{profile}.{order}.all.order": ["ReloadOrdered"],
-        "ops.ra.{profile}.{order}.{replica}.answer": ["OrderAnswered"],
-        "ops.reload.{profile}.{order}.all.order": ["ReloadOrdered"],
-        "ops.reload.{profile}.{order}.{replica}.answer": ["OrderAnswered"],
-        "ops.challenge.{profile}.{digest}.0.created": ["ChallengeCreated"],
-        "ops.challenge.{profile}.{digest}.{number}.cancelled": ["ChallengeCancelled"],
-        "ops.token.{name}.{order}.0.created": ["ApiTokenCreated"],
-        "ops.token.{name}.{order}.0.revoked": ["ApiTokenRevoked"],
-        "ops.checkpoint.{stream}.{sequence}.audit.signed": ["CheckpointSigned"],
-    },
-    "DEAD_LETTERS": {"dead.{role}.{stream}.{sequence}": ["DeadLetter"]},
-}
+# What the auditor records; services keep the rest among themselves.
+CHANNELS: Final = tuple(row for row in catalog.CHANNELS.rows if Role.AUDIT in row.consumers)
 
 
 def document() -> dict[str, Any]:
     """The whole document; its schemas are those that the services read and write by."""
-    kinds = sorted({k for each in CHANNELS.values() for names in each.values() for k in names})
+    kinds = sorted({kind.__name__ for row in CHANNELS for kind in row.events})
     _, schemas = msgspec.json.schema_components(
         [EVENT_TYPES[kind] for kind in kinds], ref_template="#/components/schemas/{name}"
     )
@@ -54,26 +29,22 @@ def document() -> dict[str, Any]:
             "description": "Every message is a JSON object; bytes are base64. A subject holds one"
             " message, for ever. Unknown fields are to be ignored: new ones may come.",
         },
-        "channels": {
-            _channel(address): _describe(stream, address, names)
-            for stream, addresses in CHANNELS.items()
-            for address, names in addresses.items()
-        },
+        "channels": {_name(row.address): _describe(row) for row in CHANNELS},
         "components": {"messages": {kind: _message(kind) for kind in kinds}, "schemas": schemas},
     }
 
 
-def _channel(address: str) -> str:
+def _name(address: str) -> str:
     """A name out of an address's fixed parts."""
     return "_".join(part for part in address.split(".") if not part.startswith("{"))
 
 
-def _describe(stream: str, address: str, names: list[str]) -> dict[str, Any]:
-    parameters = [part[1:-1] for part in address.split(".") if part.startswith("{")]
+def _describe(row: Channel) -> dict[str, Any]:
+    names = sorted(kind.__name__ for kind in row.events)
     return {
-        "address": address,
-        "description": f"In stream {stream}.",
-        "parameters": {name: {} for name in parameters},
+        "address": row.address,
+        "description": f"In stream {row.stream}.",
+        "parameters": {name: {} for name in row.fields()},
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
     }
 

@@ -33,10 +33,11 @@ from services.audit.store.engine import (
     open_existing,
     snapshot,
 )
-from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.ca.chains import UntrustedChainError, read_chain
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
+from shared.log.streams import CA_CHAINS
+from shared.log.subjects import chain_subject
 from shared.runtime.process import now
 
 _console = Console(stderr=True, highlight=False)

@@ -10,10 +10,10 @@ from nats.errors import Error as NatsError
 
 from cli.output import failed
 from shared.bus.provision import provision, server_config
-from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.config.keys import read_nkey
 from shared.config.load import SettingsError, load, read_file
+from shared.log.roles import Role
 from shared.log.shards import all_shards
 
 app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")

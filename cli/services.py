@@ -10,10 +10,10 @@ import typer
 
 from cli.output import say
 from shared.bus.core import BusError, BusUnavailableError
-from shared.bus.topology import Role
 from shared.config.apart import load_apart
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration, TracingSection
+from shared.log.roles import Role
 from shared.observe.logs import configure_logging, log_failure
 from shared.observe.tracing import MissingExtraError, tracing
 from shared.runtime.process import CONFIGURATION_STATUS, Signals, inherited, listen, now, run

@@ -22,8 +22,8 @@ from cli.up.ports import nats_port
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
-from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
+from shared.log.roles import Role
 from tests.nats import new_seed
 from tests.system import wait_until
 

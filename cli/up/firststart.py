@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cli.connector.minting import CERTIFICATE, KEY, connector_files
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
-from shared.bus.topology import Role
 from shared.config.ca_files import read_ca
 from shared.config.keys import CaKey, spki
 from shared.config.load import SettingsError
+from shared.log.roles import Role
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _CHALLENGE_LENGTH: Final = 24

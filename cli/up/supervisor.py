@@ -24,11 +24,11 @@ from cli.up.ports import bind
 from cli.up.runfile import RunFile, run_table
 from cli.up.starting import Patience, missing_of
 from shared.bus.provision import provision, server_config
-from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.config.keys import read_nkey
 from shared.config.load import SettingsError, inherited_environment, load
 from shared.config.sections import Configuration
+from shared.log.roles import Role
 from shared.log.shards import all_shards
 from shared.runtime.process import background
 

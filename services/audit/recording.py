@@ -11,7 +11,7 @@ from services.audit.record.quota import Room
 from services.audit.settings import recorded
 from services.audit.store.engine import Engine
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream
+from shared.log.streams import enroll_stream
 
 
 @dataclass

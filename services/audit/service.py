@@ -21,9 +21,10 @@ from services.audit.settings import Settings, admin_token
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, replica_subject
 from shared.config.sections import Configuration
+from shared.log.roles import Role
 from shared.log.shards import all_shards
+from shared.log.subjects import replica_subject
 from shared.runtime.log_clock import LogClock, heartbeat
 from shared.runtime.moving import Mover
 from shared.runtime.process import HttpServer, Signals, background, now

@@ -15,13 +15,14 @@ import structlog
 
 from services.gateway.outcomes import Outcomes, enrollment_in
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream
 from shared.limits import PLANTED_ATTEMPTS
-from shared.log.catalog import Event
 from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import EnrollmentRejected, EnrollmentRequested
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, transaction_token
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, transaction_token
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
@@ -123,6 +124,6 @@ async def _is_unopenable(
     return is_unopenable(event)
 
 
-def is_unopenable(event: Event | None) -> bool:
+def is_unopenable(event: EventPayload | None) -> bool:
     """Whether this is the verdict that validators write about what no gateway recorded."""
     return isinstance(event, EnrollmentRejected) and event.reason is Reason.BAD_MESSAGE

@@ -24,7 +24,6 @@ from services.gateway.replies import Mirror, Replier
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
-from shared.bus.topology import enroll_stream
 from shared.ca.chains import Chain
 from shared.log.enrollment import Answer, TryAnew, on_repeat
 from shared.log.envelope import Stored, encode
@@ -32,7 +31,9 @@ from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
 from shared.log.reasons import REFUSALS, Reason
 from shared.log.seal import seal
 from shared.log.shards import all_shards, begun, shards_for
-from shared.log.subjects import EnrollmentId, Stage, any_request, csr_token, transaction_token
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, any_request, csr_token, transaction_token
 from shared.observe.tracing import annotate
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify

@@ -9,13 +9,14 @@ import structlog
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.series import SeriesTooLongError
-from shared.bus.topology import CERTS, enroll_stream
 from shared.ca.chains import Chain
 from shared.ca.crls import StoredCrl, newest_head, read_crl
 from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued
-from shared.log.subjects import Stage, certificate_issued, parse_prefix, serial_token
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, enroll_stream
+from shared.log.subjects import certificate_issued, parse_prefix, serial_token
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.x509.names import read_name

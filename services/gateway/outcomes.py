@@ -11,7 +11,6 @@ import structlog
 
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream
 from shared.ca.chains import Chain, ChainBook
 from shared.log.envelope import SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import (
@@ -21,7 +20,9 @@ from shared.log.events.enrollment import (
     IssuanceFailed,
     Terminal,
 )
-from shared.log.subjects import EnrollmentId, Stage, parse_subject
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_subject
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError

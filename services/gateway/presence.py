@@ -11,10 +11,10 @@ import structlog
 
 from services.gateway.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import OPS
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, encode
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
+from shared.log.streams import OPS
 from shared.log.subjects import ra_order
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS

@@ -12,10 +12,12 @@ import structlog
 from services.gateway.refusals import LOG_FULL, RefusedError
 from services.gateway.settings import Settings
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream, quota_hints
+from shared.bus.topology import quota_hints
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.state import StreamMeasured
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId
 from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()

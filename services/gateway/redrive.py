@@ -10,11 +10,12 @@ import structlog
 
 from services.gateway.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusError
-from shared.bus.topology import OPS, enroll_stream
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode, encode
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentRequested
-from shared.log.subjects import EnrollmentId, Stage, parse_prefix
+from shared.log.stages import Stage
+from shared.log.streams import OPS, enroll_stream
+from shared.log.subjects import EnrollmentId, parse_prefix
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.observe.tracing import carried

@@ -20,11 +20,13 @@ from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import Role, gateway_hints, quota_hints, replica_subject
+from shared.bus.topology import gateway_hints, quota_hints
 from shared.ca.chains import ChainBook
 from shared.config.load import SettingsError
 from shared.limits import START_SECONDS
+from shared.log.roles import Role
 from shared.log.shards import all_shards
+from shared.log.subjects import replica_subject
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.connections import Connections

@@ -21,7 +21,7 @@ from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
 from shared.bus.series import Series
-from shared.bus.topology import CERTS, enroll_stream, gateway_hints
+from shared.bus.topology import gateway_hints
 from shared.log.envelope import (
     SUBJECT,
     Message,
@@ -34,8 +34,9 @@ from shared.log.envelope import (
 from shared.log.events.certificates import CertificateRecorded, KeyCompromised
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
 from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
-    Stage,
     certificate_issued,
     key_compromised,
     key_issued,
@@ -204,7 +205,7 @@ class VerdictConsumer:
         )
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
-        message = sign(record, subject, record.request_sha256, self.settings.signer)
+        message = sign(record, subject, self.settings.signer)
         try:
             await self.bus.append(subject, message)
         except AppendConflictError:
@@ -214,7 +215,7 @@ class VerdictConsumer:
         """Append the outcome; where one stands already, that one is announced, ours forgotten."""
         enrollment, _ = parse_subject(stored.subject)
         subject = enrollment.subject(Stage.OUTCOME)
-        message = sign(outcome, subject, verdict.request_sha256, self.settings.signer)
+        message = sign(outcome, subject, self.settings.signer)
         try:
             await self.bus.append(subject, message)
             reason = outcome.reason if isinstance(outcome, IssuanceFailed) else "issued"

@@ -4,9 +4,9 @@ import asyncio
 
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import chain_subject
 from shared.log.envelope import encode
 from shared.log.events.certificates import CaChain
+from shared.log.subjects import chain_subject
 
 _RETRY_SECONDS = 0.5
 

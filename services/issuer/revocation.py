@@ -17,7 +17,6 @@ from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import AppendConflictError, Bus
 from shared.bus.series import Series, SeriesTooLongError, signing
-from shared.bus.topology import CERTS
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
 from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as, sign
 from shared.log.events.certificates import (
@@ -27,6 +26,7 @@ from shared.log.events.certificates import (
     KeyCompromised,
 )
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.streams import CERTS
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,
@@ -182,7 +182,7 @@ class CrlKeeper:
             position=position,
         )
         subject = crl_head(issuer, ca.pin, about.number)
-        message = sign(event, subject, event.request_sha256, self.settings.signer)
+        message = sign(event, subject, self.settings.signer)
         return await self._once(subject, message)
 
     async def _once(self, subject: str, message: Message) -> bool:
@@ -276,7 +276,7 @@ class OrderConsumer:
         return Series(self.bus, CERTS, wildcard, kind, self.settings.trusted_issuers, "certificate")
 
     async def _append(self, subject: str, event: OrderAnswered) -> None:
-        message = sign(event, subject, event.request_sha256, self.settings.signer)
+        message = sign(event, subject, self.settings.signer)
         try:
             await self.bus.append(subject, message)
         except AppendConflictError:

@@ -9,9 +9,11 @@ from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
+from shared.log.roles import Role
 from shared.log.shards import all_shards
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
+from shared.log.streams import OPS, enroll_stream
+from shared.log.subjects import replica_subject
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.log_clock import LogClock, heartbeat
 from shared.runtime.moving import Mover

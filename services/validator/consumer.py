@@ -10,11 +10,12 @@ from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
 from shared.bus.series import SeriesTooLongError
-from shared.bus.topology import enroll_stream
 from shared.log.envelope import Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, parse_subject
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError, NotServedError

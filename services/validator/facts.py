@@ -13,14 +13,8 @@ from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import EnrollmentRequested, Facts
 from shared.log.reasons import REFUSALS, Reason
 from shared.log.seal import SealError, unseal
-from shared.log.subjects import (
-    NO_RENEWAL,
-    EnrollmentId,
-    Stage,
-    csr_token,
-    serial_token,
-    transaction_token,
-)
+from shared.log.stages import Stage
+from shared.log.subjects import NO_RENEWAL, EnrollmentId, csr_token, serial_token, transaction_token
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify

@@ -5,13 +5,13 @@ from typing import TypeVar
 from services.validator.facts import History, KnownCertificate, Opened
 from shared.bus.core import Bus
 from shared.bus.series import Series
-from shared.bus.topology import CERTS
 from shared.log.envelope import Trusted
 from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
     KeyCompromised,
 )
+from shared.log.streams import CERTS
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,

@@ -15,12 +15,12 @@ from services.validator.history import gather
 from services.validator.settings import Settings
 from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import OPS
 from shared.ca.chains import ChainBook
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
 from shared.log.reasons import Reason
+from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import NotServedError

@@ -8,7 +8,7 @@ import structlog
 
 from services.validator.challenges.webhook import described
 from services.validator.judging import Judge
-from shared.bus.topology import NOTIFIER, Role, enroll_stream
+from shared.bus.topology import NOTIFIER
 from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
 from shared.log.events.enrollment import (
     CertificateIssued,
@@ -18,7 +18,10 @@ from shared.log.events.enrollment import (
     Facts,
     IssuanceFailed,
 )
-from shared.log.subjects import EnrollmentId, Stage, parse_subject
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_subject
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import Job, Workers
 

@@ -13,12 +13,13 @@ from services.validator.access import SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
 from shared.bus.core import AppendConflictError, BusUnavailableError
-from shared.bus.topology import OPS, Role, replica_subject
 from shared.config.load import SettingsError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import ReplicaSeen
-from shared.log.subjects import reload_answer, reload_order
+from shared.log.roles import Role
+from shared.log.streams import OPS
+from shared.log.subjects import reload_answer, reload_order, replica_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import SECURITY_EVENTS, measure_expiry
 from shared.runtime.log_clock import LogClock
@@ -84,7 +85,7 @@ class Replica:
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
         signer = self.judge.settings.signer
-        message = sign(seen, subject, seen.request_sha256, signer)
+        message = sign(seen, subject, signer)
         await self.log_clock.beat(message)
         self._measure(pools)
 
@@ -131,7 +132,7 @@ class Replica:
         _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
         answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
-        message = sign(answer, subject, answer.request_sha256, settings.signer)
+        message = sign(answer, subject, settings.signer)
         with contextlib.suppress(AppendConflictError):  # it was answered before a restart
             await self.judge.bus.append(subject, message)
 

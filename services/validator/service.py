@@ -11,10 +11,12 @@ from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
-from shared.bus.topology import OPS, Role, enroll_stream, replica_subject
 from shared.ca.chains import ChainBook
+from shared.log.roles import Role
 from shared.log.shards import all_shards
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
+from shared.log.streams import OPS, enroll_stream
+from shared.log.subjects import replica_subject
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import operations_app
 from shared.runtime.log_clock import LogClock

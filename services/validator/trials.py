@@ -17,10 +17,10 @@ from typing import Final
 
 from shared.bus.core import Bus
 from shared.bus.series import Series, signing
-from shared.bus.topology import REPLAYS
 from shared.limits import TRIALS
 from shared.log.envelope import EventSigner, Stored, Trusted
 from shared.log.events.state import ChallengeClaimed
+from shared.log.streams import REPLAYS
 from shared.log.subjects import EnrollmentId, replay_record, token
 
 _TRIED: Final = "tried"

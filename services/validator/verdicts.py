@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
-from shared.bus.topology import enroll_stream, gateway_hints
+from shared.bus.topology import gateway_hints
 from shared.log.envelope import (
     SUBJECT,
     EventSigner,
@@ -25,7 +25,9 @@ from shared.log.events.enrollment import (
     EnrollmentRequested,
 )
 from shared.log.reasons import CHALLENGE_REASONS
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId
 from shared.observe.metrics import CHALLENGES, SECURITY_EVENTS, VERDICTS
 
 _log = structlog.get_logger()
@@ -45,7 +47,7 @@ class Recorder:
     async def hold(self, enrollment: EnrollmentId, request: Stored, held: EnrollmentHeld) -> None:
         """Append the hold, and let the device be told PENDING at once."""
         subject = enrollment.subject(Stage.HOLD)
-        message = sign(held, subject, request.sha256(), self.signer)
+        message = sign(held, subject, self.signer)
         try:
             await self.bus.append(subject, message)
             VERDICTS.labels(self._label(enrollment), "held").inc()
@@ -56,7 +58,7 @@ class Recorder:
     async def verdict(self, enrollment: EnrollmentId, request: Stored, verdict: Verdict) -> None:
         """Append the verdict; where one stands already, go on from that one."""
         subject = enrollment.subject(Stage.VERDICT)
-        message = sign(verdict, subject, request.sha256(), self.signer)
+        message = sign(verdict, subject, self.signer)
         try:
             await self.bus.append(subject, message)
             _count(self._label(enrollment), verdict)

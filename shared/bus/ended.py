@@ -3,10 +3,11 @@
 import structlog
 
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream
 from shared.log.envelope import Trusted, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
-from shared.log.subjects import Stage, parse_prefix
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import parse_prefix
 from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from shared.bus.core import AppendConflictError, BusUnavailableError
-from shared.bus.topology import stream_of
+from shared.log.streams import stream_of
 
 _log = structlog.get_logger()
 TAKES_NO_APPENDS: Final = "takes no appends"

@@ -43,9 +43,10 @@ from shared.bus.leader import LeaderReads
 from shared.bus.pull import PullConsumption
 from shared.bus.refusals import refused_by
 from shared.bus.servers import Servers
-from shared.bus.topology import size_subject, stream_of
+from shared.bus.topology import size_subject
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.log.envelope import Message, Stored
+from shared.log.streams import stream_of
 from shared.observe.tracing import carrier
 
 _log = structlog.get_logger()

@@ -13,11 +13,9 @@ from nats.js.errors import NotFoundError
 from shared.bus.grants import HINTS, Grant, grants
 from shared.bus.servers import Servers
 from shared.bus.topology import (
-    ACCOUNTS,
     ACK_WAIT_SECONDS,
     ConsumerSpec,
     Quota,
-    Role,
     StreamSpec,
     ask_subject,
     consumers,
@@ -27,6 +25,7 @@ from shared.bus.topology import (
 from shared.bus.users import User, publishes, subscribes
 from shared.bus.waiting import until_it_answers
 from shared.limits import EVENT_BYTES
+from shared.log.roles import ACCOUNTS, Role
 
 _LOG_ACCOUNT = "LOG"
 _MAX_ACK_PENDING = 16384

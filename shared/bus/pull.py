@@ -16,8 +16,8 @@ from nats.errors import Error as NatsError
 
 from shared.bus.client import DESCRIPTION, STATUS, TolerantClient
 from shared.bus.core import OnDelivery
-from shared.bus.topology import Role
 from shared.log.envelope import Stored
+from shared.log.roles import Role
 from shared.observe.metrics import BUS_LAG
 
 _log = structlog.get_logger()

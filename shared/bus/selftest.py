@@ -2,7 +2,7 @@
 
 from shared.bus.core import BusError, NobodyListensError, NotAllowedError
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import SERVICES, Role
+from shared.log.roles import SERVICES, Role
 
 # Were the publish allowed after all, this would still keep it out of the log.
 _NEVER = {"Nats-Expected-Last-Subject-Sequence": "18446744073709551615"}

@@ -169,7 +169,7 @@ def signing(place: Callable[[int], str], event: Any, signer: EventSigner, ttl: i
 
     def write(number: int) -> tuple[str, Message, int]:
         subject = place(number)
-        return subject, sign(event, subject, event.request_sha256, signer), ttl
+        return subject, sign(event, subject, signer), ttl
 
     return write
 

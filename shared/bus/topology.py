@@ -7,66 +7,25 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from shared.limits import REPLICA_NAMES
+from shared.log.catalog import CHANNELS, OUTCOME, VERDICT
+from shared.log.channels import Channel
+from shared.log.roles import Role
+from shared.log.streams import (
+    CA_CHAINS,
+    CERTS,
+    CRLS,
+    DEAD_LETTERS,
+    DEVICES,
+    OPS,
+    REPLAYS,
+    REPLICAS,
+    enroll_stream,
+)
 
 ACK_WAIT_SECONDS: Final = 5.0
 PRESENCE_SECONDS: Final = 20
-CA_CHAINS: Final = "KV_CA_CHAINS"
-CERTS: Final = "CERTS"
-CRLS: Final = "CRLS"
-OPS: Final = "OPS"
-DEAD_LETTERS: Final = "DEAD_LETTERS"
-REPLAYS: Final = "REPLAYS"
-DEVICES: Final = "KV_DEVICES"
-REPLICAS: Final = "KV_REPLICAS"
 NOTIFIER: Final = "notifier"
-RESUME_ORDERS: Final = "ops.resume.*.*.*.order"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
-
-
-class Role(StrEnum):
-    """The services, each in an account of its own; the provisioner owns the log's account.
-
-    The reader is whoever outside follows the log: it can read all of it and nothing else.
-    """
-
-    GATEWAY = "gateway"
-    VALIDATOR = "validator"
-    ISSUER = "issuer"
-    AUDIT = "audit"
-    PROVISIONER = "provisioner"
-    READER = "reader"
-
-
-SERVICES: Final = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
-ACCOUNTS: Final = (*SERVICES, Role.READER)
-
-
-def enroll_stream(shard: str) -> str:
-    """The stream of a shard."""
-    return f"ENROLL_{shard}"
-
-
-def stream_of(subject: str) -> str | None:
-    """The stream that keeps the first message on this subject, where a role may read it back."""
-    first, _, rest = subject.partition(".")
-    if first == "enroll":
-        return enroll_stream(rest.partition(".")[0])
-    return {"cert": CERTS, "key": CERTS, "crl": CRLS, "ops": OPS, "replay": REPLAYS}.get(first)
-
-
-def chain_subject(issuer: str) -> str:
-    """Where an issuer publishes its CA chain: a key of the CA_CHAINS bucket."""
-    return f"$KV.CA_CHAINS.{issuer}"
-
-
-def device_subject(device: str, number: int | str) -> str:
-    """Where a device's window stands; `*` for the number finds the last one."""
-    return f"$KV.DEVICES.{device}.{number}"
-
-
-def replica_subject(role: str, name: str) -> str:
-    """Where a running replica says that it is there; `*` for the name is all of them."""
-    return f"$KV.REPLICAS.{role}.{name}"
 
 
 def ask_subject(stream: str) -> str:
@@ -137,12 +96,6 @@ class ConsumerSpec:
         return Role.VALIDATOR if self.durable == NOTIFIER else Role(self.durable)
 
 
-CERTS_SUBJECTS: Final = (
-    "cert.*.*.issued",
-    "cert.*.*.status.*",
-    "key.*.issued.*.*",
-    "key.*.compromised.*",
-)
 _CRL_DAYS: Final = 90
 _WINDOW_SECONDS: Final = 2 * 86400.0  # a device's window is of 24 hours, and lives one more
 
@@ -150,52 +103,60 @@ _WINDOW_SECONDS: Final = 2 * 86400.0  # a device's window is of 24 hours, and li
 def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
     """All streams."""
     return (
-        *(
-            StreamSpec(enroll_stream(s), (f"enroll.{s}.*.*.*.*.*",), Quota.ENROLLMENTS)
-            for s in shards
-        ),
-        StreamSpec(CERTS, CERTS_SUBJECTS, Quota.CERTIFICATES),
-        StreamSpec(CRLS, ("crl.*.*.*.*",), Quota.CRLS, max_age=_CRL_DAYS * 86400.0),
-        StreamSpec(OPS, ("ops.*.*.*.*.*",), Quota.ORDERS),
-        StreamSpec(CA_CHAINS, ("$KV.CA_CHAINS.*",), keep="latest", max_msgs=REPLICA_NAMES),
-        StreamSpec(REPLAYS, ("replay.*.*.*",), own_ends=True),
-        StreamSpec(DEVICES, ("$KV.DEVICES.*.*",), own_ends=True, max_age=_WINDOW_SECONDS),
+        *(StreamSpec(enroll_stream(s), _subjects(enroll_stream(s)), Quota.ENROLLMENTS)
+          for s in shards),
+        StreamSpec(CERTS, _subjects(CERTS), Quota.CERTIFICATES),
+        StreamSpec(CRLS, _subjects(CRLS), Quota.CRLS, max_age=_CRL_DAYS * 86400.0),
+        StreamSpec(OPS, _subjects(OPS), Quota.ORDERS),
+        StreamSpec(CA_CHAINS, _subjects(CA_CHAINS), keep="latest", max_msgs=REPLICA_NAMES),
+        StreamSpec(REPLAYS, _subjects(REPLAYS), own_ends=True),
+        StreamSpec(DEVICES, _subjects(DEVICES), own_ends=True, max_age=_WINDOW_SECONDS),
         StreamSpec(
-            REPLICAS, ("$KV.REPLICAS.*.*",), keep="latest", max_age=PRESENCE_SECONDS,
+            REPLICAS, _subjects(REPLICAS), keep="latest", max_age=PRESENCE_SECONDS,
             max_msgs=REPLICA_NAMES,
         ),
-        StreamSpec(DEAD_LETTERS, ("dead.*.*.*",), Quota.DEAD_LETTERS),
+        StreamSpec(DEAD_LETTERS, _subjects(DEAD_LETTERS), Quota.DEAD_LETTERS),
     )  # fmt: skip
 
 
+def channels_of(stream: str) -> list[tuple[Channel, str]]:
+    """Return the channels whose messages a stream keeps, each with its wildcard there."""
+    kept = ((row, row.kept_by(stream)) for row in CHANNELS.rows)
+    return [(row, row.wildcard(**fields)) for row, fields in kept if fields is not None]
+
+
+def _subjects(stream: str) -> tuple[str, ...]:
+    """Return what a stream keeps: wildcards over the channels that begin alike and are as long."""
+    groups: dict[tuple[str, int], list[list[str]]] = {}
+    for _, wildcard in channels_of(stream):
+        tokens = wildcard.split(".")
+        groups.setdefault((tokens[0], len(tokens)), []).append(tokens)
+    return tuple(
+        ".".join(at[0] if len(set(at)) == 1 else "*" for at in zip(*group, strict=True))
+        for group in groups.values()
+    )
+
+
+def _everything(stream: str) -> tuple[str, ...]:
+    """Return filters for all that a stream keeps: one of its own where one can say it."""
+    subjects = _subjects(stream)
+    if len(subjects) > 1:
+        return subjects
+    fixed = subjects[0].split(".*")[0]
+    return (f"{fixed}.>",)
+
+
 def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
-    """All durable consumers."""
-    enroll = [
-        spec
-        for s in shards
-        for spec in (
-            ConsumerSpec(
-                enroll_stream(s),
-                "validator",
-                tuple(f"enroll.{s}.*.*.*.*.{stage}" for stage in ("request", "decision")),
-            ),
-            ConsumerSpec(enroll_stream(s), "issuer", (f"enroll.{s}.*.*.*.*.verdict",)),
-            ConsumerSpec(enroll_stream(s), "audit", (f"enroll.{s}.>",), ack_all=True),
-        )
-    ]
-    others = (
-        ConsumerSpec(name, "audit", subjects, ack_all=True)
-        for name, subjects in (
-            (CERTS, CERTS_SUBJECTS),
-            (OPS, ("ops.>",)),
-            (DEAD_LETTERS, ("dead.>",)),
-        )
-    )
-    orders = (
-        ConsumerSpec(OPS, "validator", (RESUME_ORDERS,)),
-        ConsumerSpec(OPS, "issuer", ("ops.revoke.*.*.*.order", RESUME_ORDERS)),
-    )
-    return (*enroll, *orders, *others)
+    """All durable consumers: of each role what the catalogue hands it, of the auditor all."""
+    found = []
+    for stream in (*map(enroll_stream, shards), CERTS, OPS, DEAD_LETTERS):
+        channels = channels_of(stream)
+        for role in (Role.VALIDATOR, Role.ISSUER):
+            filters = tuple(wildcard for row, wildcard in channels if role in row.consumers)
+            if filters:
+                found.append(ConsumerSpec(stream, role.value, filters))
+        found.append(ConsumerSpec(stream, Role.AUDIT.value, _everything(stream), ack_all=True))
+    return tuple(found)
 
 
 def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:
@@ -205,9 +166,9 @@ def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerS
             enroll_stream(shard),
             NOTIFIER,
             tuple(
-                f"enroll.{shard}.{profile}.*.*.*.{stage}"
+                row.wildcard(shard=shard, profile=profile)
                 for profile in profiles
-                for stage in ("verdict", "outcome")
+                for row in (VERDICT, OUTCOME)
             ),
             from_now=True,
         )

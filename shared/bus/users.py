@@ -21,7 +21,9 @@ from dataclasses import dataclass
 import nkeys
 
 from shared.bus.grants import HINTS, grants
-from shared.bus.topology import REPLICAS, Role
+from shared.log.catalog import ANCHOR_RELOAD_ANSWER, HEARTBEAT
+from shared.log.roles import Role
+from shared.log.streams import REPLICAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,16 @@ class User:
         """A subject of the table, narrowed to the replica where it names one."""
         if not self.replica:
             return subject
+        mine, probe = {"role": self.role}, {"role": f"probe-{self.role}"}
+        own = {"name": self.replica}
+        get = f"$JS.API.DIRECT.GET.{REPLICAS}."
+        answers = ANCHOR_RELOAD_ANSWER
         narrowed = {
             "gw.*": f"gw.{self.replica}",
-            f"$KV.REPLICAS.{self.role}.*": f"$KV.REPLICAS.{self.role}.{self.replica}",
-            f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.*": (
-                f"$JS.API.DIRECT.GET.{REPLICAS}.$KV.REPLICAS.{self.role}.{self.replica}"
-            ),
-            f"$KV.REPLICAS.probe-{self.role}.*": f"$KV.REPLICAS.probe-{self.role}.{self.replica}",
-            "ops.reload.*.*.*.answer": f"ops.reload.*.*.{self.replica}.answer",
+            HEARTBEAT.wildcard(**mine): HEARTBEAT.wildcard(**mine, **own),
+            get + HEARTBEAT.wildcard(**mine): get + HEARTBEAT.wildcard(**mine, **own),
+            HEARTBEAT.wildcard(**probe): HEARTBEAT.wildcard(**probe, **own),
+            answers.wildcard(): answers.wildcard(replica=self.replica),
         }
         return narrowed.get(subject, subject)
 

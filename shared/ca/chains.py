@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.log.envelope import Stored, UnreadableEventError, decode
 from shared.log.events.certificates import CaChain
+from shared.log.streams import CA_CHAINS
+from shared.log.subjects import chain_subject
 from shared.observe.logs import log_failure
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.cms import read_der_or_ber

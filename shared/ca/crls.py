@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.series import Series
-from shared.bus.topology import CRLS
 from shared.log.envelope import Trusted, UnreadableEventError
 from shared.log.events.certificates import CrlPublished
+from shared.log.streams import CRLS
 from shared.log.subjects import crl_chunk, crl_head
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from shared.bus.topology import Role
 from shared.config.load import SettingsError, effective_table, parse
 from shared.config.parts import part_of
 from shared.config.sections import Configuration
+from shared.log.roles import Role
 
 _SECONDS: Final = 60
 

@@ -16,12 +16,12 @@ from typing import Any, Final, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from shared.bus.topology import Role
 from shared.config.consistency import problems, profile_problems
 from shared.config.fields import Section
 from shared.config.parts import part_of
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
+from shared.log.roles import Role
 
 PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"

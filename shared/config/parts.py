@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from shared.bus.topology import SERVICES, Role
+from shared.log.roles import SERVICES, Role
 
 PLACEHOLDER: Final = "not-for-this-service"
 _SIGNING: Final = {"nkey_path": PLACEHOLDER, "signing_key_path": PLACEHOLDER}

@@ -1,7 +1,14 @@
-"""All kinds of events that the log may hold."""
+"""The catalogue of the log: one row for each kind of event, from which the rest is derived.
 
-from typing import Final, get_args
+Subjects, NATS grants, consumers' filters, the AsyncAPI document, the log verifier's table of who
+may sign what, and the projector's dispatch are made from `CHANNELS`.
+"""
 
+from collections.abc import Mapping
+from typing import Final
+
+from shared.log.channels import Channel, Channels
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import (
     CaChain,
     CertificateRecorded,
@@ -9,7 +16,17 @@ from shared.log.events.certificates import (
     CrlPublished,
     KeyCompromised,
 )
-from shared.log.events.commands import OrderAnswered, Ordered
+from shared.log.events.commands import (
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    ChallengeCancelled,
+    ChallengeCreated,
+    OrderAnswered,
+    RedriveOrdered,
+    ReloadOrdered,
+    ResumeOrdered,
+    RevocationOrdered,
+)
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -28,29 +45,158 @@ from shared.log.events.state import (
     ReplicaSeen,
     StreamMeasured,
 )
-
-Event = (
-    EnrollmentRequested
-    | EnrollmentHeld
-    | HoldDecided
-    | EnrollmentApproved
-    | EnrollmentRejected
-    | CertificateIssued
-    | IssuanceFailed
-    | CertificateRecorded
-    | Ordered
-    | OrderAnswered
-    | CertificateStatusChanged
-    | KeyCompromised
-    | CrlPublished
-    | CaChain
-    | ChallengeClaimed
-    | DeviceCounted
-    | ReplicaSeen
-    | StreamMeasured
-    | GatewaySeen
-    | CheckpointSigned
-    | DeadLetter
+from shared.log.roles import SERVICES, Role
+from shared.log.stages import ATTEMPT, Stage
+from shared.log.streams import (
+    CA_CHAINS,
+    CERTS,
+    CRLS,
+    DEAD_LETTERS,
+    DEVICES,
+    OPS,
+    REPLAYS,
+    REPLICAS,
+    enroll_stream,
 )
-EVENT_TYPES: Final[dict[str, type[Event]]] = {kind.__name__: kind for kind in get_args(Event)}
+
+_ENROLL: Final = enroll_stream("{shard}")
+_GATEWAY = (Role.GATEWAY,)
+_VALIDATOR = (Role.VALIDATOR,)
+_ISSUER = (Role.ISSUER,)
+_AUDIT = (Role.AUDIT,)
+
+REQUEST: Final = Channel(
+    f"{ATTEMPT}.{Stage.REQUEST}", (EnrollmentRequested,), _ENROLL,
+    writers=_GATEWAY, consumers=(Role.VALIDATOR, Role.AUDIT), readers=_GATEWAY,
+)  # fmt: skip
+HOLD: Final = Channel(
+    f"{ATTEMPT}.{Stage.HOLD}", (EnrollmentHeld,), _ENROLL,
+    writers=_VALIDATOR, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+DECISION: Final = Channel(
+    f"{ATTEMPT}.{Stage.DECISION}", (HoldDecided,), _ENROLL,
+    writers=_AUDIT, consumers=(Role.VALIDATOR, Role.AUDIT),
+)  # fmt: skip
+VERDICT: Final = Channel(
+    f"{ATTEMPT}.{Stage.VERDICT}", (EnrollmentApproved, EnrollmentRejected), _ENROLL,
+    writers=_VALIDATOR, consumers=(Role.ISSUER, Role.AUDIT), readers=_GATEWAY,
+)  # fmt: skip
+OUTCOME: Final = Channel(
+    f"{ATTEMPT}.{Stage.OUTCOME}", (CertificateIssued, IssuanceFailed), _ENROLL,
+    writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+
+CERTIFICATE: Final = Channel(
+    "cert.{issuer}.{serial}.issued", (CertificateRecorded,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+CERTIFICATE_STATUS: Final = Channel(
+    "cert.{issuer}.{serial}.status.{number}", (CertificateStatusChanged,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+KEY: Final = Channel(
+    "key.{spki_sha256}.issued.{issuer}.{serial}", (CertificateRecorded,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+KEY_COMPROMISE: Final = Channel(
+    "key.{spki_sha256}.compromised.{number}", (KeyCompromised,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+# `kind` is head (an event, under the CA's key) or data (pieces, under the digest of the whole).
+CRL: Final = Channel(
+    "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
+)
+CHAIN: Final = Channel("$KV.CA_CHAINS.{issuer}", (CaChain,), CA_CHAINS, writers=_ISSUER)
+
+REVOCATION: Final = Channel(
+    "ops.revoke.{issuer}.{serial}.{attempt}.order", (RevocationOrdered,), OPS,
+    writers=_AUDIT, consumers=(Role.ISSUER, Role.AUDIT),
+)  # fmt: skip
+REVOCATION_ANSWER: Final = Channel(
+    "ops.revoke.{issuer}.{serial}.{attempt}.answer", (OrderAnswered,), OPS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+# Of a revocation that is tried again, the parts are issuer, serial number and attempt.
+REDRIVE: Final = Channel(
+    "ops.redrive.{transaction}.{csr}.{attempt}.order", (RedriveOrdered,), OPS,
+    writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+RESUME: Final = Channel(
+    "ops.resume.{transaction}.{csr}.{attempt}-{number}.order", (ResumeOrdered,), OPS,
+    writers=_AUDIT, consumers=(Role.VALIDATOR, Role.ISSUER, Role.AUDIT),
+)  # fmt: skip
+RA_RELOAD: Final = Channel(
+    "ops.ra.{profile}.{order}.all.order", (ReloadOrdered,), OPS,
+    writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+# What gateways did the auditor sees in their heartbeats and writes down.
+RA_RELOAD_ANSWER: Final = Channel(
+    "ops.ra.{profile}.{order}.{replica}.answer", (OrderAnswered,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+ANCHOR_RELOAD: Final = Channel(
+    "ops.reload.{profile}.{order}.all.order", (ReloadOrdered,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+ANCHOR_RELOAD_ANSWER: Final = Channel(
+    "ops.reload.{profile}.{order}.{replica}.answer", (OrderAnswered,), OPS,
+    writers=_VALIDATOR, consumers=_AUDIT,
+)  # fmt: skip
+CHALLENGE: Final = Channel(
+    "ops.challenge.{profile}.{digest}.0.created", (ChallengeCreated,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+CHALLENGE_CANCELLATION: Final = Channel(
+    "ops.challenge.{profile}.{digest}.{number}.cancelled", (ChallengeCancelled,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+API_TOKEN: Final = Channel(
+    "ops.token.{name}.{order}.0.created", (ApiTokenCreated,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+API_TOKEN_REVOCATION: Final = Channel(
+    "ops.token.{name}.{order}.0.revoked", (ApiTokenRevoked,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+CHECKPOINT: Final = Channel(
+    "ops.checkpoint.{stream}.{sequence}.audit.signed", (CheckpointSigned,), OPS,
+    writers=_AUDIT, consumers=_AUDIT,
+)  # fmt: skip
+
+REPLAY: Final = Channel(
+    "replay.{kind}.{digest}.{number}", (ChallengeClaimed,), REPLAYS, writers=_VALIDATOR
+)
+DEVICE: Final = Channel(
+    "$KV.DEVICES.{device}.{number}", (DeviceCounted,), DEVICES, writers=_VALIDATOR
+)
+HEARTBEAT: Final = Channel(
+    "$KV.REPLICAS.{role}.{name}", (GatewaySeen, ReplicaSeen), REPLICAS,
+    writers=SERVICES,
+)  # fmt: skip
+QUOTA: Final = Channel("quota.{stream}", (StreamMeasured,), "", writers=_AUDIT)  # only a hint
+DEAD_LETTER: Final = Channel(
+    "dead.{role}.{stream}.{sequence}", (DeadLetter,), DEAD_LETTERS,
+    writers=(Role.VALIDATOR, Role.ISSUER), consumers=_AUDIT,
+)  # fmt: skip
+
+CHANNELS: Final = Channels(
+    (
+        REQUEST, HOLD, DECISION, VERDICT, OUTCOME,
+        CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, CRL, CHAIN,
+        REVOCATION, REVOCATION_ANSWER, REDRIVE, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
+        ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,
+        API_TOKEN, API_TOKEN_REVOCATION, CHECKPOINT,
+        REPLAY, DEVICE, HEARTBEAT, QUOTA, DEAD_LETTER,
+    )
+)  # fmt: skip
+STAGES: Final[Mapping[Stage, Channel]] = {
+    Stage.REQUEST: REQUEST,
+    Stage.HOLD: HOLD,
+    Stage.DECISION: DECISION,
+    Stage.VERDICT: VERDICT,
+    Stage.OUTCOME: OUTCOME,
+}
+EVENT_TYPES: Final[dict[str, type[EventPayload]]] = {
+    kind.__name__: kind for row in CHANNELS.rows for kind in row.events
+}
 VERSIONS: Final[dict[str, int]] = dict.fromkeys(EVENT_TYPES, 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.log.catalog import Event
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import CertificateIssued, Terminal
 
 
@@ -37,7 +37,7 @@ TERMINAL: Final = frozenset({State.REJECTED, State.ISSUED, State.FAILED})
 RETRY_DELAYS: Final = (30, 120, 600, 3600)
 
 
-def evolve(state: State, event: Event) -> State:
+def evolve(state: State, event: EventPayload) -> State:
     """The state after an event; ValueError where the table has no such step."""
     try:
         return TRANSITIONS[state, type(event).__name__]

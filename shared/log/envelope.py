@@ -10,36 +10,9 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from shared.log.catalog import EVENT_TYPES, VERSIONS, Event
-from shared.log.events.certificates import (
-    CaChain,
-    CertificateRecorded,
-    CertificateStatusChanged,
-    CrlPublished,
-    KeyCompromised,
-)
-from shared.log.events.commands import (
-    ApiTokenCreated,
-    ApiTokenRevoked,
-    ChallengeCancelled,
-    ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
-    ReloadOrdered,
-    ResumeOrdered,
-    RevocationOrdered,
-)
-from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
-from shared.log.events.state import (
-    ChallengeClaimed,
-    CheckpointSigned,
-    DeadLetter,
-    DeviceCounted,
-    GatewaySeen,
-    ReplicaSeen,
-    StreamMeasured,
-)
-from shared.log.subjects import Stage
+from shared.log.catalog import EVENT_TYPES, STAGES, VERSIONS
+from shared.log.events.base import EventPayload, SignedEvent
+from shared.log.stages import Stage
 
 TYPE: Final = "Scepstream-Type"
 VERSION: Final = "Scepstream-Version"
@@ -47,36 +20,10 @@ KEY: Final = "Scepstream-Key"
 SIGNATURE: Final = "Scepstream-Signature"
 SUBJECT: Final = "Scepstream-Subject"
 _CONTEXT: Final = b"scepstream/1\0"
-STAGE_TYPES: Final[dict[Stage, frozenset[str]]] = {
-    Stage.REQUEST: frozenset({"EnrollmentRequested"}),
-    Stage.HOLD: frozenset({"EnrollmentHeld"}),
-    Stage.DECISION: frozenset({"HoldDecided"}),
-    Stage.VERDICT: frozenset({"EnrollmentApproved", "EnrollmentRejected"}),
-    Stage.OUTCOME: frozenset({"CertificateIssued", "IssuanceFailed"}),
+STAGE_TYPES: Final[Mapping[Stage, frozenset[str]]] = {
+    stage: frozenset(kind.__name__ for kind in row.events) for stage, row in STAGES.items()
 }
-_UNSIGNED = EnrollmentRequested | CaChain | DeadLetter | GatewaySeen
-_Signed = TypeVar(
-    "_Signed",
-    CertificateRecorded,
-    CertificateStatusChanged,
-    KeyCompromised,
-    RevocationOrdered,
-    OrderAnswered,
-    CrlPublished,
-    CertificateIssued,
-    ChallengeClaimed,
-    DeviceCounted,
-    ChallengeCreated,
-    ChallengeCancelled,
-    RedriveOrdered,
-    ReloadOrdered,
-    ResumeOrdered,
-    ApiTokenCreated,
-    ApiTokenRevoked,
-    ReplicaSeen,
-    StreamMeasured,
-    CheckpointSigned,
-)
+_Signed = TypeVar("_Signed", bound=SignedEvent)
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
 
@@ -126,28 +73,28 @@ class EventSigner:
         return cls(key, key_id(key.public_key()))
 
 
-def encode(event: Event) -> Message:
+def encode(event: EventPayload) -> Message:
     """An event without a signature: only a request is one (the device signed it)."""
     kind = type(event).__name__
     headers = {TYPE: kind, VERSION: str(VERSIONS[kind])}
     return Message(_ENCODER.encode(event), headers)
 
 
-def sign(event: Event, subject: str, request_sha256: str, signer: EventSigner) -> Message:
-    """An event signed for one subject and one stored request."""
+def sign(event: SignedEvent, subject: str, signer: EventSigner) -> Message:
+    """An event signed for one subject and for the stored request that it names."""
     message = encode(event)
-    signature = signer.key.sign(_signed_bytes(subject, request_sha256, message.payload))
+    signature = signer.key.sign(signed_bytes(subject, event.request_sha256, message.payload))
     message.headers[KEY] = signer.id
     message.headers[SIGNATURE] = base64.b64encode(signature).decode("ascii")
     return message
 
 
-def _signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
+def signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
     """What is signed; the subject holds no NUL and the digest has one length: unambiguous."""
     return b"".join((_CONTEXT, subject.encode(), b"\0", bytes.fromhex(request_sha256), payload))
 
 
-def decode(payload: bytes, headers: Mapping[str, str]) -> Event:
+def decode(payload: bytes, headers: Mapping[str, str]) -> EventPayload:
     """The event in these bytes, whoever wrote it; `UnreadableEventError` where there is none."""
     decoder = _DECODERS.get(headers.get(TYPE, ""))
     if decoder is None:
@@ -163,7 +110,7 @@ Trusted = Mapping[str, Ed25519PublicKey]
 
 def authenticate(
     stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
-) -> Event:
+) -> EventPayload:
     """The event, if a trusted key signed it for this very subject and request, at this stage.
 
     `request_sha256` is what the caller knows of the stored request; a caller that has not read it
@@ -172,7 +119,7 @@ def authenticate(
     event = decode(stored.payload, stored.headers)
     if stored.headers[TYPE] not in STAGE_TYPES[stage] or not stored.subject.endswith(f".{stage}"):
         raise UnreadableEventError("event type does not belong to the stage")
-    if isinstance(event, _UNSIGNED):
+    if not isinstance(event, SignedEvent):
         raise UnreadableEventError("this event carries no signature")
     if request_sha256 not in (None, event.request_sha256):
         raise UnreadableEventError("event belongs to another request")
@@ -180,10 +127,10 @@ def authenticate(
     return event
 
 
-def authenticate_any(stored: Stored, trusted: Trusted) -> Event:
+def authenticate_any(stored: Stored, trusted: Trusted) -> SignedEvent:
     """The event, of whatever kind, if a trusted key signed it for this very subject."""
     event = decode(stored.payload, stored.headers)
-    if isinstance(event, _UNSIGNED):
+    if not isinstance(event, SignedEvent):
         raise UnreadableEventError("this event carries no signature")
     _check_signature(stored, trusted, event.request_sha256)
     return event
@@ -204,6 +151,6 @@ def _check_signature(stored: Stored, trusted: Trusted, request_sha256: str) -> N
         raise UnreadableEventError("signed by an unknown key")
     try:
         signature = base64.b64decode(stored.headers.get(SIGNATURE, ""), validate=True)
-        public_key.verify(signature, _signed_bytes(stored.subject, request_sha256, stored.payload))
+        public_key.verify(signature, signed_bytes(stored.subject, request_sha256, stored.payload))
     except (ValueError, InvalidSignature):
         raise UnreadableEventError("signature does not verify") from None

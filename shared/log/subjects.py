@@ -4,24 +4,37 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Final
+
+from shared.log.catalog import (
+    ANCHOR_RELOAD,
+    API_TOKEN,
+    API_TOKEN_REVOCATION,
+    CERTIFICATE,
+    CERTIFICATE_STATUS,
+    CHAIN,
+    CHALLENGE,
+    CHALLENGE_CANCELLATION,
+    CHECKPOINT,
+    CRL,
+    DEVICE,
+    HEARTBEAT,
+    KEY,
+    KEY_COMPROMISE,
+    RA_RELOAD,
+    REDRIVE,
+    REPLAY,
+    REQUEST,
+    RESUME,
+    REVOCATION,
+)
+from shared.log.stages import ATTEMPT, Stage
 
 NO_RENEWAL: Final = b"renewal by a stranger"
 _TOKEN_CHARS: Final = 26
 # One way to write a number: else two requests could share one verdict.
 _ATTEMPT: Final = re.compile("0|[1-9][0-9]{0,8}")
-
-
-class Stage(StrEnum):
-    """The last token of an enrollment's subjects; each has one writer role."""
-
-    REQUEST = "request"
-    HOLD = "hold"
-    DECISION = "decision"
-    VERDICT = "verdict"
-    OUTCOME = "outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +53,19 @@ class EnrollmentId:
 
     def prefix(self) -> str:
         """What the subjects of all stages begin with."""
-        return f"enroll.{self.shard}.{self.profile}.{self.transaction}.{self.csr}.{self.attempt}"
+        return ATTEMPT.format(
+            shard=self.shard,
+            profile=self.profile,
+            transaction=self.transaction,
+            csr=self.csr,
+            attempt=self.attempt,
+        )
 
     def any_attempt(self) -> str:
         """The wildcard over the requests of every attempt."""
-        return f"enroll.{self.shard}.{self.profile}.{self.transaction}.{self.csr}.*.request"
+        return REQUEST.wildcard(
+            shard=self.shard, profile=self.profile, transaction=self.transaction, csr=self.csr
+        )
 
     def at(self, attempt: int) -> "EnrollmentId":
         """The same enrollment, another attempt."""
@@ -53,7 +74,7 @@ class EnrollmentId:
 
 def any_request(shard: str, profile: str, transaction: str) -> str:
     """The wildcard over every request of a transaction."""
-    return f"enroll.{shard}.{profile}.{transaction}.*.*.request"
+    return REQUEST.wildcard(shard=shard, profile=profile, transaction=transaction)
 
 
 @lru_cache(maxsize=256)  # each message's subject is parsed several times
@@ -108,27 +129,27 @@ def serial_token(contents: bytes) -> str:
 
 def certificate_issued(issuer: str, serial: str) -> str:
     """Where a certificate is recorded."""
-    return f"cert.{issuer}.{serial}.issued"
+    return CERTIFICATE.subject(issuer=issuer, serial=serial)
 
 
 def certificate_status(issuer: str, serial: str, number: int | str) -> str:
     """Where a change of a certificate's status is recorded; `*` for the number finds the last."""
-    return f"cert.{issuer}.{serial}.status.{number}"
+    return CERTIFICATE_STATUS.subject(issuer=issuer, serial=serial, number=number)
 
 
 def key_issued(spki_sha256: str, issuer: str, serial: str) -> str:
     """Where a certificate is recorded under its key; `*` for issuer and serial finds the last."""
-    return f"key.{spki_sha256}.issued.{issuer}.{serial}"
+    return KEY.subject(spki_sha256=spki_sha256, issuer=issuer, serial=serial)
 
 
 def key_compromised(spki_sha256: str, number: int | str) -> str:
     """Where it stands that a key must never be certified again; `*` finds the last such mark."""
-    return f"key.{spki_sha256}.compromised.{number}"
+    return KEY_COMPROMISE.subject(spki_sha256=spki_sha256, number=number)
 
 
 def revocation_order(issuer: str, serial: str, attempt: int) -> str:
     """Where an operator's order to revoke stands; one that failed may be given again."""
-    return f"ops.revoke.{issuer}.{serial}.{attempt}.order"
+    return REVOCATION.subject(issuer=issuer, serial=serial, attempt=attempt)
 
 
 def revocation_answer(order: str) -> str:
@@ -138,12 +159,12 @@ def revocation_answer(order: str) -> str:
 
 def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
     """Where a complete CRL is announced; `*` for the number finds the newest."""
-    return f"crl.{issuer}.{ca_spki_sha256}.head.{number}"
+    return CRL.subject(issuer=issuer, sha256=ca_spki_sha256, kind="head", number=number)
 
 
 def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:
     """Where a piece of a CRL stands, under the digest of the whole."""
-    return f"crl.{issuer}.{crl_sha256}.data.{index}"
+    return CRL.subject(issuer=issuer, sha256=crl_sha256, kind="data", number=index)
 
 
 def replay_record(kind: str, digest: str, number: int | str) -> str:
@@ -151,56 +172,76 @@ def replay_record(kind: str, digest: str, number: int | str) -> str:
 
     The first authentic record counts, whatever its number.
     """
-    return f"replay.{kind}.{digest}.{number}"
+    return REPLAY.subject(kind=kind, digest=digest, number=number)
 
 
 def one_time_created(profile: str, digest: str) -> str:
     """Where an operator's one-time challenge stands; `*` for the digest is all of them."""
-    return f"ops.challenge.{profile}.{digest}.0.created"
+    return CHALLENGE.subject(profile=profile, digest=digest)
 
 
 def one_time_cancelled(profile: str, digest: str, number: int | str) -> str:
     """Where it is taken back; `*` for the number finds the last place where that stands."""
-    return f"ops.challenge.{profile}.{digest}.{number}.cancelled"
+    return CHALLENGE_CANCELLATION.subject(profile=profile, digest=digest, number=number)
 
 
 def checkpoint(stream: str, sequence: int | str) -> str:
     """Where a checkpoint of a stream stands; `*` for both is any, for the sequence the last."""
-    return f"ops.checkpoint.{stream}.{sequence}.audit.signed"
+    return CHECKPOINT.subject(stream=stream, sequence=sequence)
 
 
 def reload_order(profile: str, order: str) -> str:
     """Where an operator's order to read anchors anew stands; `*` for both is any."""
-    return f"ops.reload.{profile}.{order}.all.order"
+    return ANCHOR_RELOAD.subject(profile=profile, order=order)
 
 
 def redrive_order(enrollment: EnrollmentId) -> str:
     """Where an operator's order to make this attempt of an enrollment stands."""
-    found = enrollment
-    return f"ops.redrive.{found.transaction}.{found.csr}.{found.attempt}.order"
+    return REDRIVE.subject(
+        transaction=enrollment.transaction, csr=enrollment.csr, attempt=enrollment.attempt
+    )
 
 
 def resume_order(enrollment: EnrollmentId, number: int) -> str:
     """Return where the order of this number to resume an attempt is recorded."""
-    found = enrollment
-    return f"ops.resume.{found.transaction}.{found.csr}.{found.attempt}-{number}.order"
+    return RESUME.subject(
+        transaction=enrollment.transaction,
+        csr=enrollment.csr,
+        attempt=enrollment.attempt,
+        number=number,
+    )
 
 
 def ra_order(profile: str, order: str) -> str:
     """Where an operator's order to read RA certificates anew stands; `*` for both is any."""
-    return f"ops.ra.{profile}.{order}.all.order"
+    return RA_RELOAD.subject(profile=profile, order=order)
 
 
 def api_token_created(name: str, order: str) -> str:
     """Where it stands that an API token of this name was made."""
-    return f"ops.token.{token(name.encode())}.{order}.0.created"
+    return API_TOKEN.subject(name=token(name.encode()), order=order)
 
 
 def api_token_revoked(name: str, order: str) -> str:
     """Where it stands that it was taken back."""
-    return f"ops.token.{token(name.encode())}.{order}.0.revoked"
+    return API_TOKEN_REVOCATION.subject(name=token(name.encode()), order=order)
 
 
 def reload_answer(order: str, replica: str) -> str:
     """Where a replica's answer to such an order (its subject) stands."""
     return f"{order.removesuffix('.all.order')}.{replica}.answer"
+
+
+def chain_subject(issuer: str) -> str:
+    """Where an issuer publishes its CA chain: a key of the CA_CHAINS bucket."""
+    return CHAIN.subject(issuer=issuer)
+
+
+def device_subject(device: str, number: int | str) -> str:
+    """Where a device's window stands; `*` for the number finds the last one."""
+    return DEVICE.subject(device=device, number=number)
+
+
+def replica_subject(role: str, name: str) -> str:
+    """Where a running replica says that it is there; `*` for the name is all of them."""
+    return HEARTBEAT.subject(role=role, name=name)

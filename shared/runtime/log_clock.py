@@ -14,10 +14,10 @@ from typing import Final
 import structlog
 
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.topology import REPLICAS
 from shared.limits import CLOCK_SKEW_SECONDS
 from shared.log.envelope import Message, encode
 from shared.log.events.state import ReplicaSeen
+from shared.log.streams import REPLICAS
 from shared.observe.logs import log_failure
 from shared.observe.metrics import CLOCK_SKEW
 from shared.runtime.process import now

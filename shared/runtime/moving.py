@@ -22,9 +22,9 @@ from shared.bus.answers import read_pub_ack
 from shared.bus.core import BusError, BusUnavailableError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers, place
-from shared.bus.topology import Role
 from shared.bus.users import inbox_prefix, public_key_of
 from shared.log.envelope import Message
+from shared.log.roles import Role
 from shared.observe.logs import log_failure
 from shared.runtime.process import background
 

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 import structlog
 
 from shared.bus.core import Bus
-from shared.bus.topology import enroll_stream
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.commands import ResumeOrdered
-from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_prefix, resume_order
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
 

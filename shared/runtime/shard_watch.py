@@ -16,8 +16,8 @@ import structlog
 
 from shared.bus.core import Bus, BusUnavailableError, NobodyListensError, NotAllowedError
 from shared.bus.pull import MISSING
-from shared.bus.topology import enroll_stream
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
+from shared.log.streams import enroll_stream
 from shared.observe.logs import log_failure
 from shared.runtime.process import now
 

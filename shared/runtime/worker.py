@@ -18,11 +18,13 @@ from shared.bus.core import (
     Consumption,
     Delivery,
 )
-from shared.bus.topology import ACK_WAIT_SECONDS, Role
+from shared.bus.topology import ACK_WAIT_SECONDS
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.limits import PROFILE_PLACES, shortened
+from shared.log.catalog import DEAD_LETTER
 from shared.log.envelope import Stored, encode
 from shared.log.events.state import DeadLetter
+from shared.log.roles import Role
 from shared.observe.logs import log_failure
 from shared.observe.metrics import DEAD_LETTERS, FAILURES, HANDLING, IN_FLIGHT, REDELIVERIES
 from shared.observe.tracing import annotate, span
@@ -192,7 +194,9 @@ class Worker:
             FAILURES.labels(self.role).inc()
             log_failure("give_up_failed", error, subject=subject)
         try:
-            place = f"dead.{self.role}.{delivery.stream}.{delivery.stored.sequence}"
+            place = DEAD_LETTER.subject(
+                role=self.role, stream=delivery.stream, sequence=delivery.stored.sequence
+            )
             await self.bus.append(place, encode(self._letter(delivery)))
         except AppendConflictError:
             return

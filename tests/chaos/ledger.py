@@ -17,21 +17,17 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from benchmarks.figures import Answer
-from shared.bus.topology import CERTS, DEAD_LETTERS, OPS, consumers, enroll_stream
+from shared.bus.topology import consumers
 from shared.config.keys import read_nkey, read_trusted
 from shared.config.load import load
-from shared.log.catalog import Event
 from shared.log.enrollment import TERMINAL, State, evolve
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate, decode
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
-from shared.log.subjects import (
-    EnrollmentId,
-    Stage,
-    certificate_issued,
-    key_issued,
-    parse_subject,
-)
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, DEAD_LETTERS, OPS, enroll_stream
+from shared.log.subjects import EnrollmentId, certificate_issued, key_issued, parse_subject
 from shared.scep.certificate import read_certificate
 
 ENROLL = enroll_stream("0")
@@ -86,7 +82,7 @@ class Attempt:
 
     enrollment: EnrollmentId
     stored: list[Stored] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[EventPayload] = field(default_factory=list)
 
     @property
     def transaction_id(self) -> str:

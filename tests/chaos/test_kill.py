@@ -22,7 +22,7 @@ from benchmarks.enrollments import key_pool
 from benchmarks.figures import Answer
 from services.audit.store.engine import open_engine
 from services.audit.store.tables import events
-from shared.bus.topology import DEAD_LETTERS
+from shared.log.streams import DEAD_LETTERS
 from tests.chaos.clients import REFUSED, Load, ask, authorities, new_load
 from tests.chaos.killer import KINDS, Killer
 from tests.chaos.ledger import Ledger, read_ledger, unlike_rows

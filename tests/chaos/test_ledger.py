@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.enrollments import key_pool
 from benchmarks.figures import Answer
-from shared.bus.topology import CERTS
 from shared.log.envelope import Stored
+from shared.log.streams import CERTS
 from tests.chaos.clients import REFUSED, authorities, new_load
 from tests.chaos.ledger import ENROLL, Ledger, read_ledger, unlike_rows
 from tests.system import running

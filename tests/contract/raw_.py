@@ -6,7 +6,7 @@ import socket
 
 import nkeys
 
-from shared.bus.topology import Role
+from shared.log.roles import Role
 from tests.nats import NatsServer
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from shared.bus.core import AppendConflictError, Bus, Delivery
-from shared.bus.topology import (
+from shared.bus.topology import ask_subject, consumers, streams
+from shared.ca.crls import CHUNK_BYTES
+from shared.log.envelope import Message
+from shared.log.roles import Role
+from shared.log.streams import (
     CA_CHAINS,
     CERTS,
     CRLS,
@@ -16,20 +20,14 @@ from shared.bus.topology import (
     DEVICES,
     OPS,
     REPLAYS,
-    Role,
-    ask_subject,
-    chain_subject,
-    consumers,
-    device_subject,
     enroll_stream,
-    streams,
 )
-from shared.ca.crls import CHUNK_BYTES
-from shared.log.envelope import Message
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,
+    chain_subject,
     crl_chunk,
+    device_subject,
     key_issued,
     replay_record,
     revocation_answer,

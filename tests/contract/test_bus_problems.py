@@ -10,8 +10,9 @@ from nats.aio.client import Client
 
 from shared.bus.core import BusUnavailableError, Delivery
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import Role, replica_subject
 from shared.log.envelope import Message
+from shared.log.roles import Role
+from shared.log.subjects import replica_subject
 from tests.nats import NatsServer, nats_server
 
 EVENT = Message(b"x" * 4096, {})

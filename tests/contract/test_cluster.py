@@ -11,9 +11,9 @@ from nats.js.errors import APIError
 
 from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.bus.servers import Servers
-from shared.bus.topology import Role
 from shared.bus.waiting import until_it_answers
 from shared.log.envelope import Message
+from shared.log.roles import Role
 from shared.runtime.moving import Mover
 from shared.runtime.process import background
 from tests.nats_cluster import NAMES, Cluster, nats_cluster

@@ -14,9 +14,10 @@ from services.audit.record.digest import own_headers
 from shared.bus.client import DESCRIPTION, STATUS, read_headers
 from shared.bus.core import BusRefusedError, Delivery
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import DEAD_LETTERS, Role, enroll_stream
 from shared.limits import EVENT_BYTES
 from shared.log.envelope import Message, Stored
+from shared.log.roles import Role
+from shared.log.streams import DEAD_LETTERS, enroll_stream
 from tests.contract.raw_ import RawClient
 from tests.nats import NatsServer, nats_server
 

@@ -11,9 +11,10 @@ from nats.aio.msg import Msg
 
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege
-from shared.bus.topology import SERVICES, Role, replica_subject
 from shared.bus.users import User, inbox_prefix, public_key_of, publishes, subscribes
 from shared.log.envelope import Message
+from shared.log.roles import SERVICES, Role
+from shared.log.subjects import replica_subject
 from tests.nats import NatsServer, nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"

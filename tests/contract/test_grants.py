@@ -8,8 +8,9 @@ import pytest
 
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import CERTS, CRLS, OPS, SERVICES, Role, enroll_stream
 from shared.log.envelope import Message
+from shared.log.roles import SERVICES, Role
+from shared.log.streams import CERTS, CRLS, OPS, enroll_stream
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,

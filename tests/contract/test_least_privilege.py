@@ -14,8 +14,8 @@ from shared.bus.core import NobodyListensError
 from shared.bus.grants import grants
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import LooseBusError, assert_least_privilege, forbidden_subject
-from shared.bus.topology import SERVICES, Role
 from shared.log.envelope import Message
+from shared.log.roles import SERVICES, Role
 from tests.fakes.memory_bus import matches
 from tests.nats import NatsServer, nats_server
 

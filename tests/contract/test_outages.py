@@ -11,8 +11,8 @@ from cli.up.ports import nats_port
 from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
-from shared.bus.topology import Role
 from shared.log.envelope import Message
+from shared.log.roles import Role
 from tests.nats import nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"

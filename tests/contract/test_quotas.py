@@ -17,23 +17,12 @@ from shared.bus.core import (
 )
 from shared.bus.provision import provision
 from shared.bus.servers import Servers
-from shared.bus.topology import (
-    CA_CHAINS,
-    CERTS,
-    CRLS,
-    DEAD_LETTERS,
-    DEVICES,
-    OPS,
-    PRESENCE_SECONDS,
-    REPLAYS,
-    REPLICAS,
-    SERVICES,
-    Quota,
-    Role,
-    replica_subject,
-)
+from shared.bus.topology import PRESENCE_SECONDS, Quota
 from shared.limits import EVENT_BYTES, REPLICA_NAMES
 from shared.log.envelope import Message
+from shared.log.roles import SERVICES, Role
+from shared.log.streams import CA_CHAINS, CERTS, CRLS, DEAD_LETTERS, DEVICES, OPS, REPLAYS, REPLICAS
+from shared.log.subjects import replica_subject
 from tests.nats import NatsServer, nats_server
 
 MIB = 2**20

@@ -12,8 +12,8 @@ from shared.bus.core import Delivery, NobodyListensError, NotAllowedError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
-from shared.bus.topology import Role
 from shared.log.envelope import Message
+from shared.log.roles import Role
 from tests.nats import NatsServer, nats_server
 from tests.system import wait_until
 

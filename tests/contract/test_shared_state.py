@@ -19,27 +19,20 @@ from services.validator.challenges.windows import Counted, Full
 from shared.bus.core import AppendConflictError, Bus, BusRefusedError, NobodyListensError
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.series import Series, SeriesTooLongError, Write, signing
-from shared.bus.topology import (
-    DEVICES,
-    OPS,
-    REPLAYS,
-    REPLICAS,
-    SERVICES,
-    Role,
-    device_subject,
-    replica_subject,
-    stream_of,
-    streams,
-)
+from shared.bus.topology import streams
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Message
 from shared.log.events.state import CountedEnrollment, DeviceCounted
+from shared.log.roles import SERVICES, Role
+from shared.log.streams import DEVICES, OPS, REPLAYS, REPLICAS, stream_of
 from shared.log.subjects import (
+    device_subject,
     one_time_cancelled,
     one_time_created,
     reload_answer,
     reload_order,
     replay_record,
+    replica_subject,
 )
 from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream

@@ -27,14 +27,17 @@ from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
-from shared.bus.topology import OPS, RESUME_ORDERS, Role, enroll_stream
 from shared.ca.chains import ChainBook
+from shared.log.catalog import RESUME
 from shared.log.envelope import Stored, Trusted, authenticate, authenticate_as, encode
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import Reason
+from shared.log.roles import Role
 from shared.log.shards import Epoch
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.streams import OPS, enroll_stream
+from shared.log.subjects import EnrollmentId
 from shared.runtime.process import background, now
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
@@ -124,7 +127,7 @@ class Log:
         found: list[ResumeOrdered] = []
         position = 0
         bus = self.buses[Role.AUDIT]
-        while stored := await bus.get_next_or_leader(OPS, RESUME_ORDERS, position + 1):
+        while stored := await bus.get_next_or_leader(OPS, RESUME.wildcard(), position + 1):
             position = stored.sequence
             found.append(authenticate_as(ResumeOrdered, stored, TRUSTED_OPERATORS))
         return found

@@ -14,10 +14,10 @@ from pathlib import Path
 import nats
 import pytest
 
-from shared.bus.topology import Role
 from shared.config.keys import read_event_signer, read_nkey
 from shared.config.load import load
 from shared.log.envelope import sign
+from shared.log.roles import Role
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.tokens_ import token
@@ -237,7 +237,7 @@ async def forge(system: System, subject: str, enrollment: str, how: str) -> None
     signers = {"another key": golden.SIGNER}
     path = "issuer" if how == "another role" else "validator"
     signer = signers.get(how) or read_event_signer(system.data / "keys" / f"{path}-signing.key")
-    message = sign(event, subject, golden.REQUEST, signer)
+    message = sign(event, subject, signer)
     if how == "unsigned":
         message.headers.pop("Scepstream-Signature")
     client = await nats.connect(list(configuration.bus.url), nkeys_seed_str=seed)

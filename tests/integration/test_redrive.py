@@ -12,14 +12,16 @@ from msgspec.structs import replace
 
 from shared.bus.core import NobodyListensError
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.topology import Role, enroll_stream
 from shared.config.keys import read_event_signer, read_nkey
 from shared.config.load import load
 from shared.log.envelope import decode, encode, sign
 from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import Stage, parse_prefix
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import parse_prefix
 from shared.scep.certrep import PkiStatus
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import (
@@ -79,7 +81,7 @@ async def give_up(system: System, enrollment: str) -> int:
             gates=(),
         )
         place = found.subject(Stage.VERDICT)
-        await bus.append(place, sign(rejected, place, rejected.request_sha256, signer))
+        await bus.append(place, sign(rejected, place, signer))
         letter = DeadLetter(
             subject=request.subject, stream=stream, sequence=request.sequence, deliveries=13,
             role=Role.VALIDATOR,

@@ -19,7 +19,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from shared.bus.topology import Role
+from shared.log.roles import Role
 from shared.scep.certrep import PkiStatus, read_reply
 from tests.chaos.killer import pids
 from tests.integration.requests_ import (

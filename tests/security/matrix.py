@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from shared.bus.grants import HINTS, grants
-from shared.bus.topology import ACCOUNTS, consumers, streams
+from shared.bus.topology import consumers, streams
+from shared.log.roles import ACCOUNTS
 from tests.nats import NatsServer, nats_server
 from tests.security.rights import API, SHARD, filled
 from tests.security.wire import ClosedError, RawNats

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from shared.bus.topology import Role
-from shared.log.catalog import EVENT_TYPES, Event
+from shared.log.catalog import EVENT_TYPES
 from shared.log.envelope import Message, encode, sign
+from shared.log.events.base import EventPayload
+from shared.log.roles import Role
 from tests.security.rights import filled, writable
 from tests.security.wire import frame, head_of
 from tests.unit import golden
@@ -123,10 +124,10 @@ def payloads(rng: random.Random) -> tuple[bytes, ...]:
     )
 
 
-def strangers(event: Event, subject: str) -> Message:
+def strangers(event: EventPayload, subject: str) -> Message:
     """This event for this subject, signed with a key that nobody trusts where events are signed."""
     about = getattr(event, "request_sha256", None)
-    return encode(event) if about is None else sign(event, subject, about, STRANGER)
+    return encode(event) if about is None else sign(event, subject, STRANGER)
 
 
 def headers_of(message: Message) -> bytes:

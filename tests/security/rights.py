@@ -3,7 +3,7 @@
 import random
 
 from shared.bus.grants import HINTS, grants
-from shared.bus.topology import Role
+from shared.log.roles import Role
 
 SHARD = "0"
 API = ("$JS.API.", "$JS.ACK.")

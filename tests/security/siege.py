@@ -16,9 +16,9 @@ import nkeys
 import pytest
 
 from cli.up.layout import Layout
-from shared.bus.topology import Role
 from shared.config.keys import read_nkey
-from shared.log.catalog import Event
+from shared.log.events.base import EventPayload
+from shared.log.roles import Role
 from tests.chaos.killer import alive, pids
 from tests.integration.prepared_ import command
 from tests.integration.requests_ import Endpoint
@@ -66,7 +66,7 @@ class Siege:
         """The nkey of a role."""
         return read_nkey(self.layout.key(f"{role}.nkey"))
 
-    def plant(self, role: Role, subject: str, event: Event) -> None:
+    def plant(self, role: Role, subject: str, event: EventPayload) -> None:
         """Write an event as a stranger: with a role's key to the bus, and no key to sign with."""
         message = strangers(event, subject)
         with self.connect(role) as nats:

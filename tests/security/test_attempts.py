@@ -2,9 +2,10 @@
 
 import pytest
 
-from shared.bus.topology import Role
 from shared.log.events.enrollment import EnrollmentRequested
-from shared.log.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.x509.csr import read_csr
 from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
 from tests.security.rights import SHARD

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.bus.topology import ACCOUNTS, Role
+from shared.log.roles import ACCOUNTS, Role
 from tests.security.rights import SHARD, filled, readable, writable
 from tests.security.siege import Siege
 from tests.security.wire import ClosedError, Heard, RawNats, head_of

@@ -4,8 +4,7 @@ import hashlib
 
 import pytest
 
-from shared.bus.topology import Role
-from shared.log.catalog import Event
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
@@ -20,9 +19,10 @@ from shared.log.events.enrollment import (
 )
 from shared.log.events.state import ChallengeClaimed
 from shared.log.one_time import ONE_TIME, one_time_digest
+from shared.log.roles import Role
+from shared.log.stages import Stage
 from shared.log.subjects import (
     EnrollmentId,
-    Stage,
     certificate_status,
     csr_token,
     key_compromised,
@@ -120,7 +120,7 @@ def test_unsigned_marks_against_a_challenge_bar_no_device(siege: Siege) -> None:
     ],
 )
 def test_an_unsigned_event_in_the_place_of_a_true_one_ends_no_enrollment(
-    siege: Siege, role: Role, stage: Stage, kind: type[Event]
+    siege: Siege, role: Role, stage: Stage, kind: type[EventPayload]
 ) -> None:
     """It was there first; the device asks again, and has its certificate."""
     demo, device = siege.endpoint(), Device.new()

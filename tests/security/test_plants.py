@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from shared.bus.topology import ACCOUNTS, Role
+from shared.log.roles import ACCOUNTS, Role
 from tests.security.plants import HEADS, Planter, payloads
 from tests.security.rights import hinted
 from tests.security.siege import Siege

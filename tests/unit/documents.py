@@ -4,8 +4,8 @@ from typing import Final
 
 import nkeys
 
-from shared.bus.topology import Role
 from shared.bus.users import User
+from shared.log.roles import Role
 
 
 def _public(number: int) -> str:

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.bus.topology import device_subject, quota_hints, replica_subject
-from shared.log.catalog import VERSIONS, Event
+from shared.bus.topology import quota_hints
+from shared.log.catalog import VERSIONS
 from shared.log.envelope import Message, encode, sign
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import (
     CaChain,
     CertificateRecorded,
@@ -55,21 +56,23 @@ from shared.log.events.state import (
     StreamMeasured,
 )
 from shared.log.reasons import Reason
+from shared.log.stages import Stage
 from shared.log.subjects import (
     EnrollmentId,
-    Stage,
     api_token_created,
     api_token_revoked,
     certificate_issued,
     certificate_status,
     checkpoint,
     crl_head,
+    device_subject,
     key_compromised,
     one_time_cancelled,
     one_time_created,
     redrive_order,
     reload_order,
     replay_record,
+    replica_subject,
     resume_order,
     revocation_answer,
     revocation_order,
@@ -118,7 +121,7 @@ _TEMPLATE: Final = CertificateTemplate(
     ),
 )
 
-EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
+EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
     ("EnrollmentRequested", 1): (
         ENROLLMENT.subject(Stage.REQUEST),
         EnrollmentRequested(
@@ -358,12 +361,12 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, Event]]] = {
 }
 
 
-def newest(kind: str) -> Event:
+def newest(kind: str) -> EventPayload:
     """The event of this type as it is written today."""
     return EVENTS[kind, VERSIONS[kind]][1]
 
 
-def event(kind: type[Event], /, **changes: Any) -> Event:
+def event(kind: type[EventPayload], /, **changes: Any) -> EventPayload:
     """The event of this type with other values in it."""
     return msgspec.structs.replace(newest(kind.__name__), **changes)
 
@@ -373,7 +376,7 @@ def write(kind: str, version: int) -> Message:
     subject, event = EVENTS[kind, version]
     if isinstance(event, EnrollmentRequested | CaChain | DeadLetter):
         return encode(event)
-    return sign(event, subject, event.request_sha256, SIGNER)
+    return sign(event, subject, SIGNER)
 
 
 def path(kind: str, version: int) -> Path:

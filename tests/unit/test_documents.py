@@ -8,8 +8,8 @@ from cli.asyncapi import document
 from cli.proof import render_asyncapi
 from cli.reference import render
 from shared.bus.provision import server_config
-from shared.bus.topology import Role
 from shared.log.catalog import EVENT_TYPES
+from shared.log.roles import Role
 from tests.unit.documents import EXAMPLE_USERS
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 """One profile's world on the bus in memory: fixed keys, a clock, requests, verdicts."""
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,15 @@ from prometheus_client import REGISTRY
 from services.issuer.connectors.local import LocalCa
 from services.validator.access import Access
 from services.validator.gates import Policy
-from shared.bus.topology import Role, consumers, enroll_stream, stream_of, streams
-from shared.log.catalog import Event
-from shared.log.envelope import EventSigner, Message, Stored, encode, sign
+from shared.bus.topology import consumers, streams
+from shared.log.envelope import SIGNATURE, EventSigner, Message, Stored, encode, sign, signed_bytes
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested, Facts
+from shared.log.roles import Role
 from shared.log.seal import seal, sealing_key_id
-from shared.log.subjects import EnrollmentId, Stage, csr_token, transaction_token
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream, stream_of
+from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.scep.asn1 import SEQUENCE, Der
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
 from tests.unit import pki
@@ -197,7 +201,7 @@ def requested(
     return EnrollmentRequested(**(values | changes))
 
 
-async def append(bus: MemoryBus, subject: str, event: Event | Message) -> Stored:
+async def append(bus: MemoryBus, subject: str, event: EventPayload | Message) -> Stored:
     """Append an event and give it as the log holds it."""
     message = event if isinstance(event, Message) else encode(event)
     sequence = await bus.append(subject, message)
@@ -243,7 +247,11 @@ def signed_event(
     event: Any, subject: str, by: EventSigner, request_sha256: str | None = None
 ) -> Message:
     """The event signed over the request it names, unless another is given."""
-    return sign(event, subject, request_sha256 or event.request_sha256, by)
+    message = sign(event, subject, by)
+    if request_sha256 is not None:
+        signature = by.key.sign(signed_bytes(subject, request_sha256, message.payload))
+        message.headers[SIGNATURE] = base64.b64encode(signature).decode()
+    return message
 
 
 async def append_signed(bus: MemoryBus, subject: str, event: Any, by: EventSigner) -> Stored:

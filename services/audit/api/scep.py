@@ -16,7 +16,7 @@ from services.audit.commands.reload_ra import gateways, reload_ra
 from services.audit.query.signed_challenges import count_results
 from services.audit.roles import Operator
 from shared.bus.core import BusError
-from shared.bus.topology import REPLAYS
+from shared.log.streams import REPLAYS
 from shared.observe.logs import log_failure
 
 router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])

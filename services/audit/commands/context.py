@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from services.audit.settings import Settings
 from shared.bus.core import AppendConflictError, Bus
-from shared.bus.topology import REPLICAS, Role, replica_subject
 from shared.config.keys import read_trusted
 from shared.config.sections import Configuration
 from shared.log.envelope import Stored, Trusted, sign
 from shared.log.events.commands import OrderAnswered, Ordered
 from shared.log.events.enrollment import HoldDecided
+from shared.log.roles import Role
+from shared.log.streams import REPLICAS
+from shared.log.subjects import replica_subject
 from shared.observe.tracing import carried
 
 Signed = Ordered | HoldDecided | OrderAnswered
@@ -65,7 +67,7 @@ class Office:
 
         What comes of it is in the trace of the message that it comes `after`.
         """
-        message = sign(event, subject, event.request_sha256, self.settings.signer)
+        message = sign(event, subject, self.settings.signer)
         message.headers.update(carried(after.headers) if after is not None else {})
         try:
             await self.bus.append(subject, message)

@@ -1,10 +1,11 @@
 """The operator's word on a held enrollment."""
 
 from services.audit.commands.context import NotThereError, Office, TooLateError
-from shared.bus.topology import enroll_stream
 from shared.log.envelope import authenticate
 from shared.log.events.enrollment import EnrollmentHeld, HoldDecided
-from shared.log.subjects import Stage, parse_prefix
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import parse_prefix
 
 
 async def decide(office: Office, enrollment: str, note: str, *, approved: bool) -> None:

@@ -9,7 +9,6 @@ from typing import Final
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from shared.bus.ended import has_failed
 from shared.bus.series import Entry, Series, signing
-from shared.bus.topology import OPS, REPLAYS
 from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.state import ChallengeClaimed
@@ -21,6 +20,7 @@ from shared.log.one_time import (
     one_time_digest,
     write_one_time,
 )
+from shared.log.streams import OPS, REPLAYS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
 
 _NANOSECONDS: Final = 1_000_000_000

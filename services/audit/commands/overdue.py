@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.log.enrollment import State
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId
 
 _NANOSECONDS: Final = 1_000_000_000
 # What is missing in each state that waits for a service. A hold waits for an operator.

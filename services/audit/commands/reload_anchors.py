@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
-from shared.bus.topology import OPS, Role
 from shared.log.envelope import Message, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import ReplicaSeen
+from shared.log.roles import Role
+from shared.log.streams import OPS
 from shared.log.subjects import reload_answer, reload_order
 
 _ANSWER_SECONDS: Final = 20.0

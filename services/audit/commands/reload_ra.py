@@ -9,11 +9,12 @@ from typing import Final
 import msgspec.structs
 
 from services.audit.commands.context import NotThereError, Office, OrderError
-from shared.bus.topology import OPS, Role, replica_subject
 from shared.log.envelope import Message, Stored, UnreadableEventError, decode
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import GatewaySeen
-from shared.log.subjects import ra_order, reload_answer
+from shared.log.roles import Role
+from shared.log.streams import OPS
+from shared.log.subjects import ra_order, reload_answer, replica_subject
 from shared.observe.logs import log_failure
 
 _ANSWER_SECONDS: Final = 20.0

@@ -4,8 +4,7 @@ from typing import Final
 
 from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
 from services.audit.commands.revoke import revoke_certificate
-from shared.bus.topology import DEAD_LETTERS, OPS, Role, enroll_stream
-from shared.log.catalog import Event
+from shared.log.catalog import DEAD_LETTER, REDRIVE
 from shared.log.envelope import (
     Message,
     UnreadableEventError,
@@ -13,11 +12,15 @@ from shared.log.envelope import (
     authenticate_as,
     decode,
 )
+from shared.log.events.base import EventPayload
 from shared.log.events.commands import RedriveOrdered, RevocationOrdered
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, parse_subject, redrive_order
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.streams import DEAD_LETTERS, OPS, enroll_stream
+from shared.log.subjects import EnrollmentId, parse_subject, redrive_order
 
 _ANSWER_SECONDS: Final = 10.0
 _DRIVEN: Final[dict[str, frozenset[Stage]]] = {
@@ -43,7 +46,9 @@ async def redrive(office: Office, stream: str, sequence: int) -> str:
 
 
 async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
-    stored = await office.bus.get_last_or_leader(DEAD_LETTERS, f"dead.*.{stream}.{sequence}")
+    stored = await office.bus.get_last_or_leader(
+        DEAD_LETTERS, DEAD_LETTER.wildcard(stream=stream, sequence=sequence)
+    )
     try:
         letter = decode(stored.payload, stored.headers) if stored is not None else None
     except UnreadableEventError:
@@ -68,7 +73,7 @@ async def _revoke(office: Office, letter: DeadLetter) -> str:
         attempt=order.attempt + 1,
         operator=office.operator,
     )
-    subject = f"ops.redrive.{order.issuer}.{order.serial}.{order.attempt + 1}.order"
+    subject = REDRIVE.subject(transaction=order.issuer, csr=order.serial, attempt=order.attempt + 1)
     await office.append(subject, event)
     return said
 
@@ -89,7 +94,7 @@ async def _check_failed(office: Office, enrollment: EnrollmentId) -> None:
     What was refused for a reason stays refused: by a gate, by a verifier, by an operator.
     """
     stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
-    end: Event | None = None
+    end: EventPayload | None = None
     for stage, trusted in ((Stage.OUTCOME, office.issuers), (Stage.VERDICT, office.validators)):
         stored = await office.bus.get_last_or_leader(stream, enrollment.subject(stage))
         if stored is not None:

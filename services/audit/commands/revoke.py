@@ -7,9 +7,9 @@ from typing import Final
 import structlog
 
 from services.audit.commands.context import NotThereError, Office, OrderError
-from shared.bus.topology import CERTS, OPS
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.streams import CERTS, OPS
 from shared.log.subjects import certificate_issued, revocation_answer, revocation_order
 from shared.observe.metrics import SECURITY_EVENTS
 

@@ -30,12 +30,13 @@ from services.audit.commands.overdue import (
 from services.audit.query.waiting import Place, list_waiting, newest_requests, ordered_at
 from services.audit.store.engine import Connection, Engine
 from shared.bus.core import AppendConflictError, Bus
-from shared.bus.topology import enroll_stream
 from shared.log.enrollment import State
 from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, authenticate, sign
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import EnrollmentApproved
-from shared.log.subjects import EnrollmentId, Stage, parse_prefix, resume_order
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_prefix, resume_order
 from shared.observe.logs import log_failure
 from shared.observe.metrics import RESUMES
 from shared.runtime.resuming import leading
@@ -112,7 +113,7 @@ class Sweeper:
                 operator=_NAME,
             )
             subject = resume_order(enrollment, wanted.number)
-            await self.bus.append(subject, sign(event, subject, event.request_sha256, self.signer))
+            await self.bus.append(subject, sign(event, subject, self.signer))
         except AppendConflictError:
             return False  # another replica ordered it
         RESUMES.labels(stage, str(wanted.give_up).lower()).inc()

@@ -11,9 +11,9 @@ from services.audit.record.agreement import ReplacedLogError, compare
 from services.audit.record.write import signed_place
 from services.audit.store.engine import DatabaseError, Engine
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
-from shared.bus.topology import OPS
 from shared.log.envelope import EventSigner, sign
 from shared.log.events.state import CheckpointSigned
+from shared.log.streams import OPS
 from shared.log.subjects import checkpoint
 from shared.observe.logs import log_failure
 
@@ -58,7 +58,7 @@ class Checkpoints:
         if sequence:
             event = CheckpointSigned(stream=stream, sequence=sequence, digest=digest)
             subject = checkpoint(stream, sequence)
-            message = sign(event, subject, event.request_sha256, self.signer)
+            message = sign(event, subject, self.signer)
             with contextlib.suppress(AppendConflictError):  # another auditor said it
                 await self.bus.append(subject, message)
             _log.info("checkpoint_signed", stream=stream, sequence=sequence, digest=digest)

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.log.catalog import Event
+from shared.log.catalog import CHANNELS, STAGES
+from shared.log.channels import Channel
 from shared.log.enrollment import TERMINAL, State, evolve
 from shared.log.envelope import (
     Stored,
@@ -14,15 +15,11 @@ from shared.log.envelope import (
     authenticate_any,
     decode,
 )
-from shared.log.events.certificates import (
-    CertificateRecorded,
-    CertificateStatusChanged,
-    KeyCompromised,
-)
-from shared.log.events.commands import OrderAnswered, Ordered
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRequested
-from shared.log.events.state import CheckpointSigned
-from shared.log.subjects import EnrollmentId, Stage, parse_subject, transaction_token
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, parse_subject, transaction_token
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
@@ -94,23 +91,22 @@ class Examiner:
         begun = self._open.get(prefix)
         if begun is None:
             raise DoesNotHoldError("no enrollment waits for this event")
-        event = authenticate(stored, self._role(stage), stage, begun.request_sha256)
+        event = authenticate(stored, self._trusted(STAGES[stage]), stage, begun.request_sha256)
         self._check_step(begun, event)
         if begun.state in TERMINAL:
             del self._open[prefix]
 
-    def _answering(self, subject: str) -> Trusted:
-        """Who answers orders here; what gateways do the auditor sees and writes down."""
-        if subject.startswith("ops.ra."):
-            return self.keys.operators
-        return self.keys.validators if subject.startswith("ops.reload.") else self.keys.issuers
+    def _trusted(self, channel: Channel) -> Trusted:
+        """Return the keys of the one role that may write there."""
+        keys = {
+            Role.VALIDATOR: self.keys.validators,
+            Role.ISSUER: self.keys.issuers,
+            Role.AUDIT: self.keys.operators,
+        }
+        (writer,) = channel.writers
+        return keys[writer]
 
-    def _role(self, stage: Stage) -> Trusted:
-        if stage is Stage.DECISION:
-            return self.keys.operators
-        return self.keys.issuers if stage is Stage.OUTCOME else self.keys.validators
-
-    def _check_step(self, begun: _Open, event: Event) -> None:
+    def _check_step(self, begun: _Open, event: EventPayload) -> None:
         """The step is one that the state allows, and a certificate is what was approved."""
         begun.state = evolve(begun.state, event)
         if isinstance(event, EnrollmentApproved):
@@ -130,16 +126,12 @@ class Examiner:
 
     def _other(self, stored: Stored) -> None:
         """Records of certificates, operators' orders, the answers to them."""
-        event = decode(stored.payload, stored.headers)
-        match event:
-            case CertificateRecorded() | CertificateStatusChanged() | KeyCompromised():
-                authenticate_any(stored, self.keys.issuers)
-            case OrderAnswered():
-                authenticate_any(stored, self._answering(stored.subject))
-            case _ if isinstance(event, CheckpointSigned | Ordered):
-                authenticate_any(stored, self.keys.operators)
-            case _:
-                raise DoesNotHoldError("an event of this kind does not belong here")
+        at = CHANNELS.match(stored.subject)
+        if at is None:
+            raise DoesNotHoldError("its subject is not one of the log's")
+        if type(decode(stored.payload, stored.headers)) not in at.channel.events:
+            raise DoesNotHoldError("an event of this kind does not belong here")
+        authenticate_any(stored, self._trusted(at.channel))
 
 
 def _check_request(enrollment: EnrollmentId, stored: Stored) -> None:

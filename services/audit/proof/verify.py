@@ -10,9 +10,9 @@ from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store
 from services.audit.store.engine import Connection, Engine
 from shared.bus.core import Bus
-from shared.bus.topology import OPS
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.state import CheckpointSigned
+from shared.log.streams import OPS
 from shared.log.subjects import checkpoint
 
 Progress = Callable[[int], None]

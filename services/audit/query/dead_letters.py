@@ -5,9 +5,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 
 from services.audit.store.tables import dead_letters, enrollments, redrives
-from shared.bus.topology import Role
 from shared.log.enrollment import State
-from shared.log.subjects import Stage, parse_subject
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.subjects import parse_subject
 
 _MOST: Final = 500
 _NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})

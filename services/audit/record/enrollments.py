@@ -1,18 +1,15 @@
-"""From stored events to the rows that operators ask for. Pure: the same log, the same rows."""
+"""From the events of enrollments to their rows. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.audit.record.certificates import take_other
 from services.audit.record.changes import Changes, Row, see
-from services.audit.record.commands import take_order
-from services.audit.record.event_row import Found, is_ours, storable
+from services.audit.record.event_row import is_ours, storable
 from services.audit.store.spelling import folded
-from shared.log.catalog import Event
 from shared.log.enrollment import State
 from shared.log.envelope import Stored
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -54,31 +51,15 @@ def enrollment_of(stored: Stored) -> str | None:
         return None
 
 
-def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
-    """What a stretch of one stream changes; `known` has its enrollments, as far as there are."""
-    changes = Changes()
-    for found in messages:
-        if found.event is None or not is_ours(found.stored.subject):
-            continue  # it stands among the events, and `audit verify` names it
-        take_order(changes, found.stored, found.event)
-        enrollment = enrollment_of(found.stored)
-        if enrollment is not None:
-            row = _Enrollment(changes, enrollment, known.get(enrollment))
-            row.take(found.stored, found.event)
-        else:
-            take_other(changes, found.stored, found.event)
-    return changes
-
-
 @dataclass
-class _Enrollment:
-    """One enrollment's row as it grows."""
+class EnrollmentRow:
+    """One enrollment's row as it grows; `known` is what the database has of it."""
 
     changes: Changes
     name: str
     known: Known | None
 
-    def take(self, stored: Stored, event: Event) -> None:
+    def take(self, stored: Stored, event: EventPayload) -> None:
         """Merge what the event says."""
         row = self._row(stored)
         match event:

@@ -7,8 +7,8 @@ from typing import Any, Final, overload
 import msgspec
 
 from services.audit.record.digest import own_headers
-from shared.log.catalog import Event
 from shared.log.envelope import TYPE, Stored, UnreadableEventError, decode
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -35,7 +35,7 @@ class Found:
     """A stored message, the event in it if it is one, and its own headers as JSON."""
 
     stored: Stored
-    event: Event | None
+    event: EventPayload | None
     headers: str
 
     @classmethod
@@ -98,7 +98,7 @@ def row(stream: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _told(event: Event | None) -> dict[str, str | None]:
+def _told(event: EventPayload | None) -> dict[str, str | None]:
     """What the event says of device, transaction, result and serial."""
     told = {
         "transaction_id": getattr(event, "transaction_id", None),
@@ -109,7 +109,7 @@ def _told(event: Event | None) -> dict[str, str | None]:
     return {name: storable(value) for name, value in told.items()}
 
 
-def _device(event: Event | None) -> str | None:
+def _device(event: EventPayload | None) -> str | None:
     """The subject of the CSR, where a validator told it."""
     match event:
         case EnrollmentHeld() | EnrollmentApproved():
@@ -120,7 +120,7 @@ def _device(event: Event | None) -> str | None:
             return None
 
 
-def _result(event: Event | None) -> str | None:
+def _result(event: EventPayload | None) -> str | None:
     match event:
         case EnrollmentRejected() | IssuanceFailed():
             return event.reason.value

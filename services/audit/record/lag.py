@@ -13,8 +13,8 @@ from services.audit.record.log_reader import last_sequence
 from services.audit.record.write import position
 from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
-from shared.bus.topology import Role
 from shared.log.enrollment import State
+from shared.log.roles import Role
 from shared.observe.logs import log_failure
 from shared.observe.metrics import BUS_LAG, OLDEST_WAITING, WAITING
 

@@ -49,5 +49,5 @@ class Room:
         STREAM_FILL.labels(stream).set(size.used / size.most if size.most else 0)
         event = StreamMeasured(stream=stream, used=size.used, most=size.most, at=int(self.clock()))
         subject = quota_hints(stream)
-        message = sign(event, subject, event.request_sha256, self.signer)
+        message = sign(event, subject, self.signer)
         await self.bus.hint(subject, message)

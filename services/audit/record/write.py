@@ -15,10 +15,11 @@ from sqlalchemy import (
 )
 
 from services.audit.record.digest import advance
-from services.audit.record.enrollments import enrollment_of, fold
+from services.audit.record.enrollments import enrollment_of
 from services.audit.record.event_row import Found, row
 from services.audit.record.merge import insert_into, known, merge
 from services.audit.record.positions import Place, move, place_of
+from services.audit.record.projection import fold
 from services.audit.store.engine import wait_in_line
 from services.audit.store.tables import events
 from shared.log.envelope import Stored

@@ -10,12 +10,12 @@ from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
 from shared.bus.series import Series
-from shared.bus.topology import OPS
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.state import Claim
 from shared.log.one_time import ONE_TIME, one_time_digest
 from shared.log.reasons import Reason
+from shared.log.streams import OPS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.x509.csr import CertificationRequest

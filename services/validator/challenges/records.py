@@ -14,7 +14,6 @@ from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full,
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.ended import has_failed
 from shared.bus.series import Entry, Series, signing
-from shared.bus.topology import DEVICES, REPLAYS, device_subject, enroll_stream
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS, WAITING_PLACES
 from shared.log.envelope import (
     EventSigner,
@@ -24,7 +23,16 @@ from shared.log.envelope import (
 )
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.events.state import ChallengeClaimed, DeviceCounted
-from shared.log.subjects import EnrollmentId, Stage, parse_prefix, replay_record, same_csr, token
+from shared.log.stages import Stage
+from shared.log.streams import DEVICES, REPLAYS, enroll_stream
+from shared.log.subjects import (
+    EnrollmentId,
+    device_subject,
+    parse_prefix,
+    replay_record,
+    same_csr,
+    token,
+)
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
 

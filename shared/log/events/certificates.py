@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 
-from shared.log.events.base import NO_REQUEST, EventPayload
+from shared.log.events.base import NO_REQUEST, EventPayload, SignedEvent
 from shared.log.events.commands import RevocationReason
 
 
-class CertificateRecorded(EventPayload, frozen=True, kw_only=True):
+class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
     """The CERTS index: this serial belongs to this enrollment; appended before it is signed.
 
     It stands under the serial and under the key. `names_sha256` is of subject and SANs.
@@ -34,7 +34,7 @@ class CertificateStatus(StrEnum):
     REASON_CHANGED = "reason_changed"
 
 
-class CertificateStatusChanged(EventPayload, frozen=True, kw_only=True):
+class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
     """The CERTS index: a new status of this serial; the newest authentic one counts.
 
     Each tells all there is to tell: `revoked_at` (Unix seconds) and `reason` are those of the CRL.
@@ -56,14 +56,14 @@ class CertificateStatusChanged(EventPayload, frozen=True, kw_only=True):
         return self.status is not CertificateStatus.RELEASED
 
 
-class KeyCompromised(EventPayload, frozen=True, kw_only=True):
+class KeyCompromised(SignedEvent, frozen=True, kw_only=True):
     """A key whose certificate was revoked for compromise: it is refused for ever."""
 
     request_sha256: str
     serial: str
 
 
-class CrlPublished(EventPayload, frozen=True, kw_only=True):
+class CrlPublished(SignedEvent, frozen=True, kw_only=True):
     """A complete CRL stands in the log, in `chunks` pieces; times are Unix seconds.
 
     It holds every revocation up to sequence `position` of the CERTS stream.

@@ -1,9 +1,10 @@
 """Events of what operators order, and what is answered to them."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from shared.log.events.base import NO_REQUEST, EventPayload
-from shared.log.subjects import Stage
+from shared.log.events.base import NO_REQUEST, SignedEvent
+from shared.log.stages import Stage
 
 
 class RevocationReason(StrEnum):
@@ -22,7 +23,14 @@ class RevocationReason(StrEnum):
     PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 
-class RevocationOrdered(EventPayload, frozen=True, kw_only=True):
+class Ordered(SignedEvent, frozen=True, kw_only=True):
+    """What an operator orders; `operator` is their name as the log has it."""
+
+    if TYPE_CHECKING:
+        operator: str
+
+
+class RevocationOrdered(Ordered, frozen=True, kw_only=True):
     """An operator wants a certificate revoked."""
 
     issuer: str
@@ -33,7 +41,7 @@ class RevocationOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class OrderAnswered(EventPayload, frozen=True, kw_only=True):
+class OrderAnswered(SignedEvent, frozen=True, kw_only=True):
     """What became of an operator's order; `request_sha256` is of the order."""
 
     request_sha256: str
@@ -41,7 +49,7 @@ class OrderAnswered(EventPayload, frozen=True, kw_only=True):
     detail: str
 
 
-class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
+class ReloadOrdered(Ordered, frozen=True, kw_only=True):
     """An operator wants a profile's anchors read anew, or its RA certificates: by its subject.
 
     `replicas` are those that ran then, and whose answers are waited for.
@@ -53,7 +61,7 @@ class ReloadOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
+class RedriveOrdered(Ordered, frozen=True, kw_only=True):
     """An operator wants what a worker gave up on to be tried anew, as this attempt.
 
     `stream` and `sequence` are those of the message given up on.
@@ -67,7 +75,7 @@ class RedriveOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class ResumeOrdered(EventPayload, frozen=True, kw_only=True):
+class ResumeOrdered(Ordered, frozen=True, kw_only=True):
     """The message that an attempt waits for is handled again: its consumer passed it over.
 
     `stage` is the stage that is missing: a verdict or an outcome. `number` counts the orders for
@@ -82,7 +90,7 @@ class ResumeOrdered(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
+class ChallengeCreated(Ordered, frozen=True, kw_only=True):
     """An operator made a one-time challenge; only its digest stands on the log.
 
     `cn` and `sans` (`kind:value`) bind it to a device where they are given; `expires_at` is in
@@ -97,7 +105,7 @@ class ChallengeCreated(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class ChallengeCancelled(EventPayload, frozen=True, kw_only=True):
+class ChallengeCancelled(Ordered, frozen=True, kw_only=True):
     """An operator took a one-time challenge back."""
 
     profile: str
@@ -105,7 +113,7 @@ class ChallengeCancelled(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class ApiTokenCreated(EventPayload, frozen=True, kw_only=True):
+class ApiTokenCreated(Ordered, frozen=True, kw_only=True):
     """Somebody can use the operators' API from now on; of their token nothing stands here."""
 
     name: str
@@ -114,21 +122,9 @@ class ApiTokenCreated(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class ApiTokenRevoked(EventPayload, frozen=True, kw_only=True):
+class ApiTokenRevoked(Ordered, frozen=True, kw_only=True):
     """The token of this name is good no more, nor is a session that it opened."""
 
     name: str
     operator: str
     request_sha256: str = NO_REQUEST
-
-
-Ordered = (
-    RevocationOrdered
-    | ReloadOrdered
-    | RedriveOrdered
-    | ResumeOrdered
-    | ChallengeCreated
-    | ChallengeCancelled
-    | ApiTokenCreated
-    | ApiTokenRevoked
-)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.log.events.base import EventPayload
+from shared.log.events.base import EventPayload, SignedEvent
 from shared.log.events.state import (
     Claim,
 )
@@ -79,7 +79,7 @@ class RenewedCertificate(msgspec.Struct, frozen=True, kw_only=True):
     key_uses: int
 
 
-class EnrollmentHeld(EventPayload, frozen=True, kw_only=True):
+class EnrollmentHeld(SignedEvent, frozen=True, kw_only=True):
     """All gates are open and the profile wants an operator's word. Not terminal."""
 
     request_sha256: str
@@ -88,7 +88,7 @@ class EnrollmentHeld(EventPayload, frozen=True, kw_only=True):
     claim: Claim | None = None
 
 
-class HoldDecided(EventPayload, frozen=True, kw_only=True):
+class HoldDecided(SignedEvent, frozen=True, kw_only=True):
     """The operator's word on a held enrollment; the validator turns it into a verdict."""
 
     request_sha256: str
@@ -97,7 +97,7 @@ class HoldDecided(EventPayload, frozen=True, kw_only=True):
     note: str = ""
 
 
-class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
+class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
     """The validator's yes: the template to sign, and until when (Unix seconds) it may be.
 
     `existing` is the serial of the key's live certificate, which is then the answer instead.
@@ -114,7 +114,7 @@ class EnrollmentApproved(EventPayload, frozen=True, kw_only=True):
     claim: Claim | None = None
 
 
-class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
+class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
     """The validator's no. Terminal."""
 
     request_sha256: str
@@ -126,7 +126,7 @@ class EnrollmentRejected(EventPayload, frozen=True, kw_only=True):
     claim: Claim | None = None
 
 
-class CertificateIssued(EventPayload, frozen=True, kw_only=True):
+class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
     """The certificate, as DER. Terminal."""
 
     request_sha256: str
@@ -136,7 +136,7 @@ class CertificateIssued(EventPayload, frozen=True, kw_only=True):
     not_after: int
 
 
-class IssuanceFailed(EventPayload, frozen=True, kw_only=True):
+class IssuanceFailed(SignedEvent, frozen=True, kw_only=True):
     """The issuer could not or would not. Terminal."""
 
     request_sha256: str

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.log.events.base import NO_REQUEST, EventPayload
+from shared.log.events.base import NO_REQUEST, EventPayload, SignedEvent
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     record: str = ""
 
 
-class ChallengeClaimed(EventPayload, frozen=True, kw_only=True):
+class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
     """A token or one-time challenge belongs to this enrollment from now on (REPLAYS).
 
     The record leaves the stream some time after `expires_at` (Unix seconds), when what it guards
@@ -40,14 +40,14 @@ class CountedEnrollment(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
-class DeviceCounted(EventPayload, frozen=True, kw_only=True):
+class DeviceCounted(SignedEvent, frozen=True, kw_only=True):
     """The enrollments of one device within a day; each write replaces the one before."""
 
     request_sha256: str
     entries: tuple[CountedEnrollment, ...]
 
 
-class ReplicaSeen(EventPayload, frozen=True, kw_only=True):
+class ReplicaSeen(SignedEvent, frozen=True, kw_only=True):
     """A running replica says that it is there, and which anchors (SHA-256) each profile has."""
 
     role: str
@@ -72,7 +72,7 @@ class GatewaySeen(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class StreamMeasured(EventPayload, frozen=True, kw_only=True):
+class StreamMeasured(SignedEvent, frozen=True, kw_only=True):
     """How full a stream is (bytes; `most` is 0 where it has no limit), at a time (Unix seconds).
 
     Never stored: the audit service sends it to gateways every few seconds.
@@ -85,7 +85,7 @@ class StreamMeasured(EventPayload, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class CheckpointSigned(EventPayload, frozen=True, kw_only=True):
+class CheckpointSigned(SignedEvent, frozen=True, kw_only=True):
     """What a stream held up to a sequence: one digest (hex) over all of it, signed by the auditor.
 
     Who rewrites the log cannot write a checkpoint that fits, and the old ones tell of it.

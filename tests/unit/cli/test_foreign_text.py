@@ -22,7 +22,7 @@ from cli.up.firststart import first_start
 from cli.up.layout import Layout
 from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.observe.logs import configure_logging, log_failure
 from shared.text.printable import HIDDEN
 from shared.x509.dn import write_dn

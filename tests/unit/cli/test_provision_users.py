@@ -12,9 +12,9 @@ from cli.__main__ import app
 from cli.provision import read_users
 from cli.up.firststart import ensure_nkeys, first_start
 from cli.up.layout import Layout
-from shared.bus.topology import Role
 from shared.bus.users import User, public_key_of
 from shared.config.load import SettingsError
+from shared.log.roles import Role
 from tests.unit.world import NOW
 
 

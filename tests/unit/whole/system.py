@@ -25,10 +25,12 @@ from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.servers import Servers
-from shared.bus.topology import OPS, Role, enroll_stream, gateway_hints
+from shared.bus.topology import gateway_hints
 from shared.ca.chains import ChainBook
 from shared.config.addresses import Networks
+from shared.log.roles import Role
 from shared.log.shards import Epoch
+from shared.log.streams import OPS, enroll_stream
 from shared.runtime.worker import Job, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import (

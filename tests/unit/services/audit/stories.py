@@ -2,11 +2,12 @@
 
 from typing import Any, Final
 
-from shared.log.catalog import Event
 from shared.log.envelope import Message, Stored, encode
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested, Facts
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId
 from tests.unit import golden
 from tests.unit.world import NANOSECONDS, NOW
 
@@ -16,7 +17,7 @@ assert isinstance(_APPROVED, EnrollmentApproved)
 _FACTS: Final = _APPROVED.facts
 
 
-def event(kind: str, **changes: Any) -> Event:
+def event(kind: str, **changes: Any) -> EventPayload:
     """The golden event of a type, altered."""
     found = golden.EVENTS[kind, 1][1]
     values = {name: getattr(found, name) for name in found.__struct_fields__}
@@ -24,7 +25,7 @@ def event(kind: str, **changes: Any) -> Event:
 
 
 def stored(
-    sequence: int, subject: str, found: Event | Message, seconds: float | None = None
+    sequence: int, subject: str, found: EventPayload | Message, seconds: float | None = None
 ) -> Stored:
     message = found if isinstance(found, Message) else encode(found)
     moment = NOW + (sequence if seconds is None else seconds)

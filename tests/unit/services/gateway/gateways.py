@@ -16,7 +16,7 @@ from services.issuer.certificate import certificate
 from services.issuer.connectors.local import LocalCa
 from shared.bus.core import Delivery
 from shared.bus.servers import Servers
-from shared.bus.topology import Role, enroll_stream, gateway_hints
+from shared.bus.topology import gateway_hints
 from shared.ca.chains import Chain, ChainBook
 from shared.config.addresses import Networks
 from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, decode, sign
@@ -27,8 +27,11 @@ from shared.log.events.enrollment import (
     IssuanceFailed,
 )
 from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.roles import Role
 from shared.log.shards import Epoch
-from shared.log.subjects import EnrollmentId, Stage, parse_subject
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream
+from shared.log.subjects import EnrollmentId, parse_subject
 from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
@@ -160,7 +163,7 @@ class Others:
         if isinstance(event, CertificateIssued):
             key = read_certificate(event.certificate).spki
         verdict = approved(template(self.ca.certificate, spki=key), request_sha256=sha256)
-        await append(self.bus, subject, sign(verdict, subject, sha256, VALIDATOR))
+        await append(self.bus, subject, sign(verdict, subject, VALIDATOR))
 
     def message(self, enrollment: EnrollmentId, request: Stored) -> tuple[Stage, Message]:
         sha256 = request.sha256()
@@ -178,7 +181,7 @@ class Others:
         else:
             stage, by = Stage.OUTCOME, ISSUING
             event = self.issued(sha256, spki(self.device.key.public_key()))
-        return stage, sign(event, enrollment.subject(stage), sha256, self.forge or by)
+        return stage, sign(event, enrollment.subject(stage), self.forge or by)
 
     def issued(self, sha256: str, key: bytes, subject: bytes | None = None) -> CertificateIssued:
         """Signed by hand: what the gateway makes of a certificate is not the issuer's business."""

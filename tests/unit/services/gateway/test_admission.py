@@ -19,10 +19,10 @@ from services.gateway.enroll import Enroller
 from services.gateway.refusals import CLIENT_GONE, RefusalLog, RefusedError
 from services.gateway.settings import Limits
 from shared import limits as bounds
-from shared.bus.topology import chain_subject
 from shared.ca.chains import ChainBook
 from shared.log.envelope import encode
 from shared.log.events.certificates import CaChain
+from shared.log.subjects import chain_subject
 from shared.observe.metrics import REQUESTS
 from shared.runtime.edge import Client, EdgeProtocol
 from shared.runtime.process import HttpServer

@@ -12,7 +12,7 @@ from shared.limits import PLANTED_ATTEMPTS
 from shared.log.envelope import Message, Stored, decode, encode
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.reasons import Reason
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.scep.certrep import PkiStatus
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity

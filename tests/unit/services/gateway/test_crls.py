@@ -14,12 +14,12 @@ from services.gateway.settings import Settings
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import CRLS, chain_subject
 from shared.ca.chains import ChainBook
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Stored, encode
 from shared.log.events.certificates import CaChain
-from shared.log.subjects import crl_head
+from shared.log.streams import CRLS
+from shared.log.subjects import chain_subject, crl_head
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial

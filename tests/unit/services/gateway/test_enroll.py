@@ -13,7 +13,7 @@ from shared.log.envelope import Message, decode
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.seal import unseal
 from shared.log.shards import Epoch
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.unit import pki

@@ -11,7 +11,7 @@ from services.gateway.outcomes import End, Request
 from shared.log.envelope import SUBJECT, EventSigner, sign
 from shared.log.events.enrollment import EnrollmentHeld
 from shared.log.shards import Epoch
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.scep.certrep import CertRep, PkiStatus
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
@@ -192,7 +192,7 @@ async def test_a_hold_hinted_under_a_verdicts_subject_is_nothing(
     world: World, request_: Request
 ) -> None:
     subject = request_.enrollment.subject(Stage.VERDICT)
-    message = sign(hold(request_), subject, request_.sha256, VALIDATOR)
+    message = sign(hold(request_), subject, VALIDATOR)
     with world.outcomes.waiter(request_.enrollment) as hint:
         headers = message.headers | {SUBJECT: subject}
         world.outcomes.on_hint(f"gw.{GATEWAY}", message.payload, headers)

@@ -11,7 +11,8 @@ from shared.bus.core import BusUnavailableError
 from shared.log.envelope import EventSigner
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued
-from shared.log.subjects import Stage, certificate_issued
+from shared.log.stages import Stage
+from shared.log.subjects import certificate_issued
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial

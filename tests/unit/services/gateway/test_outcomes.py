@@ -8,7 +8,7 @@ from services.gateway.outcomes import End, Request
 from shared.log.envelope import SUBJECT, EventSigner, Message, sign
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer.templates import template
 from tests.unit.shared.scep.messages import Identity, spki
@@ -56,7 +56,7 @@ def issued(world: World) -> CertificateIssued:
 def message(
     world: World, stage: Stage, event: EnrollmentRejected | CertificateIssued, by: EventSigner
 ) -> Message:
-    return sign(event, world.enrollment().subject(stage), event.request_sha256, by)
+    return sign(event, world.enrollment().subject(stage), by)
 
 
 async def waited(world: World, request_: Request, *hints: tuple[str, Message]) -> End:
@@ -107,7 +107,7 @@ async def test_a_validators_key_signs_no_outcome(world: World, request_: Request
 
 async def test_a_hint_about_another_attempt_is_not_heard(world: World, request_: Request) -> None:
     other = world.enrollment(attempt=1).subject(Stage.VERDICT)
-    found = sign(rejected(), other, REQUEST_SHA256, VALIDATOR)
+    found = sign(rejected(), other, VALIDATOR)
     before = counted("security_events", stage="verdict")
 
     assert await waited(world, request_, (other, found)) == End()
@@ -118,7 +118,7 @@ async def test_a_true_event_hinted_under_a_false_subject_is_no_end(
     world: World, request_: Request
 ) -> None:
     other = world.enrollment(attempt=1).subject(Stage.VERDICT)
-    found = sign(rejected(), other, REQUEST_SHA256, VALIDATOR)
+    found = sign(rejected(), other, VALIDATOR)
 
     assert (
         await waited(world, request_, (request_.enrollment.subject(Stage.VERDICT), found)) == End()
@@ -173,7 +173,7 @@ async def test_hints_for_nobody_are_passed_over(world: World) -> None:
 async def test_an_approval_is_no_end(world: World, request_: Request) -> None:
     subject = world.enrollment().subject(Stage.VERDICT)
     event = approved(template(world.ca.certificate))
-    found = sign(event, subject, REQUEST_SHA256, VALIDATOR)
+    found = sign(event, subject, VALIDATOR)
     await append(world.bus, subject, found)
 
     end = await world.outcomes.read(request_, world.chain)

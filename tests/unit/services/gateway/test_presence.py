@@ -7,12 +7,13 @@ import pytest
 
 from services.gateway.presence import Presence
 from services.gateway.settings import Settings
-from shared.bus.topology import OPS, REPLICAS, Role, replica_subject
 from shared.config.load import SettingsError
 from shared.log.envelope import EventSigner, decode, sign
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
-from shared.log.subjects import ra_order
+from shared.log.roles import Role
+from shared.log.streams import OPS, REPLICAS
+from shared.log.subjects import ra_order, replica_subject
 from shared.runtime.log_clock import LogClock
 from shared.runtime.reload import Reloader, Source
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
@@ -61,7 +62,7 @@ def presence(bus: MemoryBus, files: Files) -> Presence:
 
 async def order(bus: MemoryBus, name: str, signer: EventSigner = OPERATOR) -> int:
     event, subject = ReloadOrdered(profile="corp", operator="op"), ra_order("corp", name)
-    return await bus.append(subject, sign(event, subject, event.request_sha256, signer))
+    return await bus.append(subject, sign(event, subject, signer))
 
 
 async def seen(bus: MemoryBus) -> GatewaySeen:

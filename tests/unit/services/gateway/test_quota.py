@@ -33,7 +33,7 @@ def hear(
     """What a gateway is told on the bus."""
     event = StreamMeasured(stream=stream, used=used, most=most, at=at)
     subject = place or quota_hints(stream)
-    message = sign(event, subject, event.request_sha256, by)
+    message = sign(event, subject, by)
     world.enroller.quota.on_hint(subject, message.payload, message.headers)
 
 

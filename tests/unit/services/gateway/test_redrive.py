@@ -6,11 +6,12 @@ import msgspec.structs
 import pytest
 
 from services.gateway.redrive import Redriver
-from shared.bus.topology import OPS
 from shared.log.envelope import EventSigner, Message, UnreadableEventError, decode, encode, sign
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentRequested
-from shared.log.subjects import EnrollmentId, Stage, redrive_order
+from shared.log.stages import Stage
+from shared.log.streams import OPS
+from shared.log.subjects import EnrollmentId, redrive_order
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit import golden
 from tests.unit.services.gateway.gateways import settings
@@ -44,7 +45,7 @@ async def ordered(
     order = RedriveOrdered(
         stream=STREAM, sequence=7, enrollment=enrollment.prefix(), attempt=attempt, operator="op"
     )
-    await bus.append(subject, sign(order, subject, order.request_sha256, signer))
+    await bus.append(subject, sign(order, subject, signer))
     return subject
 
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 
 from services.gateway.resend import Resender
-from shared.bus.topology import enroll_stream
 from shared.log.envelope import Message
+from shared.log.streams import enroll_stream
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import memory_bus, messages_of, until
 

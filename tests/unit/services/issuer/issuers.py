@@ -7,12 +7,13 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.settings import Settings
 from shared.bus.servers import Servers
-from shared.bus.topology import enroll_stream, stream_of
 from shared.log.envelope import Message, Stored, authenticate, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued, IssuanceFailed
 from shared.log.shards import Epoch
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.streams import enroll_stream, stream_of
+from shared.log.subjects import EnrollmentId
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import template

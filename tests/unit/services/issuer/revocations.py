@@ -7,7 +7,6 @@ from cryptography import x509
 
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.revocation import CrlKeeper, OrderConsumer
-from shared.bus.topology import CRLS
 from shared.ca.crls import read_crl
 from shared.log.envelope import EventSigner, Stored, authenticate_as
 from shared.log.events.certificates import (
@@ -17,6 +16,7 @@ from shared.log.events.certificates import (
     CrlPublished,
 )
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.streams import CRLS
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,

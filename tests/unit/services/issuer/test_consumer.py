@@ -9,7 +9,7 @@ from shared.bus.topology import gateway_hints
 from shared.log.envelope import SUBJECT, TYPE, Message, Stored
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.scep.errors import FailInfo
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world

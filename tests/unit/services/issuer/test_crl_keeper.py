@@ -8,12 +8,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import CRLS
 from shared.ca.crls import newest_head, read_crl
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Message, UnreadableEventError
 from shared.log.events.certificates import CertificateStatus
 from shared.log.events.commands import RevocationReason
+from shared.log.streams import CRLS
 from shared.log.subjects import crl_chunk, crl_head
 from tests.unit import golden, pki
 from tests.unit.services.issuer.revocations import DAY, World, make_world, serial

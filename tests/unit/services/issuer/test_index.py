@@ -19,7 +19,8 @@ from shared.log.events.enrollment import (
     RenewedCertificate,
 )
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, certificate_issued, key_issued, serial_token
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, certificate_issued, key_issued, serial_token
 from shared.scep.errors import FailInfo
 from shared.x509.csr import read_csr
 from tests.unit import pki

@@ -22,7 +22,8 @@ from shared.log.events.enrollment import (
     TemplateExtension,
 )
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, certificate_issued
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, certificate_issued
 from shared.scep.errors import FailInfo
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world

@@ -17,7 +17,8 @@ from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentHeld, HoldDecided
 from shared.log.one_time import one_time_digest, write_one_time
 from shared.log.reasons import Reason
-from shared.log.subjects import Stage, one_time_cancelled, one_time_created, parse_subject
+from shared.log.stages import Stage
+from shared.log.subjects import one_time_cancelled, one_time_created, parse_subject
 from tests.fakes.bus_through import BusThrough, Trouble
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,

@@ -10,7 +10,8 @@ from shared.log.envelope import SUBJECT, TYPE, Message, Stored, encode
 from shared.log.events.certificates import CaChain
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 from tests.unit.world import (

@@ -9,7 +9,8 @@ from services.validator.facts import NotOpened, Opened, OpeningRules, open_reque
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.seal import seal
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId
 from shared.scep.algorithms import AlgorithmPolicy
 from tests.unit.shared.scep.messages import (
     PRINTABLE,

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.log.catalog import Event
 from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, authenticate
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import KeyCompromised
 from shared.log.events.enrollment import (
     EnrollmentApproved,
@@ -19,7 +19,8 @@ from shared.log.events.enrollment import (
     HoldDecided,
 )
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import Stage, key_compromised, key_issued
+from shared.log.stages import Stage
+from shared.log.subjects import key_compromised, key_issued
 from shared.x509.csr import read_csr
 from tests.unit.services.validator.records import DAY, record
 from tests.unit.services.validator.validators import World, validating
@@ -85,7 +86,7 @@ class Desk:
         event = HoldDecided(**(values | changes))
         return await append_signed(self.world.bus, self.decision_subject, event, by)
 
-    async def certified(self, event: Event) -> None:
+    async def certified(self, event: EventPayload) -> None:
         """What an issuer writes about the device's key."""
         key = spki(self.world.device.key.public_key())
         subject = key_issued(spki_sha256(key), ISSUER, SERIAL)

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
-from shared.log.catalog import Event
 from shared.log.envelope import EventSigner, Stored
+from shared.log.events.base import EventPayload
 from shared.log.events.certificates import (
     CertificateStatus,
     CertificateStatusChanged,
@@ -60,7 +60,7 @@ async def certify(world: World, by: EventSigner = ISSUING, **changes: Any) -> No
         await append_signed(world.bus, subject, found, by)
 
 
-async def told(world: World, subject: str, event: Event) -> None:
+async def told(world: World, subject: str, event: EventPayload) -> None:
     await append_signed(world.bus, subject, event, ISSUING)
 
 

@@ -21,7 +21,7 @@ from services.validator.consumer import RequestConsumer
 from services.validator.judging import Judge
 from services.validator.replica import Replica
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import OPS, PRESENCE_SECONDS, REPLICAS, replica_subject
+from shared.bus.topology import PRESENCE_SECONDS
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.commands import (
     OrderAnswered,
@@ -31,7 +31,8 @@ from shared.log.events.commands import (
 )
 from shared.log.events.state import ReplicaSeen
 from shared.log.reasons import Reason
-from shared.log.subjects import reload_answer, reload_order
+from shared.log.streams import OPS, REPLICAS
+from shared.log.subjects import reload_answer, reload_order, replica_subject
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble

@@ -14,13 +14,13 @@ from services.validator.gates import Policy
 from services.validator.judging import Judge
 from services.validator.settings import Settings
 from shared.bus.servers import Servers
-from shared.bus.topology import chain_subject
 from shared.ca.chains import ChainBook
 from shared.log.envelope import Message, Stored, authenticate, encode
 from shared.log.events.certificates import CaChain
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.shards import Epoch
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, chain_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity, device_csr

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Message, Stored, encode
 from shared.log.events.certificates import CaChain
+from shared.log.streams import CA_CHAINS
+from shared.log.subjects import chain_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import golden, pki
 from tests.unit.world import ISSUER, memory_bus, until

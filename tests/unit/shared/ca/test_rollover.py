@@ -7,10 +7,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.publish import publish_chains
-from shared.bus.topology import CA_CHAINS, chain_subject
 from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Stored, decode, encode
 from shared.log.events.certificates import CaChain
+from shared.log.streams import CA_CHAINS
+from shared.log.subjects import chain_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer import issuers

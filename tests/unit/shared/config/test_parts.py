@@ -9,10 +9,10 @@ import pytest
 import tomli_w
 
 from cli.services import _source
-from shared.bus.topology import SERVICES, Role
 from shared.config.apart import load_apart
 from shared.config.load import SettingsError, load
 from shared.config.parts import PLACEHOLDER, part_of
+from shared.log.roles import SERVICES, Role
 from tests.unit.shared.configurations import text
 
 INLINE = (

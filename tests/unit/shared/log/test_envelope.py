@@ -19,6 +19,7 @@ from shared.log.envelope import (
     encode,
     sign,
 )
+from shared.log.events.base import NO_REQUEST
 from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
@@ -36,7 +37,7 @@ from shared.log.events.commands import (
     ResumeOrdered,
     RevocationOrdered,
 )
-from shared.log.events.enrollment import NO_REQUEST, CertificateIssued, EnrollmentHeld, HoldDecided
+from shared.log.events.enrollment import CertificateIssued, EnrollmentHeld, HoldDecided
 from shared.log.events.state import (
     ChallengeClaimed,
     CheckpointSigned,
@@ -44,9 +45,9 @@ from shared.log.events.state import (
     ReplicaSeen,
     StreamMeasured,
 )
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from tests.unit import golden
-from tests.unit.world import STRANGER
+from tests.unit.world import STRANGER, signed_event
 
 TRUSTED = {golden.SIGNER.id: golden.SIGNER.key.public_key()}
 SIGNED: tuple[type[Any], ...] = (
@@ -111,7 +112,7 @@ def test_altered_it_is_not(kind: type[Any]) -> None:
 @pytest.mark.parametrize("kind", SIGNED)
 def test_signed_by_a_stranger_it_is_not(kind: type[Any]) -> None:
     subject, event = golden.EVENTS[kind.__name__, 1]
-    message = sign(event, subject, event.request_sha256, STRANGER)  # type: ignore[union-attr]
+    message = sign(event, subject, STRANGER)  # type: ignore[union-attr]
     found = Stored(subject, message.payload, message.headers, 7, 1)
 
     assert refused(found, kind) == "signed by an unknown key"
@@ -122,7 +123,7 @@ def test_signed_by_a_stranger_it_is_not(kind: type[Any]) -> None:
 @pytest.mark.parametrize("kind", SIGNED)
 def test_signed_over_another_request_than_it_names_it_is_not(kind: type[Any]) -> None:
     subject, event = golden.EVENTS[kind.__name__, 1]
-    message = sign(event, subject, "77" * 32, golden.SIGNER)
+    message = signed_event(event, subject, golden.SIGNER, request_sha256="77" * 32)
 
     found = Stored(subject, message.payload, message.headers, 7, 1)
     assert refused(found, kind) == "signature does not verify"

@@ -1,3 +1,4 @@
+import base64
 import re
 from dataclasses import replace
 from typing import Any
@@ -20,12 +21,13 @@ from shared.log.envelope import (
     encode,
     key_id,
     sign,
+    signed_bytes,
 )
 from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
 from shared.log.reasons import Reason
+from shared.log.stages import Stage
 from shared.log.subjects import (
     EnrollmentId,
-    Stage,
     any_request,
     csr_token,
     parse_subject,
@@ -61,7 +63,7 @@ def rejected(**changes: Any) -> EnrollmentRejected:
 
 def stored(subject: str = VERDICT, message: Message | None = None) -> Stored:
     """A verdict as the log would hold it, signed by the trusted validator unless one is given."""
-    message = message or sign(rejected(), subject, REQUEST_SHA256, VALIDATOR)
+    message = message or sign(rejected(), subject, VALIDATOR)
     return Stored(subject, message.payload, message.headers, 7, 1)
 
 
@@ -172,13 +174,13 @@ def test_an_event_of_a_trusted_key_is_authentic() -> None:
 
 
 def test_an_unknown_key_signs_nothing() -> None:
-    message = sign(rejected(), VERDICT, REQUEST_SHA256, STRANGER)
+    message = sign(rejected(), VERDICT, STRANGER)
 
     assert refused(stored(message=message)) == "signed by an unknown key"
 
 
 def test_a_trusted_keys_name_does_not_make_another_keys_signature_valid() -> None:
-    message = sign(rejected(), VERDICT, REQUEST_SHA256, STRANGER)
+    message = sign(rejected(), VERDICT, STRANGER)
     message.headers[KEY] = VALIDATOR.id
 
     assert refused(stored(message=message)) == "signature does not verify"
@@ -207,7 +209,7 @@ def test_an_outcome_under_a_verdicts_subject_is_refused() -> None:
     failure = IssuanceFailed(
         request_sha256=REQUEST_SHA256, reason=Reason.POISON, fail_info=FailInfo(2), detail=""
     )
-    message = sign(failure, VERDICT, REQUEST_SHA256, VALIDATOR)
+    message = sign(failure, VERDICT, VALIDATOR)
 
     assert "does not belong" in refused(stored(message=message))
 
@@ -262,7 +264,10 @@ def test_a_request_is_never_authentic_by_a_signature() -> None:
     """The device signed it, and the validator checks that itself."""
     _, request = golden.EVENTS["EnrollmentRequested", 1]
     subject = ENROLLMENT.subject(Stage.REQUEST)
-    message = sign(request, subject, REQUEST_SHA256, VALIDATOR)
+    message = encode(request)
+    signature = VALIDATOR.key.sign(signed_bytes(subject, REQUEST_SHA256, message.payload))
+    message.headers[KEY] = VALIDATOR.id
+    message.headers[SIGNATURE] = base64.b64encode(signature).decode()
 
     found = Stored(subject, message.payload, message.headers, 1, 1)
     assert refused(found, Stage.REQUEST) == "this event carries no signature"

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.topology import CERTS, CRLS, OPS, stream_of, streams
+from shared.bus.topology import streams
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, CRLS, OPS, stream_of
 from shared.log.subjects import (
     EnrollmentId,
-    Stage,
     certificate_issued,
     certificate_status,
     crl_chunk,

@@ -3,8 +3,9 @@
 import pytest
 
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import REPLICAS, replica_subject
 from shared.log.envelope import Message
+from shared.log.streams import REPLICAS
+from shared.log.subjects import replica_subject
 from shared.runtime.log_clock import LogClock
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit.world import NOW

@@ -19,7 +19,8 @@ from shared.log.events.enrollment import (
     IssuanceFailed,
 )
 from shared.log.reasons import Reason
-from shared.log.subjects import EnrollmentId, Stage, resume_order
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, resume_order
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from shared.bus.core import AppendConflictError, BusRefusedError, BusUnavailableError
-from shared.bus.topology import Role
 from shared.log.envelope import Message, Stored, decode
 from shared.log.events.state import DeadLetter
+from shared.log.roles import Role
 from shared.runtime.worker import MAX_DELIVERIES, Job, NotServedError, Worker, Workers, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until

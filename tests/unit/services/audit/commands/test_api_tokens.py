@@ -19,8 +19,8 @@ from services.audit.store.api_tokens import (
     revoke_token,
 )
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import OPS
 from shared.log.envelope import authenticate_any
+from shared.log.streams import OPS
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.world import memory_bus, messages_of

@@ -10,16 +10,16 @@ from services.audit.query.filters import BadCursorError
 from services.audit.query.history import story_of
 from services.audit.record.write import store
 from services.audit.store.commands import Order, Result
-from shared.bus.topology import OPS
-from shared.log.catalog import Event
+from shared.log.events.base import EventPayload
 from shared.log.events.commands import (
     ApiTokenCreated,
     ApiTokenRevoked,
     OrderAnswered,
     RedriveOrdered,
 )
+from shared.log.stages import Stage
+from shared.log.streams import OPS
 from shared.log.subjects import (
-    Stage,
     api_token_created,
     api_token_revoked,
     one_time_created,
@@ -52,7 +52,7 @@ def answer(*, done: bool, detail: str = "") -> OrderAnswered:
     return OrderAnswered(request_sha256="00" * 32, done=done, detail=detail)
 
 
-def ops(engine: Engine, *found: tuple[str, Event], first: int = 1) -> None:
+def ops(engine: Engine, *found: tuple[str, EventPayload], first: int = 1) -> None:
     """Store these in the operators' stream, one batch each."""
     for i, (subject, each) in enumerate(found):
         store(engine, OPS, [stored(first + i, subject, each)])

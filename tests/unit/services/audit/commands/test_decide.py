@@ -7,8 +7,8 @@ from services.audit.query.lookup import recent, story
 from services.audit.record.write import store
 from shared.log.enrollment import State
 from shared.log.envelope import Stored
+from shared.log.stages import Stage
 from shared.log.subjects import (
-    Stage,
     certificate_status,
     key_compromised,
     revocation_answer,

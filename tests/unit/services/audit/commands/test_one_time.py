@@ -12,7 +12,8 @@ from shared.log.events.enrollment import IssuanceFailed
 from shared.log.events.state import ChallengeClaimed
 from shared.log.one_time import ONE_TIME
 from shared.log.reasons import FAIL_INFO, Reason
-from shared.log.subjects import EnrollmentId, Stage, replay_record
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId, replay_record
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.world import (

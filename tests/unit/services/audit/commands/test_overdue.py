@@ -15,7 +15,8 @@ from services.audit.commands.overdue import (
     overtaken,
 )
 from shared.log.enrollment import TERMINAL, State
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.subjects import EnrollmentId
 from tests.unit.world import NANOSECONDS
 
 PATIENCE = Patience()

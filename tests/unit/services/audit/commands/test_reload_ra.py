@@ -8,10 +8,12 @@ import pytest
 from services.audit.commands import reload_ra as ra
 from services.audit.commands.context import Office, OrderError
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import OPS, Role, replica_subject
 from shared.log.envelope import Message, authenticate_as, encode
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import GatewaySeen
+from shared.log.roles import Role
+from shared.log.streams import OPS
+from shared.log.subjects import replica_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.desks import settings
 from tests.unit.world import memory_bus, messages_of, until

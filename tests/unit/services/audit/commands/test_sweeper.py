@@ -14,10 +14,11 @@ from services.audit.query.commands import WantedOrders, list_orders
 from services.audit.record.write import store
 from services.audit.store.commands import Order
 from services.audit.store.engine import migrate, open_engine
-from shared.bus.topology import OPS
 from shared.log.envelope import Message, authenticate_as, sign
 from shared.log.events.commands import ResumeOrdered
-from shared.log.subjects import EnrollmentId, Stage
+from shared.log.stages import Stage
+from shared.log.streams import OPS
+from shared.log.subjects import EnrollmentId
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit import stories
 from tests.unit.services.audit.stories import STREAM, enrollment
@@ -55,7 +56,7 @@ class Story:
         message = (
             stories.stored(1, subject, found)
             if stage is Stage.REQUEST
-            else sign(found, subject, found.request_sha256, by or VALIDATOR)
+            else sign(found, subject, by or VALIDATOR)
         )
         await self.bus.append(subject, Message(message.payload, dict(message.headers)))
 

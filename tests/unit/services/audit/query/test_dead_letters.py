@@ -7,10 +7,11 @@ from sqlalchemy import Engine
 
 from services.audit.query.dead_letters import count_open, list_letters
 from services.audit.record.write import store
-from shared.bus.topology import DEAD_LETTERS, OPS
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.state import DeadLetter
-from shared.log.subjects import Stage, redrive_order
+from shared.log.stages import Stage
+from shared.log.streams import DEAD_LETTERS, OPS
+from shared.log.subjects import redrive_order
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,

@@ -5,7 +5,7 @@ from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines,
 from services.audit.record.write import store
 from shared.log.enrollment import State
 from shared.log.envelope import Stored
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from shared.x509.dn import write_dn
 from tests.unit.services.audit.stories import (
     STREAM,

@@ -16,8 +16,9 @@ from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import events
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import CERTS, OPS, Role
 from shared.log.envelope import Message, Stored
+from shared.log.roles import Role
+from shared.log.streams import CERTS, OPS
 from shared.log.subjects import checkpoint
 from shared.runtime.process import background
 from tests.fakes.memory_bus import MemoryBus

@@ -12,9 +12,10 @@ from sqlalchemy import Engine, select, update
 from services.audit.record.write import catch_up, store
 from services.audit.store.engine import migrate, open_engine
 from services.audit.store.tables import metadata, positions
-from shared.bus.topology import CERTS, OPS
 from shared.log.envelope import Stored
-from shared.log.subjects import Stage, reload_answer, reload_order
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, OPS
+from shared.log.subjects import reload_answer, reload_order
 from tests.unit import golden
 from tests.unit.services.audit.stories import (
     STREAM,

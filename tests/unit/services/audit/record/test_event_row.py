@@ -17,7 +17,7 @@ from services.audit.record.event_row import Found, row, storable
 from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
 from shared.log.envelope import TYPE, Message
-from shared.log.subjects import Stage
+from shared.log.stages import Stage
 from tests.unit import golden
 from tests.unit.services.audit.stories import STREAM, event, stored
 from tests.unit.world import NANOSECONDS, NOW

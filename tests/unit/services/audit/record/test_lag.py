@@ -12,9 +12,9 @@ from services.audit.record import lag as backlog
 from services.audit.record.lag import Backlog, waiting
 from services.audit.record.write import store
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import Role
 from shared.log.envelope import Message, Stored
-from shared.log.subjects import Stage
+from shared.log.roles import Role
+from shared.log.stages import Stage
 from shared.observe.metrics import OLDEST_WAITING
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.audit.stories import (

@@ -17,14 +17,14 @@ from services.audit.record.write import store
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.web.rendering import VERSION
-from shared.bus.topology import CERTS, OPS
 from shared.config.load import load
 from shared.log.envelope import Message
 from shared.log.events.certificates import CertificateStatus
 from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import EnrollmentHeld
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, OPS
 from shared.log.subjects import (
-    Stage,
     api_token_created,
     certificate_issued,
     certificate_status,

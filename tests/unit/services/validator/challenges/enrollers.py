@@ -20,9 +20,8 @@ from services.validator.device_state import DeviceStateGate
 from services.validator.facts import Opened
 from services.validator.judging import Judge
 from shared.bus.core import Bus
-from shared.bus.topology import DEVICES, REPLAYS
-from shared.log.catalog import Event
 from shared.log.envelope import EventSigner, Stored, authenticate, authenticate_as
+from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -33,7 +32,9 @@ from shared.log.events.enrollment import (
 from shared.log.events.state import CountedEnrollment, DeviceCounted
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.seal import seal
-from shared.log.subjects import EnrollmentId, Stage, csr_token, parse_subject, transaction_token
+from shared.log.stages import Stage
+from shared.log.streams import DEVICES, REPLAYS
+from shared.log.subjects import EnrollmentId, csr_token, parse_subject, transaction_token
 from shared.x509.csr import read_csr
 from tests.fakes.bus_through import BusThrough, racing
 from tests.unit.services.validator.validators import World
@@ -293,6 +294,6 @@ async def failed(world: World, request: Stored, by: EventSigner = ISSUING) -> St
     return await _ended(world, request, event, by)
 
 
-async def _ended(world: World, request: Stored, event: Event, by: EventSigner) -> Stored:
+async def _ended(world: World, request: Stored, event: EventPayload, by: EventSigner) -> Stored:
     place = parse_subject(request.subject)[0].subject(Stage.OUTCOME)
     return await append_signed(world.bus, place, event, by)

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
 from services.validator.facts import names_sha256
-from shared.bus.topology import OPS
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated, RevocationReason
@@ -19,6 +18,7 @@ from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import ChallengeClaimed
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.log.reasons import Reason
+from shared.log.streams import OPS
 from shared.log.subjects import (
     certificate_status,
     key_issued,

@@ -13,12 +13,12 @@ from services.validator.challenges.verifier import SIGNED
 from services.validator.consumer import RequestConsumer
 from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import DEVICES, REPLAYS, device_subject
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as, encode
 from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import ChallengeClaimed, CountedEnrollment, DeviceCounted
 from shared.log.reasons import Reason
-from shared.log.subjects import parse_subject, replay_record
+from shared.log.streams import DEVICES, REPLAYS
+from shared.log.subjects import device_subject, parse_subject, replay_record
 from shared.log.subjects import token as digest
 from shared.runtime.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step, Trouble

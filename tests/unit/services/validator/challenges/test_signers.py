@@ -7,11 +7,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.profiles import names_sha256
-from shared.bus.topology import REPLAYS
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS
 from shared.log.envelope import Stored
 from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.reasons import Reason
+from shared.log.streams import REPLAYS
 from shared.log.subjects import certificate_issued, key_issued, parse_subject
 from shared.runtime.worker import DeferredError
 from tests.unit.services.validator.challenges.enrollers import (

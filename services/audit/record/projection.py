@@ -1,0 +1,79 @@
+"""From stored events to the rows that operators ask for. Pure: the same log, the same rows.
+
+Theory of operation. A subject's channel says which events may stand there; an event of another
+kind is kept in `events` and changes nothing else. Each channel has its projectors in one table
+here. What a stretch of a stream changes is collected by table and key (`Changes`) before any
+database is touched, and merged into it by `merge.py`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from services.audit.record.certificates import (
+    challenged,
+    dead,
+    recorded,
+    redriven,
+    reloaded,
+    status_changed,
+)
+from services.audit.record.changes import Changes
+from services.audit.record.commands import answered, decided, ordered
+from services.audit.record.enrollments import EnrollmentRow, Known, enrollment_of
+from services.audit.record.event_row import Found, is_ours
+from shared.log import catalog
+from shared.log.channels import Channel, Match
+from shared.log.envelope import Stored
+from shared.log.events.base import EventPayload
+
+Projector = Callable[[Changes, Match, Stored, EventPayload], None]
+
+# Beside the row of an enrollment, which every event of its channels changes.
+PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
+    catalog.REQUEST: (),
+    catalog.HOLD: (),
+    catalog.DECISION: (decided,),
+    catalog.VERDICT: (),
+    catalog.OUTCOME: (),
+    catalog.CERTIFICATE: (recorded,),
+    catalog.CERTIFICATE_STATUS: (status_changed,),
+    catalog.KEY: (),  # the same event as under the serial number
+    catalog.KEY_COMPROMISE: (),
+    catalog.REVOCATION: (ordered,),
+    catalog.REVOCATION_ANSWER: (answered,),
+    catalog.REDRIVE: (ordered, redriven),
+    catalog.RESUME: (ordered,),
+    catalog.RA_RELOAD: (ordered, reloaded),
+    catalog.RA_RELOAD_ANSWER: (answered, reloaded),
+    catalog.ANCHOR_RELOAD: (ordered, reloaded),
+    catalog.ANCHOR_RELOAD_ANSWER: (answered, reloaded),
+    catalog.CHALLENGE: (ordered, challenged),
+    catalog.CHALLENGE_CANCELLATION: (ordered, challenged),
+    catalog.API_TOKEN: (ordered,),
+    catalog.API_TOKEN_REVOCATION: (ordered,),
+    catalog.CHECKPOINT: (),
+    catalog.DEAD_LETTER: (dead,),
+}
+
+
+def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
+    """What a stretch of one stream changes; `known` has its enrollments, as far as there are.
+
+    What does not belong where it stands changes nothing: `audit verify` names it.
+    """
+    changes = Changes()
+    for found in messages:
+        stored, event = found.stored, found.event
+        if event is None or not is_ours(stored.subject):
+            continue
+        at = catalog.CHANNELS.match(stored.subject)
+        if at is None or type(event) not in at.channel.events:
+            continue
+        if "shard" in at.fields:
+            enrollment = enrollment_of(stored)
+            if enrollment is None:
+                continue
+            EnrollmentRow(changes, enrollment, known.get(enrollment)).take(stored, event)
+        for project in PROJECTORS.get(at.channel, ()):
+            project(changes, at, stored, event)
+    return changes

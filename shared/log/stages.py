@@ -1,0 +1,16 @@
+"""The stages of an enrollment. Pure."""
+
+from enum import StrEnum
+from typing import Final
+
+ATTEMPT: Final = "enroll.{shard}.{profile}.{transaction}.{csr}.{attempt}"
+
+
+class Stage(StrEnum):
+    """The last token of an enrollment's subjects; each has one writer role."""
+
+    REQUEST = "request"
+    HOLD = "hold"
+    DECISION = "decision"
+    VERDICT = "verdict"
+    OUTCOME = "outcome"
