@@ -12,7 +12,7 @@ HERE = Path(__file__).parent / "services"
 @pytest.mark.parametrize(
     "tests",
     [
-        ("audit/test_consumer.py", "audit/test_fill.py"),
+        ("audit/record/test_consumer.py", "audit/record/test_catch_up.py"),
         ("gateway/test_lookups.py", "gateway/test_crls.py"),
         ("issuer/test_consumer.py", "issuer/test_orders.py", "issuer/test_crl_keeper.py"),
         ("validator/challenges/test_one_time.py", "validator/challenges/test_notify.py"),

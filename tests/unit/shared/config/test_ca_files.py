@@ -19,7 +19,7 @@ from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
 from tests.unit import pki
 
-VECTORS = Path(__file__).parents[2] / "vectors" / "cas"
+VECTORS = Path(__file__).parents[3] / "vectors" / "cas"
 KEYS = [ec.derive_private_key(100 + i, ec.SECP256R1()) for i in range(4)]
 SIGNS = ("key_cert_sign", "crl_sign")
 Files = tuple[Path, Path]

@@ -25,7 +25,7 @@ from tests.unit.shared.scep.messages import (
 
 CN = "2.5.4.3"
 UPN = "1.3.6.1.4.1.311.20.2.3"
-VECTORS = Path(__file__).parents[2] / "vectors" / "csrs"
+VECTORS = Path(__file__).parents[3] / "vectors" / "csrs"
 # What a terminal obeys, what turns text around, and what no font shows.
 HIDDEN_CHARACTERS = "\x01\n\x1b\x7f\x9b\u061c\u200b\u200f\u2028\u202e\u2060\u2066\u206f\ufeff\ufff9"
 HIDDEN_CHARACTERS += "\xad\u034f\u115f\u180e\u3164\uffa0"  # fillers, and what joins nothing
