@@ -12,7 +12,7 @@ trying, and the rate is measured with them when the services come back.
 Requests take turns for the CPU: a few begin in each turn of the event loop, so accepting, reading
 and refusing go on between their key operations. With one in each turn the log and the services
 behind it got every request alone, and spent half as much again on each (decision 24). The line for
-turns is bounded like the places: by the rate at which requests end, times the longest wait in it.
+turns is bounded in the same way: by the rate at which turns come, times the longest wait in it.
 For a second after a refusal the batches are smaller and some turns pass between them, so that what
 has arrived is refused soon; whole requests are then refused before they cost a connection
 (`Gateway.refuse`). A client that is gone by its turn costs nothing.
@@ -43,6 +43,7 @@ _AT_ONCE_IN_OVERLOAD: Final = 24
 _PAUSE_IN_OVERLOAD: Final = 4  # turns of the loop
 _OVERLOAD_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.3  # the refusal is to be there within a second
+_LINE_WINDOW_SECONDS: Final = 0.5
 _LINE_SECONDS: Final = 0.25  # who joins a longer line would wait in vain
 
 
@@ -73,7 +74,7 @@ class Gate:
     """How many requests of one profile are worth having in flight."""
 
     in_flight: int = 0
-    rate: float = _FIRST_RATE
+    _rate: float = _FIRST_RATE
     _since: float = float("-inf")
     _ended: int = 0
     _fewest: int = 0
@@ -81,7 +82,7 @@ class Gate:
     def is_full(self, now: float, max_wait: float) -> bool:
         """Return whether one more would wait longer than `max_wait` seconds."""
         self._measure(now)
-        return self.in_flight >= max(_FLOOR, self.rate * max_wait)
+        return self.in_flight >= max(_FLOOR, self._rate * max_wait)
 
     def enter(self) -> None:
         """Count a request in flight."""
@@ -100,7 +101,7 @@ class Gate:
         if elapsed < _WINDOW_SECONDS:
             return
         if self._fewest >= _FLOOR // 2 and math.isfinite(elapsed):
-            self.rate = (self.rate + self._ended / elapsed) / 2
+            self._rate = (self._rate + self._ended / elapsed) / 2
         self._since, self._ended, self._fewest = now, 0, self.in_flight
 
 
@@ -114,7 +115,10 @@ class Turns:
 
     at_once: int = _AT_ONCE
     pause: int = 0
-    length: int = 0  # of the line of those who wait
+    _length: int = 0  # of the line of those who wait
+    _rate: float = _FIRST_RATE  # turns a second
+    _since: float = 0.0
+    _passed: int = 0
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
     _taken: int = 0
     _paused: int = 0
@@ -123,17 +127,31 @@ class Turns:
         """Wait for a turn; `TimeoutError` after so many seconds."""
         loop = asyncio.get_running_loop()
         if self._waiting or self._paused or self._taken >= self.at_once:
+            if not self._waiting:
+                self._since, self._passed = loop.time(), 0
             mine = loop.create_future()
             self._waiting.append(mine)
-            self.length += 1
+            self._length += 1
             try:
                 await asyncio.wait_for(mine, seconds)
             finally:
-                self.length -= 1
+                self._length -= 1
             return
         if not self._taken:
             loop.call_soon(self._pass_on)
         self._taken += 1
+
+    def is_long(self) -> bool:
+        """Return whether one more in the line would wait too long for a turn."""
+        return self._length >= max(_AT_ONCE, self._rate * _LINE_SECONDS)
+
+    def _measure(self) -> None:
+        """Measure the rate while somebody waits all the time: else it is that of the arrivals."""
+        self._passed += self._taken
+        now = asyncio.get_running_loop().time()
+        if self._waiting and now - self._since >= _LINE_WINDOW_SECONDS:
+            self._rate = (self._rate + self._passed / (now - self._since)) / 2
+            self._since, self._passed = now, 0
 
     def _pass_on(self) -> None:
         if self._taken:
@@ -145,6 +163,7 @@ class Turns:
             if not following.done():
                 following.set_result(None)
                 self._taken += 1
+        self._measure()
         if self._taken or self._paused:
             asyncio.get_running_loop().call_soon(self._pass_on)
 
@@ -156,7 +175,6 @@ class Admission:
     clock: Callable[[], float]
     _in_flight: "Counter[str]" = field(default_factory=Counter)
     _gates: dict[str, Gate] = field(default_factory=dict)
-    _all: Gate = field(default_factory=Gate)  # measures the rate of all profiles together
     _turns: Turns = field(default_factory=Turns)
     _overloaded_until: float = -math.inf
 
@@ -177,8 +195,7 @@ class Admission:
     def is_full(self, limits: Limits, profile: str) -> bool:
         """Return whether there is no place for one more request of a profile, whoever sends it."""
         full = self._gate(profile).is_full(self.clock(), limits.max_wait)
-        line = max(_AT_ONCE, self._all.rate * _LINE_SECONDS)
-        full = full or self._turns.length >= line
+        full = full or self._turns.is_long()
         if not full and self._in_flight.total() < limits.in_flight:
             return False
         self._overloaded_until = self.clock() + _OVERLOAD_SECONDS
@@ -203,7 +220,6 @@ class Admission:
         gate, answered = self._gate(profile), False
         self._in_flight[source] += 1
         gate.enter()
-        self._all.enter()
         try:
             with IN_FLIGHT.labels("gateway").track_inprogress(), client.watched():
                 await self._turn(client)
@@ -212,7 +228,6 @@ class Admission:
             answered = self.clock() - started > limits.failure_floor + _QUICK_SECONDS
         finally:
             gate.leave(self.clock(), answered=answered)
-            self._all.leave(self.clock(), answered=answered)
             self._in_flight[source] -= 1
             if not self._in_flight[source]:
                 del self._in_flight[source]

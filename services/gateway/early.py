@@ -5,7 +5,10 @@ from typing import Final
 
 from services.gateway.routes import Target, operation_of, query_values, target_of
 
-_REQUEST_LINE: Final = re.compile(rb"(?:GET|POST) (/[!-~]*) HTTP/1\.[01]")
+_REQUEST_LINE: Final = re.compile(rb"(?:GET|POST) (/[!\"$-~]*) HTTP/1\.[01]")
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 s5.6.2
+_PATH_BYTES: Final = 256
+_PARAMETERS: Final = 8
 _LENGTH: Final = re.compile(rb"[ \t]*([0-9]{1,9})[ \t]*")
 
 
@@ -21,7 +24,7 @@ def read_target(received: bytes, default: str | None) -> Target | None:
     if not end or line is None or _length(fields) != len(body):
         return None
     path, _, query = line[1].partition(b"?")
-    if b"%" in path:
+    if b"%" in path or len(path) > _PATH_BYTES or query.count(b"&") >= _PARAMETERS:
         return None
     if operation_of(query_values(query)) != "PKIOperation":
         return None
@@ -32,7 +35,9 @@ def _length(fields: list[bytes]) -> int | None:
     """Return the body's length that header fields declare; None where it is not plainly one."""
     lengths = []
     for field in fields:
-        name, _, value = field.partition(b":")
+        name, colon, value = field.partition(b":")
+        if not colon or not _NAME.fullmatch(name):
+            return None
         match name.lower():
             case b"content-length":
                 lengths.append(_LENGTH.fullmatch(value))

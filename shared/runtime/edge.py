@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from shared.limits import BACKLOG, HEAD_BYTES, HEAD_SECONDS, PIPELINED
+from shared.observe.logs import log_failure
 from shared.runtime.connections import Connection, Connections, Phase
 
 CLIENT_CERTIFICATE: Final = "scepstream.client_certificate"
@@ -296,13 +297,19 @@ class Acceptor:
     def _is_refused(self, sock: socket.socket) -> bool:
         """Answer a request that is refused anyway, if it has come as a whole."""
         assert self._overload is not None
-        with suppress(OSError):
+        try:
             answer = self._overload.refuse(sock.recv(_FIRST_BYTES, socket.MSG_PEEK))
-            if answer is not None:
-                sock.recv(_FIRST_BYTES)  # what is closed with bytes unread is reset, not answered
-                sock.send(answer)
-                return True
-        return False
+        except OSError:
+            return False  # nothing came yet, or the connection broke off: the usual way shows it
+        except Exception as error:  # noqa: BLE001 - a bug must not stop the one who accepts
+            log_failure("refusal_failed", error)
+            return False
+        if answer is None:
+            return False
+        with suppress(OSError):
+            sock.recv(_FIRST_BYTES)  # what is closed with bytes unread is reset, not answered
+            sock.send(answer)
+        return True
 
     async def _connect(self, sock: socket.socket, link: _Link) -> None:
         options = {"ssl_handshake_timeout": float(HEAD_SECONDS)} if self._tls is not None else {}

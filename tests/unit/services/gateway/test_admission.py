@@ -224,6 +224,30 @@ async def test_nobody_joins_a_line_that_is_too_long_for_a_turn_in_time() -> None
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_the_line_is_as_long_as_turns_come_fast_and_no_slow_service_shortens_it() -> None:
+    """A profile whose services hang answers nothing, and yet its requests take their turns."""
+    turns = Turns(at_once=50)
+    assert int(turns._rate) == 256
+    ends = asyncio.get_running_loop().time() + 1.5
+
+    async def again() -> None:
+        while asyncio.get_running_loop().time() < ends:
+            await turns.next(5)
+
+    await asyncio.gather(*(again() for _ in range(200)))
+
+    assert turns._rate > 1000
+
+
+async def test_a_line_that_was_empty_for_long_is_not_taken_for_a_slow_one() -> None:
+    turns = Turns(at_once=1)
+    await asyncio.gather(*(turns.next(5) for _ in range(3)))
+    turns._since -= 3600
+    await asyncio.gather(*(turns.next(5) for _ in range(3)))
+
+    assert int(turns._rate) == 256
+
+
 async def test_a_task_that_is_cancelled_while_it_waits_does_not_stop_the_turns() -> None:
     turns = Turns(at_once=1)
     tasks = [asyncio.create_task(turns.next(5)) for _ in range(4)]
