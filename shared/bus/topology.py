@@ -1,4 +1,4 @@
-"""Streams, durable consumers, and who may touch what: the one table everything is made from."""
+"""Streams and durable consumers, made from the catalogue of the log (shared/log/catalog.py)."""
 
 import re
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Text of strangers: addresses, what may be shown, secrets that are repeated. Pure."""
+"""Text of strangers: what may be shown of it, and secrets that it repeats. Pure."""

@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from services.audit.proof.window import profile_of
 from services.audit.record.event_row import Found
-from shared.log.envelope import TYPE, VERSION
+from shared.log.envelope import NANOSECONDS, TYPE, VERSION
 
-_NANOSECONDS: Final = 1_000_000_000
 _SOURCE: Final = "/scepstream"
 
 
@@ -62,6 +61,6 @@ def _data(found: Found) -> Any:
 
 def _time(nanoseconds: int) -> str:
     """RFC 3339, to the nanosecond."""
-    seconds, rest = divmod(nanoseconds, _NANOSECONDS)
+    seconds, rest = divmod(nanoseconds, NANOSECONDS)
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

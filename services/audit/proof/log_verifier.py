@@ -103,8 +103,7 @@ class Examiner:
             Role.ISSUER: self.keys.issuers,
             Role.AUDIT: self.keys.operators,
         }
-        (writer,) = channel.writers
-        return keys[writer]
+        return keys.get(channel.writers[0], {})
 
     def _check_step(self, begun: _Open, event: EventPayload) -> None:
         """The step is one that the state allows, and a certificate is what was approved."""
@@ -127,7 +126,7 @@ class Examiner:
     def _other(self, stored: Stored) -> None:
         """Records of certificates, operators' orders, the answers to them."""
         at = CHANNELS.match(stored.subject)
-        if at is None:
+        if at is None or Role.AUDIT not in at.channel.consumers:
             raise DoesNotHoldError("its subject is not one of the log's")
         if type(decode(stored.payload, stored.headers)) not in at.channel.events:
             raise DoesNotHoldError("an event of this kind does not belong here")

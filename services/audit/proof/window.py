@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.audit.record.event_row import Found
+from shared.log.envelope import NANOSECONDS
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.subjects import parse_prefix
-
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def moment(text: str | None) -> int | None:
         raise ValueError(f"{text}: write a time as 2026-01-31T12:00:00Z") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return int(found.timestamp() * _NANOSECONDS)
+    return int(found.timestamp() * NANOSECONDS)
 
 
 def profile_of(found: Found) -> str | None:

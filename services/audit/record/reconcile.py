@@ -39,7 +39,7 @@ def _same(row: Stored, stored: Stored | None) -> bool:
 def forget(engine: Engine) -> None:
     """Empty every table that is made from the log: API tokens and sessions of the page stay.
 
-    A service that records meanwhile goes on from the first event: see `database.store`.
+    A service that records meanwhile goes on from the first event: see `write.store`.
     """
     with engine.begin() as connection:
         lock_all(connection)

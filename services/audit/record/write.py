@@ -1,4 +1,4 @@
-"""The database: engine, migrations on start, and batches of rows with their position."""
+"""Batches of events into the database, with what follows from them and their position."""
 
 import json
 from collections.abc import Callable, Sequence
