@@ -18,10 +18,10 @@ from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
 from shared.config.load import SettingsError, load
 from shared.log.enrollment import State
+from shared.log.envelope import NANOSECONDS
 
 app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
 app.command("serve")(serve)
-_NANOSECONDS = 1_000_000_000
 _SHOWN_BYTES = 64
 
 
@@ -118,7 +118,7 @@ def _unreadable(error: DatabaseError) -> typer.Exit:
 
 
 def _time(nanoseconds: int) -> str:
-    moment = datetime.fromtimestamp(nanoseconds / _NANOSECONDS, UTC)
+    moment = datetime.fromtimestamp(nanoseconds / NANOSECONDS, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from services.gateway.outcomes import Outcomes, enrollment_in
 from shared.bus.core import Bus
+from shared.bus.log import report_forgery
 from shared.limits import PLANTED_ATTEMPTS
 from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
 from shared.log.events.base import EventPayload
@@ -23,7 +24,6 @@ from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, transaction_token
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import read_message, verify
@@ -90,8 +90,7 @@ async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, store
     if not problem and await _is_unopenable(bus, outcomes, attempt, stored):
         problem = "the validators cannot open it"
     if problem:
-        SECURITY_EVENTS.labels("request").inc()
-        _log.error("event_not_authentic", subject=stored.subject, detail=problem)
+        report_forgery("request", stored.subject, problem)
     return not problem
 
 

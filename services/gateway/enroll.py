@@ -23,7 +23,8 @@ from services.gateway.refusals import RefusalLog
 from services.gateway.replies import Mirror, Replier
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import append_first
 from shared.ca.chains import Chain
 from shared.log.enrollment import Answer, TryAnew, on_repeat
 from shared.log.envelope import Stored, encode
@@ -199,9 +200,8 @@ class Enroller:
         annotate(enrollment=enrollment.prefix())
         with self.outcomes.waiter(enrollment) as hint:
             try:
-                await self.bus.append(subject, event)
-            except AppendConflictError:
-                return None
+                if not await append_first(self.bus, subject, event):
+                    return None
             except BusUnavailableError:
                 self.resender.keep(subject, event)
                 raise

@@ -11,8 +11,9 @@ import structlog
 
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
+from shared.bus.log import report_forgery
 from shared.ca.chains import Chain, ChainBook
-from shared.log.envelope import SUBJECT, Stored, UnreadableEventError, authenticate
+from shared.log.envelope import NANOSECONDS, SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -23,13 +24,11 @@ from shared.log.events.enrollment import (
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 
 _log = structlog.get_logger()
 _POLL_SECONDS: Final = 1.0
-_NANOSECONDS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +155,10 @@ class Outcomes:
             if isinstance(event, CertificateIssued):
                 await self._check_certificate(event, request, chain)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(stored.subject.rpartition(".")[2]).inc()
-            _log.error("event_not_authentic", subject=stored.subject, detail=str(error))
+            report_forgery(stored.subject.rpartition(".")[2], stored.subject, error)
             return End(forged=True)
         held = stored.subject == request.enrollment.subject(Stage.HOLD)
-        return End(event, stored.time / _NANOSECONDS, held=held)
+        return End(event, stored.time / NANOSECONDS, held=held)
 
     def _authentic(self, stored: Stored, request: Request) -> Terminal | None:
         """The terminal event; None for an approval or a hold, which are no end."""

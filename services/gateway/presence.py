@@ -1,7 +1,6 @@
 """A running gateway says that it is there, and reads RA certificates anew when operators say so."""
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,21 +9,20 @@ from typing import Any, Final
 import structlog
 
 from services.gateway.settings import Settings
-from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.core import Bus
+from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, encode
 from shared.log.events.commands import ReloadOrdered
 from shared.log.events.state import GatewaySeen
 from shared.log.streams import OPS
 from shared.log.subjects import ra_order
-from shared.observe.logs import log_failure
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.log_clock import LogClock
+from shared.runtime.periodic import every
 from shared.runtime.reload import Reloader
 
 _log = structlog.get_logger()
 _MARGIN_SECONDS: Final = 60
 _MAX_ERROR: Final = 500
-_NANOSECONDS: Final = 1_000_000_000
 
 
 @dataclass
@@ -44,17 +42,7 @@ class Presence:
 
     async def run(self) -> None:
         """Say and look, for ever."""
-        while True:
-            try:
-                await self.look()
-            except BusUnavailableError as error:
-                _log.info("presence_waits", detail=str(error)[:100])
-            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
-                log_failure("presence_failed", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.clock.pause()):
-                    await self._hinted.wait()
-            self._hinted.clear()
+        await every(self.clock.pause, self.look, name="presence", wake=self._hinted)
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """A hint only says "look": what it carries is not believed."""
@@ -72,12 +60,11 @@ class Presence:
 
     async def _follow(self, stored: Stored) -> None:
         # Of the start's own settings: what was ordered before them is in them.
-        before = not self._begun and stored.time // _NANOSECONDS < self.since - _MARGIN_SECONDS
+        before = not self._begun and stored.seconds < self.since - _MARGIN_SECONDS
         try:
             authenticate_as(ReloadOrdered, stored, self.settings.operators)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels("order").inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery("order", stored.subject, error)
             self._error = "the order is by no operator that this gateway knows"
         else:
             self._error = "" if before else await self.reloader.reload()

@@ -12,13 +12,13 @@ import structlog
 from services.gateway.refusals import LOG_FULL, RefusedError
 from services.gateway.settings import Settings
 from shared.bus.core import Bus
+from shared.bus.log import report_forgery
 from shared.bus.topology import quota_hints
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.state import StreamMeasured
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId
-from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 # Later stages of what is under way must always fit.
@@ -41,8 +41,7 @@ class Quota:
         try:
             measured = authenticate_as(StreamMeasured, hint, self.settings.operators)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels("quota").inc()
-            _log.error("event_not_authentic", about=subject, detail=str(error))
+            report_forgery("quota", subject, error)
             return
         newest = self._heard.get(measured.stream)
         if subject == quota_hints(measured.stream) and (newest is None or measured.at >= newest.at):

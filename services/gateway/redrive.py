@@ -9,7 +9,8 @@ import msgspec.structs
 import structlog
 
 from services.gateway.settings import Settings
-from shared.bus.core import AppendConflictError, Bus, BusError
+from shared.bus.core import Bus, BusError
+from shared.bus.log import append_first, report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode, encode
 from shared.log.events.commands import RedriveOrdered
 from shared.log.events.enrollment import EnrollmentRequested
@@ -17,7 +18,6 @@ from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
 from shared.log.subjects import EnrollmentId, parse_prefix
 from shared.observe.logs import log_failure
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.observe.tracing import carried
 
 _log = structlog.get_logger()
@@ -47,8 +47,7 @@ class Redriver:
         try:
             await self.obey(order)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels("order").inc()
-            _log.error("event_not_authentic", about=order, detail=str(error))
+            report_forgery("order", order, error)
         except (BusError, ValueError) as error:
             log_failure("redrive_failed", error, order=order)
 
@@ -68,11 +67,9 @@ class Redriver:
         subject = enrollment.at(wanted.attempt).subject(Stage.REQUEST)
         message = encode(again)
         message.headers.update(carried(request.headers))
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
-            return  # another gateway was first, or the device asked again by itself
-        _log.info("redriven", subject=subject, operator=wanted.operator)
+        # Else another gateway was first, or the device asked again by itself.
+        if await append_first(self.bus, subject, message):
+            _log.info("redriven", subject=subject, operator=wanted.operator)
 
     async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

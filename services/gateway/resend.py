@@ -8,7 +8,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import append_first
 from shared.log.envelope import Message
 from shared.observe.logs import log_failure
 
@@ -41,11 +42,9 @@ class Resender:
 
     async def _taken(self, subject: str, message: Message) -> bool:
         try:
-            await self.bus.append(subject, message)
+            await append_first(self.bus, subject, message)
         except BusUnavailableError:
             return False
-        except AppendConflictError:
-            return True
         except Exception as error:  # noqa: BLE001 - what can never be stored is no probe
             log_failure("resend_failed", error)
         return True

@@ -19,7 +19,8 @@ from services.issuer.profiles import (
 )
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import Log, append_first, report_forgery
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
 from shared.log.envelope import (
@@ -49,7 +50,6 @@ from shared.scep.certificate import read_certificate
 
 _log = structlog.get_logger()
 
-_NANOSECONDS = 1_000_000_000
 Outcome = CertificateIssued | IssuanceFailed
 
 
@@ -87,7 +87,7 @@ class VerdictConsumer:
         try:
             event = authenticate(stored, self.settings.validators, Stage.VERDICT)
         except UnreadableEventError as error:
-            _security_event(Stage.VERDICT, stored.subject, error)
+            report_forgery(Stage.VERDICT, stored.subject, error)
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
@@ -123,7 +123,7 @@ class VerdictConsumer:
         self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa
     ) -> tuple[Reason, str] | None:
         """Why the verdict by itself is not acted on."""
-        if problem := ended(ca.ceilings, stored.time // _NANOSECONDS):
+        if problem := ended(ca.ceilings, stored.seconds):
             return Reason.CA_NOT_VALID, problem
         if self.clock() > verdict.valid_until:
             return Reason.VERDICT_EXPIRED, "the approval came too late to act on"
@@ -148,7 +148,7 @@ class VerdictConsumer:
     ) -> str:
         """Why the stored request does not carry what the verdict wants signed."""
         enrollment, _ = parse_subject(stored.subject)
-        times = Times(request.time // _NANOSECONDS, stored.time // _NANOSECONDS)
+        times = Times(request.seconds, stored.seconds)
         return unsupported(enrollment, request, verdict) or out_of_time(
             verdict.template, ca.ceilings, times
         )
@@ -173,7 +173,7 @@ class VerdictConsumer:
                 raise OutcomeMissingError(record.enrollment)
             issued = authenticate(ended, self.settings.trusted_issuers, Stage.OUTCOME)
         except UnreadableEventError as error:
-            _security_event(Stage.OUTCOME, verdict.existing, error)
+            report_forgery(Stage.OUTCOME, verdict.existing, error)
             return None
         if not isinstance(issued, CertificateIssued):
             return None  # its serial number was recorded, and it was refused after all
@@ -205,10 +205,7 @@ class VerdictConsumer:
         )
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
-        message = sign(record, subject, self.settings.signer)
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
+        if not await Log(self.bus, self.settings.signer).append(subject, record):
             _log.info("serial_recorded_before", serial=record.serial)
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
@@ -216,18 +213,17 @@ class VerdictConsumer:
         enrollment, _ = parse_subject(stored.subject)
         subject = enrollment.subject(Stage.OUTCOME)
         message = sign(outcome, subject, self.settings.signer)
-        try:
-            await self.bus.append(subject, message)
+        if await append_first(self.bus, subject, message):
             reason = outcome.reason if isinstance(outcome, IssuanceFailed) else "issued"
             OUTCOMES.labels(verdict.template.issuer, reason).inc()
             kind = verdict.facts.challenge
             if isinstance(outcome, CertificateIssued) and kind != "none":
                 CHALLENGES.labels(enrollment.profile, kind, "success").inc()
-        except AppendConflictError:
+        else:
             stream = enroll_stream(enrollment.shard)
             first = await self.bus.get_last_or_leader(stream, subject)
             if first is None:
-                raise BusUnavailableError("a conflicting outcome cannot be read yet") from None
+                raise BusUnavailableError("a conflicting outcome cannot be read yet")
             message = Message(first.payload, dict(first.headers))
         hint = Message(message.payload, message.headers | {SUBJECT: subject})
         await self.bus.hint(gateway_hints(verdict.gateway), hint)
@@ -250,11 +246,6 @@ def _recorded(
         renews=renews.serial if renews else "",
         key_uses=renews.key_uses if renews else 0,
     )
-
-
-def _security_event(stage: Stage, about: str, error: UnreadableEventError) -> None:
-    SECURITY_EVENTS.labels(stage).inc()
-    _log.error("event_not_authentic", about=about, detail=str(error))
 
 
 def _failed(verdict: EnrollmentApproved, reason: Reason, detail: str) -> IssuanceFailed:

@@ -1,7 +1,6 @@
 """Orders to revoke, and the CRLs that follow from them and from time."""
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
-from shared.bus.core import AppendConflictError, Bus
+from shared.bus.core import Bus
+from shared.bus.log import Log, append_first, report_forgery
 from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
-from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as, sign
+from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as
 from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
@@ -36,13 +36,11 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_order,
 )
-from shared.observe.logs import log_failure
-from shared.observe.metrics import SECURITY_EVENTS
+from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
-_NANOSECONDS = 1_000_000_000
 # After so many forged heads in a row a CRL number that nobody can have occupied is taken.
 _NEXT_NUMBERS: Final = 16
 _RANDOM_BITS: Final = 32
@@ -72,17 +70,7 @@ class CrlKeeper:
 
     async def run(self) -> None:
         """Look at every CRL from time to time; a CA without one gets its first."""
-        while True:
-            pause = _LOOK_SECONDS
-            try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001 - whatever it is, CRLs must not stop
-                log_failure("crl_waits", error)
-                pause = _RETRY_SECONDS
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._asked.wait()
-            self._asked.clear()
+        await every(_LOOK_SECONDS, self.look, name="crl", wake=self._asked, retry=_RETRY_SECONDS)
 
     async def look(self) -> None:
         """Publish what is missing or past half of its time."""
@@ -152,7 +140,7 @@ class CrlKeeper:
                     CertificateStatusChanged, stored, self.settings.trusted_issuers
                 )
             except UnreadableEventError as error:
-                _security_event("revoked", stored, error)
+                report_forgery("revoked", stored.subject, error)
                 continue
             if event.ca_spki_sha256 != ca.pin:
                 continue
@@ -170,7 +158,7 @@ class CrlKeeper:
         sha256 = hashlib.sha256(der).hexdigest()
         pieces = [der[i : i + CHUNK_BYTES] for i in range(0, len(der), CHUNK_BYTES)]
         for index, piece in enumerate(pieces):
-            await self._once(crl_chunk(issuer, sha256, index), Message(piece, {}))
+            await append_first(self.bus, crl_chunk(issuer, sha256, index), Message(piece, {}))
         event = CrlPublished(
             issuer=issuer,
             ca_spki_sha256=ca.pin,
@@ -182,15 +170,7 @@ class CrlKeeper:
             position=position,
         )
         subject = crl_head(issuer, ca.pin, about.number)
-        message = sign(event, subject, self.settings.signer)
-        return await self._once(subject, message)
-
-    async def _once(self, subject: str, message: Message) -> bool:
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
-            return False
-        return True
+        return await Log(self.bus, self.settings.signer).append(subject, event)
 
 
 @dataclass
@@ -206,7 +186,7 @@ class OrderConsumer:
         try:
             order = authenticate_as(RevocationOrdered, stored, self.settings.operators)
         except UnreadableEventError as error:
-            _security_event("order", stored, error)
+            report_forgery("order", stored.subject, error)
             return
         done, detail = await self._revoke(stored, order)
         answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
@@ -246,7 +226,7 @@ class OrderConsumer:
         series = self._series(CertificateStatusChanged, place("*"))
         while True:
             newest = await series.newest()
-            at = stored.time // _NANOSECONDS
+            at = stored.seconds
             current = newest.event if newest else None
             change = next_status(current, order.reason, stored.sequence, at)
             if isinstance(change, Unchanged):
@@ -276,13 +256,5 @@ class OrderConsumer:
         return Series(self.bus, CERTS, wildcard, kind, self.settings.trusted_issuers, "certificate")
 
     async def _append(self, subject: str, event: OrderAnswered) -> None:
-        message = sign(event, subject, self.settings.signer)
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
+        if not await Log(self.bus, self.settings.signer).append(subject, event):
             _log.info("recorded_before", subject=subject)
-
-
-def _security_event(stage: str, stored: Stored, error: UnreadableEventError) -> None:
-    SECURITY_EVENTS.labels(stage).inc()
-    _log.error("event_not_authentic", about=stored.subject, detail=str(error))

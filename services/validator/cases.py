@@ -18,8 +18,6 @@ from shared.log.events.enrollment import (
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.subjects import EnrollmentId
 
-_NANOSECONDS = 1_000_000_000
-
 
 @dataclass(frozen=True)
 class Case:
@@ -34,7 +32,7 @@ class Case:
     @property
     def asked_at(self) -> int:
         """The log's time of the request (Unix s): the same on redelivery and after a hold."""
-        return self.stored.time // _NANOSECONDS
+        return self.stored.seconds
 
     def judged_by(self, kind: str) -> "Case":
         """The same, where another kind of verifier judged it than would today."""

@@ -9,6 +9,7 @@ from services.validator.judging import Judge
 from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
+from shared.bus.log import report_forgery
 from shared.bus.series import SeriesTooLongError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
@@ -17,11 +18,9 @@ from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
 from shared.observe.logs import log_failure
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()
-_NANOSECONDS = 1_000_000_000
 _MOST_TRIED = 65_536  # the server hands out fewer messages that are not acknowledged
 
 
@@ -123,17 +122,17 @@ class RequestConsumer:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
         found = await self.judge.bus.get_last_or_leader(stream, place)
         if request is None or found is None:
-            _not_authentic(Stage.DECISION, stored, "it is about no held request")
+            report_forgery(Stage.DECISION, stored.subject, "it is about no held request")
             return
         settings, sha256 = self.judge.settings, request.sha256()
         try:
             held = authenticate(found, settings.validators, Stage.HOLD, sha256)
             decided = authenticate(stored, settings.operators, Stage.DECISION, sha256)
         except UnreadableEventError as error:
-            _not_authentic(Stage.DECISION, stored, str(error))
+            report_forgery(Stage.DECISION, stored.subject, error)
             return
         if isinstance(held, EnrollmentHeld) and isinstance(decided, HoldDecided):
-            decided_at = stored.time // _NANOSECONDS
+            decided_at = stored.seconds
             verdict = await self._after_hold(enrollment, request, held, decided, decided_at)
             await self._recorder.verdict(enrollment, request, verdict)
 
@@ -167,10 +166,5 @@ def _parsed(stored: Stored) -> tuple[EnrollmentId, Stage] | None:
     try:
         return parse_subject(stored.subject)
     except ValueError:
-        _not_authentic(Stage.REQUEST, stored, "no enrollment's subject")
+        report_forgery(Stage.REQUEST, stored.subject, "no enrollment's subject")
         return None
-
-
-def _not_authentic(stage: Stage, stored: Stored, detail: str) -> None:
-    SECURITY_EVENTS.labels(stage).inc()
-    _log.error("event_not_authentic", subject=stored.subject, detail=detail)

@@ -15,6 +15,7 @@ from services.validator.history import gather
 from services.validator.settings import Settings
 from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import report_forgery
 from shared.ca.chains import ChainBook
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode
 from shared.log.events.commands import RedriveOrdered
@@ -22,7 +23,6 @@ from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, Enr
 from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
 
@@ -80,8 +80,8 @@ class Judge:
         try:
             order = authenticate_as(RedriveOrdered, stored, self.settings.operators)
             before = parse_prefix(order.enrollment)
-        except (UnreadableEventError, ValueError):
-            SECURITY_EVENTS.labels("order").inc()
+        except (UnreadableEventError, ValueError) as error:
+            report_forgery("order", stored.subject, error)
             return False
         return before.at(order.attempt) == enrollment
 

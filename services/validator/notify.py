@@ -8,6 +8,7 @@ import structlog
 
 from services.validator.challenges.webhook import described
 from services.validator.judging import Judge
+from shared.bus.log import report_forgery
 from shared.bus.topology import NOTIFIER
 from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
 from shared.log.events.enrollment import (
@@ -22,7 +23,6 @@ from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import Job, Workers
 
 _log = structlog.get_logger()
@@ -66,8 +66,7 @@ class Notifier:
         try:
             event = authenticate(stored, trusted, stage)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(stage).inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery(stage, stored.subject, error)
             return None
         return event if isinstance(event, Ended) else None
 

@@ -1,7 +1,6 @@
 """One validator among several: says that it is there, and reads anchors anew when ordered to."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import structlog
 from services.validator.access import SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.judging import Judge
-from shared.bus.core import AppendConflictError, BusUnavailableError
+from shared.bus.log import Log, report_forgery
 from shared.config.load import SettingsError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
@@ -21,13 +20,13 @@ from shared.log.roles import Role
 from shared.log.streams import OPS
 from shared.log.subjects import reload_answer, reload_order, replica_subject
 from shared.observe.logs import log_failure
-from shared.observe.metrics import SECURITY_EVENTS, measure_expiry
+from shared.observe.metrics import measure_expiry
 from shared.runtime.log_clock import LogClock
+from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0
 _MARGIN_SECONDS: Final = 60
-_NANOSECONDS: Final = 1_000_000_000
 
 
 class NotHereError(Exception):
@@ -52,18 +51,11 @@ class Replica:
     async def run(self) -> None:
         """Say and look, for ever."""
         await self.judge.bus.on_hint("order.*", self._on_hint)
-        while True:
-            try:
-                await self._obey()
-                await self._say()
-            except BusUnavailableError as error:
-                _log.info("replica_waits", detail=str(error)[:100])
-            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
-                log_failure("replica_failed", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._hinted.wait()
-            self._hinted.clear()
+        await every(_LOOK_SECONDS, self._look, name="replica", wake=self._hinted)
+
+    async def _look(self) -> None:
+        await self._obey()
+        await self._say()
 
     def look_now(self) -> None:
         """The settings were read anew: say so."""
@@ -115,7 +107,7 @@ class Replica:
         """The last order (sequence) from before this replica read its files, by a safe margin."""
         seen = 0
         while stored := await self.judge.bus.get_next(OPS, reload_order("*", "*"), seen + 1):
-            if stored.time // _NANOSECONDS >= self.since - _MARGIN_SECONDS:
+            if stored.seconds >= self.since - _MARGIN_SECONDS:
                 break
             seen = stored.sequence
         return seen
@@ -125,16 +117,14 @@ class Replica:
         try:
             order = authenticate_as(ReloadOrdered, stored, settings.operators)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels("order").inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery("order", stored.subject, error)
             return
         done, detail = await self._reload(order.profile)
         _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
         answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
-        message = sign(answer, subject, settings.signer)
-        with contextlib.suppress(AppendConflictError):  # it was answered before a restart
-            await self.judge.bus.append(subject, message)
+        # It may have been answered before a restart.
+        await Log(self.judge.bus, settings.signer).append(subject, answer)
 
     async def _reload(self, profile: str) -> tuple[bool, str]:
         """Read all of the profile's bundles, then swap them in; on any error keep what was."""

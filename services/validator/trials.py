@@ -25,7 +25,6 @@ from shared.log.subjects import EnrollmentId, replay_record, token
 
 _TRIED: Final = "tried"
 _KEPT_SECONDS: Final = 30 * 86400  # as long as the mark that a request waits
-_NANOSECONDS: Final = 1_000_000_000
 
 
 async def begin_trial(
@@ -39,7 +38,7 @@ async def begin_trial(
         kind=_TRIED,
         enrollment=prefix,
         spki_sha256="",
-        expires_at=stored.time // _NANOSECONDS + _KEPT_SECONDS,
+        expires_at=stored.seconds + _KEPT_SECONDS,
     )
     series = Series(bus, REPLAYS, place("*"), ChallengeClaimed, validators, "replay")
     written = signing(place, trial, signer, _KEPT_SECONDS)

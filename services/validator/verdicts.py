@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import append_first, report_forgery
 from shared.bus.topology import gateway_hints
 from shared.log.envelope import (
     SUBJECT,
@@ -28,7 +29,7 @@ from shared.log.reasons import CHALLENGE_REASONS
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId
-from shared.observe.metrics import CHALLENGES, SECURITY_EVENTS, VERDICTS
+from shared.observe.metrics import CHALLENGES, VERDICTS
 
 _log = structlog.get_logger()
 
@@ -48,21 +49,17 @@ class Recorder:
         """Append the hold, and let the device be told PENDING at once."""
         subject = enrollment.subject(Stage.HOLD)
         message = sign(held, subject, self.signer)
-        try:
-            await self.bus.append(subject, message)
+        if await append_first(self.bus, subject, message):
             VERDICTS.labels(self._label(enrollment), "held").inc()
-        except AppendConflictError:
-            return
-        await self._hint(request, subject, message)
+            await self._hint(request, subject, message)
 
     async def verdict(self, enrollment: EnrollmentId, request: Stored, verdict: Verdict) -> None:
         """Append the verdict; where one stands already, go on from that one."""
         subject = enrollment.subject(Stage.VERDICT)
         message = sign(verdict, subject, self.signer)
-        try:
-            await self.bus.append(subject, message)
+        if await append_first(self.bus, subject, message):
             _count(self._label(enrollment), verdict)
-        except AppendConflictError:
+        else:
             found = await self._first_verdict(enrollment, request)
             if found is None:
                 return
@@ -85,8 +82,7 @@ class Recorder:
         try:
             event = authenticate(stored, self.trusted, Stage.VERDICT, request.sha256())
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(Stage.VERDICT).inc()
-            _log.error("verdict_not_authentic", subject=subject, detail=str(error))
+            report_forgery(Stage.VERDICT, subject, error)
             return None
         if not isinstance(event, EnrollmentApproved | EnrollmentRejected):
             return None

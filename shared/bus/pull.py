@@ -16,14 +16,13 @@ from nats.errors import Error as NatsError
 
 from shared.bus.client import DESCRIPTION, STATUS, TolerantClient
 from shared.bus.core import OnDelivery
-from shared.log.envelope import Stored
+from shared.log.envelope import NANOSECONDS, Stored
 from shared.log.roles import Role
 from shared.observe.metrics import BUS_LAG
 
 _log = structlog.get_logger()
 _EXPIRES_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 2
-_NANOSECONDS: Final = 1_000_000_000
 _MIN_ACK_TOKENS: Final = 9
 MISSING: Final = "is missing"
 _NOBODY: Final = "503"
@@ -47,7 +46,7 @@ class PulledDelivery:
 
     async def nak(self, delay: float) -> None:
         """See `Delivery.nak`."""
-        await self._settle(b"-NAK " + json.dumps({"delay": int(delay * _NANOSECONDS)}).encode(), 1)
+        await self._settle(b"-NAK " + json.dumps({"delay": int(delay * NANOSECONDS)}).encode(), 1)
 
     async def in_progress(self) -> None:
         """See `Delivery.in_progress`."""
@@ -143,8 +142,8 @@ class PullConsumption:
         self._asked[pull] = wanted
         body = {
             "batch": wanted,
-            "expires": _EXPIRES_SECONDS * _NANOSECONDS,
-            "idle_heartbeat": _HEARTBEAT_SECONDS * _NANOSECONDS,
+            "expires": _EXPIRES_SECONDS * NANOSECONDS,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * NANOSECONDS,
         }
         reply = self._subscription.subject.removesuffix("*") + pull
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self.durable}"

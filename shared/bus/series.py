@@ -24,6 +24,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
+from shared.bus.log import report_forgery
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import (
     EventSigner,
@@ -34,7 +35,6 @@ from shared.log.envelope import (
     authenticate_as,
     sign,
 )
-from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _NEXT_NUMBERS: Final = 16
@@ -158,8 +158,7 @@ class Series(Generic[_E]):
         try:
             event: _E = authenticate_as(self.kind, stored, self.trusted)  # type: ignore[type-var]
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(self.about).inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery(self.about, stored.subject, error)
             return None
         return Entry(event, stored)
 

@@ -14,6 +14,7 @@ from shared.log.catalog import EVENT_TYPES, STAGES, VERSIONS
 from shared.log.events.base import EventPayload, SignedEvent
 from shared.log.stages import Stage
 
+NANOSECONDS: Final = 1_000_000_000  # of a second
 TYPE: Final = "Scepstream-Type"
 VERSION: Final = "Scepstream-Version"
 KEY: Final = "Scepstream-Key"
@@ -49,6 +50,11 @@ class Stored:
     headers: Mapping[str, str]
     sequence: int
     time: int
+
+    @property
+    def seconds(self) -> int:
+        """The time in whole Unix seconds."""
+        return self.time // NANOSECONDS
 
     def sha256(self) -> str:
         """The digest of the payload, in hex: how other events name a request."""

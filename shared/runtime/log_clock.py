@@ -5,7 +5,6 @@ again. Each heartbeat is read back with the time that the server stored it at; f
 process's monotonic clock counts. The local clock is only compared with it.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +14,16 @@ import structlog
 
 from shared.bus.core import Bus, BusUnavailableError
 from shared.limits import CLOCK_SKEW_SECONDS
-from shared.log.envelope import Message, encode
+from shared.log.envelope import NANOSECONDS, Message, encode
 from shared.log.events.state import ReplicaSeen
 from shared.log.streams import REPLICAS
-from shared.observe.logs import log_failure
 from shared.observe.metrics import CLOCK_SKEW
+from shared.runtime.periodic import every
 from shared.runtime.process import now
 
 _log = structlog.get_logger()
 _BEAT_SECONDS: Final = 5.0
 _FIRST_SECONDS: Final = 0.5
-_NANOSECONDS: Final = 1_000_000_000
 
 
 @dataclass
@@ -64,7 +62,7 @@ class LogClock:
         stored = await self.bus.get_last(REPLICAS, self.subject)
         if stored is None or stored.sequence != sequence:
             return  # by a replica of the log that lags behind; the next one may do
-        logged = stored.time / _NANOSECONDS
+        logged = stored.time / NANOSECONDS
         self._base, self._skew = logged - counted, local - logged
         CLOCK_SKEW.set(self._skew)
         wrong = abs(self._skew) > CLOCK_SKEW_SECONDS
@@ -78,14 +76,7 @@ class LogClock:
 
     async def run(self, message: Callable[[], Message]) -> None:
         """Beat, for ever."""
-        while True:
-            try:
-                await self.beat(message())
-            except BusUnavailableError as error:
-                _log.info("heartbeat_waits", detail=str(error)[:100])
-            except Exception as error:  # noqa: BLE001 - a bug must not leave the time unmeasured
-                log_failure("heartbeat_failed", error)
-            await asyncio.sleep(self.pause())
+        await every(self.pause, lambda: self.beat(message()), name="heartbeat")
 
 
 def heartbeat(role: str, name: str, since: int) -> Message:

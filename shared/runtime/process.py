@@ -1,4 +1,4 @@
-"""What every service process does alike: clock, logs, signals, HTTP on a given socket."""
+"""What every service process does alike: clock, signals, HTTP on a given socket."""
 
 import asyncio
 import contextlib

@@ -19,6 +19,7 @@ from shared.bus.pull import MISSING
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
 from shared.log.streams import enroll_stream
 from shared.observe.logs import log_failure
+from shared.runtime.periodic import every
 from shared.runtime.process import now
 
 _log = structlog.get_logger()
@@ -65,9 +66,10 @@ class ShardWatch:
 
     async def run(self) -> None:
         """Look, for ever."""
-        while True:
-            await self.look()
-            await asyncio.sleep(_RETRY_SECONDS if self._wrong or self._stuck else _LOOK_SECONDS)
+        await every(self._pause, self.look, name="shards", retry=_RETRY_SECONDS)
+
+    def _pause(self) -> float:
+        return _RETRY_SECONDS if self._wrong or self._stuck else _LOOK_SECONDS
 
     async def look(self) -> None:
         """Read every shard once, and bring the workers to those that can be used."""

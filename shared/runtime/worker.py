@@ -11,13 +11,13 @@ from typing import Final
 import structlog
 
 from shared.bus.core import (
-    AppendConflictError,
     Bus,
     BusRefusedError,
     BusUnavailableError,
     Consumption,
     Delivery,
 )
+from shared.bus.log import append_first
 from shared.bus.topology import ACK_WAIT_SECONDS
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.limits import PROFILE_PLACES, shortened
@@ -197,9 +197,8 @@ class Worker:
             place = DEAD_LETTER.subject(
                 role=self.role, stream=delivery.stream, sequence=delivery.stored.sequence
             )
-            await self.bus.append(place, encode(self._letter(delivery)))
-        except AppendConflictError:
-            return
+            if not await append_first(self.bus, place, encode(self._letter(delivery))):
+                return
         except BusRefusedError as error:
             _log.error("dead_letter_refused", subject=subject, detail=str(error))
         DEAD_LETTERS.labels(self.role).inc()

@@ -12,11 +12,11 @@ from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
+from shared.log.envelope import NANOSECONDS
 from shared.log.events.state import GatewaySeen, ReplicaSeen
 from shared.x509.names import name_text
 
 _DAY: Final = 86400
-_NANOSECONDS: Final = 1_000_000_000
 # As operators know them, in this order.
 RESULTS: Final = (
     "success", "signature_invalid", "expired", "not_yet_valid", "wrong_audience", "replay",
@@ -90,8 +90,8 @@ def _intune(
         "trust_anchor_path": str(path),
         "trust_anchors": [_validity(anchor, now) for anchor in anchors],
         "audience": section.intune_audience,
-        "challenge_validity_ns": int(section.intune_challenge_validity * _NANOSECONDS),
-        "clock_skew_tolerance_ns": int(section.intune_clock_skew_tolerance * _NANOSECONDS),
+        "challenge_validity_ns": int(section.intune_challenge_validity * NANOSECONDS),
+        "clock_skew_tolerance_ns": int(section.intune_clock_skew_tolerance * NANOSECONDS),
         "rate_limit_24h": limit,
         "rate_limit_disabled": limit == 0,
         "counters": {result: counted.get(result, 0) for result in RESULTS},

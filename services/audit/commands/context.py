@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from services.audit.settings import Settings
-from shared.bus.core import AppendConflictError, Bus
+from shared.bus.core import Bus
+from shared.bus.log import Log
 from shared.config.keys import read_trusted
 from shared.config.sections import Configuration
-from shared.log.envelope import Stored, Trusted, sign
+from shared.log.envelope import Stored, Trusted
 from shared.log.events.commands import OrderAnswered, Ordered
 from shared.log.events.enrollment import HoldDecided
 from shared.log.roles import Role
 from shared.log.streams import REPLICAS
 from shared.log.subjects import replica_subject
-from shared.observe.tracing import carried
 
 Signed = Ordered | HoldDecided | OrderAnswered
 
@@ -67,13 +67,7 @@ class Office:
 
         What comes of it is in the trace of the message that it comes `after`.
         """
-        message = sign(event, subject, self.settings.signer)
-        message.headers.update(carried(after.headers) if after is not None else {})
-        try:
-            await self.bus.append(subject, message)
-        except AppendConflictError:
-            return False
-        return True
+        return await Log(self.bus, self.settings.signer).append(subject, event, after)
 
     async def presences(self, role: Role) -> AsyncIterator[Stored]:
         """What replicas of a role said within the last seconds; who asks checks it."""

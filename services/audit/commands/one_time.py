@@ -23,7 +23,6 @@ from shared.log.one_time import (
 from shared.log.streams import OPS, REPLAYS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
 
-_NANOSECONDS: Final = 1_000_000_000
 SHORT: Final = 10
 
 
@@ -90,7 +89,7 @@ async def _lines(office: Office, profile: str, now: float) -> AsyncIterator[Line
         except UnreadableEventError:
             continue  # by a key of before, or not by an operator: no validator takes it either
         state = await _state(office, profile, digest, event, now)
-        created_at = stored.time // _NANOSECONDS
+        created_at = stored.seconds
         yield Line(
             digest, event.cn, event.sans, event.operator, created_at, event.expires_at, state
         )

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.log.enrollment import State
+from shared.log.envelope import NANOSECONDS
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
 
-_NANOSECONDS: Final = 1_000_000_000
 # What is missing in each state that waits for a service. A hold waits for an operator.
 MISSING: Final[Mapping[State, Stage]] = {
     State.REQUESTED: Stage.VERDICT,
@@ -72,7 +72,7 @@ def overtaken(
 
     `newest` gives for a queue when the youngest of those who passed it was requested (Unix ns).
     """
-    margin = int(patience.overtaken * _NANOSECONDS)
+    margin = int(patience.overtaken * NANOSECONDS)
     return [
         each
         for each in waiting
@@ -98,7 +98,7 @@ def choose(
         if number >= len(patience.delays):
             continue
         begin = max(each.since, before.get(number - 1, 0))
-        if now - begin >= patience.delays[number] * _NANOSECONDS:
+        if now - begin >= patience.delays[number] * NANOSECONDS:
             give_up = number == len(patience.delays) - 1
             found.append(Overdue(each.enrollment, MISSING[each.state], number, give_up))
     return found

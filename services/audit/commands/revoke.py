@@ -7,11 +7,11 @@ from typing import Final
 import structlog
 
 from services.audit.commands.context import NotThereError, Office, OrderError
+from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CERTS, OPS
 from shared.log.subjects import certificate_issued, revocation_answer, revocation_order
-from shared.observe.metrics import SECURITY_EVENTS
 
 _log = structlog.get_logger()
 _ANSWER_SECONDS: Final = 30.0
@@ -69,8 +69,7 @@ async def _carried_out(office: Office, stored: Stored) -> _Done | None:
         order = authenticate_as(RevocationOrdered, stored, office.operators)
         answer = await _answer(office, stored.subject)
     except UnreadableEventError as error:
-        SECURITY_EVENTS.labels("order").inc()
-        _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+        report_forgery("order", stored.subject, error)
         return None
     return _Done(order.reason, answer.detail) if answer.done else None
 

@@ -29,20 +29,26 @@ from services.audit.commands.overdue import (
 )
 from services.audit.query.waiting import Place, list_waiting, newest_requests, ordered_at
 from services.audit.store.engine import Connection, Engine
-from shared.bus.core import AppendConflictError, Bus
+from shared.bus.core import Bus
+from shared.bus.log import Log
 from shared.log.enrollment import State
-from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, authenticate, sign
+from shared.log.envelope import (
+    NANOSECONDS,
+    EventSigner,
+    Trusted,
+    UnreadableEventError,
+    authenticate,
+)
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_prefix, resume_order
-from shared.observe.logs import log_failure
 from shared.observe.metrics import RESUMES
+from shared.runtime.periodic import every
 from shared.runtime.resuming import leading
 
 _log = structlog.get_logger()
-_NANOSECONDS: Final = 1_000_000_000
 _ROWS: Final = 100  # of each state a pass
 _NEWEST: Final = 200  # of each state of a profile: all shards are among them, or none moves
 _NAME: Final = "scepstream"  # who orders
@@ -66,16 +72,12 @@ class Sweeper:
         for stage in PASSED:
             for give_up in ("false", "true"):
                 RESUMES.labels(stage, give_up)
-        while True:
-            await asyncio.sleep(self.patience.pause)
-            try:
-                await self.sweep()
-            except Exception as error:  # noqa: BLE001 - the next pass may find all well
-                log_failure("sweep_failed", error)
+        pause = self.patience.pause
+        await every(pause, self.sweep, name="sweep", delay=pause)
 
     async def sweep(self) -> int:
         """Make one pass; return how many orders it wrote."""
-        now = int(self.clock() * _NANOSECONDS)
+        now = int(self.clock() * NANOSECONDS)
         written = 0
         for each in await asyncio.to_thread(self._look, now):
             written += await self._order(each)
@@ -91,7 +93,7 @@ class Sweeper:
 
     def _stretch(self, connection: Connection, state: State, now: int) -> Iterable[Waiting]:
         """Read the oldest attempts of a state after the place where the last pass stopped."""
-        before = now - int(self.patience.delays[0] * _NANOSECONDS)
+        before = now - int(self.patience.delays[0] * NANOSECONDS)
         rows = list_waiting(connection, state, before, self._places.pop(state, None), _ROWS)
         if len(rows) == _ROWS:
             self._places[state] = rows[-1][0], rows[-1][1]
@@ -101,20 +103,18 @@ class Sweeper:
     async def _order(self, wanted: Overdue) -> bool:
         """Write an order if the log says so too; return whether there was none of this number."""
         enrollment = wanted.enrollment
-        try:
-            stage = await self._missing(wanted)
-            if stage is None:
-                return False
-            event = ResumeOrdered(
-                enrollment=enrollment.prefix(),
-                stage=stage,
-                number=wanted.number,
-                give_up=wanted.give_up,
-                operator=_NAME,
-            )
-            subject = resume_order(enrollment, wanted.number)
-            await self.bus.append(subject, sign(event, subject, self.signer))
-        except AppendConflictError:
+        stage = await self._missing(wanted)
+        if stage is None:
+            return False
+        event = ResumeOrdered(
+            enrollment=enrollment.prefix(),
+            stage=stage,
+            number=wanted.number,
+            give_up=wanted.give_up,
+            operator=_NAME,
+        )
+        subject = resume_order(enrollment, wanted.number)
+        if not await Log(self.bus, self.signer).append(subject, event):
             return False  # another replica ordered it
         RESUMES.labels(stage, str(wanted.give_up).lower()).inc()
         _log.warning(

@@ -14,14 +14,15 @@ from services.audit.record.write import position
 from services.audit.store.tables import enrollments
 from shared.bus.core import Bus
 from shared.log.enrollment import State
+from shared.log.envelope import NANOSECONDS
 from shared.log.roles import Role
 from shared.observe.logs import log_failure
 from shared.observe.metrics import BUS_LAG, OLDEST_WAITING, WAITING
+from shared.runtime.periodic import every
 
 _SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 10.0
 _DAY_NANOSECONDS: Final = 86400 * 1_000_000_000
-_NANOSECONDS: Final = 1_000_000_000
 # Further behind than this the record cannot tell what waits now.
 _KEEPS_UP: Final = 10_000
 # What waits for whom, and since when.
@@ -46,18 +47,19 @@ class Backlog:
 
     async def run(self) -> None:
         """Look, for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(_LONGEST_SECONDS):
-                    await self.look()
-                self._away = False
-            except Exception as error:  # noqa: BLE001 - the next look may find log and database well
-                _forget()
-                self._forget_lag()
-                if not self._away:
-                    log_failure("backlog_unknown", error)
-                self._away = True
-            await asyncio.sleep(_SECONDS)
+        await every(_SECONDS, self._look_or_forget, name="backlog")
+
+    async def _look_or_forget(self) -> None:
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                await self.look()
+            self._away = False
+        except Exception as error:  # noqa: BLE001 - the next look may find log and database well
+            _forget()
+            self._forget_lag()
+            if not self._away:
+                log_failure("backlog_unknown", error)
+            self._away = True
 
     def _forget_lag(self) -> None:
         """A lag that cannot be measured is absent: its last value would say that all is well."""
@@ -74,7 +76,7 @@ class Backlog:
         found = await asyncio.to_thread(self._count)
         for role, (count, since) in found.items():
             WAITING.labels(role).set(count)
-            age = self.clock() - since / _NANOSECONDS if since is not None else 0.0
+            age = self.clock() - since / NANOSECONDS if since is not None else 0.0
             OLDEST_WAITING.labels(role).set(max(0.0, age))
 
     async def _measure_lag(self, stream: str) -> int:
@@ -84,7 +86,7 @@ class Backlog:
         return behind
 
     def _count(self) -> Waiting:
-        since = int(self.clock() * _NANOSECONDS) - _DAY_NANOSECONDS
+        since = int(self.clock() * NANOSECONDS) - _DAY_NANOSECONDS
         with self.engine.connect() as connection:
             return waiting(connection, since)
 

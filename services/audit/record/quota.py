@@ -1,6 +1,5 @@
 """Tells gateways and operators how full the streams of enrollments are."""
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from shared.log.envelope import EventSigner, sign
 from shared.log.events.state import StreamMeasured
 from shared.observe.logs import log_failure
 from shared.observe.metrics import STREAM_BYTES, STREAM_FILL
+from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
 _SECONDS: Final = 5.0
@@ -30,17 +30,18 @@ class Room:
 
     async def run(self) -> None:
         """Measure, for ever."""
-        while True:
-            for stream in self.streams:
-                try:
-                    await self.look(stream)
-                except BusUnavailableError as error:
-                    for gauge in (STREAM_BYTES, STREAM_FILL):
-                        gauge.labels(stream).set(math.nan)
-                    _log.info("room_unknown", stream=stream, detail=str(error)[:100])
-                except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
-                    log_failure("room_failed", error)
-            await asyncio.sleep(_SECONDS)
+        await every(_SECONDS, self._look_at_all, name="room")
+
+    async def _look_at_all(self) -> None:
+        for stream in self.streams:
+            try:
+                await self.look(stream)
+            except BusUnavailableError as error:
+                for gauge in (STREAM_BYTES, STREAM_FILL):
+                    gauge.labels(stream).set(math.nan)
+                _log.info("room_unknown", stream=stream, detail=str(error)[:100])
+            except Exception as error:  # noqa: BLE001 - the other streams come all the same
+                log_failure("room_failed", error)
 
     async def look(self, stream: str) -> None:
         """Measure one stream, show it, and send it to the gateways."""

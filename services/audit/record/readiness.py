@@ -11,6 +11,7 @@ from services.audit.record.consumer import StreamRecorder
 from services.audit.store.tables import positions
 from shared.bus.core import Bus
 from shared.observe.logs import log_failure
+from shared.runtime.periodic import every
 
 _SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 3.0
@@ -39,9 +40,7 @@ class Readiness:
 
     async def run(self) -> None:
         """Look, for ever."""
-        while True:
-            await self.look()
-            await asyncio.sleep(_SECONDS)
+        await every(_SECONDS, self.look, name="readiness")
 
     def database_away(self) -> bool:
         """Whether the database did not answer when it was asked last."""

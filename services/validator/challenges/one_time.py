@@ -9,6 +9,7 @@ from services.validator.challenges.binding import folded, lowered, names_one_of
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from shared.bus.log import report_forgery
 from shared.bus.series import Series
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
@@ -17,7 +18,6 @@ from shared.log.one_time import ONE_TIME, one_time_digest
 from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.x509.csr import CertificationRequest
 
 _log = structlog.get_logger()
@@ -73,8 +73,7 @@ class OneTimeVerifier:
         try:
             return authenticate_as(ChallengeCreated, stored, self.operators)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels("one_time").inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery("one_time", stored.subject, error)
             return None
 
 

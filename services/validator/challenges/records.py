@@ -13,6 +13,7 @@ from services.validator.challenges.verifier import Asked
 from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count, is_others
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.ended import has_failed
+from shared.bus.log import report_forgery
 from shared.bus.series import Entry, Series, signing
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS, WAITING_PLACES
 from shared.log.envelope import (
@@ -33,7 +34,6 @@ from shared.log.subjects import (
     same_csr,
     token,
 )
-from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
@@ -159,8 +159,7 @@ class Records:
         try:
             return isinstance(authenticate(stored, self.issuers, Stage.OUTCOME), CertificateIssued)
         except UnreadableEventError as error:
-            SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
-            _log.error("event_not_authentic", about=stored.subject, detail=str(error))
+            report_forgery(Stage.OUTCOME, stored.subject, error)
             return True
 
     async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:

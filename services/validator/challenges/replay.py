@@ -3,12 +3,12 @@
 from typing import Final
 
 from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from shared.log.envelope import NANOSECONDS
 from shared.log.events.state import ChallengeClaimed
 from shared.log.reasons import Reason
 from shared.log.subjects import parse_prefix, same_csr
 
 MARGIN_SECONDS: Final = 600
-_NANOSECONDS: Final = 1_000_000_000
 _MOST_SECONDS: Final = 100 * 365 * 86400
 
 
@@ -36,7 +36,7 @@ def judge_replay(
     if spent or not same_request:
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
-    if recorded_at >= (until + MARGIN_SECONDS) * _NANOSECONDS:
+    if recorded_at >= (until + MARGIN_SECONDS) * NANOSECONDS:
         detail = "the request was judged too late to know whether its challenge was used before"
         return refused("replay", Reason.EXPIRED, detail)
     return Verified((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -1,0 +1,54 @@
+"""Work that a service does again and again for as long as it runs."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from shared.bus.core import BusUnavailableError
+from shared.observe.logs import log_failure
+
+_log = structlog.get_logger()
+_SHOWN = 100
+
+
+async def every(
+    seconds: float | Callable[[], float],
+    work: Callable[[], Awaitable[object]],
+    *,
+    name: str,
+    wake: asyncio.Event | None = None,
+    retry: float | None = None,
+    delay: float = 0.0,
+) -> None:
+    """Do `work` for ever, with a pause of `seconds` after each time; sooner once `wake` is set.
+
+    The first time is after `delay` seconds. Whatever the work raises, it is done again: after
+    `retry` seconds where they are given. An outage of the bus is logged as `<name>_waits`, all else
+    as `<name>_failed`.
+    """
+    await asyncio.sleep(delay)
+    while True:
+        pause = None
+        try:
+            await work()
+        except BusUnavailableError as error:
+            _log.info(f"{name}_waits", detail=str(error)[:_SHOWN])
+            pause = retry
+        except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
+            log_failure(f"{name}_failed", error)
+            pause = retry
+        if pause is None:
+            pause = seconds() if callable(seconds) else seconds
+        await _pause(pause, wake)
+
+
+async def _pause(seconds: float, wake: asyncio.Event | None) -> None:
+    if wake is None:
+        await asyncio.sleep(seconds)
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    wake.clear()
