@@ -1,6 +1,5 @@
 """`scepstream config`: check a configuration, print its reference, bring one over from certctl."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from shared.config.keys import read_certificates, spki
 from shared.config.load import SettingsError, inherited_environment, load, read_file, read_table
 from shared.config.sections import Configuration
 from shared.runtime.process import now
+from shared.x509.key_ids import spki_sha256
 from shared.x509.usages import ANY_ATTRIBUTE
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
@@ -160,4 +160,4 @@ def _completed(
         for key, value in profile.items()
         if key.endswith("_path")
     }
-    return profile | paths | {"ca_spki_sha256": hashlib.sha256(spki(ca)).hexdigest()}
+    return profile | paths | {"ca_spki_sha256": spki_sha256(spki(ca))}

@@ -4,7 +4,6 @@ Each step writes new files first and the configuration last, in one rename; then
 processes are told to read it anew. A kill in between leaves the step undone or done.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from shared.config.keys import read_certificates, spki
 from shared.config.load import load
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration, LocalIssuerSection
+from shared.x509.key_ids import spki_sha256
 
 _RELOADED: Final = ("issuer", "validator", "gateway")
 
@@ -32,7 +32,7 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
     if section.next_ca_cert_path is not None:
         raise UpError(f"issuer {issuer} has a next CA already: {section.next_ca_cert_path}")
     ca = make_ca(kind, now)
-    pin = hashlib.sha256(spki(ca.certificate)).hexdigest()
+    pin = spki_sha256(spki(ca.certificate))
     stem = f"ca/{issuer}-{pin[:12]}"
     write_private(layout.root / f"{stem}.key", pem(ca.key))
     write_private(layout.root / f"{stem}.pem", ca.certificate.public_bytes(Encoding.PEM))

@@ -1,6 +1,5 @@
 """The device's side: its key, its CSR, its self-signed certificate."""
 
-import hashlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from shared.scep.certificate import read_certificate
 from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE
 from shared.scep.schemes import pss as pss_scheme
 from shared.scep.signed_data import Signer
+from shared.x509.key_ids import spki_sha256
 from shared.x509.loading import loading
 
 _UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
@@ -71,7 +71,7 @@ class Identity:
     @property
     def transaction_id(self) -> str:
         """As RFC 8894 s3.2.1.1 suggests: a digest of the public key."""
-        return hashlib.sha256(self.spki).hexdigest()
+        return spki_sha256(self.spki)
 
 
 def make_key(kind: str) -> Key:

@@ -1,6 +1,5 @@
 """First start: keys, CA, RA pairs, challenges and the configuration, made once and then kept."""
 
-import hashlib
 import os
 import secrets
 import string
@@ -24,6 +23,7 @@ from shared.config.ca_files import read_ca
 from shared.config.keys import CaKey, spki
 from shared.config.load import SettingsError
 from shared.log.roles import Role
+from shared.x509.key_ids import spki_sha256
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _CHALLENGE_LENGTH: Final = 24
@@ -177,7 +177,7 @@ def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
 
 
 def _configuration(ca: Authority, nats_port: int) -> str:
-    pin = hashlib.sha256(spki(ca.certificate)).hexdigest()
+    pin = spki_sha256(spki(ca.certificate))
     # Clients that know the root alone need a sub-CA's certificate.
     sub_ca = ca.certificate.issuer != ca.certificate.subject
     chain = "include_chain = true\n" if sub_ca else ""

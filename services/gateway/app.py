@@ -18,7 +18,14 @@ from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.families import family
 from services.gateway.next_ca import NextCa
 from services.gateway.refusals import Refusal, RefusedError
-from services.gateway.routes import crl_of, decode_message, operation_of, query_values, target_of
+from services.gateway.routes import (
+    Target,
+    crl_of,
+    decode_message,
+    operation_of,
+    query_values,
+    target_of,
+)
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
 from shared.bus.core import Bus, BusUnavailableError
@@ -112,7 +119,7 @@ class Gateway:
                 response = await self._crl(request, *crl)
             else:
                 self._admit(profile, request, mtls=target.mtls)
-                response = await self._checked(profile, operation, query, request)
+                response = await self._checked(target, operation, query, request)
         except asyncio.CancelledError:
             if not _client(request).gone:
                 raise
@@ -175,17 +182,16 @@ class Gateway:
 
     async def _checked(
         self,
-        profile: Profile | None,
+        target: Target,
         operation: str | None,
         query: dict[bytes, bytes],
         request: Request,
     ) -> Response:
         """Answer an operation of a profile that is served."""
+        profile = self.settings.profiles.get(target.profile or "")
         if profile is None:
-            left_out = target_of(request.scope["path"], self.settings.default_profile).profile
-            raise RefusedError(
-                refusals.LEFT_OUT if left_out in self.settings.left_out else refusals.NO_PROFILE
-            )
+            is_left_out = target.profile in self.settings.left_out
+            raise RefusedError(refusals.LEFT_OUT if is_left_out else refusals.NO_PROFILE)
         if operation is None:
             raise RefusedError(refusals.NO_OPERATION)
         return await self._operate(profile, operation, query, request)

@@ -9,14 +9,7 @@ import structlog
 
 from services.issuer.connectors.local import LocalCa
 from services.issuer.evidence import unsupported
-from services.issuer.profiles import (
-    Times,
-    beyond_ceilings,
-    ended,
-    names_sha256,
-    out_of_time,
-    spki_sha256,
-)
+from services.issuer.profiles import Times, beyond_ceilings, ended, names_sha256, out_of_time
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
@@ -47,6 +40,7 @@ from shared.log.subjects import (
 )
 from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 from shared.scep.certificate import read_certificate
+from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
 

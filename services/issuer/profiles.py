@@ -143,11 +143,6 @@ def _oids(value: bytes) -> set[str]:
     return found
 
 
-def spki_sha256(spki: bytes) -> str:
-    """How certificates' keys are named in events and pins."""
-    return hashlib.sha256(spki).hexdigest()
-
-
 def names_sha256(template: CertificateTemplate) -> str:
     """How certificates' subject and SANs are named in events, for renewals to compare."""
     sans = (e.value for e in template.extensions if e.oid == _SUBJECT_ALT_NAME)

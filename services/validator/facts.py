@@ -20,6 +20,7 @@ from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
 from shared.scep.schemes import PublicKey
 from shared.x509.csr import CertificationRequest, read_csr, read_request, verify_self_signature
+from shared.x509.key_ids import spki_sha256
 from shared.x509.names import name_text
 
 _DEVICE_ID: Final = re.compile(
@@ -142,7 +143,7 @@ def _opened(
         renews=serial_token(signer.serial) if renewing else "",
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked or elsewhere,
-        signer_spki_sha256=hashlib.sha256(signer.spki).hexdigest(),
+        signer_spki_sha256=spki_sha256(signer.spki),
         transaction_id=message.transaction_id.text(),
         foreign_signer=foreign and not renewing,
     )
@@ -155,7 +156,7 @@ def _facts(csr: CertificationRequest) -> Facts:
         sans=tuple(f"{san.kind}:{san.value}" for san in csr.sans),
         key_type=key_type,
         key_bits=bits,
-        spki_sha256=hashlib.sha256(csr.spki).hexdigest(),
+        spki_sha256=spki_sha256(csr.spki),
         csr_sha256=hashlib.sha256(csr.info).hexdigest(),
         challenge="none" if csr.challenge is None else "given",
         device_id=_device_id(csr),

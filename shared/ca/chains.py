@@ -1,7 +1,6 @@
 """CA chains as issuers publish them: read from the bus, believed only where a profile pins them."""
 
 import asyncio
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,6 +22,7 @@ from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import read_signed_data, verify
+from shared.x509.key_ids import spki_sha256
 from shared.x509.loading import loading
 from shared.x509.names import read_name
 from shared.x509.signatures import is_issued_by
@@ -109,7 +109,7 @@ def read_chain(stored: Stored, pins: Collection[str]) -> Chain:
 
 
 def _pin(der: bytes) -> str:
-    return hashlib.sha256(read_certificate(der).spki).hexdigest()
+    return spki_sha256(read_certificate(der).spki)
 
 
 def _check_next(event: CaChain) -> None:

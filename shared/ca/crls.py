@@ -12,6 +12,7 @@ from shared.log.subjects import crl_chunk, crl_head
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key
+from shared.x509.key_ids import spki_sha256
 from shared.x509.signatures import is_signed_by
 
 CHUNK_BYTES = 512 * 1024
@@ -27,7 +28,7 @@ class StoredCrl:
 
 async def newest_head(bus: Bus, issuer: str, ca: bytes, trusted: Trusted) -> CrlPublished | None:
     """What the newest authentic CRL of a CA (DER) says of itself; None where there is none."""
-    pin = hashlib.sha256(read_certificate(ca).spki).hexdigest()
+    pin = spki_sha256(read_certificate(ca).spki)
     heads = Series(bus, CRLS, crl_head(issuer, pin, "*"), CrlPublished, trusted, "crl")
     newest = await heads.newest()
     return newest.event if newest is not None else None

@@ -1,4 +1,4 @@
-"""How keys are named in certificates and CRLs. Pure (RFC 5280 s4.2.1.1, s4.2.1.2)."""
+"""How keys are named in certificates, CRLs, events and pins. Pure (RFC 5280 s4.2.1.1, s4.2.1.2)."""
 
 import hashlib
 
@@ -26,3 +26,8 @@ def authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
         key = ca.public_key()
         own = public_key_id(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
     return x509.AuthorityKeyIdentifier(own, None, None)
+
+
+def spki_sha256(spki: bytes) -> str:
+    """Return how events and pins name a key: SHA-256 of its SubjectPublicKeyInfo in DER, in hex."""
+    return hashlib.sha256(spki).hexdigest()

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
-from services.issuer.profiles import Ceilings, spki_sha256
+from services.issuer.profiles import Ceilings
 from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration, LocalIssuerSection
@@ -29,7 +29,7 @@ from shared.scep.schemes import (
     verifies,
 )
 from shared.scep.signed_data import Signer
-from shared.x509.key_ids import public_key_id
+from shared.x509.key_ids import public_key_id, spki_sha256
 from shared.x509.signatures import is_signed_by
 from shared.x509.usages import EXTENDED_KEY_USAGES
 

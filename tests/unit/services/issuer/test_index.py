@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import OutcomeMissingError
-from services.issuer.profiles import names_sha256, spki_sha256
+from services.issuer.profiles import names_sha256
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import Stored, encode
@@ -23,6 +23,7 @@ from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, certificate_issued, key_issued, serial_token
 from shared.scep.errors import FailInfo
 from shared.x509.csr import read_csr
+from shared.x509.key_ids import spki_sha256
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
 from shared.log.envelope import SUBJECT, EventSigner, Message, Stored, authenticate
 from shared.log.events.base import EventPayload
@@ -22,6 +21,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import key_compromised, key_issued
 from shared.x509.csr import read_csr
+from shared.x509.key_ids import spki_sha256
 from tests.unit.services.validator.records import DAY, record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr, spki

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.profiles import spki_sha256
 from services.validator.facts import names_sha256
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.base import EventPayload
@@ -20,6 +19,7 @@ from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected,
 from shared.log.reasons import Reason
 from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
+from shared.x509.key_ids import spki_sha256
 from tests.unit.services.validator.records import BEGIN, DAY, END, record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki
