@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 
 from benchmarks.audit_feed import enrollment_events
 from services.audit.query.enrollments import list_enrollments
-from services.audit.query.filters import Wanted
-from services.audit.record.event_row import Found
+from services.audit.query.filters import EnrollmentFilter
+from services.audit.record.event_row import DecodedMessage
 from services.audit.record.merge import merge
 from services.audit.record.projection import fold
 from services.audit.store.engine import migrate, open_engine
@@ -30,13 +30,15 @@ _SECOND = 1_000_000_000
 _BEGIN = 1_767_225_600 * _SECOND
 
 
-def _found(first: int, count: int) -> Iterator[Found]:
+def _found(first: int, count: int) -> Iterator[DecodedMessage]:
     for number in range(first, first + count):
         for stream, subject, event in enrollment_events(number):
             if stream.startswith("ENROLL"):
                 message = encode(event)
                 moment = _BEGIN + number * _SECOND
-                yield Found.of(Stored(subject, message.payload, message.headers, 1, moment))
+                yield DecodedMessage.of(
+                    Stored(subject, message.payload, message.headers, 1, moment)
+                )
 
 
 def fill(engine: Engine, count: int, console: Console) -> None:
@@ -53,21 +55,23 @@ def fill(engine: Engine, count: int, console: Console) -> None:
 def measure(engine: Engine, count: int) -> Table:
     middle = _BEGIN + count // 2 * _SECOND
     questions = {
-        "newest 50": Wanted(),
-        "of a profile": Wanted(profile="profile-3"),
-        "of a profile and state": Wanted(profile="profile-3", states=("issued",)),
-        "in a state that nobody is in": Wanted(states=("held",)),
-        "of an action": Wanted(actions=("scep_pkcsreq_intune",)),
-        "of two states and two actions": Wanted(
+        "newest 50": EnrollmentFilter(),
+        "of a profile": EnrollmentFilter(profile="profile-3"),
+        "of a profile and state": EnrollmentFilter(profile="profile-3", states=("issued",)),
+        "in a state that nobody is in": EnrollmentFilter(states=("held",)),
+        "of an action": EnrollmentFilter(actions=("scep_pkcsreq_intune",)),
+        "of two states and two actions": EnrollmentFilter(
             states=("rejected", "failed"),
             actions=("scep_pkcsreq_intune", "scep_renewalreq_intune"),
         ),
-        "from the middle on back": Wanted(until=middle),
-        "search: one device": Wanted(search=f"device-{count // 3}"),
-        "search: a beginning that 1 % have": Wanted(search="device-12"),
-        "search: a beginning that a tenth have, none of them new": Wanted(search="device-1"),
-        "search: a beginning that all have": Wanted(search="device"),
-        "search: nobody": Wanted(search="printer"),
+        "from the middle on back": EnrollmentFilter(until=middle),
+        "search: one device": EnrollmentFilter(search=f"device-{count // 3}"),
+        "search: a beginning that 1 % have": EnrollmentFilter(search="device-12"),
+        "search: a beginning that a tenth have, none of them new": EnrollmentFilter(
+            search="device-1"
+        ),
+        "search: a beginning that all have": EnrollmentFilter(search="device"),
+        "search: nobody": EnrollmentFilter(search="printer"),
     }
     found = Table("question", "ms median", "ms longest", "rows")
     for name, wanted in questions.items():

@@ -28,8 +28,8 @@ from rich.table import Table
 from benchmarks.cpu import snapshot, spent
 from cli.up.ports import nats_port
 from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import Asked
-from services.validator.facts import Opened
+from services.validator.challenges.verifier import ChallengeRequest
+from services.validator.facts import DecryptedRequest
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
@@ -110,7 +110,7 @@ def server() -> Iterator[Server]:
             found.process.wait()
 
 
-def asked(number: int, now: int) -> Asked:
+def asked(number: int, now: int) -> ChallengeRequest:
     """A request as the verifier sees it, another for each number."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     facts = Facts(
@@ -119,7 +119,7 @@ def asked(number: int, now: int) -> Asked:
     )  # fmt: skip
     csr = CertificationRequest(b"", b"", b"", b"", b"", b"")
     enrollment = EnrollmentId("0", "corp", token(digest.encode()), token(b"csr"), 0)
-    return Asked(enrollment, digest, "t", Opened(csr, facts), now)
+    return ChallengeRequest(enrollment, digest, "t", DecryptedRequest(csr, facts), now)
 
 
 class Load:

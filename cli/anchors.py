@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import show_table
 from cli.places import Config, config_path
 from services.audit.commands.reload_anchors import reload_anchors as order_reload
@@ -24,8 +24,8 @@ def reload_anchors(
     config: Config = None,
 ) -> None:
     """Let every running validator read them; one that cannot keeps its old ones and says why."""
-    answers = in_office(
-        config_path(config), lambda office: order_reload(office, profile, secrets.token_hex(8))
+    answers = with_operator(
+        config_path(config), lambda context: order_reload(context, profile, secrets.token_hex(8))
     )
     rows = []
     for name, answer in answers:

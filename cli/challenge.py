@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.durations import DURATION, seconds
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import json_line, say, show_table
 from cli.places import Config, config_path
 from cli.sans import san_parts
@@ -34,8 +34,8 @@ def new(
 ) -> None:
     """Make a challenge for one enrollment and print it: this once, it is kept nowhere."""
     names, expires_at = tuple(map(_san, san or ())), int(now()) + ttl
-    made = in_office(
-        config_path(config), lambda office: create(office, profile, cn, names, expires_at)
+    made = with_operator(
+        config_path(config), lambda context: create(context, profile, cn, names, expires_at)
     )
     print(made.challenge)
 
@@ -57,7 +57,9 @@ def list_challenges(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """The challenges of a profile by id, newest last; the challenges themselves nobody knows."""
-    lines = in_office(config_path(config), lambda office: challenges_of(office, profile, now()))
+    lines = with_operator(
+        config_path(config), lambda context: challenges_of(context, profile, now())
+    )
     shown = [line for line in lines if every or line.state == "open"]
     if as_json:
         for line in shown:
@@ -82,8 +84,8 @@ def cancel(
     config: Config = None,
 ) -> None:
     """Take a challenge back that nobody has used."""
-    cancelled = in_office(
-        config_path(config), lambda office: take_back(office, profile, challenge_id, now())
+    cancelled = with_operator(
+        config_path(config), lambda context: take_back(context, profile, challenge_id, now())
     )
     say(f"cancelled: {cancelled[:SHORT]}")
 

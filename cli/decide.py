@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from cli.choice import choose
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from services.audit.commands.decide import decide
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
@@ -31,23 +31,25 @@ def deny(wanted: Wanted, config: Config = None, note: Note = "") -> None:
 
 
 def _decide(wanted: str, config: Path | None, note: str, *, approved: bool) -> None:
-    line = in_office(
-        config_path(config), lambda office: _record(office, wanted, note, approved=approved)
+    line = with_operator(
+        config_path(config), lambda context: _record(context, wanted, note, approved=approved)
     )
     done = "approved" if approved else "denied"
     say(f"{done}: {line.device or line.transaction_id}")
 
 
-async def _record(office: Office, wanted: str, note: str, *, approved: bool) -> EnrollmentLine:
+async def _record(
+    context: OperatorContext, wanted: str, note: str, *, approved: bool
+) -> EnrollmentLine:
     # In a thread: a person who is asked may think for longer than the bus waits for a pong.
-    line = await asyncio.to_thread(_held, office, wanted)
-    await decide(office, line.enrollment, note, approved=approved)
+    line = await asyncio.to_thread(_held, context, wanted)
+    await decide(context, line.enrollment, note, approved=approved)
     return line
 
 
-def _held(office: Office, wanted: str) -> EnrollmentLine:
+def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
     """The one held enrollment that this names; one that only begins so is never decided unasked."""
-    engine = open_existing(office.settings.database_url)
+    engine = open_existing(context.settings.database_url)
     try:
         lines = named_lines(engine, wanted, State.HELD)
         if len(lines) == 1:

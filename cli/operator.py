@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from cli.output import failed
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from services.audit.record.agreement import ReplacedLogError
 from services.audit.settings import read_settings
 from services.audit.store.engine import DatabaseError
@@ -26,14 +26,14 @@ _MOST_NAME = 64
 _T = TypeVar("_T")
 
 
-def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
+def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]) -> _T:
     """Run an operator's command; one sentence and exit status 1 where it cannot be."""
     # What the bus logs is for services: here one sentence says it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     async def run() -> _T:
-        async with _open(load(config)) as office:
-            return await work(office)
+        async with _open(load(config)) as context:
+            return await work(context)
 
     try:
         return asyncio.run(run())
@@ -49,12 +49,12 @@ def in_office(config: Path, work: Callable[[Office], Awaitable[_T]]) -> _T:
 
 
 @asynccontextmanager
-async def _open(configuration: Configuration) -> AsyncIterator[Office]:
+async def _open(configuration: Configuration) -> AsyncIterator[OperatorContext]:
     settings = read_settings(configuration)
     async with asyncio.timeout(_CONNECT_SECONDS):
         bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, "operator")
     try:
-        yield Office.of(bus, settings, configuration, operator_name())
+        yield OperatorContext.of(bus, settings, configuration, operator_name())
     finally:
         await bus.close()
 

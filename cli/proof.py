@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.asyncapi import document
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import failed, say
 from cli.places import Config, config_path
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.proof.export import Form, lines
-from services.audit.proof.log_verifier import Examiner, Keys
+from services.audit.proof.log_verifier import Keys, LogVerifier
 from services.audit.proof.verify import verify as verify_log
 from services.audit.proof.window import Window, moment
 from services.audit.record.catch_up import fill
-from services.audit.record.event_row import Found
+from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position
 from services.audit.store.engine import (
@@ -62,7 +62,7 @@ def replay(
         raise typer.BadParameter(f"--into: {error}") from None
     try:
         migrate(engine)
-        count = in_office(config_path(config), lambda office: _replay(office, engine, window))
+        count = with_operator(config_path(config), lambda context: _replay(context, engine, window))
     except DatabaseError as error:
         raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
@@ -77,13 +77,13 @@ def _window(profile: str | None, since: str | None, until: str | None) -> Window
         raise typer.BadParameter(str(error)) from None
 
 
-async def _replay(office: Office, engine: Engine, window: Window) -> int:
-    ends = {s: await last_sequence(office.bus, s) for s in office.settings.streams}
+async def _replay(context: OperatorContext, engine: Engine, window: Window) -> int:
+    ends = {s: await last_sequence(context.bus, s) for s in context.settings.streams}
     done = sum(position(engine, stream) for stream in ends)
     count = 0
     async with _bar(sum(ends.values()) - done) as advance:
         for stream, last in ends.items():
-            async for stored in fill(office.bus, engine, stream, last, window.holds):
+            async for stored in fill(context.bus, engine, stream, last, window.holds):
                 count += stored
                 advance(stored)
     return count
@@ -98,29 +98,29 @@ def verify(
     Exit status 1 where something does not hold; the first finding comes first.
     """
 
-    async def work(office: Office) -> int:
+    async def work(context: OperatorContext) -> int:
         with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
             scratch = open_engine(f"sqlite:///{folder}/told.db")
-            kept = open_existing(office.settings.database_url)
+            kept = open_existing(context.settings.database_url)
             try:
                 migrate(scratch)
-                return await _verify(office, kept, scratch, every=every)
+                return await _verify(context, kept, scratch, every=every)
             finally:
                 scratch.dispose()
                 kept.dispose()
 
-    raise typer.Exit(in_office(config_path(config), work))
+    raise typer.Exit(with_operator(config_path(config), work))
 
 
-async def _verify(office: Office, kept: Engine, scratch: Engine, *, every: bool) -> int:
-    streams = office.settings.streams
-    authorities = await _authorities(office)
-    keys = Keys(office.validators, office.issuers, office.operators, authorities)
+async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, every: bool) -> int:
+    streams = context.settings.streams
+    authorities = await _authorities(context)
+    keys = Keys(context.validators, context.issuers, context.operators, authorities)
     total = sum(position(kept, stream) for stream in streams)
     with snapshot(kept) as connection:
         async with _bar(total) as advance:
             found = await verify_log(
-                office.bus, connection, scratch, streams, Examiner(keys), advance
+                context.bus, connection, scratch, streams, LogVerifier(keys), advance
             )
     shown = found.findings if every else found.findings[:_SHOWN]
     for finding in shown:
@@ -138,11 +138,11 @@ async def _verify(office: Office, kept: Engine, scratch: Engine, *, every: bool)
     return 1 if found.findings else 0
 
 
-async def _authorities(office: Office) -> dict[str, tuple[bytes, ...]]:
+async def _authorities(context: OperatorContext) -> dict[str, tuple[bytes, ...]]:
     """Each issuer's CAs as it publishes them, as far as profiles pin them."""
     found: dict[str, tuple[bytes, ...]] = {}
-    for issuer, pins in _pins(office.configuration).items():
-        stored = await office.bus.get_last_or_leader(CA_CHAINS, chain_subject(issuer))
+    for issuer, pins in _pins(context.configuration).items():
+        stored = await context.bus.get_last_or_leader(CA_CHAINS, chain_subject(issuer))
         try:
             chain = read_chain(stored, pins) if stored else None
         except UntrustedChainError as error:
@@ -161,16 +161,16 @@ def _pins(configuration: Configuration) -> dict[str, set[str]]:
 def checkpoint(config: Config = None) -> None:
     """Sign what every stream held up to now; keep the lines elsewhere to be surer still."""
 
-    async def work(office: Office) -> list[tuple[str, int, str]]:
-        engine = open_existing(office.settings.database_url)
-        streams = office.settings.streams
-        keeper = Checkpoints(office.bus, engine, office.settings.signer, streams, now)
+    async def work(context: OperatorContext) -> list[tuple[str, int, str]]:
+        engine = open_existing(context.settings.database_url)
+        streams = context.settings.streams
+        keeper = Checkpoints(context.bus, engine, context.settings.signer, streams, now)
         try:
             return [(stream, *await keeper.sign(stream)) for stream in streams]
         finally:
             engine.dispose()
 
-    for stream, sequence, digest in in_office(config_path(config), work):
+    for stream, sequence, digest in with_operator(config_path(config), work):
         print(f"{stream} {sequence} {digest or '-'}")
 
 
@@ -185,15 +185,15 @@ def export(
     window = _window(profile, since, until)
     looked_at = sys.stdout.isatty()  # a terminal obeys what a file only holds
 
-    async def work(office: Office) -> None:
-        for stream in office.settings.streams:
-            last = await last_sequence(office.bus, stream)
-            async for batch in read(office.bus, stream, 1, last):
-                for found in filter(window.holds, map(Found.of, batch)):
+    async def work(context: OperatorContext) -> None:
+        for stream in context.settings.streams:
+            last = await last_sequence(context.bus, stream)
+            async for batch in read(context.bus, stream, 1, last):
+                for found in filter(window.holds, map(DecodedMessage.of, batch)):
                     line = json.dumps(lines(form, stream, found), ensure_ascii=looked_at)
                     print(line.replace("\x7f", "\\u007f"))
 
-    in_office(config_path(config), work)
+    with_operator(config_path(config), work)
 
 
 def asyncapi() -> None:

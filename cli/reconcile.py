@@ -11,13 +11,13 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from services.audit.proof.export import Form, lines
 from services.audit.record.catch_up import fill
-from services.audit.record.event_row import Found
+from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.reconcile import forget, lost
 from services.audit.store.engine import Engine, open_existing
@@ -39,40 +39,42 @@ def reconcile(
     and leave the database: certificates among them exist, but nothing on the log says so.
     """
     path = config_path(config)
-    _report(in_office(path, _with_database(_lost)))
+    _report(with_operator(path, _with_database(_lost)))
     if not yes:
         # Between two connections: a person may think for longer than the bus waits for a pong.
         typer.confirm("rebuild the database from the log", abort=True)
-    in_office(path, _with_database(partial(_rebuild, kept=kept)))
+    with_operator(path, _with_database(partial(_rebuild, kept=kept)))
 
 
-def _with_database(work: Callable[[Office, Engine], Awaitable[_T]]) -> Callable[..., Awaitable[_T]]:
-    async def opened(office: Office) -> _T:
-        engine = open_existing(office.settings.database_url)
+def _with_database(
+    work: Callable[[OperatorContext, Engine], Awaitable[_T]],
+) -> Callable[..., Awaitable[_T]]:
+    async def opened(context: OperatorContext) -> _T:
+        engine = open_existing(context.settings.database_url)
         try:
-            return await work(office, engine)
+            return await work(context, engine)
         finally:
             engine.dispose()
 
     return opened
 
 
-async def _lost(office: Office, engine: Engine) -> dict[str, list[Stored]]:
+async def _lost(context: OperatorContext, engine: Engine) -> dict[str, list[Stored]]:
     """What the database has and the log has not, by stream."""
-    streams = office.settings.streams
-    return {stream: await lost(office.bus, engine, stream) for stream in streams}
+    streams = context.settings.streams
+    return {stream: await lost(context.bus, engine, stream) for stream in streams}
 
 
-async def _rebuild(office: Office, engine: Engine, kept: Path) -> None:
-    streams, gone = office.settings.streams, await _lost(office, engine)
+async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None:
+    streams, gone = context.settings.streams, await _lost(context, engine)
     # A log that does not answer now must not leave the database empty.
-    ends = {stream: await last_sequence(office.bus, stream) for stream in streams}
+    ends = {stream: await last_sequence(context.bus, stream) for stream in streams}
     if any(gone.values()):
         await asyncio.to_thread(_write, kept, gone)
         say(f"what only the database had is in {kept}")
     await asyncio.to_thread(forget, engine)
     for stream, last in ends.items():
-        async for _ in fill(office.bus, engine, stream, last):
+        async for _ in fill(context.bus, engine, stream, last):
             pass
         say(f"{stream}: {last} events")
 
@@ -89,7 +91,7 @@ def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
     try:
         with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
             for stream, events in gone.items():
-                for found in map(Found.of, events):
+                for found in map(DecodedMessage.of, events):
                     line: dict[str, Any] = lines(Form.JSONL, stream, found)
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()

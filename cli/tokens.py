@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import failed, say, show_table
 from cli.places import Config, config_path
 from services.audit.commands.api_tokens import make_token, take_token
@@ -29,7 +29,7 @@ def add(
 ) -> None:
     """Make a token and print it: this once, only its digest is kept."""
     engine = _engine(config)
-    print(in_office(config_path(config), lambda at: make_token(at, engine, name, level, now())))
+    print(with_operator(config_path(config), lambda at: make_token(at, engine, name, level, now())))
 
 
 @app.command("list")
@@ -48,7 +48,7 @@ def list_all(config: Config = None) -> None:
 def revoke(name: Name, config: Config = None) -> None:
     """Take a token back; its name stays taken."""
     engine = _engine(config)
-    in_office(config_path(config), lambda at: take_token(at, engine, name, now()))
+    with_operator(config_path(config), lambda at: take_token(at, engine, name, now()))
     say(f"taken back: {name}")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.ca.rollover import activate_next, make_next
-from cli.operator import in_office
+from cli.operator import with_operator
 from cli.output import failed, say
 from cli.places import Config, config_path
 from cli.up.layout import UpError
@@ -30,9 +30,9 @@ def revoke(
 ) -> None:
     """Revoke a certificate; it is on the CRL when this ends well."""
     say(
-        in_office(
+        with_operator(
             config_path(config),
-            lambda office: revoke_certificate(office, issuer, serial, reason),
+            lambda context: revoke_certificate(context, issuer, serial, reason),
         )
     )
 

@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from services.audit.api import problems, records, scep
-from services.audit.api.dependencies import Desk, asked_once
+from services.audit.api.dependencies import Dependencies, asked_once
 from services.audit.api.document import openapi
 from services.audit.api.guard import Guard
 from services.audit.api.schemas import Problem
@@ -23,7 +23,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def admin_app(desk: Desk, ready: Ready) -> FastAPI:
+def admin_app(deps: Dependencies, ready: Ready) -> FastAPI:
     """The application; its OpenAPI document is at /api/v1/openapi.json."""
     app = FastAPI(
         title="scepstream",
@@ -33,7 +33,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # a redirect would follow the Host header
     )
-    app.state.desk = desk
+    app.state.deps = deps
     problems.handle(app, page_problem)
     once = [Depends(asked_once)]
     for router in (scep.router, records.router):
@@ -42,7 +42,7 @@ def admin_app(desk: Desk, ready: Ready) -> FastAPI:
     for router in (login.router, oidc.router, assets.router):
         app.include_router(router)
     app.middleware("http")(_unkept)
-    app.add_middleware(Guard, desk=desk)
+    app.add_middleware(Guard, deps=deps)
     document = openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
     app.router.routes.extend(operations_app(ready).routes)

@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 
 from services.audit.api.deadlines import Bounded
-from services.audit.api.dependencies import Desk
+from services.audit.api.dependencies import Dependencies
 from services.audit.api.forms import WholeForms
 from services.audit.app import admin_app
-from services.audit.commands.context import Office
+from services.audit.commands.context import OperatorContext
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.commands.sweeper import Sweeper
 from services.audit.proof.checkpoints import Checkpoints
@@ -51,19 +51,19 @@ async def serve(
     await asyncio.to_thread(migrate, engine)
     bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
     await assert_least_privilege(bus, Role.AUDIT, all_shards(settings.epochs)[0])
-    office = Office.of(bus, settings, configuration(), _ITSELF)
-    await ensure_admin(office, engine, lambda: admin_token(configuration()), now())
+    context = OperatorContext.of(bus, settings, configuration(), _ITSELF)
+    await ensure_admin(context, engine, lambda: admin_token(configuration()), now())
     clock = LogClock(bus, replica_subject(Role.AUDIT, name))
     checkpoints = Checkpoints(bus, engine, settings.signer, (), clock)
-    desk = Desk(engine, bus, settings, configuration, now)
-    sweeper = Sweeper(bus, engine, settings.signer, office.validators, clock)
+    deps = Dependencies(engine, bus, settings, configuration, now)
+    sweeper = Sweeper(bus, engine, settings.signer, context.validators, clock)
     room, backlog = Room(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
     recording = Recording(bus, engine, settings.batch, checkpoints, backlog, room)
     shards = ShardWatch(bus, settings.epochs, clock, recording.bring)
     readiness = Readiness(
         bus, engine, recording.recorders, lambda: [*clock.problems(), *shards.problems()]
     )
-    app = admin_app(desk, readiness.missing)
+    app = admin_app(deps, readiness.missing)
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     await shards.look()

@@ -15,7 +15,6 @@ from services.gateway.admission import Admission
 from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.early import read_target
 from services.gateway.enroll import Enroller, UnanswerableError
-from services.gateway.families import family
 from services.gateway.next_ca import NextCa
 from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import (
@@ -28,6 +27,7 @@ from services.gateway.routes import (
 )
 from services.gateway.settings import Profile, Settings
 from services.gateway.tls import is_client_of, read_client_cert
+from services.gateway.user_agents import family
 from shared.bus.core import Bus, BusUnavailableError
 from shared.ca.chains import Chain, ChainBook
 from shared.config.addresses import client_address

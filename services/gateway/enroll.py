@@ -11,16 +11,16 @@ from services.gateway.attempts import attempts_of, is_unopenable
 from services.gateway.caller import Caller
 from services.gateway.lookups import Lookups
 from services.gateway.opening import (
-    Opened,
+    DecryptedRequest,
     VerifiedRequestError,
     open_enrollment,
     open_query,
     poll_mirror,
 )
-from services.gateway.outcomes import End, Outcomes, Request, enrollment_in
+from services.gateway.outcomes import EnrollmentStatus, Outcomes, PendingRequest, enrollment_in
 from services.gateway.quota import Quota
 from services.gateway.refusals import RefusalLog
-from services.gateway.replies import Mirror, Replier
+from services.gateway.replies import Replier, ReplyEncryption
 from services.gateway.resend import Resender
 from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus, BusUnavailableError
@@ -51,12 +51,12 @@ class Job:
 
     profile: Profile
     chain: Chain
-    opened: Opened
+    opened: DecryptedRequest
     caller: Caller
 
-    def request(self, enrollment: EnrollmentId, sha256: str) -> Request:
+    def request(self, enrollment: EnrollmentId, sha256: str) -> PendingRequest:
         """The stored request whose end is wanted."""
-        return Request(enrollment, sha256, self.opened.csr.spki, self.profile)
+        return PendingRequest(enrollment, sha256, self.opened.csr.spki, self.profile)
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Enroller:
             await asyncio.sleep(floor - loop.time())
             raise ScepError("does not open") from None
 
-    async def _enroll(self, job: Job) -> End:
+    async def _enroll(self, job: Job) -> EnrollmentStatus:
         """Append the request, or find it on the log; then its end within the reply budget."""
         profile, message = job.profile, job.opened.message
         transaction = transaction_token(
@@ -193,7 +193,7 @@ class Enroller:
             settings.epochs, profile.name, transaction, self.clock(), settings.retry_window
         )
 
-    async def _attempt(self, job: Job, enrollment: EnrollmentId) -> End | None:
+    async def _attempt(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus | None:
         """Append one attempt and wait for its end; None where the attempt is there already."""
         event, subject = encode(self._event(job, enrollment)), enrollment.subject(Stage.REQUEST)
         await self.quota.check(enrollment)
@@ -222,7 +222,7 @@ class Enroller:
             reply_budget_ms=int(job.profile.reply_budget * 1000),
         )
 
-    async def _resume(self, job: Job, enrollment: EnrollmentId) -> End:
+    async def _resume(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus:
         """Go on from what is stored: wait for it, repeat its answer, or try anew."""
         occupied, loop = False, asyncio.get_running_loop()
         while True:
@@ -240,7 +240,9 @@ class Enroller:
                 raise BusUnavailableError("every number for a new attempt was taken meanwhile")
             occupied = True
 
-    async def _repeat(self, job: Job, newest: EnrollmentId, stored: Stored) -> End | None:
+    async def _repeat(
+        self, job: Job, newest: EnrollmentId, stored: Stored
+    ) -> EnrollmentStatus | None:
         """The end of the newest attempt, now or within the budget; None where it is tried anew."""
         request = job.request(newest, stored.sha256())
         with self.outcomes.waiter(newest) as hint:
@@ -269,12 +271,12 @@ class Enroller:
         known = found and await attempts_of(self.bus, self.outcomes, found)
         if not known or known.newest is None or known.stored is None:
             return replier.pending()  # planted: the device's next PKCSReq finds the true one
-        request = Request(known.newest, known.stored.sha256(), b"", profile)
+        request = PendingRequest(known.newest, known.stored.sha256(), b"", profile)
         end = await self.outcomes.polled(request, chain)
         if end.terminal is None or is_unopenable(end.terminal):
             return replier.pending()
         if not isinstance(end.terminal, CertificateIssued):
-            return replier.terminal(end.terminal, chain, Mirror())
+            return replier.terminal(end.terminal, chain, ReplyEncryption())
         return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
 
     async def _newest(self, profile: Profile, transaction: str) -> Stored | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from services.gateway.replies import Mirror
+from services.gateway.replies import ReplyEncryption
 from services.gateway.settings import Profile
 from shared.ca.chains import Chain
 from shared.log.subjects import NO_RENEWAL
@@ -41,7 +41,7 @@ class VerifiedRequestError(ScepError):
 
 
 @dataclass(frozen=True)
-class Opened:
+class DecryptedRequest:
     """A request for a certificate: its CSR, its content key, how to encrypt the reply.
 
     `renews` is the serial (an INTEGER's contents) of the certificate that signed it, where that
@@ -52,11 +52,13 @@ class Opened:
     pki_message: bytes
     csr: CertificationRequest
     content_key: bytes
-    mirror: Mirror
+    mirror: ReplyEncryption
     renews: bytes
 
 
-def open_enrollment(profile: Profile, chain: Chain, message: PkiMessage, body: bytes) -> Opened:
+def open_enrollment(
+    profile: Profile, chain: Chain, message: PkiMessage, body: bytes
+) -> DecryptedRequest:
     """PKCSReq or RenewalReq; what the profile's own CA issued renews.
 
     A plain badAlg comes out only where what anyone can read is at fault: the envelope's
@@ -77,10 +79,12 @@ def open_enrollment(profile: Profile, chain: Chain, message: PkiMessage, body: b
     renews = message.signer.serial if renewing else b""
     if not renewing and message.message_type == MessageType.RENEWAL_REQ:
         renews = NO_RENEWAL
-    return Opened(message, body, csr, content_key, mirror, renews)
+    return DecryptedRequest(message, body, csr, content_key, mirror, renews)
 
 
-def _with_password(mirror: Mirror, csr: CertificationRequest, *, own_key: bool) -> Mirror:
+def _with_password(
+    mirror: ReplyEncryption, csr: CertificationRequest, *, own_key: bool
+) -> ReplyEncryption:
     """The reply's password for a signer that cannot decrypt: the CSR's challengePassword.
 
     Only where the signer's key is the CSR's. Whoever recorded an envelope could sign it again with
@@ -100,7 +104,9 @@ def _with_password(mirror: Mirror, csr: CertificationRequest, *, own_key: bool) 
     return mirror.with_password(password)
 
 
-def open_query(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[bytes, Mirror]:
+def open_query(
+    profile: Profile, chain: Chain, message: PkiMessage
+) -> tuple[bytes, ReplyEncryption]:
     """(payload, how to encrypt the reply) of GetCert and GetCRL.
 
     Whether there can be a reply is said before the content is looked at: nothing ties an envelope
@@ -112,7 +118,7 @@ def open_query(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[byt
     return envelope.decrypt(content_key), mirror
 
 
-def poll_mirror(profile: Profile, message: PkiMessage) -> Mirror:
+def poll_mirror(profile: Profile, message: PkiMessage) -> ReplyEncryption:
     """The poll's own envelope says how to encrypt the answer; `ScepError` (badAlg) if nothing can.
 
     Nothing of it is decrypted: issuer and subject in it are often wrong, and how long an altered
@@ -131,7 +137,9 @@ def poll_mirror(profile: Profile, message: PkiMessage) -> Mirror:
     return mirror
 
 
-def _unwrap(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[Envelope, bytes, Mirror]:
+def _unwrap(
+    profile: Profile, chain: Chain, message: PkiMessage
+) -> tuple[Envelope, bytes, ReplyEncryption]:
     """(envelope, content key or random bytes, mirror), once the reply is known to be possible."""
     envelope = read_envelope(message, profile.algorithms)
     mirror = _mirror(profile, message, envelope)
@@ -143,7 +151,7 @@ def _unwrap(profile: Profile, chain: Chain, message: PkiMessage) -> tuple[Envelo
     return envelope, unwrap_content_key(envelope, keys, secrets.token_bytes(_MAX_KEY)), mirror
 
 
-def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) -> Mirror:
+def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) -> ReplyEncryption:
     """What the reply repeats; `ScepError` (badAlg) where it cannot be encrypted to the signer."""
     wants_password = not isinstance(public_key(message.signer.spki), rsa.RSAPublicKey)
     cipher = profile.floor_cipher
@@ -154,4 +162,4 @@ def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) ->
             transport = envelope.recipients[0].transport
     if not wants_password:
         check_recipient(message.signer, cipher.key_size, transport)
-    return Mirror(cipher, transport, wants_password)
+    return ReplyEncryption(cipher, transport, wants_password)

@@ -32,7 +32,7 @@ _POLL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PendingRequest:
     """A stored request whose end is wanted, and the key that a certificate for it must carry.
 
     A poll does not bring the key (`spki` empty): then the verdict says it.
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EnrollmentStatus:
     """What the log holds at the end of an attempt.
 
     `terminal` is None while it is in flight; `forged` says that a stored event does not
@@ -99,11 +99,11 @@ class Outcomes:
 
     async def wait(
         self,
-        request: Request,
+        request: PendingRequest,
         chain: Chain,
         hint: "asyncio.Future[Stored]",
         deadline: float,
-    ) -> End:
+    ) -> EnrollmentStatus:
         """The end, by hint or else by asking every second, until `deadline` (loop time)."""
         loop = asyncio.get_running_loop()
         hinted = False
@@ -120,9 +120,9 @@ class Outcomes:
             end = await self.read(request, chain)
             if end.settled:
                 return end
-        return End()
+        return EnrollmentStatus()
 
-    async def polled(self, request: Request, chain: Chain) -> End:
+    async def polled(self, request: PendingRequest, chain: Chain) -> EnrollmentStatus:
         """As `read`, for who has only a transactionID: the key comes from the verdict."""
         stream = enroll_stream(request.enrollment.shard)
         place = request.enrollment.subject(Stage.VERDICT)
@@ -137,7 +137,7 @@ class Outcomes:
             request = replace(request, spki=verdict.template.spki)
         return await self.read(request, chain)
 
-    async def read(self, request: Request, chain: Chain) -> End:
+    async def read(self, request: PendingRequest, chain: Chain) -> EnrollmentStatus:
         """The end as the log has it: the outcome, else a refusing verdict, else a hold."""
         stream = enroll_stream(request.enrollment.shard)
         for stage in (Stage.OUTCOME, Stage.VERDICT, Stage.HOLD):
@@ -147,20 +147,22 @@ class Outcomes:
             end = await self._check(stored, request, chain)
             if end.settled or stage is Stage.VERDICT:
                 return end
-        return End()
+        return EnrollmentStatus()
 
-    async def _check(self, stored: Stored, request: Request, chain: Chain) -> End:
+    async def _check(
+        self, stored: Stored, request: PendingRequest, chain: Chain
+    ) -> EnrollmentStatus:
         try:
             event = self._authentic(stored, request)
             if isinstance(event, CertificateIssued):
                 await self._check_certificate(event, request, chain)
         except UnreadableEventError as error:
             report_forgery(stored.subject.rpartition(".")[2], stored.subject, error)
-            return End(forged=True)
+            return EnrollmentStatus(forged=True)
         held = stored.subject == request.enrollment.subject(Stage.HOLD)
-        return End(event, stored.time / NANOSECONDS, held=held)
+        return EnrollmentStatus(event, stored.time / NANOSECONDS, held=held)
 
-    def _authentic(self, stored: Stored, request: Request) -> Terminal | None:
+    def _authentic(self, stored: Stored, request: PendingRequest) -> Terminal | None:
         """The terminal event; None for an approval or a hold, which are no end."""
         if stored.subject == request.enrollment.subject(Stage.OUTCOME):
             stage, trusted = Stage.OUTCOME, self.settings.issuers
@@ -176,7 +178,7 @@ class Outcomes:
         return None
 
     async def _check_certificate(
-        self, event: CertificateIssued, request: Request, chain: Chain
+        self, event: CertificateIssued, request: PendingRequest, chain: Chain
     ) -> None:
         """It must carry the requested key and be signed by a pinned CA.
 

@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from services.gateway.families import without_content
 from services.gateway.ra import RaKeys
 from services.gateway.settings import Profile
+from services.gateway.user_agents import without_content
 from shared.ca.chains import Chain
 from shared.log.events.enrollment import CertificateIssued, Terminal
 from shared.log.reasons import FAIL_INFO, Reason
@@ -23,7 +23,7 @@ from shared.scep.signed_data import write_certs_only, write_crl_only
 
 
 @dataclass(frozen=True, slots=True)
-class Mirror:
+class ReplyEncryption:
     """How the reply is encrypted: as the request was, or stronger.
 
     An EC signer cannot decrypt: it `wants_password`, the challengePassword (RFC 8894 s3.1).
@@ -34,7 +34,7 @@ class Mirror:
     wants_password: bool = False
     password: str | None = field(default=None, repr=False)
 
-    def with_password(self, password: str | None) -> "Mirror":
+    def with_password(self, password: str | None) -> "ReplyEncryption":
         """The same, once the password is known; of no use where the signer can decrypt."""
         return replace(self, password=password) if self.wants_password else self
 
@@ -56,26 +56,26 @@ class Replier:
         floor, at = self.profile.floor_digest, int(self.clock())
         return certrep.reply_to(self.message, nonce, floor, at, without_content=absent)
 
-    def terminal(self, event: Terminal, chain: Chain, mirror: Mirror) -> bytes:
+    def terminal(self, event: Terminal, chain: Chain, mirror: ReplyEncryption) -> bytes:
         """What the end of an enrollment is to the device."""
         if isinstance(event, CertificateIssued):
             return self.certificate(event.certificate, chain, mirror)
         return self._failure(event.fail_info, event.detail, event.reason)
 
-    def certificate(self, leaf: bytes, chain: Chain, mirror: Mirror) -> bytes:
+    def certificate(self, leaf: bytes, chain: Chain, mirror: ReplyEncryption) -> bytes:
         """The leaf alone unless the profile adds the chain: iOS pairs the first with its key."""
         certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
         return self._success(write_certs_only(certificates), mirror, "issued")
 
-    def fetched(self, certificate: bytes, mirror: Mirror) -> bytes:
+    def fetched(self, certificate: bytes, mirror: ReplyEncryption) -> bytes:
         """The answer to GetCert: the certificate asked for and no other (RFC 8894 s4.5)."""
         return self._success(write_certs_only([certificate]), mirror, "issued")
 
-    def crl(self, der: bytes, mirror: Mirror) -> bytes:
+    def crl(self, der: bytes, mirror: ReplyEncryption) -> bytes:
         """The answer to GetCRL (RFC 8894 s4.6)."""
         return self._success(write_crl_only(der), mirror, "crl")
 
-    def _success(self, content: bytes, mirror: Mirror, what: str) -> bytes:
+    def _success(self, content: bytes, mirror: ReplyEncryption, what: str) -> bytes:
         cipher = mirror.cipher
         sealing = Sealing(
             cipher, mirror.transport, self.random(cipher.key_size), self.random(cipher.iv_size)
@@ -84,7 +84,7 @@ class Replier:
         self._count(certrep.PkiStatus.SUCCESS, what)
         return certrep.success(self._to(), content, recipient, sealing, self.ra.signer)
 
-    def _recipient(self, mirror: Mirror) -> Certificate | Password:
+    def _recipient(self, mirror: ReplyEncryption) -> Certificate | Password:
         if mirror.password is None:
             return self.message.signer
         block = wrapping_cipher(mirror.cipher).block_size

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from services.issuer.ceilings import Times, beyond_ceilings, ended, names_sha256, out_of_time
 from services.issuer.connectors.local import LocalCa
 from services.issuer.evidence import unsupported
-from services.issuer.profiles import Times, beyond_ceilings, ended, names_sha256, out_of_time
 from services.issuer.readable import unreadable
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError

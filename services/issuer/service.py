@@ -2,9 +2,9 @@
 
 import socket
 
+from services.issuer.chains import publish_chains
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orders import Orders
-from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from services.issuer.ceilings import ended
 from services.issuer.connectors.local import Authorities, read_authorities
-from services.issuer.profiles import ended
 from shared.bus.servers import Servers
 from shared.config.keys import read_event_signer, read_nkey, read_trusted
 from shared.config.sections import Configuration

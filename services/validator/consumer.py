@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from services.validator.cases import approved, refused, rejected
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
+from services.validator.request_context import approved, refused, rejected
 from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
@@ -28,14 +28,14 @@ _MOST_TRIED = 65_536  # the server hands out fewer messages that are not acknowl
 class RequestConsumer:
     """Writes exactly one verdict for every request event, after a hold where one is wanted."""
 
-    judge: Judge
+    evaluator: Evaluator
     _tried: set[str] = field(default_factory=set, init=False)
 
     @property
     def _recorder(self) -> Recorder:
-        judge = self.judge
-        settings = judge.settings
-        return Recorder(judge.bus, settings.signer, settings.validators, settings.policies)
+        evaluator = self.evaluator
+        settings = evaluator.settings
+        return Recorder(evaluator.bus, settings.signer, settings.validators, settings.policies)
 
     async def handle(self, stored: Stored) -> None:
         """Judge a request, or act on an operator's decision about a held one."""
@@ -58,9 +58,9 @@ class RequestConsumer:
         if parsed is None:
             return
         enrollment, stage = parsed
-        self.judge.check_served(enrollment.profile)
+        self.evaluator.check_served(enrollment.profile)
         try:
-            if await self.judge.waits(enrollment) and await self._handled(enrollment, stored):
+            if await self.evaluator.waits(enrollment) and await self._handled(enrollment, stored):
                 return
         except SeriesTooLongError as error:  # forged marks hide whether it waits: it is not known
             log_failure("marks_unreadable", error, about=stored.subject)
@@ -87,11 +87,11 @@ class RequestConsumer:
 
     async def _is_tried(self, enrollment: EnrollmentId, stored: Stored) -> bool:
         """Have this process's one trial of the message on record; False where too many are."""
-        prefix, settings = enrollment.prefix(), self.judge.settings
+        prefix, settings = enrollment.prefix(), self.evaluator.settings
         if prefix in self._tried:
             return True
         if not await begin_trial(
-            self.judge.bus, settings.signer, settings.validators, enrollment, stored
+            self.evaluator.bus, settings.signer, settings.validators, enrollment, stored
         ):
             _log.error("trials_exhausted", about=prefix)
             return False
@@ -101,10 +101,10 @@ class RequestConsumer:
         return True
 
     async def _judge(self, enrollment: EnrollmentId, stored: Stored) -> Verdict | EnrollmentHeld:
-        case = await self.judge.case(enrollment, stored)
+        case = await self.evaluator.case(enrollment, stored)
         if isinstance(case, EnrollmentRejected):
             return case
-        decision = await self.judge.decide(case, case.asked_at)
+        decision = await self.evaluator.decide(case, case.asked_at)
         if decision.refusal is not None:
             return refused(case, decision, decision.refusal)
         if case.policy.manual and not decision.existing:
@@ -120,11 +120,11 @@ class RequestConsumer:
         """The operator's word becomes the verdict, if it is about a hold of ours."""
         request = await self._request(enrollment)
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
-        found = await self.judge.bus.get_last_or_leader(stream, place)
+        found = await self.evaluator.bus.get_last_or_leader(stream, place)
         if request is None or found is None:
             report_forgery(Stage.DECISION, stored.subject, "it is about no held request")
             return
-        settings, sha256 = self.judge.settings, request.sha256()
+        settings, sha256 = self.evaluator.settings, request.sha256()
         try:
             held = authenticate(found, settings.validators, Stage.HOLD, sha256)
             decided = authenticate(stored, settings.operators, Stage.DECISION, sha256)
@@ -145,20 +145,20 @@ class RequestConsumer:
         decided_at: int,
     ) -> Verdict:
         """The gates once more: keys and certificates may have been revoked meanwhile."""
-        case = await self.judge.case(enrollment, request)
+        case = await self.evaluator.case(enrollment, request)
         if isinstance(case, EnrollmentRejected):
             return case
         if not decided.approved:
             return rejected(request, Reason.DENIED, decided.note or "an operator denied it")
         case = case.judged_by(held.facts.challenge)
-        decision = await self.judge.decide(case, decided_at, held)
+        decision = await self.evaluator.decide(case, decided_at, held)
         if decision.refusal is not None:
             return refused(case, decision, decision.refusal)
         return approved(case, decision, decided_at)
 
     async def _request(self, enrollment: EnrollmentId) -> Stored | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
-        return await self.judge.bus.get_last_or_leader(stream, place)
+        return await self.evaluator.bus.get_last_or_leader(stream, place)
 
 
 def _parsed(stored: Stored) -> tuple[EnrollmentId, Stage] | None:

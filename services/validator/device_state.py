@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from services.validator.challenges.answers import recordable
-from services.validator.challenges.verifier import Asked, Places, Verified, passed, refused
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    Places,
+    passed,
+    refused,
+)
 from shared.config.load import SettingsError
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
@@ -53,14 +59,14 @@ class DeviceStateGate:
     timeout: float
     places: Places = field(default_factory=Places)
 
-    async def ask(self, asked: Asked, claim: Claim) -> Verified:
+    async def ask(self, asked: ChallengeRequest, claim: Claim) -> ChallengeResult:
         """The gate's answer; it opens for nothing but a clear yes."""
         with self.places.taken() as free:
             if not free:
                 return _failed("too many requests wait for the device's state: try again later")
             return await self._in_time(asked, claim)
 
-    async def _in_time(self, asked: Asked, claim: Claim) -> Verified:
+    async def _in_time(self, asked: ChallengeRequest, claim: Claim) -> ChallengeResult:
         question = DeviceQuestion(
             profile=asked.enrollment.profile,
             issuer=claim.issuer,
@@ -81,7 +87,7 @@ class DeviceStateGate:
             return _failed("the device's state cannot be known now")
         return task.result()
 
-    async def _ask(self, question: DeviceQuestion, challenge: str) -> Verified:
+    async def _ask(self, question: DeviceQuestion, challenge: str) -> ChallengeResult:
         try:
             answer = await self.plugin(question)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate stays shut
@@ -93,10 +99,10 @@ class DeviceStateGate:
         said = recordable(said, (challenge,))  # the plug-in may know the token from elsewhere
         if answer.allow is not True:
             return _failed("the device's state does not allow it", said)
-        return Verified((passed("device_state", said),))
+        return ChallengeResult((passed("device_state", said),))
 
 
-def _failed(detail: str, compared: str = "") -> Verified:
+def _failed(detail: str, compared: str = "") -> ChallengeResult:
     return refused("device_state", Reason.DEVICE_STATE_FAILED, detail, compared)
 
 

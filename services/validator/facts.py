@@ -29,7 +29,7 @@ _DEVICE_ID: Final = re.compile(
 
 
 @dataclass(frozen=True)
-class Opened:
+class DecryptedRequest:
     """A request that is what it says: the CSR, and what is told of it.
 
     `renews` is the serial of the certificate that signed it, where that is one of ours; else "".
@@ -63,7 +63,7 @@ class OpeningRules:
 
 
 @dataclass(frozen=True)
-class NotOpened:
+class UndecryptableRequest:
     """A request that is not: why."""
 
     reason: Reason
@@ -98,11 +98,11 @@ def open_request(
     event: EnrollmentRequested,
     keys: Mapping[str, X25519PrivateKey],
     rules: OpeningRules,
-) -> Opened | NotOpened:
+) -> DecryptedRequest | UndecryptableRequest:
     """Verify the device's signature, decrypt, check possession, and that the subject fits."""
     key = keys.get(event.sealing_key)
     if key is None:
-        return NotOpened(Reason.BAD_MESSAGE, "sealed to an unknown key")
+        return UndecryptableRequest(Reason.BAD_MESSAGE, "sealed to an unknown key")
     try:
         sealed = enrollment
         if event.sealed_attempt is not None:  # an operator had that attempt driven again
@@ -111,24 +111,26 @@ def open_request(
         message = read_message(event.pki_message)
         verify(message, rules.algorithms)
         if message.message_type not in (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ):
-            return NotOpened(Reason.UNSUPPORTED_MESSAGE, "neither a PKCSReq nor a RenewalReq")
+            return UndecryptableRequest(
+                Reason.UNSUPPORTED_MESSAGE, "neither a PKCSReq nor a RenewalReq"
+            )
         csr = read_csr(read_envelope(message, rules.algorithms).decrypt(content_key))
         verify_self_signature(csr)
         read_request(csr, rules.algorithms)
         return _opened(enrollment, message, csr, rules)
     except SealError:
-        return NotOpened(Reason.BAD_MESSAGE, "the sealed content key does not open")
+        return UndecryptableRequest(Reason.BAD_MESSAGE, "the sealed content key does not open")
     except ScepError as error:
-        return NotOpened(REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE), error.detail)
+        return UndecryptableRequest(REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE), error.detail)
 
 
 def _opened(
     enrollment: EnrollmentId, message: PkiMessage, csr: CertificationRequest, rules: OpeningRules
-) -> Opened | NotOpened:
+) -> DecryptedRequest | UndecryptableRequest:
     signer = message.signer
     renewing, foreign = rules.issued(signer.der), csr.spki != signer.spki
     if foreign and not renewing and not rules.any_signer:
-        return NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
+        return UndecryptableRequest(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
     transaction = transaction_token(
         enrollment.profile, message.transaction_id.value, message.signer.spki
     )
@@ -136,8 +138,10 @@ def _opened(
     elsewhere = not renewing and rules.issued_by_any(signer.der)
     csr_named = csr_token(csr.info, signer.serial if renewing else NO_RENEWAL if asked else b"")
     if (transaction, csr_named) != (enrollment.transaction, enrollment.csr):
-        return NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
-    return Opened(
+        return UndecryptableRequest(
+            Reason.BAD_MESSAGE, "recorded under another transaction's subject"
+        )
+    return DecryptedRequest(
         csr,
         _facts(csr),
         renews=serial_token(signer.serial) if renewing else "",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.validator.facts import History, KnownCertificate, Opened, names_sha256
+from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
 from shared.ca.validity import ca_ended, ca_not_begun
 from shared.limits import shortened
 from shared.log.events.enrollment import Facts, GateResult
@@ -74,14 +74,14 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PolicyInput:
     """All that is judged: the request, what the log knows, which profile, and when (Unix s).
 
     `decided_at` is later than `asked_at` where an operator held the request up. `ca` is from when
     until when the CA is valid (Unix s).
     """
 
-    opened: Opened
+    opened: DecryptedRequest
     history: History
     profile: str
     policy: Policy
@@ -90,7 +90,7 @@ class Question:
     ca: tuple[float, float] = (-math.inf, math.inf)
 
 
-def decide(question: Question) -> Decision:
+def decide(question: PolicyInput) -> Decision:
     """Take the request through the gates in order; the first refusal ends it."""
     results: list[GateResult] = []
     for name, refusal, detail in _gates(question):
@@ -101,7 +101,7 @@ def decide(question: Question) -> Decision:
     return Decision(tuple(results), None, question.history, _existing(question))
 
 
-def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
+def _gates(question: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
     """(name, refusal, what else is to be said) of each gate, asked one by one."""
     opened, policy = question.opened, question.policy
     if refusal := _authority(*question.ca, question.decided_at):
@@ -121,7 +121,7 @@ def _gates(question: Question) -> Iterator[tuple[str, Refusal | None, str]]:
         yield "challenge", Refusal(Reason.CHALLENGE_MISSING, missing), ""
 
 
-def wants_challenge(question: Question) -> bool:
+def wants_challenge(question: PolicyInput) -> bool:
     """Whether a verifier has the last word: not on a renewal, unless the profile wants it so."""
     return not question.opened.renews or question.policy.renewal.challenge
 
@@ -138,7 +138,7 @@ def _compromised(history: History) -> Refusal | None:
     return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
 
 
-def _renewal(question: Question) -> Refusal | None:
+def _renewal(question: PolicyInput) -> Refusal | None:
     """The rules for a renewal, by the certificate on record."""
     known = question.history.renewed
     signer = question.opened.signer_spki_sha256
@@ -152,7 +152,9 @@ def _renewal(question: Question) -> Refusal | None:
     return next(broken, None)
 
 
-def _renewal_rules(known: KnownCertificate, question: Question) -> Iterator[tuple[bool, Refusal]]:
+def _renewal_rules(
+    known: KnownCertificate, question: PolicyInput
+) -> Iterator[tuple[bool, Refusal]]:
     """(whether it holds, what is said where it does not) of each rule."""
     rules, record, at = question.policy.renewal, known.record, question.asked_at
     not_renewable = Reason.NOT_RENEWABLE
@@ -176,7 +178,7 @@ def _renewable_from(known: KnownCertificate, window: int | None) -> int:
     return end - (window if window is not None else (end - begin) // 3)
 
 
-def _existing(question: Question) -> str:
+def _existing(question: PolicyInput) -> str:
     """The serial of the certificate that the key has under these names, until it is due.
 
     So a first enrollment sent again in other words does not fill the world with certificates; in

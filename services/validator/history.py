@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from services.validator.facts import History, KnownCertificate, Opened
+from services.validator.facts import DecryptedRequest, History, KnownCertificate
 from shared.bus.core import Bus
 from shared.bus.series import Series
 from shared.log.envelope import Trusted
@@ -23,7 +23,7 @@ from shared.log.subjects import (
 _Record = TypeVar("_Record", CertificateRecorded, CertificateStatusChanged, KeyCompromised)
 
 
-async def gather(bus: Bus, issuer: str, opened: Opened, issuers: Trusted) -> History:
+async def gather(bus: Bus, issuer: str, opened: DecryptedRequest, issuers: Trusted) -> History:
     """Read it; a key that was never certified, as most, costs one look.
 
     Only what an issuer signed counts, marks against a certificate or a key included: what does not

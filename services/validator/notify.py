@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from services.validator.challenges.webhook import described
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
 from shared.bus.log import report_forgery
 from shared.bus.topology import NOTIFIER
 from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
@@ -32,7 +32,7 @@ _SUCCESSFUL = range(200, 300)
 Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected
 
 
-class NotToldError(Exception):
+class NotificationFailedError(Exception):
     """Raised where the service did not take a notification: it is told again later."""
 
 
@@ -40,20 +40,20 @@ class NotToldError(Exception):
 class Notifier:
     """Each end is told at least once; `id` and `event` tell a repetition."""
 
-    judge: Judge
+    evaluator: Evaluator
     clock: Callable[[], float]
 
     async def handle(self, stored: Stored) -> None:
         """Tell of an end; the worker tries again, ever more rarely, when that fails."""
         enrollment, stage = parse_subject(stored.subject)
-        access = self.judge.settings.access.get(enrollment.profile)
+        access = self.evaluator.settings.access.get(enrollment.profile)
         event = self._ended(stored, stage)
         if access is None or access.notify is None or event is None:
             return
         body = await self._notification(enrollment, event)
         status, _ = await access.notify.post(body, int(self.clock()))
         if status not in _SUCCESSFUL:
-            raise NotToldError(f"HTTP {status}")
+            raise NotificationFailedError(f"HTTP {status}")
 
     async def give_up(self, stored: Stored) -> None:
         """It stays untold; the dead letter says so."""
@@ -61,7 +61,7 @@ class Notifier:
 
     def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
         """The terminal event, if one of us wrote it."""
-        settings = self.judge.settings
+        settings = self.evaluator.settings
         trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
         try:
             event = authenticate(stored, trusted, stage)
@@ -91,7 +91,7 @@ class Notifier:
 
     async def _event(self, enrollment: EnrollmentId, stage: Stage) -> object:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(stage)
-        stored = await self.judge.bus.get_last_or_leader(stream, place)
+        stored = await self.evaluator.bus.get_last_or_leader(stream, place)
         try:
             return decode(stored.payload, stored.headers) if stored is not None else None
         except UnreadableEventError:
@@ -101,12 +101,12 @@ class Notifier:
 class Telling:
     """Works off the ends of enrollments, where a profile of the first settings wants it."""
 
-    def __init__(self, judge: Judge, clock: Callable[[], float]) -> None:
+    def __init__(self, evaluator: Evaluator, clock: Callable[[], float]) -> None:
         """Begin with no shard."""
-        access = judge.settings.access.values()
+        access = evaluator.settings.access.values()
         self._wanted = any(each.notify is not None for each in access)
-        self._notifier = Notifier(judge, clock)
-        self._workers = Workers(judge.bus, Role.VALIDATOR)
+        self._notifier = Notifier(evaluator, clock)
+        self._workers = Workers(evaluator.bus, Role.VALIDATOR)
 
     async def bring(self, shards: Sequence[str]) -> None:
         """Tell of what ends on these shards."""

@@ -10,7 +10,7 @@ import structlog
 
 from services.validator.access import SignedAccess
 from services.validator.challenges.token import AnchorPool
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
 from shared.bus.log import Log, report_forgery
 from shared.config.load import SettingsError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
@@ -40,7 +40,7 @@ class Replica:
     `since` (Unix seconds) is when its settings had been read.
     """
 
-    judge: Judge
+    evaluator: Evaluator
     name: str
     clock: Callable[[], float]
     since: int
@@ -50,7 +50,7 @@ class Replica:
 
     async def run(self) -> None:
         """Say and look, for ever."""
-        await self.judge.bus.on_hint("order.*", self._on_hint)
+        await self.evaluator.bus.on_hint("order.*", self._on_hint)
         await every(_LOOK_SECONDS, self._look, name="replica", wake=self._hinted)
 
     async def _look(self) -> None:
@@ -76,7 +76,7 @@ class Replica:
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
-        signer = self.judge.settings.signer
+        signer = self.evaluator.settings.signer
         message = sign(seen, subject, signer)
         await self.log_clock.beat(message)
         self._measure(pools)
@@ -91,12 +91,12 @@ class Replica:
         measure_expiry("anchor", ends, self.clock)
 
     def _pools(self) -> dict[str, AnchorPool]:
-        access = self.judge.settings.access
+        access = self.evaluator.settings.access
         return {name: each.signed.pool for name, each in access.items() if each.signed}
 
     async def _obey(self) -> None:
         """Every order after the last one, in turn."""
-        bus = self.judge.bus
+        bus = self.evaluator.bus
         if self._seen is None:
             self._seen = await self._before()
         while stored := await bus.get_next(OPS, reload_order("*", "*"), self._seen + 1):
@@ -106,14 +106,14 @@ class Replica:
     async def _before(self) -> int:
         """The last order (sequence) from before this replica read its files, by a safe margin."""
         seen = 0
-        while stored := await self.judge.bus.get_next(OPS, reload_order("*", "*"), seen + 1):
+        while stored := await self.evaluator.bus.get_next(OPS, reload_order("*", "*"), seen + 1):
             if stored.seconds >= self.since - _MARGIN_SECONDS:
                 break
             seen = stored.sequence
         return seen
 
     async def _answer(self, stored: Stored) -> None:
-        settings = self.judge.settings
+        settings = self.evaluator.settings
         try:
             order = authenticate_as(ReloadOrdered, stored, settings.operators)
         except UnreadableEventError as error:
@@ -124,7 +124,7 @@ class Replica:
         answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
         # It may have been answered before a restart.
-        await Log(self.judge.bus, settings.signer).append(subject, answer)
+        await Log(self.evaluator.bus, settings.signer).append(subject, answer)
 
     async def _reload(self, profile: str) -> tuple[bool, str]:
         """Read all of the profile's bundles, then swap them in; on any error keep what was."""
@@ -139,13 +139,13 @@ class Replica:
         except Exception as error:  # noqa: BLE001 - one order must not hold up the next
             log_failure("reload_failed", error, profile=profile)
             return False, f"the anchors cannot be read: {type(error).__name__}"
-        settings = self.judge.settings
+        settings = self.evaluator.settings
         access = replace(settings.access[profile], signed=replace(before, pool=pool))
-        self.judge.settings = replace(settings, access=settings.access | {profile: access})
+        self.evaluator.settings = replace(settings, access=settings.access | {profile: access})
         return True, _told(pool)
 
     def _signed(self, profile: str) -> SignedAccess:
-        access = self.judge.settings.access.get(profile)
+        access = self.evaluator.settings.access.get(profile)
         if access is None or access.signed is None:
             raise NotHereError(f"profile {profile} takes no tokens on this replica")
         return access.signed

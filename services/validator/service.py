@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from services.validator.consumer import RequestConsumer
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
 from services.validator.notify import Telling
 from services.validator.replica import Replica
 from services.validator.settings import Settings
@@ -37,25 +37,25 @@ async def serve(
     await assert_least_privilege(bus, Role.VALIDATOR, all_shards(settings.epochs)[0])
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
-    judge = Judge(bus, settings, chains)
+    evaluator = Evaluator(bus, settings, chains)
     clock = LogClock(bus, replica_subject(Role.VALIDATOR, name))
     count_from_zero({name: access.kinds for name, access in settings.access.items()})
     log_left_out(settings.left_out)
-    consumer, replica = RequestConsumer(judge), Replica(judge, name, now, since, clock)
-    resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: judge.settings.operators)
-    workers, telling = Workers(bus, Role.VALIDATOR), Telling(judge, now)
+    consumer, replica = RequestConsumer(evaluator), Replica(evaluator, name, now, since, clock)
+    resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: evaluator.settings.operators)
+    workers, telling = Workers(bus, Role.VALIDATOR), Telling(evaluator, now)
 
     async def bring(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in shards]
         jobs.append(Job(OPS, resuming.handle, resuming.give_up))
-        await workers.bring(jobs, judge.settings.places())
+        await workers.bring(jobs, evaluator.settings.places())
         await telling.bring(shards)
 
     shards = ShardWatch(bus, settings.epochs, clock, bring)
 
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
-        judge.settings = settings
+        evaluator.settings = settings
         replica.look_now()
         await shards.want(settings.epochs)
 

@@ -15,7 +15,7 @@ def forbidden_subject(role: Role, shard: str) -> str:
     return f"enroll.{shard}.self-test.none.none.0.{_FORBIDDEN[role]}"
 
 
-class LooseBusError(BusError):
+class PrivilegeError(BusError):
     """Raised where the bus let a role reach a subject that is not its own."""
 
 
@@ -24,7 +24,7 @@ async def assert_least_privilege(bus: JetStreamBus, role: Role, shard: str) -> N
     await _assert_refused(bus, role, forbidden_subject(role, shard))
     await _assert_refused(bus, role, f"{_FOREIGN_INBOX}.1")
     if await _may_hear(bus, "_INBOX.>"):
-        raise LooseBusError(
+        raise PrivilegeError(
             f"the bus lets the {role} hear the replies of others: provision it again"
         )
 
@@ -37,7 +37,7 @@ async def _assert_refused(bus: JetStreamBus, role: Role, subject: str) -> None:
         return
     except NobodyListensError:
         pass
-    raise LooseBusError(f"the bus lets the {role} publish {subject}: provision it again")
+    raise PrivilegeError(f"the bus lets the {role} publish {subject}: provision it again")
 
 
 async def _may_hear(bus: JetStreamBus, subject: str) -> bool:

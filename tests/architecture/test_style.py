@@ -125,7 +125,7 @@ def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
         ("services/validator/gates.py", "import time", "Pure modules stay pure"),
         (
             "services/validator/gates.py",
-            "import services.issuer.profiles",
+            "import services.issuer.ceilings",
             "Services do not know each other",
         ),
         (

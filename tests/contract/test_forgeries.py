@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared.bus.jetstream import JetStreamBus
-from shared.bus.selftest import LooseBusError, assert_least_privilege
+from shared.bus.selftest import PrivilegeError, assert_least_privilege
 from shared.bus.users import User, inbox_prefix, public_key_of, publishes, subscribes
 from shared.log.envelope import Message
 from shared.log.roles import SERVICES, Role
@@ -290,7 +290,7 @@ async def test_a_service_does_not_start_where_replies_could_be_forged(
 ) -> None:
     loosened(bench.server, change)
     bus = await bench.server.connect(role)
-    with pytest.raises(LooseBusError):
+    with pytest.raises(PrivilegeError):
         await assert_least_privilege(bus, role, "0")
     await bus.close()
 

@@ -15,14 +15,14 @@ from services.audit.commands.sweeper import Sweeper
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.write import position
 from services.audit.store.engine import migrate, open_engine
+from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orders import Orders
-from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.consumer import RequestConsumer
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
@@ -155,7 +155,7 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
     )  # fmt: skip
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
-    consumer = Failing(Judge(bus, settings, chains), meets)
+    consumer = Failing(Evaluator(bus, settings, chains), meets)
     resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: settings.operators)
     jobs = [
         Job(STREAM, consumer.handle, consumer.give_up),

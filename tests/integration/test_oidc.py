@@ -18,7 +18,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from sqlalchemy import Engine
 
-from services.audit.api.dependencies import Desk
+from services.audit.api.dependencies import Dependencies
 from services.audit.app import admin_app
 from services.audit.roles import Level
 from services.audit.settings import Oidc, PageSettings, Settings
@@ -93,7 +93,7 @@ def browser(engine: Engine, found: Oidc) -> Browser:
         raise SettingsError("nothing to see")
 
     settings = Settings("", "", OPERATOR, ("0",), (), "", 1, PageSettings(PAGE, 3600.0, found))
-    desk = Desk(engine, memory_bus(), settings, broken, RealClock())
+    desk = Dependencies(engine, memory_bus(), settings, broken, RealClock())
     return Browser(admin_app(desk, lambda: ""), RealClock(), PAGE)  # type: ignore[arg-type]
 
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from services.issuer.ceilings import Ceilings
 from services.issuer.connectors.local import LocalCa
-from services.issuer.profiles import Ceilings
 from shared.x509.key_ids import spki_sha256
 
 START: Final = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)

@@ -14,7 +14,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from services.audit.api.failed_tokens import Attempts
 from services.audit.api.problems import ProblemError
-from services.audit.commands.context import Office
+from services.audit.commands.context import OperatorContext
 from services.audit.roles import Level, Operator
 from services.audit.settings import Settings
 from services.audit.store.api_tokens import operator_of, token_sha256
@@ -39,7 +39,7 @@ _COOKIE: Final = APIKeyCookie(
 
 
 @dataclass(frozen=True)
-class Desk:
+class Dependencies:
     """The service's parts; `configuration` reads the file anew, `clock` gives Unix seconds."""
 
     engine: Engine
@@ -61,19 +61,19 @@ class Desk:
         """The name of the session's cookie."""
         return COOKIES[self.settings.page.secure]
 
-    def office(self, operator: Operator) -> Office:
+    def context(self, operator: Operator) -> OperatorContext:
         """Where this operator gives orders."""
-        return Office.of(self.bus, self.settings, self.configuration(), operator.name)
+        return OperatorContext.of(self.bus, self.settings, self.configuration(), operator.name)
 
     def order_name(self) -> str:
         """A name that no other order has."""
         return secrets.token_hex(8)
 
 
-def desk_of(request: Request) -> Desk:
+def desk_of(request: Request) -> Dependencies:
     """The application's desk."""
-    found: Any = request.app.state.desk
-    assert isinstance(found, Desk)
+    found: Any = request.app.state.deps
+    assert isinstance(found, Dependencies)
     return found
 
 
@@ -82,13 +82,13 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
 
     async def check(
         request: Request,
-        desk: Annotated[Desk, Depends(desk_of)],
+        deps: Annotated[Dependencies, Depends(desk_of)],
         _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
         __: Annotated[str | None, Security(_COOKIE)],
     ) -> Operator:
         operator = getattr(request.state, "operator", None)  # the guard knows already
         if not isinstance(operator, Operator):
-            operator = await identify(request, desk)
+            operator = await identify(request, deps)
         if not operator.level.covers(wanted):
             said = f"this needs the level {wanted}, {operator.name} has {operator.level}"
             raise ProblemError(403, said)
@@ -97,33 +97,33 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
     return check
 
 
-async def identify(request: Request, desk: Desk) -> Operator:
+async def identify(request: Request, deps: Dependencies) -> Operator:
     """Return who asks, by a bearer token or a session; 401 or 403."""
     scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
     if scheme.lower() == "bearer" and token:
-        return await _by_token(request, desk, token)
-    operator = await signed_in(request, desk)
+        return await _by_token(request, deps, token)
+    operator = await signed_in(request, deps)
     if operator is None:
         raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
-    _check_csrf(request, desk)
+    _check_csrf(request, deps)
     return operator
 
 
-async def _by_token(request: Request, desk: Desk, token: str) -> Operator:
+async def _by_token(request: Request, deps: Dependencies, token: str) -> Operator:
     """Return whose token this is. Tokens that were good before are not held up by guesses."""
-    digest, source, now = token_sha256(token), source_of(request), desk.clock()
-    if digest not in desk.good and (wait := desk.guesses.wait(source, now)):
+    digest, source, now = token_sha256(token), source_of(request), deps.clock()
+    if digest not in deps.good and (wait := deps.guesses.wait(source, now)):
         said = f"too many unknown tokens from this address: try again in {wait} s"
         raise ProblemError(401, said, {**_CHALLENGE, "retry-after": str(wait)})
-    with desk.guesses.looking_up(source) if digest not in desk.good else nullcontext():
-        operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    with deps.guesses.looking_up(source) if digest not in deps.good else nullcontext():
+        operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
-        desk.good.pop(digest, None)
-        desk.guesses.failed(source, now)
+        deps.good.pop(digest, None)
+        deps.guesses.failed(source, now)
         raise ProblemError(401, "the token is not known", _CHALLENGE)
-    desk.good[digest] = None
-    if len(desk.good) > THROTTLED_SOURCES:
-        desk.good.popitem(last=False)
+    deps.good[digest] = None
+    if len(deps.good) > THROTTLED_SOURCES:
+        deps.good.popitem(last=False)
     return operator
 
 
@@ -132,23 +132,23 @@ def source_of(request: Request) -> str:
     return source_key(request.client.host) if request.client else ""
 
 
-async def signed_in(request: Request, desk: Desk) -> Operator | None:
+async def signed_in(request: Request, deps: Dependencies) -> Operator | None:
     """Who the request's session is of."""
-    secret = request.cookies.get(desk.cookie)
+    secret = request.cookies.get(deps.cookie)
     if not secret:
         return None
-    by_provider = desk.settings.page.oidc is not None
+    by_provider = deps.settings.page.oidc is not None
 
     def work() -> Operator | None:
-        return session_operator(desk.engine, secret, desk.clock(), by_provider=by_provider)
+        return session_operator(deps.engine, secret, deps.clock(), by_provider=by_provider)
 
     return await asyncio.to_thread(work)
 
 
-def _check_csrf(request: Request, desk: Desk) -> None:
+def _check_csrf(request: Request, deps: Dependencies) -> None:
     """An order of somebody signed in comes from a page of ours, or it is 403."""
     shown = request.headers.get(CSRF_HEADER, "")
-    if request.method not in _SAFE and not is_csrf_token(request.cookies[desk.cookie], shown):
+    if request.method not in _SAFE and not is_csrf_token(request.cookies[deps.cookie], shown):
         raise ProblemError(403, "the page is of another session: load it again")
 
 
@@ -159,6 +159,6 @@ def asked_once(request: Request) -> None:
         raise ProblemError(400, "a parameter of the query is given more than once")
 
 
-AtDesk = Annotated[Desk, Depends(desk_of)]
+Injected = Annotated[Dependencies, Depends(desk_of)]
 Viewer = Annotated[Operator, Depends(allowed(Level.VIEWER))]
-Doer = Annotated[Operator, Depends(allowed(Level.OPERATOR))]
+OperatorUser = Annotated[Operator, Depends(allowed(Level.OPERATOR))]

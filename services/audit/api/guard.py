@@ -7,7 +7,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.audit.api.dependencies import Desk, identify
+from services.audit.api.dependencies import Dependencies, identify
 from services.audit.api.problems import ProblemError, problem_response
 from shared.config.addresses import parse_address
 from shared.limits import ADMIN_BODY_BYTES
@@ -21,9 +21,9 @@ _PORTS: Final = {"http": 80, "https": 443}
 class Guard:
     """ASGI middleware around the admin application; `desk` is the application's."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, deps: Dependencies) -> None:
         """Guard an application."""
-        self._app, self._desk = app, desk
+        self._app, self._desk = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on with a body that ends at its limit."""

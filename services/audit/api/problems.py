@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.commands.context import NotThereError, OrderError, TooLateError
+from services.audit.commands.context import ConflictError, NotFoundError, OrderError
 from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
@@ -42,8 +42,8 @@ def problem(
 
 
 _STATUS: Final[dict[type[Exception], int]] = {
-    NotThereError: 404,
-    TooLateError: 409,
+    NotFoundError: 404,
+    ConflictError: 409,
     OrderError: 502,
     BadCursorError: 400,
 }

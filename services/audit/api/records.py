@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 
-from services.audit.api.dependencies import AtDesk, Desk, Doer, Viewer
+from services.audit.api.dependencies import Dependencies, Injected, OperatorUser, Viewer
 from services.audit.api.problems import ProblemError
 from services.audit.api.schemas import (
     Audit,
@@ -30,10 +30,10 @@ from services.audit.commands.one_time import cancel, create, list_challenges
 from services.audit.commands.retry import redrive
 from services.audit.commands.revoke import revoke_certificate, written_serial
 from services.audit.query.certificates import find_certificate, list_certificates
-from services.audit.query.commands import WantedOrders, list_orders
+from services.audit.query.commands import CommandFilter, list_orders
 from services.audit.query.dead_letters import list_letters
 from services.audit.query.enrollments import count_enrollments, list_enrollments
-from services.audit.query.filters import Wanted
+from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
@@ -54,7 +54,7 @@ Name = Annotated[str, Path(max_length=400, pattern=_TEXT)]
 
 @router.get("/enrollments", tags=["Enrollments"])
 async def enrollments(
-    desk: AtDesk,
+    deps: Injected,
     _: Viewer,
     *,
     profile: Text = None,
@@ -68,10 +68,10 @@ async def enrollments(
 ) -> Enrollments:
     """The newest first; `search` is a device, a name, a transaction, a serial or its beginning."""
     states, actions = (state,) if state else (), (action,) if action is not None else ()
-    wanted = Wanted(profile, states, actions, search, since, until, cursor, limit)
+    wanted = EnrollmentFilter(profile, states, actions, search, since, until, cursor, limit)
 
     def work() -> Enrollments:
-        with desk.engine.connect() as connection:
+        with deps.engine.connect() as connection:
             page = list_enrollments(connection, wanted)
         return Enrollments(enrollments=[dict(row) for row in page.rows], next=page.following)
 
@@ -80,7 +80,7 @@ async def enrollments(
 
 @router.get("/audit", tags=["Enrollments"])
 async def audit(
-    desk: AtDesk,
+    deps: Injected,
     _: Viewer,
     *,
     action: Text = None,
@@ -92,10 +92,10 @@ async def audit(
 ) -> Audit:
     """What was asked, newest first: scep_pkcsreq, scep_renewalreq, either with _intune."""
     actions = (action,) if action is not None else ()
-    wanted = Wanted(profile, (), actions, None, since, until, cursor, limit)
+    wanted = EnrollmentFilter(profile, (), actions, None, since, until, cursor, limit)
 
     def work() -> Audit:
-        with desk.engine.connect() as connection:
+        with deps.engine.connect() as connection:
             page = list_enrollments(connection, wanted)
             total = count_enrollments(connection, wanted)
         entries = [Entry.model_validate(row | {"at": row["requested_at"]}) for row in page.rows]
@@ -106,7 +106,7 @@ async def audit(
 
 @router.get("/orders", tags=["Orders"])
 async def orders(
-    desk: AtDesk,
+    deps: Injected,
     _: Viewer,
     operator: Text = None,
     kind: Order | None = None,
@@ -116,8 +116,8 @@ async def orders(
     """What operators ordered, newest first, and what came of it."""
 
     def work() -> Orders:
-        with desk.engine.connect() as connection:
-            page = list_orders(connection, WantedOrders(operator, kind, cursor, limit))
+        with deps.engine.connect() as connection:
+            page = list_orders(connection, CommandFilter(operator, kind, cursor, limit))
         found = [Ordered.model_validate(row | {"at": row["ordered_at"]}) for row in page.rows]
         return Orders(orders=found, next=page.following)
 
@@ -125,13 +125,13 @@ async def orders(
 
 
 @router.get("/enrollments/{enrollment}", tags=["Enrollments"], responses=_PROBLEMS)
-async def enrollment(enrollment: Name, desk: AtDesk, _: Viewer) -> Enrollment:
+async def enrollment(enrollment: Name, deps: Injected, _: Viewer) -> Enrollment:
     """One, and its events in order, those of its certificate too, as they stand in the log."""
-    return await asyncio.to_thread(_enrollment, desk, enrollment)
+    return await asyncio.to_thread(_enrollment, deps, enrollment)
 
 
-def _enrollment(desk: Desk, name: str) -> Enrollment:
-    with desk.engine.connect() as connection:
+def _enrollment(deps: Dependencies, name: str) -> Enrollment:
+    with deps.engine.connect() as connection:
         story = story_of(connection, name)
     if story is None:
         raise ProblemError(404, "no such enrollment")
@@ -146,22 +146,22 @@ def _event(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @router.post("/enrollments/{enrollment}/approve", tags=["Enrollments"], responses=_PROBLEMS)
-async def approve(enrollment: Name, body: Decision, desk: AtDesk, operator: Doer) -> Done:
+async def approve(enrollment: Name, body: Decision, deps: Injected, operator: OperatorUser) -> Done:
     """Let a held enrollment go on to its certificate."""
-    await decide(desk.office(operator), enrollment, body.note, approved=True)
+    await decide(deps.context(operator), enrollment, body.note, approved=True)
     return Done(done=True, detail="approved")
 
 
 @router.post("/enrollments/{enrollment}/deny", tags=["Enrollments"], responses=_PROBLEMS)
-async def deny(enrollment: Name, body: Decision, desk: AtDesk, operator: Doer) -> Done:
+async def deny(enrollment: Name, body: Decision, deps: Injected, operator: OperatorUser) -> Done:
     """Refuse a held enrollment."""
-    await decide(desk.office(operator), enrollment, body.note, approved=False)
+    await decide(deps.context(operator), enrollment, body.note, approved=False)
     return Done(done=True, detail="denied")
 
 
 @router.get("/certificates", tags=["Certificates"])
 async def certificates(
-    desk: AtDesk,
+    deps: Injected,
     _: Viewer,
     profile: Text = None,
     cursor: Cursor = None,
@@ -170,8 +170,8 @@ async def certificates(
     """The newest first."""
 
     def work() -> Certificates:
-        with desk.engine.connect() as connection:
-            wanted = Wanted(profile=profile, cursor=cursor, limit=limit)
+        with deps.engine.connect() as connection:
+            wanted = EnrollmentFilter(profile=profile, cursor=cursor, limit=limit)
             page = list_certificates(connection, wanted)
         return Certificates(certificates=[dict(row) for row in page.rows], next=page.following)
 
@@ -179,12 +179,12 @@ async def certificates(
 
 
 @router.get("/certificates/{issuer}/{serial}", tags=["Certificates"], responses=_PROBLEMS)
-async def certificate(issuer: Name, serial: Name, desk: AtDesk, _: Viewer) -> dict[str, Any]:
+async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> dict[str, Any]:
     """One, by its issuer here and its serial number in hex, in whatever way it is written."""
     written = written_serial(serial)
 
     def work() -> dict[str, Any]:
-        with desk.engine.connect() as connection:
+        with deps.engine.connect() as connection:
             row = find_certificate(connection, issuer, written)
         if row is None:
             raise ProblemError(404, "no such certificate")
@@ -195,46 +195,50 @@ async def certificate(issuer: Name, serial: Name, desk: AtDesk, _: Viewer) -> di
 
 @router.post("/certificates/{issuer}/{serial}/revoke", tags=["Certificates"], responses=_PROBLEMS)
 async def revoke(
-    issuer: Name, serial: Name, body: Revocation, desk: AtDesk, operator: Doer
+    issuer: Name, serial: Name, body: Revocation, deps: Injected, operator: OperatorUser
 ) -> Done:
     """Revoke it; it is on the CRL when this answers."""
-    said = await revoke_certificate(desk.office(operator), issuer, serial, body.reason)
+    said = await revoke_certificate(deps.context(operator), issuer, serial, body.reason)
     return Done(done=True, detail=said)
 
 
 @router.get("/challenges", tags=["One-time challenges"], responses=_PROBLEMS)
 async def challenges(
-    desk: AtDesk, operator: Viewer, profile: Annotated[str, Query(max_length=63)]
+    deps: Injected, operator: Viewer, profile: Annotated[str, Query(max_length=63)]
 ) -> Challenges:
     """Those of a profile; the challenges themselves nobody knows."""
-    lines = await list_challenges(desk.office(operator), profile, desk.clock())
+    lines = await list_challenges(deps.context(operator), profile, deps.clock())
     names = ("id", "cn", "sans", "operator", "created_at", "expires_at", "state")
     return Challenges(challenges=[{n: getattr(line, n) for n in names} for line in lines])
 
 
 @router.post("/challenges", tags=["One-time challenges"], status_code=201, responses=_PROBLEMS)
-async def new_challenge(body: NewChallenge, desk: AtDesk, operator: Doer) -> MadeChallenge:
+async def new_challenge(
+    body: NewChallenge, deps: Injected, operator: OperatorUser
+) -> MadeChallenge:
     """Make one for a device; it is told this once."""
-    expires_at = int(desk.clock()) + body.ttl
-    made = await create(desk.office(operator), body.profile, body.cn, tuple(body.sans), expires_at)
+    expires_at = int(deps.clock()) + body.ttl
+    made = await create(deps.context(operator), body.profile, body.cn, tuple(body.sans), expires_at)
     return MadeChallenge(id=made.id, challenge=made.challenge, expires_at=made.expires_at)
 
 
 @router.delete(
     "/challenges/{profile}/{challenge}", tags=["One-time challenges"], responses=_PROBLEMS
 )
-async def cancel_challenge(profile: Name, challenge: Name, desk: AtDesk, operator: Doer) -> Done:
+async def cancel_challenge(
+    profile: Name, challenge: Name, deps: Injected, operator: OperatorUser
+) -> Done:
     """Take one back that nobody has used."""
-    await cancel(desk.office(operator), profile, challenge, desk.clock())
+    await cancel(deps.context(operator), profile, challenge, deps.clock())
     return Done(done=True, detail="cancelled")
 
 
 @router.get("/dead-letters", tags=["Dead letters"])
-async def dead_letters(desk: AtDesk, _: Viewer, limit: Limit = 50) -> DeadLetters:
+async def dead_letters(deps: Injected, _: Viewer, limit: Limit = 50) -> DeadLetters:
     """What workers gave up on."""
 
     def work() -> DeadLetters:
-        with desk.engine.connect() as connection:
+        with deps.engine.connect() as connection:
             return DeadLetters(dead_letters=list_letters(connection, limit))
 
     return await asyncio.to_thread(work)
@@ -246,8 +250,8 @@ async def dead_letters(desk: AtDesk, _: Viewer, limit: Limit = 50) -> DeadLetter
 async def redrive_letter(
     stream: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")],
     sequence: Annotated[int, Path(ge=1, le=2**63 - 1)],
-    desk: AtDesk,
-    operator: Doer,
+    deps: Injected,
+    operator: OperatorUser,
 ) -> Done:
     """Have it worked on again: an enrollment becomes its next attempt."""
-    return Done(done=True, detail=await redrive(desk.office(operator), stream, sequence))
+    return Done(done=True, detail=await redrive(deps.context(operator), stream, sequence))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.audit.api.dependencies import AtDesk, Desk, Doer, Viewer
+from services.audit.api.dependencies import Dependencies, Injected, OperatorUser, Viewer
 from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import Seen, describe
 from services.audit.api.schemas import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
@@ -23,46 +23,48 @@ router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])
 
 
 @router.get("/profiles")
-async def profiles(desk: AtDesk, operator: Viewer) -> Profiles:
+async def profiles(deps: Injected, operator: Viewer) -> Profiles:
     """Every profile: issuer, RA certificate, verifiers, anchors, counters, replicas."""
-    found = await described(desk, operator)
-    return Profiles(profiles=found, profile_count=len(found), generated_at=_now(desk))
+    found = await described(deps, operator)
+    return Profiles(profiles=found, profile_count=len(found), generated_at=_now(deps))
 
 
 @router.get("/intune/stats")
-async def stats(desk: AtDesk, operator: Viewer) -> Stats:
+async def stats(deps: Injected, operator: Viewer) -> Stats:
     """One flat row a profile."""
     rows = []
-    for each in await described(desk, operator):
+    for each in await described(deps, operator):
         intune = each.pop("intune", None)
         names = ("path_id", "issuer_id")
         rows.append({n: each[n] for n in names} | {"enabled": intune is not None} | (intune or {}))
-    return Stats(profiles=rows, generated_at=_now(desk))
+    return Stats(profiles=rows, generated_at=_now(deps))
 
 
 @router.post(
     "/intune/reload-trust",
     responses={code: {"model": Problem} for code in (404, 409, 502)},
 )
-async def reload_trust(body: Reload, desk: AtDesk, operator: Doer) -> Reloaded:
+async def reload_trust(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
     """Let every running validator read the profile's anchors; each one's result is told."""
-    answers = await reload_anchors(desk.office(operator), body.path_id, desk.order_name())
+    answers = await reload_anchors(deps.context(operator), body.path_id, deps.order_name())
     results = {
         name: _error(answer.detail if answer else None, done=bool(answer and answer.done))
         for name, answer in answers
     }
-    return _told(desk, body.path_id, results, "at least one validator kept its old anchors")
+    return _told(deps, body.path_id, results, "at least one validator kept its old anchors")
 
 
 @router.post("/reload-ra", responses={code: {"model": Problem} for code in (404, 502)})
-async def reload_ra_certificates(body: Reload, desk: AtDesk, operator: Doer) -> Reloaded:
+async def reload_ra_certificates(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
     """Let every running gateway read RA certificates and keys; each one's result is told."""
-    read = await reload_ra(desk.office(operator), body.path_id, desk.order_name())
+    read = await reload_ra(deps.context(operator), body.path_id, deps.order_name())
     results = {each.name: each.error or None for each in read}
-    return _told(desk, body.path_id, results, "at least one gateway kept its old RA certificates")
+    return _told(deps, body.path_id, results, "at least one gateway kept its old RA certificates")
 
 
-def _told(desk: Desk, path_id: str, results: Mapping[str, str | None], otherwise: str) -> Reloaded:
+def _told(
+    deps: Dependencies, path_id: str, results: Mapping[str, str | None], otherwise: str
+) -> Reloaded:
     """Replica to what was wrong; where anything was, the whole is a problem."""
     replicas = [
         ReplicaResult(name=name, reloaded=error is None, error=error)
@@ -70,7 +72,7 @@ def _told(desk: Desk, path_id: str, results: Mapping[str, str | None], otherwise
     ]
     if any(results.values()):
         raise ProblemError(502, otherwise, replicas=[each.model_dump() for each in replicas])
-    return Reloaded(reloaded=True, path_id=path_id, reloaded_at=_now(desk), replicas=replicas)
+    return Reloaded(reloaded=True, path_id=path_id, reloaded_at=_now(deps), replicas=replicas)
 
 
 def _error(detail: str | None, *, done: bool) -> str | None:
@@ -79,28 +81,28 @@ def _error(detail: str | None, *, done: bool) -> str | None:
     return detail if detail is not None else "did not answer in time"
 
 
-async def described(desk: Desk, operator: Operator) -> list[dict[str, Any]]:
+async def described(deps: Dependencies, operator: Operator) -> list[dict[str, Any]]:
     """Every profile, as `describe` tells it.
 
     Facts first: the database's counters, the validators that are there, what they remember.
     """
-    office = desk.office(operator)
+    context = deps.context(operator)
     try:
-        validators, there = await replicas(office), await gateways(office)
-        remembered = await desk.bus.count(REPLAYS)
+        validators, there = await replicas(context), await gateways(context)
+        remembered = await deps.bus.count(REPLAYS)
     except BusError as error:
         log_failure("profiles_half_told", error)
         validators, there, remembered = [], [], None
 
     def work() -> list[dict[str, Any]]:
-        now = desk.clock()
-        with desk.engine.connect() as connection:
+        now = deps.clock()
+        with deps.engine.connect() as connection:
             counted = count_results(connection)
         seen = Seen(validators, there, counted, remembered)
-        return describe(office.configuration, seen, now)
+        return describe(context.configuration, seen, now)
 
     return await asyncio.to_thread(work)
 
 
-def _now(desk: Desk) -> str:
-    return datetime.fromtimestamp(desk.clock(), UTC).isoformat()
+def _now(deps: Dependencies) -> str:
+    return datetime.fromtimestamp(deps.clock(), UTC).isoformat()

@@ -3,7 +3,12 @@
 import asyncio
 import secrets
 
-from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import (
+    ConflictError,
+    NotFoundError,
+    OperatorContext,
+    OrderError,
+)
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
 from services.audit.store.engine import Engine
@@ -16,30 +21,35 @@ _MOST_NAME = 64  # as many as the table's column takes
 
 
 async def make_token(
-    office: Office, engine: Engine, name: str, level: Level, now: float, secret: str | None = None
+    context: OperatorContext,
+    engine: Engine,
+    name: str,
+    level: Level,
+    now: float,
+    secret: str | None = None,
 ) -> str:
     """Let a token be good under a name that none had; the token itself is told this once."""
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
         raise OrderError(f"a token's name is of 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
-        raise TooLateError(f"{name}: there is a token of this name")
-    event = ApiTokenCreated(name=name, level=level.value, operator=office.operator)
+        raise ConflictError(f"{name}: there is a token of this name")
+    event = ApiTokenCreated(name=name, level=level.value, operator=context.operator)
     subject = api_token_created(name, secrets.token_hex(_ORDER_BYTES))
-    await office.append(subject, event)
+    await context.append(subject, event)
     token = secret or secrets.token_urlsafe(_SECRET_BYTES)
     if not await asyncio.to_thread(add_token, engine, name, level, token, int(now)):
-        raise TooLateError(f"{name}: there is a token of this name")
+        raise ConflictError(f"{name}: there is a token of this name")
     return token
 
 
-async def take_token(office: Office, engine: Engine, name: str, now: float) -> None:
+async def take_token(context: OperatorContext, engine: Engine, name: str, now: float) -> None:
     """Take a token back; a second try is on the log again, should the first have died half way."""
     names = await _names(engine)
     if name not in names or names[name] is not None:
-        raise NotThereError(f"{name}: no such token")
-    event = ApiTokenRevoked(name=name, operator=office.operator)
+        raise NotFoundError(f"{name}: no such token")
+    event = ApiTokenRevoked(name=name, operator=context.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
-    await office.append(subject, event)
+    await context.append(subject, event)
     await asyncio.to_thread(revoke_token, engine, name, int(now))
 
 

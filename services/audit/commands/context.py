@@ -23,16 +23,16 @@ class OrderError(Exception):
     """Raised where an order cannot be given; the message is the one sentence to read."""
 
 
-class NotThereError(OrderError):
+class NotFoundError(OrderError):
     """Raised for an order about what does not exist."""
 
 
-class TooLateError(OrderError):
+class ConflictError(OrderError):
     """Raised for an order about what is in no state for it any more."""
 
 
 @dataclass(frozen=True)
-class Office:
+class OperatorContext:
     """One operator's desk; `operator` is who gives the orders."""
 
     bus: Bus
@@ -45,7 +45,7 @@ class Office:
     @classmethod
     def of(
         cls, bus: Bus, settings: Settings, configuration: Configuration, operator: str
-    ) -> "Office":
+    ) -> "OperatorContext":
         """The desk of this operator."""
         trust = configuration.trust
         return cls(

@@ -1,6 +1,6 @@
 """The operator's word on a held enrollment."""
 
-from services.audit.commands.context import NotThereError, Office, TooLateError
+from services.audit.commands.context import ConflictError, NotFoundError, OperatorContext
 from shared.log.envelope import authenticate
 from shared.log.events.enrollment import EnrollmentHeld, HoldDecided
 from shared.log.stages import Stage
@@ -8,20 +8,20 @@ from shared.log.streams import enroll_stream
 from shared.log.subjects import parse_prefix
 
 
-async def decide(office: Office, enrollment: str, note: str, *, approved: bool) -> None:
+async def decide(context: OperatorContext, enrollment: str, note: str, *, approved: bool) -> None:
     """Approve or deny it; the validator turns the word into a verdict."""
     try:
         found = parse_prefix(enrollment)
     except ValueError:
-        raise NotThereError(f"{enrollment}: no such enrollment") from None
+        raise NotFoundError(f"{enrollment}: no such enrollment") from None
     place = found.subject(Stage.HOLD)
-    held = await office.bus.get_last_or_leader(enroll_stream(found.shard), place)
-    event = authenticate(held, office.validators, Stage.HOLD) if held is not None else None
+    held = await context.bus.get_last_or_leader(enroll_stream(found.shard), place)
+    event = authenticate(held, context.validators, Stage.HOLD) if held is not None else None
     if not isinstance(event, EnrollmentHeld):
-        raise NotThereError(f"{enrollment} is not held")
+        raise NotFoundError(f"{enrollment} is not held")
     decided = HoldDecided(
-        request_sha256=event.request_sha256, approved=approved, operator=office.operator, note=note
+        request_sha256=event.request_sha256, approved=approved, operator=context.operator, note=note
     )
     subject = found.subject(Stage.DECISION)
-    if not await office.append(subject, decided, held):
-        raise TooLateError(f"{enrollment} was decided before")
+    if not await context.append(subject, decided, held):
+        raise ConflictError(f"{enrollment} was decided before")

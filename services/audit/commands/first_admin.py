@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from services.audit.commands.api_tokens import make_token
-from services.audit.commands.context import Office, TooLateError
+from services.audit.commands.context import ConflictError, OperatorContext
 from services.audit.roles import Level
 from services.audit.store.api_tokens import is_first
 from services.audit.store.engine import Engine
@@ -14,7 +14,7 @@ ADMIN = "admin"
 
 
 async def ensure_admin(
-    office: Office, engine: Engine, read: Callable[[], str | None], now: float
+    context: OperatorContext, engine: Engine, read: Callable[[], str | None], now: float
 ) -> None:
     """Where no token was ever made, take the configured one, else make one and print it once.
 
@@ -24,8 +24,8 @@ async def ensure_admin(
         return
     configured = read()
     try:
-        token = await make_token(office, engine, ADMIN, Level.ADMIN, now, configured)
-    except TooLateError:
+        token = await make_token(context, engine, ADMIN, Level.ADMIN, now, configured)
+    except ConflictError:
         return  # another replica has just made it
     if configured is None:
         sys.stderr.write(f"admin token, shown this once: {token}\n")

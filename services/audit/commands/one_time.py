@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import (
+    ConflictError,
+    NotFoundError,
+    OperatorContext,
+    OrderError,
+)
 from shared.bus.ended import has_failed
 from shared.bus.series import Entry, Series, signing
 from shared.log.envelope import UnreadableEventError, authenticate_as
@@ -49,46 +54,46 @@ class Made:
 
 
 async def create(
-    office: Office, profile: str, cn: str, sans: tuple[str, ...], expires_at: int
+    context: OperatorContext, profile: str, cn: str, sans: tuple[str, ...], expires_at: int
 ) -> Made:
     """Make a challenge that is good until then (Unix s), for these names where there are any."""
-    _check(office, profile)
+    _check(context, profile)
     letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
     challenge = write_one_time(letters)
     event = ChallengeCreated(
-        profile=profile, expires_at=expires_at, operator=office.operator, cn=cn, sans=sans
+        profile=profile, expires_at=expires_at, operator=context.operator, cn=cn, sans=sans
     )
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
-    if not await office.append(subject, event):
+    if not await context.append(subject, event):
         raise OrderError("try again: this very challenge was made before")
     return Made(digest, challenge, expires_at)
 
 
-def _check(office: Office, profile: str) -> None:
-    found = office.configuration.profiles.get(profile)
+def _check(context: OperatorContext, profile: str) -> None:
+    found = context.configuration.profiles.get(profile)
     if found is None:
-        raise NotThereError(f"no such profile: {profile}")
+        raise NotFoundError(f"no such profile: {profile}")
     if not found.one_time_enabled:
-        raise TooLateError(f"profile {profile} takes no one-time challenges: one_time_enabled")
+        raise ConflictError(f"profile {profile} takes no one-time challenges: one_time_enabled")
 
 
-async def list_challenges(office: Office, profile: str, now: float) -> list[Line]:
+async def list_challenges(context: OperatorContext, profile: str, now: float) -> list[Line]:
     """Those of a profile, the newest last."""
-    _check(office, profile)
-    return [line async for line in _lines(office, profile, now)]
+    _check(context, profile)
+    return [line async for line in _lines(context, profile, now)]
 
 
-async def _lines(office: Office, profile: str, now: float) -> AsyncIterator[Line]:
+async def _lines(context: OperatorContext, profile: str, now: float) -> AsyncIterator[Line]:
     wildcard, position = one_time_created(profile, "*"), 0
-    while stored := await office.bus.get_next_or_leader(OPS, wildcard, position + 1):
+    while stored := await context.bus.get_next_or_leader(OPS, wildcard, position + 1):
         position = stored.sequence
         digest = stored.subject.split(".")[3]
         try:
-            event = authenticate_as(ChallengeCreated, stored, office.operators)
+            event = authenticate_as(ChallengeCreated, stored, context.operators)
         except UnreadableEventError:
             continue  # by a key of before, or not by an operator: no validator takes it either
-        state = await _state(office, profile, digest, event, now)
+        state = await _state(context, profile, digest, event, now)
         created_at = stored.seconds
         yield Line(
             digest, event.cn, event.sans, event.operator, created_at, event.expires_at, state
@@ -96,11 +101,11 @@ async def _lines(office: Office, profile: str, now: float) -> AsyncIterator[Line
 
 
 async def _state(
-    office: Office, profile: str, digest: str, event: ChallengeCreated, now: float
+    context: OperatorContext, profile: str, digest: str, event: ChallengeCreated, now: float
 ) -> str:
     """As a validator would see it: by the log's own times who was first, user or operator."""
-    used, holder = await _use(office, digest)
-    cancelled = await _cancelled(office, profile, digest).newest()
+    used, holder = await _use(context, digest)
+    cancelled = await _cancelled(context, profile, digest).newest()
     if cancelled is not None and (holder is None or cancelled.stored.time <= holder.stored.time):
         return "cancelled"
     if used:
@@ -108,43 +113,45 @@ async def _state(
     return "expired" if now >= event.expires_at else "open"
 
 
-async def _use(office: Office, digest: str) -> tuple[bool, Entry[ChallengeClaimed] | None]:
+async def _use(
+    context: OperatorContext, digest: str
+) -> tuple[bool, Entry[ChallengeClaimed] | None]:
     """Whether a challenge was ever used, and the record of the use that has not failed."""
     places = replay_record(ONE_TIME, digest, "*")
-    records = Series(office.bus, REPLAYS, places, ChallengeClaimed, office.validators, ONE_TIME)
+    records = Series(context.bus, REPLAYS, places, ChallengeClaimed, context.validators, ONE_TIME)
     used = False
     async for entry in records.all():
         used, prefix = True, entry.event.enrollment
-        if not await has_failed(office.bus, prefix, office.validators, office.issuers):
+        if not await has_failed(context.bus, prefix, context.validators, context.issuers):
             return used, entry
     return used, None
 
 
-def _cancelled(office: Office, profile: str, digest: str) -> Series[ChallengeCancelled]:
+def _cancelled(context: OperatorContext, profile: str, digest: str) -> Series[ChallengeCancelled]:
     places = one_time_cancelled(profile, digest, "*")
-    return Series(office.bus, OPS, places, ChallengeCancelled, office.operators, ONE_TIME)
+    return Series(context.bus, OPS, places, ChallengeCancelled, context.operators, ONE_TIME)
 
 
-async def _is_free_again(office: Office, challenge: str, state: str) -> bool:
+async def _is_free_again(context: OperatorContext, challenge: str, state: str) -> bool:
     """Whether it was used, and every use has failed: then its device may try again."""
-    return state == "used" and (await _use(office, challenge))[1] is None
+    return state == "used" and (await _use(context, challenge))[1] is None
 
 
-async def cancel(office: Office, profile: str, wanted: str, now: float) -> str:
+async def cancel(context: OperatorContext, profile: str, wanted: str, now: float) -> str:
     """Take back the one challenge of this id, whole or as far as lists print it; its id."""
-    lines = await list_challenges(office, profile, now)
+    lines = await list_challenges(context, profile, now)
     found = [line for line in lines if wanted in (line.id, line.id[:SHORT])]
     if len(found) != 1:
         said = f"{len(found) or 'no'} challenges of profile {profile} have this id"
-        raise NotThereError(f"{wanted}: {said}")
+        raise NotFoundError(f"{wanted}: {said}")
     challenge = found[0].id
-    if found[0].state != "open" and not await _is_free_again(office, challenge, found[0].state):
-        raise TooLateError(f"{challenge[:SHORT]}: is {found[0].state}")
-    event = ChallengeCancelled(profile=profile, operator=office.operator)
+    if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
+        raise ConflictError(f"{challenge[:SHORT]}: is {found[0].state}")
+    event = ChallengeCancelled(profile=profile, operator=context.operator)
     place = partial(one_time_cancelled, profile, challenge)
-    written = signing(place, event, office.settings.signer)
-    await _cancelled(office, profile, challenge).append(None, written)
-    after = {each.id: each for each in await list_challenges(office, profile, now)}
+    written = signing(place, event, context.settings.signer)
+    await _cancelled(context, profile, challenge).append(None, written)
+    after = {each.id: each for each in await list_challenges(context, profile, now)}
     if after[challenge].state != "cancelled":
-        raise TooLateError(f"{challenge[:SHORT]}: was used meanwhile")
+        raise ConflictError(f"{challenge[:SHORT]}: was used meanwhile")
     return challenge

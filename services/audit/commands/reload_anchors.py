@@ -4,7 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import (
+    ConflictError,
+    NotFoundError,
+    OperatorContext,
+    OrderError,
+)
 from shared.log.envelope import Message, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import ReplicaSeen
@@ -17,36 +22,36 @@ _ANSWER_SECONDS: Final = 20.0
 Answers = Sequence[tuple[str, OrderAnswered | None]]
 
 
-async def reload_anchors(office: Office, profile: str, order: str) -> Answers:
+async def reload_anchors(context: OperatorContext, profile: str, order: str) -> Answers:
     """(replica, its answer, None where it was silent) of each; `order` names this one order."""
-    found = office.configuration.profiles.get(profile)
+    found = context.configuration.profiles.get(profile)
     if found is None:
-        raise NotThereError(f"no such profile: {profile}")
+        raise NotFoundError(f"no such profile: {profile}")
     if not found.intune_enabled:
-        raise TooLateError(f"profile {profile} has no anchors: intune_enabled")
-    names = [seen.name for seen in await replicas(office)]
+        raise ConflictError(f"profile {profile} has no anchors: intune_enabled")
+    names = [seen.name for seen in await replicas(context)]
     if not names:
         raise OrderError("no validator is running")
-    event = ReloadOrdered(profile=profile, operator=office.operator, replicas=tuple(names))
+    event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
     subject = reload_order(profile, order)
-    await office.append(subject, event)
-    await office.bus.hint("order.reload", Message(b"", {}))
-    answers = await asyncio.gather(*(_answer(office, subject, name) for name in names))
+    await context.append(subject, event)
+    await context.bus.hint("order.reload", Message(b"", {}))
+    answers = await asyncio.gather(*(_answer(context, subject, name) for name in names))
     return list(zip(names, answers, strict=True))
 
 
-async def replicas(office: Office) -> list[ReplicaSeen]:
+async def replicas(context: OperatorContext) -> list[ReplicaSeen]:
     """The validators that said within the last seconds that they are there, by name."""
     found: dict[str, ReplicaSeen] = {}
-    async for stored in office.presences(Role.VALIDATOR):
+    async for stored in context.presences(Role.VALIDATOR):
         try:
-            seen = authenticate_as(ReplicaSeen, stored, office.validators)
+            seen = authenticate_as(ReplicaSeen, stored, context.validators)
         except UnreadableEventError:
             continue
         found[seen.name] = seen
     return [found[name] for name in sorted(found)]
 
 
-async def _answer(office: Office, order: str, name: str) -> OrderAnswered | None:
-    stored = await office.until(OPS, reload_answer(order, name), _ANSWER_SECONDS)
-    return authenticate_as(OrderAnswered, stored, office.validators) if stored else None
+async def _answer(context: OperatorContext, order: str, name: str) -> OrderAnswered | None:
+    stored = await context.until(OPS, reload_answer(order, name), _ANSWER_SECONDS)
+    return authenticate_as(OrderAnswered, stored, context.validators) if stored else None

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec.structs
 
-from services.audit.commands.context import NotThereError, Office, OrderError
+from services.audit.commands.context import NotFoundError, OperatorContext, OrderError
 from shared.log.envelope import Message, Stored, UnreadableEventError, decode
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
 from shared.log.events.state import GatewaySeen
@@ -33,10 +33,10 @@ class Read:
     error: str
 
 
-async def gateways(office: Office) -> list[GatewaySeen]:
+async def gateways(context: OperatorContext) -> list[GatewaySeen]:
     """The gateways that said within the last seconds that they are there, by name."""
     found: dict[str, GatewaySeen] = {}
-    async for stored in office.presences(Role.GATEWAY):
+    async for stored in context.presences(Role.GATEWAY):
         try:
             seen = decode(stored.payload, stored.headers)
         except UnreadableEventError:
@@ -50,42 +50,42 @@ async def gateways(office: Office) -> list[GatewaySeen]:
     return [found[name] for name in sorted(list(found)[-_MOST:])]
 
 
-async def reload_ra(office: Office, profile: str, order: str) -> Sequence[Read]:
+async def reload_ra(context: OperatorContext, profile: str, order: str) -> Sequence[Read]:
     """Each gateway's result; `order` names this one order."""
-    if profile not in office.configuration.profiles:
-        raise NotThereError(f"no such profile: {profile}")
-    names = [seen.name for seen in await gateways(office)]
+    if profile not in context.configuration.profiles:
+        raise NotFoundError(f"no such profile: {profile}")
+    names = [seen.name for seen in await gateways(context)]
     if not names:
         raise OrderError("no gateway is running")
-    event = ReloadOrdered(profile=profile, operator=office.operator, replicas=tuple(names))
+    event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
     subject = ra_order(profile, order)
-    await office.append(subject, event)
-    stored = await office.bus.get_last_or_leader(OPS, subject)
+    await context.append(subject, event)
+    stored = await context.bus.get_last_or_leader(OPS, subject)
     if stored is None:
         raise OrderError("the order cannot be read back yet")
-    await office.bus.hint("order.ra", Message(b"", {}))
-    results = await _results(office, names, stored.sequence)
-    recorded = (_record(office, stored, each) for each in results)
+    await context.bus.hint("order.ra", Message(b"", {}))
+    results = await _results(context, names, stored.sequence)
+    recorded = (_record(context, stored, each) for each in results)
     for outcome in await asyncio.gather(*recorded, return_exceptions=True):
         if isinstance(outcome, Exception):  # what gateways did is told all the same
             log_failure("result_not_recorded", outcome, order=subject)
     return results
 
 
-async def _record(office: Office, order: Stored, read: Read) -> None:
+async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
     """What was seen of a gateway, which has no key to answer with, is the auditor's own word."""
     event = OrderAnswered(
         request_sha256=order.sha256(), done=not read.error, detail=read.error or "read anew"
     )
     subject = reload_answer(order.subject, read.name)
-    await office.append(subject, event)
+    await context.append(subject, event)
 
 
-async def _results(office: Office, names: Sequence[str], order: int) -> list[Read]:
+async def _results(context: OperatorContext, names: Sequence[str], order: int) -> list[Read]:
     """What each shows once it has followed this order (sequence) or a later one."""
     deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
     while True:
-        done = {s.name: s.error for s in await gateways(office) if s.order >= order}
+        done = {s.name: s.error for s in await gateways(context) if s.order >= order}
         late = asyncio.get_running_loop().time() >= deadline
         if late or done.keys() >= set(names):
             return [Read(name, done.get(name, "did not answer in time")) for name in names]

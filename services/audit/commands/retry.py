@@ -2,7 +2,12 @@
 
 from typing import Final
 
-from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import (
+    ConflictError,
+    NotFoundError,
+    OperatorContext,
+    OrderError,
+)
 from services.audit.commands.revoke import revoke_certificate
 from shared.log.catalog import DEAD_LETTER, REDRIVE
 from shared.log.envelope import (
@@ -29,24 +34,24 @@ _DRIVEN: Final[dict[str, frozenset[Stage]]] = {
 }
 
 
-async def redrive(office: Office, stream: str, sequence: int) -> str:
+async def redrive(context: OperatorContext, stream: str, sequence: int) -> str:
     """Have the message at this place worked on again; what there is to say of it."""
-    letter = await _letter(office, stream, sequence)
+    letter = await _letter(context, stream, sequence)
     if letter.subject.startswith("ops.revoke."):
-        return await _revoke(office, letter)
+        return await _revoke(context, letter)
     try:
         enrollment, stage = parse_subject(letter.subject)
     except ValueError:
-        raise NotThereError(f"{letter.subject}: nothing that can be driven again") from None
+        raise NotFoundError(f"{letter.subject}: nothing that can be driven again") from None
     if stage not in _DRIVEN.get(letter.role, frozenset()):
-        raise TooLateError("a notification is not sent again; the enrollment itself has ended")
-    newest = await _newest(office, enrollment)
-    await _check_failed(office, newest)
-    return await _order(office, letter, newest)
+        raise ConflictError("a notification is not sent again; the enrollment itself has ended")
+    newest = await _newest(context, enrollment)
+    await _check_failed(context, newest)
+    return await _order(context, letter, newest)
 
 
-async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
-    stored = await office.bus.get_last_or_leader(
+async def _letter(context: OperatorContext, stream: str, sequence: int) -> DeadLetter:
+    stored = await context.bus.get_last_or_leader(
         DEAD_LETTERS, DEAD_LETTER.wildcard(stream=stream, sequence=sequence)
     )
     try:
@@ -54,61 +59,61 @@ async def _letter(office: Office, stream: str, sequence: int) -> DeadLetter:
     except UnreadableEventError:
         letter = None
     if not isinstance(letter, DeadLetter) or (letter.stream, letter.sequence) != (stream, sequence):
-        raise NotThereError(f"no dead letter of {stream} {sequence}")
+        raise NotFoundError(f"no dead letter of {stream} {sequence}")
     return letter
 
 
-async def _revoke(office: Office, letter: DeadLetter) -> str:
+async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     """A revocation is ordered again, for the same reason."""
-    stored = await office.bus.get_last_or_leader(OPS, letter.subject)
+    stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
-        raise NotThereError(f"{letter.subject}: no such order")
-    order = authenticate_as(RevocationOrdered, stored, office.operators)
-    said = await revoke_certificate(office, order.issuer, order.serial, order.reason)
+        raise NotFoundError(f"{letter.subject}: no such order")
+    order = authenticate_as(RevocationOrdered, stored, context.operators)
+    said = await revoke_certificate(context, order.issuer, order.serial, order.reason)
     # For the record: the order to revoke is what was obeyed.
     event = RedriveOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
         enrollment="",
         attempt=order.attempt + 1,
-        operator=office.operator,
+        operator=context.operator,
     )
     subject = REDRIVE.subject(transaction=order.issuer, csr=order.serial, attempt=order.attempt + 1)
-    await office.append(subject, event)
+    await context.append(subject, event)
     return said
 
 
-async def _newest(office: Office, enrollment: EnrollmentId) -> EnrollmentId:
+async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> EnrollmentId:
     """The device may have asked again by itself."""
     stream = enroll_stream(enrollment.shard)
-    stored = await office.bus.get_last_from_leader(stream, enrollment.any_attempt())
+    stored = await context.bus.get_last_from_leader(stream, enrollment.any_attempt())
     try:
         return parse_subject(stored.subject)[0] if stored is not None else enrollment
     except ValueError:
         raise OrderError("the newest attempt's subject is none of the log's") from None
 
 
-async def _check_failed(office: Office, enrollment: EnrollmentId) -> None:
-    """`TooLateError` for one whose newest attempt did not end for having been given up on.
+async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> None:
+    """`ConflictError` for one whose newest attempt did not end for having been given up on.
 
     What was refused for a reason stays refused: by a gate, by a verifier, by an operator.
     """
     stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
     end: EventPayload | None = None
-    for stage, trusted in ((Stage.OUTCOME, office.issuers), (Stage.VERDICT, office.validators)):
-        stored = await office.bus.get_last_or_leader(stream, enrollment.subject(stage))
+    for stage, trusted in ((Stage.OUTCOME, context.issuers), (Stage.VERDICT, context.validators)):
+        stored = await context.bus.get_last_or_leader(stream, enrollment.subject(stage))
         if stored is not None:
             end = authenticate(stored, trusted, stage)
             break
     if isinstance(end, CertificateIssued):
-        raise TooLateError(f"{attempt} has got its certificate")
+        raise ConflictError(f"{attempt} has got its certificate")
     if not isinstance(end, EnrollmentRejected | IssuanceFailed):
-        raise TooLateError(f"{attempt} is being worked on")
+        raise ConflictError(f"{attempt} is being worked on")
     if end.reason is not Reason.POISON:
-        raise TooLateError(f"{attempt} was refused: {end.reason}")
+        raise ConflictError(f"{attempt} was refused: {end.reason}")
 
 
-async def _order(office: Office, letter: DeadLetter, newest: EnrollmentId) -> str:
+async def _order(context: OperatorContext, letter: DeadLetter, newest: EnrollmentId) -> str:
     """The order stands on the log; a gateway that hears of it obeys."""
     following = newest.at(newest.attempt + 1)
     event = RedriveOrdered(
@@ -116,12 +121,12 @@ async def _order(office: Office, letter: DeadLetter, newest: EnrollmentId) -> st
         sequence=letter.sequence,
         enrollment=newest.prefix(),
         attempt=following.attempt,
-        operator=office.operator,
+        operator=context.operator,
     )
     subject = redrive_order(following)
-    await office.append(subject, event)
-    await office.bus.hint("order.redrive", Message(subject.encode(), {}))
+    await context.append(subject, event)
+    await context.bus.hint("order.redrive", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
-    if await office.until(stream, request, _ANSWER_SECONDS) is None:
+    if await context.until(stream, request, _ANSWER_SECONDS) is None:
         raise OrderError("the order stands on the log; no gateway has obeyed it yet")
     return f"driven again as attempt {following.attempt}"

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from services.audit.commands.context import NotThereError, Office, OrderError
+from services.audit.commands.context import NotFoundError, OperatorContext, OrderError
 from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
@@ -19,7 +19,7 @@ _HEX: Final = re.compile("[0-9a-f]{1,64}")
 
 
 async def revoke_certificate(
-    office: Office, issuer: str, serial: str, reason: RevocationReason
+    context: OperatorContext, issuer: str, serial: str, reason: RevocationReason
 ) -> str:
     """Order it and wait; return what the issuer answered.
 
@@ -27,16 +27,16 @@ async def revoke_certificate(
     reason is a new one (it corrects the reason, or holds and releases), as is one after a failure.
     """
     token = written_serial(serial)
-    if issuer not in office.configuration.issuers:
-        raise NotThereError(f"no such issuer: {issuer}")
-    if await office.bus.get_last_or_leader(CERTS, certificate_issued(issuer, token)) is None:
-        raise NotThereError(f"{serial}: no such certificate of issuer {issuer}")
+    if issuer not in context.configuration.issuers:
+        raise NotFoundError(f"no such issuer: {issuer}")
+    if await context.bus.get_last_or_leader(CERTS, certificate_issued(issuer, token)) is None:
+        raise NotFoundError(f"{serial}: no such certificate of issuer {issuer}")
     attempt, done = 0, _Done(None, "")
     while True:
         subject = revocation_order(issuer, token, attempt)
-        stored = await office.bus.get_last_or_leader(OPS, subject)
+        stored = await context.bus.get_last_or_leader(OPS, subject)
         if stored is not None:
-            done = await _carried_out(office, stored) or done
+            done = await _carried_out(context, stored) or done
             attempt += 1
         elif done.reason is reason:
             return f"was ordered before: {done.detail}"
@@ -46,10 +46,10 @@ async def revoke_certificate(
                 serial=token,
                 attempt=attempt,
                 reason=reason,
-                operator=office.operator,
+                operator=context.operator,
             )
-            if await office.append(subject, order):
-                answer = await _answer(office, subject)
+            if await context.append(subject, order):
+                answer = await _answer(context, subject)
                 if not answer.done:
                     raise OrderError(f"not revoked: {answer.detail}")
                 return answer.detail
@@ -63,28 +63,28 @@ class _Done:
     detail: str
 
 
-async def _carried_out(office: Office, stored: Stored) -> _Done | None:
+async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None:
     """What came of an earlier order; None where it failed or is none of an operator's."""
     try:
-        order = authenticate_as(RevocationOrdered, stored, office.operators)
-        answer = await _answer(office, stored.subject)
+        order = authenticate_as(RevocationOrdered, stored, context.operators)
+        answer = await _answer(context, stored.subject)
     except UnreadableEventError as error:
         report_forgery("order", stored.subject, error)
         return None
     return _Done(order.reason, answer.detail) if answer.done else None
 
 
-async def _answer(office: Office, order: str) -> OrderAnswered:
-    stored: Stored | None = await office.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
+async def _answer(context: OperatorContext, order: str) -> OrderAnswered:
+    stored: Stored | None = await context.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
     if stored is None:
         raise OrderError("the order stands on the log; no issuer has answered it yet")
-    return authenticate_as(OrderAnswered, stored, office.issuers)
+    return authenticate_as(OrderAnswered, stored, context.issuers)
 
 
 def written_serial(text: str) -> str:
     """A serial number as the log writes it, an INTEGER's contents in hex, from how people do."""
     digits = text.strip().lower().removeprefix("0x").replace(":", "")
     if not _HEX.fullmatch(digits):
-        raise NotThereError(f"{text}: not a serial number in hex")
+        raise NotFoundError(f"{text}: not a serial number in hex")
     number = int(digits, 16)
     return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from services.audit.proof.window import profile_of
-from services.audit.record.event_row import Found
+from services.audit.record.event_row import DecodedMessage
 from shared.log.envelope import NANOSECONDS, TYPE, VERSION
 
 _SOURCE: Final = "/scepstream"
@@ -19,12 +19,12 @@ class Form(StrEnum):
     CLOUDEVENTS = "cloudevents"
 
 
-def lines(form: Form, stream: str, found: Found) -> dict[str, Any]:
+def lines(form: Form, stream: str, found: DecodedMessage) -> dict[str, Any]:
     """The object of one line; the event's own fields stand under `data`."""
     return _cloudevent(stream, found) if form is Form.CLOUDEVENTS else _plain(stream, found)
 
 
-def _plain(stream: str, found: Found) -> dict[str, Any]:
+def _plain(stream: str, found: DecodedMessage) -> dict[str, Any]:
     stored = found.stored
     return {
         "stream": stream,
@@ -38,7 +38,7 @@ def _plain(stream: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _cloudevent(stream: str, found: Found) -> dict[str, Any]:
+def _cloudevent(stream: str, found: DecodedMessage) -> dict[str, Any]:
     """Id and source together name the event: its stream and its place there."""
     stored = found.stored
     kind = stored.headers.get(TYPE, "unreadable")
@@ -54,7 +54,7 @@ def _cloudevent(stream: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _data(found: Found) -> Any:
+def _data(found: DecodedMessage) -> Any:
     """The payload as stored; null where it is no event of ours."""
     return json.loads(found.stored.payload) if found.event is not None else None
 

@@ -31,7 +31,7 @@ from shared.x509.signatures import is_issued_by
 _ANY_ALGORITHM = AlgorithmPolicy(legacy=True)
 
 
-class DoesNotHoldError(Exception):
+class DiscrepancyError(Exception):
     """Raised for an event that is not what it says; the message says why."""
 
 
@@ -56,7 +56,7 @@ class _Open:
 
 
 @dataclass
-class Examiner:
+class LogVerifier:
     """Looks at the events of a log one after another, each stream in its order."""
 
     keys: Keys
@@ -69,7 +69,7 @@ class Examiner:
                 self._enrollment(stored)
             elif not stored.subject.startswith("dead."):
                 self._other(stored)
-        except (DoesNotHoldError, UnreadableEventError) as error:
+        except (DiscrepancyError, UnreadableEventError) as error:
             return str(error)
         except ScepError as error:
             return error.detail
@@ -90,7 +90,7 @@ class Examiner:
             return
         begun = self._open.get(prefix)
         if begun is None:
-            raise DoesNotHoldError("no enrollment waits for this event")
+            raise DiscrepancyError("no enrollment waits for this event")
         event = authenticate(stored, self._trusted(STAGES[stage]), stage, begun.request_sha256)
         self._check_step(begun, event)
         if begun.state in TERMINAL:
@@ -116,20 +116,20 @@ class Examiner:
     def _check_certificate(self, begun: _Open, event: CertificateIssued) -> None:
         certificate = read_certificate(event.certificate)
         if certificate.spki != begun.spki:
-            raise DoesNotHoldError("the certificate is for another key than was approved")
+            raise DiscrepancyError("the certificate is for another key than was approved")
         for authority in self.keys.authorities.get(begun.issuer, ()):
             ca = read_certificate(authority)
             if is_issued_by(event.certificate, ca.subject, public_key(ca.spki)):
                 return
-        raise DoesNotHoldError("the certificate is not signed by a CA of the issuer")
+        raise DiscrepancyError("the certificate is not signed by a CA of the issuer")
 
     def _other(self, stored: Stored) -> None:
         """Records of certificates, operators' orders, the answers to them."""
         at = CHANNELS.match(stored.subject)
         if at is None or Role.AUDIT not in at.channel.consumers:
-            raise DoesNotHoldError("its subject is not one of the log's")
+            raise DiscrepancyError("its subject is not one of the log's")
         if type(decode(stored.payload, stored.headers)) not in at.channel.events:
-            raise DoesNotHoldError("an event of this kind does not belong here")
+            raise DiscrepancyError("an event of this kind does not belong here")
         authenticate_any(stored, self._trusted(at.channel))
 
 
@@ -137,17 +137,17 @@ def _check_request(enrollment: EnrollmentId, stored: Stored) -> None:
     """The device's own signature, and that the event says of it what is true."""
     event = decode(stored.payload, stored.headers)
     if not isinstance(event, EnrollmentRequested):
-        raise DoesNotHoldError("event type does not belong to the stage")
+        raise DiscrepancyError("event type does not belong to the stage")
     message = read_message(event.pki_message)
     verify(message, _ANY_ALGORITHM)
     if _transaction(enrollment, message) != enrollment.transaction:
-        raise DoesNotHoldError("recorded under another transaction's subject")
+        raise DiscrepancyError("recorded under another transaction's subject")
     if hashlib.sha256(message.signer.der).hexdigest() != event.signer_sha256:
-        raise DoesNotHoldError("names another signer than its message has")
+        raise DiscrepancyError("names another signer than its message has")
     if message.transaction_id.text() != event.transaction_id:
-        raise DoesNotHoldError("names another transactionID than its message has")
+        raise DiscrepancyError("names another transactionID than its message has")
     if int(message.message_type) != event.message_type:
-        raise DoesNotHoldError("names another messageType than its message has")
+        raise DiscrepancyError("names another messageType than its message has")
 
 
 def _transaction(enrollment: EnrollmentId, message: PkiMessage) -> str:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.audit.proof.diff import differences
-from services.audit.proof.log_verifier import Examiner
+from services.audit.proof.log_verifier import LogVerifier
 from services.audit.record.digest import BEGIN, advance, own_headers
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store
@@ -38,7 +38,7 @@ async def verify(
     kept: Connection,
     scratch: Engine,
     streams: Sequence[str],
-    examiner: Examiner,
+    examiner: LogVerifier,
     progress: Progress,
 ) -> Verification:
     """Examine the log up to where the database stands, and compare; `scratch` is empty.
@@ -69,7 +69,7 @@ class _Look:
     bus: Bus
     stream: str
     scratch: Engine
-    examiner: Examiner
+    examiner: LogVerifier
     found: Verification
     progress: Progress
     digest: str = BEGIN

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.audit.record.event_row import Found
+from services.audit.record.event_row import DecodedMessage
 from shared.log.envelope import NANOSECONDS
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.subjects import parse_prefix
@@ -17,7 +17,7 @@ class Window:
     since: int | None = None
     until: int | None = None
 
-    def holds(self, found: Found) -> bool:
+    def holds(self, found: DecodedMessage) -> bool:
         """Whether the event is one of these."""
         time = found.stored.time
         if self.since is not None and time < self.since:
@@ -40,7 +40,7 @@ def moment(text: str | None) -> int | None:
     return int(found.timestamp() * NANOSECONDS)
 
 
-def profile_of(found: Found) -> str | None:
+def profile_of(found: DecodedMessage) -> str | None:
     """The profile that an event is about, where it is about one."""
     tokens = found.stored.subject.split(".")
     if tokens[0] == "enroll":

@@ -4,12 +4,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select, tuple_
 
-from services.audit.query.filters import Wanted, cursor_of, place_of
+from services.audit.query.filters import EnrollmentFilter, cursor_of, place_of
 from services.audit.query.pages import MAX_LIMIT, Page, fitting
 from services.audit.store.tables import certificates
 
 
-def list_certificates(connection: Connection, wanted: Wanted) -> Page:
+def list_certificates(connection: Connection, wanted: EnrollmentFilter) -> Page:
     """A page of the newest certificates: `profile`, `cursor`, `limit` count. `BadCursorError`."""
     columns, limit = certificates.c, min(max(wanted.limit, 1), MAX_LIMIT)
     query = select(certificates).order_by(

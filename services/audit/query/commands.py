@@ -12,7 +12,7 @@ from services.audit.store.tables import enrollments, orders
 
 
 @dataclass(frozen=True, slots=True)
-class WantedOrders:
+class CommandFilter:
     """Which orders; None is any."""
 
     operator: str | None = None
@@ -21,7 +21,7 @@ class WantedOrders:
     limit: int = 50
 
 
-def list_orders(connection: Connection, wanted: WantedOrders) -> Page:
+def list_orders(connection: Connection, wanted: CommandFilter) -> Page:
     """A page of the newest, each with its `result`; `BadCursorError`."""
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
     found = connection.execute(ordered(wanted).limit(limit + 1)).mappings()
@@ -32,7 +32,7 @@ def list_orders(connection: Connection, wanted: WantedOrders) -> Page:
     return Page(rows[:limit], following)
 
 
-def ordered(wanted: WantedOrders) -> Select[Any]:
+def ordered(wanted: CommandFilter) -> Select[Any]:
     """The orders, with how their enrollments stand."""
     columns = orders.c
     of_it = enrollments.c.enrollment == columns.enrollment

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from services.audit.query.filters import Wanted, cursor_of, filtered
+from services.audit.query.filters import EnrollmentFilter, cursor_of, filtered
 from services.audit.query.pages import MAX_LIMIT, Page, fitting
 from services.audit.query.search import search
 
 
-def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
+def list_enrollments(connection: Connection, wanted: EnrollmentFilter) -> Page:
     """A page of the newest; `BadCursorError`."""
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
     branches = [_rows(connection, each, limit + 1) for each in _branches(wanted)]
@@ -26,7 +26,7 @@ def list_enrollments(connection: Connection, wanted: Wanted) -> Page:
     return Page(rows[:limit], following)
 
 
-def count_enrollments(connection: Connection, wanted: Wanted) -> int:
+def count_enrollments(connection: Connection, wanted: EnrollmentFilter) -> int:
     """How many there are on all pages together; `search` does not count."""
     counts = [
         select(func.count()).select_from(filtered(each).order_by(None).subquery())
@@ -35,7 +35,7 @@ def count_enrollments(connection: Connection, wanted: Wanted) -> int:
     return sum(int(connection.execute(each).scalar_one()) for each in counts)
 
 
-def _branches(wanted: Wanted) -> Iterator[Wanted]:
+def _branches(wanted: EnrollmentFilter) -> Iterator[EnrollmentFilter]:
     """One list for each state and action: an index has each of them in order, not all together."""
     for state, action in product(wanted.states or (None,), wanted.actions or (None,)):
         yield replace(
@@ -49,7 +49,7 @@ def _newest(row: dict[str, Any]) -> tuple[int, str]:
     return row["requested_at"], row["enrollment"]
 
 
-def _rows(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+def _rows(connection: Connection, wanted: EnrollmentFilter, limit: int) -> list[dict[str, Any]]:
     if wanted.search:
         return search(connection, wanted, limit)
     return [dict(row) for row in connection.execute(filtered(wanted).limit(limit)).mappings()]

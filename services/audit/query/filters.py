@@ -18,7 +18,7 @@ class BadCursorError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EnrollmentFilter:
     """Which enrollments; times in Unix nanoseconds, `search` a name or the beginning of one.
 
     In any of these states, of any of these actions; none given is all.
@@ -34,7 +34,7 @@ class Wanted:
     limit: int = 50
 
 
-def filtered(wanted: Wanted) -> Select[Any]:
+def filtered(wanted: EnrollmentFilter) -> Select[Any]:
     """What one branch wants, newest first."""
     columns = enrollments.c
     query = select(enrollments).order_by(columns.requested_at.desc(), columns.enrollment.desc())
@@ -48,7 +48,7 @@ def filtered(wanted: Wanted) -> Select[Any]:
     return query.where(*times(enrollments, wanted))
 
 
-def times(table: Table, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+def times(table: Table, wanted: EnrollmentFilter) -> Iterator[ColumnElement[bool]]:
     """The window of time, and what comes after the cursor."""
     columns = table.c
     if wanted.since is not None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from services.audit.query.enrollments import list_enrollments
-from services.audit.query.filters import Wanted
+from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import story_of
 from services.audit.query.names import named, near
 from services.audit.query.pages import MAX_LIMIT
@@ -36,7 +36,7 @@ def recent(
     search: str | None = None,
     state: State | None = None,
 ) -> list[EnrollmentLine]:
-    """The newest enrollments first; `search` as in `Wanted`, or an enrollment."""
+    """The newest enrollments first; `search` as in `EnrollmentFilter`, or an enrollment."""
     found: list[EnrollmentLine] = []
     cursor: str | None = None
     with engine.connect() as connection:
@@ -46,7 +46,7 @@ def recent(
         while len(found) < limit:
             states = (state,) if state is not None else ()
             size = min(limit - len(found), MAX_LIMIT)
-            wanted = Wanted(profile, states, search=search, cursor=cursor, limit=size)
+            wanted = EnrollmentFilter(profile, states, search=search, cursor=cursor, limit=size)
             page = list_enrollments(connection, wanted)
             found += map(_line, page.rows)
             cursor = page.following

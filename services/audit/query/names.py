@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, RowMapping, select
 
 from services.audit.query.enrollments import list_enrollments
-from services.audit.query.filters import Wanted
+from services.audit.query.filters import EnrollmentFilter
 from services.audit.record.event_row import storable
 from services.audit.store.spelling import folded, spellings
 from services.audit.store.tables import enrollments, names
@@ -60,5 +60,5 @@ def near(connection: Connection, wanted: str, state: State | None = None) -> lis
     if not wanted.strip():
         return []
     states = (state,) if state is not None else ()
-    page = list_enrollments(connection, Wanted(None, states, search=wanted, limit=_NEAR))
+    page = list_enrollments(connection, EnrollmentFilter(None, states, search=wanted, limit=_NEAR))
     return list(page.rows)

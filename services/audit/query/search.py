@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 
-from services.audit.query.filters import Wanted, filtered, times
+from services.audit.query.filters import EnrollmentFilter, filtered, times
 from services.audit.store.spelling import spellings
 from services.audit.store.tables import enrollments, names
 
@@ -21,7 +21,7 @@ _SAMPLED: Final = 61
 Begins = tuple[ColumnElement[bool], ...]
 
 
-def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+def search(connection: Connection, wanted: EnrollmentFilter, limit: int) -> list[dict[str, Any]]:
     """Rows of one state and action at most, newest first, whose names begin so; with "" none do."""
     found = {
         row["enrollment"]: row
@@ -32,7 +32,9 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[dict[str,
     return newest[::-1][:limit]
 
 
-def _search(connection: Connection, wanted: Wanted, name: str, limit: int) -> list[dict[str, Any]]:
+def _search(
+    connection: Connection, wanted: EnrollmentFilter, name: str, limit: int
+) -> list[dict[str, Any]]:
     """Those with a name that begins as this spelling does."""
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
@@ -50,7 +52,9 @@ def _search(connection: Connection, wanted: Wanted, name: str, limit: int) -> li
     return _rows(connection, found)
 
 
-def _among_newest(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> list[str]:
+def _among_newest(
+    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+) -> list[str]:
     """Those among the newest 2 000 enrollments, or among 2 000 from the newest such name on back.
 
     As many as wanted, or too few to be all there are.
@@ -63,7 +67,9 @@ def _among_newest(connection: Connection, wanted: Wanted, begins: Begins, limit:
     return found
 
 
-def _among(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> list[str]:
+def _among(
+    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+) -> list[str]:
     """Those of so many enrollments, from the newest wanted on back."""
     columns = enrollments.c
     times_back = filtered(wanted).with_only_columns(columns.requested_at)
@@ -75,7 +81,9 @@ def _among(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -
     return list(connection.execute(query.limit(limit)).scalars())
 
 
-def _threshold(connection: Connection, wanted: Wanted, begins: Begins, limit: int) -> int | None:
+def _threshold(
+    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+) -> int | None:
     """A time that about twice as many names are newer than are wanted: sorting all takes long."""
     columns, several = names.c, 2 * limit * _NAMES_EACH // _SAMPLED
     query = select(columns.requested_at).where(
@@ -86,7 +94,7 @@ def _threshold(connection: Connection, wanted: Wanted, begins: Begins, limit: in
 
 
 def _by_names(
-    connection: Connection, wanted: Wanted, begins: Begins, limit: int, since: int | None
+    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int, since: int | None
 ) -> list[str]:
     """The newest of all that begin so (and are no older): no table but the names is asked.
 
@@ -103,7 +111,7 @@ def _by_names(
 
 
 def _filtered(
-    connection: Connection, wanted: Wanted, begins: Begins, limit: int
+    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[dict[str, Any]]:
     """All that begin so, each looked up for what else is wanted."""
     columns = enrollments.c

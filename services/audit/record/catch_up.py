@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 from sqlalchemy import Engine
 
-from services.audit.record.event_row import Found
+from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import read
 from services.audit.record.write import EmptiedError, everything, position, store
 from shared.bus.core import Bus
@@ -16,7 +16,7 @@ async def fill(
     engine: Engine,
     stream: str,
     last: int,
-    wanted: Callable[[Found], bool] = everything,
+    wanted: Callable[[DecodedMessage], bool] = everything,
 ) -> AsyncIterator[int]:
     """Store what the log has between the database's position and `last`; counts, by batch.
 

@@ -31,7 +31,7 @@ _WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DecodedMessage:
     """A stored message, the event in it if it is one, and its own headers as JSON."""
 
     stored: Stored
@@ -39,7 +39,7 @@ class Found:
     headers: str
 
     @classmethod
-    def of(cls, stored: Stored) -> "Found":
+    def of(cls, stored: Stored) -> "DecodedMessage":
         """Read it once for all that is made of it."""
         try:
             event = decode(stored.payload, stored.headers)
@@ -77,7 +77,7 @@ def is_ours(subject: str) -> bool:
     return len(subject) <= _LONGEST_SUBJECT
 
 
-def row(stream: str, found: Found) -> dict[str, Any]:
+def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
     """The `events` row of a message; what is no event of ours is kept too."""
     stored = found.stored
     profile = enrollment = None

@@ -20,7 +20,7 @@ from services.audit.record.certificates import (
 from services.audit.record.changes import Changes
 from services.audit.record.commands import answered, decided, ordered
 from services.audit.record.enrollments import EnrollmentRow, Known, enrollment_of
-from services.audit.record.event_row import Found, is_ours
+from services.audit.record.event_row import DecodedMessage, is_ours
 from shared.log import catalog
 from shared.log.channels import Channel, Match
 from shared.log.envelope import Stored
@@ -56,7 +56,7 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
 }
 
 
-def fold(messages: Iterable[Found], known: Mapping[str, Known]) -> Changes:
+def fold(messages: Iterable[DecodedMessage], known: Mapping[str, Known]) -> Changes:
     """What a stretch of one stream changes; `known` has its enrollments, as far as there are.
 
     What does not belong where it stands changes nothing: `audit verify` names it.

@@ -16,7 +16,7 @@ from sqlalchemy import (
 
 from services.audit.record.digest import advance
 from services.audit.record.enrollments import enrollment_of
-from services.audit.record.event_row import Found, row
+from services.audit.record.event_row import DecodedMessage, row
 from services.audit.record.merge import insert_into, known, merge
 from services.audit.record.positions import Place, move, place_of
 from services.audit.record.projection import fold
@@ -54,7 +54,7 @@ def _recording(dialect: str) -> Insert:
     return insert_into(dialect, events).on_conflict_do_nothing()
 
 
-def everything(_: Found) -> bool:
+def everything(_: DecodedMessage) -> bool:
     """All of a stream."""
     return True
 
@@ -63,7 +63,7 @@ def store(
     engine: Engine,
     stream: str,
     messages: Sequence[Stored],
-    wanted: Callable[[Found], bool] = everything,
+    wanted: Callable[[DecodedMessage], bool] = everything,
     *,
     after: int = 0,
 ) -> int:
@@ -85,7 +85,7 @@ def store(
         new = [message for message in messages if message.sequence > place.sequence]
         if not new:
             return 0
-        read = [found for message in new if wanted(found := Found.of(message))]
+        read = [found for message in new if wanted(found := DecodedMessage.of(message))]
         rows = [row(stream, found) for found in read]
         if rows:
             connection.execute(_recording(connection.dialect.name), rows)
@@ -106,12 +106,12 @@ def catch_up(engine: Engine, stream: str) -> None:
             messages = _events_after(connection, stream, place.projected)
             if not messages:
                 return
-            read = [Found.of(message) for message in messages]
+            read = [DecodedMessage.of(message) for message in messages]
             place = replace(_projected(connection, read, place), projected=messages[-1].sequence)
             move(connection, stream, place)
 
 
-def _projected(connection: Connection, read: Sequence[Found], place: Place) -> Place:
+def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Place) -> Place:
     """Bring these events into the model; where it stands then."""
     about = {name for found in read if (name := enrollment_of(found.stored)) is not None}
     merge(connection, fold(read, known(connection, about)))

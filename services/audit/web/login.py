@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.api.dependencies import AtDesk, Desk, source_of
+from services.audit.api.dependencies import Dependencies, Injected, source_of
 from services.audit.api.guard import is_own_origin
 from services.audit.api.problems import ProblemError
 from services.audit.roles import Operator
@@ -23,67 +23,69 @@ Next = Annotated[str, Query()]
 
 
 @router.get("/login")
-async def login_page(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
+async def login_page(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
     """The form."""
-    return _form(desk, next)
+    return _form(deps, next)
 
 
 @router.post("/login")
-async def login(request: Request, desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002
+async def login(request: Request, deps: Injected, next: Next = HOME) -> Response:  # noqa: A002
     """A session for whoever shows a token; ten failures a minute from one address are enough."""
-    refuse_others(request, desk.public_url)
+    refuse_others(request, deps.public_url)
     address = source_of(request)
     token = (await form(request)).get("token", "").strip()
-    wait = desk.attempts.wait(address, desk.clock())
+    wait = deps.attempts.wait(address, deps.clock())
     if wait:
         said = f"Too many failed logins: try again in {wait} s."
-        found = _form(desk, next, 429, said)
+        found = _form(deps, next, 429, said)
         found.headers["retry-after"] = str(wait)
         return found
-    with desk.attempts.looking_up(address):
-        operator = await asyncio.to_thread(operator_of, desk.engine, token)
+    with deps.attempts.looking_up(address):
+        operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
-        desk.attempts.failed(address, desk.clock())
+        deps.attempts.failed(address, deps.clock())
         said = "This token is not known, or was taken back."
-        return _form(desk, next, 401, said)
-    return await sign_in(desk, operator, operator.name, local(next))
+        return _form(deps, next, 401, said)
+    return await sign_in(deps, operator, operator.name, local(next))
 
 
-def _form(desk: Desk, location: str, status: int = 200, wrong: str = "") -> Response:
-    with_oidc = desk.settings.page.oidc is not None
+def _form(deps: Dependencies, location: str, status: int = 200, wrong: str = "") -> Response:
+    with_oidc = deps.settings.page.oidc is not None
     return page("login.html", status, next=local(location), wrong=wrong, oidc=with_oidc)
 
 
 @router.post("/logout")
-async def logout(request: Request, desk: AtDesk) -> Response:
+async def logout(request: Request, deps: Injected) -> Response:
     """The end of the session."""
-    secret = request.cookies.get(desk.cookie, "")
+    secret = request.cookies.get(deps.cookie, "")
     if not is_csrf_token(secret, (await form(request)).get("csrf", "")):
         raise ProblemError(403, "the page is of another session: load it again")
-    await asyncio.to_thread(close_session, desk.engine, secret)
+    await asyncio.to_thread(close_session, deps.engine, secret)
     found = RedirectResponse("/login", 303)
-    found.delete_cookie(desk.cookie, secure=desk.settings.page.secure, httponly=True)
+    found.delete_cookie(deps.cookie, secure=deps.settings.page.secure, httponly=True)
     return found
 
 
-async def sign_in(desk: Desk, operator: Operator, token: str | None, location: str) -> Response:
+async def sign_in(
+    deps: Dependencies, operator: Operator, token: str | None, location: str
+) -> Response:
     """On to `location` with a session's cookie; `token` is the name of what was shown, if any."""
     secret = secrets.token_urlsafe(32)
-    seconds = desk.settings.page.session_seconds
+    seconds = deps.settings.page.session_seconds
 
     def work() -> None:
-        now = desk.clock()
-        open_session(desk.engine, operator, secret, token=token, now=now, seconds=seconds)
+        now = deps.clock()
+        open_session(deps.engine, operator, secret, token=token, now=now, seconds=seconds)
 
     await asyncio.to_thread(work)
     found = RedirectResponse(location, 303)
     found.set_cookie(
-        desk.cookie,
+        deps.cookie,
         secret,
         max_age=int(seconds),
         httponly=True,
         samesite="lax",  # links from a ticket lead in; orders want the CSRF token
-        secure=desk.settings.page.secure,
+        secure=deps.settings.page.secure,
     )
     return found
 

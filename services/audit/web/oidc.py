@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.audit.api.dependencies import AtDesk, Desk
+from services.audit.api.dependencies import Dependencies, Injected
 from services.audit.api.problems import ProblemError
 from services.audit.settings import Oidc
 from services.audit.web.login import Next, local, sign_in
@@ -33,9 +33,9 @@ Text = Annotated[str, Query(max_length=4000)]
 
 
 @router.get("/login/oidc")
-async def begin(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
+async def begin(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
     """To the provider; what the login is known by stays in a cookie of this browser."""
-    oidc = _configured(desk)
+    oidc = _configured(deps)
     attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
     try:
         location = await authorization_url(oidc, attempt)
@@ -45,29 +45,29 @@ async def begin(desk: AtDesk, next: Next = HOME) -> Response:  # noqa: A002 - th
         raise _misfit(error) from None
     found = RedirectResponse(location, 303)
     found.set_cookie(
-        _cookie(desk),
+        _cookie(deps),
         " ".join((attempt.state, attempt.nonce, attempt.verifier, _kept(next))),
         max_age=_SECONDS,
         httponly=True,
         samesite="lax",
-        secure=desk.settings.page.secure,
+        secure=deps.settings.page.secure,
     )
     return found
 
 
 @router.get("/login/oidc/callback")
 async def callback(
-    request: Request, desk: AtDesk, state: Text = "", code: Text = "", error: Text = ""
+    request: Request, deps: Injected, state: Text = "", code: Text = "", error: Text = ""
 ) -> Response:
     """Back with a code: a session, if the provider's word and the user's roles are good."""
-    oidc = _configured(desk)
-    parts = request.cookies.get(_cookie(desk), "").split(" ", _PARTS - 1)
+    oidc = _configured(deps)
+    parts = request.cookies.get(_cookie(deps), "").split(" ", _PARTS - 1)
     if len(parts) != _PARTS or not hmac.compare_digest(parts[0].encode(), state.encode()):
         raise ProblemError(400, "this login was not begun here, or too long ago: begin again")
     if error or not code:
         raise ProblemError(403, "the identity provider did not let you in")
     try:
-        operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, desk.clock())
+        operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, deps.clock())
     except ProviderAwayError as problem:
         raise _away(problem) from None
     except MisfitError as problem:
@@ -75,8 +75,8 @@ async def callback(
     except NotSignedInError as problem:
         raise ProblemError(403, str(problem)) from None
     _log.info("signed_in", operator=operator.name, level=operator.level.value)
-    found = await sign_in(desk, operator, None, local(unquote(parts[3])))
-    found.delete_cookie(_cookie(desk), secure=desk.settings.page.secure, httponly=True)
+    found = await sign_in(deps, operator, None, local(unquote(parts[3])))
+    found.delete_cookie(_cookie(deps), secure=deps.settings.page.secure, httponly=True)
     return found
 
 
@@ -86,15 +86,15 @@ def _kept(location: str) -> str:
     return found if len(found) <= _MAX_KEPT else HOME
 
 
-def _configured(desk: Desk) -> Oidc:
-    oidc = desk.settings.page.oidc
+def _configured(deps: Dependencies) -> Oidc:
+    oidc = deps.settings.page.oidc
     if oidc is None:
         raise ProblemError(404, "no identity provider is configured")
     return oidc
 
 
-def _cookie(desk: Desk) -> str:
-    return f"{desk.cookie}-login"
+def _cookie(deps: Dependencies) -> str:
+    return f"{deps.cookie}-login"
 
 
 def _away(error: ProviderAwayError) -> ProblemError:

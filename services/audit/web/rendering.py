@@ -12,11 +12,11 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from services.audit.api.dependencies import Desk, signed_in
+from services.audit.api.dependencies import Dependencies, signed_in
 from services.audit.api.problems import ProblemError
 from services.audit.query.dead_letters import count_open
 from services.audit.query.enrollments import count_enrollments
-from services.audit.query.filters import Wanted
+from services.audit.query.filters import EnrollmentFilter
 from services.audit.roles import Level, Operator
 from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
@@ -51,7 +51,7 @@ VERSION: Final = _version()
 
 
 @dataclass(frozen=True)
-class Visitor:
+class PageUser:
     """Who looks at a page, and what their orders are sent with."""
 
     operator: Operator
@@ -119,17 +119,17 @@ def page_problem(
     return found
 
 
-async def visitor(request: Request, desk: Desk) -> Visitor:
+async def visitor(request: Request, deps: Dependencies) -> PageUser:
     """Who is signed in; else a problem that leads to the login page and back."""
-    operator = await signed_in(request, desk)
+    operator = await signed_in(request, deps)
     if operator is None:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         location = f"/login?next={quote(back, safe='')}"
         raise ProblemError(303, "sign in", {"location": location})
-    return Visitor(operator, csrf_token(request.cookies[desk.cookie]))
+    return PageUser(operator, csrf_token(request.cookies[deps.cookie]))
 
 
 def waiting(connection: Connection) -> dict[str, int]:
     """How much there is for people to do: held enrollments, dead letters."""
-    held = count_enrollments(connection, Wanted(states=(State.HELD,)))
+    held = count_enrollments(connection, EnrollmentFilter(states=(State.HELD,)))
     return {"held": held, "letters": count_open(connection)}

@@ -8,9 +8,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from services.issuer.ceilings import Ceilings
 from services.issuer.certificate import Draft, certificate, draft
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
-from services.issuer.profiles import Ceilings
 from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration, LocalIssuerSection

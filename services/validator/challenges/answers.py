@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
-from services.validator.challenges.verifier import Verified, passed, refused
+from services.validator.challenges.verifier import ChallengeResult, passed, refused
 from shared.log.reasons import Reason
 from shared.text.echoes import echoes
 from shared.text.printable import visible
@@ -21,7 +21,7 @@ _MOST: Final = 200
 WITHHELD: Final = "the sentence is withheld: it repeats a secret"
 
 
-def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> Verified:
+def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> ChallengeResult:
     """Allow for status 200 and a JSON object whose `allow` is true; refuse everything else.
 
     `secrets` are what the webhook was asked with: a sentence that repeats one is not recorded.
@@ -33,7 +33,7 @@ def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> 
         told = str(error) if status == HTTPStatus.OK else f"HTTP {status}"
         return denied("the webhook does not allow it", told)
     if status == HTTPStatus.OK and answer.get("allow") is True:
-        return Verified((passed("challenge", "allowed by the webhook"),))
+        return ChallengeResult((passed("challenge", "allowed by the webhook"),))
     words = (answer.get(name) for name in _WORDS)
     said = next((each for each in words if isinstance(each, str) and each.strip()), "")
     told = "" if status == HTTPStatus.OK else f"HTTP {status}"
@@ -41,7 +41,7 @@ def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> 
     return denied("the webhook does not allow it", compared)
 
 
-def denied(detail: str, compared: str = "") -> Verified:
+def denied(detail: str, compared: str = "") -> ChallengeResult:
     """A challenge that a webhook did not allow."""
     return refused("challenge", Reason.WEBHOOK_DENIED, detail, compared)
 

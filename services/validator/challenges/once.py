@@ -11,7 +11,7 @@ from typing import Final
 
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
-from services.validator.challenges.verifier import Asked, Verified, Verifier
+from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Verifier
 from shared.log.subjects import token
 
 _CSR: Final = "csr"
@@ -26,19 +26,19 @@ class OnceVerifier:
     records: Records
     binds_first: bool
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`."""
         if not asked.opened.foreign_signer:
             return await self.inner.verify(asked)
         steps = (self._bind, self.inner.verify)
-        found = Verified(())
+        found = ChallengeResult(())
         for step in steps if self.binds_first else reversed(steps):
             if found.refusal is None:
                 after = await step(asked)
                 found = replace(after, gates=(*found.gates, *after.gates))
         return found
 
-    async def _bind(self, asked: Asked) -> Verified:
+    async def _bind(self, asked: ChallengeRequest) -> ChallengeResult:
         enrollment, until = asked.enrollment, asked.asked_at + _KEPT_SECONDS
         digest = token(enrollment.profile.encode(), enrollment.csr.encode())
         claimed = await self.records.claim(asked, _CSR, digest, until)

@@ -8,7 +8,12 @@ from services.validator.challenges import subject
 from services.validator.challenges.binding import folded, lowered, names_one_of
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
-from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    passed,
+    refused,
+)
 from shared.bus.log import report_forgery
 from shared.bus.series import Series
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
@@ -31,7 +36,7 @@ class OneTimeVerifier:
     operators: Trusted
     attributes: frozenset[str] = subject.PLAIN
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`."""
         profile = asked.enrollment.profile
         digest = one_time_digest(profile, asked.challenge)
@@ -53,7 +58,9 @@ class OneTimeVerifier:
         )
         return replace(found, claim=claim)
 
-    async def _claim(self, asked: Asked, digest: str, created: ChallengeCreated) -> Verified:
+    async def _claim(
+        self, asked: ChallengeRequest, digest: str, created: ChallengeCreated
+    ) -> ChallengeResult:
         """First come: by the log's own times an operator may have been there before the holder."""
         until = created.expires_at
         claimed = await self.records.claim(asked, ONE_TIME, digest, until)
@@ -82,7 +89,7 @@ def judge_one_time(
     csr: CertificationRequest,
     now: int,
     attributes: frozenset[str] = subject.PLAIN,
-) -> Verified:
+) -> ChallengeResult:
     """Time and device binding of a challenge that exists; `now` in Unix seconds.
 
     One that names a device binds all its names: what it does not name may not be asked for, and
@@ -110,4 +117,4 @@ def judge_one_time(
         detail = "the challenge is for a device, and the subject holds more than its name"
         compared = f"asked {beside}; allowed {subject.told(attributes)}"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
-    return Verified((passed("challenge", f"made by {created.operator}"),))
+    return ChallengeResult((passed("challenge", f"made by {created.operator}"),))

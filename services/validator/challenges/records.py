@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from services.validator.challenges.replay import time_to_keep
-from services.validator.challenges.verifier import Asked
+from services.validator.challenges.verifier import ChallengeRequest
 from services.validator.challenges.windows import WINDOW_SECONDS, Counted, Full, count, is_others
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.ended import has_failed
@@ -71,7 +71,7 @@ class Records:
     issuers: Trusted
     _waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    async def claim(self, asked: Asked, kind: str, digest: str, until: int) -> Claimed:
+    async def claim(self, asked: ChallengeRequest, kind: str, digest: str, until: int) -> Claimed:
         """Bind a challenge to this enrollment unless it is bound.
 
         The first authentic record of the log binds it to a key and a CSR, on whatever replica. Of
@@ -107,7 +107,7 @@ class Records:
                 raise BusUnavailableError("a replay record cannot be read yet")
             await series.append(last, written)
 
-    async def spent(self, asked: Asked, record: ChallengeClaimed) -> bool:
+    async def spent(self, asked: ChallengeRequest, record: ChallengeClaimed) -> bool:
         """Whether the challenge's certificate was made before, or is under way elsewhere.
 
         A message with the holder's CSR under another signer, or a later attempt, waits until the
@@ -120,7 +120,7 @@ class Records:
             await self._defer(asked, record)
         return True
 
-    async def _defer(self, asked: Asked, record: ChallengeClaimed) -> NoReturn:
+    async def _defer(self, asked: ChallengeRequest, record: ChallengeClaimed) -> NoReturn:
         """Let a request wait for the same CSR's, which another signer's message brought first.
 
         A mark says so to whoever gets the message after many tries. Only so many wait: whoever
@@ -162,7 +162,7 @@ class Records:
             report_forgery(Stage.OUTCOME, stored.subject, error)
             return True
 
-    async def take_place(self, asked: Asked, device: str, limit: int) -> Counted | Full:
+    async def take_place(self, asked: ChallengeRequest, device: str, limit: int) -> Counted | Full:
         """Count this enrollment for its device, by compare-and-set against all replicas."""
         place = partial(device_subject, device)
         series = Series(self.bus, DEVICES, place("*"), DeviceCounted, self.validators, "device")

@@ -2,7 +2,12 @@
 
 from typing import Final
 
-from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    passed,
+    refused,
+)
 from shared.log.envelope import NANOSECONDS
 from shared.log.events.state import ChallengeClaimed
 from shared.log.reasons import Reason
@@ -18,8 +23,13 @@ def time_to_keep(until: int, now: int) -> int:
 
 
 def judge_replay(
-    asked: Asked, record: ChallengeClaimed, recorded_at: int, until: int, *, spent: bool = False
-) -> Verified:
+    asked: ChallengeRequest,
+    record: ChallengeClaimed,
+    recorded_at: int,
+    until: int,
+    *,
+    spent: bool = False,
+) -> ChallengeResult:
     """Whether this enrollment holds the challenge; `until` in Unix seconds.
 
     `spent` says that the challenge has made a certificate, or is about to, for its key's same
@@ -32,11 +42,11 @@ def judge_replay(
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
     same_request = same_key and same_csr(holder, mine)
     if same_key and asked.existing:
-        return Verified((passed("replay", "the same key asks for the certificate it has"),))
+        return ChallengeResult((passed("replay", "the same key asks for the certificate it has"),))
     if spent or not same_request:
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
     if recorded_at >= (until + MARGIN_SECONDS) * NANOSECONDS:
         detail = "the request was judged too late to know whether its challenge was used before"
         return refused("replay", Reason.EXPIRED, detail)
-    return Verified((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))
+    return ChallengeResult((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -7,7 +7,13 @@ from services.validator.challenges.claims import Claims
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
-from services.validator.challenges.verifier import SIGNED, Asked, Verified, passed, refused
+from services.validator.challenges.verifier import (
+    SIGNED,
+    ChallengeRequest,
+    ChallengeResult,
+    passed,
+    refused,
+)
 from services.validator.challenges.windows import Full
 from services.validator.device_state import DeviceStateGate
 from shared.log.events.state import Claim
@@ -26,7 +32,7 @@ class SignedVerifier:
     records: Records
     device_state: DeviceStateGate | None = None
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`; each gate is asked only when those before it have opened."""
         judged = judge_token(
             asked.challenge, self.pool, self.rules, asked.opened.csr, asked.asked_at
@@ -41,29 +47,29 @@ class SignedVerifier:
                 found = replace(step, gates=(*found.gates, *step.gates))
         return replace(found, claim=claim)
 
-    async def _replay(self, asked: Asked, claims: Claims) -> Verified:
+    async def _replay(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
         """Gate 7."""
         until = ceil(claims.expires_at) + self.rules.tolerance
         claimed = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
         spent = await self.records.spent(asked, claimed.record)
         return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 
-    async def _device_rate(self, asked: Asked, claims: Claims) -> Verified:
+    async def _device_rate(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
         """Gate 8."""
         if not self.limit:
-            return Verified((passed("device_rate", "off"),))
+            return ChallengeResult((passed("device_rate", "off"),))
         detail = "the device has enrolled too often within 24 hours"
         device = token(self.profile.encode(), claims.issuer.encode(), claims.subject.encode())
         found = await self.records.take_place(asked, device, self.limit)
         compared = f"{len(found.entries)} of {self.limit} in 24 hours"
         if isinstance(found, Full):
             return refused("device_rate", Reason.RATE_LIMITED, detail, compared)
-        return Verified((passed("device_rate", compared),))
+        return ChallengeResult((passed("device_rate", compared),))
 
-    async def _device_state(self, asked: Asked, claims: Claims) -> Verified:
+    async def _device_state(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
         """Gate 9."""
         if self.device_state is None:
-            return Verified(())
+            return ChallengeResult(())
         return await self.device_state.ask(asked, _claim(claims))
 
 

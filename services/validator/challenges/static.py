@@ -4,7 +4,12 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.validator.challenges.verifier import Asked, Verified, passed, refused
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    passed,
+    refused,
+)
 from shared.log.reasons import Reason
 
 
@@ -14,15 +19,15 @@ class StaticVerifier:
 
     passwords: tuple[str, ...] = field(repr=False)
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`."""
         return judge_password(asked.challenge, self.passwords)
 
 
-def judge_password(given: str, passwords: Sequence[str]) -> Verified:
+def judge_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
     """Compare with every valid value, always with all of them, in constant time."""
     encoded = given.encode("utf-8", "surrogatepass")
     matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]
     if given and any(matched):
-        return Verified((passed("challenge"),))
+        return ChallengeResult((passed("challenge"),))
     return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge password is wrong")

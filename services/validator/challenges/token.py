@@ -21,7 +21,7 @@ from services.validator.challenges.jws import (
     verified_by,
 )
 from services.validator.challenges.subject import PLAIN
-from services.validator.challenges.verifier import Verified, passed, refused
+from services.validator.challenges.verifier import ChallengeResult, passed, refused
 from shared.log.events.enrollment import GateResult
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
@@ -62,7 +62,7 @@ class TokenRules:
 class Judged:
     """Gates 2 to 6 of a token: their results, and its claims once a connector vouched for them."""
 
-    verified: Verified
+    verified: ChallengeResult
     claims: Claims | None = None
 
 
@@ -79,12 +79,12 @@ def judge_token(
         gates += step.gates
         if step.refusal is not None:
             return Judged(replace(step, gates=tuple(gates)), claims)
-    return Judged(Verified(tuple(gates)), claims)
+    return Judged(ChallengeResult(tuple(gates)), claims)
 
 
 def _steps(
     token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
-) -> Iterator[Verified | Claims]:
+) -> Iterator[ChallengeResult | Claims]:
     """Each gate's answer as it is asked, and the claims once they are read."""
     try:
         jws = read_jws(token)
@@ -106,18 +106,18 @@ def _steps(
         )
         return
     yield claims
-    yield Verified((passed("version", "v1"),))
+    yield ChallengeResult((passed("version", "v1"),))
     yield _time(claims, rules, now)
     yield _audience(claims, rules)
     yield _binding(claims, rules, csr)
 
 
-def _signature(jws: Jws, pool: AnchorPool, now: int) -> Verified:
+def _signature(jws: Jws, pool: AnchorPool, now: int) -> ChallengeResult:
     """Gate 2: any anchor of the token's issuer that is valid now."""
     anchors = pool.of(issuer_of(jws.payload))
     anchor = verified_by(jws, anchors, now)
     if anchor is not None:
-        return Verified((passed("signature", f"{jws.algorithm} by {anchor.subject}"),))
+        return ChallengeResult((passed("signature", f"{jws.algorithm} by {anchor.subject}"),))
     valid = sum(each.valid(now) for each in anchors)
     compared = f"{jws.algorithm}, tried {valid} valid of {len(anchors)} anchors"
     return refused(
@@ -125,7 +125,7 @@ def _signature(jws: Jws, pool: AnchorPool, now: int) -> Verified:
     )
 
 
-def _time(claims: Claims, rules: TokenRules, now: int) -> Verified:
+def _time(claims: Claims, rules: TokenRules, now: int) -> ChallengeResult:
     """Gate 4."""
     issued, expires = _utc(claims.issued_at), _utc(claims.expires_at)
     compared = f"issued {issued}, expires {expires}, now {_utc(now)}"
@@ -135,29 +135,31 @@ def _time(claims: Claims, rules: TokenRules, now: int) -> Verified:
         return refused("time", Reason.EXPIRED, "the token has expired", compared)
     if rules.validity and claims.issued_at < now - rules.validity:
         return refused("time", Reason.EXPIRED, "the token was issued too long ago", compared)
-    return Verified((passed("time", compared),))
+    return ChallengeResult((passed("time", compared),))
 
 
-def _audience(claims: Claims, rules: TokenRules) -> Verified:
+def _audience(claims: Claims, rules: TokenRules) -> ChallengeResult:
     """Gate 5."""
     if rules.audience is None:
-        return Verified((passed("audience", "none pinned"),))
+        return ChallengeResult((passed("audience", "none pinned"),))
     told = claims.audience or ()
     compared = f"pinned {rules.audience}, token says {', '.join(told) or 'nothing'}"
     if rules.audience not in told:
         return refused(
             "audience", Reason.WRONG_AUDIENCE, "the token is for another audience", compared
         )
-    return Verified((passed("audience", compared),))
+    return ChallengeResult((passed("audience", compared),))
 
 
-def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Verified:
+def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> ChallengeResult:
     """Gate 6."""
     found = mismatch(
         claims, csr, allow_unclaimed=rules.allow_unclaimed, attributes=rules.attributes
     )
     if found is None:
-        return Verified((passed("binding", f"device_name {claims.device_name or 'not claimed'}"),))
+        return ChallengeResult(
+            (passed("binding", f"device_name {claims.device_name or 'not claimed'}"),)
+        )
     detail = f"the request does not ask for what the token is for: {found.dimension}"
     compared = f"asked {found.asked}; claimed {found.claimed}"
     return refused("binding", Reason.CLAIM_MISMATCH, detail, compared)

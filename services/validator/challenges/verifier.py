@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from services.validator.facts import Opened
+from services.validator.facts import DecryptedRequest
 from services.validator.gates import Refusal
 from shared.config.challenge_format import looks_signed
 from shared.limits import PROFILE_PLACES, shortened
@@ -21,7 +21,7 @@ WEBHOOK: Final = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChallengeRequest:
     """A request that wants in: what it is, what it brings, and when it was asked (Unix s).
 
     `request_sha256` names the stored request event; `existing` is the serial of the certificate
@@ -31,7 +31,7 @@ class Asked:
     enrollment: EnrollmentId
     request_sha256: str
     transaction_id: str
-    opened: Opened
+    opened: DecryptedRequest
     asked_at: int
     existing: str = ""
 
@@ -42,7 +42,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class ChallengeResult:
     """What a verifier says: its gates up to the first that refused, and who vouched."""
 
     gates: tuple[GateResult, ...]
@@ -75,7 +75,7 @@ class Places:
 class Verifier(Protocol):
     """Judges challenges of one kind. What it writes it must bear to write twice."""
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """Whether this challenge lets this request in; `BusUnavailableError` to be asked again."""
 
 
@@ -102,8 +102,8 @@ def passed(gate: str, detail: str = "") -> GateResult:
     return GateResult(gate=gate, passed=True, detail=shortened(detail))
 
 
-def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> Verified:
+def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> ChallengeResult:
     """A gate that did not: a sentence for people, and what was compared, for the record."""
     told = f"{detail} ({compared})" if compared else detail
     result = GateResult(gate=gate, passed=False, detail=shortened(told))
-    return Verified((result,), Refusal(reason, detail))
+    return ChallengeResult((result,), Refusal(reason, detail))

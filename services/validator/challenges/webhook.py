@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from services.validator.challenges.answers import denied, judge_answer
-from services.validator.challenges.verifier import Asked, Places, Verified
+from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Places
 from shared.log.events.enrollment import Facts
 from shared.observe.logs import log_failure
 
@@ -86,14 +86,14 @@ class WebhookVerifier:
     limit: asyncio.Semaphore
     places: Places = field(default_factory=Places)
 
-    async def verify(self, asked: Asked) -> Verified:
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`; whatever is not a yes in time is a no."""
         with self.places.taken() as free:
             if not free:
                 return denied("too many requests wait for the webhook: try again later")
             return await self._verify(asked)
 
-    async def _verify(self, asked: Asked) -> Verified:
+    async def _verify(self, asked: ChallengeRequest) -> ChallengeResult:
         try:
             async with asyncio.timeout(self.endpoint.timeout), self.limit:
                 status, content = await self.endpoint.post(question(asked), asked.asked_at)
@@ -112,7 +112,7 @@ class WebhookVerifier:
         return judge_answer(status, content, (asked.challenge, self.endpoint.bearer, secret))
 
 
-def question(asked: Asked) -> dict[str, Any]:
+def question(asked: ChallengeRequest) -> dict[str, Any]:
     """What the operator's service is asked: it gets the challenge, nobody else does."""
     return {
         "id": asked.enrollment.prefix(),

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cli import reconcile
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
@@ -36,9 +36,9 @@ class World:
 
     async def reconcile(self) -> None:
         told = replace(settings(), streams=(STREAM,))
-        office = Office(self.bus, told, cast("Any", None), {}, {}, "somebody")
-        reconcile._report(await reconcile._lost(office, self.engine))
-        await reconcile._rebuild(office, self.engine, self.kept)
+        context = OperatorContext(self.bus, told, cast("Any", None), {}, {}, "somebody")
+        reconcile._report(await reconcile._lost(context, self.engine))
+        await reconcile._rebuild(context, self.engine, self.kept)
 
     def recorded(self) -> int:
         return position(self.engine, STREAM)

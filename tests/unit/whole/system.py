@@ -14,15 +14,15 @@ from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
 from services.gateway.settings import Limits, Profile
 from services.gateway.settings import Settings as GatewaySettings
+from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import VerdictConsumer
-from services.issuer.publish import publish_chains
 from services.issuer.revocation import CrlKeeper, OrderConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
+from services.validator.evaluate import Evaluator
 from services.validator.gates import Policy
-from services.validator.judging import Judge
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.servers import Servers
 from shared.bus.topology import gateway_hints
@@ -123,7 +123,7 @@ async def running(
     await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
     enroller = Enroller(bus, serving, outcomes, lookups, GATEWAY, clock)
     keeper = CrlKeeper(bus, issuing, clock)
-    requests = RequestConsumer(Judge(bus, validating, chains))
+    requests = RequestConsumer(Evaluator(bus, validating, chains))
     verdicts, orders = VerdictConsumer(bus, issuing, clock), OrderConsumer(bus, issuing, keeper)
     async with AsyncExitStack() as stack:
         jobs = [Job(STREAM, requests.handle, requests.give_up)]

@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from services.audit.api.dependencies import Desk
+from services.audit.api.dependencies import Dependencies
 from services.audit.app import admin_app
 from services.audit.roles import Level
 from services.audit.settings import PageSettings, Settings
@@ -85,5 +85,5 @@ def browser(
     """Before an application whose only token is TOKEN; its time is a test's."""
     add_token(engine, "desk", level, TOKEN, 0)
     clock = Clock()
-    desk = Desk(engine, memory_bus(), settings(public_url), configuration, clock)
-    return Browser(admin_app(desk, lambda: ""), clock, public_url or PLAIN)
+    deps = Dependencies(engine, memory_bus(), settings(public_url), configuration, clock)
+    return Browser(admin_app(deps, lambda: ""), clock, public_url or PLAIN)

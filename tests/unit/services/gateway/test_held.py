@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.gateway.outcomes import End, Request
+from services.gateway.outcomes import EnrollmentStatus, PendingRequest
 from shared.log.envelope import SUBJECT, EventSigner, sign
 from shared.log.events.enrollment import EnrollmentHeld
 from shared.log.shards import Epoch
@@ -160,17 +160,19 @@ async def test_a_poll_that_is_answered_by_its_own_shard_asks_no_other(
 
 
 @pytest.fixture
-async def request_(world: World) -> Request:
+async def request_(world: World) -> PendingRequest:
     world.others.answer = "nothing"
     key = spki(world.device.key.public_key())
-    return Request(world.enrollment(), "77" * 32, key, world.profile)
+    return PendingRequest(world.enrollment(), "77" * 32, key, world.profile)
 
 
-def hold(request_: Request) -> EnrollmentHeld:
+def hold(request_: PendingRequest) -> EnrollmentHeld:
     return EnrollmentHeld(request_sha256=request_.sha256, facts=facts(), gates=())
 
 
-async def test_a_hold_on_the_log_is_settled_and_no_end(world: World, request_: Request) -> None:
+async def test_a_hold_on_the_log_is_settled_and_no_end(
+    world: World, request_: PendingRequest
+) -> None:
     subject = request_.enrollment.subject(Stage.HOLD)
     await append(world.bus, subject, signed_event(hold(request_), subject, VALIDATOR))
     end = await world.outcomes.read(request_, world.chain)
@@ -180,16 +182,16 @@ async def test_a_hold_on_the_log_is_settled_and_no_end(world: World, request_: R
 
 @pytest.mark.parametrize("by", [STRANGER, ISSUING])
 async def test_a_hold_that_no_validator_signed_is_a_forgery(
-    world: World, request_: Request, by: EventSigner
+    world: World, request_: PendingRequest, by: EventSigner
 ) -> None:
     subject = request_.enrollment.subject(Stage.HOLD)
     await append(world.bus, subject, signed_event(hold(request_), subject, by))
 
-    assert await world.outcomes.read(request_, world.chain) == End(forged=True)
+    assert await world.outcomes.read(request_, world.chain) == EnrollmentStatus(forged=True)
 
 
 async def test_a_hold_hinted_under_a_verdicts_subject_is_nothing(
-    world: World, request_: Request
+    world: World, request_: PendingRequest
 ) -> None:
     subject = request_.enrollment.subject(Stage.VERDICT)
     message = sign(hold(request_), subject, VALIDATOR)
@@ -198,4 +200,6 @@ async def test_a_hold_hinted_under_a_verdicts_subject_is_nothing(
         world.outcomes.on_hint(f"gw.{GATEWAY}", message.payload, headers)
         deadline = asyncio.get_running_loop().time() + 0.03
 
-        assert await world.outcomes.wait(request_, world.chain, hint, deadline) == End()
+        assert (
+            await world.outcomes.wait(request_, world.chain, hint, deadline) == EnrollmentStatus()
+        )

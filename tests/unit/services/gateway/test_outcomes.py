@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.gateway.outcomes import End, Request
+from services.gateway.outcomes import EnrollmentStatus, PendingRequest
 from shared.log.envelope import SUBJECT, EventSigner, Message, sign
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
@@ -37,9 +37,9 @@ async def world(
 
 
 @pytest.fixture
-def request_(world: World) -> Request:
+def request_(world: World) -> PendingRequest:
     key = spki(world.device.key.public_key())
-    return Request(world.enrollment(), REQUEST_SHA256, key, world.profile)
+    return PendingRequest(world.enrollment(), REQUEST_SHA256, key, world.profile)
 
 
 def rejected(request_sha256: str = REQUEST_SHA256) -> EnrollmentRejected:
@@ -59,7 +59,9 @@ def message(
     return sign(event, world.enrollment().subject(stage), by)
 
 
-async def waited(world: World, request_: Request, *hints: tuple[str, Message]) -> End:
+async def waited(
+    world: World, request_: PendingRequest, *hints: tuple[str, Message]
+) -> EnrollmentStatus:
     """The end after these hints, within a moment."""
     with world.outcomes.waiter(request_.enrollment) as hint:
         for subject, found in hints:
@@ -69,7 +71,9 @@ async def waited(world: World, request_: Request, *hints: tuple[str, Message]) -
         return await world.outcomes.wait(request_, world.chain, hint, deadline)
 
 
-async def test_a_hint_of_an_authentic_end_is_the_end(world: World, request_: Request) -> None:
+async def test_a_hint_of_an_authentic_end_is_the_end(
+    world: World, request_: PendingRequest
+) -> None:
     good = message(world, Stage.VERDICT, rejected(), VALIDATOR)
     subject = world.enrollment().subject(Stage.VERDICT)
 
@@ -79,17 +83,17 @@ async def test_a_hint_of_an_authentic_end_is_the_end(world: World, request_: Req
 @pytest.mark.parametrize("stage", [Stage.VERDICT, Stage.OUTCOME, Stage.REQUEST])
 @pytest.mark.parametrize("by", [STRANGER, ISSUING])
 async def test_a_hint_that_is_not_the_validators_is_no_end(
-    world: World, request_: Request, stage: Stage, by: EventSigner
+    world: World, request_: PendingRequest, stage: Stage, by: EventSigner
 ) -> None:
     forged = message(world, Stage.VERDICT, rejected(), by)
     before = counted("security_events", stage=stage)
     end = await waited(world, request_, (world.enrollment().subject(stage), forged))
 
-    assert end == End()
+    assert end == EnrollmentStatus()
     assert counted("security_events", stage=stage) > before
 
 
-async def test_one_false_hint_is_one_security_event(world: World, request_: Request) -> None:
+async def test_one_false_hint_is_one_security_event(world: World, request_: PendingRequest) -> None:
     """Not one for every second that is waited after it."""
     forged = message(world, Stage.VERDICT, rejected(), STRANGER)
     before = counted("security_events", stage="verdict")
@@ -98,50 +102,56 @@ async def test_one_false_hint_is_one_security_event(world: World, request_: Requ
     assert counted("security_events", stage="verdict") == before + 1
 
 
-async def test_a_validators_key_signs_no_outcome(world: World, request_: Request) -> None:
+async def test_a_validators_key_signs_no_outcome(world: World, request_: PendingRequest) -> None:
     forged = message(world, Stage.OUTCOME, issued(world), VALIDATOR)
 
     end = await waited(world, request_, (world.enrollment().subject(Stage.OUTCOME), forged))
-    assert end == End()
+    assert end == EnrollmentStatus()
 
 
-async def test_a_hint_about_another_attempt_is_not_heard(world: World, request_: Request) -> None:
+async def test_a_hint_about_another_attempt_is_not_heard(
+    world: World, request_: PendingRequest
+) -> None:
     other = world.enrollment(attempt=1).subject(Stage.VERDICT)
     found = sign(rejected(), other, VALIDATOR)
     before = counted("security_events", stage="verdict")
 
-    assert await waited(world, request_, (other, found)) == End()
+    assert await waited(world, request_, (other, found)) == EnrollmentStatus()
     assert counted("security_events", stage="verdict") == before
 
 
 async def test_a_true_event_hinted_under_a_false_subject_is_no_end(
-    world: World, request_: Request
+    world: World, request_: PendingRequest
 ) -> None:
     other = world.enrollment(attempt=1).subject(Stage.VERDICT)
     found = sign(rejected(), other, VALIDATOR)
 
     assert (
-        await waited(world, request_, (request_.enrollment.subject(Stage.VERDICT), found)) == End()
+        await waited(world, request_, (request_.enrollment.subject(Stage.VERDICT), found))
+        == EnrollmentStatus()
     )
 
 
 @pytest.mark.parametrize("tail", ["", ".", ".verdict.more", ".nothing"])
 async def test_a_hint_under_a_subject_of_no_stage_is_no_end(
-    world: World, request_: Request, tail: str
+    world: World, request_: PendingRequest, tail: str
 ) -> None:
     found = message(world, Stage.VERDICT, rejected(), VALIDATOR)
 
-    assert await waited(world, request_, (request_.enrollment.prefix() + tail, found)) == End()
+    assert (
+        await waited(world, request_, (request_.enrollment.prefix() + tail, found))
+        == EnrollmentStatus()
+    )
 
 
-async def test_an_end_of_another_request_is_no_end(world: World, request_: Request) -> None:
+async def test_an_end_of_another_request_is_no_end(world: World, request_: PendingRequest) -> None:
     other = message(world, Stage.VERDICT, rejected("00" * 32), VALIDATOR)
     subject = world.enrollment().subject(Stage.VERDICT)
 
-    assert await waited(world, request_, (subject, other)) == End()
+    assert await waited(world, request_, (subject, other)) == EnrollmentStatus()
 
 
-async def test_after_a_false_hint_the_log_decides(world: World, request_: Request) -> None:
+async def test_after_a_false_hint_the_log_decides(world: World, request_: PendingRequest) -> None:
     subject = world.enrollment().subject(Stage.VERDICT)
     await append(world.bus, subject, message(world, Stage.VERDICT, rejected(), VALIDATOR))
     forged = message(world, Stage.VERDICT, rejected(), STRANGER)
@@ -151,7 +161,7 @@ async def test_after_a_false_hint_the_log_decides(world: World, request_: Reques
 
 
 async def test_the_first_hint_counts_and_a_second_does_no_harm(
-    world: World, request_: Request
+    world: World, request_: PendingRequest
 ) -> None:
     subject = world.enrollment().subject(Stage.VERDICT)
     good = message(world, Stage.VERDICT, rejected(), VALIDATOR)
@@ -170,7 +180,7 @@ async def test_hints_for_nobody_are_passed_over(world: World) -> None:
 # From the log
 
 
-async def test_an_approval_is_no_end(world: World, request_: Request) -> None:
+async def test_an_approval_is_no_end(world: World, request_: PendingRequest) -> None:
     subject = world.enrollment().subject(Stage.VERDICT)
     event = approved(template(world.ca.certificate))
     found = sign(event, subject, VALIDATOR)
@@ -180,7 +190,9 @@ async def test_an_approval_is_no_end(world: World, request_: Request) -> None:
     assert (end.terminal, end.settled) == (None, False)
 
 
-async def test_the_outcome_counts_before_the_verdict(world: World, request_: Request) -> None:
+async def test_the_outcome_counts_before_the_verdict(
+    world: World, request_: PendingRequest
+) -> None:
     verdict, outcome = (world.enrollment().subject(s) for s in (Stage.VERDICT, Stage.OUTCOME))
     await append(world.bus, verdict, message(world, Stage.VERDICT, rejected(), VALIDATOR))
     await append(world.bus, outcome, message(world, Stage.OUTCOME, issued(world), ISSUING))
@@ -191,16 +203,18 @@ async def test_the_outcome_counts_before_the_verdict(world: World, request_: Req
 
 @pytest.mark.parametrize("stage", [Stage.VERDICT, Stage.OUTCOME])
 async def test_a_stored_forgery_says_that_the_attempt_cannot_end(
-    world: World, request_: Request, stage: Stage
+    world: World, request_: PendingRequest, stage: Stage
 ) -> None:
     event = rejected() if stage is Stage.VERDICT else issued(world)
     subject = world.enrollment().subject(stage)
     await append(world.bus, subject, message(world, stage, event, STRANGER))
 
-    assert await world.outcomes.read(request_, world.chain) == End(forged=True)
+    assert await world.outcomes.read(request_, world.chain) == EnrollmentStatus(forged=True)
 
 
-async def test_a_certificate_for_another_key_is_a_forgery(world: World, request_: Request) -> None:
+async def test_a_certificate_for_another_key_is_a_forgery(
+    world: World, request_: PendingRequest
+) -> None:
     subject = world.enrollment().subject(Stage.OUTCOME)
     await append(world.bus, subject, message(world, Stage.OUTCOME, issued(world), ISSUING))
     other = replace(request_, spki=spki(world.ra.key.public_key()))
@@ -210,7 +224,7 @@ async def test_a_certificate_for_another_key_is_a_forgery(world: World, request_
 
 @pytest.mark.parametrize("certificate", [b"", b"\x30\x00", b"\x30\x82\xff\xff"])
 async def test_a_certificate_that_does_not_parse_is_a_forgery(
-    world: World, request_: Request, certificate: bytes
+    world: World, request_: PendingRequest, certificate: bytes
 ) -> None:
     broken = CertificateIssued(
         request_sha256=REQUEST_SHA256, issuer="local", serial="40",

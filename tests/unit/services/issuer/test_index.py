@@ -7,9 +7,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from services.issuer.ceilings import names_sha256
 from services.issuer.connectors.local import Authorities, LocalCa
 from services.issuer.consumer import OutcomeMissingError
-from services.issuer.profiles import names_sha256
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import Stored, encode

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from services.validator import settings as validator
 from services.validator.access import Access, verifiers
 from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import Verified
+from services.validator.challenges.verifier import ChallengeResult
 from shared.config.load import SettingsError, load
 from shared.log.events.commands import ChallengeCreated
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
@@ -80,7 +80,7 @@ def papers(tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey) -> Papers:
     return Papers(tmp_path, ec_key)
 
 
-async def hooked(access: Access) -> Verified:
+async def hooked(access: Access) -> ChallengeResult:
     """What comes of asking the profile's webhook."""
     records = Records(memory_bus(), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS)
     verifier = verifiers(access, PROFILE, records, TRUSTED_OPERATORS)["webhook"]
@@ -282,7 +282,7 @@ async def test_whom_to_believe_is_read_anew_with_everything_else(world: World) -
     first = await ask(world, holder(), write_one_time(f"{0:025d}"))
     assert await judgement(world, first) == "approved"
     anew = {PROFILE: Access(one_time=True)}
-    world.judge.settings = replace(world.judge.settings, operators={}, access=anew)
+    world.evaluator.settings = replace(world.evaluator.settings, operators={}, access=anew)
     second = await ask(world, holder(1), write_one_time(f"{1:025d}"))
 
     assert await judgement(world, second) == Reason.CHALLENGE_WRONG

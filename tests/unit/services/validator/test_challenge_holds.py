@@ -96,7 +96,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(
+async def deps(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[Desk]:
     async with validating(device, ra, ec_key, manual=True) as world:
@@ -107,89 +107,89 @@ async def desk(
 # The hold
 
 
-async def test_a_hold_says_who_vouched_and_what_the_gates_compared(desk: Desk) -> None:
-    request = await desk.held(token())
+async def test_a_hold_says_who_vouched_and_what_the_gates_compared(deps: Desk) -> None:
+    request = await deps.held(token())
 
-    hold = desk.hold(request)
+    hold = deps.hold(request)
     assert hold.claim is not None
     assert (hold.claim.issuer, hold.claim.subject) == (CONNECTOR.name, SUBJECT)
     assert [gate.gate for gate in hold.gates][-2:] == ["replay", "device_rate"]
     assert all(gate.passed for gate in hold.gates)
-    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+    assert (len(claims(deps.world)), places(deps.world)) == (1, 1)
 
 
-async def test_what_the_challenge_refuses_is_not_held(desk: Desk) -> None:
-    first = await desk.held(token())
-    request = await ask(desk.world, holder(1), token())
+async def test_what_the_challenge_refuses_is_not_held(deps: Desk) -> None:
+    first = await deps.held(token())
+    request = await ask(deps.world, holder(1), token())
 
-    assert await judgement(desk.world, request) == Reason.REPLAY
-    assert [each.subject for each in desk.holds()] == [
+    assert await judgement(deps.world, request) == Reason.REPLAY
+    assert [each.subject for each in deps.holds()] == [
         parse_subject(first.subject)[0].subject(Stage.HOLD)
     ]
 
 
-async def test_a_held_request_that_is_delivered_again_is_counted_once(desk: Desk) -> None:
-    request = await desk.held(token())
-    before = desk.holds()
-    await judge_all(replicas(desk.world), [request] * 8)
+async def test_a_held_request_that_is_delivered_again_is_counted_once(deps: Desk) -> None:
+    request = await deps.held(token())
+    before = deps.holds()
+    await judge_all(replicas(deps.world), [request] * 8)
 
-    assert desk.holds() == before
-    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
-    assert desk.world.verdicts() == []
-
-
-async def test_of_fifty_keys_with_one_token_one_is_held(desk: Desk) -> None:
-    requests = [await ask(desk.world, holder(number), token()) for number in range(50)]
-    await judge_all(replicas(desk.world), requests)
-
-    assert len(desk.holds()) == 1
-    assert len(desk.world.verdicts()) == 49
+    assert deps.holds() == before
+    assert (len(claims(deps.world)), places(deps.world)) == (1, 1)
+    assert deps.world.verdicts() == []
 
 
-async def test_held_enrollments_take_their_devices_places(desk: Desk) -> None:
+async def test_of_fifty_keys_with_one_token_one_is_held(deps: Desk) -> None:
+    requests = [await ask(deps.world, holder(number), token()) for number in range(50)]
+    await judge_all(replicas(deps.world), requests)
+
+    assert len(deps.holds()) == 1
+    assert len(deps.world.verdicts()) == 49
+
+
+async def test_held_enrollments_take_their_devices_places(deps: Desk) -> None:
     for number in range(3):
-        await desk.held(token(f"n-{number}"), number)
-    request = await ask(desk.world, holder(3), token("n-3"))
+        await deps.held(token(f"n-{number}"), number)
+    request = await ask(deps.world, holder(3), token("n-3"))
 
-    assert await judgement(desk.world, request) == Reason.RATE_LIMITED
+    assert await judgement(deps.world, request) == Reason.RATE_LIMITED
 
 
 # After it
 
 
-async def test_the_verdict_has_each_gate_once_and_who_vouched(desk: Desk) -> None:
-    request = await desk.held(token())
-    hold = desk.hold(request)
-    assert await desk.decided(request) == "approved"
+async def test_the_verdict_has_each_gate_once_and_who_vouched(deps: Desk) -> None:
+    request = await deps.held(token())
+    hold = deps.hold(request)
+    assert await deps.decided(request) == "approved"
 
-    event = verdict(desk.world, request)
+    event = verdict(deps.world, request)
     assert event.claim == hold.claim
     assert [gate.gate for gate in event.gates] == [gate.gate for gate in hold.gates]
     assert event.gates == hold.gates
 
 
-async def refuse_the_device(desk: Desk) -> None:
+async def refuse_the_device(deps: Desk) -> None:
     async def ill(_: DeviceQuestion) -> DeviceAnswer:
         return DeviceAnswer(allow=False)
 
-    desk.accept(by_token(device_state=DeviceStateGate(ill, 5)))
+    deps.accept(by_token(device_state=DeviceStateGate(ill, 5)))
 
 
-async def other_anchors(desk: Desk) -> None:
-    desk.accept(by_token(OTHER_CONNECTOR))
+async def other_anchors(deps: Desk) -> None:
+    deps.accept(by_token(OTHER_CONNECTOR))
 
 
-async def no_tokens_any_more(desk: Desk) -> None:
-    desk.accept(Access(passwords=("s3cret",)))
+async def no_tokens_any_more(deps: Desk) -> None:
+    deps.accept(Access(passwords=("s3cret",)))
 
 
-async def smaller_limit(desk: Desk) -> None:
-    desk.accept(by_token(limit=1))
+async def smaller_limit(deps: Desk) -> None:
+    deps.accept(by_token(limit=1))
 
 
-async def weeks(desk: Desk) -> None:
+async def weeks(deps: Desk) -> None:
     """The token, its record and its device's window have all ended."""
-    desk.world.clock.seconds += 40 * DAY
+    deps.world.clock.seconds += 40 * DAY
 
 
 CHANGES = [refuse_the_device, other_anchors, no_tokens_any_more, smaller_limit, weeks]
@@ -197,167 +197,167 @@ CHANGES = [refuse_the_device, other_anchors, no_tokens_any_more, smaller_limit, 
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_what_changes_about_challenges_during_a_hold_does_not_matter(
-    desk: Desk, change: Callable[[Desk], Any]
+    deps: Desk, change: Callable[[Desk], Any]
 ) -> None:
-    request = await desk.held(token())
-    before = (claims(desk.world), places(desk.world))
-    await change(desk)
+    request = await deps.held(token())
+    before = (claims(deps.world), places(deps.world))
+    await change(deps)
 
-    assert await desk.decided(request) == "approved"
-    assert (claims(desk.world), places(desk.world)) == before
+    assert await deps.decided(request) == "approved"
+    assert (claims(deps.world), places(deps.world)) == before
 
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_the_kind_of_challenge_on_record_stays_that_of_the_hold(
-    desk: Desk, change: Callable[[Desk], Any]
+    deps: Desk, change: Callable[[Desk], Any]
 ) -> None:
     """Success is counted under it."""
-    request = await desk.held(token())
-    assert desk.hold(request).facts.challenge == "signed"
-    await change(desk)
-    assert await desk.decided(request) == "approved"
+    request = await deps.held(token())
+    assert deps.hold(request).facts.challenge == "signed"
+    await change(deps)
+    assert await deps.decided(request) == "approved"
 
-    event = verdict(desk.world, request)
+    event = verdict(deps.world, request)
     assert event.facts is not None
     assert event.facts.challenge == "signed"
 
 
-async def test_the_gates_of_the_profile_are_asked_again(desk: Desk) -> None:
-    request = await desk.held(token())
-    desk.world.allow(key_types=frozenset({"rsa:2048"}))
+async def test_the_gates_of_the_profile_are_asked_again(deps: Desk) -> None:
+    request = await deps.held(token())
+    deps.world.allow(key_types=frozenset({"rsa:2048"}))
 
-    assert await desk.decided(request) == Reason.KEY_NOT_ALLOWED
+    assert await deps.decided(request) == Reason.KEY_NOT_ALLOWED
 
 
 async def test_a_decision_delivered_again_to_another_validator_changes_nothing(
-    desk: Desk,
+    deps: Desk,
 ) -> None:
-    request = await desk.held(token())
-    decision = await desk.decision(request)
-    await judge_all(replicas(desk.world), [decision, request] * 4)
+    request = await deps.held(token())
+    decision = await deps.decision(request)
+    await judge_all(replicas(deps.world), [decision, request] * 4)
 
-    assert result(desk.world, request) == "approved"
-    assert (len(claims(desk.world)), places(desk.world)) == (1, 1)
+    assert result(deps.world, request) == "approved"
+    assert (len(claims(deps.world)), places(deps.world)) == (1, 1)
 
 
-async def test_request_and_decision_may_meet_on_two_validators(desk: Desk) -> None:
+async def test_request_and_decision_may_meet_on_two_validators(deps: Desk) -> None:
     """The request is delivered again while the decision is worked on."""
-    request = await desk.held(token())
-    decision = await desk.decision(request)
-    first, second = replicas(desk.world, 2)
+    request = await deps.held(token())
+    decision = await deps.decision(request)
+    first, second = replicas(deps.world, 2)
     await asyncio.gather(first.handle(request), second.handle(decision))
 
-    assert result(desk.world, request) == "approved"
-    assert len(desk.holds()) == 1
+    assert result(deps.world, request) == "approved"
+    assert len(deps.holds()) == 1
 
 
-async def test_a_denied_enrollment_gives_its_place_back_and_keeps_its_token(desk: Desk) -> None:
-    requests = [await desk.held(token(f"n-{number}"), number) for number in range(3)]
-    assert await desk.decided(requests[0], approved=False) == Reason.DENIED
-    await desk.held(token("n-3"), 3)
-    thief = await ask(desk.world, holder(4), token("n-0"))
+async def test_a_denied_enrollment_gives_its_place_back_and_keeps_its_token(deps: Desk) -> None:
+    requests = [await deps.held(token(f"n-{number}"), number) for number in range(3)]
+    assert await deps.decided(requests[0], approved=False) == Reason.DENIED
+    await deps.held(token("n-3"), 3)
+    thief = await ask(deps.world, holder(4), token("n-0"))
 
-    assert await judgement(desk.world, thief) == Reason.REPLAY
-    assert places(desk.world) == 3
+    assert await judgement(deps.world, thief) == Reason.REPLAY
+    assert places(deps.world) == 3
 
 
-async def test_a_new_attempt_after_a_denial_is_held_anew(desk: Desk) -> None:
-    first = await desk.held(token())
-    assert await desk.decided(first, approved=False) == Reason.DENIED
-    again = await ask(desk.world, holder(), token(), attempt=1)
-    await desk.world.consumer.handle(again)
+async def test_a_new_attempt_after_a_denial_is_held_anew(deps: Desk) -> None:
+    first = await deps.held(token())
+    assert await deps.decided(first, approved=False) == Reason.DENIED
+    again = await ask(deps.world, holder(), token(), attempt=1)
+    await deps.world.consumer.handle(again)
 
-    assert desk.hold(again).claim == desk.hold(first).claim
-    assert places(desk.world) == 1
+    assert deps.hold(again).claim == deps.hold(first).claim
+    assert places(deps.world) == 1
 
 
 async def test_after_an_approved_hold_that_came_to_nothing_the_holder_may_try_again(
-    desk: Desk,
+    deps: Desk,
 ) -> None:
-    first = await desk.held(token())
-    assert await desk.decided(first) == "approved"
-    await failed(desk.world, first)
-    again = await ask(desk.world, holder(), token(), attempt=1)
-    await desk.world.consumer.handle(again)
+    first = await deps.held(token())
+    assert await deps.decided(first) == "approved"
+    await failed(deps.world, first)
+    again = await ask(deps.world, holder(), token(), attempt=1)
+    await deps.world.consumer.handle(again)
 
-    assert await desk.decided(again) == "approved"
-    assert (len(claims(desk.world)), places(desk.world)) == (2, 1)
+    assert await deps.decided(again) == "approved"
+    assert (len(claims(deps.world)), places(deps.world)) == (2, 1)
 
 
-async def test_a_hold_of_one_request_opens_no_other(desk: Desk) -> None:
+async def test_a_hold_of_one_request_opens_no_other(deps: Desk) -> None:
     """A second request with the token of a held one, and an operator's word about it."""
-    await desk.held(token())
-    thief = await ask(desk.world, holder(1), token())
-    assert await judgement(desk.world, thief) == Reason.REPLAY
-    await desk.world.consumer.handle(await desk.decision(thief))
+    await deps.held(token())
+    thief = await ask(deps.world, holder(1), token())
+    assert await judgement(deps.world, thief) == Reason.REPLAY
+    await deps.world.consumer.handle(await deps.decision(thief))
 
-    assert result(desk.world, thief) == Reason.REPLAY
+    assert result(deps.world, thief) == Reason.REPLAY
 
 
-async def test_a_validator_may_die_before_or_after_any_of_its_calls(desk: Desk) -> None:
+async def test_a_validator_may_die_before_or_after_any_of_its_calls(deps: Desk) -> None:
     """At the request, then at the decision: one hold, one verdict, one place."""
-    desk.accept(by_token(limit=0))
+    deps.accept(by_token(limit=0))
     ends = 0
     for at in itertools.count():
-        request = await ask(desk.world, holder(), token(f"mortal-{at}"))
-        happened = await outlived(desk, at, request)
-        assert desk.hold(request)
-        decision = await desk.decision(request)
-        happened |= await outlived(desk, at, decision)
+        request = await ask(deps.world, holder(), token(f"mortal-{at}"))
+        happened = await outlived(deps, at, request)
+        assert deps.hold(request)
+        decision = await deps.decision(request)
+        happened |= await outlived(deps, at, decision)
 
-        assert result(desk.world, request) == "approved"
+        assert result(deps.world, request) == "approved"
         ends += 1
         if not happened:
             break
     assert ends > 8
-    assert len(claims(desk.world)) == ends
+    assert len(claims(deps.world)) == ends
 
 
-async def outlived(desk: Desk, at: int, stored: Stored) -> bool:
+async def outlived(deps: Desk, at: int, stored: Stored) -> bool:
     """Handled by one that dies, then by another; whether it did die."""
     trouble = Trouble(at, DiedError)
     try:
-        await on_bus(desk.world, BusThrough(desk.world.bus, trouble)).handle(stored)
+        await on_bus(deps.world, BusThrough(deps.world.bus, trouble)).handle(stored)
     except DiedError:
-        await on_bus(desk.world, desk.world.bus).handle(stored)
+        await on_bus(deps.world, deps.world.bus).handle(stored)
     return trouble.happened
 
 
 # Other verifiers
 
 
-async def test_a_webhook_is_not_asked_again(desk: Desk) -> None:
+async def test_a_webhook_is_not_asked_again(deps: Desk) -> None:
     async with serving(Service()) as service:
-        desk.accept(Access(webhook=Endpoint(service.url, 10.0)))
-        request = await desk.held("anything")
+        deps.accept(Access(webhook=Endpoint(service.url, 10.0)))
+        request = await deps.held("anything")
         service.say = http(200, b'{"allow": false}')
 
-        assert await desk.decided(request) == "approved"
+        assert await deps.decided(request) == "approved"
     assert len(service.posted) == 1
 
 
-async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(desk: Desk) -> None:
-    desk.accept(Access(one_time=True))
+async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(deps: Desk) -> None:
+    deps.accept(Access(one_time=True))
     digest = one_time_digest(PROFILE, CHALLENGE)
     made = ChallengeCreated(profile=PROFILE, expires_at=NOW + 60, operator="op")
-    await append_signed(desk.world.bus, one_time_created(PROFILE, digest), made, OPERATOR)
-    request = await desk.held(CHALLENGE)
-    desk.world.clock.seconds += 3600
+    await append_signed(deps.world.bus, one_time_created(PROFILE, digest), made, OPERATOR)
+    request = await deps.held(CHALLENGE)
+    deps.world.clock.seconds += 3600
     taken = ChallengeCancelled(profile=PROFILE, operator="op")
-    await append_signed(desk.world.bus, one_time_cancelled(PROFILE, digest, 0), taken, OPERATOR)
+    await append_signed(deps.world.bus, one_time_cancelled(PROFILE, digest, 0), taken, OPERATOR)
 
-    assert await desk.decided(request) == "approved"
-    claim = verdict(desk.world, request).claim
+    assert await deps.decided(request) == "approved"
+    claim = verdict(deps.world, request).claim
     assert claim is not None
     assert claim.issuer == "operator"
 
 
 async def test_a_password_that_was_changed_during_a_hold_was_good_when_it_was_given(
-    desk: Desk,
+    deps: Desk,
 ) -> None:
-    desk.accept(Access(passwords=("old",)))
-    request = await desk.held("old")
-    desk.accept(Access(passwords=("new",)))
+    deps.accept(Access(passwords=("old",)))
+    request = await deps.held("old")
+    deps.accept(Access(passwords=("new",)))
 
-    assert await desk.decided(request) == "approved"
-    assert isinstance(verdict(desk.world, request), EnrollmentApproved)
+    assert await deps.decided(request) == "approved"
+    assert isinstance(verdict(deps.world, request), EnrollmentApproved)

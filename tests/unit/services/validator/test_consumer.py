@@ -183,7 +183,7 @@ async def test_what_is_no_request_is_refused(
 
 
 async def test_without_the_ca_chain_the_request_waits(world: World) -> None:
-    world.judge.chains = ChainBook.of(world.bus, [(ISSUER, ("other",))])
+    world.evaluator.chains = ChainBook.of(world.bus, [(ISSUER, ("other",))])
 
     with pytest.raises(BusUnavailableError):
         await world.consumer.handle(await world.request())

@@ -15,7 +15,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.challenges.answers import WITHHELD
-from services.validator.challenges.verifier import Verified
+from services.validator.challenges.verifier import ChallengeResult
 from services.validator.device_state import (
     DeviceAnswer,
     DeviceQuestion,
@@ -53,12 +53,12 @@ def answering(answer: Any) -> Plugin:
     return plugin
 
 
-async def verified(plugin: Any, timeout: float = 5.0) -> Verified:
+async def verified(plugin: Any, timeout: float = 5.0) -> ChallengeResult:
     async with asyncio.timeout(10):
         return await DeviceStateGate(plugin, timeout).ask(asked(holder(), "a-signed-token"), CLAIM)
 
 
-def refused(found: Verified) -> bool:
+def refused(found: ChallengeResult) -> bool:
     return found.refusal is not None and found.refusal.reason is Reason.DEVICE_STATE_FAILED
 
 

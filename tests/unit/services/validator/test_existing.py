@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.validator.facts import History, KnownCertificate, Opened, names_sha256
-from services.validator.gates import Decision, Question, RenewalPolicy, decide
+from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
+from services.validator.gates import Decision, PolicyInput, RenewalPolicy, decide
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.services.validator.records import BEGIN, END, KEY_OF_RECORDS, known
@@ -21,8 +21,8 @@ def asked(device: Identity) -> CertificationRequest:
 def judged(
     asked: CertificationRequest, live: KnownCertificate, at: int = NOW - 1, **changes: Any
 ) -> Decision:
-    opened = Opened(asked, facts())
-    return decide(Question(opened, History(live=live), PROFILE, policy(**changes), at, at))
+    opened = DecryptedRequest(asked, facts())
+    return decide(PolicyInput(opened, History(live=live), PROFILE, policy(**changes), at, at))
 
 
 def of(asked: CertificationRequest, **changes: Any) -> KnownCertificate:
@@ -83,9 +83,9 @@ def test_a_changed_subject_is_other_names(device: Identity, asked: Certification
 
 
 def test_a_renewal_is_never_answered_with_what_it_renews(asked: CertificationRequest) -> None:
-    opened = Opened(
+    opened = DecryptedRequest(
         asked, facts(), renews=SERIAL, key_reused=True, signer_spki_sha256=KEY_OF_RECORDS
     )
-    decision = decide(Question(opened, History(renewed=of(asked)), PROFILE, policy(), NOW, NOW))
+    decision = decide(PolicyInput(opened, History(renewed=of(asked)), PROFILE, policy(), NOW, NOW))
 
     assert (decision.refusal, decision.existing) == (None, "")

@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
+from services.validator.facts import (
+    DecryptedRequest,
+    OpeningRules,
+    UndecryptableRequest,
+    open_request,
+)
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.seal import seal
@@ -45,7 +50,7 @@ def nobody(certificate: bytes) -> bool:
 
 def opened(
     enrollment: EnrollmentId, event: EnrollmentRequested, *, legacy: bool = False
-) -> Opened | NotOpened:
+) -> DecryptedRequest | UndecryptableRequest:
     return open_request(
         enrollment, event, KEYS, OpeningRules(AlgorithmPolicy(legacy), nobody, nobody)
     )
@@ -53,7 +58,7 @@ def opened(
 
 def refused(enrollment: EnrollmentId, event: EnrollmentRequested) -> tuple[Reason, str]:
     found = opened(enrollment, event)
-    assert isinstance(found, NotOpened)
+    assert isinstance(found, UndecryptableRequest)
     return found.reason, found.detail
 
 
@@ -68,7 +73,7 @@ def test_facts_say_what_the_csr_says_without_its_secret(
     found = opened(enrollment, requested(device, ra, enrollment))
     csr_bytes = device_csr(device)
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert found.csr.info == csr_info(csr_bytes)
     assert found.facts.subject == "CN=device, O=Lab"
     assert found.facts.sans == ("dns:device.example",)
@@ -85,7 +90,7 @@ def test_facts_of_a_csr_without_challenge_and_names(device: Identity, ra: Identi
     enrollment = enrollment_of(device, plain)
     found = opened(enrollment, requested(device, ra, enrollment, csr=plain))
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.facts.challenge, found.facts.sans) == ("none", ())
 
 
@@ -135,7 +140,7 @@ def test_a_seal_that_names_one_key_and_is_another_keys_is_refused(
         enrollment, event, {OPENING_ID: other}, OpeningRules(AlgorithmPolicy(), nobody, nobody)
     )
 
-    assert found == NotOpened(Reason.BAD_MESSAGE, "the sealed content key does not open")
+    assert found == UndecryptableRequest(Reason.BAD_MESSAGE, "the sealed content key does not open")
 
 
 @pytest.mark.parametrize("key", [bytes(32), bytes(16), b""])
@@ -195,7 +200,7 @@ def test_what_the_gateway_tells_of_the_message_is_not_believed(
         device, ra, enrollment, message_type=17, transaction_id="x", signer_sha256="y"
     )
 
-    assert isinstance(opened(enrollment, event), Opened)
+    assert isinstance(opened(enrollment, event), DecryptedRequest)
 
 
 def test_a_legacy_digest_opens_only_on_a_legacy_profile(
@@ -204,7 +209,7 @@ def test_a_legacy_digest_opens_only_on_a_legacy_profile(
     event = requested(device, ra, enrollment, options={"digest": "sha1"})
 
     assert refused(enrollment, event)[0] is Reason.BAD_ALGORITHM
-    assert isinstance(opened(enrollment, event, legacy=True), Opened)
+    assert isinstance(opened(enrollment, event, legacy=True), DecryptedRequest)
 
 
 def test_a_csr_signed_in_an_unknown_way_is_a_bad_algorithm(device: Identity, ra: Identity) -> None:
@@ -237,7 +242,7 @@ def test_different_subject_alternative_names_are_refused_and_equal_ones_are_one(
         enrollment = enrollment_of(device, twice)
         found.append(opened(enrollment, requested(device, ra, enrollment, csr=twice)))
 
-    assert isinstance(found[0], Opened)
+    assert isinstance(found[0], DecryptedRequest)
     assert found[0].facts.sans == ("dns:a.example",)
     detail = "subjectAltName twice, with different names"
-    assert found[1] == NotOpened(Reason.BAD_REQUEST, detail)
+    assert found[1] == UndecryptableRequest(Reason.BAD_REQUEST, detail)

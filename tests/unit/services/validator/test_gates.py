@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from services.validator import gates
-from services.validator.facts import History, Opened, key_kind
-from services.validator.gates import Decision, Policy, Question, Refusal
+from services.validator.facts import DecryptedRequest, History, key_kind
+from services.validator.gates import Decision, Policy, PolicyInput, Refusal
 from shared.log.events.enrollment import Facts, GateResult
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
@@ -46,7 +46,9 @@ def request(
 
 def decide(found: CertificationRequest, told: Facts, allowed: Policy) -> Decision:
     """The decision on a first enrollment of which the log knows nothing."""
-    return gates.decide(Question(Opened(found, told), History(), PROFILE, allowed, NOW, NOW))
+    return gates.decide(
+        PolicyInput(DecryptedRequest(found, told), History(), PROFILE, allowed, NOW, NOW)
+    )
 
 
 def refusal(found: Any, allowed: Policy | None = None, **told: Any) -> Refusal:
@@ -158,7 +160,9 @@ def test_a_ca_certifies_while_it_is_valid(
     device: Identity, begin: int, end: int, said: str
 ) -> None:
     found, told = request(device, DNS), History()
-    question = Question(Opened(found, facts()), told, PROFILE, policy(), NOW, NOW, (begin, end))
+    question = PolicyInput(
+        DecryptedRequest(found, facts()), told, PROFILE, policy(), NOW, NOW, (begin, end)
+    )
     decision = gates.decide(question)
 
     if not said:

@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.validator.facts import History, KnownCertificate, Opened
+from services.validator.facts import DecryptedRequest, History, KnownCertificate
 from services.validator.history import gather
 from shared.log.envelope import EventSigner
 from shared.log.events.certificates import (
@@ -75,7 +75,7 @@ def known_to(bus: MemoryBus, device: Identity) -> Callable[..., Awaitable[Histor
     asked = read_csr(device_csr(device))
 
     async def gathered(renews: str = "") -> History:
-        opened = Opened(asked, facts(spki_sha256=KEY), renews=renews)
+        opened = DecryptedRequest(asked, facts(spki_sha256=KEY), renews=renews)
         return await gather(bus, ISSUER, opened, TRUSTED_ISSUERS)
 
     return gathered

@@ -22,7 +22,7 @@ async def world(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[World]:
     async with validating(device, ra, ec_key) as found:
-        found.judge.settings = replace(found.judge.settings, left_out={LEFT_OUT: REASON})
+        found.evaluator.settings = replace(found.evaluator.settings, left_out={LEFT_OUT: REASON})
         yield found
 
 

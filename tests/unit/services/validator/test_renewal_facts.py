@@ -2,7 +2,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalCa
-from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
+from services.validator.facts import (
+    DecryptedRequest,
+    OpeningRules,
+    UndecryptableRequest,
+    open_request,
+)
 from shared.ca.chains import Chain
 from shared.log.reasons import Reason
 from shared.log.subjects import NO_RENEWAL
@@ -42,7 +47,7 @@ def opened(
     kind: bytes = b"19",
     any_signer: bool = True,
     others: tuple[LocalCa, ...] = (),
-) -> Opened | NotOpened:
+) -> DecryptedRequest | UndecryptableRequest:
     """What becomes of a CSR that this certificate signed; `kind` is the message type."""
     enrollment = enrollment_of(signer, asked, renews=renews)
     content = enveloped(asked, recipient(ra))
@@ -70,7 +75,7 @@ def test_a_certificate_of_the_ca_renews_itself_under_another_key(
     """Whichever message type says it: clients send both."""
     found = opened(ca, ra, certified(device, ca), csr(ra.key), kind=kind)
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.key_reused) == (SERIAL, False)
     assert found.renewal_asked is renewal_asked
 
@@ -80,7 +85,7 @@ def test_a_certificate_of_the_ca_renews_itself_with_its_own_key(
 ) -> None:
     found = opened(ca, ra, certified(device, ca), device_csr(device))
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.key_reused) == (SERIAL, True)
 
 
@@ -91,7 +96,7 @@ def test_a_strangers_certificate_renews_nothing(
     signer = certified(device, pki.local_ca(STRANGERS_KEY))
     found = opened(ca, ra, signer, device_csr(device), renews=NO_RENEWAL, kind=b"17")
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.renewal_asked) == ("", True)
 
 
@@ -100,7 +105,7 @@ def test_a_self_signed_certificate_renews_nothing(
 ) -> None:
     found = opened(ca, ra, device, device_csr(device), renews=NO_RENEWAL, kind=b"17")
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.key_reused, found.renewal_asked) == ("", False, True)
 
 
@@ -114,7 +119,7 @@ def test_what_another_configured_ca_issued_is_no_first_enrollment(
     signer = certified(device, other)
     found = opened(ca, ra, signer, csr(ra.key), renews=renews, kind=kind, others=(other,))
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.renewal_asked) == ("", True)
 
 
@@ -125,7 +130,7 @@ def test_a_stranger_may_sign_for_another_key_that_the_csr_proves(
     signer = certified(device, pki.local_ca(STRANGERS_KEY))
     found = opened(ca, ra, signer, csr(ra.key), renews=b"")
 
-    assert isinstance(found, Opened)
+    assert isinstance(found, DecryptedRequest)
     assert (found.renews, found.foreign_signer, found.key_reused) == ("", True, False)
 
 
@@ -136,7 +141,7 @@ def test_a_stranger_asks_for_no_other_key_where_the_profile_wants_it_so(
     signer = certified(device, pki.local_ca(STRANGERS_KEY))
     found = opened(ca, ra, signer, csr(ra.key), renews=b"", kind=kind, any_signer=False)
 
-    assert found == NotOpened(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
+    assert found == UndecryptableRequest(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
 
 
 @pytest.mark.parametrize("renews", [b"", bytes.fromhex("41" * 16), RENEWS[1:]])
@@ -146,7 +151,9 @@ def test_a_renewal_recorded_as_another_enrollment_is_refused(
     """A gateway taken over must not hide which certificate is renewed."""
     found = opened(ca, ra, certified(device, ca), device_csr(device), renews=renews)
 
-    assert found == NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
+    assert found == UndecryptableRequest(
+        Reason.BAD_MESSAGE, "recorded under another transaction's subject"
+    )
 
 
 def test_a_first_enrollment_recorded_as_a_renewal_is_refused(
@@ -154,7 +161,9 @@ def test_a_first_enrollment_recorded_as_a_renewal_is_refused(
 ) -> None:
     found = opened(ca, ra, device, device_csr(device), renews=RENEWS)
 
-    assert found == NotOpened(Reason.BAD_MESSAGE, "recorded under another transaction's subject")
+    assert found == UndecryptableRequest(
+        Reason.BAD_MESSAGE, "recorded under another transaction's subject"
+    )
 
 
 def test_a_renewal_still_proves_that_it_has_the_new_key(
@@ -163,4 +172,4 @@ def test_a_renewal_still_proves_that_it_has_the_new_key(
     stolen = csr(device.key, public=pki.spki(ra.key.public_key()))
 
     found = opened(ca, ra, certified(device, ca), stolen)
-    assert found == NotOpened(Reason.BAD_MESSAGE, "CSR signature does not verify")
+    assert found == UndecryptableRequest(Reason.BAD_MESSAGE, "CSR signature does not verify")

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from services.validator.facts import History, KnownCertificate, Opened, names_sha256
-from services.validator.gates import Decision, Question, RenewalPolicy, decide
+from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
+from services.validator.gates import Decision, PolicyInput, RenewalPolicy, decide
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.services.validator.records import BEGIN, DAY, END, KEY_OF_RECORDS, known
@@ -40,11 +40,11 @@ def judged(
     **rules: Any,
 ) -> Decision:
     """What is said to a request that a certificate of ours signed."""
-    opened = Opened(
+    opened = DecryptedRequest(
         asked, facts(), renews=SERIAL, key_reused=key_reused, signer_spki_sha256=KEY_OF_RECORDS
     )
     allowed = policy(renewal=RenewalPolicy(**rules))
-    return decide(Question(opened, History(renewed), PROFILE, allowed, at, at))
+    return decide(PolicyInput(opened, History(renewed), PROFILE, allowed, at, at))
 
 
 def of(asked: CertificationRequest, **changes: Any) -> KnownCertificate:
@@ -267,8 +267,8 @@ def test_a_wrong_challenge_in_a_renewal_that_needs_none_is_not_looked_at(device:
 
 def test_a_renewal_passes_the_gates_of_every_request_too(device: Identity) -> None:
     asked = read_csr(csr(device.key, DNS))
-    opened = Opened(asked, facts(key_bits=1024), renews=SERIAL)
-    decision = decide(Question(opened, History(of(asked)), PROFILE, policy(), NOW, NOW))
+    opened = DecryptedRequest(asked, facts(key_bits=1024), renews=SERIAL)
+    decision = decide(PolicyInput(opened, History(of(asked)), PROFILE, policy(), NOW, NOW))
 
     assert decision.refusal is not None
     assert decision.refusal.reason is Reason.KEY_NOT_ALLOWED
@@ -283,8 +283,8 @@ def test_a_renewal_whose_signer_is_not_ours_is_refused_with_any_challenge(
 ) -> None:
     """Message type 17 signed by a stranger's or a self-signed certificate."""
     attributes = [DNS] if password is None else [DNS, challenge(PRINTABLE, password)]
-    opened = Opened(read_csr(csr(device.key, *attributes)), facts(), renewal_asked=True)
-    decision = decide(Question(opened, History(), PROFILE, policy(), NOW, NOW))
+    opened = DecryptedRequest(read_csr(csr(device.key, *attributes)), facts(), renewal_asked=True)
+    decision = decide(PolicyInput(opened, History(), PROFILE, policy(), NOW, NOW))
 
     assert reason(decision) is Reason.NOT_RENEWABLE
 
@@ -297,8 +297,8 @@ def test_a_compromised_key_is_refused_whatever_else_is_right(device: Identity, r
     asked = read_csr(csr(device.key, DNS, challenge(PRINTABLE, b"s3cret")))
     history = History(of(asked) if renews else None, key_compromised=True)
     decision = decide(
-        Question(
-            Opened(asked, facts(), renews=renews, signer_spki_sha256=KEY_OF_RECORDS),
+        PolicyInput(
+            DecryptedRequest(asked, facts(), renews=renews, signer_spki_sha256=KEY_OF_RECORDS),
             history,
             PROFILE,
             policy(),

@@ -18,7 +18,7 @@ from services.validator.access import Access, SignedAccess
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
 from services.validator.replica import Replica
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import PRESENCE_SECONDS
@@ -93,13 +93,13 @@ class Office:
     def replica(self, name: str = "validator-0", *, since: int = NOW, **access: Access) -> Replica:
         """A validator of its own; a name is a profile, by default `demo` with the one file."""
         found = access or {PROFILE: signed_access(self.bundle("connector"))}
-        settings = self.world.judge.settings
+        settings = self.world.evaluator.settings
         policies = dict.fromkeys(found, self.world.policy)
         settings = replace(settings, access=found, policies=policies)
-        judge = Judge(self.world.bus, settings, self.world.judge.chains)
+        evaluator = Evaluator(self.world.bus, settings, self.world.evaluator.chains)
         bus = self.world.bus
         clock = LogClock(bus, replica_subject("validator", name), lambda: bus.clock() / 1e9)
-        return Replica(judge, name, self.world.clock, since, clock)
+        return Replica(evaluator, name, self.world.clock, since, clock)
 
     async def run(self, *replicas: Replica) -> None:
         """Let them run, and wait until each has said that it is there."""
@@ -154,14 +154,14 @@ class Office:
         now = int(self.world.clock.seconds)
         text = token(nonce, by=connector, now=now)
         request = await ask(self.world, holder(), text)
-        await RequestConsumer(replica.judge).handle(request)
+        await RequestConsumer(replica.evaluator).handle(request)
         found = result(self.world, request)
         assert found in ("approved", Reason.SIGNATURE_INVALID)
         return found == "approved"
 
 
 @pytest.fixture
-async def office(
+async def context(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey, tmp_path: Path
 ) -> AsyncIterator[Office]:
     async with validating(device, ra, ec_key) as world, AsyncExitStack() as running:
@@ -173,74 +173,74 @@ async def office(
 # Presence
 
 
-async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(office: Office) -> None:
-    replica = office.replica(since=NOW - 5)
-    await office.run(replica)
+async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(context: Office) -> None:
+    replica = context.replica(since=NOW - 5)
+    await context.run(replica)
 
-    (seen,) = office.present().values()
-    pool = office.bundle("connector")
+    (seen,) = context.present().values()
+    pool = context.bundle("connector")
     assert seen == ReplicaSeen(
         role="validator",
         name="validator-0",
         since=NOW - 5,
         anchors={PROFILE: AnchorFiles(pool).read(NOW).sha256},
     )
-    (stored,) = messages_of(office.world.bus, REPLICAS)
+    (stored,) = messages_of(context.world.bus, REPLICAS)
     assert stored.subject == replica_subject("validator", "validator-0")
 
 
-async def test_presence_ends_soon_after_its_replica(office: Office) -> None:
-    async with background(office.replica().run()):
-        await until(office.present)
+async def test_presence_ends_soon_after_its_replica(context: Office) -> None:
+    async with background(context.replica().run()):
+        await until(context.present)
     place = replica_subject("validator", "validator-0")
-    office.world.clock.seconds += PRESENCE_SECONDS - 1
-    assert await office.world.bus.get_last(REPLICAS, place) is not None
-    office.world.clock.seconds += 1
+    context.world.clock.seconds += PRESENCE_SECONDS - 1
+    assert await context.world.bus.get_last(REPLICAS, place) is not None
+    context.world.clock.seconds += 1
 
-    assert await office.world.bus.get_last(REPLICAS, place) is None
+    assert await context.world.bus.get_last(REPLICAS, place) is None
 
 
-async def test_a_running_replica_says_so_again_and_again(office: Office) -> None:
-    await office.run(office.replica())
+async def test_a_running_replica_says_so_again_and_again(context: Office) -> None:
+    await context.run(context.replica())
     for _ in range(3):
-        office.world.clock.seconds += PRESENCE_SECONDS - 1
-        (before,) = messages_of(office.world.bus, REPLICAS)
-        await office.hint()
-        await until(lambda b=before: messages_of(office.world.bus, REPLICAS) != [b])
+        context.world.clock.seconds += PRESENCE_SECONDS - 1
+        (before,) = messages_of(context.world.bus, REPLICAS)
+        await context.hint()
+        await until(lambda b=before: messages_of(context.world.bus, REPLICAS) != [b])
 
     place = replica_subject("validator", "validator-0")
-    assert await office.world.bus.get_last(REPLICAS, place) is not None
+    assert await context.world.bus.get_last(REPLICAS, place) is not None
 
 
-async def test_each_replica_has_its_own_presence(office: Office) -> None:
-    await office.run(*(office.replica(f"validator-{number}") for number in range(4)))
+async def test_each_replica_has_its_own_presence(context: Office) -> None:
+    await context.run(*(context.replica(f"validator-{number}") for number in range(4)))
 
-    assert set(office.present()) == {f"validator-{number}" for number in range(4)}
+    assert set(context.present()) == {f"validator-{number}" for number in range(4)}
 
 
-async def test_a_profile_without_tokens_has_no_anchors_to_tell_of(office: Office) -> None:
+async def test_a_profile_without_tokens_has_no_anchors_to_tell_of(context: Office) -> None:
     plain = Access(passwords=("s3cret",))
-    await office.run(office.replica(demo=plain))
+    await context.run(context.replica(demo=plain))
 
-    assert office.present()["validator-0"].anchors == {}
+    assert context.present()["validator-0"].anchors == {}
 
 
 # Reloads
 
 
-async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(office: Office) -> None:
-    replica = office.replica()
-    await office.run(replica)
-    assert await office.takes(replica, CONNECTOR, "n-1")
-    before = office.present()["validator-0"].anchors[PROFILE]
-    office.bundle("connector", certificate(OTHER_CONNECTOR))
-    found = await office.answered(await office.order())
+async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(context: Office) -> None:
+    replica = context.replica()
+    await context.run(replica)
+    assert await context.takes(replica, CONNECTOR, "n-1")
+    before = context.present()["validator-0"].anchors[PROFILE]
+    context.bundle("connector", certificate(OTHER_CONNECTOR))
+    found = await context.answered(await context.order())
 
     assert found.done
     assert found.detail == "anchors: 1, the first ends 2027-01-01"
-    assert not await office.takes(replica, CONNECTOR, "n-2")
-    assert await office.takes(replica, OTHER_CONNECTOR, "n-3")
-    await until(lambda: office.present()["validator-0"].anchors[PROFILE] != before)
+    assert not await context.takes(replica, CONNECTOR, "n-2")
+    assert await context.takes(replica, OTHER_CONNECTOR, "n-3")
+    await until(lambda: context.present()["validator-0"].anchors[PROFILE] != before)
 
 
 @pytest.mark.parametrize(
@@ -254,34 +254,34 @@ async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(office: Offi
     ],
 )
 async def test_a_bundle_that_is_none_is_refused_and_the_old_anchors_stay(
-    office: Office, data: bytes, said: str
+    context: Office, data: bytes, said: str
 ) -> None:
-    replica = office.replica()
-    await office.run(replica)
-    before = replica.judge.settings.access[PROFILE]
-    office.bundle("connector", data)
-    found = await office.answered(await office.order())
+    replica = context.replica()
+    await context.run(replica)
+    before = replica.evaluator.settings.access[PROFILE]
+    context.bundle("connector", data)
+    found = await context.answered(await context.order())
 
     assert not found.done
     assert said in found.detail
     assert "connector.pem" in found.detail
-    assert replica.judge.settings.access[PROFILE] is before
-    assert await office.takes(replica, CONNECTOR, "n-1")
-    assert not await office.takes(replica, OTHER_CONNECTOR, "n-2")
+    assert replica.evaluator.settings.access[PROFILE] is before
+    assert await context.takes(replica, CONNECTOR, "n-1")
+    assert not await context.takes(replica, OTHER_CONNECTOR, "n-2")
 
 
 async def test_a_bundle_that_raises_what_nobody_expects_is_refused_and_holds_up_nothing(
-    office: Office,
+    context: Office,
 ) -> None:
     """A certificate whose kind of key is not known here: other profiles' orders are obeyed."""
     access = {
-        name: signed_access(office.bundle(name, certificate(CONNECTOR)))
+        name: signed_access(context.bundle(name, certificate(CONNECTOR)))
         for name in (PROFILE, "second")
     }
-    await office.run(office.replica(**access))
-    office.bundle(PROFILE, unknown_key(CONNECTOR))
-    orders = [await office.order("o1"), await office.order("o2", "second")]
-    found = [await office.answered(order, seconds=3) for order in orders]
+    await context.run(context.replica(**access))
+    context.bundle(PROFILE, unknown_key(CONNECTOR))
+    orders = [await context.order("o1"), await context.order("o2", "second")]
+    found = [await context.answered(order, seconds=3) for order in orders]
 
     assert [each.done for each in found] == [False, True]
     assert "demo.pem" in found[0].detail
@@ -298,168 +298,168 @@ def unknown_key(connector: Connector) -> bytes:
     return f"{lines[0]}\n{body}{lines[-1]}\n".encode()
 
 
-async def test_passwords_and_everything_else_stay_as_they_are(office: Office) -> None:
-    path = office.bundle("connector")
+async def test_passwords_and_everything_else_stay_as_they_are(context: Office) -> None:
+    path = context.bundle("connector")
     access = replace(signed_access(path), passwords=("s3cret",), one_time=True)
-    replica = office.replica(demo=access)
-    await office.run(replica)
-    office.bundle("connector", certificate(OTHER_CONNECTOR))
-    await office.answered(await office.order())
+    replica = context.replica(demo=access)
+    await context.run(replica)
+    context.bundle("connector", certificate(OTHER_CONNECTOR))
+    await context.answered(await context.order())
 
-    after = replica.judge.settings.access[PROFILE]
+    after = replica.evaluator.settings.access[PROFILE]
     assert after.signed is not None
     assert after == replace(access, signed=after.signed)
     assert after.signed.pool == AnchorFiles(path).read(NOW)
 
 
-async def test_only_the_profile_that_is_named_is_read_anew(office: Office) -> None:
+async def test_only_the_profile_that_is_named_is_read_anew(context: Office) -> None:
     access = {
-        name: signed_access(office.bundle(name, certificate(CONNECTOR)))
+        name: signed_access(context.bundle(name, certificate(CONNECTOR)))
         for name in (PROFILE, "second")
     }
-    replica = office.replica(**access)
-    await office.run(replica)
+    replica = context.replica(**access)
+    await context.run(replica)
     for name in access:
-        office.bundle(name, certificate(OTHER_CONNECTOR))
-    await office.answered(await office.order(profile="second"))
+        context.bundle(name, certificate(OTHER_CONNECTOR))
+    await context.answered(await context.order(profile="second"))
 
-    after = replica.judge.settings.access
+    after = replica.evaluator.settings.access
     assert after[PROFILE] is access[PROFILE]
     assert after["second"] is not access["second"]
 
 
-async def test_tenants_bundles_are_read_anew_too(office: Office) -> None:
-    tenant = office.bundle("tenant", certificate(CONNECTOR))
-    files = AnchorFiles(office.bundle("connector"), {OTHER_CONNECTOR.name: tenant})
+async def test_tenants_bundles_are_read_anew_too(context: Office) -> None:
+    tenant = context.bundle("tenant", certificate(CONNECTOR))
+    files = AnchorFiles(context.bundle("connector"), {OTHER_CONNECTOR.name: tenant})
     access = Access(signed=SignedAccess(files, files.read(NOW), TokenRules(), 0))
-    replica = office.replica(demo=access)
-    await office.run(replica)
-    assert not await office.takes(replica, OTHER_CONNECTOR, "n-1")
+    replica = context.replica(demo=access)
+    await context.run(replica)
+    assert not await context.takes(replica, OTHER_CONNECTOR, "n-1")
     tenant.write_bytes(certificate(OTHER_CONNECTOR))
-    found = await office.answered(await office.order())
+    found = await context.answered(await context.order())
 
     assert found.detail.startswith("anchors: 2")
-    assert await office.takes(replica, OTHER_CONNECTOR, "n-2")
+    assert await context.takes(replica, OTHER_CONNECTOR, "n-2")
 
 
 # Answers
 
 
-async def test_every_replica_answers_for_itself(office: Office) -> None:
+async def test_every_replica_answers_for_itself(context: Office) -> None:
     """One of two cannot read its file: it keeps its old anchors and says so."""
     access = [
-        signed_access(office.bundle(f"file-{number}", certificate(CONNECTOR)))
+        signed_access(context.bundle(f"file-{number}", certificate(CONNECTOR)))
         for number in range(2)
     ]
-    replicas = [office.replica(f"validator-{n}", demo=each) for n, each in enumerate(access)]
-    await office.run(*replicas)
-    office.bundle("file-0", certificate(OTHER_CONNECTOR))
-    office.bundle("file-1").unlink()
-    order = await office.order()
-    good, bad = [await office.answered(order, each.name) for each in replicas]
+    replicas = [context.replica(f"validator-{n}", demo=each) for n, each in enumerate(access)]
+    await context.run(*replicas)
+    context.bundle("file-0", certificate(OTHER_CONNECTOR))
+    context.bundle("file-1").unlink()
+    order = await context.order()
+    good, bad = [await context.answered(order, each.name) for each in replicas]
 
     assert (good.done, bad.done) == (True, False)
     assert "file-1.pem: No such file" in bad.detail
-    assert await office.takes(replicas[0], OTHER_CONNECTOR, "n-1")
-    assert not await office.takes(replicas[1], OTHER_CONNECTOR, "n-2")
-    assert await office.takes(replicas[1], CONNECTOR, "n-3")
+    assert await context.takes(replicas[0], OTHER_CONNECTOR, "n-1")
+    assert not await context.takes(replicas[1], OTHER_CONNECTOR, "n-2")
+    assert await context.takes(replicas[1], CONNECTOR, "n-3")
 
 
 @pytest.mark.parametrize("profile", ["unknown", "plain"])
 async def test_an_order_about_a_profile_without_tokens_is_answered_with_no(
-    office: Office, profile: str
+    context: Office, profile: str
 ) -> None:
     plain = Access(passwords=("s3cret",))
-    demo = signed_access(office.bundle("connector"))
-    await office.run(office.replica(demo=demo, plain=plain))
-    found = await office.answered(await office.order(profile=profile))
+    demo = signed_access(context.bundle("connector"))
+    await context.run(context.replica(demo=demo, plain=plain))
+    found = await context.answered(await context.order(profile=profile))
 
     assert not found.done
     assert found.detail == f"profile {profile} takes no tokens on this replica"
 
 
-async def test_orders_are_obeyed_in_turn_and_each_is_answered(office: Office) -> None:
-    replica = office.replica()
-    await office.run(replica)
-    orders = [await office.order(f"o{number}") for number in range(5)]
+async def test_orders_are_obeyed_in_turn_and_each_is_answered(context: Office) -> None:
+    replica = context.replica()
+    await context.run(replica)
+    orders = [await context.order(f"o{number}") for number in range(5)]
     for order in orders:
-        assert (await office.answered(order)).done
+        assert (await context.answered(order)).done
 
-    assert len(office.answers()) == 5
+    assert len(context.answers()) == 5
 
 
-async def test_an_order_is_answered_once_and_not_again_after_a_restart(office: Office) -> None:
-    async with background(office.replica().run()):
-        await until(office.present)
-        await office.answered(await office.order())
-    before = office.answers()
-    restarted = office.replica(since=LATER)
-    office.bundle("connector").unlink()
+async def test_an_order_is_answered_once_and_not_again_after_a_restart(context: Office) -> None:
+    async with background(context.replica().run()):
+        await until(context.present)
+        await context.answered(await context.order())
+    before = context.answers()
+    restarted = context.replica(since=LATER)
+    context.bundle("connector").unlink()
     with structlog.testing.capture_logs() as logs:
-        await office.run(restarted)
+        await context.run(restarted)
         await until(lambda: logs)
         await turn(200)
 
     assert [entry["event"] for entry in logs] == ["anchors_kept"]  # it obeyed once more
-    assert office.answers() == before
+    assert context.answers() == before
 
 
-async def test_a_hint_without_an_order_does_nothing(office: Office) -> None:
-    replica = office.replica()
-    await office.run(replica)
-    before = replica.judge.settings.access[PROFILE]
-    await office.hint()
+async def test_a_hint_without_an_order_does_nothing(context: Office) -> None:
+    replica = context.replica()
+    await context.run(replica)
+    before = replica.evaluator.settings.access[PROFILE]
+    await context.hint()
     await turn(200)
 
-    assert office.answers() == []
-    assert replica.judge.settings.access[PROFILE] is before
+    assert context.answers() == []
+    assert replica.evaluator.settings.access[PROFILE] is before
 
 
 async def test_an_order_is_found_without_its_hint(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    context: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hints are core messages: they are lost with the connection."""
     monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
-    await office.run(office.replica())
-    office.world.bus.hints.clear()
+    await context.run(context.replica())
+    context.world.bus.hints.clear()
 
-    assert (await office.answered(await office.order())).done
+    assert (await context.answered(await context.order())).done
 
 
-async def test_an_order_during_an_outage_is_obeyed_after_it(office: Office) -> None:
-    bus = office.world.bus
-    replica = office.replica()
-    await office.run(replica)
-    office.bundle("connector", certificate(OTHER_CONNECTOR))
+async def test_an_order_during_an_outage_is_obeyed_after_it(context: Office) -> None:
+    bus = context.world.bus
+    replica = context.replica()
+    await context.run(replica)
+    context.bundle("connector", certificate(OTHER_CONNECTOR))
     place = reload_order(PROFILE, "o1")
     event = ReloadOrdered(profile=PROFILE, operator="op")
     order = await append(bus, place, signed_event(event, place, OPERATOR))
     bus.connected = False
     replica.look_now()
     await turn(200)
-    assert office.answers() == []
+    assert context.answers() == []
     bus.connected = True
     replica.look_now()
 
-    assert (await office.answered(order)).done
-    assert await office.takes(replica, OTHER_CONNECTOR, "n-1")
+    assert (await context.answered(order)).done
+    assert await context.takes(replica, OTHER_CONNECTOR, "n-1")
 
 
 @pytest.mark.parametrize("at", range(16))
 async def test_an_order_is_answered_whichever_call_fails_on_the_way(
-    office: Office, monkeypatch: pytest.MonkeyPatch, at: int
+    context: Office, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """The bus may have done what it was asked or not: the answer is there, and one."""
     monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
-    order = await office.order()
+    order = await context.order()
     trouble = Trouble(at, lambda: BusUnavailableError("lost"))
-    replica = office.replica()
-    replica.judge.bus = BusThrough(office.world.bus, trouble)
-    await office.run(replica)
+    replica = context.replica()
+    replica.evaluator.bus = BusThrough(context.world.bus, trouble)
+    await context.run(replica)
 
-    assert (await office.answered(order)).done
+    assert (await context.answered(order)).done
     await until(lambda: trouble.happened)
-    assert len(office.answers()) == 1
+    assert len(context.answers()) == 1
 
 
 # Orders that are none
@@ -493,20 +493,20 @@ def forged(kind: str) -> Message:
     ],
 )  # fmt: skip
 async def test_an_order_that_no_operator_gave_is_not_obeyed_and_is_reported(
-    office: Office, kind: str
+    context: Office, kind: str
 ) -> None:
-    replica = office.replica()
-    await office.run(replica)
-    access = replica.judge.settings.access[PROFILE]
-    office.bundle("connector", certificate(OTHER_CONNECTOR))
+    replica = context.replica()
+    await context.run(replica)
+    access = replica.evaluator.settings.access[PROFILE]
+    context.bundle("connector", certificate(OTHER_CONNECTOR))
     before = counted("security_events", stage="order")
-    await office.append(reload_order(PROFILE, "o1"), forged(kind))
+    await context.append(reload_order(PROFILE, "o1"), forged(kind))
     await until(lambda: counted("security_events", stage="order") == before + 1)
 
-    assert office.answers() == []
-    assert replica.judge.settings.access[PROFILE] is access
-    good = await office.order("o2")
-    assert (await office.answered(good)).done
+    assert context.answers() == []
+    assert replica.evaluator.settings.access[PROFILE] is access
+    good = await context.order("o2")
+    assert (await context.answered(good)).done
     assert counted("security_events", stage="order") == before + 1
 
 
@@ -514,42 +514,42 @@ async def test_an_order_that_no_operator_gave_is_not_obeyed_and_is_reported(
 
 
 async def test_an_order_from_before_its_files_were_read_is_not_obeyed_again(
-    office: Office,
+    context: Office,
 ) -> None:
-    order = await office.order()
-    replica = office.replica(since=LATER + 3600)
-    await office.run(replica)
+    order = await context.order()
+    replica = context.replica(since=LATER + 3600)
+    await context.run(replica)
     await turn(200)
 
-    assert office.answer(order) is None
+    assert context.answer(order) is None
 
 
 async def test_an_order_from_just_before_its_files_were_read_is_obeyed_to_be_safe(
-    office: Office,
+    context: Office,
 ) -> None:
     """The log's clock and the validator's are two."""
-    order = await office.order()
-    await office.run(office.replica(since=LATER + 30))
+    order = await context.order()
+    await context.run(context.replica(since=LATER + 30))
 
-    assert (await office.answered(order)).done
+    assert (await context.answered(order)).done
 
 
-async def test_every_order_since_its_files_were_read_is_obeyed(office: Office) -> None:
+async def test_every_order_since_its_files_were_read_is_obeyed(context: Office) -> None:
     """Two profiles' orders came while it was still connecting: it has neither of the new files."""
     names = ("first", "second", "third")
-    access = {name: signed_access(office.bundle(name, certificate(CONNECTOR))) for name in names}
-    replica = office.replica(**access)
+    access = {name: signed_access(context.bundle(name, certificate(CONNECTOR))) for name in names}
+    replica = context.replica(**access)
     orders = []
     for name in names:
-        office.bundle(name, certificate(OTHER_CONNECTOR))
-        orders.append(await office.order(f"o-{name}", name))
-    await office.run(replica)
-    await office.answered(orders[-1])
+        context.bundle(name, certificate(OTHER_CONNECTOR))
+        orders.append(await context.order(f"o-{name}", name))
+    await context.run(replica)
+    await context.answered(orders[-1])
     await turn(200)
 
-    assert [office.answer(order) is not None for order in orders] == [True] * 3
+    assert [context.answer(order) is not None for order in orders] == [True] * 3
     for name in names:
-        signed = replica.judge.settings.access[name].signed
+        signed = replica.evaluator.settings.access[name].signed
         assert signed is not None
         assert signed.pool.common[0].subject == f"CN={OTHER_CONNECTOR.name}"
 
@@ -571,16 +571,16 @@ class SlowFiles(AnchorFiles):
 
 
 @asynccontextmanager
-async def slow_reload(office: Office, **options: Any) -> AsyncIterator[tuple[Replica, Stored]]:
+async def slow_reload(context: Office, **options: Any) -> AsyncIterator[tuple[Replica, Stored]]:
     """A replica in the middle of a reload, whose files are read already but not yet in use."""
     SlowFiles.reading.clear()
     SlowFiles.go_on.clear()
-    quick = signed_access(office.bundle("connector"))
+    quick = signed_access(context.bundle("connector"))
     assert quick.signed is not None
-    slow = replace(quick.signed, files=SlowFiles(office.bundle("connector")))
-    replica = office.replica(demo=replace(quick, signed=slow), **options)
-    await office.run(replica)
-    order = await office.order()
+    slow = replace(quick.signed, files=SlowFiles(context.bundle("connector")))
+    replica = context.replica(demo=replace(quick, signed=slow), **options)
+    await context.run(replica)
+    order = await context.order()
     try:
         await asyncio.to_thread(SlowFiles.reading.wait, 10)
         yield replica, order
@@ -589,17 +589,17 @@ async def slow_reload(office: Office, **options: Any) -> AsyncIterator[tuple[Rep
 
 
 async def test_settings_read_meanwhile_are_not_overwritten_by_older_anchors(
-    office: Office,
+    context: Office,
 ) -> None:
     """A SIGHUP in the middle of a reload brought newer files: the reload begins anew."""
-    async with slow_reload(office) as (replica, order):
-        office.bundle("connector", certificate(OTHER_CONNECTOR))
-        newer = replace(signed_access(office.bundle("connector")), passwords=("n3w",))
-        settings = replica.judge.settings
-        replica.judge.settings = replace(settings, access={PROFILE: newer})
-    found = await office.answered(order)
+    async with slow_reload(context) as (replica, order):
+        context.bundle("connector", certificate(OTHER_CONNECTOR))
+        newer = replace(signed_access(context.bundle("connector")), passwords=("n3w",))
+        settings = replica.evaluator.settings
+        replica.evaluator.settings = replace(settings, access={PROFILE: newer})
+    found = await context.answered(order)
 
-    after = replica.judge.settings.access[PROFILE]
+    after = replica.evaluator.settings.access[PROFILE]
     assert found.done
     assert after.passwords == ("n3w",)
     assert after.signed is not None
@@ -607,17 +607,17 @@ async def test_settings_read_meanwhile_are_not_overwritten_by_older_anchors(
 
 
 async def test_a_profile_that_is_gone_in_the_middle_of_its_reload_is_answered_with_no(
-    office: Office,
+    context: Office,
 ) -> None:
-    async with slow_reload(office) as (replica, order):
-        settings = replica.judge.settings
-        replica.judge.settings = replace(settings, access={PROFILE: Access(passwords=("x",))})
-    found = await office.answered(order)
+    async with slow_reload(context) as (replica, order):
+        settings = replica.evaluator.settings
+        replica.evaluator.settings = replace(settings, access={PROFILE: Access(passwords=("x",))})
+    found = await context.answered(order)
 
     assert not found.done
-    assert replica.judge.settings.access == {PROFILE: Access(passwords=("x",))}
+    assert replica.evaluator.settings.access == {PROFILE: Access(passwords=("x",))}
 
 
-async def test_requests_are_judged_while_files_are_read(office: Office) -> None:
-    async with slow_reload(office) as (replica, _):
-        assert await office.takes(replica, CONNECTOR, "n-1")
+async def test_requests_are_judged_while_files_are_read(context: Office) -> None:
+    async with slow_reload(context) as (replica, _):
+        assert await context.takes(replica, CONNECTOR, "n-1")

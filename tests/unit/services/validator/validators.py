@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.issuer.connectors.local import LocalCa
 from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
+from services.validator.evaluate import Evaluator
 from services.validator.gates import Policy
-from services.validator.judging import Judge
 from services.validator.settings import Settings
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainBook
@@ -58,8 +58,8 @@ class World:
     hints: list[tuple[str, Message]] = field(default_factory=list)
 
     @property
-    def judge(self) -> Judge:
-        return self.consumer.judge
+    def evaluator(self) -> Evaluator:
+        return self.consumer.evaluator
 
     @property
     def enrollment(self) -> EnrollmentId:
@@ -67,16 +67,16 @@ class World:
 
     @property
     def policy(self) -> Policy:
-        return self.judge.settings.policies[PROFILE]
+        return self.evaluator.settings.policies[PROFILE]
 
     def allow(self, **changes: Any) -> None:
         """Alter the profile's policy."""
         policies = {PROFILE: replace(self.policy, **changes)}
-        self.judge.settings = replace(self.judge.settings, policies=policies)
+        self.evaluator.settings = replace(self.evaluator.settings, policies=policies)
 
     def accept(self, access: Access) -> None:
         """Let these verifiers judge."""
-        self.judge.settings = replace(self.judge.settings, access={PROFILE: access})
+        self.evaluator.settings = replace(self.evaluator.settings, access={PROFILE: access})
 
     async def request(
         self,
@@ -124,7 +124,7 @@ async def validating(
         concurrency=8,
     )
     chains = ChainBook.of(bus, [(ISSUER, (ca.pin,))])
-    found = World(bus, clock, ca, RequestConsumer(Judge(bus, settings, chains)), device, ra)
+    found = World(bus, clock, ca, RequestConsumer(Evaluator(bus, settings, chains)), device, ra)
     await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
     await bus.put(chain_subject(ISSUER), encode(CaChain(certificates=ca.chain)))
     await chains.start()

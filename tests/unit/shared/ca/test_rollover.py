@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import Authorities, LocalCa
-from services.issuer.publish import publish_chains
 from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Stored, decode, encode
 from shared.log.events.certificates import CaChain

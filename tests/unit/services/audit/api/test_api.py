@@ -9,7 +9,7 @@ import pytest
 from jsonschema_rs import validate
 from sqlalchemy import Engine
 
-from services.audit.api.dependencies import Desk
+from services.audit.api.dependencies import Dependencies
 from services.audit.api.examples import ANSWERS
 from services.audit.app import admin_app
 from services.audit.roles import Level
@@ -30,8 +30,8 @@ def broken() -> Configuration:
 def asked(engine: Engine) -> Callable[..., httpx.Response]:
     """GET with an admin's token."""
     add_token(engine, "admin", Level.ADMIN, TOKEN, 0)
-    desk = Desk(engine, MemoryBus(), None, broken, lambda: 0.0)  # type: ignore[arg-type]  # unread
-    transport = httpx.ASGITransport(admin_app(desk, lambda: ""))
+    deps = Dependencies(engine, MemoryBus(), None, broken, lambda: 0.0)  # type: ignore[arg-type]  # unread
+    transport = httpx.ASGITransport(admin_app(deps, lambda: ""))
 
     async def ask(path: str, **params: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {TOKEN}"}

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from services.audit.api.deadlines import Bounded, Kind
 from services.audit.api.forms import WholeForms
 from services.audit.query.certificates import list_certificates
-from services.audit.query.filters import Wanted
+from services.audit.query.filters import EnrollmentFilter
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import certificates
@@ -38,7 +38,7 @@ def broken() -> Configuration:
 
 
 @pytest.fixture
-def desk(engine: Engine) -> Browser:
+def deps(engine: Engine) -> Browser:
     return browser(engine, broken)
 
 
@@ -46,11 +46,11 @@ def desk(engine: Engine) -> Browser:
 
 
 @asynccontextmanager
-async def served(desk: Browser) -> AsyncIterator[int]:
+async def served(deps: Browser) -> AsyncIterator[int]:
     """The application's port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = HttpServer(desk.app, [listener])
+    server = HttpServer(deps.app, [listener])
     server.start()
     yield port
     await server.stop()
@@ -75,16 +75,16 @@ async def upload(port: int, head: str, chunks: int) -> tuple[bytes, int]:
 @pytest.mark.parametrize(
     "token", ["", "Authorization: Bearer wrong\r\n", f"Authorization: Bearer {TOKEN}\r\n"]
 )
-async def test_a_body_of_150_mb_is_not_read(desk: Browser, token: str) -> None:
-    async with served(desk) as port:
+async def test_a_body_of_150_mb_is_not_read(deps: Browser, token: str) -> None:
+    async with served(deps) as port:
         head = f"{ORDER} HTTP/1.1\r\nHost: x\r\n{token}Transfer-Encoding: chunked"
         _, sent = await upload(port, head, 2400)
 
     assert sent < 200  # what sockets hold, of 2 400
 
 
-async def test_without_a_token_the_answer_is_401_before_the_body_comes(desk: Browser) -> None:
-    async with served(desk) as port:
+async def test_without_a_token_the_answer_is_401_before_the_body_comes(deps: Browser) -> None:
+    async with served(deps) as port:
         for declared, token, status in (
             (100_000_000, "", b"401"),
             (10, "", b"401"),
@@ -95,16 +95,16 @@ async def test_without_a_token_the_answer_is_401_before_the_body_comes(desk: Bro
             assert answer.split()[1] == status
 
 
-async def test_a_form_is_small(desk: Browser) -> None:
-    async with served(desk) as port:
+async def test_a_form_is_small(deps: Browser) -> None:
+    async with served(deps) as port:
         head = f"/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {ADMIN_BODY_BYTES + 1}"
         answer, _ = await upload(port, head, 0)
     assert answer.split()[1] == b"413"
 
 
-async def test_slow_forms_do_not_count_as_owed_by_the_database(desk: Browser) -> None:
+async def test_slow_forms_do_not_count_as_owed_by_the_database(deps: Browser) -> None:
     kind = Kind(0.05, ADMIN_UNANSWERED)
-    bounded = Bounded(desk.app, lambda: False, lambda *_: kind)
+    bounded = Bounded(deps.app, lambda: False, lambda *_: kind)
     forms, arrived = WholeForms(bounded), asyncio.Semaphore(0)
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,45 +143,45 @@ async def test_slow_forms_do_not_count_as_owed_by_the_database(desk: Browser) ->
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/login", "/static/x/page.css"])
 def test_the_page_is_served_under_names_that_nobody_else_can_point_here(
-    desk: Browser, host: str, status: int, path: str
+    deps: Browser, host: str, status: int, path: str
 ) -> None:
-    found = desk.get(path, headers={"host": host}).status_code
+    found = deps.get(path, headers={"host": host}).status_code
     assert (found == 421) is (status == 421)
 
 
-def test_health_and_api_are_served_under_every_name(desk: Browser) -> None:
+def test_health_and_api_are_served_under_every_name(deps: Browser) -> None:
     headers = {"host": "10.0.0.7.pods.example"}
-    assert desk.get("/healthz", headers=headers).status_code == 200
-    assert desk.get("/api/v1/enrollments", headers=headers).status_code == 401
+    assert deps.get("/healthz", headers=headers).status_code == 200
+    assert deps.get("/api/v1/enrollments", headers=headers).status_code == 401
 
 
-def test_a_login_at_a_foreign_host_is_refused(desk: Browser) -> None:
+def test_a_login_at_a_foreign_host_is_refused(deps: Browser) -> None:
     """As a page of that name would send it that resolves to this host now (DNS rebinding)."""
     headers = {"host": "evil.example", "origin": "http://evil.example"}
-    assert desk.sign_in(headers=headers).status_code == 421
+    assert deps.sign_in(headers=headers).status_code == 421
 
 
 @pytest.mark.parametrize("host", ["admin.example", "audit-0.internal.example:8090", "10.0.0.7"])
 def test_behind_a_proxy_with_a_host_of_its_own_the_public_origin_signs_in(
     engine: Engine, host: str
 ) -> None:
-    desk = browser(engine, broken, public_url=TLS)
+    deps = browser(engine, broken, public_url=TLS)
     for origin in (TLS, f"{TLS}:443"):
         headers = {"host": host, "origin": origin, "sec-fetch-site": "same-origin"}
-        assert desk.sign_in(headers=headers).status_code == 303
+        assert deps.sign_in(headers=headers).status_code == 303
 
 
 @pytest.mark.parametrize(
     "origin", ["http://admin.example", "https://evil.example", "null", f"{TLS}:8443", "https://["]
 )
 def test_another_origin_does_not_sign_in(engine: Engine, origin: str) -> None:
-    desk = browser(engine, broken, public_url=TLS)
-    assert desk.sign_in(headers={"origin": origin}).status_code == 403
+    deps = browser(engine, broken, public_url=TLS)
+    assert deps.sign_in(headers={"origin": origin}).status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/scep/", "/login/", "/healthz/", "/metrics/", "/api/v1/orders/"])
-def test_no_redirect_follows_the_host(desk: Browser, path: str) -> None:
-    found = desk.get(path, headers={"host": "127.0.0.1"})
+def test_no_redirect_follows_the_host(deps: Browser, path: str) -> None:
+    found = deps.get(path, headers={"host": "127.0.0.1"})
     assert found.status_code == 404
     assert "location" not in found.headers
 
@@ -189,51 +189,51 @@ def test_no_redirect_follows_the_host(desk: Browser, path: str) -> None:
 # Guesses
 
 
-def guess(desk: Browser, token: str) -> int:
-    return desk.get("/api/v1/enrollments", headers={"authorization": f"Bearer {token}"}).status_code
+def guess(deps: Browser, token: str) -> int:
+    return deps.get("/api/v1/enrollments", headers={"authorization": f"Bearer {token}"}).status_code
 
 
 def test_guesses_of_tokens_are_throttled_and_known_tokens_go_on(
-    desk: Browser, engine: Engine
+    deps: Browser, engine: Engine
 ) -> None:
     add_token(engine, "new", Level.VIEWER, "another-token-that-is-good", 0)
-    assert guess(desk, TOKEN) == 200
-    assert {guess(desk, f"guess-{number}") for number in range(TOKEN_FAILURES)} == {401}
-    assert guess(desk, "another-token-that-is-good") == 401  # not even looked up
-    assert guess(desk, TOKEN) == 200
-    other = Browser(desk.app, desk.clock, address="192.0.2.99")
+    assert guess(deps, TOKEN) == 200
+    assert {guess(deps, f"guess-{number}") for number in range(TOKEN_FAILURES)} == {401}
+    assert guess(deps, "another-token-that-is-good") == 401  # not even looked up
+    assert guess(deps, TOKEN) == 200
+    other = Browser(deps.app, deps.clock, address="192.0.2.99")
     assert guess(other, "another-token-that-is-good") == 200
-    desk.clock.seconds += 61
-    assert guess(Browser(desk.app, desk.clock), "wrong") == 401
+    deps.clock.seconds += 61
+    assert guess(Browser(deps.app, deps.clock), "wrong") == 401
 
 
-def test_all_sources_together_have_a_bound_too(desk: Browser) -> None:
+def test_all_sources_together_have_a_bound_too(deps: Browser) -> None:
     clients = [
-        Browser(desk.app, desk.clock, address=f"10.0.{number // 250}.{number % 250}")
+        Browser(deps.app, deps.clock, address=f"10.0.{number // 250}.{number % 250}")
         for number in range(FAILURES_IN_ALL)
     ]
     assert {client.sign_in("wrong").status_code for client in clients} == {401}
     assert clients[0].sign_in("wrong").status_code == 429
-    assert Browser(desk.app, desk.clock, address="10.9.9.9").sign_in(TOKEN).status_code == 303
+    assert Browser(deps.app, deps.clock, address="10.9.9.9").sign_in(TOKEN).status_code == 303
 
 
 def test_guesses_from_elsewhere_refuse_nobody_a_token_that_is_good(
-    desk: Browser, engine: Engine
+    deps: Browser, engine: Engine
 ) -> None:
     add_token(engine, "new", Level.VIEWER, "another-token-that-is-good", 0)
     clients = [
-        Browser(desk.app, desk.clock, address=f"10.0.{number // 250}.{number % 250}")
+        Browser(deps.app, deps.clock, address=f"10.0.{number // 250}.{number % 250}")
         for number in range(FAILURES_IN_ALL)
     ]
     assert {guess(client, "wrong") for client in clients} == {401}
-    honest = Browser(desk.app, desk.clock, address="10.9.9.9")
+    honest = Browser(deps.app, deps.clock, address="10.9.9.9")
     assert guess(honest, "another-token-that-is-good") == 200
     assert guess(clients[0], "third-token-that-is-good") == 401
 
 
-def test_a_64_is_one_source(desk: Browser) -> None:
+def test_a_64_is_one_source(deps: Browser) -> None:
     found = [
-        Browser(desk.app, desk.clock, address=f"2001:db8::{n}").sign_in("wrong").status_code
+        Browser(deps.app, deps.clock, address=f"2001:db8::{n}").sign_in("wrong").status_code
         for n in range(11)
     ]
     assert found == [401] * 10 + [429]
@@ -250,7 +250,7 @@ def test_a_page_of_a_list_ends_at_its_size_and_nothing_is_left_out(engine: Engin
     seen, cursor, pages = [], None, 0
     with engine.connect() as connection:
         while pages == 0 or cursor:
-            page = list_certificates(connection, Wanted(cursor=cursor, limit=50))
+            page = list_certificates(connection, EnrollmentFilter(cursor=cursor, limit=50))
             size = sum(len(repr(value)) for each in page.rows for value in each.values())
             assert size <= PAGE_BYTES or len(page.rows) == 1
             seen += [each["serial"] for each in page.rows]

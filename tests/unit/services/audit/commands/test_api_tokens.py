@@ -8,7 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from services.audit.commands.api_tokens import make_token, take_token
-from services.audit.commands.context import NotThereError, Office, OrderError, TooLateError
+from services.audit.commands.context import (
+    ConflictError,
+    NotFoundError,
+    OperatorContext,
+    OrderError,
+)
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import (
@@ -34,17 +39,17 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-def office(bus: MemoryBus) -> Office:
+def context(bus: MemoryBus) -> OperatorContext:
     """Where ann gives orders."""
     unread: Any = None  # tokens are of no profile
-    return Office(bus, settings(), unread, {}, {}, "ann")
+    return OperatorContext(bus, settings(), unread, {}, {}, "ann")
 
 
-def told(office: Office, bus: MemoryBus) -> list[dict[str, Any]]:
+def told(context: OperatorContext, bus: MemoryBus) -> list[dict[str, Any]]:
     """What the log says, signed by the auditor: all but `request_sha256`, with the event's kind."""
     found = []
     for stored in messages_of(bus, OPS):
-        event = authenticate_any(stored, office.operators)
+        event = authenticate_any(stored, context.operators)
         names = [n for n in event.__struct_fields__ if n != "request_sha256"]
         found.append({"kind": type(event).__name__} | {n: getattr(event, n) for n in names})
     return found
@@ -85,16 +90,16 @@ def test_levels_cover_those_before_them() -> None:
 
 
 async def test_a_token_made_and_taken_back_is_on_the_log_and_its_secret_is_not(
-    office: Office, bus: MemoryBus, engine: Engine
+    context: OperatorContext, bus: MemoryBus, engine: Engine
 ) -> None:
-    token = await make_token(office, engine, "desk", Level.OPERATOR, 5.0)
+    token = await make_token(context, engine, "desk", Level.OPERATOR, 5.0)
     good = operator_of(engine, token)
-    await take_token(office, engine, "desk", 9.0)
+    await take_token(context, engine, "desk", 9.0)
 
     assert good == Operator("desk", Level.OPERATOR)
     assert operator_of(engine, token) is None
     assert list_tokens(engine) == [("desk", "operator", 5, 9)]
-    assert told(office, bus) == [
+    assert told(context, bus) == [
         {"kind": "ApiTokenCreated", "name": "desk", "level": "operator", "operator": "ann"},
         {"kind": "ApiTokenRevoked", "name": "desk", "operator": "ann"},
     ]
@@ -102,66 +107,66 @@ async def test_a_token_made_and_taken_back_is_on_the_log_and_its_secret_is_not(
 
 
 async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
-    office: Office, bus: MemoryBus, engine: Engine
+    context: OperatorContext, bus: MemoryBus, engine: Engine
 ) -> None:
-    await make_token(office, engine, "desk", Level.VIEWER, 5.0)
-    await take_token(office, engine, "desk", 6.0)
-    with pytest.raises(TooLateError, match="desk: there is a token of this name"):
-        await make_token(office, engine, "desk", Level.ADMIN, 7.0)
+    await make_token(context, engine, "desk", Level.VIEWER, 5.0)
+    await take_token(context, engine, "desk", 6.0)
+    with pytest.raises(ConflictError, match="desk: there is a token of this name"):
+        await make_token(context, engine, "desk", Level.ADMIN, 7.0)
     for name in ("desk", "nobody"):
-        with pytest.raises(NotThereError, match=f"{name}: no such token"):
-            await take_token(office, engine, name, 7.0)
+        with pytest.raises(NotFoundError, match=f"{name}: no such token"):
+            await take_token(context, engine, name, 7.0)
 
-    assert [each["kind"] for each in told(office, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]
+    assert [each["kind"] for each in told(context, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]
 
 
 @pytest.mark.parametrize("name", ["with.dots", "a b", "*", ">", "Jörg", "x" * 64])
 async def test_any_name_has_its_place_on_the_log(
-    office: Office, bus: MemoryBus, engine: Engine, name: str
+    context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
-    await make_token(office, engine, name, Level.VIEWER, 5.0)
+    await make_token(context, engine, name, Level.VIEWER, 5.0)
 
-    assert [each["name"] for each in told(office, bus)] == [name]
+    assert [each["name"] for each in told(context, bus)] == [name]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "a\0b", "\ud800"])
 async def test_a_name_that_no_column_or_page_holds_is_refused_before_the_log(
-    office: Office, bus: MemoryBus, engine: Engine, name: str
+    context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
     with pytest.raises(OrderError, match="1 to 64 printable characters"):
-        await make_token(office, engine, name, Level.VIEWER, 5.0)
+        await make_token(context, engine, name, Level.VIEWER, 5.0)
 
-    assert told(office, bus) == []
+    assert told(context, bus) == []
 
 
 async def test_what_the_log_cannot_keep_does_not_happen(
-    office: Office, bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    context: OperatorContext, bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_token(office, engine, "desk", Level.VIEWER, 5.0, TOKEN)
+    await make_token(context, engine, "desk", Level.VIEWER, 5.0, TOKEN)
 
     async def away(*_: object) -> int:
         raise BusUnavailableError("away")
 
     monkeypatch.setattr(bus, "append", away)
     with pytest.raises(BusUnavailableError):
-        await make_token(office, engine, "other", Level.VIEWER, 6.0)
+        await make_token(context, engine, "other", Level.VIEWER, 6.0)
     with pytest.raises(BusUnavailableError):
-        await take_token(office, engine, "desk", 6.0)
+        await take_token(context, engine, "desk", 6.0)
 
     assert list_tokens(engine) == [("desk", "viewer", 5, None)]
 
 
 @pytest.mark.parametrize(("call", "left"), [(make_token, None), (take_token, 1)])
 async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done_again(
-    office: Office,
+    context: OperatorContext,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
     call: Callable[..., Awaitable[Any]],
     left: int | None,
 ) -> None:
     if left:
-        await make_token(office, engine, "desk", Level.VIEWER, 5.0)
-    arguments = (office, engine, "desk", *((Level.VIEWER,) if call is make_token else ()), 6.0)
+        await make_token(context, engine, "desk", Level.VIEWER, 5.0)
+    arguments = (context, engine, "desk", *((Level.VIEWER,) if call is make_token else ()), 6.0)
 
     def dies(*_: object) -> bool:
         raise asyncio.CancelledError
@@ -179,42 +184,44 @@ async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done
 
 @pytest.mark.parametrize("configured", [TOKEN, None])
 async def test_the_first_token_is_made_once(
-    office: Office,
+    context: OperatorContext,
     bus: MemoryBus,
     engine: Engine,
     configured: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await ensure_admin(office, engine, lambda: configured, 1.0)
+    await ensure_admin(context, engine, lambda: configured, 1.0)
     printed = capsys.readouterr().err
     token = configured or printed.removeprefix("admin token, shown this once: ").strip()
-    await ensure_admin(office, engine, never, 2.0)
+    await ensure_admin(context, engine, never, 2.0)
 
     assert bool(printed) is (configured is None)
     assert operator_of(engine, token) == Operator("admin", Level.ADMIN)
     assert list_tokens(engine) == [("admin", "admin", 1, None)]
-    assert [each["name"] for each in told(office, bus)] == ["admin"]
+    assert [each["name"] for each in told(context, bus)] == ["admin"]
 
 
-async def test_an_admin_taken_back_does_not_come_again(office: Office, engine: Engine) -> None:
-    await ensure_admin(office, engine, lambda: TOKEN, 1.0)
+async def test_an_admin_taken_back_does_not_come_again(
+    context: OperatorContext, engine: Engine
+) -> None:
+    await ensure_admin(context, engine, lambda: TOKEN, 1.0)
     revoke_token(engine, "admin", 2)
-    await ensure_admin(office, engine, never, 3.0)
+    await ensure_admin(context, engine, never, 3.0)
 
     assert not is_first(engine)
     assert operator_of(engine, TOKEN) is None
 
 
 async def test_a_replica_that_makes_the_first_token_a_moment_later_goes_on(
-    office: Office,
+    context: OperatorContext,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await ensure_admin(office, engine, lambda: TOKEN, 1.0)
+    await ensure_admin(context, engine, lambda: TOKEN, 1.0)
     late: Callable[[Engine], bool] = lambda _: True  # noqa: E731 - it looked before the other wrote
     monkeypatch.setattr("services.audit.commands.first_admin.is_first", late)
-    await ensure_admin(office, engine, lambda: None, 1.0)
+    await ensure_admin(context, engine, lambda: None, 1.0)
 
     assert capsys.readouterr().err == ""
     assert list_tokens(engine) == [("admin", "admin", 1, None)]

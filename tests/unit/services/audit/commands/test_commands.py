@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.query.commands import WantedOrders, list_orders
+from services.audit.query.commands import CommandFilter, list_orders
 from services.audit.query.filters import BadCursorError
 from services.audit.query.history import story_of
 from services.audit.record.write import store
@@ -60,7 +60,7 @@ def ops(engine: Engine, *found: tuple[str, EventPayload], first: int = 1) -> Non
 
 def listed(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
     with engine.connect() as connection:
-        return list(list_orders(connection, WantedOrders(**wanted)).rows)
+        return list(list_orders(connection, CommandFilter(**wanted)).rows)
 
 
 def only(engine: Engine) -> dict[str, Any]:
@@ -273,13 +273,13 @@ def test_orders_are_listed_newest_first_a_page_at_a_time(engine: Engine) -> None
     cursor = None
     for _ in range(3):
         with engine.connect() as connection:
-            page = list_orders(connection, WantedOrders(cursor=cursor, limit=2))
+            page = list_orders(connection, CommandFilter(cursor=cursor, limit=2))
         seen += [row["about"] for row in page.rows]
         cursor = page.following
 
     assert (seen, cursor) == (["t4", "t3", "t2", "t1", "t0"], None)
     with engine.connect() as connection, pytest.raises(BadCursorError):
-        list_orders(connection, WantedOrders(cursor="what nobody gave"))
+        list_orders(connection, CommandFilter(cursor="what nobody gave"))
 
 
 def test_orders_are_found_by_operator_and_kind(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.audit.commands.context import Office, TooLateError
+from services.audit.commands.context import ConflictError, OperatorContext
 from services.audit.commands.one_time import cancel, create, list_challenges
 from shared.log.envelope import EventSigner
 from shared.log.events.enrollment import IssuanceFailed
@@ -51,14 +51,14 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-def office(bus: MemoryBus) -> Office:
+def context(bus: MemoryBus) -> OperatorContext:
     configured: Any = Configured()
-    return Office(bus, settings(), configured, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, "ann")
+    return OperatorContext(bus, settings(), configured, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, "ann")
 
 
-async def made(office: Office) -> str:
+async def made(context: OperatorContext) -> str:
     """The id of a challenge for a day."""
-    return (await create(office, PROFILE, "device", (), NOW + DAY)).id
+    return (await create(context, PROFILE, "device", (), NOW + DAY)).id
 
 
 def attempt(number: int = 0) -> EnrollmentId:
@@ -88,58 +88,58 @@ async def failed(bus: MemoryBus, number: int = 0) -> None:
     await append_signed(bus, attempt(number).subject(Stage.OUTCOME), event, ISSUING)
 
 
-async def state(office: Office) -> str:
-    (line,) = await list_challenges(office, PROFILE, NOW)
+async def state(context: OperatorContext) -> str:
+    (line,) = await list_challenges(context, PROFILE, NOW)
     return line.state
 
 
-async def test_what_is_open_can_be_taken_back(office: Office) -> None:
-    challenge = await made(office)
-    assert await state(office) == "open"
-    await cancel(office, PROFILE, challenge, NOW)
+async def test_what_is_open_can_be_taken_back(context: OperatorContext) -> None:
+    challenge = await made(context)
+    assert await state(context) == "open"
+    await cancel(context, PROFILE, challenge, NOW)
 
-    assert await state(office) == "cancelled"
-    with pytest.raises(TooLateError, match="is cancelled"):
-        await cancel(office, PROFILE, challenge, NOW)
+    assert await state(context) == "cancelled"
+    with pytest.raises(ConflictError, match="is cancelled"):
+        await cancel(context, PROFILE, challenge, NOW)
 
 
-async def test_what_is_used_cannot(office: Office, bus: MemoryBus) -> None:
-    challenge = await made(office)
+async def test_what_is_used_cannot(context: OperatorContext, bus: MemoryBus) -> None:
+    challenge = await made(context)
     await used(bus, challenge)
 
-    with pytest.raises(TooLateError, match="is used"):
-        await cancel(office, PROFILE, challenge, NOW)
-    assert await state(office) == "used"
+    with pytest.raises(ConflictError, match="is used"):
+        await cancel(context, PROFILE, challenge, NOW)
+    assert await state(context) == "used"
 
 
-async def test_what_no_validator_signed_is_no_use(office: Office, bus: MemoryBus) -> None:
-    challenge = await made(office)
+async def test_what_no_validator_signed_is_no_use(context: OperatorContext, bus: MemoryBus) -> None:
+    challenge = await made(context)
     await used(bus, challenge, by=STRANGER)
 
-    assert await state(office) == "open"
+    assert await state(context) == "open"
 
 
 async def test_a_challenge_whose_every_use_has_failed_can_be_taken_back(
-    office: Office, bus: MemoryBus
+    context: OperatorContext, bus: MemoryBus
 ) -> None:
     """Its device may still try again, which an operator must be able to end."""
-    challenge = await made(office)
+    challenge = await made(context)
     for number in range(2):
         await used(bus, challenge, number)
         await failed(bus, number)
-    assert await state(office) == "used"
-    await cancel(office, PROFILE, challenge, NOW)
+    assert await state(context) == "used"
+    await cancel(context, PROFILE, challenge, NOW)
 
-    assert await state(office) == "cancelled"
+    assert await state(context) == "cancelled"
 
 
 async def test_of_several_uses_one_that_has_not_failed_holds_the_challenge(
-    office: Office, bus: MemoryBus
+    context: OperatorContext, bus: MemoryBus
 ) -> None:
-    challenge = await made(office)
+    challenge = await made(context)
     await used(bus, challenge, 0)
     await failed(bus, 0)
     await used(bus, challenge, 1)
 
-    with pytest.raises(TooLateError, match="is used"):
-        await cancel(office, PROFILE, challenge, NOW)
+    with pytest.raises(ConflictError, match="is used"):
+        await cancel(context, PROFILE, challenge, NOW)

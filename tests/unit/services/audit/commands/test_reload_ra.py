@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.audit.commands import reload_ra as ra
-from services.audit.commands.context import Office, OrderError
+from services.audit.commands.context import OperatorContext, OrderError
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import Message, authenticate_as, encode
 from shared.log.events.commands import OrderAnswered, ReloadOrdered
@@ -33,11 +33,11 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-def office(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> Office:
+def context(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> OperatorContext:
     monkeypatch.setattr(ra, "_ANSWER_SECONDS", 0.2)
     monkeypatch.setattr(ra, "_POLL_SECONDS", 0.001)
     configured: Any = Configured()
-    return Office(bus, settings(), configured, {}, {}, "ann")
+    return OperatorContext(bus, settings(), configured, {}, {}, "ann")
 
 
 async def seen(bus: MemoryBus, name: str, place: str | None = None, **told: Any) -> None:
@@ -46,12 +46,12 @@ async def seen(bus: MemoryBus, name: str, place: str | None = None, **told: Any)
     await bus.put(replica_subject(Role.GATEWAY, place or name), encode(event))
 
 
-def answers(office: Office, bus: MemoryBus) -> dict[str, tuple[bool, str]]:
+def answers(context: OperatorContext, bus: MemoryBus) -> dict[str, tuple[bool, str]]:
     """What the log says of each gateway, by the auditor's own word."""
     return {
         stored.subject.split(".")[4]: (event.done, event.detail)
         for stored in messages_of(bus, OPS, ".answer")
-        for event in [authenticate_as(OrderAnswered, stored, office.operators)]
+        for event in [authenticate_as(OrderAnswered, stored, context.operators)]
     }
 
 
@@ -61,49 +61,51 @@ async def obeyed(bus: MemoryBus, name: str, error: str = "") -> None:
     await seen(bus, name, order=order.sequence, error=error)
 
 
-async def test_results_are_told_and_written_down(office: Office, bus: MemoryBus) -> None:
+async def test_results_are_told_and_written_down(context: OperatorContext, bus: MemoryBus) -> None:
     for name in ("one", "two", "silent"):
         await seen(bus, name)
     read, *_ = await asyncio.gather(
-        ra.reload_ra(office, "corp", ORDER), obeyed(bus, "one"), obeyed(bus, "two", "no PEM")
+        ra.reload_ra(context, "corp", ORDER), obeyed(bus, "one"), obeyed(bus, "two", "no PEM")
     )
 
     silent = "did not answer in time"
     assert {r.name: r.error for r in read} == {"one": "", "silent": silent, "two": "no PEM"}
-    assert answers(office, bus) == {
+    assert answers(context, bus) == {
         "one": (True, "read anew"),
         "silent": (False, silent),
         "two": (False, "no PEM"),
     }
     (order,) = messages_of(bus, OPS, ".order")
-    event = authenticate_as(ReloadOrdered, order, office.operators)
+    event = authenticate_as(ReloadOrdered, order, context.operators)
     assert event.replicas == ("one", "silent", "two")
 
 
-async def test_what_nobody_signed_has_its_bounds(office: Office, bus: MemoryBus) -> None:
+async def test_what_nobody_signed_has_its_bounds(context: OperatorContext, bus: MemoryBus) -> None:
     """As a gateway that was taken over may write."""
     await seen(bus, "good")
     await seen(bus, "an impostor", "other")
     await seen(bus, "x" * 65)
     await seen(bus, "späte")
-    await asyncio.gather(ra.reload_ra(office, "corp", ORDER), obeyed(bus, "good", "long " * 10_000))
+    await asyncio.gather(
+        ra.reload_ra(context, "corp", ORDER), obeyed(bus, "good", "long " * 10_000)
+    )
 
-    ((name, (done, detail)),) = answers(office, bus).items()
+    ((name, (done, detail)),) = answers(context, bus).items()
     assert (name, done, len(detail)) == ("good", False, 500)
 
 
 async def test_no_more_gateways_than_one_can_think_of_are_asked(
-    office: Office, bus: MemoryBus
+    context: OperatorContext, bus: MemoryBus
 ) -> None:
     for i in range(300):
         await seen(bus, f"gateway-{i}")
-    read = await ra.reload_ra(office, "corp", ORDER)
+    read = await ra.reload_ra(context, "corp", ORDER)
 
-    assert len(read) == len(answers(office, bus)) == 256
+    assert len(read) == len(answers(context, bus)) == 256
 
 
 async def test_planted_names_do_not_push_a_running_gateway_off(
-    office: Office, bus: MemoryBus
+    context: OperatorContext, bus: MemoryBus
 ) -> None:
     """Whoever holds a gateway's key can plant names; who runs says again that it is there."""
     await seen(bus, "zebra")
@@ -111,12 +113,12 @@ async def test_planted_names_do_not_push_a_running_gateway_off(
         await seen(bus, f"fake-{i}")
     await seen(bus, "zebra")
 
-    found = [each.name for each in await ra.gateways(office)]
+    found = [each.name for each in await ra.gateways(context)]
     assert (len(found), "zebra" in found) == (256, True)
 
 
 async def test_a_result_that_the_log_does_not_take_is_told_all_the_same(
-    office: Office, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    context: OperatorContext, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await seen(bus, "one")
     append = bus.append
@@ -127,14 +129,16 @@ async def test_a_result_that_the_log_does_not_take_is_told_all_the_same(
         return await append(subject, message, ttl)
 
     monkeypatch.setattr(bus, "append", away)
-    read, _ = await asyncio.gather(ra.reload_ra(office, "corp", ORDER), obeyed(bus, "one"))
+    read, _ = await asyncio.gather(ra.reload_ra(context, "corp", ORDER), obeyed(bus, "one"))
 
     assert [(r.name, r.error) for r in read] == [("one", "")]
-    assert answers(office, bus) == {}
+    assert answers(context, bus) == {}
 
 
-async def test_where_no_gateway_runs_nothing_is_ordered(office: Office, bus: MemoryBus) -> None:
+async def test_where_no_gateway_runs_nothing_is_ordered(
+    context: OperatorContext, bus: MemoryBus
+) -> None:
     with pytest.raises(OrderError, match="no gateway is running"):
-        await ra.reload_ra(office, "corp", ORDER)
+        await ra.reload_ra(context, "corp", ORDER)
 
     assert messages_of(bus, OPS) == []

@@ -9,7 +9,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.audit.query import search as searching
 from services.audit.query.enrollments import count_enrollments, list_enrollments
-from services.audit.query.filters import BadCursorError, Wanted, cursor_of, filtered, place_of
+from services.audit.query.filters import (
+    BadCursorError,
+    EnrollmentFilter,
+    cursor_of,
+    filtered,
+    place_of,
+)
 from services.audit.record.write import store
 from tests.unit.services.audit.record.test_enrollments import log, rows
 from tests.unit.services.audit.stories import STREAM
@@ -39,7 +45,7 @@ def pages(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
     cursor = None
     while True:
         with engine.connect() as connection:
-            page = list_enrollments(connection, Wanted(cursor=cursor, **wanted))
+            page = list_enrollments(connection, EnrollmentFilter(cursor=cursor, **wanted))
         found += page.rows
         cursor = page.following
         if cursor is None:
@@ -68,7 +74,7 @@ def test_pages_hold_every_fitting_enrollment_once_and_the_newest_first(
 ) -> None:
     found = [row["enrollment"] for row in pages(filled, limit=limit, **wanted)]
     with filled.connect() as connection:
-        total = count_enrollments(connection, Wanted(limit=limit, **wanted))
+        total = count_enrollments(connection, EnrollmentFilter(limit=limit, **wanted))
 
     assert found == expected(filled, **wanted)
     assert total == len(found)
@@ -121,7 +127,7 @@ def test_the_newest_of_many_are_found_whatever_the_sample_says(
 
     monkeypatch.setattr(searching, "_threshold", threshold)
     with engine.connect() as connection:
-        page = list_enrollments(connection, Wanted(search="t", limit=2))
+        page = list_enrollments(connection, EnrollmentFilter(search="t", limit=2))
 
     assert [row["enrollment"] for row in page.rows] == expected(engine)[:2]
     assert asked
@@ -142,13 +148,13 @@ def test_a_search_among_others_finds_what_fits_both(filled: Engine) -> None:
 )
 def test_a_cursor_that_no_list_gave_is_the_one_error(filled: Engine, cursor: str) -> None:
     with pytest.raises(BadCursorError), filled.connect() as connection:
-        list_enrollments(connection, Wanted(cursor=cursor))
+        list_enrollments(connection, EnrollmentFilter(cursor=cursor))
 
 
 @pytest.mark.parametrize("limit", [-5, 0, 10**9])
 def test_a_limit_has_its_bounds(filled: Engine, limit: int) -> None:
     with filled.connect() as connection:
-        page = list_enrollments(connection, Wanted(limit=limit))
+        page = list_enrollments(connection, EnrollmentFilter(limit=limit))
 
     assert len(page.rows) == (1 if limit < 1 else COUNT)
 
@@ -177,8 +183,8 @@ def test_every_list_walks_an_index_and_sorts_nothing(
     place = None
     if cursor:
         with filled.connect() as connection:
-            place = list_enrollments(connection, Wanted(limit=1)).following
-    plan = explained(filled, filtered(Wanted(cursor=place, **wanted)).limit(51))
+            place = list_enrollments(connection, EnrollmentFilter(limit=1)).following
+    plan = explained(filled, filtered(EnrollmentFilter(cursor=place, **wanted)).limit(51))
 
     assert "enrollments_by_" in plan
     assert "TEMP B-TREE" not in plan

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.engine import make_url
 
-from services.audit.record.event_row import Found, row
+from services.audit.record.event_row import DecodedMessage, row
 from services.audit.record.reconcile import forget
 from services.audit.record.write import EmptiedError, position, store
 from services.audit.roles import Level, Operator
@@ -216,7 +216,7 @@ def test_bytes_and_text_come_back_as_they_were(engine: Engine) -> None:
 
     with engine.connect() as connection:
         (back,) = connection.execute(select(events)).mappings()
-    assert dict(back) == row(STREAM, Found.of(found))
+    assert dict(back) == row(STREAM, DecodedMessage.of(found))
 
 
 def test_a_row_of_a_devices_odd_strings_is_stored(engine: Engine) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from services.audit.query.enrollments import list_enrollments
-from services.audit.query.filters import Wanted
-from services.audit.record.event_row import Found, row, storable
+from services.audit.query.filters import EnrollmentFilter
+from services.audit.record.event_row import DecodedMessage, row, storable
 from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
 from shared.log.envelope import TYPE, Message
@@ -57,14 +57,14 @@ NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))
 
 def made(kind: str) -> dict[str, Any]:
     subject, _ = golden.EVENTS[kind, 1]
-    return row(STREAM, Found.of(stored(3, subject, golden.write(kind, 1))))
+    return row(STREAM, DecodedMessage.of(stored(3, subject, golden.write(kind, 1))))
 
 
 @pytest.mark.parametrize("kind", sorted(golden.EVENTS))
 def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str, int]) -> None:
     subject, _ = golden.EVENTS[kind]
     message = golden.write(*kind)
-    found = row(STREAM, Found.of(stored(3, subject, message)))
+    found = row(STREAM, DecodedMessage.of(stored(3, subject, message)))
     enrolling = subject.startswith("enroll.")
 
     assert found == NOTHING | TOLD[kind[0]] | {
@@ -84,22 +84,24 @@ def test_a_refusal_without_facts_names_no_device() -> None:
     subject, event = golden.EVENTS["EnrollmentRejected", 1]
     values = {n: getattr(event, n) for n in event.__struct_fields__} | {"facts": None}
 
-    assert row(STREAM, Found.of(stored(1, subject, type(event)(**values))))["device"] is None
+    assert (
+        row(STREAM, DecodedMessage.of(stored(1, subject, type(event)(**values))))["device"] is None
+    )
 
 
 def test_a_denial_is_told_as_one() -> None:
     denied = event("HoldDecided", approved=False)
     subject, _ = golden.EVENTS["HoldDecided", 1]
 
-    assert row(STREAM, Found.of(stored(1, subject, denied)))["result"] == "denied"
+    assert row(STREAM, DecodedMessage.of(stored(1, subject, denied)))["result"] == "denied"
 
 
 def test_foreign_headers_are_not_kept() -> None:
     message = Message(b"{}", {TYPE: "CaChain", "Nats-Trace": "x", "Authorization": "secret"})
 
-    assert json.loads(row(STREAM, Found.of(stored(1, "cert.a.b.issued", message)))["headers"]) == {
-        TYPE: "CaChain"
-    }
+    assert json.loads(
+        row(STREAM, DecodedMessage.of(stored(1, "cert.a.b.issued", message)))["headers"]
+    ) == {TYPE: "CaChain"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_foreign_headers_are_not_kept() -> None:
     ids=["empty", "no JSON", "unknown type", "nested without end"],
 )
 def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
-    found = row(STREAM, Found.of(stored(1, "enroll.0.corp.t.c.0.request", message)))
+    found = row(STREAM, DecodedMessage.of(stored(1, "enroll.0.corp.t.c.0.request", message)))
 
     assert found["payload"] == message.payload
     assert found["type"] == message.headers.get(TYPE, "unreadable")
@@ -128,7 +130,7 @@ def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
 def test_any_message_becomes_a_row_with_a_value_for_every_column(
     payload: bytes, headers: dict[str, str], subject: str
 ) -> None:
-    found = row(STREAM, Found.of(stored(1, subject, Message(payload, headers))))
+    found = row(STREAM, DecodedMessage.of(stored(1, subject, Message(payload, headers))))
 
     assert set(found) == {column.name for column in events.columns}
     assert all(found[c.name] is not None for c in events.columns if not c.nullable)
@@ -232,6 +234,6 @@ def test_a_device_with_long_names_is_found_by_how_they_begin(engine: Engine) -> 
     where = golden.ENROLLMENT.subject(Stage.VERDICT)
     store(engine, STREAM, [stored(1, where, msgspec.structs.replace(rejected, facts=facts))])
     with engine.connect() as connection:
-        (row,) = list_enrollments(connection, Wanted(search="cn=" + "a" * 252)).rows
+        (row,) = list_enrollments(connection, EnrollmentFilter(search="cn=" + "a" * 252)).rows
 
     assert row["enrollment"] == golden.ENROLLMENT.prefix()

@@ -40,7 +40,7 @@ def broken() -> Configuration:
 
 
 @pytest.fixture
-def desk(engine: Engine) -> Browser:
+def deps(engine: Engine) -> Browser:
     """An admin who is signed in."""
     found = browser(engine, broken)
     assert found.sign_in().status_code == 303
@@ -50,28 +50,28 @@ def desk(engine: Engine) -> Browser:
 # Errors
 
 
-def test_an_error_of_the_page_is_a_page(desk: Browser, subtests: pytest.Subtests) -> None:
+def test_an_error_of_the_page_is_a_page(deps: Browser, subtests: pytest.Subtests) -> None:
     for (method, path), status in PAGE_ERRORS.items():
         with subtests.test(path, method=method):
-            found = desk.ask(method, path)
+            found = deps.ask(method, path)
             assert (found.status_code, found.headers["content-type"]) == (status, HTML)
             assert f"<h1>{HTTPStatus(status).phrase}</h1>" in found.text
 
 
-def test_an_error_of_the_api_is_a_problem(desk: Browser, subtests: pytest.Subtests) -> None:
+def test_an_error_of_the_api_is_a_problem(deps: Browser, subtests: pytest.Subtests) -> None:
     for (method, path), status in API_ERRORS.items():
         with subtests.test(path, method=method):
-            found = desk.ask(method, path)
+            found = deps.ask(method, path)
             assert (found.status_code, found.headers["content-type"]) == (status, PROBLEM)
             assert found.json()["status"] == status
 
 
 @pytest.mark.parametrize("path", ["/scep/held", "/api/v1/enrollments"])
 def test_a_database_that_fails_is_told_on_both_sides(
-    desk: Browser, engine: Engine, path: str
+    deps: Browser, engine: Engine, path: str
 ) -> None:
     metadata.tables["enrollments"].drop(engine)
-    found = desk.get(path)
+    found = deps.get(path)
 
     assert (found.status_code, found.headers["retry-after"]) == (503, "5")
     assert "the database cannot be asked now" in found.text
@@ -80,25 +80,25 @@ def test_a_database_that_fails_is_told_on_both_sides(
 # A session at the API
 
 
-def test_a_session_reads_at_the_api(desk: Browser) -> None:
-    assert desk.get("/api/v1/enrollments").json() == {"enrollments": [], "next": None}
+def test_a_session_reads_at_the_api(deps: Browser) -> None:
+    assert deps.get("/api/v1/enrollments").json() == {"enrollments": [], "next": None}
 
 
 def test_an_order_of_a_session_without_its_csrf_token_is_refused(
-    desk: Browser, subtests: pytest.Subtests
+    deps: Browser, subtests: pytest.Subtests
 ) -> None:
     orders = (("POST", ORDER), ("DELETE", "/api/v1/challenges/corp/x"))
     shown = (None, "", "wrong", csrf_token("another"), csrf_token(""))
     for (method, path), token in product(orders, shown):
         with subtests.test(method, token=token):
             headers = {} if token is None else {"x-csrf-token": token}
-            found = desk.ask(method, path, headers=headers)
+            found = deps.ask(method, path, headers=headers)
             assert (found.status_code, found.headers["content-type"]) == (403, PROBLEM)
 
 
-def test_an_order_of_a_session_with_its_csrf_token_is_heard(desk: Browser) -> None:
-    headers = {"x-csrf-token": csrf_token(desk.secret)}
-    found = desk.ask("POST", ORDER, json={}, headers=headers)
+def test_an_order_of_a_session_with_its_csrf_token_is_heard(deps: Browser) -> None:
+    headers = {"x-csrf-token": csrf_token(deps.secret)}
+    found = deps.ask("POST", ORDER, json={}, headers=headers)
 
     assert found.status_code == 503, "it came as far as the configuration"
 
@@ -114,56 +114,56 @@ def test_a_session_may_do_what_its_token_may(engine: Engine, level: Level) -> No
     assert answer.status_code == (403 if level is Level.VIEWER else 503)
 
 
-def test_an_order_with_a_bearer_token_wants_no_csrf_token(desk: Browser) -> None:
+def test_an_order_with_a_bearer_token_wants_no_csrf_token(deps: Browser) -> None:
     headers = {"authorization": f"Bearer {TOKEN}"}
 
-    assert desk.ask("POST", ORDER, json={}, headers=headers).status_code == 503
+    assert deps.ask("POST", ORDER, json={}, headers=headers).status_code == 503
 
 
-def test_a_bad_bearer_token_is_not_made_good_by_a_session(desk: Browser) -> None:
-    found = desk.get("/api/v1/enrollments", headers={"authorization": "Bearer wrong"})
+def test_a_bad_bearer_token_is_not_made_good_by_a_session(deps: Browser) -> None:
+    found = deps.get("/api/v1/enrollments", headers={"authorization": "Bearer wrong"})
 
     assert found.status_code == 401
 
 
-def test_a_cookie_that_nobody_gave_is_none(desk: Browser, subtests: pytest.Subtests) -> None:
-    desk.cookies.clear()
+def test_a_cookie_that_nobody_gave_is_none(deps: Browser, subtests: pytest.Subtests) -> None:
+    deps.cookies.clear()
     for cookie in ("", "x", "\u00e9", "a=b", '"\\303\\251"', "x" * 10_000):
         for path, status in (("/api/v1/enrollments", 401), ("/scep/held", 303)):
             with subtests.test(path, cookie=cookie[:20]):
-                found = desk.get(path, headers={"cookie": f"scepstream={cookie}".encode()})
+                found = deps.get(path, headers={"cookie": f"scepstream={cookie}".encode()})
                 assert found.status_code == status
 
 
 @pytest.mark.parametrize("end", ["time", "token"])
 def test_a_session_that_has_ended_is_good_for_nothing(
-    desk: Browser, engine: Engine, end: str
+    deps: Browser, engine: Engine, end: str
 ) -> None:
     if end == "time":
-        desk.clock.seconds += HOUR
+        deps.clock.seconds += HOUR
     else:
         revoke_token(engine, "desk", 1)
 
-    assert desk.get("/api/v1/enrollments").status_code == 401
-    assert desk.get("/scep/held").status_code == 303
+    assert deps.get("/api/v1/enrollments").status_code == 401
+    assert deps.get("/scep/held").status_code == 303
 
 
-def test_the_digest_of_a_session_is_no_cookie(desk: Browser, engine: Engine) -> None:
+def test_the_digest_of_a_session_is_no_cookie(deps: Browser, engine: Engine) -> None:
     with engine.connect() as connection:
         digest = connection.execute(sessions.select()).one().sha256
-    desk.cookies = httpx.Cookies({"scepstream": digest})
+    deps.cookies = httpx.Cookies({"scepstream": digest})
 
-    assert desk.get("/api/v1/enrollments").status_code == 401
+    assert deps.get("/api/v1/enrollments").status_code == 401
 
 
 # Many at once
 
 
-def test_failures_at_once_are_counted_as_those_one_after_another(desk: Browser) -> None:
+def test_failures_at_once_are_counted_as_those_one_after_another(deps: Browser) -> None:
     """Whoever sends them all before the first is answered has no more tries than others."""
 
     async def tries() -> list[int]:
-        transport = httpx.ASGITransport(desk.app, client=("192.0.2.7", 1))
+        transport = httpx.ASGITransport(deps.app, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
             sent = (client.post("/login", data={"token": f"wrong {n}"}) for n in range(40))
             return [found.status_code for found in await asyncio.gather(*sent)]

@@ -40,7 +40,7 @@ def broken() -> Configuration:
 
 
 @pytest.fixture
-def desk(engine: Engine) -> Browser:
+def deps(engine: Engine) -> Browser:
     return browser(engine, broken)
 
 
@@ -77,10 +77,10 @@ def opened(engine: Engine) -> int:
 @example(b"token=" + b"a" * 4091)
 @example(b"x" * 100_000)
 def test_any_bytes_as_a_form_sign_nobody_in_and_are_answered(
-    desk: Browser, path: str, body: bytes
+    deps: Browser, path: str, body: bytes
 ) -> None:
-    desk.clock.seconds += 60  # failures of other examples are forgotten
-    found = desk.ask("POST", path, content=body, headers=FORM)
+    deps.clock.seconds += 60  # failures of other examples are forgotten
+    found = deps.ask("POST", path, content=body, headers=FORM)
 
     assert found.status_code in (400, 401, 403, 413)
     assert found.headers["content-type"] == "text/html; charset=utf-8"
@@ -89,43 +89,43 @@ def test_any_bytes_as_a_form_sign_nobody_in_and_are_answered(
 
 @SHARED
 @given(token=st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
-def test_no_other_token_signs_in(desk: Browser, token: str) -> None:
+def test_no_other_token_signs_in(deps: Browser, token: str) -> None:
     if token.strip() == TOKEN:
         return
-    desk.clock.seconds += 60
-    assert desk.sign_in(token).status_code == 401
+    deps.clock.seconds += 60
+    assert deps.sign_in(token).status_code == 401
 
 
 @pytest.mark.parametrize(("size", "status"), [(4096, 401), (4097, 413)])
-def test_a_form_has_its_largest_size(desk: Browser, size: int, status: int) -> None:
+def test_a_form_has_its_largest_size(deps: Browser, size: int, status: int) -> None:
     body = b"token=".ljust(size, b"a")
 
-    assert desk.ask("POST", "/login", content=body, headers=FORM).status_code == status
+    assert deps.ask("POST", "/login", content=body, headers=FORM).status_code == status
 
 
-def test_a_token_is_taken_with_the_white_space_around_it(desk: Browser) -> None:
-    assert desk.sign_in(f"  {TOKEN}\r\n").status_code == 303
+def test_a_token_is_taken_with_the_white_space_around_it(deps: Browser) -> None:
+    assert deps.sign_in(f"  {TOKEN}\r\n").status_code == 303
 
 
-def test_a_token_taken_back_signs_nobody_in(desk: Browser, engine: Engine) -> None:
+def test_a_token_taken_back_signs_nobody_in(deps: Browser, engine: Engine) -> None:
     revoke_token(engine, "desk", 1)
-    found = desk.sign_in()
+    found = deps.sign_in()
 
     assert (found.status_code, opened(engine)) == (401, 0)
     assert 'role="alert"' in found.text
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "", "anything"])
-def test_a_form_of_another_site_signs_nobody_in(desk: Browser, engine: Engine, site: str) -> None:
-    found = desk.sign_in(headers={"sec-fetch-site": site})
+def test_a_form_of_another_site_signs_nobody_in(deps: Browser, engine: Engine, site: str) -> None:
+    found = deps.sign_in(headers={"sec-fetch-site": site})
 
     assert (found.status_code, opened(engine)) == (403, 0)
     assert "set-cookie" not in found.headers
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-def test_a_form_of_ours_signs_in(desk: Browser, site: str) -> None:
-    assert desk.sign_in(headers={"sec-fetch-site": site}).status_code == 303
+def test_a_form_of_ours_signs_in(deps: Browser, site: str) -> None:
+    assert deps.sign_in(headers={"sec-fetch-site": site}).status_code == 303
 
 
 # Where one is led
@@ -172,38 +172,38 @@ def test_whatever_a_link_says_one_stays_on_this_host(location: str) -> None:
     assert urlsplit(followed(found))[:2] == ("https", "admin.example")
 
 
-def test_form_and_redirect_go_where_it_is_allowed(desk: Browser, subtests: pytest.Subtests) -> None:
+def test_form_and_redirect_go_where_it_is_allowed(deps: Browser, subtests: pytest.Subtests) -> None:
     for location in (*HOSTILE[:-1], *OURS):
         with subtests.test(location):
             question = f"/login?next={quote(location, safe='')}"
-            found, shown = desk.sign_in(path=question), desk.get(question)
+            found, shown = deps.sign_in(path=question), deps.get(question)
             assert unquote(found.headers["location"]) == unquote(local(location))
             assert f'action="/login?next={quote(local(location), safe="")}"' in shown.text
 
 
 @pytest.mark.parametrize("path", ["/scep?tab=activity&search=a%26b", "/scep/held", "/scep"])
-def test_who_is_not_signed_in_is_led_to_the_login_and_back(desk: Browser, path: str) -> None:
-    led = desk.get(path)
+def test_who_is_not_signed_in_is_led_to_the_login_and_back(deps: Browser, path: str) -> None:
+    led = deps.get(path)
     assert (led.status_code, led.headers["location"][:12]) == (303, "/login?next=")
 
-    assert desk.sign_in(path=led.headers["location"]).headers["location"] == path
+    assert deps.sign_in(path=led.headers["location"]).headers["location"] == path
 
 
-def test_a_long_address_leads_to_the_login_too(desk: Browser) -> None:
+def test_a_long_address_leads_to_the_login_too(deps: Browser) -> None:
     """A search is at most 255 characters, which are up to twelve each in an address."""
-    led = desk.get(f"/scep?{urlencode({'tab': 'activity', 'search': chr(0x1F512) * 255})}")
+    led = deps.get(f"/scep?{urlencode({'tab': 'activity', 'search': chr(0x1F512) * 255})}")
 
-    assert desk.get(led.headers["location"]).status_code == 200
+    assert deps.get(led.headers["location"]).status_code == 200
 
 
 # Cookies
 
 
-def test_a_cookie_is_for_this_host_and_no_script(desk: Browser) -> None:
-    name, said = cookie(desk.sign_in())
+def test_a_cookie_is_for_this_host_and_no_script(deps: Browser) -> None:
+    name, said = cookie(deps.sign_in())
 
     assert name == "scepstream"
-    assert said.pop("value") == desk.secret
+    assert said.pop("value") == deps.secret
     assert said == {"httponly": "True", "samesite": "lax", "path": "/", "max-age": str(int(HOUR))}
 
 
@@ -242,37 +242,37 @@ def test_signing_out_takes_session_and_cookie_away(engine: Engine, public_url: s
 
 
 @pytest.mark.parametrize("csrf", ["", "wrong", csrf_token(""), csrf_token("another"), "é"])
-def test_another_site_signs_nobody_out(desk: Browser, engine: Engine, csrf: str) -> None:
-    desk.sign_in()
+def test_another_site_signs_nobody_out(deps: Browser, engine: Engine, csrf: str) -> None:
+    deps.sign_in()
 
-    assert desk.ask("POST", "/logout", data={"csrf": csrf}).status_code == 403
-    assert (opened(engine), desk.get("/api/v1/enrollments").status_code) == (1, 200)
+    assert deps.ask("POST", "/logout", data={"csrf": csrf}).status_code == 403
+    assert (opened(engine), deps.get("/api/v1/enrollments").status_code) == (1, 200)
 
 
-def test_every_login_is_a_session_of_its_own(desk: Browser, engine: Engine) -> None:
-    desk.sign_in()
-    first = desk.secret
-    desk.sign_in()
+def test_every_login_is_a_session_of_its_own(deps: Browser, engine: Engine) -> None:
+    deps.sign_in()
+    first = deps.secret
+    deps.sign_in()
 
-    assert desk.secret != first
+    assert deps.secret != first
     assert opened(engine) == 2
 
 
 # Too many failures
 
 
-def test_after_ten_failures_even_a_good_token_waits_a_minute(desk: Browser) -> None:
-    assert {desk.sign_in("wrong").status_code for _ in range(10)} == {401}
-    found = desk.sign_in()
+def test_after_ten_failures_even_a_good_token_waits_a_minute(deps: Browser) -> None:
+    assert {deps.sign_in("wrong").status_code for _ in range(10)} == {401}
+    found = deps.sign_in()
     wait = int(found.headers["retry-after"])
 
     assert found.status_code == 429
     assert str(wait) in found.text
-    other = Browser(desk.app, desk.clock, address="192.0.2.2")
+    other = Browser(deps.app, deps.clock, address="192.0.2.2")
     assert other.sign_in().status_code == 303
-    desk.clock.seconds += wait
-    assert desk.sign_in().status_code == 303
+    deps.clock.seconds += wait
+    assert deps.sign_in().status_code == 303
 
 
-def test_good_logins_are_no_failures(desk: Browser) -> None:
-    assert {desk.sign_in().status_code for _ in range(15)} == {303}
+def test_good_logins_are_no_failures(deps: Browser) -> None:
+    assert {deps.sign_in().status_code for _ in range(15)} == {303}

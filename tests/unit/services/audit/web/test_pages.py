@@ -87,7 +87,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(engine: Engine, config: Path) -> Browser:
+def deps(engine: Engine, config: Path) -> Browser:
     """An admin who is signed in."""
     found = browser(engine, lambda: load(config, {}))
     assert found.sign_in().status_code == 303
@@ -162,29 +162,29 @@ def fill(engine: Engine) -> None:
 
 
 def test_every_page_escapes_whatever_stands_in_the_database(
-    desk: Browser, engine: Engine, subtests: pytest.Subtests
+    deps: Browser, engine: Engine, subtests: pytest.Subtests
 ) -> None:
     fill(engine)
     for path in PAGES:
         with subtests.test(path):
-            found = desk.get(path)
+            found = deps.get(path)
             assert found.status_code == 200, found.text
             is_safe(found.text)
 
 
 def test_what_is_escaped_is_read_as_it_was_written(
-    desk: Browser, engine: Engine, subtests: pytest.Subtests
+    deps: Browser, engine: Engine, subtests: pytest.Subtests
 ) -> None:
     """Else a page that shows nothing would be safe as well."""
     fill(engine)
     for path, times in SHOWN.items():
         with subtests.test(path):
-            told = [text for text in is_safe(desk.get(path).text).texts if EVIL in text]
+            told = [text for text in is_safe(deps.get(path).text).texts if EVIL in text]
             assert len(told) >= times
 
 
 def test_a_page_holds_nothing_that_hides_or_turns_text_around(
-    desk: Browser, engine: Engine
+    deps: Browser, engine: Engine
 ) -> None:
     name = "CN=\u202egpj.exe\x1b\x85\u2066"
     held = approved(4, 2, name)
@@ -192,17 +192,17 @@ def test_a_page_holds_nothing_that_hides_or_turns_text_around(
     store(engine, STREAM, [requested(3, 2, transaction_id=name), held])
     store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
     for path in (*PAGES, f"/scep/enrollments/{HELD}", f"/scep?tab=activity&search={quote(name)}"):
-        found = desk.get(path).text
+        found = deps.get(path).text
         assert not HIDDEN.search(found.replace("\n", "")), path
-    assert "<bdi>CN=\\u202egpj.exe\\x1b" in desk.get(f"/scep/enrollments/{HELD}").text
+    assert "<bdi>CN=\\u202egpj.exe\\x1b" in deps.get(f"/scep/enrollments/{HELD}").text
 
 
 def test_nothing_in_an_address_becomes_a_part_of_the_page(
-    desk: Browser, subtests: pytest.Subtests
+    deps: Browser, subtests: pytest.Subtests
 ) -> None:
     for address in ADDRESSES:
         with subtests.test(address):
-            found = desk.get(address.format(quote(EVIL, safe="")))
+            found = deps.get(address.format(quote(EVIL, safe="")))
             assert found.status_code in (200, 400, 404)
             if found.headers["content-type"] == HTML:
                 is_safe(found.text)
@@ -218,7 +218,7 @@ def test_the_name_of_who_is_signed_in_is_escaped(engine: Engine, config: Path) -
 
 
 def test_an_enrollment_is_told_whatever_somebody_planted_among_its_events(
-    desk: Browser, engine: Engine, subtests: pytest.Subtests
+    deps: Browser, engine: Engine, subtests: pytest.Subtests
 ) -> None:
     """What is no event of ours is kept as it is, and `audit verify` names it."""
     for number, payload in enumerate(PLANTED):
@@ -229,7 +229,7 @@ def test_an_enrollment_is_told_whatever_somebody_planted_among_its_events(
     for number, payload in enumerate(PLANTED):
         for path in ("/scep/enrollments/", "/api/v1/enrollments/"):
             with subtests.test(path, payload=payload[:20]):
-                assert desk.get(f"{path}{enrollment(number).prefix()}").status_code == 200
+                assert deps.get(f"{path}{enrollment(number).prefix()}").status_code == 200
 
 
 # Headers
@@ -237,15 +237,15 @@ def test_an_enrollment_is_told_whatever_somebody_planted_among_its_events(
 
 @pytest.mark.parametrize("signed_in", [True, False])
 def test_every_page_has_its_policy_and_is_kept_by_nobody(
-    desk: Browser, engine: Engine, subtests: pytest.Subtests, *, signed_in: bool
+    deps: Browser, engine: Engine, subtests: pytest.Subtests, *, signed_in: bool
 ) -> None:
     fill(engine)
     if not signed_in:
-        desk.cookies.clear()
+        deps.cookies.clear()
     others = ("/login", "/nothing", "/scep/enrollments/x", "/scep?tab=x", "/static/x/y")
     for path in (*PAGES, *others):
         with subtests.test(path):
-            headers = desk.get(path).headers
+            headers = deps.get(path).headers
             said = headers["content-security-policy"]
             policy = dict(part.strip().split(" ", 1) for part in said.split(";"))
             assert headers["content-type"] == HTML
@@ -257,43 +257,43 @@ def test_every_page_has_its_policy_and_is_kept_by_nobody(
             assert "unsafe" not in said
 
 
-def test_a_page_has_no_script_or_style_of_its_own(desk: Browser, engine: Engine) -> None:
+def test_a_page_has_no_script_or_style_of_its_own(deps: Browser, engine: Engine) -> None:
     """The policy would keep them from working."""
     fill(engine)
     for path in PAGES:
-        read = Read(desk.get(path).text)
+        read = Read(deps.get(path).text)
         assert not [attrs for _, attrs in read.tags if "style" in attrs]
         assert "style" not in {tag for tag, _ in read.tags}
 
 
 @pytest.mark.parametrize("name", ["page.css", "page.js", "icon.svg"])
-def test_script_and_style_are_kept_under_their_version_alone(desk: Browser, name: str) -> None:
-    now, other = desk.get(f"/static/{VERSION}/{name}"), desk.get(f"/static/other/{name}")
+def test_script_and_style_are_kept_under_their_version_alone(deps: Browser, name: str) -> None:
+    now, other = deps.get(f"/static/{VERSION}/{name}"), deps.get(f"/static/other/{name}")
 
     assert "immutable" in now.headers["cache-control"]
     assert other.headers["cache-control"] == "no-store"
     assert now.content == other.content
 
 
-def test_no_host_header_is_a_failure_of_ours(desk: Browser, subtests: pytest.Subtests) -> None:
-    desk.cookies.clear()
+def test_no_host_header_is_a_failure_of_ours(deps: Browser, subtests: pytest.Subtests) -> None:
+    deps.cookies.clear()
     for host in ("[", "a b", "", "evil/x", "x:y", "\u00fc", "evil@x", "[::1"):
         for path in ("/scep", "/login", "/api/v1/enrollments", "/nothing"):
             with subtests.test(path, host=host):
-                found = desk.get(path, headers={"host": host.encode()})
+                found = deps.get(path, headers={"host": host.encode()})
                 assert found.status_code < 500
 
 
 # Attempts
 
 
-def test_the_attempts_of_a_request_lead_to_each_other(desk: Browser, engine: Engine) -> None:
+def test_the_attempts_of_a_request_lead_to_each_other(deps: Browser, engine: Engine) -> None:
     first, second = enrollment(1), enrollment(1).at(1)
     again = stored(3, second.subject(Stage.REQUEST), event("EnrollmentRequested"))
     store(engine, STREAM, [requested(1, 1), requested(2, 2), again])
     links = [
         (attrs["href"], attrs.get("aria-current"))
-        for tag, attrs in Read(desk.get(f"/scep/enrollments/{second.prefix()}").text).tags
+        for tag, attrs in Read(deps.get(f"/scep/enrollments/{second.prefix()}").text).tags
         if tag == "a" and (attrs.get("href") or "").startswith("/scep/enrollments/")
     ]
 
@@ -301,7 +301,7 @@ def test_the_attempts_of_a_request_lead_to_each_other(desk: Browser, engine: Eng
         (f"/scep/enrollments/{first.prefix()}", None),
         (f"/scep/enrollments/{second.prefix()}", "true"),
     ]
-    assert 'id="attempts"' not in desk.get(f"/scep/enrollments/{enrollment(2).prefix()}").text
+    assert 'id="attempts"' not in deps.get(f"/scep/enrollments/{enrollment(2).prefix()}").text
 
 
 # What is offered
@@ -341,7 +341,7 @@ FROM_HELD: Final = [("release", [RELEASE.value]), ("revoke-held", FOR_GOOD)]
     ],
 )  # fmt: skip
 def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
-    desk: Browser,
+    deps: Browser,
     engine: Engine,
     status: CertificateStatus | None,
     reason: RevocationReason | None,
@@ -360,15 +360,15 @@ def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
         told.append(stored(2, certificate_status("local", "4a", 0), changed))
     store(engine, CERTS, told)
     for path in ("/scep/certificates", f"/scep/enrollments/{enrolled.prefix()}"):
-        found = desk.get(path).text
+        found = deps.get(path).text
         assert offered(found) == wanted, path
-    assert badge in desk.get("/scep/certificates").text
+    assert badge in deps.get("/scep/certificates").text
 
 
-def test_a_decision_is_offered_for_what_is_held_alone(desk: Browser, engine: Engine) -> None:
+def test_a_decision_is_offered_for_what_is_held_alone(deps: Browser, engine: Engine) -> None:
     fill(engine)
 
-    assert [name for name, _ in offered(desk.get(f"/scep/enrollments/{HELD}").text)] == [
+    assert [name for name, _ in offered(deps.get(f"/scep/enrollments/{HELD}").text)] == [
         "approve", "deny",
     ]  # fmt: skip
-    assert offered(desk.get(f"/scep/enrollments/{ENROLLMENT}").text) == []
+    assert offered(deps.get(f"/scep/enrollments/{ENROLLMENT}").text) == []

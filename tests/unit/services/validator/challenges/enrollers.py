@@ -14,11 +14,11 @@ from services.validator.access import Access, SignedAccess
 from services.validator.anchors import AnchorFiles
 from services.validator.challenges.jws import Anchor
 from services.validator.challenges.token import AnchorPool, TokenRules
-from services.validator.challenges.verifier import Asked
+from services.validator.challenges.verifier import ChallengeRequest
 from services.validator.consumer import RequestConsumer
 from services.validator.device_state import DeviceStateGate
-from services.validator.facts import Opened
-from services.validator.judging import Judge
+from services.validator.evaluate import Evaluator
+from services.validator.facts import DecryptedRequest
 from shared.bus.core import Bus
 from shared.log.envelope import EventSigner, Stored, authenticate, authenticate_as
 from shared.log.events.base import EventPayload
@@ -195,12 +195,12 @@ async def ask(
 
 def asked(
     by: EcIdentity, password: str | None, *sans: bytes, now: int = NOW, **names: Any
-) -> Asked:
+) -> ChallengeRequest:
     """A request as a verifier gets it, without a log around it."""
     found = read_csr(device_csr(by, password, *sans, **names))
     transaction = transaction_token(PROFILE, TRANSACTION, found.spki)
-    opened = Opened(found, facts(spki_sha256=hashlib.sha256(found.spki).hexdigest()))
-    return Asked(
+    opened = DecryptedRequest(found, facts(spki_sha256=hashlib.sha256(found.spki).hexdigest()))
+    return ChallengeRequest(
         enrollment=EnrollmentId("0", PROFILE, transaction, csr_token(found.info), 0),
         request_sha256=hashlib.sha256(found.info).hexdigest(),
         transaction_id=TRANSACTION.decode(),
@@ -221,7 +221,7 @@ def replicas(world: World, number: int = 4, seed: int = 0) -> list[RequestConsum
 
 def on_bus(world: World, bus: Bus) -> RequestConsumer:
     """One more validator with the settings of the world's."""
-    return RequestConsumer(Judge(bus, world.judge.settings, world.judge.chains))
+    return RequestConsumer(Evaluator(bus, world.evaluator.settings, world.evaluator.chains))
 
 
 async def judge_all(consumers: Sequence[RequestConsumer], requests: Sequence[Stored]) -> None:

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.validator.challenges.answers import WITHHELD, judge_answer
-from services.validator.challenges.verifier import Verified
+from services.validator.challenges.verifier import ChallengeResult
 from shared.log.reasons import Reason
 from shared.text.printable import HIDDEN
 
 BOM = b"\xef\xbb\xbf"
 
 
-def said(found: Verified) -> str:
+def said(found: ChallengeResult) -> str:
     """What the record says of a refusal; the device hears one sentence alone."""
     assert found.refusal is not None
     assert found.refusal.reason is Reason.WEBHOOK_DENIED

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.validator.challenges.replay import MARGIN_SECONDS, judge_replay, time_to_keep
-from services.validator.challenges.verifier import Asked
+from services.validator.challenges.verifier import ChallengeRequest
 from shared.log.events.state import ChallengeClaimed
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId
@@ -32,12 +32,12 @@ def record(holder: EnrollmentId | None = None, key: str = MINE, **changes: Any) 
     return ChallengeClaimed(**(values | changes))
 
 
-def mine(where: EnrollmentId | None = None, existing: str = "") -> Asked:
+def mine(where: EnrollmentId | None = None, existing: str = "") -> ChallengeRequest:
     return asked(where=where, key=MINE, existing=existing)
 
 
-def judge(
-    who: Asked, found: ChallengeClaimed, recorded_at: int = NOW, until: int = UNTIL
+def evaluator(
+    who: ChallengeRequest, found: ChallengeClaimed, recorded_at: int = NOW, until: int = UNTIL
 ) -> Reason | None:
     """Why the enrollment does not hold the challenge, if it does not."""
     verified = judge_replay(who, found, recorded_at * NANOSECONDS, until)
@@ -60,11 +60,11 @@ def test_the_same_request_again_is_a_retry(first: int, attempt: int, existing: s
     """Redelivered, or another attempt of the same enrollment."""
     holder, again = enrollment(attempt=first), enrollment(attempt=attempt)
 
-    assert judge(mine(again, existing), record(holder)) is None
+    assert evaluator(mine(again, existing), record(holder)) is None
 
 
 def test_a_retry_is_one_whatever_request_the_record_was_made_for() -> None:
-    assert judge(mine(), record(request_sha256="ff" * 32, expires_at=1)) is None
+    assert evaluator(mine(), record(request_sha256="ff" * 32, expires_at=1)) is None
 
 
 DIFFERENT: Final = {
@@ -82,7 +82,7 @@ def test_another_key_is_a_replay(holder: str, existing: str) -> None:
     """A certificate of one's own makes no difference."""
     found = record(DIFFERENT[holder], OTHERS)
 
-    assert judge(mine(existing=existing), found) is Reason.REPLAY
+    assert evaluator(mine(existing=existing), found) is Reason.REPLAY
     assert "another key" in judge_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
 
 
@@ -90,29 +90,29 @@ def test_another_key_is_a_replay(holder: str, existing: str) -> None:
 def test_another_request_of_the_same_key_is_a_replay(holder: str) -> None:
     found = record(DIFFERENT[holder])
 
-    assert judge(mine(), found) is Reason.REPLAY
+    assert evaluator(mine(), found) is Reason.REPLAY
     assert "the same key" in judge_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
 
 
 def test_the_same_csr_of_the_same_key_is_a_retry_in_whatever_transaction() -> None:
     """What is held to be the same is the signer's key and the CSR's hash."""
-    assert judge(mine(), record(DIFFERENT["transaction"])) is None
+    assert evaluator(mine(), record(DIFFERENT["transaction"])) is None
 
 
 @pytest.mark.parametrize("holder", DIFFERENT)
 def test_the_same_key_is_given_the_certificate_that_it_has(holder: str) -> None:
-    assert judge(mine(existing=SERIAL), record(DIFFERENT[holder])) is None
+    assert evaluator(mine(existing=SERIAL), record(DIFFERENT[holder])) is None
 
 
 def test_keys_are_compared_whole() -> None:
     almost = MINE[:-1] + "0"
 
-    assert judge(mine(existing=SERIAL), record(enrollment("two"), almost)) is Reason.REPLAY
+    assert evaluator(mine(existing=SERIAL), record(enrollment("two"), almost)) is Reason.REPLAY
 
 
 def test_a_replay_is_one_however_late() -> None:
     for recorded_at in (1, NOW, UNTIL + MARGIN_SECONDS + 1, UNTIL + 10**6):
-        assert judge(mine(), record(enrollment("two"), OTHERS), recorded_at) is Reason.REPLAY
+        assert evaluator(mine(), record(enrollment("two"), OTHERS), recorded_at) is Reason.REPLAY
 
 
 # When
@@ -120,14 +120,14 @@ def test_a_replay_is_one_however_late() -> None:
 
 @pytest.mark.parametrize("late", [-4000, -1 - MARGIN_SECONDS, -MARGIN_SECONDS, -1, 0])
 def test_a_record_made_in_time_is_believed(late: int) -> None:
-    assert judge(mine(), record(), UNTIL + late) is None
-    assert judge(mine(), record(), UNTIL + MARGIN_SECONDS + late - 1) is None
+    assert evaluator(mine(), record(), UNTIL + late) is None
+    assert evaluator(mine(), record(), UNTIL + MARGIN_SECONDS + late - 1) is None
 
 
 @pytest.mark.parametrize("late", [1, 2, 600, 10**6])
 def test_a_record_made_too_late_proves_nothing(late: int) -> None:
     """An earlier one, of another key, may have left the log by then."""
-    assert judge(mine(), record(), UNTIL + MARGIN_SECONDS + late) is Reason.EXPIRED
+    assert evaluator(mine(), record(), UNTIL + MARGIN_SECONDS + late) is Reason.EXPIRED
 
 
 @pytest.mark.parametrize("asked_at", [NOW, UNTIL - 1])
@@ -140,8 +140,8 @@ def test_no_record_is_believed_from_the_second_in_which_an_earlier_one_may_be_go
     """
     gone = asked_at + time_to_keep(UNTIL, asked_at)
 
-    assert judge(mine(), record(), gone - 1) is None
-    assert judge(mine(), record(), gone) is Reason.EXPIRED
+    assert evaluator(mine(), record(), gone - 1) is None
+    assert evaluator(mine(), record(), gone) is Reason.EXPIRED
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.profiles import names_sha256
+from services.issuer.ceilings import names_sha256
 from shared.limits import SAME_CSR_PLACES, SAME_CSR_RECORDS
 from shared.log.envelope import Stored
 from shared.log.events.enrollment import EnrollmentApproved
@@ -49,7 +49,7 @@ async def world(
 
 
 def challenge_of(world: World) -> str:
-    return token() if world.judge.settings.access[PROFILE].signed else PASSWORD
+    return token() if world.evaluator.settings.access[PROFILE].signed else PASSWORD
 
 
 async def again(world: World, number: int) -> Stored:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.validator.challenges.static import StaticVerifier, judge_password
-from services.validator.challenges.verifier import Verified
+from services.validator.challenges.verifier import ChallengeResult
 from shared.log.events.enrollment import GateResult
 from shared.log.reasons import Reason
 from tests.unit.services.validator.challenges.tokens import asked, claims, mint, request
@@ -17,7 +17,7 @@ SECRET: Final = "s3cret"
 ANY_TEXT: Final = st.text(st.characters(codec=None, exclude_categories=()))
 
 
-def opens(verified: Verified) -> bool:
+def opens(verified: ChallengeResult) -> bool:
     """Whether the one gate opened; a refusal says that the password is wrong, and no more."""
     if verified.refusal is None:
         assert verified.gates == (GateResult(gate="challenge", passed=True),)

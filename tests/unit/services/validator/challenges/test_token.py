@@ -47,7 +47,7 @@ TENANT: Final = "https://tenant.example/a"
 OTHER_TENANT: Final = "https://tenant.example/b"
 
 
-def judge(
+def evaluator(
     token: str,
     rules: TokenRules = RULES,
     *,
@@ -71,7 +71,7 @@ def passes(judged: Judged) -> bool:
 
 def refusal(token: str, *arguments: Any, **options: Any) -> tuple[str, Reason]:
     """The gate that refused and why; those before it passed, those behind it were not asked."""
-    judged = judge(token, *arguments, **options)
+    judged = evaluator(token, *arguments, **options)
     gates, found = judged.verified.gates, judged.verified.refusal
     assert found is not None
     assert tuple(gate.gate for gate in gates) == GATES[: len(gates)]
@@ -99,7 +99,7 @@ def says_nothing_secret(judged: Judged, token: str) -> None:
 def test_a_good_token_passes_every_gate(key: PrivateKey, version: Any) -> None:
     token = mint(claims(version=version), key)
 
-    judged = judge(token)
+    judged = evaluator(token)
 
     assert passes(judged)
     assert judged.claims is not None
@@ -108,11 +108,11 @@ def test_a_good_token_passes_every_gate(key: PrivateKey, version: Any) -> None:
 
 
 def test_a_signature_in_der_passes() -> None:
-    assert passes(judge(mint(claims(), p256(), sign=es256_der(p256()))))
+    assert passes(evaluator(mint(claims(), p256(), sign=es256_der(p256()))))
 
 
 def test_the_record_says_which_connector_signed() -> None:
-    signature = judge(mint(claims(), p256())).verified.gates[0]
+    signature = evaluator(mint(claims(), p256())).verified.gates[0]
 
     assert (signature.gate, signature.detail) == ("signature", "ES256 by CN=ec")
 
@@ -120,28 +120,28 @@ def test_the_record_says_which_connector_signed() -> None:
 def test_a_token_with_nothing_but_what_is_required_passes() -> None:
     few = {name: claims()[name] for name in REQUIRED}
 
-    assert passes(judge(mint(few), TokenRules(), csr=request()))
+    assert passes(evaluator(mint(few), TokenRules(), csr=request()))
 
 
 @pytest.mark.parametrize("padded", ["h", "p", "s", "hps"])
 def test_padding_of_the_signer_s_own_passes(padded: str) -> None:
-    assert passes(judge(mint(claims(x="."), padded=padded)))
-    assert passes(judge(mint(claims(x=".."), padded=padded)))
+    assert passes(evaluator(mint(claims(x="."), padded=padded)))
+    assert passes(evaluator(mint(claims(x=".."), padded=padded)))
 
 
 def test_what_a_token_says_beyond_its_claims_changes_nothing() -> None:
     header = {"alg": "RS256", "kid": "x", "jku": "https://evil.example", "x5c": ["AAAA"]}
 
-    assert passes(judge(mint(claims(nbf=NOW + DAY, jti=None, roles=[1.5, {}]), header=header)))
+    assert passes(evaluator(mint(claims(nbf=NOW + DAY, jti=None, roles=[1.5, {}]), header=header)))
 
 
 def test_a_token_is_judged_by_its_time_and_not_by_what_was_judged_before() -> None:
     token = mint(claims())
 
-    assert [judge(token, now=now).verified for now in (NOW, NOW + DAY, NOW)] == [
-        judge(token).verified,
-        judge(token, now=NOW + DAY).verified,
-        judge(token).verified,
+    assert [evaluator(token, now=now).verified for now in (NOW, NOW + DAY, NOW)] == [
+        evaluator(token).verified,
+        evaluator(token, now=NOW + DAY).verified,
+        evaluator(token).verified,
     ]
 
 
@@ -221,7 +221,7 @@ def test_padding_added_after_signing_is_refused(part: int) -> None:
     parts[part] += "="
 
     assert refusal(".".join(parts)) == ("signature", Reason.SIGNATURE_INVALID)
-    assert passes(judge(f"{mint(claims())}=="))
+    assert passes(evaluator(f"{mint(claims())}=="))
 
 
 def test_claims_changed_after_signing_are_refused() -> None:
@@ -250,7 +250,7 @@ def test_no_tolerance_prolongs_an_anchor(
     pool = AnchorPool((anchor(rsa_key(), not_before=not_before, not_after=not_after),))
     rules = replace(RULES, tolerance=tolerance)
 
-    assert passes(judge(mint(claims()), rules, pool=pool)) is expected
+    assert passes(evaluator(mint(claims()), rules, pool=pool)) is expected
 
 
 def test_the_record_says_how_many_anchors_were_tried() -> None:
@@ -261,7 +261,7 @@ def test_the_record_says_how_many_anchors_were_tried() -> None:
             anchor(rsa_key(), not_before=NOW + 1),
         )
     )
-    judged = judge(mint(claims()), pool=pool)
+    judged = evaluator(mint(claims()), pool=pool)
 
     assert "1 valid of 3" in judged.verified.gates[-1].detail
     assert refusal(mint(claims()), pool=pool) == ("signature", Reason.SIGNATURE_INVALID)
@@ -330,14 +330,14 @@ def test_a_tenant_s_tokens_are_verified_by_its_own_anchors_alone(
     token = mint(claims(iss=issuer), TENANT_KEYS[key])
 
     if key == owner:
-        assert passes(judge(token, pool=TENANTS))
+        assert passes(evaluator(token, pool=TENANTS))
     else:
         assert refusal(token, pool=TENANTS) == ("signature", Reason.SIGNATURE_INVALID)
 
 
 def test_each_of_a_tenant_s_anchors_verifies() -> None:
-    assert passes(judge(mint(claims(iss=TENANT), rsa_key("tenant")), pool=TENANTS))
-    assert passes(judge(mint(claims(iss=TENANT), p256(2001)), pool=TENANTS))
+    assert passes(evaluator(mint(claims(iss=TENANT), rsa_key("tenant")), pool=TENANTS))
+    assert passes(evaluator(mint(claims(iss=TENANT), p256(2001)), pool=TENANTS))
 
 
 def test_a_tenant_s_expired_anchor_is_not_replaced_by_common_ones() -> None:
@@ -433,7 +433,7 @@ def test_a_token_is_not_valid_before_it_was_issued(
     rules = replace(RULES, tolerance=tolerance)
 
     if expected:
-        assert passes(judge(token, rules))
+        assert passes(evaluator(token, rules))
     else:
         assert refusal(token, rules) == ("time", Reason.NOT_YET_VALID)
 
@@ -449,7 +449,7 @@ def test_a_token_ends_in_the_second_that_it_names(
     rules = replace(RULES, tolerance=tolerance, validity=0)
 
     if expected:
-        assert passes(judge(token, rules))
+        assert passes(evaluator(token, rules))
     else:
         assert refusal(token, rules) == ("time", Reason.EXPIRED)
 
@@ -468,7 +468,7 @@ def test_a_token_is_never_older_than_the_profile_allows(
     rules = replace(RULES, validity=validity, tolerance=tolerance)
 
     if expected:
-        assert passes(judge(token, rules))
+        assert passes(evaluator(token, rules))
     else:
         assert refusal(token, rules) == ("time", Reason.EXPIRED)
 
@@ -477,8 +477,8 @@ def test_a_token_is_never_older_than_the_profile_allows(
 def test_without_a_cap_a_token_s_own_end_counts_alone(issued: int) -> None:
     rules = replace(RULES, validity=0)
 
-    assert passes(judge(mint(claims(iat=issued, exp=NOW + 1)), rules))
-    assert passes(judge(mint(claims(iat=issued, exp=253_402_300_799)), rules))
+    assert passes(evaluator(mint(claims(iat=issued, exp=NOW + 1)), rules))
+    assert passes(evaluator(mint(claims(iat=issued, exp=253_402_300_799)), rules))
     assert refusal(mint(claims(iat=issued, exp=NOW - 60)), rules) == ("time", Reason.EXPIRED)
 
 
@@ -489,7 +489,7 @@ def test_a_token_that_is_too_early_and_too_late_is_too_early() -> None:
 
 
 def test_the_record_says_which_times_were_compared() -> None:
-    detail = judge(mint(claims(iat=NOW, exp=NOW - DAY))).verified.gates[-1].detail
+    detail = evaluator(mint(claims(iat=NOW, exp=NOW - DAY))).verified.gates[-1].detail
 
     assert "issued 2026-01-01T00:00:00Z" in detail
     assert "expires 2025-12-31T00:00:00Z" in detail
@@ -509,7 +509,7 @@ def test_the_record_says_which_times_were_compared() -> None:
 )
 def test_a_fraction_of_a_second_is_told_in_nanoseconds(written: str, told: str) -> None:
     payload = json.dumps(claims(iat=1, exp=NOW)).replace('"iat": 1', f'"iat": {written}')
-    detail = judge(mint(payload.encode())).verified.gates[-1].detail
+    detail = evaluator(mint(payload.encode())).verified.gates[-1].detail
 
     assert f"issued {told}," in detail
 
@@ -549,7 +549,7 @@ def test_a_pinned_audience_is_there_and_equal(
     token, rules = mint(claims(aud=audience)), replace(RULES, audience=pinned)
 
     if expected:
-        assert passes(judge(token, rules))
+        assert passes(evaluator(token, rules))
     else:
         assert refusal(token, rules) == ("audience", Reason.WRONG_AUDIENCE)
 
@@ -557,10 +557,10 @@ def test_a_pinned_audience_is_there_and_equal(
 @pytest.mark.parametrize("pinned", [None, AUDIENCE])
 def test_of_several_audiences_the_pinned_one_is_enough(pinned: str | None) -> None:
     rules = replace(RULES, audience=pinned)
-    assert passes(judge(mint(claims(aud=[AUDIENCE])), rules))
-    assert passes(judge(mint(claims(aud=["another", AUDIENCE])), rules))
+    assert passes(evaluator(mint(claims(aud=[AUDIENCE])), rules))
+    assert passes(evaluator(mint(claims(aud=["another", AUDIENCE])), rules))
     for others in ([], ["another"], [AUDIENCE + "/"]):
-        judged = judge(mint(claims(aud=others)), rules)
+        judged = evaluator(mint(claims(aud=others)), rules)
         assert passes(judged) is (pinned is None)
 
 
@@ -596,7 +596,7 @@ def test_times_with_a_fraction_are_compared_unrounded(
     token = mint(payload.encode())
 
     if reason is None:
-        assert passes(judge(token, rules))
+        assert passes(evaluator(token, rules))
     else:
         assert refusal(token, rules) == ("time", reason)
 
@@ -625,14 +625,14 @@ def test_a_request_for_something_else_is_refused(csr: CertificationRequest, dime
     token = mint(claims())
 
     assert refusal(token, csr=csr) == ("binding", Reason.CLAIM_MISMATCH)
-    assert dimension in judge(token, csr=csr).verified.gates[-1].detail
+    assert dimension in evaluator(token, csr=csr).verified.gates[-1].detail
 
 
 def test_unclaimed_names_pass_where_the_profile_allows_them() -> None:
     csr = request(NAMED, rfc822("a@b.example"), upn("a@b.example"), tlv(0x87, bytes(4)))
     rules = replace(RULES, allow_unclaimed=True)
 
-    assert passes(judge(mint(claims()), rules, csr=csr))
+    assert passes(evaluator(mint(claims()), rules, csr=csr))
     assert refusal(mint(claims(san_upn=[])), rules, csr=csr) == ("binding", Reason.CLAIM_MISMATCH)
 
 

@@ -40,7 +40,9 @@ TOKENS: Final = {
 }
 
 
-def judge(token: str, csr: CertificationRequest = ASKED, rules: TokenRules | None = None) -> Judged:
+def evaluator(
+    token: str, csr: CertificationRequest = ASKED, rules: TokenRules | None = None
+) -> Judged:
     """A decision; it is well formed whatever it is."""
     judged = judge_token(token, POOL, rules or TokenRules(), csr, NOW)
     gates, refusal = judged.verified.gates, judged.verified.refusal
@@ -52,7 +54,7 @@ def judge(token: str, csr: CertificationRequest = ASKED, rules: TokenRules | Non
 
 
 def approved(token: str) -> bool:
-    return judge(token).verified.refusal is None
+    return evaluator(token).verified.refusal is None
 
 
 @pytest.mark.parametrize("name", TOKENS)

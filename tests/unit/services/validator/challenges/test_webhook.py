@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access, verifiers
 from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import WEBHOOK, Verified, Verifier
+from services.validator.challenges.verifier import WEBHOOK, ChallengeResult, Verifier
 from services.validator.challenges.webhook import Endpoint, WebhookVerifier
 from shared.limits import PROFILE_PLACES
 from shared.log.reasons import FAIL_INFO, Reason
@@ -74,13 +74,13 @@ def verifier(found: Endpoint, places: int = 16) -> Verifier:
     return verifiers(access, PROFILE, records, TRUSTED_OPERATORS)[WEBHOOK]
 
 
-async def verified(found: Endpoint, number: int = 0) -> Verified:
+async def verified(found: Endpoint, number: int = 0) -> ChallengeResult:
     """What comes of asking, which is never longer than a test can wait."""
     async with asyncio.timeout(15):
         return await verifier(found).verify(asked(holder(number), CHALLENGE))
 
 
-def denied(found: Verified) -> bool:
+def denied(found: ChallengeResult) -> bool:
     return found.refusal is not None and found.refusal.reason is Reason.WEBHOOK_DENIED
 
 

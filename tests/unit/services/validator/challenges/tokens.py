@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from services.validator.challenges.jws import Anchor
-from services.validator.challenges.verifier import Asked
-from services.validator.facts import Opened
+from services.validator.challenges.verifier import ChallengeRequest
+from services.validator.facts import DecryptedRequest
 from shared.log.subjects import EnrollmentId
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.unit.shared.scep.messages import (
@@ -179,13 +179,13 @@ def asked(
     *,
     key: str = "11" * 32,
     existing: str = "",
-) -> Asked:
+) -> ChallengeRequest:
     """What a verifier is asked."""
-    return Asked(
+    return ChallengeRequest(
         enrollment=where or enrollment(),
         request_sha256=hashlib.sha256(b"a request").hexdigest(),
         transaction_id="0123456789ABCDEF",
-        opened=Opened(csr or request(), facts(spki_sha256=key)),
+        opened=DecryptedRequest(csr or request(), facts(spki_sha256=key)),
         asked_at=NOW,
         existing=existing,
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.families import FAMILIES, family, without_content
+from services.gateway.user_agents import FAMILIES, family, without_content
 
 # As clients send them.
 SENT = {

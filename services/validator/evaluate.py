@@ -6,12 +6,23 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from services.validator.access import Access, verifiers
-from services.validator.cases import Case, rejected
 from services.validator.challenges.records import Records, TooManyWaitError
-from services.validator.challenges.verifier import Asked, Verified, Verifier, refused, route
-from services.validator.facts import NotOpened, Opened, OpeningRules, open_request
-from services.validator.gates import Decision, Policy, Question, decide, wants_challenge
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    Verifier,
+    refused,
+    route,
+)
+from services.validator.facts import (
+    DecryptedRequest,
+    OpeningRules,
+    UndecryptableRequest,
+    open_request,
+)
+from services.validator.gates import Decision, Policy, PolicyInput, decide, wants_challenge
 from services.validator.history import gather
+from services.validator.request_context import RequestContext, rejected
 from services.validator.settings import Settings
 from services.validator.template import lifetime
 from shared.bus.core import Bus, BusUnavailableError
@@ -28,7 +39,7 @@ from shared.scep.algorithms import AlgorithmPolicy
 
 
 @dataclass
-class Judge:
+class Evaluator:
     """Opens requests and decides; what it writes on the way, it finds when it comes again."""
 
     bus: Bus
@@ -36,7 +47,9 @@ class Judge:
     chains: ChainBook
     _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
 
-    async def case(self, enrollment: EnrollmentId, stored: Stored) -> Case | EnrollmentRejected:
+    async def case(
+        self, enrollment: EnrollmentId, stored: Stored
+    ) -> RequestContext | EnrollmentRejected:
         """The request opened, or why that cannot be."""
         settings = self.settings
         try:
@@ -56,10 +69,10 @@ class Judge:
         if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
             return rejected(stored, Reason.BAD_MESSAGE, "driven again without an operator's order")
         opened = open_request(enrollment, event, settings.opening_keys, rules)
-        if isinstance(opened, NotOpened):
+        if isinstance(opened, UndecryptableRequest):
             return rejected(stored, opened.reason, opened.detail)
         opened = self._described(enrollment.profile, opened, policy)
-        return Case(enrollment, stored, opened, policy, chain)
+        return RequestContext(enrollment, stored, opened, policy, chain)
 
     async def waits(self, enrollment: EnrollmentId) -> bool:
         """Whether a request handed out so often only waited for another one."""
@@ -85,7 +98,9 @@ class Judge:
             return False
         return before.at(order.attempt) == enrollment
 
-    def _described(self, profile: str, opened: Opened, policy: Policy) -> Opened:
+    def _described(
+        self, profile: str, opened: DecryptedRequest, policy: Policy
+    ) -> DecryptedRequest:
         """Facts that only the configuration knows: of which fleet, and who would judge."""
         challenge, kinds = opened.csr.challenge, self.settings.access[profile].kinds
         kind = route(challenge, kinds) if challenge is not None else "none"
@@ -93,7 +108,7 @@ class Judge:
         return replace(opened, facts=facts)
 
     async def decide(
-        self, case: Case, decided_at: int, held: EnrollmentHeld | None = None
+        self, case: RequestContext, decided_at: int, held: EnrollmentHeld | None = None
     ) -> Decision:
         """Through the gates; `decided_at` in Unix seconds.
 
@@ -102,7 +117,7 @@ class Judge:
         """
         history = await gather(self.bus, case.policy.issuer, case.opened, self.settings.issuers)
         profile = case.enrollment.profile
-        question = Question(
+        question = PolicyInput(
             case.opened,
             history,
             profile,
@@ -120,7 +135,9 @@ class Judge:
             return replace(decision, gates=decision.gates + before, claim=held.claim)
         return await self._verified(case, question, decision)
 
-    async def _verified(self, case: Case, question: Question, decision: Decision) -> Decision:
+    async def _verified(
+        self, case: RequestContext, question: PolicyInput, decision: Decision
+    ) -> Decision:
         """The verifier's word, on what the log knows.
 
         Where it says that the challenge made a certificate before, that one may have been recorded
@@ -134,7 +151,9 @@ class Judge:
             again = decide(replace(question, history=history))
             if again.refusal is not None or again.existing:
                 decision = again
-                verified = await self._verify(case, again) if again.existing else Verified(())
+                verified = (
+                    await self._verify(case, again) if again.existing else ChallengeResult(())
+                )
         return replace(
             decision,
             gates=decision.gates + verified.gates,
@@ -142,7 +161,7 @@ class Judge:
             claim=verified.claim,
         )
 
-    async def _verify(self, case: Case, decision: Decision) -> Verified:
+    async def _verify(self, case: RequestContext, decision: Decision) -> ChallengeResult:
         verifier = self._verifiers(case.enrollment.profile)[case.opened.facts.challenge]
         try:
             return await verifier.verify(_asked(case, decision))
@@ -162,8 +181,8 @@ class Judge:
         return ready[1]
 
 
-def _asked(case: Case, decision: Decision) -> Asked:
-    return Asked(
+def _asked(case: RequestContext, decision: Decision) -> ChallengeRequest:
+    return ChallengeRequest(
         enrollment=case.enrollment,
         request_sha256=case.stored.sha256(),
         transaction_id=case.opened.transaction_id,

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 
-from services.issuer.profiles import Times, beyond_ceilings, ended, out_of_time
+from services.issuer.ceilings import Times, beyond_ceilings, ended, out_of_time
 from shared.log.events.enrollment import TemplateExtension
 from tests.unit import pki
 from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template

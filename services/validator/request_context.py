@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from services.validator.facts import History, Opened
+from services.validator.facts import DecryptedRequest, History
 from services.validator.gates import Decision, Policy, Refusal
 from services.validator.template import build_template
 from shared.ca.chains import Chain
@@ -20,12 +20,12 @@ from shared.log.subjects import EnrollmentId
 
 
 @dataclass(frozen=True)
-class Case:
+class RequestContext:
     """A request event, what was found in it, and under which policy and CA it is judged."""
 
     enrollment: EnrollmentId
     stored: Stored
-    opened: Opened
+    opened: DecryptedRequest
     policy: Policy
     chain: Chain
 
@@ -34,13 +34,13 @@ class Case:
         """The log's time of the request (Unix s): the same on redelivery and after a hold."""
         return self.stored.seconds
 
-    def judged_by(self, kind: str) -> "Case":
+    def judged_by(self, kind: str) -> "RequestContext":
         """The same, where another kind of verifier judged it than would today."""
         facts = msgspec.structs.replace(self.opened.facts, challenge=kind)
         return replace(self, opened=replace(self.opened, facts=facts))
 
 
-def approved(case: Case, decision: Decision, decided_at: int) -> EnrollmentApproved:
+def approved(case: RequestContext, decision: Decision, decided_at: int) -> EnrollmentApproved:
     """The yes; lifetimes begin when it was decided, which is on the log too."""
     event = decode(case.stored.payload, case.stored.headers)
     gateway = event.gateway if isinstance(event, EnrollmentRequested) else ""
@@ -57,7 +57,7 @@ def approved(case: Case, decision: Decision, decided_at: int) -> EnrollmentAppro
     )
 
 
-def _renewed(opened: Opened, history: History) -> RenewedCertificate | None:
+def _renewed(opened: DecryptedRequest, history: History) -> RenewedCertificate | None:
     """What is renewed, and how often its key was already."""
     known = history.renewed
     if known is None:
@@ -68,7 +68,7 @@ def _renewed(opened: Opened, history: History) -> RenewedCertificate | None:
     )
 
 
-def refused(case: Case, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
+def refused(case: RequestContext, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
     """The no of a gate."""
     return EnrollmentRejected(
         request_sha256=case.stored.sha256(),
