@@ -8,9 +8,9 @@ from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
-from services.audit.settings import recorded
 from services.audit.store.engine import Engine
 from shared.bus.core import Bus
+from shared.bus.topology import recorded
 from shared.log.streams import enroll_stream
 
 

@@ -1,7 +1,7 @@
 """What the audit service takes from the configuration."""
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.audit.roles import Level
 from services.audit.store.urls import read_url
 from shared.bus.servers import Servers
-from shared.bus.topology import consumers
+from shared.bus.topology import recorded
 from shared.config.keys import read_certificates, read_event_signer, read_nkey
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration
@@ -75,11 +75,6 @@ def read_settings(configuration: Configuration) -> Settings:
         batch=section.batch,
         page=PageSettings(section.public_url, section.session_ttl, _oidc(configuration)),
     )
-
-
-def recorded(shards: Sequence[str]) -> tuple[str, ...]:
-    """The streams that are recorded where these shards are."""
-    return tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit")
 
 
 def _oidc(configuration: Configuration) -> Oidc | None:

@@ -174,3 +174,8 @@ def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerS
         )
         for shard in shards
     )
+
+
+def recorded(shards: Sequence[str]) -> tuple[str, ...]:
+    """The streams that the audit service records where these shards are."""
+    return tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit")

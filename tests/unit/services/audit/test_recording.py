@@ -7,8 +7,8 @@ from services.audit.record.lag import Backlog
 from services.audit.record.quota import Room
 from services.audit.record.write import position
 from services.audit.recording import Recording
-from services.audit.settings import recorded
 from services.audit.store.engine import migrate, open_engine
+from shared.bus.topology import recorded
 from shared.log.envelope import Message
 from tests.unit.world import OPERATOR, Clock, append, memory_bus, until
 
