@@ -28,17 +28,12 @@ from shared.log.events.base import EventPayload
 
 Projector = Callable[[Changes, Match, Stored, EventPayload], None]
 
-# Beside the row of an enrollment, which every event of its channels changes.
+# Beside the row of an enrollment, which every event of its channels changes. What stands on other
+# channels (a certificate under its key, say) is kept among the events and changes no row.
 PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
-    catalog.REQUEST: (),
-    catalog.HOLD: (),
     catalog.DECISION: (decided,),
-    catalog.VERDICT: (),
-    catalog.OUTCOME: (),
     catalog.CERTIFICATE: (recorded,),
     catalog.CERTIFICATE_STATUS: (status_changed,),
-    catalog.KEY: (),  # the same event as under the serial number
-    catalog.KEY_COMPROMISE: (),
     catalog.REVOCATION: (ordered,),
     catalog.REVOCATION_ANSWER: (answered,),
     catalog.REDRIVE: (ordered, redriven),
@@ -51,7 +46,6 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
     catalog.CHALLENGE_CANCELLATION: (ordered, challenged),
     catalog.API_TOKEN: (ordered,),
     catalog.API_TOKEN_REVOCATION: (ordered,),
-    catalog.CHECKPOINT: (),
     catalog.DEAD_LETTER: (dead,),
 }
 

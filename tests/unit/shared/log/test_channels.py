@@ -72,10 +72,10 @@ def test_every_golden_event_stands_on_a_channel_of_its_kind() -> None:
         assert type(event) in found.channel.events
 
 
-def test_the_auditor_projects_every_channel_that_it_records() -> None:
+def test_what_the_auditor_projects_is_recorded() -> None:
     recorded = {row for row in CHANNELS.rows if Role.AUDIT in row.consumers}
 
-    assert set(PROJECTORS) == recorded
+    assert set(PROJECTORS) <= recorded
 
 
 def test_each_stage_has_the_channel_of_its_name() -> None:
