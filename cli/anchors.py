@@ -10,12 +10,12 @@ from cli.output import show_table
 from cli.places import Config, config_path
 from services.audit.commands.reload_anchors import reload_anchors as order_reload
 
-app = typer.Typer(no_args_is_help=True, help="The certificates that connectors' tokens trust.")
+app = typer.Typer(no_args_is_help=True, help="Reload the anchors of a profile.")
 
 
 @app.callback()
 def anchors() -> None:
-    """The certificates that connectors' tokens trust."""
+    """Reload the certificates that are trusted to sign challenges."""
 
 
 @app.command("reload")
@@ -23,7 +23,7 @@ def reload_anchors(
     profile: Annotated[str, typer.Option(help="which of the profiles")],
     config: Config = None,
 ) -> None:
-    """Let every running validator read them; one that cannot keeps its old ones and says why."""
+    """Reload the anchors of a profile on every validator; one that cannot keeps the old ones."""
     answers = with_operator(
         config_path(config), lambda context: order_reload(context, profile, secrets.token_hex(8))
     )

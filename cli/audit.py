@@ -20,7 +20,7 @@ from shared.config.load import SettingsError, load
 from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 
-app = typer.Typer(no_args_is_help=True, help="The record of every enrollment.")
+app = typer.Typer(no_args_is_help=True, help="List, show, verify and replay what was recorded.")
 app.command("serve")(serve)
 _SHOWN_BYTES = 64
 
@@ -37,7 +37,7 @@ def list_enrollments(
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """The newest enrollments first."""
+    """List enrollments, newest first."""
     try:
         lines = recent(_engine(config), limit, profile, search, state)
     except DatabaseError as error:
@@ -66,7 +66,7 @@ def show(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """Every event of the newest enrollment of this name or id."""
+    """Show every event of the newest enrollment with this name or id."""
     engine = _engine(config)
     try:
         events = story(engine, _meant(engine, wanted))

@@ -15,7 +15,7 @@ from services.audit.commands.one_time import cancel as take_back
 from services.audit.commands.one_time import list_challenges as challenges_of
 from shared.runtime.process import now
 
-app = typer.Typer(no_args_is_help=True, help="One-time challenges.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and cancel one-time challenges.")
 
 Profile = Annotated[str, typer.Option(help="which of the profiles")]
 
@@ -32,7 +32,7 @@ def new(
         "24h"  # type: ignore[assignment]  # typer parses the default too
     ),
 ) -> None:
-    """Make a challenge for one enrollment and print it: this once, it is kept nowhere."""
+    """Create a one-time challenge. It is printed once and not stored."""
     names, expires_at = tuple(map(_san, san or ())), int(now()) + ttl
     made = with_operator(
         config_path(config), lambda context: create(context, profile, cn, names, expires_at)
@@ -56,7 +56,7 @@ def list_challenges(
     every: Annotated[bool, typer.Option("--all", help="used and expired ones too")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """The challenges of a profile by id, newest last; the challenges themselves nobody knows."""
+    """List the challenges of a profile by id, newest last; the challenges are not stored."""
     lines = with_operator(
         config_path(config), lambda context: challenges_of(context, profile, now())
     )
@@ -83,7 +83,7 @@ def cancel(
     profile: Profile,
     config: Config = None,
 ) -> None:
-    """Take a challenge back that nobody has used."""
+    """Cancel a challenge that was not used."""
     cancelled = with_operator(
         config_path(config), lambda context: take_back(context, profile, challenge_id, now())
     )

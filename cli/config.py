@@ -24,7 +24,7 @@ from shared.runtime.process import now
 from shared.x509.key_ids import spki_sha256
 from shared.x509.usages import ANY_ATTRIBUTE
 
-app = typer.Typer(no_args_is_help=True, help="The configuration.")
+app = typer.Typer(no_args_is_help=True, help="Check, document and import configurations.")
 
 
 @app.command()
@@ -33,7 +33,7 @@ def check(
         Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")
     ] = Path("scepstream.toml"),
 ) -> None:
-    """Read it as every service would and print what is in effect, without its secrets.
+    """Check the configuration as every service would, and print it without its secrets.
 
     Exit status 1 and one sentence where a service would not start.
     """
@@ -58,7 +58,7 @@ def check(
 
 @app.command()
 def reference() -> None:
-    """Print every key, made from the classes that read them (docs/configuration.md)."""
+    """Print the reference of all keys (docs/configuration.md)."""
     print(render(), end="")
 
 
@@ -78,7 +78,7 @@ def import_certctl(
         Path | None, typer.Option(help="file to write, mode 0600 (default: print)")
     ] = None,
 ) -> None:
-    """Turn CERTCTL_SCEP_* variables into a configuration; it holds their challenges."""
+    """Convert CERTCTL_SCEP_* variables to a configuration file, challenges included."""
     try:
         variables = inherited_environment()
         if env_file is not None:

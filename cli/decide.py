@@ -21,12 +21,12 @@ Note = Annotated[str, typer.Option(help="why; of a refusal the device is told to
 
 
 def approve(wanted: Wanted, config: Config = None, note: Note = "") -> None:
-    """Let a held enrollment go on to its certificate."""
+    """Approve a held enrollment."""
     _decide(wanted, config, note, approved=True)
 
 
 def deny(wanted: Wanted, config: Config = None, note: Note = "") -> None:
-    """Refuse a held enrollment."""
+    """Deny a held enrollment."""
     _decide(wanted, config, note, approved=False)
 
 

@@ -54,7 +54,7 @@ def replay(
     since: From = None,
     until: Until = None,
 ) -> None:
-    """Build the read model anew from the event log; killed, it goes on where it was."""
+    """Rebuild the read model from the event log. Resumable."""
     window = _window(profile, since, until)
     try:
         engine = open_engine(into)
@@ -93,7 +93,7 @@ def verify(
     config: Config = None,
     every: Annotated[bool, typer.Option("--all", help="every finding, not the first ones")] = False,
 ) -> None:
-    """Prove the database by the log, and the log by its signatures and checkpoints.
+    """Verify the log's signatures and checkpoints, and compare the database with it.
 
     Exit status 1 where something does not hold; the first finding comes first.
     """
@@ -159,7 +159,7 @@ def _pins(configuration: Configuration) -> dict[str, set[str]]:
 
 
 def checkpoint(config: Config = None) -> None:
-    """Sign what every stream held up to now; keep the lines elsewhere to be surer still."""
+    """Sign a checkpoint of every stream. Keep a copy of the lines elsewhere."""
 
     async def work(context: OperatorContext) -> list[tuple[str, int, str]]:
         engine = open_existing(context.settings.database_url)
@@ -181,7 +181,7 @@ def export(
     since: From = None,
     until: Until = None,
 ) -> None:
-    """Print the events of the log, for a SIEM: JSON Lines or CloudEvents 1.0."""
+    """Print the events of the log for a SIEM, as JSON Lines or CloudEvents 1.0."""
     window = _window(profile, since, until)
     looked_at = sys.stdout.isatty()  # a terminal obeys what a file only holds
 

@@ -16,7 +16,7 @@ from shared.config.load import SettingsError, load, read_file
 from shared.log.roles import Role
 from shared.log.shards import all_shards
 
-app = typer.Typer(no_args_is_help=True, help="Make the bus ready.")
+app = typer.Typer(no_args_is_help=True, help="Set up NATS JetStream.")
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 _DEFAULT = Path("scepstream.toml")
 # Keys that services sign and open events with; `up` keeps them in the same directory.
@@ -28,7 +28,7 @@ def streams(
     nkey: Annotated[Path, typer.Option(help="the provisioner's nkey seed")],
     config: Config = _DEFAULT,
 ) -> None:
-    """Make, or bring up to date, every stream and consumer."""
+    """Create or update all streams and consumers."""
     try:
         configuration = load(config)
         seed = read_nkey(nkey)
@@ -55,7 +55,7 @@ def server(
         list[str] | None, typer.Option(help="a shard; repeat for each (default: 0)")
     ] = None,
 ) -> None:
-    """Print nats-server's configuration: an account a role, nothing more than it needs."""
+    """Print nats-server's configuration: one account for each role, with least privilege."""
     try:
         users = read_users(keys)
     except SettingsError as error:

@@ -45,7 +45,7 @@ def gateway(
     operations_listen: OperationsListen = "127.0.0.1:9101",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Serve SCEP over HTTP."""
+    """Run a gateway: SCEP over HTTP."""
     from services.gateway import service  # noqa: PLC0415 - only this service's extra
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ def validator(
     operations_listen: OperationsListen = "127.0.0.1:9102",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Decide who may enroll."""
+    """Run a validator, which decides who may enroll."""
     from services.validator import service  # noqa: PLC0415
     from services.validator.settings import read_settings  # noqa: PLC0415
 
@@ -88,7 +88,7 @@ def issuer(
     operations_listen: OperationsListen = "127.0.0.1:9103",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Turn verdicts into certificates, keep CRLs."""
+    """Run an issuer, which signs certificates and CRLs."""
     from services.issuer import service  # noqa: PLC0415
     from services.issuer.settings import read_settings  # noqa: PLC0415
 
@@ -107,7 +107,7 @@ def audit(
     operations_listen: OperationsListen = "127.0.0.1:8090",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Keep every event in the database."""
+    """Run the audit service: database, operators' API and page."""
     from services.audit import service  # noqa: PLC0415
     from services.audit.settings import read_settings  # noqa: PLC0415
 

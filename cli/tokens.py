@@ -17,24 +17,24 @@ from services.audit.store.engine import DatabaseError, Engine, migrate, open_eng
 from shared.config.load import SettingsError, load
 from shared.runtime.process import now
 
-app = typer.Typer(no_args_is_help=True, help="Tokens of the operators' API.")
-Name = Annotated[str, typer.Argument(help="whose it is: it stands in every order they give")]
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API tokens.")
+Name = Annotated[str, typer.Argument(help="name of its user, recorded with every command")]
 
 
 @app.command()
 def add(
     name: Name,
-    level: Annotated[Level, typer.Option(help="what it is good for")] = Level.VIEWER,
+    level: Annotated[Level, typer.Option(help="role of its user")] = Level.VIEWER,
     config: Config = None,
 ) -> None:
-    """Make a token and print it: this once, only its digest is kept."""
+    """Create an API token. It is printed once; only its digest is stored."""
     engine = _engine(config)
     print(with_operator(config_path(config), lambda at: make_token(at, engine, name, level, now())))
 
 
 @app.command("list")
 def list_all(config: Config = None) -> None:
-    """The tokens by name."""
+    """List API tokens by name."""
     show_table(
         ("name", "level", "made (UTC)", "taken back (UTC)"),
         (
@@ -46,7 +46,7 @@ def list_all(config: Config = None) -> None:
 
 @app.command()
 def revoke(name: Name, config: Config = None) -> None:
-    """Take a token back; its name stays taken."""
+    """Revoke an API token; its name cannot be used again."""
     engine = _engine(config)
     with_operator(config_path(config), lambda at: take_token(at, engine, name, now()))
     say(f"taken back: {name}")

@@ -28,7 +28,7 @@ def revoke(
     issuer: Issuer = "local",
     config: Config = None,
 ) -> None:
-    """Revoke a certificate; it is on the CRL when this ends well."""
+    """Revoke a certificate; it is on the CRL when the command succeeds."""
     say(
         with_operator(
             config_path(config),
@@ -43,7 +43,7 @@ def next_ca(
     issuer: Issuer = "local",
     data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
 ) -> None:
-    """Make the next CA and its RA certificates; devices see it by GetNextCACert from now on."""
+    """Create the next CA and its RA certificates, and announce it by GetNextCACert."""
     try:
         say(make_next(data, issuer, kind, now()))
     except (UpError, SettingsError) as error:
@@ -55,7 +55,7 @@ def activate(
     issuer: Issuer = "local",
     data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
 ) -> None:
-    """Let the next CA sign; the previous one goes on signing the CRL of its certificates."""
+    """Activate the next CA; the previous one keeps signing the CRL of its certificates."""
     try:
         say(activate_next(data, issuer))
     except (UpError, SettingsError) as error:

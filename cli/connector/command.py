@@ -29,7 +29,7 @@ def init(
     key: Annotated[str, typer.Option(help=", ".join(KINDS))] = "rsa:2048",
     name: Annotated[str, typer.Option(help="the `iss` of its tokens")] = "scepstream connector",
 ) -> None:
-    """Make a signing certificate and its key; the certificate is the profile's anchor."""
+    """Create a signing certificate and key; the certificate is the profile's anchor."""
     with _one_sentence():
         if key not in KINDS:
             raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")
@@ -58,7 +58,7 @@ def token(
         "60m"  # type: ignore[assignment]  # typer parses the default too
     ),
 ) -> None:
-    """Print a signed challenge for one device; it is good for one enrollment."""
+    """Print a signed challenge for one device, valid for one enrollment."""
     with _one_sentence():
         wish = _wish(device or cn, cn, san or [], audience, ttl)
         found = Connector.read(directory).mint(wish, secrets.token_hex(16), int(now()))
