@@ -79,7 +79,7 @@ def list_challenges(
 
 @app.command()
 def cancel(
-    challenge_id: Annotated[str, typer.Argument(help="its id, as the list prints it or whole")],
+    challenge_id: Annotated[str, typer.Argument(help="its id, in full or as `list` prints it")],
     profile: Profile,
     config: Config = None,
 ) -> None:

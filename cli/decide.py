@@ -17,7 +17,7 @@ from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
 Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]
-Note = Annotated[str, typer.Option(help="why; of a refusal the device is told too")]
+Note = Annotated[str, typer.Option(help="reason; of a denial the device receives it too")]
 
 
 def approve(wanted: Wanted, config: Config = None, note: Note = "") -> None:

@@ -53,7 +53,10 @@ def up(
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="and its key, mode 0600")] = None,
     show_secrets: Annotated[
-        bool, typer.Option("--show-secrets", help="print challenges also where no terminal is")
+        bool,
+        typer.Option(
+            "--show-secrets", help="print challenges to any output, not only to a terminal"
+        ),
     ] = False,
 ) -> None:
     """Run nats-server and all services; everything needed is made at first start and kept."""

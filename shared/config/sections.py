@@ -206,7 +206,7 @@ class LocalIssuerSection(Section):
     crl_validity: Duration = 7 * 86400.0
     """From a CRL's thisUpdate to its nextUpdate; it is signed anew at half of it, and on change."""
     secret_path: Path
-    """Secret from which serial numbers are made, 32 bytes or more, mode 0600."""
+    """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """No certificate lives longer, whatever the verdict says."""
     max_backdate: Duration = 3600.0

@@ -66,7 +66,7 @@ async def create(
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
-        raise OrderError("try again: this very challenge was made before")
+        raise OrderError("this challenge exists already: try again")
     return Made(digest, challenge, expires_at)
 
 

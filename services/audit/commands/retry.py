@@ -42,7 +42,7 @@ async def redrive(context: OperatorContext, stream: str, sequence: int) -> str:
     try:
         enrollment, stage = parse_subject(letter.subject)
     except ValueError:
-        raise NotFoundError(f"{letter.subject}: nothing that can be driven again") from None
+        raise NotFoundError(f"{letter.subject}: cannot be retried") from None
     if stage not in _DRIVEN.get(letter.role, frozenset()):
         raise ConflictError("a notification is not sent again; the enrollment itself has ended")
     newest = await _newest(context, enrollment)
@@ -90,7 +90,7 @@ async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> Enrollm
     try:
         return parse_subject(stored.subject)[0] if stored is not None else enrollment
     except ValueError:
-        raise OrderError("the newest attempt's subject is none of the log's") from None
+        raise OrderError("the newest attempt has an invalid subject") from None
 
 
 async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> None:
@@ -128,5 +128,5 @@ async def _order(context: OperatorContext, letter: DeadLetter, newest: Enrollmen
     await context.bus.hint("order.redrive", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
     if await context.until(stream, request, _ANSWER_SECONDS) is None:
-        raise OrderError("the order stands on the log; no gateway has obeyed it yet")
+        raise OrderError("the order is on the log; no gateway has executed it yet")
     return f"driven again as attempt {following.attempt}"

@@ -77,7 +77,7 @@ async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None
 async def _answer(context: OperatorContext, order: str) -> OrderAnswered:
     stored: Stored | None = await context.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
     if stored is None:
-        raise OrderError("the order stands on the log; no issuer has answered it yet")
+        raise OrderError("the order is on the log; no issuer has answered it yet")
     return authenticate_as(OrderAnswered, stored, context.issuers)
 
 
