@@ -48,7 +48,7 @@ Until = Annotated[str | None, typer.Option(help="before this time (RFC 3339)")]
 
 
 def replay(
-    into: Annotated[str, typer.Option(help="URL of a database: empty, or one to go on with")],
+    into: Annotated[str, typer.Option(help="URL of a database: an empty one, or one to continue")],
     config: Config = None,
     profile: Profile = None,
     since: From = None,

@@ -37,7 +37,7 @@ Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]
 CaFile = Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")]
 Fingerprint = Annotated[str | None, typer.Option(help="or its SHA-256 fingerprint")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
-Poll = Annotated[bool, typer.Option("--poll", help="wait while pending; go on with a kept key")]
+Poll = Annotated[bool, typer.Option("--poll", help="wait while pending; continue with a kept key")]
 PollFor = Annotated[int, typer.Option(help="seconds to poll at most")]
 Renew = Annotated[
     bool,

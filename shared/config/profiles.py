@@ -105,7 +105,7 @@ class ProfileSection(Section):
     webhook_url: str | None = None
     """The `webhook` verifier: the service that is asked, https or on loopback."""
     notify_webhook_url: str | None = None
-    """A service that is told of what was issued and what failed, https or on loopback."""
+    """A service that is notified of what was issued and what failed, https or on loopback."""
     webhook_secret: str | None = Field(default=None, repr=False)
     """Key of the HMAC-SHA256 over what is posted to either."""
     webhook_bearer_token: str | None = Field(default=None, repr=False)
@@ -141,7 +141,7 @@ class ProfileSection(Section):
     mtls_client_ca_trust_bundle_path: Path | None = None
     """The CAs whose clients it takes, PEM."""
     approval: Literal["auto", "manual"] = "auto"
-    """manual: an operator decides (`scepstream approve`, `deny`); devices are told PENDING."""
+    """manual: an operator decides (`scepstream approve`, `deny`); devices receive PENDING."""
     renewal: bool = True
     """Whether a certificate issued here may be renewed by signing the request with it."""
     renewal_window: Duration | None = None
@@ -159,7 +159,7 @@ class ProfileSection(Section):
     include_chain: bool = False
     """Send the certificates above the issuing CA too."""
     reply_budget: Duration = 10.0
-    """When a device that still waits is told PENDING."""
+    """When a device that still waits receives PENDING."""
 
     @property
     def largest_message(self) -> int:

@@ -72,7 +72,7 @@ class LogSection(Section):
 
 
 class TrustSection(Section):
-    """Public keys that services believe: never taken from the bus."""
+    """Public keys that services trust: never taken from the bus."""
 
     validator_keys: Paths
     """Ed25519 public keys of the validators, PEM."""
@@ -183,7 +183,7 @@ class AuditSection(Section):
     oidc_viewers: Names = ()
     """Roles of who may look."""
     oidc_operators: Names = ()
-    """Roles of who may give orders."""
+    """Roles of who may run commands."""
     oidc_admins: Names = ()
     """Roles of admins."""
 
@@ -204,7 +204,7 @@ class LocalIssuerSection(Section):
     next_ca_key_path: Path | None = None
     """Its key."""
     crl_validity: Duration = 7 * 86400.0
-    """From a CRL's thisUpdate to its nextUpdate; it is signed anew at half of it, and on change."""
+    """From a CRL's thisUpdate to its nextUpdate; it is renewed at half of it, and on change."""
     secret_path: Path
     """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
     max_ttl: Duration = 2 * 365 * 86400.0
