@@ -88,6 +88,15 @@ def test_nothing_is_left_unfinished() -> None:
     assert found == []
 
 
+WRITING = re.compile(r"\bbus\.(append|put|replace)\(")
+
+
+def test_of_the_audit_service_only_commands_write_to_the_bus_by_hand() -> None:
+    writers = {name(p) for p in sources("services/audit") if WRITING.search(p.read_text())}
+
+    assert {each for each in writers if "/commands/" not in each} == set()
+
+
 LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
 
 
@@ -137,6 +146,11 @@ def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
             "services/audit/query/search.py",
             "import services.audit.commands.revoke",
             "The audit service in layers",
+        ),
+        (
+            "services/audit/record/consumer.py",
+            "import shared.bus.log",
+            "Of the audit service only commands and checkpoints append to the log",
         ),
         (
             "shared/log/subjects.py",
