@@ -132,9 +132,9 @@ def test_a_viewer_by_role_gives_no_orders(engine: Engine, issuer: str) -> None:
     csrf = visitor.get("/scep/held").text
     assert visitor.get("/api/v1/certificates").status_code == 200
     assert "configuration cannot be read" in csrf  # the page is there, its profiles are not
-    desk = visitor.app.state.desk
+    desk = visitor.app.state.deps
     plain = replace(desk.settings, page=PageSettings(PAGE, 3600.0))
-    visitor.app.state.desk = replace(desk, settings=plain)
+    visitor.app.state.deps = replace(desk, settings=plain)
     assert visitor.get("/api/v1/certificates").status_code == 401  # its session ends with OIDC
 
 
@@ -209,9 +209,9 @@ def test_metadata_of_another_issuer_is_not_taken(engine: Engine, issuer: str) ->
 def test_without_a_provider_there_is_no_such_login(engine: Engine, issuer: str) -> None:
     visitor = browser(engine, oidc(issuer))
     assert "/login/oidc" in visitor.get("/login").text
-    desk = visitor.app.state.desk
+    desk = visitor.app.state.deps
     plain = replace(desk.settings, page=PageSettings(PAGE, 3600.0))
-    visitor.app.state.desk = replace(desk, settings=plain)
+    visitor.app.state.deps = replace(desk, settings=plain)
 
     assert "/login/oidc" not in visitor.get("/login").text
     assert visitor.get("/login/oidc").status_code == 404
