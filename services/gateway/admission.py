@@ -110,9 +110,10 @@ class Turns:
     """Lets a few waiting tasks go on in each turn of the event loop, in their order.
 
     `pause` turns follow in which none goes on. The loop passes the turn on, never a task: one that
-    is cancelled in its turn holds up nobody.
+    is cancelled in its turn holds up nobody. `clock` gives seconds that only grow.
     """
 
+    clock: Callable[[], float]
     at_once: int = _AT_ONCE
     pause: int = 0
     _length: int = 0  # of the line of those who wait
@@ -128,7 +129,7 @@ class Turns:
         loop = asyncio.get_running_loop()
         if self._waiting or self._paused or self._taken >= self.at_once:
             if not self._waiting:
-                self._since, self._passed = loop.time(), 0
+                self._since, self._passed = self.clock(), 0
             mine = loop.create_future()
             self._waiting.append(mine)
             self._length += 1
@@ -148,7 +149,7 @@ class Turns:
     def _measure(self) -> None:
         """Measure the rate while somebody waits all the time: else it is that of the arrivals."""
         self._passed += self._taken
-        now = asyncio.get_running_loop().time()
+        now = self.clock()
         if self._waiting and now - self._since >= _LINE_WINDOW_SECONDS:
             self._rate = (self._rate + self._passed / (now - self._since)) / 2
             self._since, self._passed = now, 0
@@ -175,11 +176,10 @@ class Admission:
     clock: Callable[[], float]
     _in_flight: "Counter[str]" = field(default_factory=Counter)
     _gates: dict[str, Gate] = field(default_factory=dict)
-    _turns: Turns = field(default_factory=Turns)
     _overloaded_until: float = -math.inf
 
     def __post_init__(self) -> None:
-        self._rates = Rates(self.clock)
+        self._rates, self._turns = Rates(self.clock), Turns(self.clock)
 
     def check(self, limits: Limits, profile: str, address: str) -> None:
         """Refuse before the body is read; `RefusedError`."""

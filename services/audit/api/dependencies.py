@@ -71,7 +71,7 @@ class Dependencies:
 
 
 def desk_of(request: Request) -> Dependencies:
-    """The application's desk."""
+    """The application's parts."""
     found: Any = request.app.state.deps
     assert isinstance(found, Dependencies)
     return found

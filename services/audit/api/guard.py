@@ -19,7 +19,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Guard:
-    """ASGI middleware around the admin application; `desk` is the application's."""
+    """ASGI middleware around the admin application; `deps` are its parts."""
 
     def __init__(self, app: ASGIApp, deps: Dependencies) -> None:
         """Guard an application."""
