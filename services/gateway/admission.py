@@ -39,12 +39,12 @@ _WINDOW_SECONDS: Final = 1.0
 # What ends so soon after the failure floor did not go through the log.
 _QUICK_SECONDS: Final = 0.01
 _AT_ONCE: Final = 32  # some 60 ms of key operations
-_AT_ONCE_IN_OVERLOAD: Final = 24
-_PAUSE_IN_OVERLOAD: Final = 4  # turns of the loop
+_AT_ONCE_IN_OVERLOAD: Final = 48
+_PAUSE_IN_OVERLOAD: Final = 16  # turns of the loop
 _OVERLOAD_SECONDS: Final = 1.0
-_TURN_SECONDS: Final = 0.3  # the refusal is to be there within a second
+_TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
 _LINE_WINDOW_SECONDS: Final = 0.5
-_LINE_SECONDS: Final = 0.25  # who joins a longer line would wait in vain
+_LINE_SECONDS: Final = 0.4  # who joins a longer line would wait in vain
 
 
 @dataclass

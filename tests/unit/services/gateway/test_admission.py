@@ -208,7 +208,7 @@ async def test_nobody_joins_a_line_that_is_too_long_for_a_turn_in_time() -> None
     """Else under overload most wait for a refusal, which then costs as much as an answer."""
     admission = Admission(lambda: 0.0)
     admission._turns._paused = 10**9  # nobody's turn comes
-    line = int(256 * 0.25)
+    line = int(256 * 0.4) + 1
     waiting = [asyncio.create_task(admission._turns.next(5)) for _ in range(line - 1)]
     await turn()
     assert not admission.is_full(LIMITS, PROFILE)
