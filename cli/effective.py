@@ -49,12 +49,19 @@ def _table(section: Section) -> dict[str, Any]:
 
 def _value(field: FieldInfo, value: Any) -> Any:
     if not field.repr and value:
-        return [MASK] * len(value) if isinstance(value, tuple) else MASK
+        return _masked(value)
     if is_duration(field):
         return write_duration(value)
     if is_size(field):
         return write_size(value)
     return _plain(value)
+
+
+def _masked(value: Any) -> Any:
+    """A secret, each of several, or each of a table."""
+    if isinstance(value, dict):
+        return {key: _masked(each) for key, each in value.items()}
+    return [MASK] * len(value) if isinstance(value, tuple | list) else MASK
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from services.validator.access import Access, verifiers
+from services.validator.challenges.kind import VerifierContext
 from services.validator.challenges.records import Records, TooManyWaitError
 from services.validator.challenges.verifier import (
+    NONE,
     ChallengeRequest,
     ChallengeResult,
     Verifier,
@@ -102,8 +104,9 @@ class Evaluator:
         self, profile: str, opened: DecryptedRequest, policy: Policy
     ) -> DecryptedRequest:
         """Facts that only the configuration knows: of which fleet, and who would judge."""
-        challenge, kinds = opened.csr.challenge, self.settings.access[profile].kinds
-        kind = route(challenge, kinds) if challenge is not None else "none"
+        challenge = opened.csr.challenge
+        kinds = [each.kind for each in self.settings.access[profile].enabled]
+        kind = route(challenge, kinds) if challenge is not None else NONE
         facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
         return replace(opened, facts=facts)
 
@@ -162,7 +165,10 @@ class Evaluator:
         )
 
     async def _verify(self, case: RequestContext, decision: Decision) -> ChallengeResult:
-        verifier = self._verifiers(case.enrollment.profile)[case.opened.facts.challenge]
+        verifier = self._verifiers(case.enrollment.profile).get(case.opened.facts.challenge)
+        if verifier is None:
+            detail = "the profile accepts no challenge"
+            return refused("challenge", Reason.CHALLENGE_WRONG, detail)
         try:
             return await verifier.verify(_asked(case, decision))
         except TooManyWaitError:
@@ -176,7 +182,8 @@ class Evaluator:
         ready = self._ready.get(profile)
         if ready is None or ready[0] is not access:
             records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
-            ready = access, verifiers(access, profile, records, settings.operators)
+            context = VerifierContext(profile, records, settings.operators)
+            ready = access, verifiers(access, context)
             self._ready[profile] = ready
         return ready[1]
 

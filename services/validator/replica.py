@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from services.validator.access import SignedAccess
+from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.evaluate import Evaluator
 from shared.bus.log import Log, report_forgery
@@ -140,7 +140,7 @@ class Replica:
             log_failure("reload_failed", error, profile=profile)
             return False, f"the anchors cannot be read: {type(error).__name__}"
         settings = self.evaluator.settings
-        access = replace(settings.access[profile], signed=replace(before, pool=pool))
+        access = settings.access[profile].with_prepared(SIGNED, replace(before, pool=pool))
         self.evaluator.settings = replace(settings, access=settings.access | {profile: access})
         return True, _told(pool)
 

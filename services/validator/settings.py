@@ -7,6 +7,7 @@ from math import ceil
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from services.validator.access import Access, read_access
+from services.validator.challenges.registry import find_kind
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import Wanted
@@ -105,7 +106,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
 
 
 def _renewal_challenge(profile: ProfileSection) -> bool:
-    """As asked; else where somebody outside can be asked each time, they are."""
+    """As configured; else where a kind of challenge that is enabled is good for renewals too."""
     if profile.renewal_challenge is not None:
         return profile.renewal_challenge
-    return bool({"signed", "webhook"} & set(profile.verifiers))
+    return any(find_kind(name).on_renewal for name in profile.verifiers)

@@ -47,14 +47,17 @@ def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
 
 
 def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """Only validators judge challenges; a gateway opens what is encrypted to a password."""
+    """Only validators verify challenges; a gateway opens what is encrypted to a password."""
     found = {k: v for k, v in profile.items() if k not in _VALIDATORS_ALONE}
     opens = role is Role.GATEWAY and _is_true(found.get("password_recipients"))
     has_other = (
         _is_true(found.get("intune_enabled"))
         or _is_true(found.get("one_time_enabled"))
         or found.get("webhook_url") is not None
+        or bool(found.get("verifier"))
     )
+    if isinstance(found.get("verifier"), dict):
+        found["verifier"] = {kind: {} for kind in found["verifier"]}
     if not opens and (found.get("challenge_password") or not has_other):
         found["challenge_password"] = [PLACEHOLDER]
     return found

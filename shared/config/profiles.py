@@ -1,7 +1,7 @@
 """The tables of the configuration that stand for SCEP endpoints and their certificates."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,8 @@ class ProfileSection(Section):
     """Plug-in that is asked about every device, as module:attribute [none]."""
     device_state_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     """How long it may take; then the device is refused."""
+    verifier: dict[Token, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    """Verifiers of other packages (`scepstream.verifiers`), each with a table of its options."""
     one_time_enabled: bool = False
     """The `one_time` verifier: `scepstream challenge new` makes them."""
     webhook_url: str | None = None
@@ -155,7 +157,10 @@ class ProfileSection(Section):
     renewal_key_reuse: bool = False
     """Whether one key may be renewed with itself more than once."""
     message_limit: Annotated[int, Field(ge=4096, le=512 * 1024)] | None = None
-    """Largest message in bytes [65536; 262144 with `intune_enabled` or `webhook_url`]."""
+    """Largest message in bytes [65536; 262144 where challenges may be long].
+
+    They may be with `intune_enabled`, `webhook_url` or `verifier`.
+    """
     include_chain: bool = False
     """Send the certificates above the issuing CA too."""
     reply_budget: Duration = 10.0
@@ -166,15 +171,17 @@ class ProfileSection(Section):
         """The bytes a message may have: challenges that are tokens make long ones."""
         if self.message_limit is not None:
             return self.message_limit
-        return LONG_MESSAGE if self.intune_enabled or self.webhook_url else SHORT_MESSAGE
+        is_long = self.intune_enabled or self.webhook_url or self.verifier
+        return LONG_MESSAGE if is_long else SHORT_MESSAGE
 
     @property
     def verifiers(self) -> tuple[str, ...]:
-        """Who may judge its challenges."""
+        """The kinds of challenges that are accepted."""
         accepted = {
             "static": any(self.challenge_password),
             "signed": self.intune_enabled,
             "one_time": self.one_time_enabled,
             "webhook": self.webhook_url is not None,
         }
-        return tuple(kind for kind, is_accepted in accepted.items() if is_accepted)
+        built_in = tuple(kind for kind, is_accepted in accepted.items() if is_accepted)
+        return (*built_in, *self.verifier)

@@ -1,6 +1,6 @@
 """A plug-in for gate 9 that says what the device's name asks for."""
 
-from services.validator.device_state import DeviceAnswer, DeviceQuestion
+from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion
 
 
 async def answer(question: DeviceQuestion) -> DeviceAnswer:

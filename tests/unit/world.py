@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from prometheus_client import REGISTRY
 
 from services.issuer.connectors.local import LocalCa
-from services.validator.access import Access
 from services.validator.gates import Policy
 from shared.bus.topology import consumers, streams
 from shared.log.envelope import SIGNATURE, EventSigner, Message, Stored, encode, sign, signed_bytes
@@ -26,6 +25,7 @@ from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.scep.asn1 import SEQUENCE, Der
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
 from tests.unit import pki
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.shared.scep.messages import (
     TRANSACTION,
     Identity,
@@ -135,7 +135,7 @@ def messages_of(bus: MemoryBus, stream: str, suffix: str = "") -> list[Stored]:
     return [m for m in bus.streams[stream].messages.values() if m.subject.endswith(suffix)]
 
 
-ACCESS: Final = Access(passwords=("s3cret",))
+ACCESS: Final = accepting(passwords=("s3cret",))
 
 
 def policy(**changes: Any) -> Policy:

@@ -1,25 +1,30 @@
 """`one_time`: a challenge that an operator made for one device."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
 from services.validator.challenges import subject
 from services.validator.challenges.binding import folded, lowered, names_one_of
+from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
+    Verifier,
     passed,
     refused,
 )
 from shared.bus.log import report_forgery
 from shared.bus.series import Series
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.state import Claim
-from shared.log.one_time import ONE_TIME, one_time_digest
+from shared.log.one_time import ONE_TIME, ONE_TIME_SHAPE, one_time_digest
 from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
@@ -118,3 +123,30 @@ def judge_one_time(
         compared = f"asked {beside}; allowed {subject.told(attributes)}"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     return ChallengeResult((passed("challenge", f"made by {created.operator}"),))
+
+
+@dataclass(frozen=True)
+class OneTimeAccess:
+    """See `PreparedVerifier`.
+
+    `attributes` are those that a subject may hold beside the CN where a challenge names a device.
+    """
+
+    attributes: frozenset[str] = subject.PLAIN
+    asks_outside: bool = False
+
+    def verifier(self, context: VerifierContext) -> Verifier:
+        """See `PreparedVerifier.verifier`."""
+        return OneTimeVerifier(context.records, context.operators, self.attributes)
+
+
+def _prepare(configuration: Configuration, section: ProfileSection, now: float) -> OneTimeAccess:
+    del configuration, now
+    return OneTimeAccess(frozenset(section.allowed_subject_attributes))
+
+
+def _recognises(challenge: str) -> bool:
+    return ONE_TIME_SHAPE.fullmatch(challenge) is not None
+
+
+KIND: Final = VerifierKind(ONE_TIME, _prepare, _recognises)

@@ -2,23 +2,31 @@
 
 from dataclasses import dataclass, replace
 from math import ceil, floor
+from typing import Final
 
+from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.claims import Claims
+from services.validator.challenges.device_state import DeviceStateGate, load_device_state
+from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import judge_replay
 from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
 from services.validator.challenges.verifier import (
-    SIGNED,
     ChallengeRequest,
     ChallengeResult,
+    Verifier,
     passed,
     refused,
 )
 from services.validator.challenges.windows import Full
-from services.validator.device_state import DeviceStateGate
+from shared.config.challenge_format import looks_signed
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.log.subjects import replay_record, token
+
+SIGNED: Final = "signed"
 
 
 @dataclass(frozen=True)
@@ -87,3 +95,53 @@ def _claim(claims: Claims) -> Claim:
         expires_at=ceil(claims.expires_at),
         record=replay_record(SIGNED, _nonce_digest(claims), "*"),
     )
+
+
+@dataclass(frozen=True)
+class SignedAccess:
+    """See `PreparedVerifier`; `limit` is of enrollments a device and day, 0 for none."""
+
+    files: AnchorFiles
+    pool: AnchorPool
+    rules: TokenRules
+    limit: int
+    device_state: DeviceStateGate | None = None
+
+    @property
+    def asks_outside(self) -> bool:
+        """See `PreparedVerifier.asks_outside`."""
+        return self.device_state is not None
+
+    def verifier(self, context: VerifierContext) -> Verifier:
+        """See `PreparedVerifier.verifier`."""
+        return SignedVerifier(
+            context.profile, self.pool, self.rules, self.limit, context.records, self.device_state
+        )
+
+
+def _prepare(configuration: Configuration, section: ProfileSection, now: float) -> SignedAccess:
+    common = section.intune_connector_cert_path
+    files = AnchorFiles(
+        configuration.path(common) if common else None,
+        {
+            tenant: configuration.path(path)
+            for tenant, path in section.intune_tenant_cert_paths.items()
+        },
+    )
+    plugin = load_device_state(section.device_state) if section.device_state else None
+    return SignedAccess(
+        files=files,
+        pool=files.read(now),
+        rules=TokenRules(
+            audience=section.intune_audience,
+            validity=int(section.intune_challenge_validity),
+            tolerance=int(section.intune_clock_skew_tolerance),
+            allow_unclaimed=section.unclaimed_sans == "allow",
+            attributes=frozenset(section.allowed_subject_attributes),
+        ),
+        limit=section.intune_per_device_rate_limit_24h,
+        device_state=DeviceStateGate(plugin, section.device_state_timeout) if plugin else None,
+    )
+
+
+KIND: Final = VerifierKind(SIGNED, _prepare, looks_signed, on_renewal=True)

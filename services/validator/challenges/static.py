@@ -1,16 +1,16 @@
-"""`static`: the profile's passwords, several while they rotate. Pure."""
+"""`static`: the profile's passwords, several while they rotate."""
 
-import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from services.validator.challenges.verifier import (
-    ChallengeRequest,
-    ChallengeResult,
-    passed,
-    refused,
-)
-from shared.log.reasons import Reason
+from services.validator.challenges.kind import VerifierContext, VerifierKind
+from services.validator.challenges.once import OnceVerifier
+from services.validator.challenges.password import judge_password
+from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Verifier
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
+
+STATIC: Final = "static"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,21 @@ class StaticVerifier:
         return judge_password(asked.challenge, self.passwords)
 
 
-def judge_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
-    """Compare with every valid value, always with all of them, in constant time."""
-    encoded = given.encode("utf-8", "surrogatepass")
-    matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]
-    if given and any(matched):
-        return ChallengeResult((passed("challenge"),))
-    return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge password is wrong")
+@dataclass(frozen=True)
+class StaticAccess:
+    """See `PreparedVerifier`."""
+
+    passwords: tuple[str, ...] = field(default=(), repr=False)
+    asks_outside: bool = False
+
+    def verifier(self, context: VerifierContext) -> Verifier:
+        """See `PreparedVerifier.verifier`."""
+        return OnceVerifier(StaticVerifier(self.passwords), context.records, binds_first=False)
+
+
+def _prepare(configuration: Configuration, section: ProfileSection, now: float) -> StaticAccess:
+    del configuration, now
+    return StaticAccess(tuple(password for password in section.challenge_password if password))
+
+
+KIND: Final = VerifierKind(STATIC, _prepare)

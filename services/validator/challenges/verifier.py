@@ -1,23 +1,19 @@
-"""What every verifier is asked and answers, and which of them judges a request. Pure."""
+"""What every verifier is asked and answers, and which of them handles a request. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from services.validator.facts import DecryptedRequest
 from services.validator.gates import Refusal
-from shared.config.challenge_format import looks_signed
 from shared.limits import PROFILE_PLACES, shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
-from shared.log.one_time import ONE_TIME, ONE_TIME_SHAPE
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId
 
-STATIC: Final = "static"
-SIGNED: Final = "signed"
-WEBHOOK: Final = "webhook"
+NONE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +69,41 @@ class Places:
 
 
 class Verifier(Protocol):
-    """Judges challenges of one kind. What it writes it must bear to write twice."""
+    """Verifies challenges of one kind. It may be asked twice about one request, with one result."""
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
-        """Whether this challenge lets this request in; `BusUnavailableError` to be asked again."""
+        """Return whether this challenge admits this request.
+
+        Raises `BusUnavailableError` where the log cannot be read or written now: the request is
+        delivered again.
+        """
 
 
-def route(challenge: str, kinds: Collection[str]) -> str:
-    """The one verifier that judges: by the challenge's shape, where there is a choice.
+class Recogniser(Protocol):
+    """What routing needs to know of a kind."""
 
-    A one-time challenge is known by its form, a token by length and dots; what is neither goes to
-    the password verifier, or where there is none to the one that is left.
+    @property
+    def kind(self) -> str:
+        """Its name."""
+
+    @property
+    def recognises(self) -> Callable[[str], bool] | None:
+        """How its challenges are told by their format; None for a kind that takes what is left."""
+
+
+def route(challenge: str, kinds: Sequence[Recogniser]) -> str:
+    """Return the kind that handles a challenge: the format selects it where there is a choice.
+
+    The last kind left gets the challenge whatever its format. `NONE` where there is no kind.
     """
-    left = [kind for kind in (ONE_TIME, SIGNED, STATIC, WEBHOOK) if kind in kinds]
-    if ONE_TIME in left and len(left) > 1:
-        if ONE_TIME_SHAPE.fullmatch(challenge):
-            return ONE_TIME
-        left.remove(ONE_TIME)
-    if SIGNED in left and len(left) > 1:
-        if looks_signed(challenge):
-            return SIGNED
-        left.remove(SIGNED)
-    return left[0] if left else STATIC
+    left = list(kinds)
+    for each in kinds:
+        if each.recognises is None or len(left) == 1:
+            continue
+        if each.recognises(challenge):
+            return each.kind
+        left.remove(each)
+    return left[0].kind if left else NONE
 
 
 def passed(gate: str, detail: str = "") -> GateResult:

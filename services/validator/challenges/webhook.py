@@ -7,15 +7,28 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from services.validator.challenges.answers import denied, judge_answer
-from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Places
+from services.validator.challenges.kind import VerifierContext, VerifierKind
+from services.validator.challenges.once import OnceVerifier
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    Places,
+    Verifier,
+)
+from shared.config.keys import read_certificates
+from shared.config.load import SettingsError, read_file, read_secret_file
+from shared.config.profiles import ProfileSection
+from shared.config.sections import Configuration
 from shared.log.events.enrollment import Facts
 from shared.observe.logs import log_failure
 
+WEBHOOK: Final = "webhook"
 SIGNATURE: Final = "Scepstream-Signature"
 TIMESTAMP: Final = "Scepstream-Timestamp"
 _MAX_ANSWER: Final = 64 * 1024
@@ -134,3 +147,65 @@ def described(facts: Facts) -> dict[str, Any]:
         "spki_sha256": facts.spki_sha256,
         "sha256": facts.csr_sha256,
     }
+
+
+@dataclass(frozen=True)
+class WebhookAccess:
+    """See `PreparedVerifier`; `concurrency` is of questions under way at once."""
+
+    endpoint: Endpoint
+    concurrency: int = 16
+    asks_outside: bool = True
+
+    def verifier(self, context: VerifierContext) -> Verifier:
+        """See `PreparedVerifier.verifier`."""
+        webhook = WebhookVerifier(self.endpoint, asyncio.Semaphore(self.concurrency))
+        return OnceVerifier(webhook, context.records, binds_first=True)
+
+
+def _prepare(configuration: Configuration, section: ProfileSection, now: float) -> WebhookAccess:
+    del now
+    endpoint = read_endpoint(configuration, section, section.webhook_url)
+    if endpoint is None:
+        raise SettingsError("webhook_url: the webhook verifier needs it")
+    return WebhookAccess(endpoint, section.webhook_concurrency)
+
+
+def read_endpoint(
+    configuration: Configuration, section: ProfileSection, url: str | None
+) -> Endpoint | None:
+    """Read a profile's endpoint of this URL, None without one; `SettingsError`."""
+    if url is None:
+        return None
+    return Endpoint(
+        url=url,
+        timeout=section.webhook_timeout,
+        secret=(section.webhook_secret or "").encode(),
+        bearer=section.webhook_bearer_token or "",
+        tls=_tls(configuration, section) if urlsplit(url).scheme == "https" else None,
+    )
+
+
+def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContext:
+    """TLS 1.2 or newer, the server's name checked, a client certificate where one is given."""
+    ca = section.webhook_ca_path
+    roots = None
+    if ca is not None:
+        read_certificates(configuration.path(ca))  # nothing in it would mean: the system's
+        roots = read_file(configuration.path(ca)).decode("ascii", "replace")
+    try:
+        context = ssl.create_default_context(cadata=roots)
+    except (ValueError, ssl.SSLError):
+        raise SettingsError(f"{ca}: no certificate in PEM") from None
+    cert, key = section.webhook_client_cert_path, section.webhook_client_key_path
+    if cert is not None and key is not None:
+        key_path = configuration.path(key)
+        read_secret_file(key_path)
+        try:
+            context.load_cert_chain(configuration.path(cert), key_path, password="")
+        except (OSError, ssl.SSLError):
+            raise SettingsError(f"{cert}: no certificate with the key {key}") from None
+    return context
+
+
+KIND: Final = VerifierKind(WEBHOOK, _prepare, on_renewal=True)

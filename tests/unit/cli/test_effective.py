@@ -23,6 +23,7 @@ from tests.unit.shared.configurations import MARKER
 
 HOOK: Final = "https://hook.example/scep?a=b"
 SECRETS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
+TABLES: Final = ("verifier",)  # of secrets, perhaps
 # Every key that has a default, set to something else.
 RICH: Final[Mapping[str, Mapping[str, Any]]] = {
     "": {"start": "available"},
@@ -111,6 +112,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "device_state_timeout": "1500ms",
         "one_time_enabled": True,
         "notify_webhook_url": HOOK,
+        "verifier": {"voucher": {"key": "fifth secret", "many": ["sixth secret"]}},
         "webhook_secret": "third secret of the hook",
         "webhook_bearer_token": "fourth secret",
         "webhook_ca_path": "roots.pem",
@@ -163,7 +165,7 @@ def shown(configuration: Configuration) -> dict[str, Any]:
 def unmasked(table: dict[str, Any], original: Configuration) -> dict[str, Any]:
     """What is shown with the secrets put back."""
     for name, profile in table["profiles"].items():
-        for key in SECRETS:
+        for key in SECRETS + TABLES:
             if key in profile:
                 profile[key] = getattr(original.profiles[name], key)
     table["audit"]["database_url"] = original.audit.database_url

@@ -18,6 +18,7 @@ from shared.config.load import load
 from shared.config.sections import Configuration
 from tests.unit import pki
 from tests.unit.cli.commands import command, sentence
+from tests.unit.services.validator.accesses import passwords_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import change
 from tests.unit.shared.configurations import MARKER
@@ -122,7 +123,7 @@ def test_the_flat_variables_become_the_default_profile(base: Path) -> None:
 
     assert set(found.profiles) == {"default"}
     assert serving.default_profile == "default"
-    assert judging.access["default"].passwords == (PASSWORD,)
+    assert passwords_of(judging.access["default"]) == (PASSWORD,)
 
 
 def test_a_list_of_profiles_becomes_profiles_that_every_service_starts_with(base: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_list_of_profiles_becomes_profiles_that_every_service_starts_with(base
     assert set(serving.profiles) == set(judging.policies) == {"corp", "my-iot"}
     assert serving.default_profile is None
     assert judging.access["corp"].kinds == ("signed", "static")
-    assert judging.access["my-iot"].passwords == (MARKER,)
+    assert passwords_of(judging.access["my-iot"]) == (MARKER,)
     assert len(serving.profiles["corp"].mtls_bundle) == 1
     assert serving.profiles["my-iot"].mtls_bundle == ()
     assert signed is not None

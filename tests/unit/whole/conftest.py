@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Profile
-from services.validator.access import Access
 from services.validator.gates import RenewalPolicy
 from shared.scep.algorithms import AES128, DES, MD5, SHA256
 from tests.unit import pki
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.shared.scep.messages import CHALLENGE, Identity
 from tests.unit.whole.system import Whole, running
 from tests.unit.world import ISSUER, NOW, policy
@@ -34,6 +34,6 @@ async def whole(ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> AsyncIterat
             ca_spki_sha256=pins,
             renewal=rules,
         )
-    access = dict.fromkeys(policies, Access(passwords=(CHALLENGE,)))
+    access = dict.fromkeys(policies, accepting(passwords=(CHALLENGE,)))
     async with running(ca, profiles, policies, access) as found:
         yield found

@@ -23,9 +23,9 @@ from cli.connector.minting import (
     Wish,
     connector_files,
 )
-from services.validator.anchors import AnchorFiles
+from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
-from services.validator.challenges.verifier import looks_signed
+from shared.config.challenge_format import looks_signed
 from shared.config.load import SettingsError
 from shared.x509.csr import read_csr
 from tests.unit import pki

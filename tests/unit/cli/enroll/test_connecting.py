@@ -19,7 +19,7 @@ from cli.enroll.identity import (
     names_of,
     renewing,
 )
-from services.validator.anchors import AnchorFiles
+from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
 from shared.runtime.process import now
 from shared.x509.csr import read_csr

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from services.validator import settings as validator
 from services.validator.access import Access, verifiers
+from services.validator.challenges.kind import VerifierContext
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import ChallengeResult
 from shared.config.load import SettingsError, load
@@ -26,6 +27,7 @@ from shared.log.events.commands import ChallengeCreated
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.log.reasons import Reason
 from shared.log.subjects import one_time_created
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     asked,
@@ -83,7 +85,7 @@ def papers(tmp_path: Path, ec_key: ec.EllipticCurvePrivateKey) -> Papers:
 async def hooked(access: Access) -> ChallengeResult:
     """What comes of asking the profile's webhook."""
     records = Records(memory_bus(), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS)
-    verifier = verifiers(access, PROFILE, records, TRUSTED_OPERATORS)["webhook"]
+    verifier = verifiers(access, VerifierContext(PROFILE, records, TRUSTED_OPERATORS))["webhook"]
     async with asyncio.timeout(15):
         return await verifier.verify(asked(holder(), CHALLENGE))
 
@@ -184,7 +186,9 @@ def test_no_secret_stands_in_what_is_printed_of_verifiers(configured: Configured
         webhook_secret=SECRET,
     )
     records = Records(memory_bus(), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS)
-    printed = repr(access) + repr(verifiers(access, PROFILE, records, TRUSTED_OPERATORS))
+    printed = repr(access) + repr(
+        verifiers(access, VerifierContext(PROFILE, records, TRUSTED_OPERATORS))
+    )
 
     for secret in (CHALLENGE, "another-0ne", BEARER, SECRET):
         assert secret not in printed
@@ -201,7 +205,7 @@ async def world(
         yield found
 
 
-MIXED = Access(passwords=(CHALLENGE,), signed=by_token().signed, one_time=True)
+MIXED = accepting(passwords=(CHALLENGE,), by_token=by_token().signed, by_one_time=True)
 
 
 async def test_each_kind_of_challenge_goes_to_its_verifier(world: World) -> None:
@@ -224,7 +228,7 @@ async def test_what_its_own_verifier_refuses_no_other_is_asked_about(world: Worl
     """A password of a token's shape, or of a one-time challenge's, is none."""
     shaped = f"{'x' * 100}.{'y' * 100}.z"
     once = write_one_time("1" * 25)
-    world.accept(Access(passwords=(shaped, once), signed=MIXED.signed, one_time=True))
+    world.accept(accepting(passwords=(shaped, once), by_token=MIXED.signed, by_one_time=True))
     results = [
         await judgement(world, await ask(world, holder(number), given))
         for number, given in enumerate((shaped, once))
@@ -254,9 +258,9 @@ async def test_a_profile_that_accepts_nothing_refuses_everything(world: World) -
 
 
 async def test_a_password_that_was_taken_away_is_good_no_more(world: World) -> None:
-    world.accept(Access(passwords=("old", "new")))
+    world.accept(accepting(passwords=("old", "new")))
     assert await judgement(world, await ask(world, holder(), "old")) == "approved"
-    world.accept(Access(passwords=("new",)))
+    world.accept(accepting(passwords=("new",)))
 
     assert await judgement(world, await ask(world, holder(1), "old")) == Reason.CHALLENGE_WRONG
     assert await judgement(world, await ask(world, holder(2), "new")) == "approved"
@@ -265,7 +269,7 @@ async def test_a_password_that_was_taken_away_is_good_no_more(world: World) -> N
 async def test_a_verifier_that_was_taken_away_judges_no_more(world: World) -> None:
     world.accept(MIXED)
     assert await judgement(world, await ask(world, holder(), token())) == "approved"
-    world.accept(Access(passwords=(CHALLENGE,)))
+    world.accept(accepting(passwords=(CHALLENGE,)))
     request = await ask(world, holder(1), token("n-2"))
 
     assert await judgement(world, request) == Reason.CHALLENGE_WRONG
@@ -273,7 +277,7 @@ async def test_a_verifier_that_was_taken_away_judges_no_more(world: World) -> No
 
 async def test_whom_to_believe_is_read_anew_with_everything_else(world: World) -> None:
     """A key of an operator or a validator that was taken away opens nothing from then on."""
-    world.accept(Access(one_time=True))
+    world.accept(accepting(by_one_time=True))
     for number in range(2):
         once = write_one_time(f"{number:025d}")
         event = ChallengeCreated(profile=PROFILE, expires_at=NOW + 60, operator="op")
@@ -281,7 +285,7 @@ async def test_whom_to_believe_is_read_anew_with_everything_else(world: World) -
         await append_signed(world.bus, place, event, OPERATOR)
     first = await ask(world, holder(), write_one_time(f"{0:025d}"))
     assert await judgement(world, first) == "approved"
-    anew = {PROFILE: Access(one_time=True)}
+    anew = {PROFILE: accepting(by_one_time=True)}
     world.evaluator.settings = replace(world.evaluator.settings, operators={}, access=anew)
     second = await ask(world, holder(1), write_one_time(f"{1:025d}"))
 

@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
+from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from services.validator.challenges.webhook import Endpoint
-from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from shared.log.envelope import Stored, authenticate
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentHeld, HoldDecided
@@ -20,6 +20,7 @@ from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import one_time_cancelled, one_time_created, parse_subject
 from tests.fakes.bus_through import BusThrough, Trouble
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
     DAY,
@@ -180,7 +181,7 @@ async def other_anchors(deps: Desk) -> None:
 
 
 async def no_tokens_any_more(deps: Desk) -> None:
-    deps.accept(Access(passwords=("s3cret",)))
+    deps.accept(accepting(passwords=("s3cret",)))
 
 
 async def smaller_limit(deps: Desk) -> None:
@@ -328,7 +329,7 @@ async def outlived(deps: Desk, at: int, stored: Stored) -> bool:
 
 async def test_a_webhook_is_not_asked_again(deps: Desk) -> None:
     async with serving(Service()) as service:
-        deps.accept(Access(webhook=Endpoint(service.url, 10.0)))
+        deps.accept(accepting(by_webhook=Endpoint(service.url, 10.0)))
         request = await deps.held("anything")
         service.say = http(200, b'{"allow": false}')
 
@@ -337,7 +338,7 @@ async def test_a_webhook_is_not_asked_again(deps: Desk) -> None:
 
 
 async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(deps: Desk) -> None:
-    deps.accept(Access(one_time=True))
+    deps.accept(accepting(by_one_time=True))
     digest = one_time_digest(PROFILE, CHALLENGE)
     made = ChallengeCreated(profile=PROFILE, expires_at=NOW + 60, operator="op")
     await append_signed(deps.world.bus, one_time_created(PROFILE, digest), made, OPERATOR)
@@ -355,9 +356,9 @@ async def test_a_one_time_challenge_may_end_or_be_taken_back_during_a_hold(deps:
 async def test_a_password_that_was_changed_during_a_hold_was_good_when_it_was_given(
     deps: Desk,
 ) -> None:
-    deps.accept(Access(passwords=("old",)))
+    deps.accept(accepting(passwords=("old",)))
     request = await deps.held("old")
-    deps.accept(Access(passwords=("new",)))
+    deps.accept(accepting(passwords=("new",)))
 
     assert await deps.decided(request) == "approved"
     assert isinstance(verdict(deps.world, request), EnrollmentApproved)

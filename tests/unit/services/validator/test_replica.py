@@ -14,8 +14,9 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli.connector.minting import Connector, make_certificate
-from services.validator.access import Access, SignedAccess
-from services.validator.anchors import AnchorFiles
+from services.validator.access import Access
+from services.validator.challenges.anchors import AnchorFiles
+from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
@@ -36,6 +37,7 @@ from shared.log.subjects import reload_answer, reload_order, replica_subject
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble
+from tests.unit.services.validator.accesses import accepting, passwords_of
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
     OTHER_CONNECTOR,
@@ -72,7 +74,7 @@ def certificate(*connectors: Connector, now: float = NOW) -> bytes:
 def signed_access(path: Path, now: float = NOW) -> Access:
     """A profile that takes tokens of the connectors in this file."""
     files = AnchorFiles(path)
-    return Access(signed=SignedAccess(files, files.read(now), TokenRules(), 0))
+    return accepting(by_token=SignedAccess(files, files.read(now), TokenRules(), 0))
 
 
 @dataclass
@@ -219,7 +221,7 @@ async def test_each_replica_has_its_own_presence(context: Office) -> None:
 
 
 async def test_a_profile_without_tokens_has_no_anchors_to_tell_of(context: Office) -> None:
-    plain = Access(passwords=("s3cret",))
+    plain = accepting(passwords=("s3cret",))
     await context.run(context.replica(demo=plain))
 
     assert context.present()["validator-0"].anchors == {}
@@ -300,7 +302,7 @@ def unknown_key(connector: Connector) -> bytes:
 
 async def test_passwords_and_everything_else_stay_as_they_are(context: Office) -> None:
     path = context.bundle("connector")
-    access = replace(signed_access(path), passwords=("s3cret",), one_time=True)
+    access = accepting(passwords=("s3cret",), by_token=signed_access(path).signed, by_one_time=True)
     replica = context.replica(demo=access)
     await context.run(replica)
     context.bundle("connector", certificate(OTHER_CONNECTOR))
@@ -308,7 +310,8 @@ async def test_passwords_and_everything_else_stay_as_they_are(context: Office) -
 
     after = replica.evaluator.settings.access[PROFILE]
     assert after.signed is not None
-    assert after == replace(access, signed=after.signed)
+    assert after.signed is not None
+    assert after == access.with_prepared(SIGNED, after.signed)
     assert after.signed.pool == AnchorFiles(path).read(NOW)
 
 
@@ -331,7 +334,7 @@ async def test_only_the_profile_that_is_named_is_read_anew(context: Office) -> N
 async def test_tenants_bundles_are_read_anew_too(context: Office) -> None:
     tenant = context.bundle("tenant", certificate(CONNECTOR))
     files = AnchorFiles(context.bundle("connector"), {OTHER_CONNECTOR.name: tenant})
-    access = Access(signed=SignedAccess(files, files.read(NOW), TokenRules(), 0))
+    access = accepting(by_token=SignedAccess(files, files.read(NOW), TokenRules(), 0))
     replica = context.replica(demo=access)
     await context.run(replica)
     assert not await context.takes(replica, OTHER_CONNECTOR, "n-1")
@@ -369,7 +372,7 @@ async def test_every_replica_answers_for_itself(context: Office) -> None:
 async def test_an_order_about_a_profile_without_tokens_is_answered_with_no(
     context: Office, profile: str
 ) -> None:
-    plain = Access(passwords=("s3cret",))
+    plain = accepting(passwords=("s3cret",))
     demo = signed_access(context.bundle("connector"))
     await context.run(context.replica(demo=demo, plain=plain))
     found = await context.answered(await context.order(profile=profile))
@@ -578,7 +581,7 @@ async def slow_reload(context: Office, **options: Any) -> AsyncIterator[tuple[Re
     quick = signed_access(context.bundle("connector"))
     assert quick.signed is not None
     slow = replace(quick.signed, files=SlowFiles(context.bundle("connector")))
-    replica = context.replica(demo=replace(quick, signed=slow), **options)
+    replica = context.replica(demo=accepting(by_token=slow), **options)
     await context.run(replica)
     order = await context.order()
     try:
@@ -594,14 +597,15 @@ async def test_settings_read_meanwhile_are_not_overwritten_by_older_anchors(
     """A SIGHUP in the middle of a reload brought newer files: the reload begins anew."""
     async with slow_reload(context) as (replica, order):
         context.bundle("connector", certificate(OTHER_CONNECTOR))
-        newer = replace(signed_access(context.bundle("connector")), passwords=("n3w",))
+        anchors = signed_access(context.bundle("connector")).signed
+        newer = accepting(passwords=("n3w",), by_token=anchors)
         settings = replica.evaluator.settings
         replica.evaluator.settings = replace(settings, access={PROFILE: newer})
     found = await context.answered(order)
 
     after = replica.evaluator.settings.access[PROFILE]
     assert found.done
-    assert after.passwords == ("n3w",)
+    assert passwords_of(after) == ("n3w",)
     assert after.signed is not None
     assert [each.subject for each in after.signed.pool.common] == [f"CN={OTHER_CONNECTOR.name}"]
 
@@ -611,11 +615,13 @@ async def test_a_profile_that_is_gone_in_the_middle_of_its_reload_is_answered_wi
 ) -> None:
     async with slow_reload(context) as (replica, order):
         settings = replica.evaluator.settings
-        replica.evaluator.settings = replace(settings, access={PROFILE: Access(passwords=("x",))})
+        replica.evaluator.settings = replace(
+            settings, access={PROFILE: accepting(passwords=("x",))}
+        )
     found = await context.answered(order)
 
     assert not found.done
-    assert replica.evaluator.settings.access == {PROFILE: Access(passwords=("x",))}
+    assert replica.evaluator.settings.access == {PROFILE: accepting(passwords=("x",))}
 
 
 async def test_requests_are_judged_while_files_are_read(context: Office) -> None:

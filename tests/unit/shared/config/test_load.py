@@ -11,6 +11,7 @@ from services.issuer import settings as issuer
 from services.validator import settings as validator
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
+from tests.unit.services.validator.accesses import passwords_of
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER, text, without, write
 from tests.unit.world import ISSUING, NOW, OPENING_ID, OPERATOR, VALIDATOR
@@ -371,7 +372,7 @@ def test_every_service_finds_its_keys(complete: Path) -> None:
     assert (valid.signer.id, issue.signer.id) == (VALIDATOR.id, ISSUING.id)
     assert gate.sealing_key_id == OPENING_ID
     assert set(valid.opening_keys) == {OPENING_ID}
-    assert valid.access["corp-2"].passwords == (MARKER,)
+    assert passwords_of(valid.access["corp-2"]) == (MARKER,)
     assert keep.database_url == f"sqlite:///{complete.parent}/audit.db"
     assert set(keep.streams) == {"ENROLL_0", "CERTS", "OPS", "DEAD_LETTERS"}
 

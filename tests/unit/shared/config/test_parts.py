@@ -19,6 +19,7 @@ INLINE = (
     "the-static-password",
     "the-webhook-secret-1",
     "the-bearer-token",
+    "the-option-of-a-verifier",
     "the-database-password",
 )
 
@@ -27,7 +28,7 @@ INLINE = (
 def table() -> dict[str, Any]:
     """A file that holds everybody's secrets."""
     found = whole()
-    found["audit"]["database_url"] = f"postgresql://audit:{INLINE[3]}@db/audit"
+    found["audit"]["database_url"] = f"postgresql://audit:{INLINE[4]}@db/audit"
     found["profiles"]["corp-2"]["challenge_password"] = [INLINE[0], "another-password"]
     hooked = {k: v for k, v in found["profiles"]["corp-2"].items() if k != "challenge_password"}
     found["profiles"]["hooked"] = hooked | {
@@ -35,6 +36,8 @@ def table() -> dict[str, Any]:
         "webhook_secret": INLINE[1],
         "webhook_bearer_token": INLINE[2],
     }
+    added = {k: v for k, v in hooked.items() if not k.startswith("webhook")}
+    found["profiles"]["added"] = added | {"verifier": {"voucher": {"key": INLINE[3]}}}
     return found
 
 
@@ -52,7 +55,7 @@ def write(directory: Path, table: dict[str, Any]) -> Path:
 def knows(role: Role) -> set[str]:
     """Which of the secrets above a service needs."""
     return {
-        Role.VALIDATOR: set(INLINE[:3]), Role.AUDIT: {INLINE[3]},
+        Role.VALIDATOR: set(INLINE[:4]), Role.AUDIT: {INLINE[4]},
     }.get(role, set())  # fmt: skip
 
 
@@ -75,9 +78,11 @@ def test_a_service_reads_a_file_without_the_secrets_of_others(
         del table["profiles"]["corp-2"]["challenge_password"]
         del table["profiles"]["hooked"]["webhook_secret"]
         del table["profiles"]["hooked"]["webhook_bearer_token"]
+        table["profiles"]["added"]["verifier"]["voucher"] = {}
     found = load(write(tmp_path, table), {}, role)
 
-    assert set(found.profiles) == {"corp-2", "hooked"}
+    assert set(found.profiles) == {"corp-2", "hooked", "added"}
+    assert found.profiles["added"].verifiers == ("voucher",)
     assert PLACEHOLDER not in repr(getattr(found, role))
 
 
@@ -180,4 +185,4 @@ def test_a_gateway_never_reads_the_file_itself(
     source.read()
 
     assert len(read) == (0 if role is Role.GATEWAY else 2)
-    assert set(source.first.profiles) == {"corp-2", "hooked"}
+    assert set(source.first.profiles) == {"corp-2", "hooked", "added"}

@@ -21,6 +21,7 @@ from services.validator.challenges.token import TokenRules
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
 from tests.unit import pki
+from tests.unit.services.validator.accesses import passwords_of, webhook_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind
 from tests.unit.shared.configurations import MARKER
@@ -125,11 +126,11 @@ def test_a_profile_without_a_verifier_is_refused(config: Path, keys: Keys) -> No
 
 
 def test_a_profile_of_tokens_alone_has_no_password_that_works(config: Path) -> None:
-    assert access(config, **SIGNED, challenge_password=["", ""]).passwords == ()
+    assert passwords_of(access(config, **SIGNED, challenge_password=["", ""])) == ()
 
 
 def test_several_passwords_are_good_while_they_rotate(config: Path) -> None:
-    assert access(config, challenge_password=["old", "", "new"]).passwords == ("old", "new")
+    assert passwords_of(access(config, challenge_password=["old", "", "new"])) == ("old", "new")
 
 
 @pytest.mark.parametrize("secret", [MARKER, "k3y-of-the-webhook-hmac", "b3arer-t0ken"])
@@ -360,12 +361,13 @@ def test_webhooks_have_their_own_urls_and_share_the_rest(config: Path) -> None:
         config, **NO_PASSWORD, **keys, webhook_url=HOOK, notify_webhook_url="http://127.0.0.1:9/"
     )
 
-    assert found.webhook is not None
+    hook = webhook_of(found)
+    assert hook is not None
     assert found.notify is not None
-    assert (found.webhook.url, found.notify.url) == (HOOK, "http://127.0.0.1:9/")
-    assert found.webhook.tls is not None
+    assert (hook.url, found.notify.url) == (HOOK, "http://127.0.0.1:9/")
+    assert hook.tls is not None
     assert found.notify.tls is None
-    for each in (found.webhook, found.notify):
+    for each in (hook, found.notify):
         assert (each.secret, each.bearer, each.timeout) == (b"k" * 16, "t", 3.0)
 
 
@@ -489,7 +491,7 @@ def hook(config: Path) -> Path:
 
 
 def test_a_webhook_trusts_its_own_cas_alone(hook: Path) -> None:
-    found = access(hook).webhook
+    found = webhook_of(access(hook))
 
     assert found is not None
     assert found.tls is not None

@@ -10,13 +10,14 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli.connector.minting import Connector, Wish
-from services.validator.access import Access, SignedAccess
-from services.validator.anchors import AnchorFiles
+from services.validator.access import Access
+from services.validator.challenges.anchors import AnchorFiles
+from services.validator.challenges.device_state import DeviceStateGate
 from services.validator.challenges.jws import Anchor
+from services.validator.challenges.signed import SignedAccess
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.challenges.verifier import ChallengeRequest
 from services.validator.consumer import RequestConsumer
-from services.validator.device_state import DeviceStateGate
 from services.validator.evaluate import Evaluator
 from services.validator.facts import DecryptedRequest
 from shared.bus.core import Bus
@@ -37,6 +38,7 @@ from shared.log.streams import DEVICES, REPLAYS
 from shared.log.subjects import EnrollmentId, csr_token, parse_subject, transaction_token
 from shared.x509.csr import read_csr
 from tests.fakes.bus_through import BusThrough, racing
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.validators import World
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,
@@ -108,8 +110,8 @@ def by_token(
 ) -> Access:
     """A profile that takes tokens, of `CONNECTOR` unless others are named."""
     found = AnchorPool(tuple(map(anchor, connectors or (CONNECTOR,))))
-    return Access(
-        signed=SignedAccess(
+    return accepting(
+        by_token=SignedAccess(
             AnchorFiles(None), pool or found, rules or TokenRules(), limit, device_state
         )
     )

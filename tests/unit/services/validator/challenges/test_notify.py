@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.access import Access
 from services.validator.challenges.webhook import Endpoint
 from services.validator.notify import Telling
 from shared.bus.topology import NOTIFIER, notifiers
@@ -20,6 +19,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject
 from shared.runtime.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     failed,
@@ -62,9 +62,9 @@ async def world(
 ) -> AsyncIterator[World]:
     """A profile with a service that is told, and one, "quiet", without."""
     async with validating(device, ra, ec_key) as found:
-        wanted = Access(passwords=(PASSWORD,), notify=Endpoint(service.url, 10.0, secret=SECRET))
+        wanted = accepting(passwords=(PASSWORD,), notify=Endpoint(service.url, 10.0, secret=SECRET))
         settings = found.evaluator.settings
-        settings.access.update({PROFILE: wanted, "quiet": Access(passwords=(PASSWORD,))})
+        settings.access.update({PROFILE: wanted, "quiet": accepting(passwords=(PASSWORD,))})
         settings.policies["quiet"] = settings.policies[PROFILE]
         (spec,) = notifiers(["0"], [PROFILE])
         found.bus.consumers[f"{spec.stream}/{NOTIFIER}"] = MemoryConsumer(spec.stream, spec.filters)
@@ -230,7 +230,7 @@ async def test_a_profile_that_wants_it_no_more_is_not_told_of(
     await judged(world, await ask(world, holder(), "wrong"))
     async with telling(world):
         access = world.evaluator.settings.access
-        access[PROFILE] = Access(passwords=(PASSWORD,))
+        access[PROFILE] = accepting(passwords=(PASSWORD,))
         await until(lambda: done(world))
 
     assert service.posted == []
@@ -238,7 +238,7 @@ async def test_a_profile_that_wants_it_no_more_is_not_told_of(
 
 
 async def test_where_no_profile_wants_it_nothing_is_read(world: World, service: Service) -> None:
-    world.accept(Access(passwords=(PASSWORD,)))
+    world.accept(accepting(passwords=(PASSWORD,)))
     await judged(world, await ask(world, holder(), "wrong"))
     async with telling(world):
         await turn(50)
@@ -317,7 +317,7 @@ async def test_a_service_that_never_answers_is_left_in_time_and_told_again(
 
     service.answer = drops
     access = world.evaluator.settings.access
-    access[PROFILE] = Access(passwords=(PASSWORD,), notify=Endpoint(service.url, 0.3))
+    access[PROFILE] = accepting(passwords=(PASSWORD,), notify=Endpoint(service.url, 0.3))
     await judged(world, await ask(world, holder(), "wrong"))
     await told(world)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.access import Access
 from services.validator.facts import names_sha256
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
@@ -28,6 +27,7 @@ from shared.log.subjects import (
     replay_record,
 )
 from tests.fakes.bus_through import BusThrough, Trouble, racing
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     asked,
@@ -87,7 +87,7 @@ async def world(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[World]:
     async with validating(device, ra, ec_key) as found:
-        found.accept(Access(passwords=("s3cret",), one_time=True))
+        found.accept(accepting(passwords=("s3cret",), by_one_time=True))
         yield found
 
 
@@ -150,7 +150,7 @@ async def test_a_challenge_that_nobody_made_is_refused(world: World, given: str)
 
 @pytest.mark.parametrize("given", [f" {CHALLENGE}", f"{CHALLENGE} ", f"{CHALLENGE}\n"])
 async def test_blanks_around_a_challenge_make_it_another_one(world: World, given: str) -> None:
-    world.accept(Access(one_time=True))
+    world.accept(accepting(by_one_time=True))
     await create(world)
 
     assert await judgement(world, await ask(world, holder(), given)) == Reason.CHALLENGE_WRONG
@@ -352,7 +352,7 @@ async def test_a_challenge_for_a_device_allows_no_unit_unless_the_profile_does(
     refused = await ask(world, holder(), CHALLENGE, *map(dns, names), subject=subject)
     assert await judgement(world, refused) == Reason.CLAIM_MISMATCH
 
-    world.accept(Access(one_time=True, attributes=frozenset({"OU"})))
+    world.accept(accepting(by_one_time=True, attributes=frozenset({"OU"})))
     request = await ask(world, holder(1), CHALLENGE, *map(dns, names), subject=subject)
     assert await judgement(world, request) == "approved"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.verifier import looks_signed
+from shared.config.challenge_format import looks_signed
 from shared.log.one_time import (
     ALPHABET,
     GROUP_LENGTH,

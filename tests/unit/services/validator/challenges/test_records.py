@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.challenges.verifier import SIGNED
+from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
+from services.validator.challenges.signed import SIGNED
 from services.validator.consumer import RequestConsumer
-from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as, encode
 from shared.log.events.enrollment import EnrollmentRejected

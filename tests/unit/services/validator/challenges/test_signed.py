@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli.connector.minting import Connector
+from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from services.validator.challenges.token import AnchorPool, TokenRules
-from services.validator.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from shared.log.envelope import Stored
 from shared.log.events.certificates import KeyCompromised
 from shared.log.reasons import Reason

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.static import StaticVerifier, judge_password
+from services.validator.challenges.password import judge_password
+from services.validator.challenges.static import StaticVerifier
 from services.validator.challenges.verifier import ChallengeResult
 from shared.log.events.enrollment import GateResult
 from shared.log.reasons import Reason

@@ -15,12 +15,14 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.access import Access, verifiers
+from services.validator.access import verifiers
+from services.validator.challenges.kind import VerifierContext
 from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import WEBHOOK, ChallengeResult, Verifier
-from services.validator.challenges.webhook import Endpoint, WebhookVerifier
+from services.validator.challenges.verifier import ChallengeResult, Verifier
+from services.validator.challenges.webhook import WEBHOOK, Endpoint, WebhookVerifier
 from shared.limits import PROFILE_PLACES
 from shared.log.reasons import FAIL_INFO, Reason
+from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     asked,
@@ -69,9 +71,9 @@ def endpoint(service: Service, **options: Any) -> Endpoint:
 
 def verifier(found: Endpoint, places: int = 16) -> Verifier:
     """As a profile with this service has it."""
-    access = Access(webhook=found, webhook_concurrency=places)
+    access = accepting(by_webhook=found, concurrency=places)
     records = Records(memory_bus(), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS)
-    return verifiers(access, PROFILE, records, TRUSTED_OPERATORS)[WEBHOOK]
+    return verifiers(access, VerifierContext(PROFILE, records, TRUSTED_OPERATORS))[WEBHOOK]
 
 
 async def verified(found: Endpoint, number: int = 0) -> ChallengeResult:
@@ -478,7 +480,7 @@ def wired(service: Service) -> Endpoint:
 def test_no_secret_stands_in_what_is_printed_of_it(service: Service) -> None:
     found = wired(service)
     printed = repr(found) + repr(WebhookVerifier(found, asyncio.Semaphore(1)))
-    printed += repr(Access(webhook=found, notify=found)) + str(found)
+    printed += repr(accepting(by_webhook=found, notify=found)) + str(found)
 
     assert SECRET.decode() not in printed
     assert BEARER not in printed
@@ -513,7 +515,7 @@ async def world(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey, service: Service
 ) -> AsyncIterator[World]:
     async with validating(device, ra, ec_key) as found:
-        found.accept(Access(webhook=endpoint(service)))
+        found.accept(accepting(by_webhook=endpoint(service)))
         yield found
 
 

@@ -15,13 +15,13 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.challenges.answers import WITHHELD
-from services.validator.challenges.verifier import ChallengeResult
-from services.validator.device_state import (
+from services.validator.challenges.device_state import (
     DeviceAnswer,
     DeviceQuestion,
     DeviceStateGate,
     load_device_state,
 )
+from services.validator.challenges.verifier import ChallengeResult
 from shared.config.load import SettingsError
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
@@ -375,7 +375,7 @@ async def test_a_plug_in_is_loaded_by_module_and_attribute(
 ) -> None:
     plugins(
         "healthy_devices",
-        "from services.validator.device_state import DeviceAnswer\n"
+        "from services.validator.challenges.device_state import DeviceAnswer\n"
         "async def ask(question):\n    return DeviceAnswer(allow=question.subject == 'healthy')\n",
     )
     found = load_device_state("healthy_devices:ask")

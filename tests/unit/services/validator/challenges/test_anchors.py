@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from services.validator.anchors import AnchorFiles
+from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import AnchorPool
 from shared.config.load import SettingsError
 from tests.unit import pki

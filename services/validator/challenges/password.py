@@ -1,0 +1,16 @@
+"""Challenge passwords, compared in constant time. Pure."""
+
+import hmac
+from collections.abc import Sequence
+
+from services.validator.challenges.verifier import ChallengeResult, passed, refused
+from shared.log.reasons import Reason
+
+
+def judge_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
+    """Compare with every valid value, always with all of them, in constant time."""
+    encoded = given.encode("utf-8", "surrogatepass")
+    matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]
+    if given and any(matched):
+        return ChallengeResult((passed("challenge"),))
+    return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge password is wrong")
