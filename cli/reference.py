@@ -1,34 +1,39 @@
 """The reference of the configuration, made from the classes that read it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
 from pydantic_core import PydanticUndefined
 
 from shared.config.fields import Section, is_duration, is_size, write_duration, write_size
-from shared.config.sections import Configuration
+from shared.config.sections import Configuration, ConnectorSection
 
 _NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
+_ALSO: Final[Mapping[type[Section], str]] = {ConnectorSection: " of another kind"}
 
 
 def render() -> str:
     """The reference as Markdown."""
     parts = [_INTRODUCTION]
     for name, field in Configuration.model_fields.items():
-        model = _section(field.annotation)
-        if model is not None:
-            heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
-            parts.append(_table(heading, model))
+        heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
+        for model in _sections(field.annotation):
+            also = _ALSO.get(model, "")
+            parts.append(_table(heading, model, also))
     return "\n".join(parts)
 
 
-def _section(annotation: Any) -> type[Section] | None:
-    """The model of a table, or of the values of a table of tables."""
-    candidates = [annotation, *get_args(annotation)]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """The model of a table, or those of the values of a table of tables."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _sections(part)
 
 
-def _table(heading: str, model: type[Section]) -> str:
-    lines = [f"## `[{heading}]`", "", (model.__doc__ or "").strip(), ""]
+def _table(heading: str, model: type[Section], also: str) -> str:
+    lines = [f"## `[{heading}]`{also}", "", (model.__doc__ or "").strip(), ""]
     lines += ["| key | default | meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         meaning = " ".join((field.description or "").split())

@@ -98,6 +98,8 @@ def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSe
     section = configuration.issuers.get(issuer)
     if section is None:
         raise UpError(f"no such issuer: {issuer}")
+    if not isinstance(section, LocalIssuerSection):
+        raise UpError(f"issuer {issuer}: its CA is not kept here")
     return layout, configuration, section
 
 

@@ -16,7 +16,7 @@ from shared.config.ca_files import read_ca
 from shared.config.keys import CaKey, read_certificates
 from shared.config.load import load
 from shared.config.profiles import ProfileSection
-from shared.config.sections import Configuration, LocalIssuerSection
+from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 
 _RENEW_BEFORE: Final = timedelta(days=30)
 
@@ -38,8 +38,10 @@ def renew_ra(layout: Layout, now: float) -> list[str]:
     return done
 
 
-def _current_ca(configuration: Configuration, issuer: LocalIssuerSection) -> Authority | None:
+def _current_ca(configuration: Configuration, issuer: AnyIssuerSection) -> Authority | None:
     """The CA that signs, if its key is a file."""
+    if not isinstance(issuer, LocalIssuerSection):
+        return None
     key_path = configuration.path(issuer.ca_key_path[0])
     if not key_path.exists():
         return None

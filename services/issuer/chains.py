@@ -5,7 +5,6 @@ import asyncio
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.log.envelope import encode
-from shared.log.events.certificates import CaChain
 from shared.log.subjects import chain_subject
 
 _RETRY_SECONDS = 0.5
@@ -13,13 +12,8 @@ _RETRY_SECONDS = 0.5
 
 async def publish_chains(bus: Bus, settings: Settings) -> None:
     """Put every chain, then hint; tries until the bus took them all."""
-    for name, authorities in settings.issuers.items():
-        chain = CaChain(
-            certificates=authorities.current.chain,
-            previous=tuple(ca.chain[0] for ca in authorities.previous),
-            next_signed=authorities.next_signed,
-        )
-        message = encode(chain)
+    for name, connector in settings.issuers.items():
+        message = encode(connector.ca_chain())
         while True:
             try:
                 await bus.put(chain_subject(name), message)

@@ -1,21 +1,31 @@
-"""verdict -> authentic? -> ceilings -> serial -> CERTS record -> sign -> outcome: the one path."""
+"""The one path from a verdict to its outcome: authentic, within the ceilings, recorded, issued."""
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
 
 from services.issuer.ceilings import Times, beyond_ceilings, ended, names_sha256, out_of_time
-from services.issuer.connectors.local import LocalCa
+from services.issuer.connectors.connector import (
+    Connector,
+    Issued,
+    IssuingCa,
+    Order,
+    Prepared,
+    Refused,
+    Result,
+)
 from services.issuer.evidence import unsupported
-from services.issuer.readable import unreadable
+from services.issuer.orders import Orders
+from services.issuer.received import misissued, valid_until
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import Log, append_first, report_forgery
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
+from shared.limits import shortened
 from shared.log.envelope import (
     SUBJECT,
     Message,
@@ -39,6 +49,8 @@ from shared.log.subjects import (
     serial_token,
 )
 from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
+from shared.runtime.places import Places
+from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
 from shared.x509.key_ids import spki_sha256
 
@@ -62,6 +74,11 @@ class VerdictConsumer:
     bus: Bus
     settings: Settings
     clock: Callable[[], float]
+    _places: dict[str, Places] = field(default_factory=dict)
+
+    @property
+    def _orders(self) -> Orders:
+        return Orders(self.bus, self.settings.signer, self.settings.trusted_issuers, self.clock)
 
     async def handle(self, stored: Stored) -> None:
         """Issue what an authentic verdict approves."""
@@ -70,11 +87,16 @@ class VerdictConsumer:
             await self._record(stored, verdict, await self._outcome(stored, verdict))
 
     async def give_up(self, stored: Stored) -> None:
-        """End a verdict that kills its worker."""
+        """End a verdict that kills its worker; an order that a CA may carry out is not given up."""
         verdict = self._verdict(stored)
-        if verdict is not None:
+        if verdict is not None and await self._is_ordered(stored):
+            await self._record(stored, verdict, await self._outcome(stored, verdict))
+        elif verdict is not None:
             detail = "the certificate could not be issued"
             await self._record(stored, verdict, _failed(verdict, Reason.POISON, detail))
+
+    async def _is_ordered(self, stored: Stored) -> bool:
+        return await self._orders.is_open(parse_subject(stored.subject)[0])
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """The approval, if a known validator signed it for this subject; else nothing happens."""
@@ -86,12 +108,15 @@ class VerdictConsumer:
         return event if isinstance(event, EnrollmentApproved) else None
 
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
-        authorities = self.settings.issuers.get(verdict.template.issuer)
-        ca = authorities.pinned(verdict.template.ca_spki_sha256) if authorities else None
-        if ca is None:
+        connector = self.settings.issuers.get(verdict.template.issuer)
+        ca = connector.pinned(verdict.template.ca_spki_sha256) if connector else None
+        if connector is None or ca is None:
             return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
         if refused := self._refusal(stored, verdict, ca):
-            return _failed(verdict, *refused)
+            reason, detail = refused
+            # What a CA was asked for in time may exist: its certificate is not left to itself.
+            if reason is not Reason.VERDICT_EXPIRED or not await self._is_ordered(stored):
+                return _failed(verdict, reason, detail)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: what was compromised since must not be certified.
@@ -104,7 +129,7 @@ class VerdictConsumer:
             SECURITY_EVENTS.labels(Stage.VERDICT).inc()
             _log.error("verdict_not_supported", subject=stored.subject, detail=problem)
             return _failed(verdict, Reason.BEYOND_CEILING, problem)
-        return await self._issue(stored, verdict, ca)
+        return await self._issue(stored, verdict, connector, ca)
 
     async def _compromised(self, key: str) -> bool:
         """Whether an issuer's signed mark says that a key must not be certified again."""
@@ -114,7 +139,7 @@ class VerdictConsumer:
         return await marks.newest() is not None
 
     def _refusal(
-        self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa
+        self, stored: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> tuple[Reason, str] | None:
         """Why the verdict by itself is not acted on."""
         if problem := ended(ca.ceilings, stored.seconds):
@@ -138,7 +163,7 @@ class VerdictConsumer:
         return request
 
     def _misfit(
-        self, stored: Stored, request: Stored, verdict: EnrollmentApproved, ca: LocalCa
+        self, stored: Stored, request: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> str:
         """Why the stored request does not carry what the verdict wants signed."""
         enrollment, _ = parse_subject(stored.subject)
@@ -175,28 +200,59 @@ class VerdictConsumer:
             return None
         return msgspec.structs.replace(issued, request_sha256=verdict.request_sha256)
 
-    async def _issue(self, stored: Stored, verdict: EnrollmentApproved, ca: LocalCa) -> Outcome:
-        """Record the serial, then sign: no certificate exists that the log does not know of."""
-        template = verdict.template
-        attempt = parse_subject(stored.subject)[0].prefix()
-        made = ca.draft(template, attempt)
-        if problem := unreadable(
-            template, ca.unsigned(made), lambda plain: ca.unsigned(ca.draft(plain, attempt))
-        ):
+    async def _issue(
+        self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
+    ) -> Outcome:
+        """Record, then ask the CA: no certificate exists that the log does not know of."""
+        order = Order(parse_subject(stored.subject)[0].prefix(), verdict.template)
+        prepared = connector.prepare(order)
+        if isinstance(prepared, Refused):
+            return _failed(verdict, prepared.reason, shortened(prepared.detail))
+        if prepared.serial:
+            await self._record_serial(order, verdict, prepared.serial, verdict.template.not_after)
+            result: Result = await connector.issue(order, prepared)
+        else:
+            result = await self._ordered(connector, order, prepared, verdict)
+        if isinstance(result, Refused):
+            return _failed(verdict, result.reason, shortened(result.detail))
+        if not isinstance(result, Issued):  # the CA has not decided, or may have: ask it again
+            raise DeferredError(order.key)
+        if prepared.serial:
+            return _issued(verdict, prepared.serial, verdict.template.not_after, result.certificate)
+        return await self._received(order, verdict, ca, result.certificate)
+
+    async def _ordered(
+        self, connector: Connector, order: Order, prepared: Prepared, verdict: EnrollmentApproved
+    ) -> Result:
+        """Ask a CA outside, which must not hold up the verdicts for others."""
+        places = self._places.setdefault(verdict.template.issuer, Places())
+        with places.taken() as free:
+            if not free:
+                raise DeferredError(order.key)
+            return await self._orders.result(connector, order, prepared, verdict.request_sha256)
+
+    async def _received(
+        self, order: Order, verdict: EnrollmentApproved, ca: IssuingCa, der: bytes
+    ) -> Outcome:
+        """Record a certificate that a CA made, if it is the one that was approved."""
+        if problem := misissued(verdict.template, ca.ceilings, ca.chain[0], der):
+            SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
+            _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
             return _failed(verdict, Reason.UNREADABLE, problem)
-        record = _recorded(attempt, verdict, made.serial, ca)
+        serial, not_after = read_certificate(der).serial, valid_until(der)
+        await self._record_serial(order, verdict, serial, not_after)
+        return _issued(verdict, serial, not_after, der)
+
+    async def _record_serial(
+        self, order: Order, verdict: EnrollmentApproved, serial: bytes, not_after: int
+    ) -> None:
+        """Append what exists, or will, under its serial number and its key."""
+        record = _recorded(order.enrollment, verdict, serial, not_after)
         places = (
-            certificate_issued(template.issuer, record.serial),
-            key_issued(record.spki_sha256, template.issuer, record.serial),
+            certificate_issued(verdict.template.issuer, record.serial),
+            key_issued(record.spki_sha256, verdict.template.issuer, record.serial),
         )
         await asyncio.gather(*(self._index(place, record) for place in places))
-        return CertificateIssued(
-            request_sha256=verdict.request_sha256,
-            issuer=template.issuer,
-            serial=record.serial,
-            certificate=ca.sign(made),
-            not_after=template.not_after,
-        )
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
         if not await Log(self.bus, self.settings.signer).append(subject, record):
@@ -224,7 +280,7 @@ class VerdictConsumer:
 
 
 def _recorded(
-    attempt: str, verdict: EnrollmentApproved, serial: bytes, ca: LocalCa
+    attempt: str, verdict: EnrollmentApproved, serial: bytes, not_after: int
 ) -> CertificateRecorded:
     template, renews = verdict.template, verdict.renews
     return CertificateRecorded(
@@ -233,12 +289,24 @@ def _recorded(
         spki_sha256=spki_sha256(template.spki),
         subject=verdict.facts.subject,
         not_before=template.not_before,
-        not_after=template.not_after,
+        not_after=not_after,
         serial=serial_token(serial),
-        ca_spki_sha256=ca.pin,
+        ca_spki_sha256=template.ca_spki_sha256,
         names_sha256=names_sha256(template),
         renews=renews.serial if renews else "",
         key_uses=renews.key_uses if renews else 0,
+    )
+
+
+def _issued(
+    verdict: EnrollmentApproved, serial: bytes, not_after: int, der: bytes
+) -> CertificateIssued:
+    return CertificateIssued(
+        request_sha256=verdict.request_sha256,
+        issuer=verdict.template.issuer,
+        serial=serial_token(serial),
+        certificate=der,
+        not_after=not_after,
     )
 
 

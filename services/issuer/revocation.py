@@ -10,7 +10,12 @@ from typing import Final, TypeVar
 
 import structlog
 
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.connector import (
+    CaUnavailableError,
+    Connector,
+    CrlAuthority,
+    CrlSigner,
+)
 from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
@@ -37,6 +42,7 @@ from shared.log.subjects import (
     revocation_order,
 )
 from shared.runtime.periodic import every
+from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
@@ -74,13 +80,16 @@ class CrlKeeper:
 
     async def look(self) -> None:
         """Publish what is missing or past half of its time."""
-        for issuer, authorities in self.settings.issuers.items():
-            for ca in authorities.active:
+        for issuer, connector in self.settings.issuers.items():
+            authority = connector.crls
+            if authority is None:
+                continue
+            for ca in authority.active:
                 head, _ = await self._newest(issuer, ca)
                 if head is None or self.clock() > (head.this_update + head.next_update) / 2:
-                    await self.publish(issuer, authorities, ca)
+                    await self.publish(issuer, authority, ca)
 
-    async def publish(self, issuer: str, authorities: Authorities, ca: LocalCa) -> int:
+    async def publish(self, issuer: str, authority: CrlAuthority, ca: CrlSigner) -> int:
         """Publish a CRL that holds every revocation on the log; its number."""
         skipped = taken = 0
         first = False
@@ -92,7 +101,7 @@ class CrlKeeper:
                 return head.number
             now = int(self.clock())
             number += skipped
-            about = CrlHead(number, now, now + authorities.crl_validity)
+            about = CrlHead(number, now, now + authority.crl_validity)
             der = ca.sign_crl(about, entries.values())
             if await self._append(issuer, ca, about, der, position):
                 _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
@@ -106,13 +115,13 @@ class CrlKeeper:
                 taken += 1
                 skipped += 1 if taken < _NEXT_NUMBERS else secrets.randbits(_RANDOM_BITS)
 
-    async def _entries(self, head: CrlPublished | None, ca: LocalCa) -> list[RevokedEntry]:
+    async def _entries(self, head: CrlPublished | None, ca: CrlSigner) -> list[RevokedEntry]:
         """What the newest CRL holds."""
         if head is None:
             return []
         return read_entries((await read_crl(self.bus, head, ca.chain[0])).der)
 
-    async def _newest(self, issuer: str, ca: LocalCa) -> tuple[CrlPublished | None, int]:
+    async def _newest(self, issuer: str, ca: CrlSigner) -> tuple[CrlPublished | None, int]:
         """The newest head, and the number that follows it.
 
         Numbers must also grow where all CRLs of a CA have left the log, and where forged heads hide
@@ -129,7 +138,7 @@ class CrlKeeper:
         return head, head.number + 1 if head is not None else now
 
     async def _apply(
-        self, issuer: str, ca: LocalCa, position: int, entries: dict[bytes, RevokedEntry]
+        self, issuer: str, ca: CrlSigner, position: int, entries: dict[bytes, RevokedEntry]
     ) -> int:
         """Apply what followed after `position` to a CRL's entries; where the last change stands."""
         wildcard = certificate_status(issuer, "*", "*")
@@ -152,7 +161,7 @@ class CrlKeeper:
         return position
 
     async def _append(
-        self, issuer: str, ca: LocalCa, about: CrlHead, der: bytes, position: int
+        self, issuer: str, ca: CrlSigner, about: CrlHead, der: bytes, position: int
     ) -> bool:
         """The pieces first, then the head that makes them count; False if another was first."""
         sha256 = hashlib.sha256(der).hexdigest()
@@ -174,7 +183,7 @@ class CrlKeeper:
 
 
 @dataclass
-class OrderConsumer:
+class RevocationConsumer:
     """Obeys operators' orders to revoke; every step may be taken twice."""
 
     bus: Bus
@@ -206,15 +215,26 @@ class OrderConsumer:
         if recorded is None:
             return False, "no such certificate"
         record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)
-        authorities = self.settings.issuers.get(order.issuer)
-        ca = authorities.pinned(record.ca_spki_sha256) if authorities else None
-        if authorities is None or ca is None:
+        connector = self.settings.issuers.get(order.issuer)
+        if connector is None or connector.pinned(record.ca_spki_sha256) is None:
             return False, "the certificate's CA is not here"
         change = await self._record(stored, order, record)
         if isinstance(change, Unchanged) and not change.done:
             return False, change.detail
-        number = await self.keeper.publish(order.issuer, authorities, ca)
-        return True, f"{_WORDS[order.reason]}; on CRL number {number}"
+        try:
+            await connector.revoke(order.serial, record.ca_spki_sha256, order.reason)
+        except CaUnavailableError as error:
+            raise DeferredError(str(error)) from error
+        number = await self._published(order.issuer, connector, record.ca_spki_sha256)
+        return True, _WORDS[order.reason] + (f"; on CRL number {number}" if number else "")
+
+    async def _published(self, issuer: str, connector: Connector, pin: str) -> int:
+        """Publish the CRL that says it; its number, 0 where the CA publishes its own."""
+        authority = connector.crls
+        ca = next((ca for ca in authority.active if ca.pin == pin), None) if authority else None
+        if authority is None or ca is None:
+            return 0
+        return await self.keeper.publish(issuer, authority, ca)
 
     async def _record(
         self, stored: Stored, order: RevocationOrdered, record: CertificateRecorded

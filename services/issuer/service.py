@@ -3,9 +3,9 @@
 import socket
 
 from services.issuer.chains import publish_chains
+from services.issuer.commands import Commands
 from services.issuer.consumer import VerdictConsumer
-from services.issuer.orders import Orders
-from services.issuer.revocation import CrlKeeper, OrderConsumer
+from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.selftest import assert_least_privilege
@@ -37,15 +37,15 @@ async def serve(
     clock = LogClock(bus, replica_subject(Role.ISSUER, name))
     issuing = VerdictConsumer(bus, settings, clock)
     keeper = CrlKeeper(bus, settings, clock)
-    revoking = OrderConsumer(bus, settings, keeper)
+    revoking = RevocationConsumer(bus, settings, keeper)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: issuing.settings.operators)
-    orders = Orders(revoking, resuming)
+    orders = Commands(revoking, resuming)
     workers = Workers(bus, Role.ISSUER)
 
     async def bring(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
         jobs.append(Job(OPS, orders.handle, orders.give_up))
-        await workers.bring(jobs, issuing.settings.concurrency)
+        await workers.bring(jobs, issuing.settings.places())
 
     shards = ShardWatch(bus, settings.epochs, clock, bring)
 
@@ -58,7 +58,8 @@ async def serve(
 
     def problems() -> str:
         missing = [*bus.problems(), *clock.problems(), *shards.problems()]
-        return ", ".join(missing + issuing.settings.ended(now()))
+        settings = issuing.settings
+        return ", ".join(missing + settings.ended(now()) + settings.unhealthy())
 
     server = HttpServer(operations_app(problems), [operations])
     server.start()

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from services.issuer.ceilings import ended
-from services.issuer.connectors.local import Authorities, read_authorities
+from services.issuer.connectors.connector import Connector
+from services.issuer.connectors.registry import read_connector
 from shared.bus.servers import Servers
 from shared.config.keys import read_event_signer, read_nkey, read_trusted
 from shared.config.sections import Configuration
+from shared.limits import PROFILE_PLACES
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.shards import Epoch
 
@@ -22,12 +24,22 @@ class Settings:
     validators: Trusted
     trusted_issuers: Trusted
     operators: Trusted
-    issuers: dict[str, Authorities]
+    issuers: dict[str, Connector]
     concurrency: int
+
+    def places(self) -> int:
+        """How many verdicts may be in hand at once: a CA outside takes no places of the others."""
+        outside = [c for c in self.issuers.values() if c.lease > 0]
+        return self.concurrency + PROFILE_PLACES * len(outside)
 
     def ended(self, at: float) -> list[str]:
         """Say which issuers' current CA has ended at this time (Unix seconds)."""
         found = ((n, ended(a.current.ceilings, int(at))) for n, a in self.issuers.items())
+        return [f"issuer {name}: {problem}" for name, problem in found if problem]
+
+    def unhealthy(self) -> list[str]:
+        """Say which connectors' last calls failed."""
+        found = ((name, connector.health()) for name, connector in self.issuers.items())
         return [f"issuer {name}: {problem}" for name, problem in found if problem]
 
 
@@ -42,9 +54,6 @@ def read_settings(configuration: Configuration) -> Settings:
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         trusted_issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),
         operators=read_trusted(map(configuration.path, configuration.trust.audit_keys)),
-        issuers={
-            name: read_authorities(configuration, issuer)
-            for name, issuer in configuration.issuers.items()
-        },
+        issuers={name: read_connector(configuration, name) for name in configuration.issuers},
         concurrency=section.concurrency,
     )

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from shared.config.challenge_format import looks_signed
 from shared.config.profiles import ProfileSection
-from shared.config.sections import Configuration
+from shared.config.sections import Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
 from shared.x509.usages import ANY_ATTRIBUTE
 
@@ -27,6 +27,8 @@ def problems(configuration: Configuration) -> Iterator[str]:
 
 def _issuers(configuration: Configuration) -> Iterator[str]:
     for name, issuer in configuration.issuers.items():
+        if not isinstance(issuer, LocalIssuerSection):
+            continue
         if len(issuer.ca_cert_path) != len(issuer.ca_key_path):
             yield f"issuers.{name}.ca_key_path: one key for each certificate"
         if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):

@@ -31,6 +31,7 @@ _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
 SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
 _PASSWORD_IN_URL: Final = re.compile(r"[^/]+://[^/@]*:[^/@]+@")
 _T = TypeVar("_T")
+_TAG: Final = 2  # behind the name of an issuer pydantic says which form its table has
 _SECTIONS: Final = {
     name: field.annotation
     for name, field in Configuration.model_fields.items()
@@ -130,7 +131,10 @@ def inherited_environment() -> dict[str, str]:
 def _first_error(error: ValidationError) -> str:
     """Key and complaint, without the value: it may be a secret."""
     first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    place = list(map(str, first["loc"]))
+    if place[0] == "issuers":
+        del place[_TAG : _TAG + 1]
+    return f"{'.'.join(place)}: {first['msg']}"
 
 
 def _checked(configuration: Configuration, path: Path) -> Configuration:

@@ -27,6 +27,9 @@ _BOOLEAN: Final = TypeAdapter(bool)
 def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
     """The table as a service of this role may know it; what is not as it should be is left so."""
     part = dict(table)
+    issuers = part.get("issuers")
+    if role is not Role.ISSUER and isinstance(issuers, dict):
+        part["issuers"] = {name: _without_options(table) for name, table in issuers.items()}
     for other in SERVICES:
         if other is role:
             continue
@@ -44,6 +47,13 @@ def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
             for name, profile in profiles.items()
         }
     return part
+
+
+def _without_options(issuer: object) -> object:
+    """Only issuers know how to reach a CA."""
+    if not isinstance(issuer, dict):
+        return issuer
+    return {key: value for key, value in issuer.items() if key != "options"}
 
 
 def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:

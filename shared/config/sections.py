@@ -1,9 +1,9 @@
 """What the configuration may hold: every table and key, with types, limits and defaults."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from shared.bus.servers import Servers
 from shared.bus.topology import Quota
@@ -188,25 +188,15 @@ class AuditSection(Section):
     """Roles of admins."""
 
 
-class LocalIssuerSection(Section):
-    """A CA whose key is a file, and the ceilings that no verdict exceeds."""
+class AnyIssuerSection(Section):
+    """What every issuer has: its CAs, and the ceilings that no verdict exceeds."""
 
-    kind: Literal["local"] = "local"
+    kind: str
     """The connector."""
     ca_cert_path: Paths
     """The CA certificate, PEM, the chain above it may follow; then those of previous CAs."""
-    ca_key_path: Paths
-    """Their keys in the same order, RSA or P-256, PEM, mode 0600."""
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
-    next_ca_cert_path: Path | None = None
-    """The CA certificate to come, PEM: what GetNextCACert shows."""
-    next_ca_key_path: Path | None = None
-    """Its key."""
-    crl_validity: Duration = 7 * 86400.0
-    """From a CRL's thisUpdate to its nextUpdate; it is renewed at half of it, and on change."""
-    secret_path: Path
-    """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """No certificate lives longer, whatever the verdict says."""
     max_backdate: Duration = 3600.0
@@ -217,6 +207,40 @@ class LocalIssuerSection(Section):
         "emailProtection",
     )
     """No others are signed."""
+
+
+class LocalIssuerSection(AnyIssuerSection):
+    """A CA whose key is a file, and the ceilings that no verdict exceeds."""
+
+    kind: Literal["local"] = "local"
+    """The connector."""
+    ca_key_path: Paths
+    """Their keys in the same order, RSA or P-256, PEM, mode 0600."""
+    next_ca_cert_path: Path | None = None
+    """The CA certificate to come, PEM: what GetNextCACert shows."""
+    next_ca_key_path: Path | None = None
+    """Its key."""
+    crl_validity: Duration = 7 * 86400.0
+    """From a CRL's thisUpdate to its nextUpdate; it is renewed at half of it, and on change."""
+    secret_path: Path
+    """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
+
+
+class ConnectorSection(AnyIssuerSection):
+    """A CA behind a connector of an installed package."""
+
+    kind: Token
+    """The connector's name (`scepstream.issuers`)."""
+    lease: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
+    """How long the CA may take for an answer; then another issuer may continue the order."""
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """The connector's own keys."""
+
+
+def _kind_of_issuer(table: object) -> str:
+    """Tell which keys an issuer's table has; `local` is the kind of a table that names none."""
+    found = table.get("kind", "local") if isinstance(table, dict) else getattr(table, "kind", "")
+    return "local" if found == "local" else "other"
 
 
 class Configuration(Section):
@@ -234,7 +258,13 @@ class Configuration(Section):
     validator: ValidatorSection
     issuer: IssuerSection
     audit: AuditSection
-    issuers: dict[PathId, LocalIssuerSection]
+    issuers: dict[
+        PathId,
+        Annotated[
+            Annotated[LocalIssuerSection, Tag("local")] | Annotated[ConnectorSection, Tag("other")],
+            Discriminator(_kind_of_issuer),
+        ],
+    ]
     certificate_profiles: dict[PathId, CertificateProfileSection]
     profiles: dict[PathId, ProfileSection] = Field(min_length=1)
     directory: Path = Path()

@@ -29,6 +29,7 @@ from shared.log.events.commands import (
 )
 from shared.log.events.enrollment import (
     CertificateIssued,
+    CertificateOrdered,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
@@ -80,6 +81,11 @@ DECISION: Final = Channel(
 VERDICT: Final = Channel(
     f"{ATTEMPT}.{Stage.VERDICT}", (EnrollmentApproved, EnrollmentRejected), _ENROLL,
     writers=_VALIDATOR, consumers=(Role.ISSUER, Role.AUDIT), readers=_GATEWAY,
+)  # fmt: skip
+# Only where the issuer's connector cannot record the serial number before the CA is asked.
+ORDER: Final = Channel(
+    f"{ATTEMPT}.{Stage.ORDER}", (CertificateOrdered,), _ENROLL,
+    writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
 OUTCOME: Final = Channel(
     f"{ATTEMPT}.{Stage.OUTCOME}", (CertificateIssued, IssuanceFailed), _ENROLL,
@@ -181,7 +187,7 @@ DEAD_LETTER: Final = Channel(
 
 CHANNELS: Final = Channels(
     (
-        REQUEST, HOLD, DECISION, VERDICT, OUTCOME,
+        REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
         CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, CRL, CHAIN,
         REVOCATION, REVOCATION_ANSWER, REDRIVE, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,
@@ -194,6 +200,7 @@ STAGES: Final[Mapping[Stage, Channel]] = {
     Stage.HOLD: HOLD,
     Stage.DECISION: DECISION,
     Stage.VERDICT: VERDICT,
+    Stage.ORDER: ORDER,
     Stage.OUTCOME: OUTCOME,
 }
 EVENT_TYPES: Final[dict[str, type[EventPayload]]] = {

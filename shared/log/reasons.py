@@ -41,6 +41,7 @@ class Reason(StrEnum):
     VERDICT_EXPIRED = "verdict_expired"
     BEYOND_CEILING = "beyond_ceiling"
     CA_NOT_VALID = "ca_not_valid"
+    CA_REFUSED = "ca_refused"
     UNREADABLE = "unreadable"
     POISON = "poison"
 
@@ -96,6 +97,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.VERDICT_EXPIRED: FailInfo.BAD_REQUEST,
     Reason.BEYOND_CEILING: FailInfo.BAD_REQUEST,
     Reason.CA_NOT_VALID: FailInfo.BAD_REQUEST,
+    Reason.CA_REFUSED: FailInfo.BAD_REQUEST,
     Reason.UNREADABLE: FailInfo.BAD_REQUEST,
     Reason.POISON: FailInfo.BAD_REQUEST,
 }

@@ -13,4 +13,5 @@ class Stage(StrEnum):
     HOLD = "hold"
     DECISION = "decision"
     VERDICT = "verdict"
+    ORDER = "order"
     OUTCOME = "outcome"

@@ -16,10 +16,10 @@ from services.audit.record.consumer import StreamRecorder
 from services.audit.record.write import position
 from services.audit.store.engine import migrate, open_engine
 from services.issuer.chains import publish_chains
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.commands import Commands
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
-from services.issuer.orders import Orders
-from services.issuer.revocation import CrlKeeper, OrderConsumer
+from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
@@ -119,7 +119,7 @@ class Log:
     def issuing(self) -> IssuerSettings:
         return IssuerSettings(
             BUS, "", EPOCHS, ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-            {ISSUER: Authorities(self.ca)}, 8,
+            {ISSUER: LocalConnector(self.ca)}, 8,
         )  # fmt: skip
 
     async def orders(self) -> list[ResumeOrdered]:
@@ -171,9 +171,9 @@ async def issuers(log: Log) -> AsyncIterator[None]:
     """The issuer, until the block ends."""
     bus, settings = log.buses[Role.ISSUER], log.issuing()
     consumer = VerdictConsumer(bus, settings, now)
-    revoking = OrderConsumer(bus, settings, CrlKeeper(bus, settings, now))
+    revoking = RevocationConsumer(bus, settings, CrlKeeper(bus, settings, now))
     resuming = ResumeConsumer(bus, Stage.OUTCOME, consumer, lambda: settings.operators)
-    orders = Orders(revoking, resuming)
+    orders = Commands(revoking, resuming)
     jobs = [Job(STREAM, consumer.handle, consumer.give_up), Job(OPS, orders.handle, orders.give_up)]
     async with working(bus, Role.ISSUER, jobs, 8):
         yield

@@ -32,6 +32,7 @@ from shared.log.events.commands import (
 )
 from shared.log.events.enrollment import (
     CertificateIssued,
+    CertificateOrdered,
     CertificateTemplate,
     EnrollmentApproved,
     EnrollmentHeld,
@@ -175,6 +176,15 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             facts=_FACTS,
             gates=(GateResult(gate="challenge", passed=False, detail="wrong"),),
             claim=_CLAIM,
+        ),
+    ),
+    ("CertificateOrdered", 1): (
+        ENROLLMENT.subject(Stage.ORDER),
+        CertificateOrdered(
+            request_sha256=REQUEST,
+            issuer="corp",
+            key="0123456789abcdef0123456789abcdef",
+            lease_until=1767225660,
         ),
     ),
     ("CertificateIssued", 1): (

@@ -1,20 +1,35 @@
-"""A CA whose key is in a file or a token: signs templates, CRLs and its own successor."""
+"""`local`: a CA whose key is in a file or a PKCS#11 token; it signs CRLs and its successor too."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.ceilings import Ceilings
 from services.issuer.certificate import Draft, certificate, draft
+from services.issuer.connectors.connector import (
+    ConnectorKind,
+    CrlAuthority,
+    Issued,
+    Order,
+    Prepared,
+    Recovery,
+    Refused,
+)
+from services.issuer.connectors.pinned import read_ceilings
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
+from services.issuer.readable import unreadable
 from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
-from shared.config.sections import Configuration, LocalIssuerSection
+from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
+from shared.log.events.certificates import CaChain
+from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import CertificateTemplate
+from shared.log.reasons import Reason
 from shared.scep.algorithms import SHA256
 from shared.scep.cacert import write_next_ca_certs
 from shared.scep.certificate import Certificate, read_certificate
@@ -29,9 +44,8 @@ from shared.scep.schemes import (
     verifies,
 )
 from shared.scep.signed_data import Signer
-from shared.x509.key_ids import public_key_id, spki_sha256
+from shared.x509.key_ids import public_key_id
 from shared.x509.signatures import is_signed_by
-from shared.x509.usages import EXTENDED_KEY_USAGES
 
 _MIN_SECRET = 32
 
@@ -115,8 +129,12 @@ class LocalCa:
 
 
 @dataclass(frozen=True)
-class Authorities:
-    """The CAs of one issuer: what signs, what signed before, and what is to sign."""
+class LocalConnector:
+    """See `Connector`: what signs, what signed before, and what is to sign.
+
+    The serial number follows from the attempt and the content, so that an order gives the same
+    TBSCertificate however often it is issued. It is recorded before the CA signs.
+    """
 
     current: LocalCa
     previous: tuple[LocalCa, ...] = ()
@@ -128,9 +146,68 @@ class Authorities:
         """Those that have certificates: they sign CRLs, and verdicts that were made for them."""
         return (self.current, *self.previous)
 
+    @property
+    def recovery(self) -> Recovery:
+        """See `Connector.recovery`."""
+        return Recovery.NAMED
+
+    @property
+    def lease(self) -> float:
+        """See `Connector.lease`: no order is recorded, so none is taken over."""
+        return 0.0
+
+    @property
+    def crls(self) -> CrlAuthority | None:
+        """See `Connector.crls`."""
+        return self
+
     def pinned(self, pin: str) -> LocalCa | None:
-        """The active CA of this SPKI SHA-256."""
+        """See `Connector.pinned`."""
         return next((ca for ca in self.active if ca.pin == pin), None)
+
+    def ca_chain(self) -> CaChain:
+        """See `Connector.ca_chain`."""
+        return CaChain(
+            certificates=self.current.chain,
+            previous=tuple(ca.chain[0] for ca in self.previous),
+            next_signed=self.next_signed,
+        )
+
+    def prepare(self, order: Order) -> Prepared | Refused:
+        """See `Connector.prepare`: drafted, and refused where the certificate would not load."""
+        signer = self._signer(order)
+        template, enrollment = order.template, order.enrollment
+        made = signer.draft(template, enrollment)
+        if problem := unreadable(
+            template,
+            signer.unsigned(made),
+            lambda plain: signer.unsigned(signer.draft(plain, enrollment)),
+        ):
+            return Refused(problem, Reason.UNREADABLE)
+        return Prepared(made.serial, made)
+
+    async def issue(self, order: Order, prepared: Prepared) -> Issued:
+        """See `Connector.issue`."""
+        signer, made = self._signer(order), prepared.content
+        if not isinstance(made, Draft):
+            made = signer.draft(order.template, order.enrollment)
+        return Issued(signer.sign(made))
+
+    async def find(self, order: Order) -> None:
+        """See `Connector.find`: issuing again gives the same certificate."""
+
+    async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
+        """See `Connector.revoke`: the CRL says it."""
+
+    def health(self) -> str:
+        """See `Connector.health`: a key that does not sign raises where it is used."""
+        return ""
+
+    def _signer(self, order: Order) -> LocalCa:
+        found = self.pinned(order.template.ca_spki_sha256)
+        if found is None:
+            raise SigningError("no CA of this pin")
+        return found
 
     @cached_property
     def next_signed(self) -> bytes:
@@ -138,7 +215,7 @@ class Authorities:
         return self.current.sign_next(self.planned.chain) if self.planned else b""
 
 
-def read_authorities(configuration: Configuration, section: LocalIssuerSection) -> Authorities:
+def read_local(configuration: Configuration, section: LocalIssuerSection) -> LocalConnector:
     """Read an issuer's CAs from their files; `SettingsError` names the one that is wrong."""
     secret_path = configuration.path(section.secret_path)
     secret = read_secret_file(secret_path)
@@ -150,7 +227,7 @@ def read_authorities(configuration: Configuration, section: LocalIssuerSection) 
     if section.next_ca_cert_path and section.next_ca_key_path:
         pair = (section.next_ca_cert_path, section.next_ca_key_path)
         planned = _read_ca(configuration, section, pair, secret)
-    return Authorities(current, tuple(previous), planned, int(section.crl_validity))
+    return LocalConnector(current, tuple(previous), planned, int(section.crl_validity))
 
 
 def _read_ca(
@@ -168,14 +245,14 @@ def _read_ca(
         key=key,
         chain=chain,
         secret=secret,
-        ceilings=Ceilings(
-            ca_spki_sha256=spki_sha256(read_certificate(chain[0]).spki),
-            ca_not_before=int(certificates[0].not_valid_before_utc.timestamp()),
-            ca_not_after=int(certificates[0].not_valid_after_utc.timestamp()),
-            max_ttl=int(section.max_ttl),
-            max_backdate=int(section.max_backdate),
-            extended_key_usages=frozenset(
-                EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
-            ),
-        ),
+        ceilings=read_ceilings(certificates[0], section),
     )
+
+
+def _build(configuration: Configuration, name: str, section: AnyIssuerSection) -> LocalConnector:
+    if not isinstance(section, LocalIssuerSection):
+        raise SettingsError(f"issuers.{name}: no local CA")
+    return read_local(configuration, section)
+
+
+KIND: Final = ConnectorKind("local", _build)

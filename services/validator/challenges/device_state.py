@@ -11,7 +11,6 @@ from services.validator.challenges.answers import recordable
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
-    Places,
     passed,
     refused,
 )
@@ -19,6 +18,7 @@ from shared.config.load import SettingsError
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.observe.logs import log_failure
+from shared.runtime.places import Places
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """What every verifier is asked and answers, and which of them handles a request. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from services.validator.facts import DecryptedRequest
 from services.validator.gates import Refusal
-from shared.limits import PROFILE_PLACES, shortened
+from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
@@ -44,28 +43,6 @@ class ChallengeResult:
     gates: tuple[GateResult, ...]
     refusal: Refusal | None = None
     claim: Claim | None = None
-
-
-@dataclass
-class Places:
-    """How many requests of one profile may wait for somebody outside at once.
-
-    One who answers slowly must not fill the validator with waiting requests: other profiles share
-    it.
-    """
-
-    most: int = PROFILE_PLACES
-    _taken: int = 0
-
-    @contextmanager
-    def taken(self) -> Iterator[bool]:
-        """Take a place for the length of a block; False where none is free."""
-        free = self._taken < self.most
-        self._taken += free
-        try:
-            yield free
-        finally:
-            self._taken -= free
 
 
 class Verifier(Protocol):

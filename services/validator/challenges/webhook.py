@@ -18,7 +18,6 @@ from services.validator.challenges.once import OnceVerifier
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
-    Places,
     Verifier,
 )
 from shared.config.keys import read_certificates
@@ -27,6 +26,7 @@ from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
 from shared.log.events.enrollment import Facts
 from shared.observe.logs import log_failure
+from shared.runtime.places import Places
 
 WEBHOOK: Final = "webhook"
 SIGNATURE: Final = "Scepstream-Signature"

@@ -126,6 +126,19 @@ class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
     claim: Claim | None = None
 
 
+class CertificateOrdered(SignedEvent, frozen=True, kw_only=True):
+    """The intent to order a certificate from a CA, recorded before the CA is asked.
+
+    `key` names the order at the CA, so that it is found again and never made twice. Until
+    `lease_until` (Unix seconds) only the issuer that wrote this works on it. Not terminal.
+    """
+
+    request_sha256: str
+    issuer: str
+    key: str
+    lease_until: int
+
+
 class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
     """The certificate, as DER. Terminal."""
 

@@ -15,9 +15,9 @@ from services.gateway.outcomes import Outcomes
 from services.gateway.settings import Limits, Profile
 from services.gateway.settings import Settings as GatewaySettings
 from services.issuer.chains import publish_chains
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
-from services.issuer.revocation import CrlKeeper, OrderConsumer
+from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
@@ -103,7 +103,7 @@ async def running(
     bus = memory_bus(clock)
     issuing = IssuerSettings(
         BUS, "", (Epoch(0, ("0",)),), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
-        TRUSTED_OPERATORS, {ISSUER: Authorities(ca)}, 8,
+        TRUSTED_OPERATORS, {ISSUER: LocalConnector(ca)}, 8,
     )  # fmt: skip
     validating = ValidatorSettings(
         BUS, "", (Epoch(0, ("0",)),), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
@@ -124,7 +124,10 @@ async def running(
     enroller = Enroller(bus, serving, outcomes, lookups, GATEWAY, clock)
     keeper = CrlKeeper(bus, issuing, clock)
     requests = RequestConsumer(Evaluator(bus, validating, chains))
-    verdicts, orders = VerdictConsumer(bus, issuing, clock), OrderConsumer(bus, issuing, keeper)
+    verdicts, orders = (
+        VerdictConsumer(bus, issuing, clock),
+        RevocationConsumer(bus, issuing, keeper),
+    )
     async with AsyncExitStack() as stack:
         jobs = [Job(STREAM, requests.handle, requests.give_up)]
         await stack.enter_async_context(working(bus, Role.VALIDATOR, jobs, 8))

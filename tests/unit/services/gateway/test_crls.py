@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.revocation import CrlKeeper
 from shared.bus.core import BusUnavailableError
 from shared.ca.chains import ChainBook
@@ -40,7 +40,7 @@ async def world(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateK
 
 async def publish(world: World, ca: LocalCa | None = None) -> int:
     """What an issuer does; the number of the new CRL."""
-    authorities = Authorities(world.ca, world.previous)
+    authorities = LocalConnector(world.ca, world.previous)
     keeper = CrlKeeper(world.bus, issuers.settings(authorities), world.clock)
     return await keeper.publish(ISSUER, authorities, ca or world.ca)
 

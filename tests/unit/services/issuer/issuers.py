@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.settings import Settings
 from shared.bus.servers import Servers
@@ -40,7 +40,7 @@ ENROLLMENT: Final = EnrollmentId("0", PROFILE, REQUEST_TRANSACTION, "csr", 0)
 VERDICT: Final = ENROLLMENT.subject(Stage.VERDICT)
 
 
-def settings(authorities: Authorities) -> Settings:
+def settings(authorities: LocalConnector) -> Settings:
     return Settings(
         servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
@@ -125,6 +125,6 @@ class World:
 async def make_world(key: pki.CaKey) -> World:
     clock, ca = Clock(), pki.local_ca(key)
     bus = memory_bus(clock)
-    found = World(bus, ca, clock, VerdictConsumer(bus, settings(Authorities(ca)), clock))
+    found = World(bus, ca, clock, VerdictConsumer(bus, settings(LocalConnector(ca)), clock))
     await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
     return found

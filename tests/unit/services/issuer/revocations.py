@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from services.issuer.connectors.local import Authorities, LocalCa
-from services.issuer.revocation import CrlKeeper, OrderConsumer
+from services.issuer.connectors.local import LocalCa, LocalConnector
+from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from shared.ca.crls import read_crl
 from shared.log.envelope import EventSigner, Stored, authenticate_as
 from shared.log.events.certificates import (
@@ -55,9 +55,9 @@ class World:
     bus: MemoryBus
     clock: Clock
     ca: LocalCa
-    authorities: Authorities
+    authorities: LocalConnector
     keeper: CrlKeeper
-    orders: OrderConsumer
+    orders: RevocationConsumer
 
     def another_keeper(self) -> CrlKeeper:
         return CrlKeeper(self.bus, self.keeper.settings, self.clock)
@@ -149,8 +149,8 @@ class World:
 
 def make_world(ca: LocalCa, *previous: LocalCa, **changes: Any) -> World:
     clock = Clock()
-    bus, authorities = memory_bus(clock), Authorities(ca, previous, **changes)
+    bus, authorities = memory_bus(clock), LocalConnector(ca, previous, **changes)
     found = settings(authorities)
     keeper = CrlKeeper(bus, found, clock)
-    orders = OrderConsumer(bus, found, keeper)
+    orders = RevocationConsumer(bus, found, keeper)
     return World(bus, clock, ca, authorities, keeper, orders)

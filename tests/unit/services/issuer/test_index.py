@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.ceilings import names_sha256
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import OutcomeMissingError
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
@@ -325,7 +325,7 @@ async def test_the_previous_cas_own_ceilings_count(world: World) -> None:
 
 def test_active_cas_are_the_current_one_and_those_before_it(world: World, other: LocalCa) -> None:
     planned = pki.local_ca(PLANNED_KEY)
-    found = Authorities(world.ca, (other,), planned)
+    found = LocalConnector(world.ca, (other,), planned)
 
     assert found.active == (world.ca, other)
     assert found.pinned(other.pin) is other

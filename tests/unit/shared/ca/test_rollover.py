@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.chains import publish_chains
-from services.issuer.connectors.local import Authorities, LocalCa
+from services.issuer.connectors.local import LocalCa, LocalConnector
 from shared.ca.chains import Chain, ChainBook, UntrustedChainError, read_chain
 from shared.log.envelope import Stored, decode, encode
 from shared.log.events.certificates import CaChain
@@ -137,7 +137,7 @@ def test_a_next_ca_that_the_current_one_did_not_sign_spoils_the_chain(next_signe
 # As issuers publish it
 
 
-async def published(authorities: Authorities) -> CaChain:
+async def published(authorities: LocalConnector) -> CaChain:
     bus = memory_bus()
     await publish_chains(bus, issuers.settings(authorities))
     (stored,) = bus.streams[CA_CHAINS].messages.values()
@@ -148,14 +148,14 @@ async def published(authorities: Authorities) -> CaChain:
 
 
 async def test_an_issuer_publishes_its_chain_and_the_cas_around_it() -> None:
-    event = await published(Authorities(CA, (OLD,), NEXT))
+    event = await published(LocalConnector(CA, (OLD,), NEXT))
 
     assert (event.certificates, event.previous) == (CA.chain, OLD.chain)
     assert read(CA.pin, next_signed=event.next_signed).next_signed == event.next_signed
 
 
 async def test_an_issuer_without_other_cas_publishes_none() -> None:
-    assert await published(Authorities(CA)) == CaChain(certificates=CA.chain)
+    assert await published(LocalConnector(CA)) == CaChain(certificates=CA.chain)
 
 
 # The book

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.orders import Orders
-from services.issuer.revocation import CrlKeeper, OrderConsumer
+from services.issuer.commands import Commands
+from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import (
@@ -140,10 +140,10 @@ async def test_an_order_about_what_waits_for_another_attempt_is_done(
     assert world.verdicts() == []
 
 
-def issuer(world: IssuerWorld) -> Orders:
+def issuer(world: IssuerWorld) -> Commands:
     keeper = CrlKeeper(world.bus, world.settings, world.clock)
-    return Orders(
-        OrderConsumer(world.bus, world.settings, keeper),
+    return Commands(
+        RevocationConsumer(world.bus, world.settings, keeper),
         ResumeConsumer(world.bus, Stage.OUTCOME, world.consumer, lambda: TRUSTED_OPERATORS),
     )
 

@@ -28,6 +28,7 @@ TOLD = {
     "EnrollmentRejected": {"device": "CN=Prüfgerät 7, O=Lab", "result": "challenge_wrong"},
     "EnrollmentHeld": {"device": "CN=Prüfgerät 7, O=Lab", "result": "held"},
     "HoldDecided": {"result": "approved"},
+    "CertificateOrdered": {},
     "CertificateIssued": {"result": "issued", "serial": golden.SERIAL},
     "IssuanceFailed": {"result": "beyond_ceiling"},
     "CertificateRecorded": {"serial": golden.SERIAL},

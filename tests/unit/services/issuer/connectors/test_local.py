@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from services.issuer.connectors.local import LocalCa, SigningError, read_authorities
+from services.issuer.connectors.local import LocalCa, SigningError, read_local
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration, LocalIssuerSection
 from tests.unit import pki
@@ -30,7 +30,7 @@ def read(directory: Path, **changes: Any) -> LocalCa:
         "secret_path": "secret",
     }
     configuration = Configuration.model_construct(directory=directory)
-    return read_authorities(configuration, LocalIssuerSection(**(values | changes))).current
+    return read_local(configuration, LocalIssuerSection(**(values | changes))).current
 
 
 def refused(directory: Path, file: str, **changes: Any) -> str:

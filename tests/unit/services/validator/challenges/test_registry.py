@@ -17,6 +17,7 @@ from services.validator.challenges.verifier import ChallengeResult
 from shared.config.load import SettingsError, load
 from shared.log.reasons import Reason
 from tests.plugins import PLUGINS
+from tests.plugins.entry_points import declare
 from tests.unit.services.validator.challenges.tokens import asked, request
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, change
@@ -36,12 +37,8 @@ NO_PASSWORD: Final[dict[str, Any]] = {"challenge_password": None}
 def install(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, package: str = "some"
 ) -> None:
-    """A package with one entry point, as an installer leaves it."""
-    info = folder / f"{package}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
-    monkeypatch.syspath_prepend(folder)
+    """A package with one verifier, as an installer leaves it."""
+    monkeypatch.syspath_prepend(declare(folder, GROUP, name, value, package))
 
 
 @pytest.fixture
@@ -109,7 +106,7 @@ def test_its_options_are_checked_at_start(config: Path, options: dict[str, Any])
 def test_a_verifier_that_no_package_provides_is_an_error_with_its_name(config: Path) -> None:
     found = complaint(config, verifier={"nobody": {}})
 
-    assert "verifier 'nobody': no installed package provides it (scepstream.verifiers)" in found
+    assert "'nobody': no installed package provides it (scepstream.verifiers)" in found
 
 
 @pytest.mark.parametrize(
@@ -125,7 +122,7 @@ def test_a_package_that_provides_something_else_is_an_error_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, said: str
 ) -> None:
     install(tmp_path, monkeypatch, "broken", value)
-    with pytest.raises(SettingsError, match=r"verifier 'broken'") as error:
+    with pytest.raises(SettingsError, match=r"'broken'") as error:
         find_kind("broken")
 
     assert said in str(error.value)

@@ -1,0 +1,79 @@
+"""The CAs of an issuer whose keys are elsewhere: their certificates, as the configuration pins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.issuer.ceilings import Ceilings
+from shared.config.ca_files import check_ca, sort_chain
+from shared.config.keys import read_certificates
+from shared.config.sections import AnyIssuerSection, Configuration
+from shared.log.events.certificates import CaChain
+from shared.scep.certificate import read_certificate
+from shared.x509.key_ids import spki_sha256
+from shared.x509.usages import EXTENDED_KEY_USAGES
+
+
+@dataclass(frozen=True)
+class PinnedCa:
+    """See `IssuingCa`."""
+
+    chain: tuple[bytes, ...]
+    ceilings: Ceilings
+
+    @property
+    def pin(self) -> str:
+        """See `IssuingCa.pin`."""
+        return self.ceilings.ca_spki_sha256
+
+
+@dataclass(frozen=True)
+class PinnedCas:
+    """What a connector needs to answer for its CAs: the one that signs, and those before it."""
+
+    current: PinnedCa
+    previous: tuple[PinnedCa, ...] = ()
+
+    def pinned(self, pin: str) -> PinnedCa | None:
+        """See `Connector.pinned`."""
+        return next((ca for ca in (self.current, *self.previous) if ca.pin == pin), None)
+
+    def ca_chain(self) -> CaChain:
+        """See `Connector.ca_chain`."""
+        return CaChain(
+            certificates=self.current.chain, previous=tuple(ca.chain[0] for ca in self.previous)
+        )
+
+
+def read_pinned(configuration: Configuration, section: AnyIssuerSection) -> PinnedCas:
+    """Read `ca_cert_path` and `chain_path`; `SettingsError` names the file that is wrong."""
+    current, *previous = (
+        _read(configuration, section, configuration.path(path)) for path in section.ca_cert_path
+    )
+    return PinnedCas(current, tuple(previous))
+
+
+def _read(configuration: Configuration, section: AnyIssuerSection, path: Path) -> PinnedCa:
+    ca, *above = read_certificates(path)
+    check_ca(ca, path)
+    if section.chain_path is not None:
+        above += read_certificates(configuration.path(section.chain_path))
+    chain = tuple(c.public_bytes(Encoding.DER) for c in sort_chain(ca, above))
+    return PinnedCa(chain, read_ceilings(ca, section))
+
+
+def read_ceilings(ca: x509.Certificate, section: AnyIssuerSection) -> Ceilings:
+    """Return what a CA signs at most, by its certificate and the configuration."""
+    der = ca.public_bytes(Encoding.DER)
+    return Ceilings(
+        ca_spki_sha256=spki_sha256(read_certificate(der).spki),
+        ca_not_before=int(ca.not_valid_before_utc.timestamp()),
+        ca_not_after=int(ca.not_valid_after_utc.timestamp()),
+        max_ttl=int(section.max_ttl),
+        max_backdate=int(section.max_backdate),
+        extended_key_usages=frozenset(
+            EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
+        ),
+    )

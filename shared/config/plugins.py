@@ -1,0 +1,34 @@
+"""What packages add with entry points: found by name, imported only where it is named."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from shared.config.load import SettingsError
+
+_T = TypeVar("_T")
+
+
+def load_plugin(group: str, name: str, kind: type[_T]) -> _T:
+    """Return the object of this type and name; `SettingsError` where nothing provides it.
+
+    The object's `kind` must be the entry point's name.
+    """
+    found = tuple(entry_points(group=group, name=name))
+    if not found:
+        raise SettingsError(f"{name!r}: no installed package provides it ({group})")
+    if len(found) > 1:
+        packages = ", ".join(sorted(_package(each) for each in found))
+        raise SettingsError(f"{name!r}: provided by several packages: {packages}")
+    entry = found[0]
+    try:
+        plugin = entry.load()
+    except Exception as error:
+        detail = f"{entry.value} cannot be loaded: {type(error).__name__}"
+        raise SettingsError(f"{name!r}: {detail}") from error
+    if not isinstance(plugin, kind) or getattr(plugin, "kind", "") != name:
+        raise SettingsError(f"{name!r}: {entry.value} is no {kind.__name__} of that name")
+    return plugin
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else entry.value

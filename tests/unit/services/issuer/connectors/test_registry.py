@@ -1,0 +1,133 @@
+"""Connectors of other packages: found by the kind of an issuer, checked before anything starts."""
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from services.issuer import settings as issuer
+from services.issuer.connectors.connector import Recovery
+from services.issuer.connectors.local import LocalConnector
+from services.issuer.connectors.registry import GROUP
+from services.validator import settings as validator
+from shared.config.load import SettingsError, load
+from shared.config.sections import ConnectorSection
+from shared.log.roles import Role
+from tests.plugins import PLUGINS
+from tests.plugins.entry_points import declare
+from tests.unit import pki
+from tests.unit.shared import configurations
+from tests.unit.shared.changed import change
+from tests.unit.world import NOW
+
+OPTIONS: Final = {"register_path": "register.db", "key_path": "outside.key"}
+SECRET: Final = "s3cret-of-an-opti0n"
+
+
+@pytest.fixture
+def registry_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of tests/plugins, installed."""
+    monkeypatch.syspath_prepend(PLUGINS / "registry_ca")
+    monkeypatch.delitem(sys.modules, "scepstream_registry_ca", raising=False)
+    site = declare(tmp_path / "site", GROUP, "registry-ca", "scepstream_registry_ca:KIND")
+    monkeypatch.syspath_prepend(site)
+
+
+@pytest.fixture
+def config(tmp_path: Path, rsa_key: rsa.RSAPrivateKey, ec_key: ec.EllipticCurvePrivateKey) -> Path:
+    path = configurations.write_all(tmp_path, rsa_key, ec_key)
+    pki.write_key(tmp_path / "outside.key", ec_key)
+    root = pki.make_root(ec_key, "Outside CA")
+    pki.write_certificate(tmp_path / "outside.pem", root)
+    return path
+
+
+def outside(config: Path, **keys: Any) -> Path:
+    """One more issuer, whose CA is outside."""
+    table = {"kind": "registry-ca", "ca_cert_path": "outside.pem", "options": OPTIONS} | keys
+    return change(config, "issuers.outside", **table)
+
+
+def complaint(config: Path) -> str:
+    with pytest.raises(SettingsError) as error:
+        issuer.read_settings(load(config, {}))
+    return str(error.value)
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_an_issuer_has_the_connector_of_its_kind(config: Path) -> None:
+    found = issuer.read_settings(load(outside(config, lease="90s"), {})).issuers
+
+    assert isinstance(found["local"], LocalConnector)
+    assert type(found["outside"]).__name__ == "RegistryConnector"
+    assert found["outside"].recovery is Recovery.NAMED
+    assert found["outside"].lease == 90
+    assert found["outside"].crls is None
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_the_ceilings_of_the_configuration_hold_for_it_too(config: Path) -> None:
+    path = outside(config, max_ttl="30d", extended_key_usages=["clientAuth"])
+    ceilings = issuer.read_settings(load(path, {})).issuers["outside"].current.ceilings
+
+    assert ceilings.max_ttl == 30 * 86400
+    assert ceilings.extended_key_usages == {pki.CLIENT_AUTH}
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_only_issuers_need_the_package_and_know_its_options(config: Path) -> None:
+    path = outside(config, options=OPTIONS | {"secret": SECRET})
+    for role in set(Role) & {Role.GATEWAY, Role.VALIDATOR, Role.AUDIT}:
+        found = load(path, {}, role)
+        section = found.issuers["outside"]
+        assert isinstance(section, ConnectorSection)
+        assert section.options == {}
+    assert SECRET not in repr(load(path, {}))
+    assert validator.read_settings(load(path, {}), NOW)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"kind": "nobody"}, "'nobody': no installed package provides it (scepstream.issuers)"),
+        ({"options": {}}, "issuers.outside.options: register_path and key_path are needed"),
+        ({"ca_cert_path": "nothing.pem"}, "nothing.pem"),
+        ({"more": 1}, "issuers.outside.more: Extra inputs are not permitted"),
+        ({"lease": "0s"}, "issuers.outside.lease: "),
+        ({"secret_path": "ca.secret"}, "issuers.outside.secret_path: Extra inputs"),
+    ],
+)
+@pytest.mark.usefixtures("registry_ca")
+def test_what_is_wrong_is_one_sentence(config: Path, keys: dict[str, Any], said: str) -> None:
+    assert said in complaint(outside(config, **keys))
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_a_certificate_that_is_no_cas_is_refused(
+    config: Path, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    leaf = pki.make_certificate(ec_key.public_key(), ec_key, subject="device")
+    pki.write_certificate(config.parent / "outside.pem", leaf)
+
+    assert "outside.pem: the CA certificate" in complaint(outside(config))
+
+
+@pytest.mark.parametrize("recovery", [each for each in Recovery if each is not Recovery.NAMED])
+def test_a_connector_that_cannot_find_its_orders_by_name_is_refused(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovery: Recovery
+) -> None:
+    (tmp_path / "forgetful.py").write_text(
+        "from types import SimpleNamespace\n"
+        "from services.issuer.connectors.connector import ConnectorKind, Recovery\n"
+        f"BLANK = SimpleNamespace(recovery=Recovery.{recovery.name})\n"
+        "KIND = ConnectorKind('forgetful', lambda *_: BLANK)\n"
+    )
+    monkeypatch.delitem(sys.modules, "forgetful", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(declare(tmp_path / "site", GROUP, "forgetful", "forgetful:KIND"))
+
+    assert f"forgetful cannot find an order by its name ({recovery})" in complaint(
+        outside(config, kind="forgetful")
+    )

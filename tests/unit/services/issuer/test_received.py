@@ -1,0 +1,138 @@
+"""What a CA returned, held against what was approved; whatever it is, there is an answer."""
+
+import datetime as dt
+from typing import Any, Final
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.issuer.received import misissued
+from shared.log.events.enrollment import CertificateTemplate
+from tests.unit import pki
+from tests.unit.services.issuer.templates import DAY, DEVICE_KEY, template
+from tests.unit.world import NOW
+
+KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
+OTHER: Final = ec.derive_private_key(12, ec.SECP256R1())
+CA: Final = pki.local_ca(KEY)
+USAGES: Final = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+APPROVED: Final = template(CA.certificate)
+DRAFTED: Final = CA.sign(CA.draft(APPROVED, "enroll.0.a.b.c.0"))
+SUBJECT: Final = x509.load_der_x509_certificate(DRAFTED).subject
+
+
+def judged(der: bytes, approved: CertificateTemplate = APPROVED) -> str:
+    return misissued(approved, CA.ceilings, CA.chain[0], der)
+
+
+def usage(*names: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**dict.fromkeys(USAGES, False) | dict.fromkeys(names, True))
+
+
+def made(**changes: Any) -> bytes:
+    """A certificate as a CA makes it of its own accord, within what was approved."""
+    parts: dict[str, Any] = {
+        "subject": SUBJECT,
+        "issuer": CA.certificate.subject,
+        "key": DEVICE_KEY,
+        "begins": NOW - 600,
+        "ends": NOW + 30 * DAY,
+        "serial": 4711,
+        "signer": KEY,
+        "extensions": (
+            usage("digital_signature"),
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.SubjectAlternativeName([x509.DNSName("device.example")]),
+        ),
+    } | changes
+    builder = x509.CertificateBuilder(
+        issuer_name=parts["issuer"],
+        subject_name=parts["subject"],
+        public_key=parts["key"],
+        serial_number=parts["serial"],
+        not_valid_before=dt.datetime.fromtimestamp(parts["begins"], dt.UTC),
+        not_valid_after=dt.datetime.fromtimestamp(parts["ends"], dt.UTC),
+    )
+    for extension in parts["extensions"]:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(parts["signer"], hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+EKU: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+SANS: Final = x509.SubjectAlternativeName([x509.DNSName("device.example")])
+
+
+def test_what_was_drafted_here_fits() -> None:
+    assert judged(DRAFTED) == ""
+
+
+def test_a_ca_may_shorten_the_validity_and_leave_usages_away() -> None:
+    assert judged(made()) == ""
+
+
+def test_names_may_stand_in_another_order() -> None:
+    names = [x509.DNSName("b.example"), x509.DNSName("a.example")]
+    value = x509.SubjectAlternativeName(names).public_bytes()
+    extensions = tuple(
+        msgspec.structs.replace(e, value=value) if e.oid == "2.5.29.17" else e
+        for e in APPROVED.extensions
+    )
+    approved = msgspec.structs.replace(APPROVED, extensions=extensions)
+    reordered = x509.SubjectAlternativeName(reversed(names))
+
+    assert judged(made(extensions=(usage("digital_signature"), EKU, reordered)), approved) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"key": OTHER.public_key()}, "for another key"),
+        ({"subject": x509.Name([])}, "another subject"),
+        ({"subject": x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device-2")])},
+         "another subject"),
+        ({"signer": OTHER}, "not signed by the CA"),
+        ({"issuer": x509.Name([])}, "not signed by the CA"),
+        ({"ends": NOW + 366 * DAY}, "ends later"),
+        ({"begins": NOW - 600 - 3601}, "begins earlier"),
+        ({"extensions": (EKU, SANS)}, "key usage that was not approved"),
+        ({"extensions": (usage("digital_signature"), SANS)}, "extended key usage"),
+        ({"extensions": (usage("digital_signature"), EKU)}, "other subjectAltNames"),
+        ({"extensions": (usage("digital_signature", "key_cert_sign"), EKU, SANS)},
+         "key usage that was not approved"),
+        ({"extensions": (usage("digital_signature", "key_agreement"), EKU, SANS)},
+         "key usage that was not approved"),
+        ({"extensions": (usage("digital_signature"), SANS,
+                         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]))},
+         "extended key usage"),
+        ({"extensions": (usage("digital_signature"), EKU, x509.SubjectAlternativeName(
+            [x509.DNSName("device.example"), x509.DNSName("more.example")]))},
+         "other subjectAltNames"),
+        ({"extensions": (usage("digital_signature"), EKU, SANS,
+                         x509.BasicConstraints(ca=True, path_length=None))}, "one of a CA"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named(changes: dict[str, Any], said: str) -> None:
+    assert said in judged(made(**changes))
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_have_an_answer(data: bytes) -> None:
+    assert judged(data)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_certificate_with_a_changed_byte_does_not_fit(place: int, change: int) -> None:
+    der = bytearray(made())
+    der[place % len(der)] ^= change
+
+    assert judged(bytes(der))
