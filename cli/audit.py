@@ -12,7 +12,7 @@ from cli.choice import choose
 from cli.output import failed, heading, json_line, say, show_table
 from cli.places import Config, config_path
 from cli.services import audit as serve
-from services.audit.commands.context import OrderError
+from services.audit.commands.context import CommandError
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
@@ -72,7 +72,7 @@ def show(
         events = story(engine, _meant(engine, wanted))
     except DatabaseError as error:
         raise _unreadable(error) from None
-    except OrderError as error:
+    except CommandError as error:
         raise failed(error) from None
     for event in events:
         payload = json.loads(event["payload"])
@@ -93,7 +93,7 @@ def _meant(engine: Engine, wanted: str) -> str:
         return lines[0].enrollment
     others = near_lines(engine, wanted)
     if not others:
-        raise OrderError(f"nothing on record for {wanted}")
+        raise CommandError(f"nothing on record for {wanted}")
     return choose(others, f"nothing on record is named {wanted} exactly; what begins so").enrollment
 
 

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 import typer
 
 from cli.output import say
-from services.audit.commands.context import OrderError
+from services.audit.commands.context import CommandError
 from services.audit.query.lookup import EnrollmentLine
 
 
 def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
-    """The one that was meant; `OrderError` with all of them where nobody can be asked."""
+    """The one that was meant; `CommandError` with all of them where nobody can be asked."""
     if not sys.stdin.isatty():
-        raise OrderError(f"{complaint}: {'; '.join(map(described, lines))}")
+        raise CommandError(f"{complaint}: {'; '.join(map(described, lines))}")
     say(f"{complaint}:", err=True)
     for number, line in enumerate(lines, 1):
         say(f"  {number}  {described(line)}", err=True)
     answer = typer.prompt("Which one (nothing: none)", default="", show_default=False, err=True)
     if not answer.isascii() or not answer.isdigit() or not 0 < int(answer) <= len(lines):
-        raise OrderError("none chosen; nothing was done")
+        raise CommandError("none chosen; nothing was done")
     return lines[int(answer) - 1]
 
 

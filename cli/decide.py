@@ -10,7 +10,7 @@ from cli.choice import choose
 from cli.operator import with_operator
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.commands.decide import decide
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
@@ -58,7 +58,7 @@ def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
     finally:
         engine.dispose()
     if not others:
-        raise OrderError(f"nothing held on record for {wanted}")
+        raise CommandError(f"nothing held on record for {wanted}")
     if lines:
         return choose(lines, f"several are held as {wanted}, name one by its transactionID")
     return choose(others, f"nothing held is named {wanted} exactly; what begins so")

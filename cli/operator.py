@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from cli.output import failed
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.record.agreement import ReplacedLogError
 from services.audit.settings import read_settings
 from services.audit.store.engine import DatabaseError
@@ -37,7 +37,7 @@ def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]
 
     try:
         return asyncio.run(run())
-    except (SettingsError, OrderError, ReplacedLogError) as error:
+    except (SettingsError, CommandError, ReplacedLogError) as error:
         reason = str(error)
     except (BusError, TimeoutError):
         reason = "the event log is not reachable"

@@ -15,7 +15,7 @@ from cli.asyncapi import document
 from cli.operator import with_operator
 from cli.output import failed, say
 from cli.places import Config, config_path
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.proof.export import Form, lines
 from services.audit.proof.log_verifier import Keys, LogVerifier
@@ -146,7 +146,7 @@ async def _authorities(context: OperatorContext) -> dict[str, tuple[bytes, ...]]
         try:
             chain = read_chain(stored, pins) if stored else None
         except UntrustedChainError as error:
-            raise OrderError(f"issuer {issuer}: {error}") from None
+            raise CommandError(f"issuer {issuer}: {error}") from None
         found[issuer] = (chain.der[0], *chain.previous) if chain else ()
     return found
 

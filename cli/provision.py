@@ -9,7 +9,7 @@ import typer
 from nats.errors import Error as NatsError
 
 from cli.output import failed
-from shared.bus.provision import provision, server_config
+from shared.bus.provision import ForeignLogError, provision, server_config
 from shared.bus.users import User, public_key_of
 from shared.config.keys import read_nkey
 from shared.config.load import SettingsError, load, read_file
@@ -38,6 +38,8 @@ def streams(
     notified, sizes = configuration.notified(), configuration.max_bytes()
     try:
         asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified, sizes))
+    except ForeignLogError as error:
+        raise failed(error) from None
     except (NatsError, OSError) as error:
         raise failed(f"the bus cannot be provisioned: {type(error).__name__}") from None
 

@@ -14,7 +14,7 @@ import typer
 from cli.operator import with_operator
 from cli.output import say
 from cli.places import Config, config_path
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.export import Form, lines
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import DecodedMessage
@@ -98,7 +98,7 @@ def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
             os.fsync(file.fileno())
         _sync(path.parent)
     except OSError as error:
-        raise OrderError(f"{path}: {error.strerror}: name another file with --lost") from None
+        raise CommandError(f"{path}: {error.strerror}: name another file with --lost") from None
 
 
 def _for_owner(path: str, flags: int) -> int:

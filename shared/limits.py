@@ -112,8 +112,9 @@ PLANTED_ATTEMPTS: Final = Bound(
 PROFILE_PLACES: Final = Bound(
     128,
     "requests",
-    "one profile that wait in one validator for somebody outside",
-    "refused at once (webhook, device state), or left to other replicas (profile not served)",
+    "one profile or issuer that wait in one process for an external service",
+    "refused at once (webhook, device state, verifiers of packages), delivered again later "
+    "(external CA), or left to other replicas (profile not served)",
 )
 SAME_CSR_PLACES: Final = Bound(
     128,

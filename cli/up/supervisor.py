@@ -23,7 +23,7 @@ from cli.up.plan import GatewaySockets, Plan
 from cli.up.ports import bind
 from cli.up.runfile import RunFile, run_table
 from cli.up.starting import Patience, missing_of
-from shared.bus.provision import provision, server_config
+from shared.bus.provision import ForeignLogError, provision, server_config
 from shared.bus.users import User, public_key_of
 from shared.config.keys import read_nkey
 from shared.config.load import SettingsError, inherited_environment, load
@@ -132,6 +132,8 @@ class Supervisor:
                     configuration.servers(), seed, shards, log.replicas, configuration.notified(),
                     configuration.max_bytes(),
                 )  # fmt: skip
+            except ForeignLogError as error:
+                raise UpError(str(error)) from None
             except (NatsError, OSError, TimeoutError) as error:
                 return f"streams cannot be made yet: {type(error).__name__} {error}"
             return ""

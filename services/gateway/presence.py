@@ -13,9 +13,9 @@ from shared.bus.core import Bus
 from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, encode
 from shared.log.events.commands import ReloadOrdered
-from shared.log.events.state import GatewaySeen
+from shared.log.events.state import GatewayHeartbeat
 from shared.log.streams import OPS
-from shared.log.subjects import ra_order
+from shared.log.subjects import ra_reload_command
 from shared.runtime.log_clock import LogClock
 from shared.runtime.periodic import every
 from shared.runtime.reload import Reloader
@@ -47,12 +47,12 @@ class Presence:
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """A hint only says "look": what it carries is not believed."""
         del payload, headers
-        if subject == "order.ra":
+        if subject == "command.ra":
             self._hinted.set()
 
     async def look(self) -> None:
         """Follow the last order, if there is one that was not; then say what is so."""
-        stored = await self.bus.get_last(OPS, ra_order("*", "*"))
+        stored = await self.bus.get_last(OPS, ra_reload_command("*", "*"))
         if stored is not None and stored.sequence > self._order:
             await self._follow(stored)
         self._begun = True
@@ -64,7 +64,7 @@ class Presence:
         try:
             authenticate_as(ReloadOrdered, stored, self.settings.operators)
         except UnreadableEventError as error:
-            report_forgery("order", stored.subject, error)
+            report_forgery("command", stored.subject, error)
             self._error = "the order is by no operator that this gateway knows"
         else:
             self._error = "" if before else await self.reloader.reload()
@@ -72,11 +72,11 @@ class Presence:
 
     async def _say(self) -> None:
         """Presence, which ends by itself soon after its gateway does."""
-        seen = GatewaySeen(
+        seen = GatewayHeartbeat(
             name=self.name,
             since=self.since,
             ra={name: _digest(p.ra.certificates) for name, p in self.settings.profiles.items()},
-            order=self._order,
+            command=self._order,
             error=self._error[:_MAX_ERROR],
         )
         await self.clock.beat(encode(seen))

@@ -15,7 +15,7 @@ from services.gateway.enroll import Enroller
 from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
 from services.gateway.presence import Presence
-from services.gateway.redrive import Redriver
+from services.gateway.retry import Retrier
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
 from shared.bus.jetstream import JetStreamBus
@@ -106,9 +106,9 @@ async def _serve(
     enroller = Enroller(bus, settings, outcomes, lookups, name, clock)
     gateway = Gateway(bus, settings, chains, enroller, clock)
     connections = Connections(time.monotonic, settings.shares, gateway.is_proxy)
-    redriver, shards = Redriver(bus, settings, name), ShardWatch(bus, settings.epochs, clock)
+    retrier, shards = Retrier(bus, settings, name), ShardWatch(bus, settings.epochs, clock)
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
-    await bus.on_hint("order.*", redriver.on_hint)
+    await bus.on_hint("command.*", retrier.on_hint)
     await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
     await chains.start()
     _measure(settings)
@@ -120,13 +120,13 @@ async def _serve(
         chains.want(settings.chains())
         gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
         connections.shares = settings.shares
-        redriver.settings = presence.settings = enroller.quota.settings = settings
+        retrier.settings = presence.settings = enroller.quota.settings = settings
         _measure(settings)
         await shards.want(settings.epochs)
 
     reloader = Reloader(source, apply)
     presence = Presence(bus, settings, name, since, reloader, clock)
-    await bus.on_hint("order.*", presence.on_hint)
+    await bus.on_hint("command.*", presence.on_hint)
     mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
     async with AsyncExitStack() as running:
         work = (reloader.on(signals.hangup), presence.run(), mover.run(), enroller.resender.run())

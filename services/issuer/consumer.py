@@ -9,17 +9,20 @@ import structlog
 
 from services.issuer.ceilings import Times, beyond_ceilings, ended, names_sha256, out_of_time
 from services.issuer.connectors.connector import (
+    CaUnavailableError,
     Connector,
     Issued,
     IssuingCa,
     Order,
+    Pending,
     Prepared,
     Refused,
     Result,
+    UnknownOutcome,
 )
 from services.issuer.evidence import unsupported
 from services.issuer.orders import Orders
-from services.issuer.received import misissued, valid_until
+from services.issuer.received import misissued, undraftable, validity
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import Log, append_first, report_forgery
@@ -36,6 +39,7 @@ from shared.log.envelope import (
     sign,
 )
 from shared.log.events.certificates import CertificateRecorded, KeyCompromised
+from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
@@ -48,10 +52,12 @@ from shared.log.subjects import (
     parse_subject,
     serial_token,
 )
+from shared.observe.logs import log_failure
 from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
+from shared.scep.errors import ScepError
 from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
@@ -87,16 +93,21 @@ class VerdictConsumer:
             await self._record(stored, verdict, await self._outcome(stored, verdict))
 
     async def give_up(self, stored: Stored) -> None:
-        """End a verdict that kills its worker; an order that a CA may carry out is not given up."""
-        verdict = self._verdict(stored)
-        if verdict is not None and await self._is_ordered(stored):
-            await self._record(stored, verdict, await self._outcome(stored, verdict))
-        elif verdict is not None:
-            detail = "the certificate could not be issued"
-            await self._record(stored, verdict, _failed(verdict, Reason.POISON, detail))
+        """End a verdict that kills its worker.
 
-    async def _is_ordered(self, stored: Stored) -> bool:
-        return await self._orders.is_open(parse_subject(stored.subject)[0])
+        What an external CA has, or may still be asked for in time, is not given up.
+        """
+        verdict = self._verdict(stored)
+        if verdict is None:
+            return
+        connector = self.settings.issuers.get(verdict.template.issuer)
+        if connector is not None and connector.lease > 0:
+            order = _order(stored, verdict)
+            if self.clock() <= verdict.valid_until or await self._orders.is_open(order):
+                await self._record(stored, verdict, await self._outcome(stored, verdict))
+                return
+        detail = "the certificate could not be issued"
+        await self._record(stored, verdict, _failed(verdict, Reason.POISON, detail))
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """The approval, if a known validator signed it for this subject; else nothing happens."""
@@ -108,15 +119,26 @@ class VerdictConsumer:
         return event if isinstance(event, EnrollmentApproved) else None
 
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
+        """Decide; a refusal while an order is open waits until the order is settled."""
         connector = self.settings.issuers.get(verdict.template.issuer)
         ca = connector.pinned(verdict.template.ca_spki_sha256) if connector else None
         if connector is None or ca is None:
             return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
+        decided = await self._decided(stored, verdict, connector, ca)
+        if decided is None:
+            return await self._issue(stored, verdict, connector, ca)
+        if isinstance(decided, IssuanceFailed) and connector.lease > 0:
+            found = await self._found(_order(stored, verdict), connector)
+            if isinstance(found, Issued):
+                return await self._disown(decided, verdict, connector, found.certificate)
+        return decided
+
+    async def _decided(
+        self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
+    ) -> Outcome | None:
+        """Return the outcome where no certificate is to be made."""
         if refused := self._refusal(stored, verdict, ca):
-            reason, detail = refused
-            # What a CA was asked for in time may exist: its certificate is not left to itself.
-            if reason is not Reason.VERDICT_EXPIRED or not await self._is_ordered(stored):
-                return _failed(verdict, reason, detail)
+            return await self._too_late(stored, verdict, connector, refused)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: what was compromised since must not be certified.
@@ -129,7 +151,52 @@ class VerdictConsumer:
             SECURITY_EVENTS.labels(Stage.VERDICT).inc()
             _log.error("verdict_not_supported", subject=stored.subject, detail=problem)
             return _failed(verdict, Reason.BEYOND_CEILING, problem)
-        return await self._issue(stored, verdict, connector, ca)
+        return None
+
+    async def _too_late(
+        self,
+        stored: Stored,
+        verdict: EnrollmentApproved,
+        connector: Connector,
+        refused: tuple[Reason, str],
+    ) -> Outcome:
+        """Fail, unless an external CA was asked before the approval ended and has issued."""
+        if refused[0] is Reason.VERDICT_EXPIRED and connector.lease > 0:
+            order = _order(stored, verdict)
+            found = await self._found(order, connector)
+            if isinstance(found, Issued):
+                return await self._received(stored, order, verdict, connector, found.certificate)
+        return _failed(verdict, *refused)
+
+    async def _found(self, order: Order, connector: Connector) -> Result | None:
+        """Return what became of an open order; None where there is none, or the CA has none."""
+        if not await self._orders.is_open(order):
+            return None
+        found = await self._orders.find(connector, order)
+        if isinstance(found, Pending | UnknownOutcome):
+            raise DeferredError(order.key)
+        return found
+
+    async def _disown(
+        self, failed: IssuanceFailed, verdict: EnrollmentApproved, connector: Connector, der: bytes
+    ) -> IssuanceFailed:
+        """Revoke a certificate that the CA made and no device will get."""
+        try:
+            serial = serial_token(read_certificate(der).serial)
+        except ScepError:
+            return failed
+        _log.error("certificate_disowned", serial=serial, detail=failed.detail)
+        pin = verdict.template.ca_spki_sha256
+        try:
+            async with asyncio.timeout(connector.lease):
+                await connector.revoke(serial, pin, RevocationReason.CESSATION_OF_OPERATION)
+            detail = f"{failed.detail}; the CA revoked its certificate {serial}"
+        except (CaUnavailableError, TimeoutError) as error:
+            raise DeferredError(serial) from error
+        except Exception as error:  # noqa: BLE001 - of a package; operators see the serial number
+            log_failure("revocation_failed", error, serial=serial)
+            detail = f"{failed.detail}; the CA's certificate {serial} is not revoked"
+        return msgspec.structs.replace(failed, detail=shortened(detail))
 
     async def _compromised(self, key: str) -> bool:
         """Whether an issuer's signed mark says that a key must not be certified again."""
@@ -204,59 +271,96 @@ class VerdictConsumer:
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
     ) -> Outcome:
         """Record, then ask the CA: no certificate exists that the log does not know of."""
-        order = Order(parse_subject(stored.subject)[0].prefix(), verdict.template)
+        order = _order(stored, verdict)
         prepared = connector.prepare(order)
         if isinstance(prepared, Refused):
             return _failed(verdict, prepared.reason, shortened(prepared.detail))
-        if prepared.serial:
-            await self._record_serial(order, verdict, prepared.serial, verdict.template.not_after)
-            result: Result = await connector.issue(order, prepared)
-        else:
-            result = await self._ordered(connector, order, prepared, verdict)
+        if not connector.lease:
+            return await self._signed(order, verdict, connector, prepared)
+        if problem := undraftable(verdict.template, ca.chain[0]):
+            return _failed(verdict, Reason.UNREADABLE, problem)
+        result = await self._ordered(connector, order, prepared, verdict)
         if isinstance(result, Refused):
             return _failed(verdict, result.reason, shortened(result.detail))
         if not isinstance(result, Issued):  # the CA has not decided, or may have: ask it again
             raise DeferredError(order.key)
-        if prepared.serial:
-            return _issued(verdict, prepared.serial, verdict.template.not_after, result.certificate)
-        return await self._received(order, verdict, ca, result.certificate)
+        return await self._received(stored, order, verdict, connector, result.certificate)
+
+    async def _signed(
+        self, order: Order, verdict: EnrollmentApproved, connector: Connector, prepared: Prepared
+    ) -> Outcome:
+        """Sign here, under the serial number that was recorded."""
+        template = verdict.template
+        times = template.not_before, template.not_after
+        await self._record_serial(order, verdict, prepared.serial, times)
+        result = await connector.issue(order, prepared)
+        if not isinstance(result, Issued):
+            raise TypeError("a CA in this process issues at once")
+        return _issued(verdict, prepared.serial, template.not_after, result.certificate)
 
     async def _ordered(
         self, connector: Connector, order: Order, prepared: Prepared, verdict: EnrollmentApproved
     ) -> Result:
-        """Ask a CA outside, which must not hold up the verdicts for others."""
+        """Ask an external CA, which must not hold up the verdicts for others."""
         places = self._places.setdefault(verdict.template.issuer, Places())
         with places.taken() as free:
             if not free:
                 raise DeferredError(order.key)
-            return await self._orders.result(connector, order, prepared, verdict.request_sha256)
+            return await self._orders.place(connector, order, prepared, verdict.request_sha256)
 
     async def _received(
-        self, order: Order, verdict: EnrollmentApproved, ca: IssuingCa, der: bytes
+        self,
+        stored: Stored,
+        order: Order,
+        verdict: EnrollmentApproved,
+        connector: Connector,
+        der: bytes,
     ) -> Outcome:
         """Record a certificate that a CA made, if it is the one that was approved."""
-        if problem := misissued(verdict.template, ca.ceilings, ca.chain[0], der):
-            SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
-            _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
-            return _failed(verdict, Reason.UNREADABLE, problem)
-        serial, not_after = read_certificate(der).serial, valid_until(der)
-        await self._record_serial(order, verdict, serial, not_after)
-        return _issued(verdict, serial, not_after, der)
+        ca = connector.pinned(verdict.template.ca_spki_sha256) or connector.current
+        problem = misissued(verdict.template, ca.ceilings, ca.chain[0], der, stored.seconds)
+        if not problem:
+            serial, times = read_certificate(der).serial, validity(der)
+            record = await self._record_serial(order, verdict, serial, times)
+            if await self._is_recorded(verdict.template.issuer, record):
+                return _issued(verdict, serial, times[1], der)
+            problem = "the CA used the serial number before"
+        SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
+        _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
+        failed = _failed(verdict, Reason.UNREADABLE, problem)
+        return await self._disown(failed, verdict, connector, der)
 
     async def _record_serial(
-        self, order: Order, verdict: EnrollmentApproved, serial: bytes, not_after: int
-    ) -> None:
-        """Append what exists, or will, under its serial number and its key."""
-        record = _recorded(order.enrollment, verdict, serial, not_after)
+        self, order: Order, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
+    ) -> CertificateRecorded:
+        """Append what exists, or will, under its serial number and its key.
+
+        `times` is the validity in Unix seconds.
+        """
+        record = _recorded(order.enrollment, verdict, serial, times)
         places = (
             certificate_issued(verdict.template.issuer, record.serial),
             key_issued(record.spki_sha256, verdict.template.issuer, record.serial),
         )
         await asyncio.gather(*(self._index(place, record) for place in places))
+        return record
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
         if not await Log(self.bus, self.settings.signer).append(subject, record):
             _log.info("serial_recorded_before", serial=record.serial)
+
+    async def _is_recorded(self, issuer: str, record: CertificateRecorded) -> bool:
+        """Return whether the record under a serial number is of this enrollment."""
+        subject = certificate_issued(issuer, record.serial)
+        stored = await self.bus.get_last_or_leader(CERTS, subject)
+        if stored is None:
+            raise BusUnavailableError("the record of a certificate cannot be read yet")
+        try:
+            before = authenticate_as(CertificateRecorded, stored, self.settings.trusted_issuers)
+        except UnreadableEventError as error:
+            report_forgery("certificate", subject, error)
+            return False
+        return before.enrollment == record.enrollment
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
         """Append the outcome; where one stands already, that one is announced, ours forgotten."""
@@ -280,7 +384,7 @@ class VerdictConsumer:
 
 
 def _recorded(
-    attempt: str, verdict: EnrollmentApproved, serial: bytes, not_after: int
+    attempt: str, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
 ) -> CertificateRecorded:
     template, renews = verdict.template, verdict.renews
     return CertificateRecorded(
@@ -288,14 +392,18 @@ def _recorded(
         enrollment=attempt,
         spki_sha256=spki_sha256(template.spki),
         subject=verdict.facts.subject,
-        not_before=template.not_before,
-        not_after=not_after,
+        not_before=times[0],
+        not_after=times[1],
         serial=serial_token(serial),
         ca_spki_sha256=template.ca_spki_sha256,
         names_sha256=names_sha256(template),
         renews=renews.serial if renews else "",
         key_uses=renews.key_uses if renews else 0,
     )
+
+
+def _order(stored: Stored, verdict: EnrollmentApproved) -> Order:
+    return Order(parse_subject(stored.subject)[0].prefix(), verdict.template, stored.sha256())
 
 
 def _issued(

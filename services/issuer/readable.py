@@ -41,7 +41,7 @@ def unreadable(
     if not problem:
         return ""
     try:
-        plain = msgspec.structs.replace(template, subject=_in_utf8(template.subject))
+        plain = msgspec.structs.replace(template, subject=in_utf8(template.subject))
     except ScepError:
         return problem
     return _problem(draft(plain), plain) if plain != template else problem
@@ -74,8 +74,8 @@ def _look_at(certificate: x509.Certificate) -> None:
             raise TypeError("an extension that nobody knows")
 
 
-def _in_utf8(name: bytes) -> bytes:
-    """The Name with each loose string as a UTF8String."""
+def in_utf8(name: bytes) -> bytes:
+    """Return a Name with each loose string as a UTF8String; `ScepError` for what is no Name."""
     outer, written = Der(name), []
     rdns = outer.enter(SEQUENCE)
     outer.finish()

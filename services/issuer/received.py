@@ -1,24 +1,45 @@
 """Whether a certificate that a CA returned is the one that was approved. Pure.
 
-A CA may reorder names, leave usages away and shorten the validity; it may add none of them.
+A CA may reorder RDNs and subjectAltNames, leave usages away, shorten the validity and add where its
+own certificate, CRL, OCSP and policies are found. It may add nothing that gives the device more.
 """
 
+from collections import Counter
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from services.issuer.ceilings import Ceilings
 from services.issuer.certificate import certificate, draft
+from services.issuer.readable import in_utf8
 from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.algorithms import SHA256
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key, scheme_of, signature_identifier
 from shared.x509.loading import loading
-from shared.x509.names import name_text
 from shared.x509.signatures import is_signed_by
 
+_MAX_BYTES: Final = 64 * 1024
+_SERIAL_OCTETS: Final = 20  # RFC 5280 4.1.2.2
+_BEGINS_WITHIN: Final = 3600  # seconds after the approval
+# What a CA adds of its own: where things are found, how keys are identified, by which policy.
+_ADDED: Final = frozenset(
+    {
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        ExtensionOID.FRESHEST_CRL,
+        ExtensionOID.MS_CERTIFICATE_TEMPLATE,
+        ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.TLS_FEATURE,
+    }
+)
 _USAGES: Final = (
     "digital_signature",
     "content_commitment",
@@ -30,21 +51,47 @@ _USAGES: Final = (
 )
 
 
-def misissued(template: CertificateTemplate, ceilings: Ceilings, ca: bytes, der: bytes) -> str:
-    """Return how a certificate (DER) differs from what the CA (DER) was to issue, "" if it fits."""
+def misissued(
+    template: CertificateTemplate, ceilings: Ceilings, ca: bytes, der: bytes, approved_at: int
+) -> str:
+    """Return how a certificate (DER) differs from what the CA (DER) was to issue, "" if it fits.
+
+    `approved_at` is when the log stored the verdict (Unix seconds).
+    """
+    if len(der) > _MAX_BYTES:
+        return f"the certificate is longer than {_MAX_BYTES} bytes"
     try:
         issuer = read_certificate(ca)
         parsed = read_certificate(der)
         with loading():
             found, approved = _loaded(der), _loaded(_drafted(template, issuer))
-            return _difference(parsed, template, ceilings, issuer) or _extensions(found, approved)
-    except (ValueError, ScepError) as error:
+            return (
+                _origin(parsed, found, issuer)
+                or _subject(parsed, template, found, approved)
+                or _validity(found, template, ceilings, approved_at)
+                or _extensions(found, approved)
+            )
+    except (ValueError, TypeError, ScepError) as error:
         return f"the certificate does not load: {str(error)[:200]}"
 
 
-def valid_until(der: bytes) -> int:
-    """Return the end of a certificate (DER) in Unix seconds."""
-    return int(x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp())
+def undraftable(template: CertificateTemplate, ca: bytes) -> str:
+    """Return why no certificate of this template would load, "" where one would."""
+    try:
+        with loading():
+            _loaded(_drafted(template, read_certificate(ca)))
+    except (ValueError, ScepError) as error:
+        return f"the certificate would not load: {str(error)[:200]}"
+    return ""
+
+
+def validity(der: bytes) -> tuple[int, int]:
+    """Return when a certificate (DER) begins and ends, in Unix seconds."""
+    loaded = x509.load_der_x509_certificate(der)
+    return (
+        int(loaded.not_valid_before_utc.timestamp()),
+        int(loaded.not_valid_after_utc.timestamp()),
+    )
 
 
 def _loaded(der: bytes) -> x509.Certificate:
@@ -55,47 +102,69 @@ def _loaded(der: bytes) -> x509.Certificate:
 
 
 def _drafted(template: CertificateTemplate, issuer: Certificate) -> bytes:
+    """The certificate that was approved; loose strings as UTF8Strings, which every parser reads."""
+    plain = msgspec.structs.replace(template, subject=in_utf8(template.subject))
     algorithm = signature_identifier(scheme_of(issuer.spki), SHA256)
-    made = draft(template, issuer.subject, algorithm, b"", "")
+    made = draft(plain, issuer.subject, algorithm, b"", "")
     return certificate(made.tbs, algorithm, b"")
 
 
-def _difference(
-    parsed: Certificate, template: CertificateTemplate, ceilings: Ceilings, issuer: Certificate
+def _origin(parsed: Certificate, found: x509.Certificate, issuer: Certificate) -> str:
+    signed = is_signed_by(parsed.der, public_key(issuer.spki))
+    if parsed.issuer != issuer.subject or not signed:
+        return "the certificate is not signed by the CA that the profile pins"
+    if found.serial_number <= 0:
+        return "the serial number is not positive"
+    if len(parsed.serial) > _SERIAL_OCTETS:
+        return f"the serial number is longer than {_SERIAL_OCTETS} octets"
+    return ""
+
+
+def _subject(
+    parsed: Certificate,
+    template: CertificateTemplate,
+    found: x509.Certificate,
+    approved: x509.Certificate,
 ) -> str:
-    loaded = x509.load_der_x509_certificate(parsed.der)
-    begins = int(loaded.not_valid_before_utc.timestamp())
-    ends = int(loaded.not_valid_after_utc.timestamp())
+    if parsed.spki != template.spki:
+        return "the certificate is for another key"
+    if Counter(found.subject.rdns) != Counter(approved.subject.rdns):
+        return "the certificate has another subject"
+    if _names(found) != _names(approved):
+        return "the certificate has other subjectAltNames than were approved"
+    return ""
+
+
+def _validity(
+    found: x509.Certificate, template: CertificateTemplate, ceilings: Ceilings, approved_at: int
+) -> str:
+    begins = int(found.not_valid_before_utc.timestamp())
+    ends = int(found.not_valid_after_utc.timestamp())
     rules = (
-        (parsed.spki == template.spki, "the certificate is for another key"),
-        (
-            name_text(parsed.subject) == name_text(template.subject),
-            "the certificate has another subject",
-        ),
-        (
-            parsed.issuer == issuer.subject and is_signed_by(parsed.der, public_key(issuer.spki)),
-            "the certificate is not signed by the CA that the profile pins",
-        ),
-        (loaded.serial_number > 0, "the serial number is not positive"),
         (
             begins >= template.not_before - ceilings.max_backdate,
             "the certificate begins earlier than this issuer allows",
         ),
+        (begins <= approved_at + _BEGINS_WITHIN, "the certificate begins too late"),
         (ends <= template.not_after, "the certificate ends later than was approved"),
+        (ends > approved_at, "the certificate has ended already"),
         (begins < ends, "the certificate ends before it begins"),
     )
     return next((said for holds, said in rules if not holds), "")
 
 
 def _extensions(found: x509.Certificate, approved: x509.Certificate) -> str:
+    expected = {each.oid for each in approved.extensions} | _ADDED
+    if odd := [each.oid for each in found.extensions if each.oid not in expected]:
+        return f"the certificate has an extension that was not approved: {odd[0].dotted_string}"
     if _is_ca(found):
         return "the certificate is one of a CA"
-    if _names(found) != _names(approved):
-        return "the certificate has other subjectAltNames than were approved"
-    if not _usages(found) or not _usages(found) <= _usages(approved):
+    usages, purposes = _usages(found), _purposes(found)
+    if not usages or not purposes:
+        return "the certificate has no key usage, or no extended key usage"
+    if not usages <= _usages(approved):
         return "the certificate has a key usage that was not approved"
-    purposes = _purposes(found)
-    if not purposes or not purposes <= _purposes(approved):
+    if not purposes <= _purposes(approved):
         return "the certificate has an extended key usage that was not approved"
     return ""
 
@@ -108,11 +177,15 @@ def _is_ca(loaded: x509.Certificate) -> bool:
 
 
 def _names(loaded: x509.Certificate) -> frozenset[x509.GeneralName]:
+    """The subjectAltNames; host names do not differ by case."""
     try:
         found = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return frozenset()
-    return frozenset(found.value)
+    return frozenset(
+        x509.DNSName(each.value.lower()) if isinstance(each, x509.DNSName) else each
+        for each in found.value
+    )
 
 
 def _usages(loaded: x509.Certificate) -> frozenset[str]:

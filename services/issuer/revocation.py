@@ -11,18 +11,19 @@ from typing import Final, TypeVar
 import structlog
 
 from services.issuer.connectors.connector import (
-    CaUnavailableError,
     Connector,
     CrlAuthority,
     CrlSigner,
+    RevocationRefusedError,
 )
 from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
-from shared.bus.core import Bus
+from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import Log, append_first, report_forgery
 from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
+from shared.limits import shortened
 from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as
 from shared.log.events.certificates import (
     CertificateRecorded,
@@ -30,7 +31,7 @@ from shared.log.events.certificates import (
     CrlPublished,
     KeyCompromised,
 )
-from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CERTS
 from shared.log.subjects import (
     certificate_issued,
@@ -39,8 +40,9 @@ from shared.log.subjects import (
     crl_head,
     key_compromised,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
+from shared.observe.logs import log_failure
 from shared.runtime.periodic import every
 from shared.runtime.worker import DeferredError
 
@@ -195,20 +197,32 @@ class RevocationConsumer:
         try:
             order = authenticate_as(RevocationOrdered, stored, self.settings.operators)
         except UnreadableEventError as error:
-            report_forgery("order", stored.subject, error)
+            report_forgery("command", stored.subject, error)
             return
         done, detail = await self._revoke(stored, order)
-        answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
+        answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
 
     async def give_up(self, stored: Stored) -> None:
-        """Answer an order that kills its worker."""
+        """Answer a command that kills its worker; one that an external CA is to hear continues."""
+        if self._is_external(stored):
+            await self.handle(stored)
+            return
         detail = "the order could not be carried out"
-        answer = OrderAnswered(request_sha256=stored.sha256(), done=False, detail=detail)
+        answer = CommandAnswered(request_sha256=stored.sha256(), done=False, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
 
+    def _is_external(self, stored: Stored) -> bool:
+        """Return whether a command is about a certificate of an external CA."""
+        try:
+            order = authenticate_as(RevocationOrdered, stored, self.settings.operators)
+        except UnreadableEventError:
+            return False
+        connector = self.settings.issuers.get(order.issuer)
+        return connector is not None and connector.lease > 0
+
     async def _revoke(self, stored: Stored, order: RevocationOrdered) -> tuple[bool, str]:
-        if stored.subject != revocation_order(order.issuer, order.serial, order.attempt):
+        if stored.subject != revocation_command(order.issuer, order.serial, order.attempt):
             return False, "the order is for another certificate"
         place = certificate_issued(order.issuer, order.serial)
         recorded = await self.bus.get_last_or_leader(CERTS, place)
@@ -221,12 +235,34 @@ class RevocationConsumer:
         change = await self._record(stored, order, record)
         if isinstance(change, Unchanged) and not change.done:
             return False, change.detail
-        try:
-            await connector.revoke(order.serial, record.ca_spki_sha256, order.reason)
-        except CaUnavailableError as error:
-            raise DeferredError(str(error)) from error
+        if connector.lease > 0 and (refused := await self._at_ca(stored, order, connector)):
+            return False, refused
         number = await self._published(order.issuer, connector, record.ca_spki_sha256)
         return True, _WORDS[order.reason] + (f"; on CRL number {number}" if number else "")
+
+    async def _at_ca(self, stored: Stored, order: RevocationOrdered, connector: Connector) -> str:
+        """Give the certificate its newest status at an external CA; why that was refused.
+
+        The status of the log, not this command's: a later one may have been carried out before.
+        """
+        series = self._series(
+            CertificateStatusChanged, certificate_status(order.issuer, order.serial, "*")
+        )
+        newest = await series.newest()
+        if newest is None:
+            raise BusUnavailableError("the status of a certificate cannot be read yet")
+        status = newest.event
+        reason = status.reason if status.revoked else RevocationReason.REMOVE_FROM_CRL
+        try:
+            async with asyncio.timeout(connector.lease):
+                await connector.revoke(order.serial, status.ca_spki_sha256, reason)
+        except RevocationRefusedError as error:
+            return shortened(f"recorded, but refused by the CA: {error}")
+        except Exception as error:
+            # The log says revoked: the CA is told in the end, however long that takes.
+            log_failure("revocation_failed", error, issuer=order.issuer, serial=order.serial)
+            raise DeferredError(stored.subject) from error
+        return ""
 
     async def _published(self, issuer: str, connector: Connector, pin: str) -> int:
         """Publish the CRL that says it; its number, 0 where the CA publishes its own."""
@@ -259,7 +295,7 @@ class RevocationConsumer:
                 reason=change.reason,
                 revoked_at=change.revoked_at,
                 operator=order.operator,
-                order=stored.sequence,
+                command=stored.sequence,
             )
             if await series.append(newest, signing(place, event, self.settings.signer)) is not None:
                 return change
@@ -275,6 +311,6 @@ class RevocationConsumer:
     def _series(self, kind: type[_E], wildcard: str) -> Series[_E]:
         return Series(self.bus, CERTS, wildcard, kind, self.settings.trusted_issuers, "certificate")
 
-    async def _append(self, subject: str, event: OrderAnswered) -> None:
+    async def _append(self, subject: str, event: CommandAnswered) -> None:
         if not await Log(self.bus, self.settings.signer).append(subject, event):
             _log.info("recorded_before", subject=subject)

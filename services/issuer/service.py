@@ -58,8 +58,7 @@ async def serve(
 
     def problems() -> str:
         missing = [*bus.problems(), *clock.problems(), *shards.problems()]
-        settings = issuing.settings
-        return ", ".join(missing + settings.ended(now()) + settings.unhealthy())
+        return ", ".join(missing + issuing.settings.ended(now()))
 
     server = HttpServer(operations_app(problems), [operations])
     server.start()

@@ -37,11 +37,6 @@ class Settings:
         found = ((n, ended(a.current.ceilings, int(at))) for n, a in self.issuers.items())
         return [f"issuer {name}: {problem}" for name, problem in found if problem]
 
-    def unhealthy(self) -> list[str]:
-        """Say which connectors' last calls failed."""
-        found = ((name, connector.health()) for name, connector in self.issuers.items())
-        return [f"issuer {name}: {problem}" for name, problem in found if problem]
-
 
 def read_settings(configuration: Configuration) -> Settings:
     """Read the issuer's keys; `SettingsError` names what is wrong."""

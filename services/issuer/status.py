@@ -36,7 +36,7 @@ def next_status(
     every other reason may be corrected. Orders count in the sequence of the log: one that is
     delivered again after a later one was carried out changes nothing.
     """
-    if current is not None and current.order >= order:
+    if current is not None and current.command >= order:
         return Unchanged(True, "recorded before")
     if current is None or current.status is CertificateStatus.RELEASED:
         if reason is _RELEASE:

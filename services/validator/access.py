@@ -4,8 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.validator.challenges.kind import EnabledVerifier, PreparedVerifier, VerifierContext
-from services.validator.challenges.registry import VERIFIERS, find_kind
+from services.validator.challenges.guarded import GuardedVerifier
+from services.validator.challenges.kind import (
+    EnabledVerifier,
+    PreparedVerifier,
+    VerifierContext,
+    VerifierKind,
+)
+from services.validator.challenges.registry import VERIFIERS, find_kind, is_built_in
 from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.verifier import Verifier
 from services.validator.challenges.webhook import Endpoint, read_endpoint
@@ -50,7 +56,12 @@ class Access:
 
 def verifiers(access: Access, context: VerifierContext) -> Mapping[str, Verifier]:
     """Return the verifiers of a profile, by kind."""
-    return {each.kind.kind: each.prepared.verifier(context) for each in access.enabled}
+    return {each.kind.kind: _verifier(each, context) for each in access.enabled}
+
+
+def _verifier(enabled: EnabledVerifier, context: VerifierContext) -> Verifier:
+    verifier, kind = enabled.prepared.verifier(context), enabled.kind.kind
+    return verifier if is_built_in(kind) else GuardedVerifier(verifier, kind)
 
 
 def read_access(configuration: Configuration, section: ProfileSection, now: float) -> Access:
@@ -61,6 +72,18 @@ def read_access(configuration: Configuration, section: ProfileSection, now: floa
     if len(unrecognised) > 1:
         raise SettingsError(f"verifiers that no format tells apart: {', '.join(unrecognised)}")
     return Access(
-        tuple(EnabledVerifier(k, k.prepare(configuration, section, now)) for k in kinds),
+        tuple(EnabledVerifier(k, _prepared(k, configuration, section, now)) for k in kinds),
         read_endpoint(configuration, section, section.notify_webhook_url),
     )
+
+
+def _prepared(
+    kind: VerifierKind, configuration: Configuration, section: ProfileSection, now: float
+) -> PreparedVerifier:
+    try:
+        return kind.prepare(configuration, section, now)
+    except SettingsError:
+        raise
+    except Exception as error:
+        detail = f"cannot be prepared: {type(error).__name__}"
+        raise SettingsError(f"verifier.{kind.kind}: {detail}") from error

@@ -31,12 +31,12 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import report_forgery
 from shared.ca.chains import ChainBook
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode
-from shared.log.events.commands import RedriveOrdered
+from shared.log.events.commands import RetryOrdered
 from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.streams import OPS
-from shared.log.subjects import EnrollmentId, parse_prefix, redrive_order
-from shared.runtime.worker import NotServedError
+from shared.log.subjects import EnrollmentId, parse_prefix, retry_command
+from shared.runtime.worker import DeferredError, NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
 
 
@@ -69,7 +69,7 @@ class Evaluator:
             AlgorithmPolicy(policy.legacy), chain.issued, self.chains.issued, policy.any_signer
         )
         if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
-            return rejected(stored, Reason.BAD_MESSAGE, "driven again without an operator's order")
+            return rejected(stored, Reason.BAD_MESSAGE, "retried without an operator's order")
         opened = open_request(enrollment, event, settings.opening_keys, rules)
         if isinstance(opened, UndecryptableRequest):
             return rejected(stored, opened.reason, opened.detail)
@@ -89,14 +89,14 @@ class Evaluator:
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
         """Whether an operator had this very attempt made: a gateway's word for it is none."""
-        stored = await self.bus.get_last_or_leader(OPS, redrive_order(enrollment))
+        stored = await self.bus.get_last_or_leader(OPS, retry_command(enrollment))
         if stored is None:
             return False
         try:
-            order = authenticate_as(RedriveOrdered, stored, self.settings.operators)
+            order = authenticate_as(RetryOrdered, stored, self.settings.operators)
             before = parse_prefix(order.enrollment)
         except (UnreadableEventError, ValueError) as error:
-            report_forgery("order", stored.subject, error)
+            report_forgery("command", stored.subject, error)
             return False
         return before.at(order.attempt) == enrollment
 
@@ -165,7 +165,10 @@ class Evaluator:
         )
 
     async def _verify(self, case: RequestContext, decision: Decision) -> ChallengeResult:
-        verifier = self._verifiers(case.enrollment.profile).get(case.opened.facts.challenge)
+        kind = case.opened.facts.challenge
+        verifier = self._verifiers(case.enrollment.profile).get(kind)
+        if verifier is None and kind != NONE:
+            raise DeferredError(kind)  # the profile accepted that kind when the request was read
         if verifier is None:
             detail = "the profile accepts no challenge"
             return refused("challenge", Reason.CHALLENGE_WRONG, detail)

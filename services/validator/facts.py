@@ -105,7 +105,7 @@ def open_request(
         return UndecryptableRequest(Reason.BAD_MESSAGE, "sealed to an unknown key")
     try:
         sealed = enrollment
-        if event.sealed_attempt is not None:  # an operator had that attempt driven again
+        if event.sealed_attempt is not None:  # an operator had that attempt retried
             sealed = enrollment.at(event.sealed_attempt)
         content_key = unseal(event.content_key, sealed.subject(Stage.REQUEST), key)
         message = read_message(event.pki_message)

@@ -14,11 +14,11 @@ from services.validator.evaluate import Evaluator
 from shared.bus.log import Log, report_forgery
 from shared.config.load import SettingsError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
-from shared.log.events.commands import OrderAnswered, ReloadOrdered
-from shared.log.events.state import ReplicaSeen
+from shared.log.events.commands import CommandAnswered, ReloadOrdered
+from shared.log.events.state import Heartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS
-from shared.log.subjects import reload_answer, reload_order, replica_subject
+from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import measure_expiry
 from shared.runtime.log_clock import LogClock
@@ -50,7 +50,7 @@ class Replica:
 
     async def run(self) -> None:
         """Say and look, for ever."""
-        await self.evaluator.bus.on_hint("order.*", self._on_hint)
+        await self.evaluator.bus.on_hint("command.*", self._on_hint)
         await every(_LOOK_SECONDS, self._look, name="replica", wake=self._hinted)
 
     async def _look(self) -> None:
@@ -69,7 +69,7 @@ class Replica:
     async def _say(self) -> None:
         """Presence, which ends by itself soon after its replica does."""
         pools = self._pools()
-        seen = ReplicaSeen(
+        seen = Heartbeat(
             role=Role.VALIDATOR,
             name=self.name,
             since=self.since,
@@ -99,14 +99,16 @@ class Replica:
         bus = self.evaluator.bus
         if self._seen is None:
             self._seen = await self._before()
-        while stored := await bus.get_next(OPS, reload_order("*", "*"), self._seen + 1):
+        while stored := await bus.get_next(OPS, anchor_reload_command("*", "*"), self._seen + 1):
             await self._answer(stored)
             self._seen = stored.sequence
 
     async def _before(self) -> int:
         """The last order (sequence) from before this replica read its files, by a safe margin."""
         seen = 0
-        while stored := await self.evaluator.bus.get_next(OPS, reload_order("*", "*"), seen + 1):
+        while stored := await self.evaluator.bus.get_next(
+            OPS, anchor_reload_command("*", "*"), seen + 1
+        ):
             if stored.seconds >= self.since - _MARGIN_SECONDS:
                 break
             seen = stored.sequence
@@ -117,11 +119,11 @@ class Replica:
         try:
             order = authenticate_as(ReloadOrdered, stored, settings.operators)
         except UnreadableEventError as error:
-            report_forgery("order", stored.subject, error)
+            report_forgery("command", stored.subject, error)
             return
         done, detail = await self._reload(order.profile)
         _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
-        answer = OrderAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
+        answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
         # It may have been answered before a restart.
         await Log(self.evaluator.bus, settings.signer).append(subject, answer)

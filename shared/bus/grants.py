@@ -61,8 +61,8 @@ HINTS: Final = (
     HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
     HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
     HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
-    HintGrant(Role.AUDIT, Role.VALIDATOR, "order.*"),
-    HintGrant(Role.AUDIT, Role.GATEWAY, "order.*"),
+    HintGrant(Role.AUDIT, Role.VALIDATOR, "command.*"),
+    HintGrant(Role.AUDIT, Role.GATEWAY, "command.*"),
     HintGrant(Role.AUDIT, Role.GATEWAY, "quota.*"),
 )
 

@@ -34,6 +34,15 @@ _HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_B
 _MAX_FILE_STORE = "8TB"
 
 
+# Of the names of subjects, events and their fields: streams of other names are refused.
+_NAMES_KEY = "scepstream-names"
+_NAMES = "1"
+
+
+class ForeignLogError(Exception):
+    """Raised for streams that another version made: waiting cures nothing."""
+
+
 def stream_config(
     spec: StreamSpec, replicas: int, max_bytes: Mapping[Quota, int] | None = None
 ) -> StreamConfig:
@@ -58,6 +67,7 @@ def stream_config(
         num_replicas=replicas,
         max_age=spec.max_age,
         allow_msg_ttl=spec.own_ends or None,
+        metadata={_NAMES_KEY: _NAMES},
     )
 
 
@@ -85,7 +95,8 @@ async def provision(
     """Make, or bring up to date, every stream and consumer; wait for a cluster to form. Idempotent.
 
     `seed` is the provisioner's nkey; running services hold none that could do this. `notified`
-    are the profiles whose enrollments somebody is told about.
+    are the profiles whose enrollments somebody is told about. `ForeignLogError` for the streams of
+    a version with other names.
     """
     client = Client()
     await client.connect(
@@ -112,11 +123,16 @@ async def _ignore(_: Exception) -> None:
 
 async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
     try:
-        await context.stream_info(config.name or "")
+        info = await context.stream_info(config.name or "")
     except NotFoundError:
         await context.add_stream(config)
-    else:
-        await context.update_stream(config)
+        return
+    if (info.config.metadata or {}).get(_NAMES_KEY) != _NAMES:
+        raise ForeignLogError(
+            f"the stream {config.name} is of a version with other names of subjects and events: "
+            "use the version that made it, or an empty event log"
+        )
+    await context.update_stream(config)
 
 
 async def _notifier(context: JetStreamContext, spec: ConsumerSpec) -> None:

@@ -54,7 +54,7 @@ class Quota(StrEnum):
     ENROLLMENTS = "enrollments"
     CERTIFICATES = "certificates"
     CRLS = "crls"
-    ORDERS = "orders"
+    COMMANDS = "commands"
     SHARED = "shared"
     DEAD_LETTERS = "dead_letters"
 
@@ -107,7 +107,7 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
           for s in shards),
         StreamSpec(CERTS, _subjects(CERTS), Quota.CERTIFICATES),
         StreamSpec(CRLS, _subjects(CRLS), Quota.CRLS, max_age=_CRL_DAYS * 86400.0),
-        StreamSpec(OPS, _subjects(OPS), Quota.ORDERS),
+        StreamSpec(OPS, _subjects(OPS), Quota.COMMANDS),
         StreamSpec(CA_CHAINS, _subjects(CA_CHAINS), keep="latest", max_msgs=REPLICA_NAMES),
         StreamSpec(REPLAYS, _subjects(REPLAYS), own_ends=True),
         StreamSpec(DEVICES, _subjects(DEVICES), own_ends=True, max_age=_WINDOW_SECONDS),

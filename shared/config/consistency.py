@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlsplit
 
 from shared.config.challenge_format import looks_signed
@@ -13,6 +14,8 @@ from shared.x509.usages import ANY_ATTRIBUTE
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
 _HEADER = re.compile(r"[\x20-\x7e]*")
+
+_BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
 
 
 def problems(configuration: Configuration) -> Iterator[str]:
@@ -68,6 +71,8 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     passwords = [c for c in profile.challenge_password if c]
     if not profile.verifiers:
         yield ".challenge_password: a profile needs a verifier"
+    for kind in sorted(_BUILT_IN & profile.verifier.keys()):
+        yield f".verifier.{kind}: a built-in verifier has keys of its own"
     if passwords and profile.webhook_url is not None:
         yield ".webhook_url: cannot stand beside challenge_password: nothing tells them apart"
     if profile.one_time_enabled and any(ONE_TIME_SHAPE.fullmatch(p) for p in passwords):

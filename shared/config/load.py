@@ -107,19 +107,30 @@ def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
     """The keys of the file that hold a secret themselves."""
-    profiles = table.get("profiles")
-    for name, profile in profiles.items() if isinstance(profiles, dict) else ():
-        for key in SECRET_KEYS:
-            if isinstance(profile, dict) and _holds_something(profile.get(key)):
+    for name, profile in _tables(table.get("profiles")):
+        for key in (*SECRET_KEYS, "verifier"):
+            if _holds_something(profile.get(key)):
                 yield f"profiles.{name}.{key}"
+    for name, issuer in _tables(table.get("issuers")):
+        if _holds_something(issuer.get("options")):
+            yield f"issuers.{name}.options"
     audit = table.get("audit")
     url = audit.get("database_url") if isinstance(audit, dict) else None
     if isinstance(url, str) and _PASSWORD_IN_URL.match(url):
         yield "the password of audit.database_url"
 
 
+def _tables(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The tables of a table; what else stands there is complained of later."""
+    for name, each in value.items() if isinstance(value, dict) else ():
+        if isinstance(each, dict):
+            yield name, each
+
+
 def _holds_something(value: object) -> bool:
     """Whether a secret stands there, in whatever type: a list of empty strings holds none."""
+    if isinstance(value, dict):
+        return any(map(_holds_something, value.values()))
     return any(value) if isinstance(value, list) else bool(value)
 
 

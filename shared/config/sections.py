@@ -63,7 +63,7 @@ class LogSection(Section):
     """Largest size of the index of certificates."""
     max_bytes_crls: Size = 2 * _GIB
     """Largest size of all CRLs of the last 90 days."""
-    max_bytes_orders: Size = 2 * _GIB
+    max_bytes_commands: Size = 2 * _GIB
     """Largest size of operators' orders, checkpoints and what is answered to them."""
     max_bytes_shared: Size = _GIB
     """Largest size of each stream that replicas share: replay records, windows, heartbeats."""
@@ -210,7 +210,7 @@ class AnyIssuerSection(Section):
 
 
 class LocalIssuerSection(AnyIssuerSection):
-    """A CA whose key is a file, and the ceilings that no verdict exceeds."""
+    """A CA whose key is in a file or a PKCS#11 token."""
 
     kind: Literal["local"] = "local"
     """The connector."""

@@ -21,10 +21,10 @@ from shared.log.events.commands import (
     ApiTokenRevoked,
     ChallengeCancelled,
     ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
+    CommandAnswered,
     ReloadOrdered,
     ResumeOrdered,
+    RetryOrdered,
     RevocationOrdered,
 )
 from shared.log.events.enrollment import (
@@ -42,8 +42,8 @@ from shared.log.events.state import (
     CheckpointSigned,
     DeadLetter,
     DeviceCounted,
-    GatewaySeen,
-    ReplicaSeen,
+    GatewayHeartbeat,
+    Heartbeat,
     StreamMeasured,
 )
 from shared.log.roles import SERVICES, Role
@@ -115,37 +115,37 @@ CRL: Final = Channel(
 CHAIN: Final = Channel("$KV.CA_CHAINS.{issuer}", (CaChain,), CA_CHAINS, writers=_ISSUER)
 
 REVOCATION: Final = Channel(
-    "ops.revoke.{issuer}.{serial}.{attempt}.order", (RevocationOrdered,), OPS,
+    "ops.revoke.{issuer}.{serial}.{attempt}.ordered", (RevocationOrdered,), OPS,
     writers=_AUDIT, consumers=(Role.ISSUER, Role.AUDIT),
 )  # fmt: skip
 REVOCATION_ANSWER: Final = Channel(
-    "ops.revoke.{issuer}.{serial}.{attempt}.answer", (OrderAnswered,), OPS,
+    "ops.revoke.{issuer}.{serial}.{attempt}.answered", (CommandAnswered,), OPS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
 # Of a revocation that is tried again, the parts are issuer, serial number and attempt.
-REDRIVE: Final = Channel(
-    "ops.redrive.{transaction}.{csr}.{attempt}.order", (RedriveOrdered,), OPS,
+RETRY: Final = Channel(
+    "ops.retry.{transaction}.{csr}.{attempt}.ordered", (RetryOrdered,), OPS,
     writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
 )  # fmt: skip
 RESUME: Final = Channel(
-    "ops.resume.{transaction}.{csr}.{attempt}-{number}.order", (ResumeOrdered,), OPS,
+    "ops.resume.{transaction}.{csr}.{attempt}-{number}.ordered", (ResumeOrdered,), OPS,
     writers=_AUDIT, consumers=(Role.VALIDATOR, Role.ISSUER, Role.AUDIT),
 )  # fmt: skip
 RA_RELOAD: Final = Channel(
-    "ops.ra.{profile}.{order}.all.order", (ReloadOrdered,), OPS,
+    "ops.ra.{profile}.{command}.all.ordered", (ReloadOrdered,), OPS,
     writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
 )  # fmt: skip
 # What gateways did the auditor sees in their heartbeats and writes down.
 RA_RELOAD_ANSWER: Final = Channel(
-    "ops.ra.{profile}.{order}.{replica}.answer", (OrderAnswered,), OPS,
+    "ops.ra.{profile}.{command}.{replica}.answered", (CommandAnswered,), OPS,
     writers=_AUDIT, consumers=_AUDIT,
 )  # fmt: skip
 ANCHOR_RELOAD: Final = Channel(
-    "ops.reload.{profile}.{order}.all.order", (ReloadOrdered,), OPS,
+    "ops.reload.{profile}.{command}.all.ordered", (ReloadOrdered,), OPS,
     writers=_AUDIT, consumers=_AUDIT,
 )  # fmt: skip
 ANCHOR_RELOAD_ANSWER: Final = Channel(
-    "ops.reload.{profile}.{order}.{replica}.answer", (OrderAnswered,), OPS,
+    "ops.reload.{profile}.{command}.{replica}.answered", (CommandAnswered,), OPS,
     writers=_VALIDATOR, consumers=_AUDIT,
 )  # fmt: skip
 CHALLENGE: Final = Channel(
@@ -157,11 +157,11 @@ CHALLENGE_CANCELLATION: Final = Channel(
     writers=_AUDIT, consumers=_AUDIT,
 )  # fmt: skip
 API_TOKEN: Final = Channel(
-    "ops.token.{name}.{order}.0.created", (ApiTokenCreated,), OPS,
+    "ops.token.{name}.{command}.0.created", (ApiTokenCreated,), OPS,
     writers=_AUDIT, consumers=_AUDIT,
 )  # fmt: skip
 API_TOKEN_REVOCATION: Final = Channel(
-    "ops.token.{name}.{order}.0.revoked", (ApiTokenRevoked,), OPS,
+    "ops.token.{name}.{command}.0.revoked", (ApiTokenRevoked,), OPS,
     writers=_AUDIT, consumers=_AUDIT,
 )  # fmt: skip
 CHECKPOINT: Final = Channel(
@@ -176,7 +176,7 @@ DEVICE: Final = Channel(
     "$KV.DEVICES.{device}.{number}", (DeviceCounted,), DEVICES, writers=_VALIDATOR
 )
 HEARTBEAT: Final = Channel(
-    "$KV.REPLICAS.{role}.{name}", (GatewaySeen, ReplicaSeen), REPLICAS,
+    "$KV.REPLICAS.{role}.{name}", (GatewayHeartbeat, Heartbeat), REPLICAS,
     writers=SERVICES,
 )  # fmt: skip
 QUOTA: Final = Channel("quota.{stream}", (StreamMeasured,), "", writers=_AUDIT)  # only a hint
@@ -189,7 +189,7 @@ CHANNELS: Final = Channels(
     (
         REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
         CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, CRL, CHAIN,
-        REVOCATION, REVOCATION_ANSWER, REDRIVE, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
+        REVOCATION, REVOCATION_ANSWER, RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,
         API_TOKEN, API_TOKEN_REVOCATION, CHECKPOINT,
         REPLAY, DEVICE, HEARTBEAT, QUOTA, DEAD_LETTER,

@@ -1,6 +1,6 @@
 """Subjects with named parts: written, turned into wildcards and read back. Pure.
 
-The address `ops.revoke.{issuer}.{serial}.{attempt}.order` is one subject for each issuer, serial
+The address `ops.revoke.{issuer}.{serial}.{attempt}.ordered` is one subject for each issuer, serial
 number and attempt. A part is never empty and holds no dot.
 """
 

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"
     DEVICE_STATE_FAILED = "device_state_failed"
     WEBHOOK_DENIED = "webhook_denied"
+    VERIFIER_FAILED = "verifier_failed"
     NOT_RENEWABLE = "not_renewable"
     RENEWED_TOO_EARLY = "renewed_too_early"
     NAMES_CHANGED = "names_changed"
@@ -62,6 +63,7 @@ CHALLENGE_REASONS: Final = frozenset(
         Reason.RATE_LIMITED,
         Reason.DEVICE_STATE_FAILED,
         Reason.WEBHOOK_DENIED,
+        Reason.VERIFIER_FAILED,
     }
 )
 FAIL_INFO: Final[dict[Reason, FailInfo]] = {
@@ -87,6 +89,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.RATE_LIMITED: FailInfo.BAD_REQUEST,
     Reason.DEVICE_STATE_FAILED: FailInfo.BAD_REQUEST,
     Reason.WEBHOOK_DENIED: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.VERIFIER_FAILED: FailInfo.BAD_MESSAGE_CHECK,
     Reason.NOT_RENEWABLE: FailInfo.BAD_REQUEST,
     Reason.RENEWED_TOO_EARLY: FailInfo.BAD_REQUEST,
     Reason.NAMES_CHANGED: FailInfo.BAD_REQUEST,

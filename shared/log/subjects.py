@@ -23,10 +23,10 @@ from shared.log.catalog import (
     KEY,
     KEY_COMPROMISE,
     RA_RELOAD,
-    REDRIVE,
     REPLAY,
     REQUEST,
     RESUME,
+    RETRY,
     REVOCATION,
 )
 from shared.log.stages import ATTEMPT, Stage
@@ -147,14 +147,14 @@ def key_compromised(spki_sha256: str, number: int | str) -> str:
     return KEY_COMPROMISE.subject(spki_sha256=spki_sha256, number=number)
 
 
-def revocation_order(issuer: str, serial: str, attempt: int) -> str:
+def revocation_command(issuer: str, serial: str, attempt: int) -> str:
     """Where an operator's order to revoke stands; one that failed may be given again."""
     return REVOCATION.subject(issuer=issuer, serial=serial, attempt=attempt)
 
 
 def revocation_answer(order: str) -> str:
     """Where the issuer's answer to an order (its subject) stands."""
-    return f"{order.removesuffix('.order')}.answer"
+    return f"{order.removesuffix('.ordered')}.answered"
 
 
 def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
@@ -190,19 +190,19 @@ def checkpoint(stream: str, sequence: int | str) -> str:
     return CHECKPOINT.subject(stream=stream, sequence=sequence)
 
 
-def reload_order(profile: str, order: str) -> str:
+def anchor_reload_command(profile: str, command: str) -> str:
     """Where an operator's order to read anchors anew stands; `*` for both is any."""
-    return ANCHOR_RELOAD.subject(profile=profile, order=order)
+    return ANCHOR_RELOAD.subject(profile=profile, command=command)
 
 
-def redrive_order(enrollment: EnrollmentId) -> str:
+def retry_command(enrollment: EnrollmentId) -> str:
     """Where an operator's order to make this attempt of an enrollment stands."""
-    return REDRIVE.subject(
+    return RETRY.subject(
         transaction=enrollment.transaction, csr=enrollment.csr, attempt=enrollment.attempt
     )
 
 
-def resume_order(enrollment: EnrollmentId, number: int) -> str:
+def resume_command(enrollment: EnrollmentId, number: int) -> str:
     """Return where the order of this number to resume an attempt is recorded."""
     return RESUME.subject(
         transaction=enrollment.transaction,
@@ -212,24 +212,24 @@ def resume_order(enrollment: EnrollmentId, number: int) -> str:
     )
 
 
-def ra_order(profile: str, order: str) -> str:
+def ra_reload_command(profile: str, command: str) -> str:
     """Where an operator's order to read RA certificates anew stands; `*` for both is any."""
-    return RA_RELOAD.subject(profile=profile, order=order)
+    return RA_RELOAD.subject(profile=profile, command=command)
 
 
-def api_token_created(name: str, order: str) -> str:
+def api_token_created(name: str, command: str) -> str:
     """Where it stands that an API token of this name was made."""
-    return API_TOKEN.subject(name=token(name.encode()), order=order)
+    return API_TOKEN.subject(name=token(name.encode()), command=command)
 
 
-def api_token_revoked(name: str, order: str) -> str:
+def api_token_revoked(name: str, command: str) -> str:
     """Where it stands that it was taken back."""
-    return API_TOKEN_REVOCATION.subject(name=token(name.encode()), order=order)
+    return API_TOKEN_REVOCATION.subject(name=token(name.encode()), command=command)
 
 
 def reload_answer(order: str, replica: str) -> str:
     """Where a replica's answer to such an order (its subject) stands."""
-    return f"{order.removesuffix('.all.order')}.{replica}.answer"
+    return f"{order.removesuffix('.all.ordered')}.{replica}.answered"
 
 
 def chain_subject(issuer: str) -> str:

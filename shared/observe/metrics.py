@@ -94,7 +94,17 @@ EXPIRY_DAYS: Final = Gauge(
 _DAY: Final = 86400
 _measured: Final[dict[str, set[str]]] = {}
 # What stored events are called that did not authenticate: from 0 on, or the first would not count.
-for _stage in ("request", "hold", "decision", "verdict", "outcome", "order", "certificate", "crl"):
+for _stage in (
+    "request",
+    "hold",
+    "decision",
+    "verdict",
+    "outcome",
+    "order",
+    "command",
+    "certificate",
+    "crl",
+):
     SECURITY_EVENTS.labels(_stage)
 
 

@@ -15,7 +15,7 @@ import structlog
 from shared.bus.core import Bus, BusUnavailableError
 from shared.limits import CLOCK_SKEW_SECONDS
 from shared.log.envelope import NANOSECONDS, Message, encode
-from shared.log.events.state import ReplicaSeen
+from shared.log.events.state import Heartbeat
 from shared.log.streams import REPLICAS
 from shared.observe.metrics import CLOCK_SKEW
 from shared.runtime.periodic import every
@@ -81,4 +81,4 @@ class LogClock:
 
 def heartbeat(role: str, name: str, since: int) -> Message:
     """The heartbeat of a replica that has nothing to tell but that it is there."""
-    return encode(ReplicaSeen(role=role, name=name, since=since, anchors={}))
+    return encode(Heartbeat(role=role, name=name, since=since, anchors={}))

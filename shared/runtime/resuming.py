@@ -17,7 +17,7 @@ from shared.log.envelope import Stored, Trusted, UnreadableEventError, authentic
 from shared.log.events.commands import ResumeOrdered
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
-from shared.log.subjects import EnrollmentId, parse_prefix, resume_order
+from shared.log.subjects import EnrollmentId, parse_prefix, resume_command
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
 
@@ -75,7 +75,7 @@ class ResumeConsumer:
         except (UnreadableEventError, ValueError) as error:
             _report(stored, str(error))
             return None
-        if stored.subject != resume_order(enrollment, order.number):
+        if stored.subject != resume_command(enrollment, order.number):
             _report(stored, "the order is for another attempt")
             return None
         return (order, enrollment) if order.stage is self.stage else None
@@ -110,5 +110,5 @@ async def leading(bus: Bus, enrollment: EnrollmentId, stage: Stage) -> Stored | 
 
 
 def _report(stored: Stored, detail: str) -> None:
-    SECURITY_EVENTS.labels("order").inc()
+    SECURITY_EVENTS.labels("command").inc()
     _log.error("event_not_authentic", about=stored.subject, detail=detail)

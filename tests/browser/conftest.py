@@ -107,7 +107,7 @@ def _nothing_to_complain_of(watch: Watch) -> Iterator[None]:
 
 @pytest.fixture
 def operator(desktop: Desktop) -> Iterator[Page]:
-    """A page of somebody who may give orders."""
+    """A page of somebody who may give commands."""
     with desktop.page("operator") as found:
         yield found
 

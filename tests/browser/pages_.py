@@ -27,7 +27,7 @@ TABS: Final = {
     "activity": "/scep?tab=activity",
     "held": "/scep/held",
     "certificates": "/scep/certificates",
-    "orders": "/scep/orders",
+    "commands": "/scep/commands",
     "dead letters": "/scep/dead-letters",
 }
 _STATUS: Final = re.compile(r"Failed to load resource: .* status of (\d{3})")
@@ -162,7 +162,7 @@ def focused(page: Page) -> str:
 
 
 def csrf(page: Page) -> str:
-    """What this page's orders are sent with."""
+    """What this page's commands are sent with."""
     return page.locator('meta[name="csrf"]').get_attribute("content") or ""
 
 

@@ -23,7 +23,7 @@ LINKS: Final = [
 
 
 @pytest.fixture
-def orders(system: System, past: Past) -> dict[str, dict[str, str]]:
+def commands(system: System, past: Past) -> dict[str, dict[str, str]]:
     """Every order that a page gives: path to body."""
     held = past.held.record("held")["enrollment"]
     serial = past.laptop.record("issued")["serial"]
@@ -59,15 +59,15 @@ def test_a_viewer_sees_everything_but_the_buttons(viewer: Page, past: Past) -> N
 
 
 def test_a_viewer_s_orders_are_refused_whatever_the_page_sends(
-    viewer: Page, watch: Watch, past: Past, orders: dict[str, dict[str, str]]
+    viewer: Page, watch: Watch, past: Past, commands: dict[str, dict[str, str]]
 ) -> None:
     watch.expected.add(403)
     viewer.goto("/scep")
     token = csrf(viewer)
 
     assert len(token) > 20
-    told = {path: posted(viewer, path, body, token) for path, body in orders.items()}
-    assert told == dict.fromkeys(orders, 403)
+    told = {path: posted(viewer, path, body, token) for path, body in commands.items()}
+    assert told == dict.fromkeys(commands, 403)
     assert past.held.record("held")
 
 
@@ -76,7 +76,7 @@ def test_an_operator_s_orders_without_the_page_s_token_are_refused(
     operator: Page,
     desktop: Desktop,
     past: Past,
-    orders: dict[str, dict[str, str]],
+    commands: dict[str, dict[str, str]],
     shown: str | None,
 ) -> None:
     desktop.watch.expected.add(403)
@@ -86,9 +86,9 @@ def test_an_operator_s_orders_without_the_page_s_token_are_refused(
             other.goto("/scep")
             shown = csrf(other)
             assert shown != csrf(operator)
-    told = {path: posted(operator, path, body, shown) for path, body in orders.items()}
+    told = {path: posted(operator, path, body, shown) for path, body in commands.items()}
 
-    assert told == dict.fromkeys(orders, 403)
+    assert told == dict.fromkeys(commands, 403)
     assert past.held.record("held")
 
 

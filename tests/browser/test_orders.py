@@ -1,4 +1,4 @@
-"""What an operator orders through the page, and what comes of it."""
+"""What an operator commands through the page, and what comes of it."""
 
 import os
 import re
@@ -50,8 +50,8 @@ def reloading(page: Page, profile: str) -> Locator:
     return opened(page, button, "reload")
 
 
-def orders(system: System) -> int:
-    """How many orders to reload the validators have carried out or refused."""
+def commands(system: System) -> int:
+    """How many commands to reload the validators have carried out or refused."""
     events = (RELOADED, "anchors_kept")
     return sum(len(logged(system, event, name)) for event in events for name in VALIDATORS)
 
@@ -79,17 +79,17 @@ def test_who_ordered_what_is_listed_with_what_came_of_it(operator: Page) -> None
     send(dialog)
     expect(dialog.get_by_role("alert")).to_have_class(re.compile("good"))
     operator.goto("/scep")
-    operator.get_by_role("link", name="Orders", exact=True).click()
+    operator.get_by_role("link", name="Commands", exact=True).click()
     operator.get_by_label("Order", exact=True).select_option("Reload trust anchors")
     operator.get_by_role("button", name="Show").click()
-    row = operator.locator("#orders tbody tr").first
+    row = operator.locator("#commands tbody tr").first
 
     expect(row).to_contain_text("Reload trust anchors")
     expect(row).to_contain_text("corp")
     expect(row.locator(".badge")).to_have_text("done by 2")
     operator.get_by_label("Operator").fill("nobody")
     operator.get_by_role("button", name="Show").click()
-    expect(operator.locator("#orders")).to_contain_text("Nothing was ordered that fits.")
+    expect(operator.locator("#commands")).to_contain_text("Nothing was ordered that fits.")
 
 
 def replicas(lines: Locator) -> list[str]:
@@ -156,7 +156,7 @@ def test_an_order_that_cannot_be_sent_is_said_and_may_be_given_again(
 def test_a_dialog_that_is_left_gives_no_order(system: System, operator: Page, way: str) -> None:
     sent: list[str] = []
     operator.on("request", lambda request: sent.append(request.method))
-    before, dialog = orders(system), reloading(operator, "corp")
+    before, dialog = commands(system), reloading(operator, "corp")
     if way == "Cancel":
         dialog.get_by_role("button", name="Cancel").click()
     else:
@@ -165,7 +165,7 @@ def test_a_dialog_that_is_left_gives_no_order(system: System, operator: Page, wa
     expect(dialog).to_be_hidden()
     assert focused(operator) == "Reload trust of corp"
     assert "POST" not in sent
-    assert orders(system) == before
+    assert commands(system) == before
 
 
 # Held enrollments

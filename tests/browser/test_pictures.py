@@ -15,7 +15,7 @@ MOST_BYTES: Final = 120_000
 
 
 @pytest.mark.parametrize(
-    "name", ["profiles", "intune", "activity", "enrollment", "modal", "orders"]
+    "name", ["profiles", "intune", "activity", "enrollment", "modal", "commands"]
 )
 def test_the_page_is_shown(desktop: Desktop, past: Past, pictures: Path, name: str) -> None:
     paths = {
@@ -24,7 +24,7 @@ def test_the_page_is_shown(desktop: Desktop, past: Past, pictures: Path, name: s
         "activity": "/scep?tab=activity",
         "enrollment": past.phone.path("issued"),
         "modal": "/scep?tab=intune&profile=corp",
-        "orders": "/scep/orders",
+        "commands": "/scep/commands",
     }
     with desktop.page("operator", color_scheme="light", device_scale_factor=1) as page:
         page.goto(paths[name])

@@ -41,5 +41,5 @@ def views(page: Page, past: Past) -> Iterator[str]:
         opened(page, page.get_by_role("button", name=button), dialog)
         yield f"dialog {dialog}"
     page.goto("/scep/dead-letters")
-    page.evaluate("document.getElementById('redrive').showModal()")
-    yield "dialog redrive"
+    page.evaluate("document.getElementById('retry').showModal()")
+    yield "dialog retry"

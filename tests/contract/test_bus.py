@@ -31,7 +31,7 @@ from shared.log.subjects import (
     key_issued,
     replay_record,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream, matches
 from tests.nats import nats_server
@@ -152,7 +152,7 @@ async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_i
         (buses.gateway, CERTS, certificate_issued("local", "99")),
         (buses.validator, STREAM, "enroll.0.demo.none.csr.0.outcome"),
         (buses.validator, CERTS, certificate_issued("local", "99")),
-        (buses.validator, OPS, revocation_order("local", "99", 0)),
+        (buses.validator, OPS, revocation_command("local", "99", 0)),
         (buses.validator, REPLAYS, replay_record("signed", "none", "*")),
         (buses.validator, DEVICES, device_subject("none", "*")),
         (buses.issuer, STREAM, "enroll.0.demo.none.csr.0.outcome"),
@@ -160,7 +160,7 @@ async def test_where_there_is_nothing_the_leader_says_so_to_every_role_on_what_i
         (buses.issuer, CRLS, crl_chunk("local", "none", 0)),
         (buses.audit, STREAM, "enroll.0.demo.none.csr.0.hold"),
         (buses.audit, CERTS, certificate_issued("local", "99")),
-        (buses.audit, OPS, revocation_order("local", "99", 0)),
+        (buses.audit, OPS, revocation_command("local", "99", 0)),
         (buses.audit, DEAD_LETTERS, "dead.*.ENROLL_0.9"),
         (buses.audit, REPLAYS, replay_record("signed", "none", "*")),
     ]
@@ -313,7 +313,7 @@ async def test_an_order_comes_to_the_issuer_and_its_answer_does_not(buses: Buses
     collector = Collector()
     await buses.issuer.consume(OPS, "issuer", collector, 8)
     for attempt in range(2):
-        order = revocation_order("local", "40", attempt)
+        order = revocation_command("local", "40", attempt)
         await buses.audit.append(order, message(b"%d" % attempt))
         await buses.issuer.append(revocation_answer(order), message(b"answer"))
 

@@ -9,12 +9,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.issuer.connectors.connector import Connector, Issued, Order, Prepared, Refused
 from services.issuer.connectors.local import LocalConnector
 from services.issuer.connectors.pinned import PinnedCa, PinnedCas
-from services.issuer.received import misissued, valid_until
+from services.issuer.received import misissued, validity
 from shared.log.events.commands import RevocationReason
 from shared.scep.certificate import read_certificate
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.unit import pki
-from tests.unit.services.issuer.templates import DAY, template
+from tests.unit.services.issuer.templates import template
 from tests.unit.world import NOW
 
 ATTEMPT = "enroll.0.corp.transaction.csr.0"
@@ -39,7 +39,7 @@ class Subject:
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
     key = ec.derive_private_key(11, ec.SECP256R1())
     ca = pki.local_ca(key)
-    order = Order(ATTEMPT, template(ca.certificate))
+    order = Order(ATTEMPT, template(ca.certificate), "ab" * 32)
     if request.param == "local":
         return Subject(LocalConnector(ca), order)
     cas = PinnedCas(PinnedCa(ca.chain, ca.ceilings))
@@ -48,10 +48,10 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
 
 async def test_the_certificate_is_the_one_that_was_ordered(subject: Subject) -> None:
     der = await subject.issue()
-    current = subject.connector.current
+    current, template_ = subject.connector.current, subject.order.template
 
-    assert misissued(subject.order.template, current.ceilings, current.chain[0], der) == ""
-    assert valid_until(der) == subject.order.template.not_after
+    assert misissued(template_, current.ceilings, current.chain[0], der, NOW) == ""
+    assert validity(der) == (template_.not_before, template_.not_after)
 
 
 async def test_an_order_that_is_placed_twice_gives_one_certificate(subject: Subject) -> None:
@@ -116,16 +116,14 @@ async def test_a_certificate_can_be_revoked_twice(subject: Subject) -> None:
         await subject.connector.revoke(serial, subject.connector.current.pin, reason)
 
 
-def test_an_order_has_one_name_for_each_attempt_and_content(subject: Subject) -> None:
+def test_an_order_has_one_name_for_each_attempt_and_verdict(subject: Subject) -> None:
     order = subject.order
-    longer = replace(
-        order,
-        template=template(
-            pki.local_ca(ec.derive_private_key(11, ec.SECP256R1())).certificate, not_after=NOW + DAY
-        ),
-    )
-    names = {order.key, longer.key, replace(order, enrollment="enroll.0.a.b.c.1").key}
+    names = {
+        order.key,
+        replace(order, verdict_sha256="cd" * 32).key,
+        replace(order, enrollment="enroll.0.a.b.c.1").key,
+    }
 
-    assert order.key == Order(order.enrollment, order.template).key
+    assert order.key == replace(order).key
     assert len(names) == 3
     assert all(len(name) == 32 and name.isascii() and name.isalnum() for name in names)

@@ -22,12 +22,12 @@ REQUEST = "enroll.0.demo.tx.csr.0.request"
 HINTS = {
     "gw.gateway-0": {Role.VALIDATOR, Role.ISSUER},
     "chain.local": {Role.ISSUER},
-    "order.reload": {Role.AUDIT},
+    "command.reload": {Role.AUDIT},
 }
 LISTENERS = {
     "gw.gateway-0": {Role.GATEWAY},
     "chain.local": {Role.GATEWAY, Role.VALIDATOR},
-    "order.reload": {Role.GATEWAY, Role.VALIDATOR},
+    "command.reload": {Role.GATEWAY, Role.VALIDATOR},
 }
 TOO_MUCH = (
     *(">", "*.>", "_INBOX.>", "_INBOX.*.>", "_INBOX.*.*.*", "enroll.>", "cert.>", "key.>", "ops.>"),
@@ -253,9 +253,9 @@ async def test_a_replica_cannot_say_that_it_is_another(pair: Bench) -> None:
 
     assert not await gateway.say(replica_subject("gateway", "gateway-0"))
     assert not await validator.say(replica_subject("validator", "validator-0"))
-    assert not await validator.say("ops.reload.demo.o1.validator-0.answer")
+    assert not await validator.say("ops.reload.demo.o1.validator-0.answered")
     assert await gateway.say(replica_subject("gateway", "gateway-1"))
-    assert await validator.say("ops.reload.demo.o1.validator-1.answer")
+    assert await validator.say("ops.reload.demo.o1.validator-1.answered")
 
 
 async def test_a_roles_shared_key_still_hears_the_hints_of_all_its_replicas(pair: Bench) -> None:
@@ -302,7 +302,7 @@ def test_what_a_user_may_publish_is_its_grants_and_hints() -> None:
     user = User(Role.AUDIT, "UKEY")
     found = publishes(user, ["0"])
 
-    assert "order.*" in found
+    assert "command.*" in found
     assert "enroll.0.*.*.*.*.decision" in found
     assert not [s for s in found if s.startswith(("_INBOX", "gw.", "chain.")) or s in (">", "*")]
 
@@ -310,7 +310,7 @@ def test_what_a_user_may_publish_is_its_grants_and_hints() -> None:
 def test_what_a_user_hears_is_its_inbox_and_its_hints() -> None:
     assert subscribes(User(Role.AUDIT, "UKEY")) == ["_INBOX.UKEY.>"]
     assert subscribes(User(Role.GATEWAY, "UKEY", "gateway-7")) == [
-        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "order.*", "quota.*",
+        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "command.*", "quota.*",
     ]  # fmt: skip
 
 
@@ -327,7 +327,7 @@ async def test_a_reader_needs_no_inbox_of_its_own_and_forges_nothing(bench: Benc
     assert (answer.headers or {})["Status"] == "404"
 
     reader = Raw(client, refused=refused)
-    subjects = ("_INBOX.x.1", REQUEST, "gw.gateway-0", "order.reload", "cert.local.40.issued")
+    subjects = ("_INBOX.x.1", REQUEST, "gw.gateway-0", "command.reload", "cert.local.40.issued")
     assert [subject for subject in subjects if await reader.say(subject)] == []
     assert refused
 

@@ -19,12 +19,12 @@ from shared.log.subjects import (
     key_compromised,
     key_issued,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from tests.nats import nats_server
 
 EMPTY = Message(b"{}", {})
-ORDER = revocation_order("local", "40", 0)
+ORDER = revocation_command("local", "40", 0)
 WRITERS = {
     certificate_issued("local", "40"): Role.ISSUER,
     certificate_status("local", "40", 0): Role.ISSUER,
@@ -42,8 +42,8 @@ READERS = {
     (CERTS, certificate_issued("local", "40")): set(SERVICES),
     (CRLS, crl_head("local", "ab", "*")): {Role.GATEWAY, Role.ISSUER},
     (OPS, revocation_answer(ORDER)): INNER,
-    (OPS, "ops.ra.demo.o1.all.order"): set(SERVICES),
-    (OPS, "ops.redrive.t.c.1.order"): set(SERVICES),
+    (OPS, "ops.ra.demo.o1.all.ordered"): set(SERVICES),
+    (OPS, "ops.retry.t.c.1.ordered"): set(SERVICES),
     (CERTS, certificate_status("local", "40", 0)): INNER,
     (CERTS, key_issued("ab", "*", "*")): INNER,
     (enroll_stream("0"), "enroll.0.demo.tx.csr.0.decision"): INNER,
@@ -96,7 +96,7 @@ async def test_what_the_audit_service_writes_is_decisions_and_orders_alone(
         "enroll.0.demo.tx.csr.0.request",
         "enroll.0.demo.tx.csr.0.verdict",
         "enroll.0.demo.tx.csr.0.outcome",
-        "ops.approve.local.40.0.order",
+        "ops.approve.local.40.0.ordered",
         "$KV.CA_CHAINS.local",
         "dead.audit.ENROLL_0.1",
     )

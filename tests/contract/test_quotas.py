@@ -31,7 +31,7 @@ CLASSES = {
     "ENROLL_0": Quota.ENROLLMENTS,
     CERTS: Quota.CERTIFICATES,
     CRLS: Quota.CRLS,
-    OPS: Quota.ORDERS,
+    OPS: Quota.COMMANDS,
     DEAD_LETTERS: Quota.DEAD_LETTERS,
     **dict.fromkeys((CA_CHAINS, REPLAYS, DEVICES, REPLICAS), Quota.SHARED),
 }
@@ -76,7 +76,7 @@ async def test_every_stream_has_its_size_and_its_messages_theirs(server: NatsSer
 
 async def test_sizes_can_be_changed_and_lifted_later(server: NatsServer) -> None:
     await provisioned(server, MOST)
-    await provisioned(server, MOST | {Quota.ENROLLMENTS: 64 * MIB, Quota.ORDERS: 0})
+    await provisioned(server, MOST | {Quota.ENROLLMENTS: 64 * MIB, Quota.COMMANDS: 0})
 
     assert (await info(server, "ENROLL_0")).config.max_bytes == 64 * MIB
     assert (await info(server, OPS)).config.max_bytes == -1

@@ -26,11 +26,11 @@ from shared.log.events.state import CountedEnrollment, DeviceCounted
 from shared.log.roles import SERVICES, Role
 from shared.log.streams import DEVICES, OPS, REPLAYS, REPLICAS, stream_of
 from shared.log.subjects import (
+    anchor_reload_command,
     device_subject,
     one_time_cancelled,
     one_time_created,
     reload_answer,
-    reload_order,
     replay_record,
     replica_subject,
 )
@@ -48,7 +48,7 @@ from tests.unit.world import (
 
 TOKEN = replay_record("signed", "t1", 0)
 DEVICE = device_subject("d1", 0)
-ORDER = reload_order("demo", "o1")
+ORDER = anchor_reload_command("demo", "o1")
 VALIDATORS = 4
 # Heartbeats end by the stream's own limit; a writer cannot say when.
 TTL = {REPLAYS: 3600, DEVICES: 3600, REPLICAS: 0}
@@ -537,8 +537,8 @@ WRITERS: dict[str, set[Role]] = {
     "$KV.DEVICES.a.0.b": set(),
     "$KV.REPLICAS.validator.a.b": set(),
     "$KV.REPLICAS.gateway.a.b": set(),
-    "ops.ra.demo.o1.gateway-0.order": set(),
-    "ops.reload.demo.o1.validator-0.order": set(),
+    "ops.ra.demo.o1.gateway-0.ordered": set(),
+    "ops.reload.demo.o1.validator-0.ordered": set(),
     "ops.reload.demo.o1.all.created": set(),
     "ops.challenge.demo.x.1.created": set(),
     "ops.challenge.demo.x.0.used": set(),
@@ -626,11 +626,11 @@ async def test_no_answer_of_the_server_can_be_led_into_the_shared_state(
 
 async def test_only_the_audit_service_can_hint_at_an_order(bench: Bench) -> None:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
-    await bench.validator.on_hint("order.*", lambda _s, body, _h: heard.put_nowait(body))
+    await bench.validator.on_hint("command.*", lambda _s, body, _h: heard.put_nowait(body))
     await bench.validator.client.flush()
     for role in (Role.GATEWAY, Role.ISSUER):
-        await bench.buses[role].hint("order.reload", Message(role.value.encode(), {}))
+        await bench.buses[role].hint("command.reload", Message(role.value.encode(), {}))
         await bench.buses[role].client.flush()
-    await bench.buses[Role.AUDIT].hint("order.reload", Message(b"audit", {}))
+    await bench.buses[Role.AUDIT].hint("command.reload", Message(b"audit", {}))
 
     assert await asyncio.wait_for(heard.get(), 5) == b"audit"

@@ -28,7 +28,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("POST", "/api/v1/admin/scep/reload-ra"): "operator",
     ("GET", "/api/v1/enrollments"): "viewer",
     ("GET", "/api/v1/audit"): "viewer",
-    ("GET", "/api/v1/orders"): "viewer",
+    ("GET", "/api/v1/commands"): "viewer",
     ("GET", "/api/v1/enrollments/{enrollment}"): "viewer",
     ("POST", "/api/v1/enrollments/{enrollment}/approve"): "operator",
     ("POST", "/api/v1/enrollments/{enrollment}/deny"): "operator",
@@ -39,7 +39,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("POST", "/api/v1/challenges"): "operator",
     ("DELETE", "/api/v1/challenges/{profile}/{challenge}"): "operator",
     ("GET", "/api/v1/dead-letters"): "viewer",
-    ("POST", "/api/v1/dead-letters/{stream}/{sequence}/redrive"): "operator",
+    ("POST", "/api/v1/dead-letters/{stream}/{sequence}/retry"): "operator",
 }
 
 

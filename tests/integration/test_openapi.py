@@ -53,7 +53,7 @@ def schema(client: httpx.Client) -> OpenApiSchema:
 
 @pytest.fixture(scope="module")
 def there(system: System, client: httpx.Client) -> dict[str, str]:
-    """By the names of path parameters: something that is there, and orders can be about."""
+    """By the names of path parameters: something that is there, and commands can be about."""
     device, waiting = Device.new(), Device.new()
     enroll(Endpoint.of(system), device)
     ask(Endpoint.of(system, "manual"), waiting.enrollment(Endpoint.of(system, "manual")))
@@ -94,7 +94,7 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
     route: tuple[str, str],
     mode: GenerationMode,
 ) -> None:
-    """Of what nobody has heard of, and of what is there: orders about it are carried out."""
+    """Of what nobody has heard of, and of what is there: commands about it are carried out."""
     method, path = route
     operation, wanted = schema[path][method], names(path)
     cases = operation.as_strategy(generation_mode=mode)
@@ -114,7 +114,7 @@ def test_whatever_is_asked_is_answered_as_the_document_says(
 QUESTIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("GET", "/api/v1/enrollments"): {"query": {"limit": 1}},
     ("GET", "/api/v1/audit"): {"query": {"limit": 1}},
-    ("GET", "/api/v1/orders"): {"query": {"limit": 5}},
+    ("GET", "/api/v1/commands"): {"query": {"limit": 5}},
     ("GET", "/api/v1/enrollments/{enrollment}"): {},
     ("GET", "/api/v1/certificates"): {},
     ("GET", "/api/v1/certificates/{issuer}/{serial}"): {},

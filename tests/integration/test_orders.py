@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from services.audit.store.commands import Order
+from services.audit.store.commands import Command
 from tests.integration.prepared_ import add_profiles, command, prepared
 from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.test_api import Api
@@ -17,7 +17,7 @@ _NAMES: Final = count()
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    layout = prepared(tmp_path_factory.mktemp("orders") / "data")
+    layout = prepared(tmp_path_factory.mktemp("commands") / "data")
     add_profiles(layout, {"manual": {"approval": "manual"}})
     with running(layout.root, "--validators", "2", "--gateways", "2") as found:
         yield found
@@ -29,7 +29,7 @@ def config(system: System) -> tuple[str, str]:
 
 @pytest.fixture
 def operator() -> str:
-    """Somebody whose orders are those of one test."""
+    """Somebody whose commands are those of one test."""
     return f"operator-{next(_NAMES)}"
 
 
@@ -41,19 +41,19 @@ def api(system: System, operator: str) -> Api:
 
 
 def ordered(api: Api, **wanted: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = api.get("/api/v1/orders", **wanted)["orders"]
+    found: list[dict[str, Any]] = api.get("/api/v1/commands", **wanted)["commands"]
     return found
 
 
 def told(api: Api, number: int, **wanted: Any) -> list[dict[str, Any]]:
-    """The orders once there are so many and each has its result."""
+    """The commands once there are so many and each has its result."""
 
     def settled() -> list[dict[str, Any]]:
         found = ordered(api, **wanted)
         there = all(each["result"] != "waiting" for each in found)
         return found if len(found) >= number and there else []
 
-    return wait_until(settled, 20, f"{number} orders with results")
+    return wait_until(settled, 20, f"{number} commands with results")
 
 
 def held(system: System, api: Api) -> tuple[Device, str]:
@@ -87,17 +87,17 @@ def test_every_order_is_told_with_who_and_what_and_its_result(
     found = told(api, 7, operator=operator)
     about = {each["kind"]: (each["about"], each["note"], each["answered"]) for each in found}
     assert about == {
-        Order.CREATE_CHALLENGE: (challenge, "printer-7", 0),
-        Order.CANCEL_CHALLENGE: (challenge, None, 0),
-        Order.APPROVE: (None, "seen", 0),
-        Order.DENY: (None, "lost", 0),
-        Order.REVOKE: (f"local {row['serial']}", "superseded", 1),
-        Order.RELOAD_TRUST: (None, None, 2),
-        Order.RELOAD_RA: (None, None, 2),
+        Command.CREATE_CHALLENGE: (challenge, "printer-7", 0),
+        Command.CANCEL_CHALLENGE: (challenge, None, 0),
+        Command.APPROVE: (None, "seen", 0),
+        Command.DENY: (None, "lost", 0),
+        Command.REVOKE: (f"local {row['serial']}", "superseded", 1),
+        Command.RELOAD_TRUST: (None, None, 2),
+        Command.RELOAD_RA: (None, None, 2),
     }
     assert {each["result"] for each in found} == {"done"}
     devices = {each["kind"]: each["device"] for each in found if each["enrollment"]}
-    assert devices == {Order.APPROVE: f"CN={yes.name}", Order.DENY: f"CN={no.name}"}
+    assert devices == {Command.APPROVE: f"CN={yes.name}", Command.DENY: f"CN={no.name}"}
 
 
 def test_tokens_are_orders_too_and_the_first_is_the_services_own(
@@ -106,12 +106,12 @@ def test_tokens_are_orders_too_and_the_first_is_the_services_own(
     made = command("audit", "token", "add", "short", *config(system)).stdout.strip()
     assert command("audit", "token", "revoke", "short", *config(system)).returncode == 0
 
-    def about(kind: Order) -> dict[str, str]:
+    def about(kind: Command) -> dict[str, str]:
         return {each["about"]: each["note"] for each in ordered(api, kind=kind)}
 
-    assert wait_until(lambda: about(Order.REVOKE_TOKEN), 20, "the token's end") == {"short": None}
+    assert wait_until(lambda: about(Command.REVOKE_TOKEN), 20, "the token's end") == {"short": None}
     levels = {"admin": "admin", operator: "operator", "short": "viewer"}
-    assert levels.items() <= about(Order.CREATE_TOKEN).items()
+    assert levels.items() <= about(Command.CREATE_TOKEN).items()
     every = ordered(api, limit=500)
     by = {each["about"]: each["operator"] for each in every if each["kind"] == "create-token"}
     assert by["admin"] == "scepstream"
@@ -120,7 +120,7 @@ def test_tokens_are_orders_too_and_the_first_is_the_services_own(
 
 
 def test_a_reload_that_some_refuse_says_how_many_and_why(system: System, api: Api) -> None:
-    earlier = len(ordered(api, kind=Order.RELOAD_TRUST))
+    earlier = len(ordered(api, kind=Command.RELOAD_TRUST))
     path = system.data / "connector" / "connector.pem"
     before = path.read_bytes()
     path.write_bytes(before[: len(before) // 2])
@@ -131,12 +131,12 @@ def test_a_reload_that_some_refuse_says_how_many_and_why(system: System, api: Ap
     assert answer.status_code == 502
 
     def last() -> dict[str, Any]:
-        found = ordered(api, kind=Order.RELOAD_TRUST)
+        found = ordered(api, kind=Command.RELOAD_TRUST)
         return found[0] if len(found) > earlier and found[0]["answered"] == 2 else {}
 
     last_one = wait_until(last, 20, "both answers")
     assert (last_one["result"], last_one["refused"]) == ("refused", 2)
-    assert "connector.pem" in last_one["said"]
+    assert "connector.pem" in last_one["detail"]
 
 
 def test_what_was_too_late_was_not_ordered(system: System, api: Api) -> None:

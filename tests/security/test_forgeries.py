@@ -99,7 +99,7 @@ def _mislead_answers(siege: Siege, role: Role) -> None:
 
 def _victims(heard: list[Heard]) -> Iterator[bytes]:
     """Where an answer would do harm."""
-    yield from (b"gw.gateway-0", b"gw.gateway-1", b"order.ra", b"chain.local")
+    yield from (b"gw.gateway-0", b"gw.gateway-1", b"command.ra", b"chain.local")
     yield from (b"enroll.0.demo.x.y.0.outcome", b"cert.local.00.status.0", b"_INBOX.x.1")
     yield b"$JS.ACK.ENROLL_0.validator.1.1.1.1.1"
     own = {each.subject for each in heard if each.subject.startswith(b"_INBOX.")}

@@ -23,10 +23,10 @@ from shared.log.events.commands import (
     ApiTokenRevoked,
     ChallengeCancelled,
     ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
+    CommandAnswered,
     ReloadOrdered,
     ResumeOrdered,
+    RetryOrdered,
     RevocationOrdered,
     RevocationReason,
 )
@@ -52,14 +52,15 @@ from shared.log.events.state import (
     CountedEnrollment,
     DeadLetter,
     DeviceCounted,
-    GatewaySeen,
-    ReplicaSeen,
+    GatewayHeartbeat,
+    Heartbeat,
     StreamMeasured,
 )
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import (
     EnrollmentId,
+    anchor_reload_command,
     api_token_created,
     api_token_revoked,
     certificate_issued,
@@ -70,13 +71,12 @@ from shared.log.subjects import (
     key_compromised,
     one_time_cancelled,
     one_time_created,
-    redrive_order,
-    reload_order,
     replay_record,
     replica_subject,
-    resume_order,
+    resume_command,
+    retry_command,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from shared.scep.errors import FailInfo
 from tests.unit.world import signer
@@ -223,7 +223,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
         ),
     ),
     ("RevocationOrdered", 1): (
-        revocation_order("local", SERIAL, 1),
+        revocation_command("local", SERIAL, 1),
         RevocationOrdered(
             issuer="local",
             serial=SERIAL,
@@ -232,9 +232,9 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             attempt=1,
         ),
     ),
-    ("OrderAnswered", 1): (
-        revocation_answer(revocation_order("local", SERIAL, 1)),
-        OrderAnswered(request_sha256=REQUEST, done=True, detail="revoked; on CRL number 7"),
+    ("CommandAnswered", 1): (
+        revocation_answer(revocation_command("local", SERIAL, 1)),
+        CommandAnswered(request_sha256=REQUEST, done=True, detail="revoked; on CRL number 7"),
     ),
     ("CertificateStatusChanged", 1): (
         certificate_status("local", SERIAL, 0),
@@ -246,7 +246,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             reason=RevocationReason.KEY_COMPROMISE,
             revoked_at=1767225601,
             operator="jörg@host",
-            order=42,
+            command=42,
         ),
     ),
     ("KeyCompromised", 1): (
@@ -306,12 +306,12 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
         ChallengeCancelled(profile="corp", operator="jörg"),
     ),
     ("ReloadOrdered", 1): (
-        reload_order("corp", "0123456789abcdef"),
+        anchor_reload_command("corp", "0123456789abcdef"),
         ReloadOrdered(profile="corp", operator="jörg", replicas=("validator-0", "validator-1")),
     ),
-    ("RedriveOrdered", 1): (
-        redrive_order(ENROLLMENT.at(1)),
-        RedriveOrdered(
+    ("RetryOrdered", 1): (
+        retry_command(ENROLLMENT.at(1)),
+        RetryOrdered(
             stream="ENROLL_0",
             sequence=7,
             enrollment=ENROLLMENT.prefix(),
@@ -320,7 +320,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
         ),
     ),
     ("ResumeOrdered", 1): (
-        resume_order(ENROLLMENT, 2),
+        resume_command(ENROLLMENT, 2),
         ResumeOrdered(
             enrollment=ENROLLMENT.prefix(),
             stage=Stage.VERDICT,
@@ -341,18 +341,18 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
         quota_hints("ENROLL_0"),
         StreamMeasured(stream="ENROLL_0", used=3, most=4, at=1767225600),
     ),
-    ("ReplicaSeen", 1): (
+    ("Heartbeat", 1): (
         replica_subject("validator", "validator-0"),
-        ReplicaSeen(
+        Heartbeat(
             role="validator",
             name="validator-0",
             since=1767225600,
             anchors={"corp": "ff" * 32},
         ),
     ),
-    ("GatewaySeen", 1): (
+    ("GatewayHeartbeat", 1): (
         replica_subject("gateway", "gateway-0"),
-        GatewaySeen(name="gateway-0", since=1767225600, ra={"corp": "ff" * 32}, order=4),
+        GatewayHeartbeat(name="gateway-0", since=1767225600, ra={"corp": "ff" * 32}, command=4),
     ),
     ("CheckpointSigned", 1): (
         checkpoint("ENROLL_0", 4711),

@@ -55,7 +55,7 @@ ORDER: Final = Kind(
     ADMIN_ORDER_SECONDS,
     ADMIN_UNANSWERED,
     "no answer in time: see whether the order was carried out",
-    "too many orders are unanswered: this one was not begun",
+    "too many commands are unanswered: this one was not begun",
 )
 SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, full=_BUSY, is_anyones=True)
 PROVIDER: Final = Kind(

@@ -34,7 +34,7 @@ COOKIES: Final = {False: "scepstream", True: "__Host-scepstream"}
 _COOKIE: Final = APIKeyCookie(
     name=COOKIES[False],
     auto_error=False,
-    description=f"A session of the page; orders want its {CSRF_HEADER} too.",
+    description=f"A session of the page; commands want its {CSRF_HEADER} too.",
 )
 
 
@@ -62,7 +62,7 @@ class Dependencies:
         return COOKIES[self.settings.page.secure]
 
     def context(self, operator: Operator) -> OperatorContext:
-        """Where this operator gives orders."""
+        """Where this operator gives commands."""
         return OperatorContext.of(self.bus, self.settings, self.configuration(), operator.name)
 
     def order_name(self) -> str:

@@ -145,8 +145,8 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "total": 1,
         "next": None,
     },
-    ("get", "/orders"): {
-        "orders": [
+    ("get", "/commands"): {
+        "commands": [
             {
                 "kind": "revoke",
                 "at": _AT,
@@ -158,7 +158,7 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
                 "note": "keyCompromise",
                 "result": "done",
                 "reason": None,
-                "said": "revoked; on CRL number 7",
+                "detail": "revoked; on CRL number 7",
                 "expected": 1,
                 "answered": 1,
                 "refused": 0,
@@ -197,13 +197,13 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
                 "role": "validator",
                 "deliveries": 13,
                 "recorded_at": _AT,
-                "redriven": None,
+                "retried": None,
                 "open": True,
             }
         ]
     },
-    ("post", "/dead-letters/{stream}/{sequence}/redrive"): {
+    ("post", "/dead-letters/{stream}/{sequence}/retry"): {
         "done": True,
-        "detail": "driven again as attempt 1",
+        "detail": "retried as attempt 1",
     },
 }

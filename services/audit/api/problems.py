@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.commands.context import ConflictError, NotFoundError, OrderError
+from services.audit.commands.context import CommandError, ConflictError, NotFoundError
 from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
@@ -44,7 +44,7 @@ def problem(
 _STATUS: Final[dict[type[Exception], int]] = {
     NotFoundError: 404,
     ConflictError: 409,
-    OrderError: 502,
+    CommandError: 502,
     BadCursorError: 400,
 }
 

@@ -13,7 +13,7 @@ from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
 from shared.log.envelope import NANOSECONDS
-from shared.log.events.state import GatewaySeen, ReplicaSeen
+from shared.log.events.state import GatewayHeartbeat, Heartbeat
 from shared.x509.names import name_text
 
 _DAY: Final = 86400
@@ -28,8 +28,8 @@ RESULTS: Final = (
 class Seen:
     """What runs and what was counted: validators, gateways, results by profile, replay records."""
 
-    validators: Sequence[ReplicaSeen]
-    gateways: Sequence[GatewaySeen]
+    validators: Sequence[Heartbeat]
+    gateways: Sequence[GatewayHeartbeat]
     counted: Mapping[str, Mapping[str, int]]
     replay_records: int | None
 

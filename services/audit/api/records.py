@@ -12,6 +12,7 @@ from services.audit.api.schemas import (
     Audit,
     Certificates,
     Challenges,
+    Commands,
     DeadLetters,
     Decision,
     Done,
@@ -21,13 +22,12 @@ from services.audit.api.schemas import (
     MadeChallenge,
     NewChallenge,
     Ordered,
-    Orders,
     Problem,
     Revocation,
 )
 from services.audit.commands.decide import decide
 from services.audit.commands.one_time import cancel, create, list_challenges
-from services.audit.commands.retry import redrive
+from services.audit.commands.retry import retry
 from services.audit.commands.revoke import revoke_certificate, written_serial
 from services.audit.query.certificates import find_certificate, list_certificates
 from services.audit.query.commands import CommandFilter, list_orders
@@ -37,7 +37,7 @@ from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
-from services.audit.store.commands import Order
+from services.audit.store.commands import Command
 from shared.log.enrollment import State
 
 router = APIRouter(prefix="/api/v1")
@@ -104,22 +104,22 @@ async def audit(
     return await asyncio.to_thread(work)
 
 
-@router.get("/orders", tags=["Orders"])
-async def orders(
+@router.get("/commands", tags=["Commands"])
+async def commands(
     deps: Injected,
     _: Viewer,
     operator: Text = None,
-    kind: Order | None = None,
+    kind: Command | None = None,
     cursor: Cursor = None,
     limit: Limit = 50,
-) -> Orders:
+) -> Commands:
     """What operators ordered, newest first, and what came of it."""
 
-    def work() -> Orders:
+    def work() -> Commands:
         with deps.engine.connect() as connection:
             page = list_orders(connection, CommandFilter(operator, kind, cursor, limit))
         found = [Ordered.model_validate(row | {"at": row["ordered_at"]}) for row in page.rows]
-        return Orders(orders=found, next=page.following)
+        return Commands(commands=found, next=page.following)
 
     return await asyncio.to_thread(work)
 
@@ -244,14 +244,12 @@ async def dead_letters(deps: Injected, _: Viewer, limit: Limit = 50) -> DeadLett
     return await asyncio.to_thread(work)
 
 
-@router.post(
-    "/dead-letters/{stream}/{sequence}/redrive", tags=["Dead letters"], responses=_PROBLEMS
-)
-async def redrive_letter(
+@router.post("/dead-letters/{stream}/{sequence}/retry", tags=["Dead letters"], responses=_PROBLEMS)
+async def retry_letter(
     stream: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")],
     sequence: Annotated[int, Path(ge=1, le=2**63 - 1)],
     deps: Injected,
     operator: OperatorUser,
 ) -> Done:
     """Have it worked on again: an enrollment becomes its next attempt."""
-    return Done(done=True, detail=await redrive(deps.context(operator), stream, sequence))
+    return Done(done=True, detail=await retry(deps.context(operator), stream, sequence))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.audit.store.commands import Order, Result
+from services.audit.store.commands import Command, Result
 from shared.log.events.commands import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
@@ -107,7 +107,7 @@ class Ordered(BaseModel):
     the enrollment's refusal; `note` the operator's own, a reason to revoke, or a level.
     """
 
-    kind: Order
+    kind: Command
     at: int
     operator: str
     profile: str | None
@@ -117,16 +117,16 @@ class Ordered(BaseModel):
     note: str | None
     result: Result
     reason: str | None
-    said: str | None
+    detail: str | None
     expected: int | None
     answered: int
     refused: int
 
 
-class Orders(BaseModel):
-    """A page of orders, newest first; `next` is the cursor of the following one."""
+class Commands(BaseModel):
+    """A page of commands, newest first; `next` is the cursor of the following one."""
 
-    orders: list[Ordered]
+    commands: list[Ordered]
     next: str | None
 
 

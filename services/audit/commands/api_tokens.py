@@ -4,10 +4,10 @@ import asyncio
 import secrets
 
 from services.audit.commands.context import (
+    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
-    OrderError,
 )
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
@@ -30,7 +30,7 @@ async def make_token(
 ) -> str:
     """Let a token be good under a name that none had; the token itself is told this once."""
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
-        raise OrderError(f"a token name has 1 to {_MOST_NAME} printable characters")
+        raise CommandError(f"a token name has 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
         raise ConflictError(f"{name}: there is a token of this name")
     event = ApiTokenCreated(name=name, level=level.value, operator=context.operator)

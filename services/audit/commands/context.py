@@ -1,4 +1,4 @@
-"""Where operators' orders are given: the bus, the auditor's key, whom it believes, the database."""
+"""Where operators' commands are appended: bus, signing key, trusted keys, database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,30 +10,30 @@ from shared.bus.log import Log
 from shared.config.keys import read_trusted
 from shared.config.sections import Configuration
 from shared.log.envelope import Stored, Trusted
-from shared.log.events.commands import OrderAnswered, Ordered
+from shared.log.events.commands import CommandAnswered, Ordered
 from shared.log.events.enrollment import HoldDecided
 from shared.log.roles import Role
 from shared.log.streams import REPLICAS
 from shared.log.subjects import replica_subject
 
-Signed = Ordered | HoldDecided | OrderAnswered
+Signed = Ordered | HoldDecided | CommandAnswered
 
 
-class OrderError(Exception):
+class CommandError(Exception):
     """Raised where an order cannot be given; the message is the one sentence to read."""
 
 
-class NotFoundError(OrderError):
+class NotFoundError(CommandError):
     """Raised for an order about what does not exist."""
 
 
-class ConflictError(OrderError):
+class ConflictError(CommandError):
     """Raised for an order about what is in no state for it any more."""
 
 
 @dataclass(frozen=True)
 class OperatorContext:
-    """One operator's desk; `operator` is who gives the orders."""
+    """One operator's desk; `operator` is who gives the commands."""
 
     bus: Bus
     settings: Settings
@@ -59,7 +59,7 @@ class OperatorContext:
 
     @property
     def operators(self) -> Trusted:
-        """Whose orders these are: the auditor's own key."""
+        """Whose commands these are: the auditor's own key."""
         return {self.settings.signer.id: self.settings.signer.key.public_key()}
 
     async def append(self, subject: str, event: Signed, after: Stored | None = None) -> bool:

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Final
 
 from services.audit.commands.context import (
+    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
-    OrderError,
 )
 from shared.bus.ended import has_failed
 from shared.bus.series import Entry, Series, signing
@@ -66,7 +66,7 @@ async def create(
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
-        raise OrderError("this challenge exists already: try again")
+        raise CommandError("this challenge exists already: try again")
     return Made(digest, challenge, expires_at)
 
 

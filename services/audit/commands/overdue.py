@@ -86,7 +86,7 @@ def choose(
     now: int,
     patience: Patience,
 ) -> list[Overdue]:
-    """Return the orders that are due now (Unix ns).
+    """Return the commands that are due now (Unix ns).
 
     `ordered` gives when each order of an attempt was recorded, by number. The time until the next
     one counts from there, or from when the attempt began to wait for its present stage.

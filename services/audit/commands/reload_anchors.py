@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.audit.commands.context import (
+    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
-    OrderError,
 )
 from shared.log.envelope import Message, UnreadableEventError, authenticate_as
-from shared.log.events.commands import OrderAnswered, ReloadOrdered
-from shared.log.events.state import ReplicaSeen
+from shared.log.events.commands import CommandAnswered, ReloadOrdered
+from shared.log.events.state import Heartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS
-from shared.log.subjects import reload_answer, reload_order
+from shared.log.subjects import anchor_reload_command, reload_answer
 
 _ANSWER_SECONDS: Final = 20.0
 
-Answers = Sequence[tuple[str, OrderAnswered | None]]
+Answers = Sequence[tuple[str, CommandAnswered | None]]
 
 
 async def reload_anchors(context: OperatorContext, profile: str, order: str) -> Answers:
@@ -31,27 +31,27 @@ async def reload_anchors(context: OperatorContext, profile: str, order: str) -> 
         raise ConflictError(f"profile {profile} has no anchors: intune_enabled")
     names = [seen.name for seen in await replicas(context)]
     if not names:
-        raise OrderError("no validator is running")
+        raise CommandError("no validator is running")
     event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
-    subject = reload_order(profile, order)
+    subject = anchor_reload_command(profile, order)
     await context.append(subject, event)
-    await context.bus.hint("order.reload", Message(b"", {}))
+    await context.bus.hint("command.reload", Message(b"", {}))
     answers = await asyncio.gather(*(_answer(context, subject, name) for name in names))
     return list(zip(names, answers, strict=True))
 
 
-async def replicas(context: OperatorContext) -> list[ReplicaSeen]:
+async def replicas(context: OperatorContext) -> list[Heartbeat]:
     """The validators that said within the last seconds that they are there, by name."""
-    found: dict[str, ReplicaSeen] = {}
+    found: dict[str, Heartbeat] = {}
     async for stored in context.presences(Role.VALIDATOR):
         try:
-            seen = authenticate_as(ReplicaSeen, stored, context.validators)
+            seen = authenticate_as(Heartbeat, stored, context.validators)
         except UnreadableEventError:
             continue
         found[seen.name] = seen
     return [found[name] for name in sorted(found)]
 
 
-async def _answer(context: OperatorContext, order: str, name: str) -> OrderAnswered | None:
+async def _answer(context: OperatorContext, order: str, name: str) -> CommandAnswered | None:
     stored = await context.until(OPS, reload_answer(order, name), _ANSWER_SECONDS)
-    return authenticate_as(OrderAnswered, stored, context.validators) if stored else None
+    return authenticate_as(CommandAnswered, stored, context.validators) if stored else None

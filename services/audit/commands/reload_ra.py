@@ -8,13 +8,13 @@ from typing import Final
 
 import msgspec.structs
 
-from services.audit.commands.context import NotFoundError, OperatorContext, OrderError
+from services.audit.commands.context import CommandError, NotFoundError, OperatorContext
 from shared.log.envelope import Message, Stored, UnreadableEventError, decode
-from shared.log.events.commands import OrderAnswered, ReloadOrdered
-from shared.log.events.state import GatewaySeen
+from shared.log.events.commands import CommandAnswered, ReloadOrdered
+from shared.log.events.state import GatewayHeartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS
-from shared.log.subjects import ra_order, reload_answer, replica_subject
+from shared.log.subjects import ra_reload_command, reload_answer, replica_subject
 from shared.observe.logs import log_failure
 
 _ANSWER_SECONDS: Final = 20.0
@@ -33,15 +33,15 @@ class Read:
     error: str
 
 
-async def gateways(context: OperatorContext) -> list[GatewaySeen]:
+async def gateways(context: OperatorContext) -> list[GatewayHeartbeat]:
     """The gateways that said within the last seconds that they are there, by name."""
-    found: dict[str, GatewaySeen] = {}
+    found: dict[str, GatewayHeartbeat] = {}
     async for stored in context.presences(Role.GATEWAY):
         try:
             seen = decode(stored.payload, stored.headers)
         except UnreadableEventError:
             continue
-        if not isinstance(seen, GatewaySeen):
+        if not isinstance(seen, GatewayHeartbeat):
             continue
         place = replica_subject(Role.GATEWAY, seen.name)
         if stored.subject == place and _NAME.fullmatch(seen.name):
@@ -56,14 +56,14 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
         raise NotFoundError(f"no such profile: {profile}")
     names = [seen.name for seen in await gateways(context)]
     if not names:
-        raise OrderError("no gateway is running")
+        raise CommandError("no gateway is running")
     event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
-    subject = ra_order(profile, order)
+    subject = ra_reload_command(profile, order)
     await context.append(subject, event)
     stored = await context.bus.get_last_or_leader(OPS, subject)
     if stored is None:
-        raise OrderError("the order cannot be read back yet")
-    await context.bus.hint("order.ra", Message(b"", {}))
+        raise CommandError("the order cannot be read back yet")
+    await context.bus.hint("command.ra", Message(b"", {}))
     results = await _results(context, names, stored.sequence)
     recorded = (_record(context, stored, each) for each in results)
     for outcome in await asyncio.gather(*recorded, return_exceptions=True):
@@ -74,7 +74,7 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
 
 async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
     """What was seen of a gateway, which has no key to answer with, is the auditor's own word."""
-    event = OrderAnswered(
+    event = CommandAnswered(
         request_sha256=order.sha256(), done=not read.error, detail=read.error or "read anew"
     )
     subject = reload_answer(order.subject, read.name)
@@ -85,7 +85,7 @@ async def _results(context: OperatorContext, names: Sequence[str], order: int) -
     """What each shows once it has followed this order (sequence) or a later one."""
     deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
     while True:
-        done = {s.name: s.error for s in await gateways(context) if s.order >= order}
+        done = {s.name: s.error for s in await gateways(context) if s.command >= order}
         late = asyncio.get_running_loop().time() >= deadline
         if late or done.keys() >= set(names):
             return [Read(name, done.get(name, "did not answer in time")) for name in names]

@@ -3,13 +3,13 @@
 from typing import Final
 
 from services.audit.commands.context import (
+    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
-    OrderError,
 )
 from services.audit.commands.revoke import revoke_certificate
-from shared.log.catalog import DEAD_LETTER, REDRIVE
+from shared.log.catalog import DEAD_LETTER, RETRY
 from shared.log.envelope import (
     Message,
     UnreadableEventError,
@@ -18,14 +18,14 @@ from shared.log.envelope import (
     decode,
 )
 from shared.log.events.base import EventPayload
-from shared.log.events.commands import RedriveOrdered, RevocationOrdered
+from shared.log.events.commands import RetryOrdered, RevocationOrdered
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import Reason
 from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.log.streams import DEAD_LETTERS, OPS, enroll_stream
-from shared.log.subjects import EnrollmentId, parse_subject, redrive_order
+from shared.log.subjects import EnrollmentId, parse_subject, retry_command
 
 _ANSWER_SECONDS: Final = 10.0
 _DRIVEN: Final[dict[str, frozenset[Stage]]] = {
@@ -34,7 +34,7 @@ _DRIVEN: Final[dict[str, frozenset[Stage]]] = {
 }
 
 
-async def redrive(context: OperatorContext, stream: str, sequence: int) -> str:
+async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
     """Have the message at this place worked on again; what there is to say of it."""
     letter = await _letter(context, stream, sequence)
     if letter.subject.startswith("ops.revoke."):
@@ -71,14 +71,14 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     order = authenticate_as(RevocationOrdered, stored, context.operators)
     said = await revoke_certificate(context, order.issuer, order.serial, order.reason)
     # For the record: the order to revoke is what was obeyed.
-    event = RedriveOrdered(
+    event = RetryOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
         enrollment="",
         attempt=order.attempt + 1,
         operator=context.operator,
     )
-    subject = REDRIVE.subject(transaction=order.issuer, csr=order.serial, attempt=order.attempt + 1)
+    subject = RETRY.subject(transaction=order.issuer, csr=order.serial, attempt=order.attempt + 1)
     await context.append(subject, event)
     return said
 
@@ -90,7 +90,7 @@ async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> Enrollm
     try:
         return parse_subject(stored.subject)[0] if stored is not None else enrollment
     except ValueError:
-        raise OrderError("the newest attempt has an invalid subject") from None
+        raise CommandError("the newest attempt has an invalid subject") from None
 
 
 async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> None:
@@ -116,17 +116,17 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
 async def _order(context: OperatorContext, letter: DeadLetter, newest: EnrollmentId) -> str:
     """The order stands on the log; a gateway that hears of it obeys."""
     following = newest.at(newest.attempt + 1)
-    event = RedriveOrdered(
+    event = RetryOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
         enrollment=newest.prefix(),
         attempt=following.attempt,
         operator=context.operator,
     )
-    subject = redrive_order(following)
+    subject = retry_command(following)
     await context.append(subject, event)
-    await context.bus.hint("order.redrive", Message(subject.encode(), {}))
+    await context.bus.hint("command.retry", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
     if await context.until(stream, request, _ANSWER_SECONDS) is None:
-        raise OrderError("the order is on the log; no gateway has executed it yet")
-    return f"driven again as attempt {following.attempt}"
+        raise CommandError("the order is on the log; no gateway has executed it yet")
+    return f"retried as attempt {following.attempt}"

@@ -6,12 +6,12 @@ from typing import Final
 
 import structlog
 
-from services.audit.commands.context import NotFoundError, OperatorContext, OrderError
+from services.audit.commands.context import CommandError, NotFoundError, OperatorContext
 from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
-from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CERTS, OPS
-from shared.log.subjects import certificate_issued, revocation_answer, revocation_order
+from shared.log.subjects import certificate_issued, revocation_answer, revocation_command
 
 _log = structlog.get_logger()
 _ANSWER_SECONDS: Final = 30.0
@@ -33,7 +33,7 @@ async def revoke_certificate(
         raise NotFoundError(f"{serial}: no such certificate of issuer {issuer}")
     attempt, done = 0, _Done(None, "")
     while True:
-        subject = revocation_order(issuer, token, attempt)
+        subject = revocation_command(issuer, token, attempt)
         stored = await context.bus.get_last_or_leader(OPS, subject)
         if stored is not None:
             done = await _carried_out(context, stored) or done
@@ -51,7 +51,7 @@ async def revoke_certificate(
             if await context.append(subject, order):
                 answer = await _answer(context, subject)
                 if not answer.done:
-                    raise OrderError(f"not revoked: {answer.detail}")
+                    raise CommandError(f"not revoked: {answer.detail}")
                 return answer.detail
 
 
@@ -69,16 +69,16 @@ async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None
         order = authenticate_as(RevocationOrdered, stored, context.operators)
         answer = await _answer(context, stored.subject)
     except UnreadableEventError as error:
-        report_forgery("order", stored.subject, error)
+        report_forgery("command", stored.subject, error)
         return None
     return _Done(order.reason, answer.detail) if answer.done else None
 
 
-async def _answer(context: OperatorContext, order: str) -> OrderAnswered:
+async def _answer(context: OperatorContext, order: str) -> CommandAnswered:
     stored: Stored | None = await context.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
     if stored is None:
-        raise OrderError("the order is on the log; no issuer has answered it yet")
-    return authenticate_as(OrderAnswered, stored, context.issuers)
+        raise CommandError("the order is on the log; no issuer has answered it yet")
+    return authenticate_as(CommandAnswered, stored, context.issuers)
 
 
 def written_serial(text: str) -> str:

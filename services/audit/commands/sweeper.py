@@ -1,10 +1,10 @@
-"""Orders that attempts be resumed whose message no consumer delivers any more.
+"""Commands that attempts be resumed whose message no consumer delivers any more.
 
 Theory of operation. A role's consumer may pass over a message for good (a damaged block, a consumer
 that was recreated), and then nothing leads the attempt to its end. The sweeper finds such attempts
 in the read model: bounded, by index, a stretch of each waiting state a pass (`_look`). The pure
 choice of `overdue.py` keeps those that a younger attempt has overtaken and whose next order is due.
-What the log says of each of them decides in the end (`_missing`): a model that is behind orders
+What the log says of each of them decides in the end (`_missing`): a model that is behind commands
 nothing. Every replica may sweep, since an order's subject holds one message.
 See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
 """
@@ -43,7 +43,7 @@ from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import EnrollmentApproved
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
-from shared.log.subjects import EnrollmentId, parse_prefix, resume_order
+from shared.log.subjects import EnrollmentId, parse_prefix, resume_command
 from shared.observe.metrics import RESUMES
 from shared.runtime.periodic import every
 from shared.runtime.resuming import leading
@@ -51,7 +51,7 @@ from shared.runtime.resuming import leading
 _log = structlog.get_logger()
 _ROWS: Final = 100  # of each state a pass
 _NEWEST: Final = 200  # of each state of a profile: all shards are among them, or none moves
-_NAME: Final = "scepstream"  # who orders
+_NAME: Final = "scepstream"  # who commands
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Sweeper:
         await every(pause, self.sweep, name="sweep", delay=pause)
 
     async def sweep(self) -> int:
-        """Make one pass; return how many orders it wrote."""
+        """Make one pass; return how many commands it wrote."""
         now = int(self.clock() * NANOSECONDS)
         written = 0
         for each in await asyncio.to_thread(self._look, now):
@@ -113,7 +113,7 @@ class Sweeper:
             give_up=wanted.give_up,
             operator=_NAME,
         )
-        subject = resume_order(enrollment, wanted.number)
+        subject = resume_command(enrollment, wanted.number)
         if not await Log(self.bus, self.signer).append(subject, event):
             return False  # another replica ordered it
         RESUMES.labels(stage, str(wanted.give_up).lower()).inc()
@@ -141,9 +141,10 @@ class Sweeper:
             return None
         if wanted.stage is Stage.VERDICT:
             return None
-        outcome = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.OUTCOME))
-        if outcome is not None:
-            return None
+        # Of an order an issuer asks the CA until there is an outcome.
+        for stage in (Stage.OUTCOME, Stage.ORDER):
+            if await self.bus.get_last_or_leader(stream, enrollment.subject(stage)) is not None:
+                return None
         try:
             event = authenticate(verdict, self.validators, Stage.VERDICT)
         except UnreadableEventError:
@@ -182,7 +183,7 @@ def _ordered(
 ) -> dict[EnrollmentId, dict[int, int]]:
     """Return when each order for these attempts was recorded, by its number."""
     places = {
-        resume_order(enrollment, number): (enrollment, number)
+        resume_command(enrollment, number): (enrollment, number)
         for enrollment in found
         for number in range(len(patience.delays))
     }

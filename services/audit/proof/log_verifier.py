@@ -124,7 +124,7 @@ class LogVerifier:
         raise DiscrepancyError("the certificate is not signed by a CA of the issuer")
 
     def _other(self, stored: Stored) -> None:
-        """Records of certificates, operators' orders, the answers to them."""
+        """Records of certificates, operators' commands, the answers to them."""
         at = CHANNELS.match(stored.subject)
         if at is None or Role.AUDIT not in at.channel.consumers:
             raise DiscrepancyError("its subject is not one of the log's")

@@ -8,12 +8,12 @@ from sqlalchemy import Connection, Select, select, tuple_
 from services.audit.query.filters import cursor_of, place_of
 from services.audit.query.pages import MAX_LIMIT, Page, fitting
 from services.audit.store.commands import result
-from services.audit.store.tables import enrollments, orders
+from services.audit.store.tables import commands, enrollments
 
 
 @dataclass(frozen=True, slots=True)
 class CommandFilter:
-    """Which orders; None is any."""
+    """Which commands; None is any."""
 
     operator: str | None = None
     kind: str | None = None
@@ -33,11 +33,11 @@ def list_orders(connection: Connection, wanted: CommandFilter) -> Page:
 
 
 def ordered(wanted: CommandFilter) -> Select[Any]:
-    """The orders, with how their enrollments stand."""
-    columns = orders.c
+    """The commands, with how their enrollments stand."""
+    columns = commands.c
     of_it = enrollments.c.enrollment == columns.enrollment
     query = (
-        select(orders, enrollments.c.state, enrollments.c.device, enrollments.c.reason)
+        select(commands, enrollments.c.state, enrollments.c.device, enrollments.c.reason)
         .outerjoin(enrollments, of_it)
         .where(columns.ordered_at.is_not(None))  # else there are only answers, to nothing
         .order_by(columns.ordered_at.desc(), columns.subject.desc())

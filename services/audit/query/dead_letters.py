@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from services.audit.store.tables import dead_letters, enrollments, redrives
+from services.audit.store.tables import dead_letters, enrollments, retries
 from shared.log.enrollment import State
 from shared.log.roles import Role
 from shared.log.stages import Stage
@@ -17,16 +17,16 @@ _NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})
 def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """The newest first.
 
-    `redriven` is the last attempt that one was driven again as, or None; `open` whether it still
-    wants somebody: not driven again, nor a notification, and its device has no certificate.
+    `retried` is the last attempt that one was retried as, or None; `open` whether it still
+    wants somebody: not retried, nor a notification, and its device has no certificate.
     """
     columns = dead_letters.c
     driven = (
-        select(func.max(redrives.c.attempt))
-        .where(redrives.c.stream == columns.stream, redrives.c.sequence == columns.sequence)
+        select(func.max(retries.c.attempt))
+        .where(retries.c.stream == columns.stream, retries.c.sequence == columns.sequence)
         .scalar_subquery()
     )
-    query = select(dead_letters, driven.label("redriven"))
+    query = select(dead_letters, driven.label("retried"))
     query = query.order_by(columns.recorded_at.desc()).limit(limit)
     found = [dict(row) for row in connection.execute(query).mappings()]
     return [row | {"open": _is_open(connection, row)} for row in found]
@@ -38,7 +38,7 @@ def count_open(connection: Connection) -> int:
 
 
 def _is_open(connection: Connection, row: dict[str, Any]) -> bool:
-    if row["redriven"] is not None:
+    if row["retried"] is not None:
         return False
     try:
         enrollment, stage = parse_subject(row["subject"])

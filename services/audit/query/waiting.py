@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, select, tuple_
 
-from services.audit.store.tables import enrollments, orders
+from services.audit.store.tables import commands, enrollments
 from shared.log.enrollment import State
 
 _SINCE: Final[Mapping[State, ColumnElement[Any]]] = {
@@ -55,6 +55,8 @@ def newest_requests(
 
 def ordered_at(connection: Connection, subjects: Collection[str]) -> dict[str, int]:
     """When each command on one of these subjects was recorded (Unix ns)."""
-    query = select(orders.c.subject, orders.c.ordered_at).where(orders.c.subject.in_(subjects))
+    query = select(commands.c.subject, commands.c.ordered_at).where(
+        commands.c.subject.in_(subjects)
+    )
     found = connection.execute(query) if subjects else ()
     return {subject: at or 0 for subject, at in found}

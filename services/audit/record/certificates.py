@@ -12,9 +12,9 @@ from shared.log.events.certificates import CertificateRecorded, CertificateStatu
 from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
+    CommandAnswered,
     ReloadOrdered,
+    RetryOrdered,
 )
 from shared.log.events.state import DeadLetter
 from shared.log.subjects import parse_prefix
@@ -39,11 +39,11 @@ def status_changed(changes: Changes, at: Match, stored: Stored, event: EventPayl
     row.setdefault("recorded_at", stored.time)
 
 
-def redriven(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> None:
+def retried(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> None:
     """An order to try again what a worker gave up on."""
-    assert isinstance(event, RedriveOrdered)
+    assert isinstance(event, RetryOrdered)
     stream = storable(event.stream)
-    changes.redrives[stream, event.sequence, event.attempt] = {
+    changes.retries[stream, event.sequence, event.attempt] = {
         "stream": stream,
         "sequence": event.sequence,
         "attempt": event.attempt,
@@ -75,8 +75,8 @@ def reloaded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -
         "replica": replica,
         "profile": profile,
         "operator": storable(event.operator) if isinstance(event, ReloadOrdered) else None,
-        "done": int(event.done) if isinstance(event, OrderAnswered) else None,
-        "detail": storable(event.detail) if isinstance(event, OrderAnswered) else None,
+        "done": int(event.done) if isinstance(event, CommandAnswered) else None,
+        "detail": storable(event.detail) if isinstance(event, CommandAnswered) else None,
         "recorded_at": stored.time,
     }
     if at.channel is ANCHOR_RELOAD_ANSWER:  # gateways' rows come from their requests

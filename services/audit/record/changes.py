@@ -14,7 +14,7 @@ class Changes:
     """Rows to be merged into their tables, by key; a column that is missing says nothing.
 
     `counters` are to be added; `devices` hold what is to be added to `issued` and `refused`,
-    `orders` to `answered` and `refused`.
+    `commands` to `answered` and `refused`.
     """
 
     enrollments: dict[str, Row] = field(default_factory=dict)
@@ -26,8 +26,8 @@ class Changes:
     reloads: dict[Key, Row] = field(default_factory=dict)
     challenges: dict[Key, Row] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int], Row] = field(default_factory=dict)
-    redrives: dict[tuple[str, int, int], Row] = field(default_factory=dict)
-    orders: dict[str, Row] = field(default_factory=dict)
+    retries: dict[tuple[str, int, int], Row] = field(default_factory=dict)
+    commands: dict[str, Row] = field(default_factory=dict)
 
 
 def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:

@@ -1,11 +1,11 @@
-"""From operators' orders, and what was answered to them, to the rows of `orders`. Pure."""
+"""From operators' commands, and what was answered to them, to the rows of `commands`. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from services.audit.record.changes import Changes, Row
 from services.audit.record.event_row import storable
-from services.audit.store.commands import Order
+from services.audit.store.commands import Command
 from shared.log.catalog import (
     ANCHOR_RELOAD,
     ANCHOR_RELOAD_ANSWER,
@@ -15,8 +15,8 @@ from shared.log.catalog import (
     CHALLENGE_CANCELLATION,
     RA_RELOAD,
     RA_RELOAD_ANSWER,
-    REDRIVE,
     RESUME,
+    RETRY,
     REVOCATION,
     REVOCATION_ANSWER,
 )
@@ -28,26 +28,26 @@ from shared.log.events.commands import (
     ApiTokenRevoked,
     ChallengeCancelled,
     ChallengeCreated,
-    OrderAnswered,
+    CommandAnswered,
     Ordered,
-    RedriveOrdered,
     ReloadOrdered,
     ResumeOrdered,
+    RetryOrdered,
     RevocationOrdered,
 )
 from shared.log.events.enrollment import HoldDecided
 from shared.log.subjects import parse_prefix, parse_subject
 
-_KINDS: Final[Mapping[Channel, Order]] = {
-    REVOCATION: Order.REVOKE,
-    ANCHOR_RELOAD: Order.RELOAD_TRUST,
-    RA_RELOAD: Order.RELOAD_RA,
-    REDRIVE: Order.REDRIVE,
-    RESUME: Order.RESUME,
-    CHALLENGE: Order.CREATE_CHALLENGE,
-    CHALLENGE_CANCELLATION: Order.CANCEL_CHALLENGE,
-    API_TOKEN: Order.CREATE_TOKEN,
-    API_TOKEN_REVOCATION: Order.REVOKE_TOKEN,
+_KINDS: Final[Mapping[Channel, Command]] = {
+    REVOCATION: Command.REVOKE,
+    ANCHOR_RELOAD: Command.RELOAD_TRUST,
+    RA_RELOAD: Command.RELOAD_RA,
+    RETRY: Command.RETRY,
+    RESUME: Command.RESUME,
+    CHALLENGE: Command.CREATE_CHALLENGE,
+    CHALLENGE_CANCELLATION: Command.CANCEL_CHALLENGE,
+    API_TOKEN: Command.CREATE_TOKEN,
+    API_TOKEN_REVOCATION: Command.REVOKE_TOKEN,
 }
 # Where an answer stands to where its order does.
 _ANSWERED: Final[Mapping[Channel, Channel]] = {
@@ -55,7 +55,7 @@ _ANSWERED: Final[Mapping[Channel, Channel]] = {
     ANCHOR_RELOAD_ANSWER: ANCHOR_RELOAD,
     RA_RELOAD_ANSWER: RA_RELOAD,
 }
-_WANT_ANSWERS: Final = frozenset({Order.REVOKE, Order.RELOAD_TRUST, Order.RELOAD_RA})
+_WANT_ANSWERS: Final = frozenset({Command.REVOKE, Command.RELOAD_TRUST, Command.RELOAD_RA})
 
 
 def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
@@ -63,7 +63,7 @@ def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
     assert isinstance(event, HoldDecided)
     enrollment = parse_subject(stored.subject)[0]
     told = {
-        "kind": Order.APPROVE if event.approved else Order.DENY,
+        "kind": Command.APPROVE if event.approved else Command.DENY,
         "profile": at.fields["profile"],
         "enrollment": enrollment.prefix(),
         "note": event.note,
@@ -82,18 +82,18 @@ def ordered(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
 
 def answered(changes: Changes, at: Match, _: Stored, event: EventPayload) -> None:
     """An issuer's word or one replica's; of those who say no, the last one's is kept."""
-    assert isinstance(event, OrderAnswered)
+    assert isinstance(event, CommandAnswered)
     row = _row(changes, _ANSWERED[at.channel].subject(**at.fields))
     row["answered"] += 1
     row["refused"] += not event.done
     if not event.done or at.channel is REVOCATION_ANSWER:
-        row["said"] = storable(event.detail)
+        row["detail"] = storable(event.detail)
 
 
 def _row(changes: Changes, subject: str) -> Row:
     """Counts start at nothing: they are added to what the table has."""
     new = {"subject": subject, "answered": 0, "refused": 0}
-    return changes.orders.setdefault(subject, new)
+    return changes.commands.setdefault(subject, new)
 
 
 def _give(changes: Changes, stored: Stored, operator: str, told: Mapping[str, str | None]) -> None:
@@ -107,8 +107,8 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
     match event:
         case RevocationOrdered():
             return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
-        case RedriveOrdered():
-            return _redrive(event)
+        case RetryOrdered():
+            return _retry(event)
         case ResumeOrdered():
             return _resume(event)
         case ChallengeCreated() | ChallengeCancelled():
@@ -121,8 +121,8 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
             return {"profile": fields.get("profile")}
 
 
-def _redrive(event: RedriveOrdered) -> dict[str, str | None]:
-    """The attempt that is to be made; none where a revocation was driven again."""
+def _retry(event: RetryOrdered) -> dict[str, str | None]:
+    """The attempt that is to be made; none where a revocation was retried."""
     told: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
     try:
         found = parse_prefix(event.enrollment).at(event.attempt)

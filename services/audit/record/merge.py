@@ -46,8 +46,8 @@ def merge(connection: Connection, changes: Changes) -> None:
     _upsert(connection, t.reloads, changes.reloads.values())
     _upsert(connection, t.challenges, changes.challenges.values())
     _upsert(connection, t.dead_letters, changes.dead_letters.values())
-    _upsert(connection, t.redrives, changes.redrives.values())
-    _upsert(connection, t.orders, changes.orders.values())
+    _upsert(connection, t.retries, changes.retries.values())
+    _upsert(connection, t.commands, changes.commands.values())
 
 
 def _upsert(

@@ -13,8 +13,8 @@ from services.audit.record.certificates import (
     challenged,
     dead,
     recorded,
-    redriven,
     reloaded,
+    retried,
     status_changed,
 )
 from services.audit.record.changes import Changes
@@ -36,7 +36,7 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
     catalog.CERTIFICATE_STATUS: (status_changed,),
     catalog.REVOCATION: (ordered,),
     catalog.REVOCATION_ANSWER: (answered,),
-    catalog.REDRIVE: (ordered, redriven),
+    catalog.RETRY: (ordered, retried),
     catalog.RESUME: (ordered,),
     catalog.RA_RELOAD: (ordered, reloaded),
     catalog.RA_RELOAD_ANSWER: (answered, reloaded),

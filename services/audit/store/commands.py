@@ -7,7 +7,7 @@ from typing import Any, Final
 from shared.log.enrollment import TERMINAL, State
 
 
-class Order(StrEnum):
+class Command(StrEnum):
     """What an operator can order."""
 
     APPROVE = "approve"
@@ -15,7 +15,7 @@ class Order(StrEnum):
     REVOKE = "revoke"
     RELOAD_TRUST = "reload-trust"
     RELOAD_RA = "reload-ra"
-    REDRIVE = "redrive"
+    RETRY = "retry"
     RESUME = "resume"
     CREATE_CHALLENGE = "create-challenge"
     CANCEL_CHALLENGE = "cancel-challenge"
@@ -31,7 +31,9 @@ class Result(StrEnum):
     WAITING = "waiting"
 
 
-_ABOUT_ENROLLMENTS: Final = frozenset({Order.APPROVE, Order.DENY, Order.REDRIVE, Order.RESUME})
+_ABOUT_ENROLLMENTS: Final = frozenset(
+    {Command.APPROVE, Command.DENY, Command.RETRY, Command.RESUME}
+)
 
 
 def result(row: Mapping[str, Any]) -> Result:
@@ -39,7 +41,7 @@ def result(row: Mapping[str, Any]) -> Result:
     if row["kind"] in _ABOUT_ENROLLMENTS and row["enrollment"] is not None:
         if row["state"] not in TERMINAL:
             return Result.WAITING
-        denied = row["kind"] == Order.DENY
+        denied = row["kind"] == Command.DENY
         return Result.DONE if (row["state"] == State.ISSUED) is not denied else Result.REFUSED
     if row["refused"]:
         return Result.REFUSED

@@ -99,15 +99,22 @@ def _on_sqlite_connect(connection: Any, _: Any) -> None:
 def migrate(engine: Engine) -> None:
     """Bring the schema up to date, from any released version: all of it or nothing.
 
-    Replicas that start together wait in line, and for what is being recorded. SQLite's driver
-    begins no transaction for DDL by itself: half a schema would be in the way of every later start.
+    `SettingsError` where another version made it. Replicas that start together wait in line, and
+    for what is being recorded. SQLite's driver begins no transaction for DDL by itself: half a
+    schema would be in the way of every later start.
     """
     config = Config()
     config.set_main_option("script_location", "services.audit.store:migrations")
-    head = ScriptDirectory.from_config(config).get_current_head()
+    scripts = ScriptDirectory.from_config(config)
     with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current == scripts.get_current_head():
+        return
+    if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
+        raise SettingsError(
+            f"the database has schema {current}, which this version does not know: use the version "
+            "that made it, or an empty database, which is filled from the event log"
+        )
     with engine.begin() as connection:
         lock_all(connection)
         config.attributes["connection"] = connection

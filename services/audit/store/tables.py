@@ -206,9 +206,9 @@ dead_letters = Table(
     Index("dead_letters_by_time", "recorded_at"),
 )
 
-# Which dead letters were driven again, and as which attempt.
-redrives = Table(
-    "redrives",
+# Which dead letters were retried, and as which attempt.
+retries = Table(
+    "retries",
     metadata,
     Column("stream", String(64), primary_key=True),
     Column("sequence", BigInteger, primary_key=True),
@@ -218,8 +218,8 @@ redrives = Table(
 )
 
 # What operators ordered, and what issuers or replicas answered: how many, how many said no.
-orders = Table(
-    "orders",
+commands = Table(
+    "commands",
     metadata,
     Column("subject", Text, primary_key=True),
     Column("kind", String(32)),
@@ -232,10 +232,10 @@ orders = Table(
     Column("expected", Integer),  # answers; none are to come where it is null
     Column("answered", BigInteger, nullable=False),
     Column("refused", BigInteger, nullable=False),
-    Column("said", Text),
-    Index("orders_by_time", "ordered_at", "subject"),
-    Index("orders_by_operator", "operator", "ordered_at", "subject"),
-    Index("orders_by_kind", "kind", "ordered_at", "subject"),
+    Column("detail", Text),
+    Index("commands_by_time", "ordered_at", "subject"),
+    Index("commands_by_operator", "operator", "ordered_at", "subject"),
+    Index("commands_by_kind", "kind", "ordered_at", "subject"),
 )
 
 # What is not made from the log, and stays when the rest is made anew.

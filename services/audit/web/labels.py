@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from services.audit.store.commands import Order, Result
+from services.audit.store.commands import Command, Result
 from shared.log.enrollment import State
 from shared.log.events.commands import RevocationReason
 
@@ -44,17 +44,17 @@ _TONES: Final[Mapping[str, Tone]] = {
 
 
 _ORDERS: Final[Mapping[str, str]] = {
-    Order.APPROVE: "Approve enrollment",
-    Order.DENY: "Deny enrollment",
-    Order.REVOKE: "Revoke certificate",
-    Order.RELOAD_TRUST: "Reload trust anchors",
-    Order.RELOAD_RA: "Reload RA certificates",
-    Order.REDRIVE: "Drive dead letter again",
-    Order.RESUME: "Resume enrollment",
-    Order.CREATE_CHALLENGE: "Create one-time challenge",
-    Order.CANCEL_CHALLENGE: "Cancel one-time challenge",
-    Order.CREATE_TOKEN: "Create API token",
-    Order.REVOKE_TOKEN: "Revoke API token",
+    Command.APPROVE: "Approve enrollment",
+    Command.DENY: "Deny enrollment",
+    Command.REVOKE: "Revoke certificate",
+    Command.RELOAD_TRUST: "Reload trust anchors",
+    Command.RELOAD_RA: "Reload RA certificates",
+    Command.RETRY: "Retry dead letter",
+    Command.RESUME: "Resume enrollment",
+    Command.CREATE_CHALLENGE: "Create one-time challenge",
+    Command.CANCEL_CHALLENGE: "Cancel one-time challenge",
+    Command.CREATE_TOKEN: "Create API token",
+    Command.REVOKE_TOKEN: "Revoke API token",
 }
 
 

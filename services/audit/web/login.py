@@ -84,7 +84,7 @@ async def sign_in(
         secret,
         max_age=int(seconds),
         httponly=True,
-        samesite="lax",  # links from a ticket lead in; orders want the CSRF token
+        samesite="lax",  # links from a ticket lead in; commands want the CSRF token
         secure=deps.settings.page.secure,
     )
     return found

@@ -102,7 +102,7 @@ async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> O
 
 
 def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
-    """The name that orders are given under, marked as the provider's, and the level. Pure."""
+    """The name that commands are given under, marked as the provider's, and the level. Pure."""
     roles = _roles(claims, oidc.roles_claim)
     levels = [oidc.levels[r] for r in roles or () if r in oidc.levels]
     subject, name = _shown(claims, "sub"), _shown(claims, "preferred_username", "email")

@@ -52,7 +52,7 @@ VERSION: Final = _version()
 
 @dataclass(frozen=True)
 class PageUser:
-    """Who looks at a page, and what their orders are sent with."""
+    """Who looks at a page, and what their commands are sent with."""
 
     operator: Operator
     csrf: str

@@ -20,7 +20,7 @@ from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import story_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
-from services.audit.store.commands import Order
+from services.audit.store.commands import Command
 from services.audit.store.engine import Connection
 from services.audit.web.chart import beginning, draw
 from services.audit.web.labels import CHIPS
@@ -195,12 +195,12 @@ async def dead_letters(request: Request, deps: Injected) -> Response:
     return page("letters.html", **await _common(deps, who, "letters"), letters=found)
 
 
-@router.get("/scep/orders")
-async def orders(
+@router.get("/scep/commands")
+async def commands(
     request: Request,
     deps: Injected,
     operator: Text = "",
-    kind: Order | Literal[""] = "",
+    kind: Command | Literal[""] = "",
     cursor: Cursor = "",
 ) -> Response:
     """Who ordered what, and what came of it."""
@@ -208,11 +208,11 @@ async def orders(
     wanted = CommandFilter(operator.strip() or None, kind or None, cursor or None, _PAGE)
     found = await _read(deps, lambda connection: list_orders(connection, wanted))
     return page(
-        "orders.html",
-        **await _common(deps, who, "orders"),
+        "commands.html",
+        **await _common(deps, who, "commands"),
         operator=operator.strip(),
         kind=kind,
-        kinds=list(Order),
+        kinds=list(Command),
         found=found,
         cursor=cursor,
     )

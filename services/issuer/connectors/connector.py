@@ -5,10 +5,11 @@ decides nothing: the verdict's template is what is to be signed, and the issuer 
 template (`ceilings.py`) and what comes back (`received.py`).
 
 Nothing may be issued that the log does not know of, and nothing twice. A connector that chooses the
-serial number itself names it in `prepare`; it is recorded before `issue` is called. For every
-other connector the intent is recorded as a `CertificateOrdered` event with the order's key and a
-lease. After a crash or an unknown outcome another issuer waits for the end of the lease and asks
-`find` for the order of that key; only where the CA says that there is none does it order again.
+serial number itself names it in `prepare`; it is recorded before `issue` is called. For an external
+CA the intent is recorded as a `CertificateOrdered` event with the order's key and a lease. After a
+crash or an unknown outcome another issuer waits for the end of the lease and asks `find` for the
+order of that key; only where the CA says that there is none does it order again. An enrollment that
+fails while an order is open is settled first: what the CA made for it is revoked there.
 
 A kind of connector is one module with a `ConnectorKind`. `local` is built in; a package adds its
 own with an entry point of the group `scepstream.issuers`, whose name is the kind.
@@ -19,8 +20,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
-
-import msgspec
 
 from services.issuer.ceilings import Ceilings
 from services.issuer.crl import CrlHead, RevokedEntry
@@ -35,6 +34,10 @@ _KEY_CHARACTERS: Final = 32
 
 class CaUnavailableError(Exception):
     """Raised for a CA that cannot be asked now: waiting cures it, and nothing was ordered."""
+
+
+class RevocationRefusedError(Exception):
+    """Raised for a revocation that the CA refuses; the message says why."""
 
 
 class Recovery(StrEnum):
@@ -52,15 +55,19 @@ class Recovery(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One certificate to issue, for an attempt (its subject prefix); the template names the CA."""
+    """One certificate to issue, for an attempt (its subject prefix); the template names the CA.
+
+    `verdict_sha256` is of the verdict as it is stored.
+    """
 
     enrollment: str
     template: CertificateTemplate
+    verdict_sha256: str
 
     @property
     def key(self) -> str:
-        """The order's name at the CA: 32 characters of 0-9 and a-f, the same for one attempt."""
-        content = self.enrollment.encode() + b"\0" + msgspec.json.encode(self.template)
+        """The order's name at the CA: 32 characters of 0-9 and a-f, the same for one verdict."""
+        content = f"{self.enrollment} {self.verdict_sha256}".encode()
         return hashlib.sha256(content).hexdigest()[:_KEY_CHARACTERS]
 
 
@@ -141,7 +148,10 @@ class CrlAuthority(Protocol):
 
 
 class Connector(Protocol):
-    """An issuer's CAs and the way to them. Methods may be called twice with the same order."""
+    """An issuer's CAs, and how they are reached.
+
+    Methods may be called twice with the same order, and run on the event loop: they must not block.
+    """
 
     @property
     def recovery(self) -> Recovery:
@@ -149,7 +159,10 @@ class Connector(Protocol):
 
     @property
     def lease(self) -> float:
-        """For how many seconds one issuer alone works on an order, and waits for an answer."""
+        """How many seconds one issuer alone works on an order, and waits for an answer.
+
+        0 only for `local`, whose CA is in this process: no order is recorded for it.
+        """
 
     @property
     def current(self) -> IssuingCa:
@@ -165,20 +178,26 @@ class Connector(Protocol):
         """Check an order before anything is recorded or sent."""
 
     async def issue(self, order: Order, prepared: Prepared) -> Result:
-        """Place the order; `CaUnavailableError` only where it certainly was not placed."""
+        """Place the order; `CaUnavailableError` only where it certainly was not placed.
+
+        The CA makes one certificate for one key, however often and by how many issuers it is
+        asked. What else is raised counts as an unknown outcome.
+        """
 
     async def find(self, order: Order) -> Result | None:
         """Return what became of an order with this key; None where the CA has none."""
 
     async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
-        """Revoke at the CA; one that is revoked already stays so. `CaUnavailableError`."""
+        """Give a certificate this status at the CA; asked again, nothing more happens.
+
+        `certificateHold` suspends it and `removeFromCRL` releases it. Raises
+        `RevocationRefusedError` for a reason that the CA does not know, `CaUnavailableError`
+        where it cannot be asked now.
+        """
 
     @property
     def crls(self) -> CrlAuthority | None:
         """Who signs this issuer's CRLs here; None where the CA publishes its own."""
-
-    def health(self) -> str:
-        """Return what is wrong by the last call, "" where nothing is."""
 
 
 @dataclass(frozen=True)

@@ -199,10 +199,6 @@ class LocalConnector:
     async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
         """See `Connector.revoke`: the CRL says it."""
 
-    def health(self) -> str:
-        """See `Connector.health`: a key that does not sign raises where it is used."""
-        return ""
-
     def _signer(self, order: Order) -> LocalCa:
         found = self.pinned(order.template.ca_spki_sha256)
         if found is None:

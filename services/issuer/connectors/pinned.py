@@ -9,9 +9,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.issuer.ceilings import Ceilings
 from shared.config.ca_files import check_ca, sort_chain
 from shared.config.keys import read_certificates
+from shared.config.load import SettingsError
 from shared.config.sections import AnyIssuerSection, Configuration
 from shared.log.events.certificates import CaChain
 from shared.scep.certificate import read_certificate
+from shared.scep.errors import ScepError
+from shared.scep.schemes import scheme_of
 from shared.x509.key_ids import spki_sha256
 from shared.x509.usages import EXTENDED_KEY_USAGES
 
@@ -58,6 +61,10 @@ def read_pinned(configuration: Configuration, section: AnyIssuerSection) -> Pinn
 def _read(configuration: Configuration, section: AnyIssuerSection, path: Path) -> PinnedCa:
     ca, *above = read_certificates(path)
     check_ca(ca, path)
+    try:
+        scheme_of(read_certificate(ca.public_bytes(Encoding.DER)).spki)
+    except ScepError:
+        raise SettingsError(f"{path}: a CA key of a kind that is not known here") from None
     if section.chain_path is not None:
         above += read_certificates(configuration.path(section.chain_path))
     chain = tuple(c.public_bytes(Encoding.DER) for c in sort_chain(ca, above))

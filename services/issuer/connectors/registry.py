@@ -17,7 +17,13 @@ def read_connector(configuration: Configuration, name: str) -> Connector:
     """Read an issuer's connector; `SettingsError` names what is wrong."""
     section = configuration.issuers[name]
     kind = _BUILT_IN.get(section.kind) or load_plugin(GROUP, section.kind, ConnectorKind)
-    found = kind.build(configuration, name, section)
+    try:
+        found = kind.build(configuration, name, section)
+    except SettingsError:
+        raise
+    except Exception as error:
+        detail = f"cannot be built: {type(error).__name__}"
+        raise SettingsError(f"issuers.{name}: {section.kind} {detail}") from error
     if found.recovery is not Recovery.NAMED:
         raise SettingsError(
             f"issuers.{name}: {section.kind} cannot find an order by its name "

@@ -38,7 +38,7 @@ class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
     """The CERTS index: a new status of this serial; the newest authentic one counts.
 
     Each tells all there is to tell: `revoked_at` (Unix seconds) and `reason` are those of the CRL.
-    `order` is the sequence of the operator's order in OPS; orders before it change nothing more.
+    `command` is the sequence of the operator's command in OPS; earlier ones change nothing.
     """
 
     request_sha256: str
@@ -48,7 +48,7 @@ class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
     reason: RevocationReason
     revoked_at: int
     operator: str
-    order: int
+    command: int
 
     @property
     def revoked(self) -> bool:

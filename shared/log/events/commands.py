@@ -41,7 +41,7 @@ class RevocationOrdered(Ordered, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class OrderAnswered(SignedEvent, frozen=True, kw_only=True):
+class CommandAnswered(SignedEvent, frozen=True, kw_only=True):
     """What became of an operator's order; `request_sha256` is of the order."""
 
     request_sha256: str
@@ -61,7 +61,7 @@ class ReloadOrdered(Ordered, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class RedriveOrdered(Ordered, frozen=True, kw_only=True):
+class RetryOrdered(Ordered, frozen=True, kw_only=True):
     """An operator wants what a worker gave up on to be tried anew, as this attempt.
 
     `stream` and `sequence` are those of the message given up on.

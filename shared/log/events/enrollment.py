@@ -22,7 +22,7 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
     client_address: str
     gateway: str
     reply_budget_ms: int
-    sealed_attempt: int | None = None  # whose subject the key is sealed for, if driven again
+    sealed_attempt: int | None = None  # whose subject the key is sealed for, if retried
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

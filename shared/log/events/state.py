@@ -47,7 +47,7 @@ class DeviceCounted(SignedEvent, frozen=True, kw_only=True):
     entries: tuple[CountedEnrollment, ...]
 
 
-class ReplicaSeen(SignedEvent, frozen=True, kw_only=True):
+class Heartbeat(SignedEvent, frozen=True, kw_only=True):
     """A running replica says that it is there, and which anchors (SHA-256) each profile has."""
 
     role: str
@@ -57,17 +57,17 @@ class ReplicaSeen(SignedEvent, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
-class GatewaySeen(EventPayload, frozen=True, kw_only=True):
+class GatewayHeartbeat(EventPayload, frozen=True, kw_only=True):
     """A running gateway says that it is there, and which RA certificates (SHA-256) profiles have.
 
-    `order` is the sequence of the last order to read them anew that it followed, `error` what was
-    wrong then. Gateways have no key to sign with: only their account can write here.
+    `command` is the sequence of the last command to reload them that it carried out, `error` what
+    was wrong then. Gateways have no key to sign with: only their account can write here.
     """
 
     name: str
     since: int
     ra: dict[str, str]
-    order: int = 0
+    command: int = 0
     error: str = ""
     request_sha256: str = NO_REQUEST
 

@@ -12,6 +12,7 @@ The CA here is a few lines in the same process; what matters is that the order's
 that the CA makes one certificate for it however often it is asked.
 """
 
+import asyncio
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -69,6 +70,19 @@ class Register:
         except sqlite3.OperationalError as error:
             raise CaUnavailableError(str(error)) from error
 
+    def add(self, name: str, der: bytes) -> None:
+        """Keep the certificate of an order, unless there is one."""
+        with self.open() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO certificates VALUES (?, ?, ?)",
+                (name, read_certificate(der).serial.hex(), der),
+            )
+
+    def set_status(self, serial: str, reason: str) -> None:
+        """Revoke a certificate, or change why it is revoked."""
+        with self.open() as connection:
+            connection.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?)", (serial, reason))
+
     def find(self, name: str) -> bytes | None:
         """The certificate of an order."""
         with self.open() as connection:
@@ -109,28 +123,17 @@ class RegistryConnector:
     async def issue(self, order: Order, prepared: Prepared) -> Result:
         """See `Connector.issue`."""
         der = self._sign(order)
-        with self.register.open() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO certificates VALUES (?, ?, ?)",
-                (order.key, read_certificate(der).serial.hex(), der),
-            )
+        await asyncio.to_thread(self.register.add, order.key, der)
         return await self.find(order) or UnknownOutcome()
 
     async def find(self, order: Order) -> Issued | None:
         """See `Connector.find`."""
-        found = self.register.find(order.key)
+        found = await asyncio.to_thread(self.register.find, order.key)
         return Issued(found) if found is not None else None
 
     async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
         """See `Connector.revoke`."""
-        with self.register.open() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO revocations VALUES (?, ?)", (serial, str(reason))
-            )
-
-    def health(self) -> str:
-        """See `Connector.health`."""
-        return ""
+        await asyncio.to_thread(self.register.set_status, serial, str(reason))
 
     def _sign(self, order: Order) -> bytes:
         """The certificate, under a serial number of the CA's own."""

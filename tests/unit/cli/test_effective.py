@@ -38,7 +38,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_bytes_enrollments": "unlimited",
         "max_bytes_certificates": "3GiB",
         "max_bytes_crls": "300MiB",
-        "max_bytes_orders": "1GiB",
+        "max_bytes_commands": "1GiB",
         "max_bytes_shared": "100MiB",
         "max_bytes_dead_letters": "10MiB",
     },

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from cli import reconcile
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.engine import migrate, open_engine
@@ -88,7 +88,7 @@ async def test_a_disk_that_does_not_keep_it_leaves_the_database_as_it_is(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OrderError, match="No space left on device"):
+    with pytest.raises(CommandError, match="No space left on device"):
         await world.reconcile()
 
     assert world.recorded() == 3

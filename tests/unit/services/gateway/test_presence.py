@@ -10,10 +10,10 @@ from services.gateway.settings import Settings
 from shared.config.load import SettingsError
 from shared.log.envelope import EventSigner, decode, sign
 from shared.log.events.commands import ReloadOrdered
-from shared.log.events.state import GatewaySeen
+from shared.log.events.state import GatewayHeartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS, REPLICAS
-from shared.log.subjects import ra_order, replica_subject
+from shared.log.subjects import ra_reload_command, replica_subject
 from shared.runtime.log_clock import LogClock
 from shared.runtime.reload import Reloader, Source
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
@@ -61,15 +61,15 @@ def presence(bus: MemoryBus, files: Files) -> Presence:
 
 
 async def order(bus: MemoryBus, name: str, signer: EventSigner = OPERATOR) -> int:
-    event, subject = ReloadOrdered(profile="corp", operator="op"), ra_order("corp", name)
+    event, subject = ReloadOrdered(profile="corp", operator="op"), ra_reload_command("corp", name)
     return await bus.append(subject, sign(event, subject, signer))
 
 
-async def seen(bus: MemoryBus) -> GatewaySeen:
+async def seen(bus: MemoryBus) -> GatewayHeartbeat:
     stored = await bus.get_last(REPLICAS, PLACE)
     assert stored is not None
     event = decode(stored.payload, stored.headers)
-    assert isinstance(event, GatewaySeen)
+    assert isinstance(event, GatewayHeartbeat)
     return event
 
 
@@ -77,7 +77,7 @@ async def test_it_says_that_it_is_there(bus: MemoryBus, presence: Presence, file
     await presence.look()
     found = await seen(bus)
 
-    assert (found.name, found.since, found.order, found.error) == ("gateway-0", NOW + 1000, 0, "")
+    assert (found.name, found.since, found.command, found.error) == ("gateway-0", NOW + 1000, 0, "")
     assert files.read == 0
 
 
@@ -86,7 +86,7 @@ async def test_an_order_is_followed_once(bus: MemoryBus, presence: Presence, fil
     await presence.look()
     await presence.look()
 
-    assert (await seen(bus)).order == sequence
+    assert (await seen(bus)).command == sequence
     assert files.read == 1
 
 
@@ -109,7 +109,7 @@ async def test_what_is_wrong_is_told_until_an_order_finds_it_right(
     await presence.look()
 
     found = await seen(bus)
-    assert (found.order, found.error) == (last, "")
+    assert (found.command, found.error) == (last, "")
 
 
 async def test_an_order_that_no_operator_signed_is_not_followed(
@@ -120,7 +120,7 @@ async def test_an_order_that_no_operator_signed_is_not_followed(
     await presence.look()
 
     found = await seen(bus)
-    assert (found.order, files.read) == (sequence, 0)
+    assert (found.command, files.read) == (sequence, 0)
     assert "no operator" in found.error
 
 
@@ -131,7 +131,7 @@ async def test_an_order_from_before_the_start_has_nothing_left_to_do(
     sequence = await order(bus, "o1")
     await presence.look()
 
-    assert (await seen(bus)).order == sequence
+    assert (await seen(bus)).command == sequence
     assert files.read == 0
 
 
@@ -146,7 +146,7 @@ async def test_an_order_that_comes_later_is_followed_whatever_the_clock_says(
     assert files.read == 1
 
 
-@pytest.mark.parametrize(("subject", "heard"), [("order.ra", True), ("order.redrive", False)])
+@pytest.mark.parametrize(("subject", "heard"), [("command.ra", True), ("command.retry", False)])
 def test_only_its_own_hint_makes_it_look(presence: Presence, subject: str, *, heard: bool) -> None:
     notice: Callable[[str, bytes, dict[str, str]], None] = presence.on_hint
     notice(subject, b"", {})

@@ -15,13 +15,13 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
 )
-from shared.log.events.commands import OrderAnswered, RevocationOrdered, RevocationReason
+from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CRLS
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.issuer.issuers import ENROLLMENT, settings
@@ -110,7 +110,7 @@ class World:
             "revoked_at": NOW,
             "operator": "op",
             "status": CertificateStatus.REVOKED,
-            "order": 0,
+            "command": 0,
         }
         subject = certificate_status(ISSUER, number, place)
         event = CertificateStatusChanged(**(values | changes))
@@ -135,14 +135,14 @@ class World:
             "attempt": attempt,
         }
         event = RevocationOrdered(**(values | changes))
-        place = subject or revocation_order(event.issuer, number, attempt)
+        place = subject or revocation_command(event.issuer, number, attempt)
         return await append_signed(self.bus, place, event, by)
 
-    def answer(self, order: Stored) -> OrderAnswered:
+    def answer(self, order: Stored) -> CommandAnswered:
         """The one answer to an order, authentic for it."""
         place = revocation_answer(order.subject)
         (stored,) = (s for s in messages_of(self.bus, "OPS") if s.subject == place)
-        event = authenticate_as(OrderAnswered, stored, TRUSTED_ISSUERS)
+        event = authenticate_as(CommandAnswered, stored, TRUSTED_ISSUERS)
         assert event.request_sha256 == order.sha256()
         return event
 

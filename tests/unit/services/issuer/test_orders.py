@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,22 +22,27 @@ from services.issuer.connectors.local import LocalConnector
 from services.issuer.connectors.pinned import PinnedCa, PinnedCas
 from services.issuer.consumer import VerdictConsumer
 from shared.limits import PROFILE_PLACES
-from shared.log.envelope import Stored, authenticate_as
-from shared.log.events.certificates import CertificateRecorded
+from shared.log.envelope import Message, Stored, authenticate_as
+from shared.log.events.certificates import CertificateRecorded, KeyCompromised
 from shared.log.events.enrollment import CertificateIssued, CertificateOrdered, IssuanceFailed
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
+from shared.log.subjects import certificate_issued, key_compromised, serial_token
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
+from shared.scep.certificate import read_certificate
+from shared.x509.key_ids import spki_sha256
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.unit import pki
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world, settings
 from tests.unit.services.issuer.templates import template
 from tests.unit.world import (
     ISSUER,
+    ISSUING,
     REQUEST_SHA256,
     STRANGER,
     TRUSTED_ISSUERS,
+    append,
     approved,
     messages_of,
     signed_event,
@@ -52,6 +57,7 @@ class Moody(RegistryConnector):
     """The CA of the plug-in, with a mood: what it says to an order, and whether it made it."""
 
     says: list[Result | BaseException] = field(default_factory=list)
+    finds: list[Result] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     makes: bool = True
 
@@ -60,10 +66,10 @@ class Moody(RegistryConnector):
         made = await super().issue(order, prepared) if self.makes else UnknownOutcome()
         return self._said(made)
 
-    async def find(self, order: Order) -> Issued | None:
+    async def find(self, order: Order) -> Any:
         if "issue" not in self.calls or self.calls[-1] != "issue":
             self.calls.append("find")
-        return await super().find(order)
+        return self.finds.pop(0) if self.finds else await super().find(order)
 
     def _said(self, made: Result) -> Result:
         said = self.says.pop(0) if self.says else made
@@ -93,6 +99,20 @@ class Outside:
     def made(self) -> int:
         with self.connector.register.open() as connection:
             return int(connection.execute("SELECT count(*) FROM certificates").fetchone()[0])
+
+    def revoked(self) -> list[str]:
+        """The serial numbers that the CA revoked."""
+        with self.connector.register.open() as connection:
+            return [row[0] for row in connection.execute("SELECT serial FROM revocations")]
+
+    async def pend(self) -> Stored:
+        """A verdict whose order the CA has, and has not decided; its lease has ended."""
+        self.connector.says.append(Pending())
+        verdict = await self.world.verdict()
+        with pytest.raises(DeferredError):
+            await self.handle(verdict)
+        self.world.clock.seconds += LEASE + 2
+        return verdict
 
     def failure(self) -> IssuanceFailed:
         found = self.world.outcome()
@@ -203,13 +223,14 @@ async def test_what_the_ca_refuses_is_refused_with_its_words(outside: Outside) -
 async def test_another_certificate_than_was_approved_is_not_passed_on(outside: Outside) -> None:
     foreign = pki.local_ca(KEY, subject="Another CA")
     verdict = await outside.world.verdict()
-    order = Order(ENROLLMENT.prefix(), template(outside.world.ca.certificate))
+    order = Order(ENROLLMENT.prefix(), template(outside.world.ca.certificate), verdict.sha256())
     outside.connector.says.append(Issued(foreign.sign(foreign.draft(order.template, "x"))))
     await outside.handle(verdict)
 
     assert outside.failure().reason is Reason.UNREADABLE
     assert "not signed by the CA that the profile pins" in outside.failure().detail
     assert outside.world.records() == []
+    assert len(outside.revoked()) == 1
 
 
 async def test_an_approval_that_ends_while_the_ca_works_is_carried_out(outside: Outside) -> None:
@@ -273,3 +294,99 @@ def test_a_ca_outside_takes_no_places_of_the_others(outside: Outside) -> None:
 
     assert plain.places() == plain.concurrency
     assert outside.world.settings.places() == plain.concurrency + PROFILE_PLACES
+
+
+async def test_more_orders_than_places_wait_for_them_and_are_not_given_up(outside: Outside) -> None:
+    verdict = await outside.world.verdict()
+    outside.world.consumer._places[ISSUER] = Places(most=0)
+    with pytest.raises(DeferredError):
+        await outside.world.consumer.give_up(verdict)
+    assert outside.world.outcomes() == []
+    del outside.world.consumer._places[ISSUER]
+    await outside.world.consumer.give_up(verdict)
+
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+
+
+async def test_an_order_whose_place_was_forged_is_not_given_up_either(outside: Outside) -> None:
+    subject = ENROLLMENT.subject(Stage.ORDER)
+    forged = CertificateOrdered(request_sha256="", issuer=ISSUER, key="f" * 32, lease_until=0)
+    await outside.world.bus.append(subject, signed_event(forged, subject, STRANGER))
+    verdict = await outside.pend()
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    await outside.world.consumer.give_up(verdict)
+
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+
+
+async def test_after_the_end_of_the_approval_nothing_is_ordered_again(outside: Outside) -> None:
+    object.__setattr__(outside.connector, "makes", False)
+    verdict = await outside.pend()
+    object.__setattr__(outside.connector, "makes", True)
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    await outside.handle(verdict)
+
+    assert outside.failure().reason is Reason.VERDICT_EXPIRED
+    assert outside.made() == 0
+
+
+async def test_a_key_that_was_compromised_meanwhile_has_its_certificate_revoked(
+    outside: Outside,
+) -> None:
+    verdict = await outside.pend()
+    key = spki_sha256(template(outside.world.ca.certificate).spki)
+    place = key_compromised(key, "0")
+    mark = KeyCompromised(request_sha256="00" * 32, serial="40")
+    await append(outside.world.bus, place, signed_event(mark, place, ISSUING))
+    await outside.handle(verdict)
+
+    assert outside.failure().reason is Reason.KEY_COMPROMISED
+    (serial,) = outside.revoked()
+    assert f"the CA revoked its certificate {serial}" in outside.failure().detail
+
+
+async def test_a_refusal_waits_for_an_order_that_the_ca_has_not_decided(outside: Outside) -> None:
+    verdict = await outside.pend()
+    outside.connector.finds.append(Pending())
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    with pytest.raises(DeferredError):
+        await outside.handle(verdict)
+
+    assert outside.world.outcomes() == []
+
+
+async def test_a_serial_number_that_another_enrollment_has_is_not_passed_on(
+    outside: Outside,
+) -> None:
+    verdict = await outside.pend()
+    order = Order(ENROLLMENT.prefix(), template(outside.world.ca.certificate), verdict.sha256())
+    found = await outside.connector.find(order)
+    assert found is not None
+    serial = read_certificate(found.certificate).serial
+    place = certificate_issued(ISSUER, serial_token(serial))
+    await outside.world.bus.append(place, Message(b"planted", {}))
+    await outside.handle(verdict)
+
+    assert "used the serial number before" in outside.failure().detail
+    assert outside.revoked() == [serial_token(serial)]
+
+
+@pytest.mark.parametrize("fault", [OSError("refused"), ValueError("no JSON")])
+async def test_a_connector_that_raises_leaves_the_outcome_unknown(
+    outside: Outside, fault: Exception
+) -> None:
+    outside.connector.says.append(fault)
+    verdict = await outside.world.verdict()
+    with pytest.raises(DeferredError):
+        await outside.handle(verdict)
+    outside.world.clock.seconds += LEASE + 2
+    await outside.handle(verdict)
+
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+    assert outside.made() == 1
+
+
+async def test_a_connector_that_returns_something_else_is_a_fault(outside: Outside) -> None:
+    outside.connector.says.append("soon")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a connector returned str"):
+        await outside.handle(await outside.world.verdict())

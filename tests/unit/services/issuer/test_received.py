@@ -13,10 +13,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.issuer.received import misissued
+from services.issuer.received import misissued, undraftable
 from shared.log.events.enrollment import CertificateTemplate
 from tests.unit import pki
 from tests.unit.services.issuer.templates import DAY, DEVICE_KEY, template
+from tests.unit.shared.scep import messages
 from tests.unit.world import NOW
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
@@ -32,7 +33,7 @@ SUBJECT: Final = x509.load_der_x509_certificate(DRAFTED).subject
 
 
 def judged(der: bytes, approved: CertificateTemplate = APPROVED) -> str:
-    return misissued(approved, CA.ceilings, CA.chain[0], der)
+    return misissued(approved, CA.ceilings, CA.chain[0], der, NOW)
 
 
 def usage(*names: str) -> x509.KeyUsage:
@@ -66,6 +67,10 @@ def made(**changes: Any) -> bytes:
     for extension in parts["extensions"]:
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(parts["signer"], hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def odd(oid: str, value: bytes = b"\x05\x00") -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
 
 
 EKU: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -104,8 +109,19 @@ def test_names_may_stand_in_another_order() -> None:
         ({"issuer": x509.Name([])}, "not signed by the CA"),
         ({"ends": NOW + 366 * DAY}, "ends later"),
         ({"begins": NOW - 600 - 3601}, "begins earlier"),
-        ({"extensions": (EKU, SANS)}, "key usage that was not approved"),
-        ({"extensions": (usage("digital_signature"), SANS)}, "extended key usage"),
+        ({"begins": NOW + 3601}, "begins too late"),
+        ({"ends": NOW - 1}, "has ended already"),
+        ({"serial": 2**159}, "longer than 20 octets"),
+        ({"extensions": (usage("digital_signature"), EKU, SANS, odd("1.3.6.1.4.1.311.25.2"))},
+         "an extension that was not approved: 1.3.6.1.4.1.311.25.2"),
+        ({"extensions": (usage("digital_signature"), EKU, SANS, odd("2.16.840.1.113730.1.1"))},
+         "an extension that was not approved"),
+        ({"extensions": (usage("digital_signature"), EKU, SANS, x509.OCSPNoCheck())},
+         "an extension that was not approved"),
+        ({"extensions": (usage("digital_signature"), EKU, SANS, odd("1.2.3", b"x" * 70_000))},
+         "longer than 65536 bytes"),
+        ({"extensions": (EKU, SANS)}, "no key usage"),
+        ({"extensions": (usage("digital_signature"), SANS)}, "or no extended key usage"),
         ({"extensions": (usage("digital_signature"), EKU)}, "other subjectAltNames"),
         ({"extensions": (usage("digital_signature", "key_cert_sign"), EKU, SANS)},
          "key usage that was not approved"),
@@ -123,6 +139,49 @@ def test_names_may_stand_in_another_order() -> None:
 )  # fmt: skip
 def test_what_differs_is_named(changes: dict[str, Any], said: str) -> None:
     assert said in judged(made(**changes))
+
+
+def test_where_things_are_found_a_ca_may_say_itself() -> None:
+    at = x509.UniformResourceIdentifier("http://ca.example/ca.der")
+    added = (
+        x509.AuthorityInformationAccess(
+            [x509.AccessDescription(x509.AuthorityInformationAccessOID.CA_ISSUERS, at)]
+        ),
+        x509.CRLDistributionPoints([x509.DistributionPoint([at], None, None, None)]),
+        x509.SubjectKeyIdentifier.from_public_key(DEVICE_KEY),
+        x509.BasicConstraints(ca=False, path_length=None),
+    )
+
+    assert judged(made(extensions=(usage("digital_signature"), EKU, SANS, *added))) == ""
+
+
+def test_host_names_and_rdns_are_compared_as_what_they_are() -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName("DEVICE.example")])
+    two = messages.name(("2.5.4.3", 0x0C, b"device"), ("2.5.4.10", 0x0C, b"Lab"))
+    approved = msgspec.structs.replace(APPROVED, subject=two)
+    turned = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Lab"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "device"),
+        ]
+    )
+
+    assert judged(made(extensions=(usage("digital_signature"), EKU, names))) == ""
+    assert judged(made(subject=turned), approved) == ""
+
+
+def test_characters_of_old_clients_are_no_reason_to_refuse() -> None:
+    loose = messages.tlv(
+        messages.SEQ,
+        messages.tlv(
+            0x31, messages.tlv(messages.SEQ, messages.oid("2.5.4.3"), messages.tlv(0x13, b"dev_1"))
+        ),
+    )
+    approved = msgspec.structs.replace(APPROVED, subject=loose)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dev_1")])
+
+    assert undraftable(approved, CA.chain[0]) == ""
+    assert judged(made(subject=subject), approved) == ""
 
 
 @given(st.binary(max_size=64))

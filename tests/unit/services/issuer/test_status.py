@@ -16,7 +16,7 @@ FOR_GOOD = [reason for reason in Reason if reason not in (HOLD, RELEASE)]
 def status(kind: CertificateStatus, reason: Reason, order: int = 1) -> CertificateStatusChanged:
     return CertificateStatusChanged(
         request_sha256=REQUEST_SHA256, serial=SERIAL, ca_spki_sha256=PIN, status=kind,
-        reason=reason, revoked_at=NOW, operator="op", order=order,
+        reason=reason, revoked_at=NOW, operator="op", command=order,
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_in_whatever_order_orders_are_delivered_again_a_compromise_stays(
     for order, reason in orders:
         found = next_status(current, reason, order, NOW + order)
         if isinstance(found, Change):
-            assert current is None or order > current.order
+            assert current is None or order > current.command
             current = status(found.status, found.reason, order)
         compromised |= current is not None and current.reason is Reason.KEY_COMPROMISE
         assert not compromised or (current is not None and current.revoked)

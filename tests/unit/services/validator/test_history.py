@@ -48,7 +48,7 @@ REVOCATION = CertificateStatusChanged(
     ca_spki_sha256=PIN,
     status=CertificateStatus.REVOKED,
     reason=RevocationReason.SUPERSEDED,
-    order=1,
+    command=1,
     revoked_at=NOW,
     operator="op",
 )
@@ -147,7 +147,7 @@ async def test_a_certificate_of_another_issuer_is_not_what_is_renewed(
 async def test_a_released_certificate_is_good_again(put: Put, known_to: Known) -> None:
     await put(BY_SERIAL, record())
     for number, status in enumerate((CertificateStatus.HELD, CertificateStatus.RELEASED)):
-        event = msgspec.structs.replace(REVOCATION, status=status, order=number)
+        event = msgspec.structs.replace(REVOCATION, status=status, command=number)
         await put(certificate_status(ISSUER, SERIAL, number), event)
 
     assert await known_to(SERIAL) == History(KnownCertificate(PROFILE, record(), revoked=False))

@@ -71,7 +71,7 @@ async def revoke(world: World) -> None:
         ca_spki_sha256=PIN,
         reason=RevocationReason.SUPERSEDED,
         status=CertificateStatus.REVOKED,
-        order=1,
+        command=1,
         revoked_at=NOW,
         operator="op",
     )

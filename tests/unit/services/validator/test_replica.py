@@ -25,15 +25,15 @@ from shared.bus.core import BusUnavailableError
 from shared.bus.topology import PRESENCE_SECONDS
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.commands import (
-    OrderAnswered,
+    CommandAnswered,
     ReloadOrdered,
     RevocationOrdered,
     RevocationReason,
 )
-from shared.log.events.state import ReplicaSeen
+from shared.log.events.state import Heartbeat
 from shared.log.reasons import Reason
 from shared.log.streams import OPS, REPLICAS
-from shared.log.subjects import reload_answer, reload_order, replica_subject
+from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble
@@ -109,16 +109,16 @@ class Office:
             await self.running.enter_async_context(background(each.run()))
         await until(lambda: {each.name for each in replicas} <= set(self.present()))
 
-    def present(self) -> dict[str, ReplicaSeen]:
+    def present(self) -> dict[str, Heartbeat]:
         stored = messages_of(self.world.bus, REPLICAS)
-        found = [authenticate_as(ReplicaSeen, m, TRUSTED_VALIDATORS) for m in stored]
+        found = [authenticate_as(Heartbeat, m, TRUSTED_VALIDATORS) for m in stored]
         return {each.name: each for each in found}
 
     async def order(
         self, name: str = "o1", profile: str = PROFILE, *, by: EventSigner = OPERATOR
     ) -> Stored:
         """An order on the log, and the hint that makes replicas look."""
-        place = reload_order(profile, name)
+        place = anchor_reload_command(profile, name)
         event = ReloadOrdered(profile=profile, operator="op")
         return await self.append(place, signed_event(event, place, by))
 
@@ -129,26 +129,26 @@ class Office:
         return stored
 
     async def hint(self) -> None:
-        await self.world.bus.hint("order.reload", Message(b"", {}))
+        await self.world.bus.hint("command.reload", Message(b"", {}))
 
     def answers(self) -> list[Stored]:
-        return messages_of(self.world.bus, OPS, ".answer")
+        return messages_of(self.world.bus, OPS, ".answered")
 
-    def answer(self, order: Stored, name: str = "validator-0") -> OrderAnswered | None:
+    def answer(self, order: Stored, name: str = "validator-0") -> CommandAnswered | None:
         """What a replica says, authentic, and about this order."""
         place = reload_answer(order.subject, name)
         for stored in self.answers():
             if stored.subject == place:
-                found = authenticate_as(OrderAnswered, stored, TRUSTED_VALIDATORS)
+                found = authenticate_as(CommandAnswered, stored, TRUSTED_VALIDATORS)
                 assert found.request_sha256 == order.sha256()
                 return found
         return None
 
     async def answered(
         self, order: Stored, name: str = "validator-0", seconds: float = 20
-    ) -> OrderAnswered:
+    ) -> CommandAnswered:
         found = await until(lambda: self.answer(order, name), seconds)
-        assert isinstance(found, OrderAnswered)
+        assert isinstance(found, CommandAnswered)
         return found
 
     async def takes(self, replica: Replica, connector: Connector, nonce: str) -> bool:
@@ -181,7 +181,7 @@ async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(context:
 
     (seen,) = context.present().values()
     pool = context.bundle("connector")
-    assert seen == ReplicaSeen(
+    assert seen == Heartbeat(
         role="validator",
         name="validator-0",
         since=NOW - 5,
@@ -434,7 +434,7 @@ async def test_an_order_during_an_outage_is_obeyed_after_it(context: Office) -> 
     replica = context.replica()
     await context.run(replica)
     context.bundle("connector", certificate(OTHER_CONNECTOR))
-    place = reload_order(PROFILE, "o1")
+    place = anchor_reload_command(PROFILE, "o1")
     event = ReloadOrdered(profile=PROFILE, operator="op")
     order = await append(bus, place, signed_event(event, place, OPERATOR))
     bus.connected = False
@@ -469,7 +469,7 @@ async def test_an_order_is_answered_whichever_call_fails_on_the_way(
 
 
 def forged(kind: str) -> Message:
-    place = reload_order(PROFILE, "o1")
+    place = anchor_reload_command(PROFILE, "o1")
     event = ReloadOrdered(profile=PROFILE, operator="op")
     other = RevocationOrdered(
         issuer="local", serial="40", attempt=0, reason=RevocationReason.UNSPECIFIED, operator="op"
@@ -478,7 +478,9 @@ def forged(kind: str) -> Message:
         "by a stranger": lambda: signed_event(event, place, STRANGER),
         "by a validator": lambda: signed_event(event, place, VALIDATOR),
         "by an issuer": lambda: signed_event(event, place, ISSUING),
-        "of another order": lambda: signed_event(event, reload_order(PROFILE, "o9"), OPERATOR),
+        "of another order": lambda: signed_event(
+            event, anchor_reload_command(PROFILE, "o9"), OPERATOR
+        ),
         "another event": lambda: signed_event(other, place, OPERATOR),
         "without a signature": lambda: Message(
             signed_event(event, place, OPERATOR).payload, {"Scepstream-Type": "ReloadOrdered"}
@@ -502,15 +504,15 @@ async def test_an_order_that_no_operator_gave_is_not_obeyed_and_is_reported(
     await context.run(replica)
     access = replica.evaluator.settings.access[PROFILE]
     context.bundle("connector", certificate(OTHER_CONNECTOR))
-    before = counted("security_events", stage="order")
-    await context.append(reload_order(PROFILE, "o1"), forged(kind))
-    await until(lambda: counted("security_events", stage="order") == before + 1)
+    before = counted("security_events", stage="command")
+    await context.append(anchor_reload_command(PROFILE, "o1"), forged(kind))
+    await until(lambda: counted("security_events", stage="command") == before + 1)
 
     assert context.answers() == []
     assert replica.evaluator.settings.access[PROFILE] is access
     good = await context.order("o2")
     assert (await context.answered(good)).done
-    assert counted("security_events", stage="order") == before + 1
+    assert counted("security_events", stage="command") == before + 1
 
 
 # Orders from before

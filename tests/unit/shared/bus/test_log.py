@@ -45,11 +45,11 @@ async def test_a_message_without_a_signature_is_appended_once_too() -> None:
 
 
 def test_a_forgery_is_counted_and_logged_with_its_subject() -> None:
-    before = counted("security_events", stage="order")
+    before = counted("security_events", stage="command")
     with structlog.testing.capture_logs() as lines:
-        report_forgery("order", SUBJECT, ValueError("signed by an unknown key"))
+        report_forgery("command", SUBJECT, ValueError("signed by an unknown key"))
 
-    assert counted("security_events", stage="order") == before + 1
+    assert counted("security_events", stage="command") == before + 1
     assert [(line["event"], line["subject"], line["detail"]) for line in lines] == [
         ("event_not_authentic", SUBJECT, "signed by an unknown key")
     ]

@@ -44,15 +44,15 @@ def test_no_subject_belongs_to_two_channels() -> None:
 
 @given(st.text())
 def test_any_text_is_a_subject_of_ours_or_none(text: str) -> None:
-    for subject in (text, f"ops.{text}", f"enroll.{text}.request", f"ops.resume.{text}.order"):
+    for subject in (text, f"ops.{text}", f"enroll.{text}.request", f"ops.resume.{text}.ordered"):
         found = CHANNELS.match(subject)
         assert found is None or found.channel.subject(**found.fields) == subject
 
 
 @pytest.mark.parametrize(
     "subject",
-    ["", "ops", "ops.revoke.a.1.0", "ops.revoke.a.1.0.order.more", "ops.revoke..1.0.order",
-     "ops.resume.t.c.1.order", "ops.resume.t.c.1-2-3.order", "cert.a.1", "elsewhere.a.b"],
+    ["", "ops", "ops.revoke.a.1.0", "ops.revoke.a.1.0.ordered.more", "ops.revoke..1.0.ordered",
+     "ops.resume.t.c.1.ordered", "ops.resume.t.c.1-2-3.ordered", "cert.a.1", "elsewhere.a.b"],
 )  # fmt: skip
 def test_a_subject_of_another_form_is_none_of_ours(subject: str) -> None:
     assert CHANNELS.match(subject) is None
@@ -61,8 +61,8 @@ def test_a_subject_of_another_form_is_none_of_ours(subject: str) -> None:
 def test_a_part_that_is_missing_is_an_error_and_a_wildcard_none() -> None:
     with pytest.raises(KeyError):
         REVOCATION.subject(issuer="local", serial="01")
-    assert REVOCATION.wildcard(issuer="local") == "ops.revoke.local.*.*.order"
-    assert RESUME.wildcard(attempt=1) == "ops.resume.*.*.*.order"
+    assert REVOCATION.wildcard(issuer="local") == "ops.revoke.local.*.*.ordered"
+    assert RESUME.wildcard(attempt=1) == "ops.resume.*.*.*.ordered"
 
 
 def test_every_golden_event_stands_on_a_channel_of_its_kind() -> None:

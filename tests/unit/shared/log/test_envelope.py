@@ -31,10 +31,10 @@ from shared.log.events.commands import (
     ApiTokenRevoked,
     ChallengeCancelled,
     ChallengeCreated,
-    OrderAnswered,
-    RedriveOrdered,
+    CommandAnswered,
     ReloadOrdered,
     ResumeOrdered,
+    RetryOrdered,
     RevocationOrdered,
 )
 from shared.log.events.enrollment import CertificateIssued, EnrollmentHeld, HoldDecided
@@ -42,7 +42,7 @@ from shared.log.events.state import (
     ChallengeClaimed,
     CheckpointSigned,
     DeviceCounted,
-    ReplicaSeen,
+    Heartbeat,
     StreamMeasured,
 )
 from shared.log.stages import Stage
@@ -55,24 +55,24 @@ SIGNED: tuple[type[Any], ...] = (
     CertificateStatusChanged,
     KeyCompromised,
     RevocationOrdered,
-    OrderAnswered,
+    CommandAnswered,
     CrlPublished,
     CertificateIssued,
     ChallengeClaimed,
     DeviceCounted,
     ChallengeCreated,
     ChallengeCancelled,
-    RedriveOrdered,
+    RetryOrdered,
     ReloadOrdered,
     ResumeOrdered,
     ApiTokenCreated,
     ApiTokenRevoked,
-    ReplicaSeen,
+    Heartbeat,
     StreamMeasured,
     CheckpointSigned,
 )
 STAGED = [(EnrollmentHeld, Stage.HOLD), (HoldDecided, Stage.DECISION)]
-UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter", "GatewaySeen")
+UNSIGNED = ("EnrollmentRequested", "CaChain", "DeadLetter", "GatewayHeartbeat")
 
 
 def stored(kind: type[Any]) -> Stored:

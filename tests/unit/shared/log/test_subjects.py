@@ -18,13 +18,13 @@ from shared.log.subjects import (
     key_issued,
     parse_prefix,
     revocation_answer,
-    revocation_order,
+    revocation_command,
     serial_token,
 )
 from tests.fakes.memory_bus import matches
 from tests.unit.world import SERIAL
 
-ORDER = revocation_order("local", SERIAL, 3)
+ORDER = revocation_command("local", SERIAL, 3)
 PLACES = {
     certificate_issued("local", SERIAL): CERTS,
     certificate_status("local", SERIAL, 0): CERTS,
@@ -55,13 +55,13 @@ def test_no_two_places_are_the_same() -> None:
 def test_places_of_any_issuer_and_serial_are_in_their_streams(
     issuer: str, serial: str, attempt: int
 ) -> None:
-    order = revocation_order(issuer, serial, attempt)
+    order = revocation_command(issuer, serial, attempt)
 
     assert matches("cert.*.*.issued", certificate_issued(issuer, serial))
     assert matches("cert.*.*.status.*", certificate_status(issuer, serial, 0))
     assert matches("key.*.issued.*.*", key_issued("ab", issuer, serial))
-    assert matches("ops.revoke.*.*.*.order", order)
-    assert matches("ops.revoke.*.*.*.answer", revocation_answer(order))
+    assert matches("ops.revoke.*.*.*.ordered", order)
+    assert matches("ops.revoke.*.*.*.answered", revocation_answer(order))
 
 
 def test_wildcards_find_what_they_are_for() -> None:
@@ -82,8 +82,8 @@ def test_a_serial_is_written_as_its_octets_are() -> None:
 
 
 def test_an_answer_stands_beside_its_order() -> None:
-    assert revocation_answer(ORDER) == ORDER.removesuffix("order") + "answer"
-    assert revocation_answer(ORDER) != revocation_answer(revocation_order("local", SERIAL, 4))
+    assert revocation_answer(ORDER) == ORDER.removesuffix("ordered") + "answered"
+    assert revocation_answer(ORDER) != revocation_answer(revocation_command("local", SERIAL, 4))
 
 
 def test_a_prefix_names_its_enrollment() -> None:

@@ -20,7 +20,7 @@ from shared.log.events.enrollment import (
 )
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
-from shared.log.subjects import EnrollmentId, resume_order
+from shared.log.subjects import EnrollmentId, resume_command
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
@@ -53,7 +53,7 @@ def order_for(enrollment: EnrollmentId, stage: Stage, number: int = 0, **changes
 async def ordered(
     bus: MemoryBus, enrollment: EnrollmentId, order: Any, by: EventSigner = OPERATOR
 ) -> Stored:
-    return await append_signed(bus, resume_order(enrollment, order.number), order, by)
+    return await append_signed(bus, resume_command(enrollment, order.number), order, by)
 
 
 def validator(world: World) -> ResumeConsumer:
@@ -106,12 +106,12 @@ async def test_orders_of_strangers_and_for_other_attempts_change_nothing(world: 
     event = order_for(world.enrollment, Stage.VERDICT)
     other = msgspec.structs.replace(event, number=1, enrollment=world.enrollment.at(1).prefix())
     planted = msgspec.structs.replace(event, number=2, enrollment="enroll.0")
-    before = counted("security_events", stage="order")
+    before = counted("security_events", stage="command")
     for each, signer in ((event, STRANGER), (other, OPERATOR), (planted, OPERATOR)):
         await validator(world).handle(await ordered(world.bus, world.enrollment, each, signer))
 
     assert world.verdicts() == []
-    assert counted("security_events", stage="order") == before + 3
+    assert counted("security_events", stage="command") == before + 3
 
 
 async def test_orders_for_another_stage_and_without_a_message_are_done(world: World) -> None:

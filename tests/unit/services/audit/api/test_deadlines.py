@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from services.audit.api.deadlines import ORDER, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
 from services.audit.commands import reload_anchors as reload
 from services.audit.commands import reload_ra as ra
-from services.audit.commands import retry as redrive
-from services.audit.commands import revoke
+from services.audit.commands import retry, revoke
 from services.audit.web.provider import TIMEOUT_SECONDS
 from shared.limits import ADMIN_SIGNING_IN, ADMIN_UNANSWERED, BODY_SECONDS
 
@@ -79,7 +78,7 @@ def test_a_request_is_of_the_kind_of_what_it_waits_for(method: str, path: str, k
 
 
 def test_limits_are_longer_than_what_requests_wait_for() -> None:
-    answers = [module._ANSWER_SECONDS for module in (ra, redrive, reload, revoke)]
+    answers = [module._ANSWER_SECONDS for module in (ra, retry, reload, revoke)]
     assert ORDER.seconds > BODY_SECONDS + max(answers)
     assert PROVIDER.seconds > _QUESTIONS * TIMEOUT_SECONDS + QUERY.seconds
 

@@ -179,7 +179,9 @@ def test_another_origin_does_not_sign_in(engine: Engine, origin: str) -> None:
     assert deps.sign_in(headers={"origin": origin}).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/scep/", "/login/", "/healthz/", "/metrics/", "/api/v1/orders/"])
+@pytest.mark.parametrize(
+    "path", ["/scep/", "/login/", "/healthz/", "/metrics/", "/api/v1/commands/"]
+)
 def test_no_redirect_follows_the_host(deps: Browser, path: str) -> None:
     found = deps.get(path, headers={"host": "127.0.0.1"})
     assert found.status_code == 404

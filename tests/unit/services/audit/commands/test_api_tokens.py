@@ -9,10 +9,10 @@ from sqlalchemy import Engine
 
 from services.audit.commands.api_tokens import make_token, take_token
 from services.audit.commands.context import (
+    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
-    OrderError,
 )
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.roles import Level, Operator
@@ -40,7 +40,7 @@ def bus() -> MemoryBus:
 
 @pytest.fixture
 def context(bus: MemoryBus) -> OperatorContext:
-    """Where ann gives orders."""
+    """Where ann gives commands."""
     unread: Any = None  # tokens are of no profile
     return OperatorContext(bus, settings(), unread, {}, {}, "ann")
 
@@ -133,7 +133,7 @@ async def test_any_name_has_its_place_on_the_log(
 async def test_a_name_that_no_column_or_page_holds_is_refused_before_the_log(
     context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
-    with pytest.raises(OrderError, match="1 to 64 printable characters"):
+    with pytest.raises(CommandError, match="1 to 64 printable characters"):
         await make_token(context, engine, name, Level.VIEWER, 5.0)
 
     assert told(context, bus) == []

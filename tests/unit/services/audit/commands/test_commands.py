@@ -9,26 +9,26 @@ from services.audit.query.commands import CommandFilter, list_orders
 from services.audit.query.filters import BadCursorError
 from services.audit.query.history import story_of
 from services.audit.record.write import store
-from services.audit.store.commands import Order, Result
+from services.audit.store.commands import Command, Result
 from shared.log.events.base import EventPayload
 from shared.log.events.commands import (
     ApiTokenCreated,
     ApiTokenRevoked,
-    OrderAnswered,
-    RedriveOrdered,
+    CommandAnswered,
+    RetryOrdered,
 )
 from shared.log.stages import Stage
 from shared.log.streams import OPS
 from shared.log.subjects import (
+    anchor_reload_command,
     api_token_created,
     api_token_revoked,
     one_time_created,
-    ra_order,
-    redrive_order,
+    ra_reload_command,
     reload_answer,
-    reload_order,
+    retry_command,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from tests.unit import golden
 from tests.unit.services.audit.stories import (
@@ -42,14 +42,14 @@ from tests.unit.services.audit.stories import (
 )
 from tests.unit.world import NANOSECONDS, NOW
 
-REVOKE: Final = revocation_order("local", golden.SERIAL, 1)
-TRUST: Final = reload_order("corp", "0123456789abcdef")
-RA: Final = ra_order("corp", "0123456789abcdef")
+REVOKE: Final = revocation_command("local", golden.SERIAL, 1)
+TRUST: Final = anchor_reload_command("corp", "0123456789abcdef")
+RA: Final = ra_reload_command("corp", "0123456789abcdef")
 ORDER: Final = "fedcba9876543210"
 
 
-def answer(*, done: bool, detail: str = "") -> OrderAnswered:
-    return OrderAnswered(request_sha256="00" * 32, done=done, detail=detail)
+def answer(*, done: bool, detail: str = "") -> CommandAnswered:
+    return CommandAnswered(request_sha256="00" * 32, done=done, detail=detail)
 
 
 def ops(engine: Engine, *found: tuple[str, EventPayload], first: int = 1) -> None:
@@ -110,7 +110,7 @@ def test_an_order_tells_who_what_and_about_what(
 @pytest.mark.parametrize(
     ("subject", "kind"),
     [
-        (RA.replace(".all.order", ".all.answer"), "ReloadOrdered"),
+        (RA.replace(".all.ordered", ".all.answered"), "ReloadOrdered"),
         (TRUST, "RevocationOrdered"),
         (api_token_created("x", ORDER), "ApiTokenRevoked"),
         ("ops.token.x.created", "ApiTokenCreated"),
@@ -142,13 +142,13 @@ def test_a_decision_at_another_stage_is_none(engine: Engine, stage: Stage) -> No
     ],
 )
 def test_a_revocation_came_to_what_the_issuer_says(
-    engine: Engine, answers: list[OrderAnswered], result: Result, said: str | None
+    engine: Engine, answers: list[CommandAnswered], result: Result, said: str | None
 ) -> None:
     told = [(revocation_answer(REVOKE), each) for each in answers]
     ops(engine, (REVOKE, event("RevocationOrdered")), *told)
     row = only(engine)
 
-    assert (row["result"], row["said"]) == (result, said)
+    assert (row["result"], row["detail"]) == (result, said)
 
 
 @pytest.mark.parametrize("order", [TRUST, RA])
@@ -162,7 +162,7 @@ def test_a_reload_is_refused_by_as_many_replicas_as_say_no(engine: Engine, order
 
     assert (first["result"], first["answered"], first["refused"]) == (Result.REFUSED, 1, 1)
     assert (last["result"], last["answered"], last["refused"]) == (Result.REFUSED, 3, 1)
-    assert last["said"] == "no PEM"
+    assert last["detail"] == "no PEM"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_reload_waits_for_every_replica_that_ran(
 
 def test_answers_to_nothing_are_no_orders(engine: Engine) -> None:
     ops(engine, (revocation_answer(REVOKE), answer(done=True)))
-    ops(engine, ("ops.token.a.b.0.answer", answer(done=True)), first=2)
+    ops(engine, ("ops.token.a.b.0.answered", answer(done=True)), first=2)
 
     assert listed(engine) == []
 
@@ -233,28 +233,26 @@ def test_a_decision_came_to_what_became_of_the_enrollment(
     assert (row["device"], row["note"]) == ("CN=Prüfgerät 7, O=Lab", "seen on site")
 
 
-def redriven(number: int) -> tuple[str, RedriveOrdered]:
+def retried(number: int) -> tuple[str, RetryOrdered]:
     """An order to make the enrollment again, as its second attempt."""
     found = enrollment(number)
-    order = RedriveOrdered(
+    order = RetryOrdered(
         stream=STREAM, sequence=7, enrollment=found.prefix(), attempt=1, operator="op"
     )
-    return redrive_order(found.at(1)), order
+    return retry_command(found.at(1)), order
 
 
-def test_a_redrive_is_about_the_attempt_that_it_makes(engine: Engine) -> None:
-    ops(engine, redriven(1))
+def test_a_retry_is_about_the_attempt_that_it_makes(engine: Engine) -> None:
+    ops(engine, retried(1))
     row = only(engine)
 
-    assert (row["kind"], row["enrollment"]) == ("redrive", enrollment(1).at(1).prefix())
+    assert (row["kind"], row["enrollment"]) == ("retry", enrollment(1).at(1).prefix())
     assert (row["about"], row["result"]) == (f"{STREAM} 7", Result.WAITING)
 
 
 def test_a_revocation_driven_again_is_about_no_enrollment(engine: Engine) -> None:
-    subject, order = redriven(1)
-    without = RedriveOrdered(
-        stream=order.stream, sequence=7, enrollment="", attempt=1, operator="op"
-    )
+    subject, order = retried(1)
+    without = RetryOrdered(stream=order.stream, sequence=7, enrollment="", attempt=1, operator="op")
     ops(engine, (subject, without))
 
     assert (only(engine)["enrollment"], only(engine)["result"]) == (None, Result.DONE)
@@ -297,7 +295,7 @@ def test_orders_are_found_by_operator_and_kind(engine: Engine) -> None:
         return [row["kind"] for row in listed(engine, **wanted)]
 
     assert found(operator="bob") == ["reload-trust", "revoke-token"]
-    assert found(kind=Order.REVOKE_TOKEN) == ["revoke-token"]
+    assert found(kind=Command.REVOKE_TOKEN) == ["revoke-token"]
     assert found(operator="bob", kind="reload-trust") == ["reload-trust"]
     assert found(operator="nobody") == []
 

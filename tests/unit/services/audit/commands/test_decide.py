@@ -12,7 +12,7 @@ from shared.log.subjects import (
     certificate_status,
     key_compromised,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -118,7 +118,7 @@ def test_the_story_of_a_held_enrollment_is_told_in_order(log: Engine) -> None:
 
 def test_the_story_of_a_certificate_goes_on_with_its_revocation(engine: Engine) -> None:
     fill(engine, requested(1, 1), approved(2, 1), issued(4, 1, SERIAL))
-    order = revocation_order("local", SERIAL, 0)
+    order = revocation_command("local", SERIAL, 0)
     revoked = stored(
         6, certificate_status("local", SERIAL, 0), event("CertificateStatusChanged", serial=SERIAL)
     )
@@ -130,7 +130,7 @@ def test_the_story_of_a_certificate_goes_on_with_its_revocation(engine: Engine) 
     fill(
         engine,
         stored(1, order, event("RevocationOrdered", serial=SERIAL), 5),
-        stored(2, revocation_answer(order), event("OrderAnswered"), 8),
+        stored(2, revocation_answer(order), event("CommandAnswered"), 8),
         stream="OPS",
     )
 

@@ -33,7 +33,7 @@ def waiting(state: State = State.REQUESTED, since: float = 1000) -> Waiting:
     return Waiting(ATTEMPT, state, ns(since))
 
 
-def orders(now: float, *before: float, state: State = State.REQUESTED) -> list[Overdue]:
+def commands(now: float, *before: float, state: State = State.REQUESTED) -> list[Overdue]:
     ordered = {ATTEMPT: dict(enumerate(map(ns, before)))}
     return choose([waiting(state)], ordered, ns(now), PATIENCE)
 
@@ -80,7 +80,7 @@ def test_nobody_is_overtaken_where_everybody_waits() -> None:
 def test_orders_come_at_growing_distances_and_end(
     now: float, before: tuple[float, ...], number: int | None
 ) -> None:
-    found = orders(now, *before)
+    found = commands(now, *before)
 
     assert [each.number for each in found] == ([] if number is None else [number])
     assert [each.give_up for each in found] == [number == 3][: len(found)]
@@ -88,8 +88,8 @@ def test_orders_come_at_growing_distances_and_end(
 
 def test_an_attempt_that_came_a_step_further_waits_anew_before_its_next_order() -> None:
     """Its request was resumed at 900; the approval that followed was lost as well."""
-    assert orders(1239, 900, state=State.APPROVED) == []
-    (found,) = orders(1240, 900, state=State.APPROVED)
+    assert commands(1239, 900, state=State.APPROVED) == []
+    (found,) = commands(1240, 900, state=State.APPROVED)
     assert (found.number, found.stage) == (1, Stage.OUTCOME)
 
 

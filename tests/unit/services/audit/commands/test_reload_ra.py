@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from services.audit.commands import reload_ra as ra
-from services.audit.commands.context import OperatorContext, OrderError
+from services.audit.commands.context import CommandError, OperatorContext
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import Message, authenticate_as, encode
-from shared.log.events.commands import OrderAnswered, ReloadOrdered
-from shared.log.events.state import GatewaySeen
+from shared.log.events.commands import CommandAnswered, ReloadOrdered
+from shared.log.events.state import GatewayHeartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS
 from shared.log.subjects import replica_subject
@@ -42,7 +42,7 @@ def context(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> OperatorContext:
 
 async def seen(bus: MemoryBus, name: str, place: str | None = None, **told: Any) -> None:
     """A gateway says that it is there."""
-    event = GatewaySeen(name=name, since=1, ra={"corp": "ff"}, **told)
+    event = GatewayHeartbeat(name=name, since=1, ra={"corp": "ff"}, **told)
     await bus.put(replica_subject(Role.GATEWAY, place or name), encode(event))
 
 
@@ -50,15 +50,15 @@ def answers(context: OperatorContext, bus: MemoryBus) -> dict[str, tuple[bool, s
     """What the log says of each gateway, by the auditor's own word."""
     return {
         stored.subject.split(".")[4]: (event.done, event.detail)
-        for stored in messages_of(bus, OPS, ".answer")
-        for event in [authenticate_as(OrderAnswered, stored, context.operators)]
+        for stored in messages_of(bus, OPS, ".answered")
+        for event in [authenticate_as(CommandAnswered, stored, context.operators)]
     }
 
 
 async def obeyed(bus: MemoryBus, name: str, error: str = "") -> None:
     """The gateway follows the order once it is there."""
-    (order,) = await until(lambda: messages_of(bus, OPS, ".order"))
-    await seen(bus, name, order=order.sequence, error=error)
+    (order,) = await until(lambda: messages_of(bus, OPS, ".ordered"))
+    await seen(bus, name, command=order.sequence, error=error)
 
 
 async def test_results_are_told_and_written_down(context: OperatorContext, bus: MemoryBus) -> None:
@@ -75,7 +75,7 @@ async def test_results_are_told_and_written_down(context: OperatorContext, bus: 
         "silent": (False, silent),
         "two": (False, "no PEM"),
     }
-    (order,) = messages_of(bus, OPS, ".order")
+    (order,) = messages_of(bus, OPS, ".ordered")
     event = authenticate_as(ReloadOrdered, order, context.operators)
     assert event.replicas == ("one", "silent", "two")
 
@@ -124,7 +124,7 @@ async def test_a_result_that_the_log_does_not_take_is_told_all_the_same(
     append = bus.append
 
     async def away(subject: str, message: Message, ttl: int = 0) -> int:
-        if subject.endswith(".answer"):
+        if subject.endswith(".answered"):
             raise BusUnavailableError("away")
         return await append(subject, message, ttl)
 
@@ -138,7 +138,7 @@ async def test_a_result_that_the_log_does_not_take_is_told_all_the_same(
 async def test_where_no_gateway_runs_nothing_is_ordered(
     context: OperatorContext, bus: MemoryBus
 ) -> None:
-    with pytest.raises(OrderError, match="no gateway is running"):
+    with pytest.raises(CommandError, match="no gateway is running"):
         await ra.reload_ra(context, "corp", ORDER)
 
     assert messages_of(bus, OPS) == []

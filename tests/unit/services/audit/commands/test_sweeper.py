@@ -1,4 +1,4 @@
-"""The sweeper between the read model and the log: what it orders, and what it leaves alone."""
+"""The sweeper between the read model and the log: what it commands, and what it leaves alone."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ from services.audit.commands.overdue import Patience
 from services.audit.commands.sweeper import Sweeper
 from services.audit.query.commands import CommandFilter, list_orders
 from services.audit.record.write import store
-from services.audit.store.commands import Order
+from services.audit.store.commands import Command
 from services.audit.store.engine import migrate, open_engine
 from shared.log.envelope import Message, authenticate_as, sign
 from shared.log.events.commands import ResumeOrdered
@@ -76,13 +76,13 @@ class Story:
             store(self.engine, stream, messages)
 
     async def sweep(self, at: float) -> list[ResumeOrdered]:
-        """All orders on the log after a pass at this time, on a current model."""
+        """All commands on the log after a pass at this time, on a current model."""
         self.record()
         self.clock.seconds = NOW + at
         await self.sweeper.sweep()
-        return self.orders()
+        return self.commands()
 
-    def orders(self) -> list[ResumeOrdered]:
+    def commands(self) -> list[ResumeOrdered]:
         found = self.bus.streams[OPS].messages.values()
         return [authenticate_as(ResumeOrdered, each, TRUSTED_OPERATORS) for each in found]
 
@@ -119,7 +119,7 @@ async def test_an_attempt_that_never_ends_is_given_up_and_then_left_alone(story:
     for at in range(60, 7200, 60):
         await story.sweep(at)
 
-    assert [(each.number, each.give_up) for each in story.orders()] == [
+    assert [(each.number, each.give_up) for each in story.commands()] == [
         (0, False), (1, False), (2, False), (3, True),
     ]  # fmt: skip
 
@@ -183,7 +183,7 @@ async def test_a_model_that_is_behind_the_log_gives_no_orders(story: Story) -> N
     story.clock.seconds = NOW + 300
     await story.sweeper.sweep()
 
-    assert story.orders() == []
+    assert story.commands() == []
 
 
 async def test_a_verdict_that_the_log_lost_is_made_again_from_the_request(story: Story) -> None:
@@ -260,7 +260,7 @@ async def test_every_statement_of_a_pass_is_a_search_in_an_index(tmp_path: Path)
     story.sweeper._places = dict.fromkeys(module.MISSING, (0, ""))
     assert len(await story.sweep(300)) == 1
 
-    searches = [plan for plan in plans if "enrollments" in plan or "orders" in plan]
+    searches = [plan for plan in plans if "enrollments" in plan or "commands" in plan]
     assert searches
     assert all(plan.startswith("SEARCH") for plan in searches), searches
     assert not [plan for plan in plans if "TEMP B-TREE" in plan]
@@ -274,7 +274,7 @@ async def test_orders_are_shown_where_orders_are_shown(story: Story) -> None:
     await story.sweep(300)
     story.record()
     with story.engine.connect() as connection:
-        (row,) = list_orders(connection, CommandFilter(kind=Order.RESUME)).rows
+        (row,) = list_orders(connection, CommandFilter(kind=Command.RESUME)).rows
     assert (row["enrollment"], row["operator"]) == (enrollment(1).prefix(), "scepstream")
     assert (row["note"], row["result"], row["profile"]) == ("verdict", "waiting", "corp")
 

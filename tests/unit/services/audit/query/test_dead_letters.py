@@ -7,11 +7,11 @@ from sqlalchemy import Engine
 
 from services.audit.query.dead_letters import count_open, list_letters
 from services.audit.record.write import store
-from shared.log.events.commands import RedriveOrdered
+from shared.log.events.commands import RetryOrdered
 from shared.log.events.state import DeadLetter
 from shared.log.stages import Stage
 from shared.log.streams import DEAD_LETTERS, OPS
-from shared.log.subjects import redrive_order
+from shared.log.subjects import retry_command
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,
@@ -48,7 +48,7 @@ def open_ones(engine: Engine) -> int:
         (enrollment(1).subject(Stage.VERDICT), "issuer", True),
         (enrollment(1).subject(Stage.VERDICT), "validator", False),
         (enrollment(1).subject(Stage.OUTCOME), "validator", False),
-        ("ops.revoke.local.4a.0.order", "issuer", True),
+        ("ops.revoke.local.4a.0.ordered", "issuer", True),
         ("what.nobody.knows", "issuer", False),
     ],
 )
@@ -58,19 +58,19 @@ def test_a_letter_wants_somebody_where_something_can_be_done(
     letter(engine, subject, role)
     (found,) = letters(engine)
 
-    assert (found["open"], found["redriven"]) == (wants, None)
+    assert (found["open"], found["retried"]) == (wants, None)
     assert open_ones(engine) == wants
 
 
 def test_one_that_was_driven_again_wants_nobody(engine: Engine) -> None:
     letter(engine, REQUEST)
-    order = RedriveOrdered(
+    order = RetryOrdered(
         stream=STREAM, sequence=1, enrollment=enrollment(1).prefix(), attempt=1, operator="op"
     )
-    store(engine, OPS, [stored(1, redrive_order(enrollment(1).at(1)), order)])
+    store(engine, OPS, [stored(1, retry_command(enrollment(1).at(1)), order)])
     (found,) = letters(engine)
 
-    assert (found["open"], found["redriven"]) == (False, 1)
+    assert (found["open"], found["retried"]) == (False, 1)
     assert open_ones(engine) == 0
 
 

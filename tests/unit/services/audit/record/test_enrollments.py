@@ -15,7 +15,7 @@ from services.audit.store.tables import metadata, positions
 from shared.log.envelope import Stored
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, OPS
-from shared.log.subjects import reload_answer, reload_order
+from shared.log.subjects import anchor_reload_command, reload_answer
 from tests.unit import golden
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -33,12 +33,15 @@ DERIVED = [table for table in metadata.sorted_tables if table.name not in ("even
 
 ORDERS = (
     "ChallengeCreated", "ReloadOrdered", "RevocationOrdered", "ChallengeCancelled",
-    "OrderAnswered", "ApiTokenCreated", "ApiTokenRevoked", "RedriveOrdered",
+    "CommandAnswered", "ApiTokenCreated", "ApiTokenRevoked", "RetryOrdered",
     "ResumeOrdered",
 )  # fmt: skip
 # Of replicas to the reload, the last of them to an order that nobody gave.
 ANSWERS = [
-    (reload_answer(reload_order("corp", order), f"replica-{i}"), event("OrderAnswered", done=done))
+    (
+        reload_answer(anchor_reload_command("corp", order), f"replica-{i}"),
+        event("CommandAnswered", done=done),
+    )
     for i, (order, done) in enumerate(
         [("0123456789abcdef", True), ("0123456789abcdef", False), ("none", True)]
     )

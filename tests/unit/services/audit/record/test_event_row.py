@@ -33,22 +33,22 @@ TOLD = {
     "IssuanceFailed": {"result": "beyond_ceiling"},
     "CertificateRecorded": {"serial": golden.SERIAL},
     "RevocationOrdered": {"serial": golden.SERIAL},
-    "OrderAnswered": {},
+    "CommandAnswered": {},
     "CertificateStatusChanged": {"serial": golden.SERIAL},
     "KeyCompromised": {"serial": golden.SERIAL},
     "CrlPublished": {},
     "CaChain": {},
     "ChallengeClaimed": {},
     "DeviceCounted": {},
-    "GatewaySeen": {},
+    "GatewayHeartbeat": {},
     "ChallengeCreated": {},
     "ChallengeCancelled": {},
-    "RedriveOrdered": {},
+    "RetryOrdered": {},
     "ReloadOrdered": {},
     "ResumeOrdered": {},
     "ApiTokenCreated": {},
     "ApiTokenRevoked": {},
-    "ReplicaSeen": {},
+    "Heartbeat": {},
     "StreamMeasured": {},
     "CheckpointSigned": {},
     "DeadLetter": {},
@@ -160,8 +160,8 @@ def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
     assert list(told_of) == [other.removesuffix(".request")]
 
 
-@pytest.mark.parametrize("kind", ["RedriveOrdered", "DeadLetter", "ChallengeCreated",
-                                  "CertificateStatusChanged", "ReloadOrdered", "OrderAnswered",
+@pytest.mark.parametrize("kind", ["RetryOrdered", "DeadLetter", "ChallengeCreated",
+                                  "CertificateStatusChanged", "ReloadOrdered", "CommandAnswered",
                                   "RevocationOrdered", "ResumeOrdered",
                                   "ApiTokenCreated"])  # fmt: skip
 def test_an_event_that_stands_where_its_kind_does_not_belong_changes_nothing(

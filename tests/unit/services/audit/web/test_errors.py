@@ -87,9 +87,9 @@ def test_a_session_reads_at_the_api(deps: Browser) -> None:
 def test_an_order_of_a_session_without_its_csrf_token_is_refused(
     deps: Browser, subtests: pytest.Subtests
 ) -> None:
-    orders = (("POST", ORDER), ("DELETE", "/api/v1/challenges/corp/x"))
+    commands = (("POST", ORDER), ("DELETE", "/api/v1/challenges/corp/x"))
     shown = (None, "", "wrong", csrf_token("another"), csrf_token(""))
-    for (method, path), token in product(orders, shown):
+    for (method, path), token in product(commands, shown):
         with subtests.test(method, token=token):
             headers = {} if token is None else {"x-csrf-token": token}
             found = deps.ask(method, path, headers=headers)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.audit.store.commands import Order, Result
+from services.audit.store.commands import Command, Result
 from services.audit.web.labels import (
     CHIPS,
     Badge,
@@ -258,8 +258,8 @@ def test_an_orders_badge_counts_those_who_answered(
 
 
 def test_every_order_has_a_name_for_people() -> None:
-    names = {order_name(kind) for kind in Order}
+    names = {order_name(kind) for kind in Command}
 
-    assert len(names) == len(Order)
-    assert not names & {kind.value for kind in Order}
+    assert len(names) == len(Command)
+    assert not names & {kind.value for kind in Command}
     assert order_name("unheard-of") == "unheard-of"

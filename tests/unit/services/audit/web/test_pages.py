@@ -30,7 +30,7 @@ from shared.log.subjects import (
     certificate_status,
     one_time_created,
     revocation_answer,
-    revocation_order,
+    revocation_command,
 )
 from shared.text.printable import HIDDEN
 from tests.unit.services.audit.desks import TOKEN, Browser, browser
@@ -55,21 +55,21 @@ PAGES: Final = (
     "/scep", "/scep?tab=intune", "/scep?tab=intune&profile=corp&reach=7d", "/scep?tab=activity",
     "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
     "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters",
-    "/scep/orders", "/scep/orders?operator=helpdesk&kind=revoke",
+    "/scep/commands", "/scep/commands?operator=helpdesk&kind=revoke",
     f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
 )  # fmt: skip
 # How often EVIL is to be seen there, at least.
 SHOWN: Final = {
     "/scep?tab=activity": 4, "/scep?tab=intune": 2, "/scep/held": 4, "/scep/certificates": 1,
-    "/scep/dead-letters": 1, "/scep/orders": 6,
+    "/scep/dead-letters": 1, "/scep/commands": 6,
     f"/scep/enrollments/{ENROLLMENT}": 6, f"/scep/enrollments/{HELD}": 6,
 }  # fmt: skip
 ADDRESSES: Final = (
     "/scep?tab=activity&search={}", "/scep?tab=activity&profile={}", "/scep?tab=activity&chip={}",
     "/scep?tab=activity&state={}", "/scep?tab=activity&cursor={}", "/scep?tab=intune&profile={}",
     "/scep?tab=intune&reach={}", "/scep?tab={}", "/scep/certificates?profile={}",
-    "/scep/enrollments/{}", "/scep/orders?operator={}", "/scep/orders?kind={}",
-    "/scep/orders?cursor={}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
+    "/scep/enrollments/{}", "/scep/commands?operator={}", "/scep/commands?kind={}",
+    "/scep/commands?cursor={}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
     "/login?next=/scep/{}",
 )  # fmt: skip
 PLANTED: Final = (
@@ -148,14 +148,14 @@ def fill(engine: Engine) -> None:
     store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
     letter = event("DeadLetter", stream=SCRIPT, subject=f"enroll.{EVIL}.request", role="issuer")
     store(engine, "DEAD", [stored(1, "dead.issuer.ENROLL_0.1", letter)])
-    order = revocation_order("local", "ab", 0)
-    orders = (
+    order = revocation_command("local", "ab", 0)
+    commands = (
         (order, event("RevocationOrdered", operator=EVIL)),
-        (revocation_answer(order), event("OrderAnswered", done=False, detail=EVIL)),
+        (revocation_answer(order), event("CommandAnswered", done=False, detail=EVIL)),
         (one_time_created("corp", "x"), event("ChallengeCreated", operator=EVIL, cn=EVIL)),
         (api_token_created("x", "y"), event("ApiTokenCreated", operator=EVIL, name=EVIL)),
     )
-    store(engine, OPS, [stored(1 + i, *each) for i, each in enumerate(orders)])
+    store(engine, OPS, [stored(1 + i, *each) for i, each in enumerate(commands)])
 
 
 # Whatever stands in the database

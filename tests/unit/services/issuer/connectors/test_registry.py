@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 
 from services.issuer import settings as issuer
 from services.issuer.connectors.connector import Recovery
@@ -131,3 +134,40 @@ def test_a_connector_that_cannot_find_its_orders_by_name_is_refused(
     assert f"forgetful cannot find an order by its name ({recovery})" in complaint(
         outside(config, kind="forgetful")
     )
+
+
+@pytest.mark.usefixtures("registry_ca")
+@pytest.mark.parametrize(
+    "options", [OPTIONS | {"register_path": 5}, OPTIONS | {"key_path": "outside.pem"}]
+)
+def test_a_package_that_fails_over_its_options_is_a_sentence(
+    config: Path, options: dict[str, Any]
+) -> None:
+    (config.parent / "outside.pem").chmod(0o600)
+
+    assert "issuers.outside: registry-ca cannot be built: " in complaint(
+        outside(config, options=options)
+    )
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_options_may_hold_secrets_so_the_file_is_for_its_owner_alone(config: Path) -> None:
+    bare = change(config, challenge_password=None, one_time_enabled=True)
+    path = outside(bare)
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match=r"0644.*it holds issuers\.outside\.options"):
+        load(path, {})
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_a_ca_key_that_nothing_here_verifies_is_refused(config: Path) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(b"e" * 32)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Ed CA")])
+    root = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, pki.START, pki.END)
+        .add_extension(x509.BasicConstraints(True, None), critical=True)
+        .sign(key, None)
+    )
+    pki.write_certificate(config.parent / "outside.pem", root)
+
+    assert "outside.pem: a CA key of a kind that is not known here" in complaint(outside(config))

@@ -433,7 +433,7 @@ async def test_a_challenge_whose_certificate_was_revoked_makes_no_second_one(
     revoked = CertificateStatusChanged(
         request_sha256=first.sha256(), serial=SERIAL, ca_spki_sha256=PIN, operator="op",
         reason=RevocationReason.CESSATION_OF_OPERATION, revoked_at=NOW,
-        status=CertificateStatus.REVOKED, order=1,
+        status=CertificateStatus.REVOKED, command=1,
     )  # fmt: skip
     await append_signed(world.bus, place, revoked, ISSUING)
     last = await ask(world, holder(), CHALLENGE, transaction=b"a third")

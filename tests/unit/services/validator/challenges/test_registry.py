@@ -168,3 +168,33 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
     found = complaint(config, verifier={"greedy": {}})
 
     assert "verifiers that no format tells apart: greedy, static" in found
+
+
+@pytest.mark.parametrize("kind", ["static", "signed", "one_time", "webhook"])
+def test_a_built_in_verifier_is_not_enabled_by_a_table(config: Path, kind: str) -> None:
+    """Its own keys do that, with their checks."""
+    assert f"verifier.{kind}: a built-in verifier has keys of its own" in complaint(
+        config, verifier={kind: {}}
+    )
+
+
+def test_a_package_that_fails_over_its_options_is_a_sentence(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hasty.py").write_text(
+        "from services.validator.challenges.kind import VerifierKind\n"
+        "KIND = VerifierKind('hasty', lambda *_: {}['s3cret'], lambda _: True)\n"
+    )
+    install(tmp_path / "hasty-site", monkeypatch, "hasty", "hasty:KIND", "hasty")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = complaint(config, verifier={"hasty": {}})
+
+    assert "verifier.hasty: cannot be prepared: KeyError" in found
+    assert "s3cret" not in found
+
+
+def test_options_may_hold_secrets_so_the_file_is_for_its_owner_alone(config: Path) -> None:
+    path = change(config, **NO_PASSWORD, verifier={"voucher": {"key": "s3cret"}})
+    path.chmod(0o644)
+    with pytest.raises(SettingsError, match=r"0644.*it holds profiles\.corp-2\.verifier"):
+        load(path, {})

@@ -5,13 +5,13 @@ import asyncio
 import msgspec.structs
 import pytest
 
-from services.gateway.redrive import Redriver
+from services.gateway.retry import Retrier
 from shared.log.envelope import EventSigner, Message, UnreadableEventError, decode, encode, sign
-from shared.log.events.commands import RedriveOrdered
+from shared.log.events.commands import RetryOrdered
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.stages import Stage
 from shared.log.streams import OPS
-from shared.log.subjects import EnrollmentId, redrive_order
+from shared.log.subjects import EnrollmentId, retry_command
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
 from tests.unit import golden
 from tests.unit.services.gateway.gateways import settings
@@ -41,8 +41,8 @@ async def ordered(
 ) -> str:
     """An order to make the next attempt of an enrollment; its subject."""
     attempt = enrollment.attempt + 1
-    subject = redrive_order(enrollment.at(attempt))
-    order = RedriveOrdered(
+    subject = retry_command(enrollment.at(attempt))
+    order = RetryOrdered(
         stream=STREAM, sequence=7, enrollment=enrollment.prefix(), attempt=attempt, operator="op"
     )
     await bus.append(subject, sign(order, subject, signer))
@@ -60,7 +60,7 @@ async def test_the_next_attempt_is_the_request_with_its_key_as_it_was_sealed(
     bus: MemoryBus,
 ) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
-    await Redriver(bus, settings({}), "gateway-9").obey(await ordered(bus))
+    await Retrier(bus, settings({}), "gateway-9").obey(await ordered(bus))
 
     assert await attempt(bus, 1) == request(gateway="gateway-9", sealed_attempt=0)
 
@@ -70,7 +70,7 @@ async def test_the_next_attempt_is_in_the_trace_of_the_one_before(bus: MemoryBus
     await bus.append(
         FIRST.subject(Stage.REQUEST), Message(message.payload, message.headers | place)
     )
-    await Redriver(bus, settings({}), "gateway-9").obey(await ordered(bus))
+    await Retrier(bus, settings({}), "gateway-9").obey(await ordered(bus))
     stored = await bus.get_last(STREAM, FIRST.at(1).subject(Stage.REQUEST))
 
     assert stored is not None
@@ -81,7 +81,7 @@ async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
     order = await ordered(bus)
     names = ("gateway-0", "gateway-1", "gateway-2")
-    await asyncio.gather(*(Redriver(bus, settings({}), name).obey(order) for name in names))
+    await asyncio.gather(*(Retrier(bus, settings({}), name).obey(order) for name in names))
 
     made = await attempt(bus, 1)
     assert made is not None
@@ -92,7 +92,7 @@ async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
 async def test_what_was_driven_again_before_is_sealed_as_the_first_was(bus: MemoryBus) -> None:
     second = FIRST.at(3)
     await bus.append(second.subject(Stage.REQUEST), encode(request(sealed_attempt=1)))
-    await Redriver(bus, settings({}), "gateway-0").obey(await ordered(bus, second))
+    await Retrier(bus, settings({}), "gateway-0").obey(await ordered(bus, second))
 
     made = await attempt(bus, 4)
     assert made is not None
@@ -104,36 +104,40 @@ async def test_an_order_that_no_operator_signed_is_not_obeyed(bus: MemoryBus) ->
     order = await ordered(bus, signer=VALIDATOR)
 
     with pytest.raises(UnreadableEventError):
-        await Redriver(bus, settings({}), "gateway-0").obey(order)
+        await Retrier(bus, settings({}), "gateway-0").obey(order)
     assert await attempt(bus, 1) is None
 
 
 async def test_an_order_about_nothing_makes_nothing(bus: MemoryBus) -> None:
-    redriver = Redriver(bus, settings({}), "gateway-0")
+    retrier = Retrier(bus, settings({}), "gateway-0")
     with pytest.raises(ValueError, match="no such order"):
-        await redriver.obey("ops.redrive.ENROLL_0.7.1.order")
+        await retrier.obey("ops.retry.ENROLL_0.7.1.ordered")
     with pytest.raises(ValueError, match="no such request"):
-        await redriver.obey(await ordered(bus))
+        await retrier.obey(await ordered(bus))
     assert bus.streams[STREAM].messages == {}
 
 
 @pytest.mark.parametrize(
     ("subject", "payload"),
-    [("order.redrive", b"\xff"), ("order.redrive", b"ops.reload.a.b.all.order"), ("order.x", b"")],
+    [
+        ("command.retry", b"\xff"),
+        ("command.retry", b"ops.reload.a.b.all.ordered"),
+        ("command.x", b""),
+    ],
 )
 async def test_other_hints_are_not_looked_at(bus: MemoryBus, subject: str, payload: bytes) -> None:
-    redriver = Redriver(bus, settings({}), "gateway-0")
-    redriver.on_hint(subject, payload, {})
+    retrier = Retrier(bus, settings({}), "gateway-0")
+    retrier.on_hint(subject, payload, {})
 
-    assert redriver._tasks == set()
+    assert retrier._tasks == set()
 
 
 async def test_a_hint_about_a_forged_order_is_survived(bus: MemoryBus) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
-    redriver = Redriver(bus, settings({}), "gateway-0")
+    retrier = Retrier(bus, settings({}), "gateway-0")
     forged = await ordered(bus, signer=VALIDATOR)
-    for order in (forged, "ops.redrive.ENROLL_0.8.1.order"):
-        redriver.on_hint("order.redrive", order.encode(), Message(b"", {}).headers)
-        await asyncio.gather(*redriver._tasks)
+    for order in (forged, "ops.retry.ENROLL_0.8.1.ordered"):
+        retrier.on_hint("command.retry", order.encode(), Message(b"", {}).headers)
+        await asyncio.gather(*retrier._tasks)
 
     assert await attempt(bus, 1) is None

@@ -1,4 +1,4 @@
-"""What a worker gave up on is driven again, and the device gets its certificate."""
+"""What a worker gave up on is retried, and the device gets its certificate."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ from tests.system import System, running, wait_until
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    layout = prepared(tmp_path_factory.mktemp("redrive") / "data")
+    layout = prepared(tmp_path_factory.mktemp("retry") / "data")
     add_profiles(layout, {"quick": {"reply_budget": "1s"}})
     with running(layout.root) as found:
         yield found
@@ -109,15 +109,15 @@ def test_a_dead_letter_that_is_driven_again_ends_in_a_certificate(system: System
     device = Device.new()
     quick, request, place = poisoned(system, device)
     refused = ask(quick, request)
-    done = api.post(f"{place}/redrive")
+    done = api.post(f"{place}/retry")
 
     assert refused.status is PkiStatus.FAILURE
-    assert (done.status_code, done.json()["detail"]) == (200, "driven again as attempt 1")
+    assert (done.status_code, done.json()["detail"]) == (200, "retried as attempt 1")
     certificate(quick, device, ended(quick, device.poll(quick)))
     certificate(quick, device, ask(quick, request))
     told = wait_until(lambda: driven(api, place), 20, "the order in the read model")
-    assert (told["redriven"], told["open"]) == (1, False)
-    again = api.post(f"{place}/redrive")
+    assert (told["retried"], told["open"]) == (1, False)
+    again = api.post(f"{place}/retry")
     assert again.status_code == 409
     assert "attempt 1 has got its certificate" in again.json()["detail"]
     held = command("audit", "verify", "--config", str(system.config))
@@ -125,10 +125,10 @@ def test_a_dead_letter_that_is_driven_again_ends_in_a_certificate(system: System
 
 
 def driven(api: Api, place: str) -> dict[str, object] | None:
-    """The letter as it is listed, once it was driven again."""
+    """The letter as it is listed, once it was retried."""
     for letter in api.get("/api/v1/dead-letters")["dead_letters"]:
         if place.endswith(f"/{letter['stream']}/{letter['sequence']}"):
-            return letter if letter["redriven"] is not None else None
+            return letter if letter["retried"] is not None else None
     return None
 
 
@@ -136,8 +136,8 @@ def test_what_is_being_worked_on_is_not_driven_again(system: System, api: Api) -
     device = Device.new()
     quick, request, place = poisoned(system, device)
     with standing(system):
-        assert api.post(f"{place}/redrive").status_code == 200
-        found = api.post(f"{place}/redrive")
+        assert api.post(f"{place}/retry").status_code == 200
+        found = api.post(f"{place}/retry")
     assert found.status_code == 409
     assert "attempt 1 is being worked on" in found.json()["detail"]
     certificate(quick, device, ended(quick, request))
@@ -153,9 +153,9 @@ def test_what_was_refused_for_a_reason_stays_refused(system: System, api: Api) -
         line = recorded(system, device, "requested")
         sequence = asyncio.run(give_up(system, line["enrollment"]))
     place = f"/api/v1/dead-letters/{enroll_stream('0')}/{sequence}"
-    assert api.post(f"{place}/redrive").status_code == 200
+    assert api.post(f"{place}/retry").status_code == 200
     wait_until(lambda: ended(quick, device.poll(quick)).status is PkiStatus.FAILURE, 20, "the end")
-    again = api.post(f"{place}/redrive")
+    again = api.post(f"{place}/retry")
 
     assert again.status_code == 409
     assert "attempt 1 was refused: challenge_wrong" in again.json()["detail"]
@@ -168,7 +168,7 @@ def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, 
     asyncio.run(planted(system, line["enrollment"]))
     told = wait_until(lambda: rejected_attempt(api, device), 20, "the verdict on it")
 
-    assert told["detail"] == "driven again without an operator's order"
+    assert told["detail"] == "retried without an operator's order"
     assert ask(quick, request).status is PkiStatus.FAILURE
 
 
@@ -196,7 +196,7 @@ def rejected_attempt(api: Api, device: Device) -> dict[str, Any] | None:
 
 @pytest.mark.parametrize("place", ["ENROLL_0/999999", "OPS/1", "NOTHING/1"])
 def test_what_is_no_dead_letter_is_not_driven(api: Api, place: str) -> None:
-    assert api.post(f"/api/v1/dead-letters/{place}/redrive").status_code == 404
+    assert api.post(f"/api/v1/dead-letters/{place}/retry").status_code == 404
 
 
 def test_a_gateway_may_not_order_it(system: System) -> None:
@@ -206,7 +206,7 @@ def test_a_gateway_may_not_order_it(system: System) -> None:
         seed = read_nkey(system.data / "keys" / "gateway.nkey")
         bus = await JetStreamBus.connect(load(system.config).servers(), seed, "gateway-x")
         try:
-            await bus.append("ops.redrive.ENROLL_0.1.1.order", encode(LETTER))
+            await bus.append("ops.retry.ENROLL_0.1.1.ordered", encode(LETTER))
         finally:
             await bus.close()
 

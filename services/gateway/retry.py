@@ -12,7 +12,7 @@ from services.gateway.settings import Settings
 from shared.bus.core import Bus, BusError
 from shared.bus.log import append_first, report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, decode, encode
-from shared.log.events.commands import RedriveOrdered
+from shared.log.events.commands import RetryOrdered
 from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
@@ -21,12 +21,12 @@ from shared.observe.logs import log_failure
 from shared.observe.tracing import carried
 
 _log = structlog.get_logger()
-_HINT: Final = "order.redrive"
-_ORDER: Final = "ops.redrive."
+_HINT: Final = "command.retry"
+_ORDER: Final = "ops.retry."
 
 
 @dataclass
-class Redriver:
+class Retrier:
     """Obeys orders it hears of; one that was not heard stands on the log and is given again."""
 
     bus: Bus
@@ -47,9 +47,9 @@ class Redriver:
         try:
             await self.obey(order)
         except UnreadableEventError as error:
-            report_forgery("order", order, error)
+            report_forgery("command", order, error)
         except (BusError, ValueError) as error:
-            log_failure("redrive_failed", error, order=order)
+            log_failure("retry_failed", error, order=order)
 
     async def obey(self, order: str) -> None:
         """Append the next attempt, unless it is there; `UnreadableEventError` for a forged order.
@@ -59,7 +59,7 @@ class Redriver:
         stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:
             raise ValueError("no such order")
-        wanted = authenticate_as(RedriveOrdered, stored, self.settings.operators)
+        wanted = authenticate_as(RetryOrdered, stored, self.settings.operators)
         enrollment = parse_prefix(wanted.enrollment)
         request, event = await self._request(enrollment)
         sealed = enrollment.attempt if event.sealed_attempt is None else event.sealed_attempt
@@ -69,7 +69,7 @@ class Redriver:
         message.headers.update(carried(request.headers))
         # Else another gateway was first, or the device asked again by itself.
         if await append_first(self.bus, subject, message):
-            _log.info("redriven", subject=subject, operator=wanted.operator)
+            _log.info("retried", subject=subject, operator=wanted.operator)
 
     async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

@@ -1,0 +1,48 @@
+"""A verifier of another package: bounded in time and number, and whatever it raises is a no."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.validator.challenges.verifier import (
+    ChallengeRequest,
+    ChallengeResult,
+    Verifier,
+    refused,
+)
+from shared.bus.core import BusUnavailableError
+from shared.log.reasons import Reason
+from shared.observe.logs import log_failure
+from shared.runtime.places import Places
+from shared.runtime.worker import DeferredError
+
+_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class GuardedVerifier:
+    """See `Verifier`."""
+
+    inner: Verifier
+    kind: str
+    places: Places = field(default_factory=Places)
+
+    async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
+        """See `Verifier.verify`; an outage of the bus is passed on, everything else refuses."""
+        with self.places.taken() as free:
+            if not free:
+                return _failed("too many requests wait for the verifier: try again later")
+            try:
+                async with asyncio.timeout(_SECONDS):
+                    return await self.inner.verify(asked)
+            except TimeoutError:
+                return _failed("the verifier did not answer in time")
+            except (BusUnavailableError, DeferredError):
+                raise
+            except Exception as error:  # noqa: BLE001 - of a package, about one request
+                log_failure("verifier_failed", error, kind=self.kind)
+                return _failed("the verifier failed")
+
+
+def _failed(detail: str) -> ChallengeResult:
+    return refused("challenge", Reason.VERIFIER_FAILED, detail)
