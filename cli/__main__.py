@@ -5,7 +5,8 @@ import sys
 
 import typer
 
-from cli import anchors, audit, challenge, config, proof, provision, reconcile, services, tokens
+from cli import anchors, audit, challenge, config, provision, reconcile, services, tokens
+from cli import verify as proof
 from cli.ca.command import app as ca
 from cli.connector.command import app as connector
 from cli.decide import approve, deny

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import show_table
-from cli.places import Config, config_path
 from services.audit.commands.reload_anchors import reload_anchors as order_reload
 
 app = typer.Typer(no_args_is_help=True, help="Reload the anchors of a profile.")

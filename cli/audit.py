@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from cli.choice import choose
+from cli.config_option import Config, config_path
 from cli.output import failed, heading, json_line, say, show_table
-from cli.places import Config, config_path
 from cli.services import audit as serve
 from services.audit.commands.context import CommandError
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story

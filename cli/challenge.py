@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cli.config_option import Config, config_path
 from cli.durations import DURATION, seconds
 from cli.operator import with_operator
 from cli.output import json_line, say, show_table
-from cli.places import Config, config_path
-from cli.sans import san_parts
+from cli.san import san_parts
 from services.audit.commands.one_time import SHORT, Line, create
 from services.audit.commands.one_time import cancel as take_back
 from services.audit.commands.one_time import list_challenges as challenges_of

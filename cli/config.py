@@ -8,9 +8,9 @@ import tomli_w
 import typer
 
 from cli.certctl import DEFAULT, NotImportableError, import_profiles, read_variables
-from cli.effective import effective
+from cli.config_option import config_path
+from cli.effective_config import effective
 from cli.output import failed, say
-from cli.places import config_path
 from cli.reference import render
 from cli.up.layout import write_private
 from services.audit.settings import read_settings as read_audit

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from cli.choice import choose
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import say
-from cli.places import Config, config_path
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.commands.decide import decide
 from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines

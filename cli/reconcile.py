@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import say
-from cli.places import Config, config_path
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.export import Form, lines
 from services.audit.record.catch_up import fill

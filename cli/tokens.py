@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import failed, say, show_table
-from cli.places import Config, config_path
 from services.audit.commands.api_tokens import make_token, take_token
 from services.audit.roles import Level
 from services.audit.settings import database_url

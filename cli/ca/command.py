@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from cli.ca.rollover import activate_next, make_next
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import failed, say
-from cli.places import Config, config_path
 from cli.up.layout import UpError
 from services.audit.commands.revoke import revoke_certificate
 from shared.config.load import SettingsError

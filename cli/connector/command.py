@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from cli.connector.minting import CERTIFICATE, KEY, KINDS, Connector, Wish, connector_files
+from cli.connector.signing import (
+    CERTIFICATE,
+    KEY,
+    KINDS,
+    ChallengeClaims,
+    Connector,
+    connector_files,
+)
 from cli.durations import DURATION, seconds
 from cli.output import failed, say
 from cli.up.layout import write_private
@@ -60,14 +67,16 @@ def token(
 ) -> None:
     """Print a signed challenge for one device, valid for one enrollment."""
     with _one_sentence():
-        wish = _wish(device or cn, cn, san or [], audience, ttl)
-        found = Connector.read(directory).mint(wish, secrets.token_hex(16), int(now()))
+        claims = _claims(device or cn, cn, san or [], audience, ttl)
+        found = Connector.read(directory).mint(claims, secrets.token_hex(16), int(now()))
     print(found)
 
 
-def _wish(device: str, cn: str, sans: list[str], audience: str | None, ttl: int) -> Wish:
+def _claims(
+    device: str, cn: str, sans: list[str], audience: str | None, ttl: int
+) -> ChallengeClaims:
     try:
-        return Wish.for_device(device, cn, sans, audience, ttl)
+        return ChallengeClaims.for_device(device, cn, sans, audience, ttl)
     except ValueError as error:
         raise SettingsError(f"--san {error}") from None
 

@@ -11,9 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.enroll import options as o
-from cli.enroll.asking import get_cert as ask_cert
-from cli.enroll.asking import get_crl as ask_crl
-from cli.enroll.asking import get_next_ca
 from cli.enroll.authority import Authority, UntrustedError, check_pin, read_authority
 from cli.enroll.client import (
     CIPHER_NAMES,
@@ -23,9 +20,8 @@ from cli.enroll.client import (
     Exchange,
     Style,
 )
-from cli.enroll.connecting import Vouching
 from cli.enroll.console import ERROR, UNREACHABLE, fail, say
-from cli.enroll.enrolling import Wish, ask, finish
+from cli.enroll.enrollment import EnrollmentRequest, ask, finish
 from cli.enroll.files import Files
 from cli.enroll.http import Server, ServerError, UnreachableError
 from cli.enroll.identity import (
@@ -43,6 +39,10 @@ from cli.enroll.identity import (
     signed_by,
     signer_of,
 )
+from cli.enroll.queries import get_cert as ask_cert
+from cli.enroll.queries import get_crl as ask_crl
+from cli.enroll.queries import get_next_ca
+from cli.enroll.signed_challenge import ChallengeSource
 from shared.runtime.process import now
 from shared.scep.cacaps import read_caps
 from shared.scep.errors import ScepError
@@ -92,8 +92,8 @@ def enroll(
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
         style = _style(cipher, digest, transport, ber=ber, get=get)
-        vouching = _vouching(connector, device_id, audience)
-        device = _vouched(device, vouching, files, renew=renew)
+        source = _vouching(connector, device_id, audience)
+        device = _challenged(device, source, files, renew=renew)
         session = Session(url, ca_file, fingerprint, device, files, style, pss)
         questions = o.Questions(get_cert, get_crl, next_ca, caps)
         renewal = o.Renewal(renew, reuse_key, as_pkcs_req)
@@ -108,27 +108,29 @@ def enroll(
 
 def _vouching(
     connector: Path | None, device_id: str | None, audience: str | None
-) -> Vouching | None:
+) -> ChallengeSource | None:
     """The connector that is to sign, if one is."""
     if connector is not None:
-        return Vouching(connector, device_id, audience)
+        return ChallengeSource(connector, device_id, audience)
     for option, given in (("--device-id", device_id), ("--audience", audience)):
         if given is not None:
             raise RequestError(f"{option}: goes with --connector")
     return None
 
 
-def _vouched(device: o.Device, vouching: Vouching | None, files: Files, *, renew: bool) -> o.Device:
+def _challenged(
+    device: o.Device, source: ChallengeSource | None, files: Files, *, renew: bool
+) -> o.Device:
     """The device with the challenge that a connector signs for it, where one is to."""
-    if vouching is None:
+    if source is None:
         return device
     if not renew and not device.cn:
         return device  # it is refused for that, or asks questions that need no challenge
     if device.challenge is not None:
         raise RequestError("--challenge and --connector: one of them")
     if renew:
-        return replace(device, challenge=vouching.renewal_challenge(read_certificate(files)))
-    return replace(device, challenge=vouching.challenge(device.cn, device.sans))
+        return replace(device, challenge=source.renewal_challenge(read_certificate(files)))
+    return replace(device, challenge=source.challenge(device.cn, device.sans))
 
 
 def read_certificate(files: Files) -> x509.Certificate:
@@ -240,12 +242,12 @@ class Session:
         if not renewal.wanted:
             csr = make_csr(identity, self.device.challenge, list(self.device.sans))
             files.write(files.key, pem)
-            reply = ask(exchange, Wish(MessageType.PKCS_REQ, csr, seconds))
+            reply = ask(exchange, EnrollmentRequest(MessageType.PKCS_REQ, csr, seconds))
             return finish(exchange, reply, files, None)
         csr = make_renewal_csr(identity, self.device.challenge, names_of(read_certificate(files)))
         files.write(files.renewal_key, pem)
         kind = MessageType.PKCS_REQ if renewal.as_pkcs_req else MessageType.RENEWAL_REQ
-        return finish(exchange, ask(exchange, Wish(kind, csr, seconds)), files, pem)
+        return finish(exchange, ask(exchange, EnrollmentRequest(kind, csr, seconds)), files, pem)
 
 
 def _kept_or_new(files: Files, path: Path, kind: str, *, kept: bool) -> Key:

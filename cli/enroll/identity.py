@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AttributeOID, NameOID
 
-from cli.sans import san_parts
+from cli.san import san_parts
 from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
 from shared.scep.certificate import read_certificate

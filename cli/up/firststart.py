@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from cli.connector.minting import CERTIFICATE, KEY, connector_files
+from cli.connector.signing import CERTIFICATE, KEY, connector_files
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import VERSION, Layout, UpError, write_private
 from shared.config.ca_files import read_ca

@@ -8,7 +8,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from cli.connector.minting import CERTIFICATE, Connector, make_certificate
+from cli.connector.signing import CERTIFICATE, Connector, make_certificate
 from cli.toml import set_keys
 from cli.up.authority import Authority, make_ra, make_tls, ra_use
 from cli.up.layout import Layout, write_private

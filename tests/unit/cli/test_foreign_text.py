@@ -75,7 +75,7 @@ def test_markup_is_text(text: str) -> None:
 
 def test_a_log_line_is_ascii_without_controls(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("audit", "audit-0")
-    log_failure("answer_not_read", ValueError(EVIL), detail=EVIL)
+    log_failure("answer_read_failed", ValueError(EVIL), detail=EVIL)
     line = capsys.readouterr().err
     assert json.loads(line)["detail"] == EVIL
     assert line.removesuffix("\n").isascii()

@@ -15,12 +15,12 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.connector.minting import (
+from cli.connector.signing import (
     CERTIFICATE,
     KEY,
     KINDS,
+    ChallengeClaims,
     Connector,
-    Wish,
     connector_files,
 )
 from services.validator.challenges.anchors import AnchorFiles
@@ -60,8 +60,8 @@ def certificate(directory: Path) -> bytes:
     return (directory / CERTIFICATE).read_bytes()
 
 
-def wish(**changes: Any) -> Wish:
-    return Wish(**({"subject": "device-guid-1", "device_name": "device"} | changes))
+def claims(**changes: Any) -> ChallengeClaims:
+    return ChallengeClaims(**({"subject": "device-guid-1", "device_name": "device"} | changes))
 
 
 # The certificate
@@ -113,7 +113,7 @@ def test_a_key_is_of_the_kind_that_was_asked_for(kind: str, size: int) -> None:
 def test_a_token_is_signed_by_the_certificates_key(
     connector: Connector, certificate: bytes
 ) -> None:
-    found = verified(connector.mint(wish(), NONCE, NOW), certificate)
+    found = verified(connector.mint(claims(), NONCE, NOW), certificate)
 
     assert found.header["alg"] == (
         "RS256" if isinstance(connector.key, rsa.RSAPrivateKey) else "ES256"
@@ -126,14 +126,14 @@ def test_another_certificate_does_not_verify_it(connector: Connector) -> None:
     other = connector_files(kind, NAME, NOW)[0]
 
     with pytest.raises(InvalidSignature):
-        verified(connector.mint(wish(), NONCE, NOW), other)
+        verified(connector.mint(claims(), NONCE, NOW), other)
 
 
 def test_what_was_changed_after_signing_does_not_verify(
     connector: Connector, certificate: bytes
 ) -> None:
-    header, payload, signature = connector.mint(wish(), NONCE, NOW).split(".")
-    other = connector.mint(wish(subject="another"), NONCE, NOW).split(".")[1]
+    header, payload, signature = connector.mint(claims(), NONCE, NOW).split(".")
+    other = connector.mint(claims(subject="another"), NONCE, NOW).split(".")[1]
     fields = json.dumps(json.loads(segment(header)) | {"kid": "1"}).encode()
     longer = base64.urlsafe_b64encode(fields).rstrip(b"=").decode()
 
@@ -148,13 +148,13 @@ def test_an_ecdsa_signature_is_of_64_bytes_however_short_its_numbers() -> None:
     private = load_pem_private_key(key, None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     connector = Connector(private, NAME)
-    found = [verified(connector.mint(wish(), NONCE, NOW), certificate) for _ in range(1000)]
+    found = [verified(connector.mint(claims(), NONCE, NOW), certificate) for _ in range(1000)]
 
     assert any(0 in (each.signature[0], each.signature[32]) for each in found)
 
 
 def test_a_token_is_three_segments_without_padding(connector: Connector) -> None:
-    token = connector.mint(wish(), NONCE, NOW)
+    token = connector.mint(claims(), NONCE, NOW)
 
     assert token.count(".") == 2
     assert token.isascii()
@@ -166,7 +166,7 @@ def test_a_token_is_three_segments_without_padding(connector: Connector) -> None
 
 
 def test_the_claims_are_those_of_version_1(connector: Connector, certificate: bytes) -> None:
-    full = wish(
+    full = claims(
         san_dns=("a.example", "b.example"),
         san_rfc822=("a@b.example",),
         san_upn=("user@corp.example",),
@@ -192,7 +192,9 @@ def test_the_claims_are_those_of_version_1(connector: Connector, certificate: by
 def test_what_a_token_is_not_to_speak_of_is_no_claim(
     connector: Connector, certificate: bytes
 ) -> None:
-    found = verified(connector.mint(Wish("device-guid-1"), NONCE, NOW), certificate).claims
+    found = verified(
+        connector.mint(ChallengeClaims("device-guid-1"), NONCE, NOW), certificate
+    ).claims
 
     assert set(found) == {"version", "iss", "sub", "iat", "exp", "nonce"}
     assert found["exp"] - found["iat"] == 3600
@@ -201,7 +203,7 @@ def test_what_a_token_is_not_to_speak_of_is_no_claim(
 def test_an_empty_list_of_names_is_a_claim_that_there_are_none(
     connector: Connector, certificate: bytes
 ) -> None:
-    token = connector.mint(wish(san_dns=()), NONCE, NOW)
+    token = connector.mint(claims(san_dns=()), NONCE, NOW)
 
     assert verified(token, certificate).claims["san_dns"] == []
 
@@ -211,7 +213,7 @@ def test_any_text_stands_in_the_claims_as_it_was_said(
     subject: str, device: str, audience: str | None, names: list[str]
 ) -> None:
     minted = Connector(OTHER_KEY, NAME).mint(
-        Wish(subject, device, tuple(names), audience=audience), NONCE, NOW
+        ChallengeClaims(subject, device, tuple(names), audience=audience), NONCE, NOW
     )
     claims = json.loads(segment(minted.split(".")[1]))
 
@@ -219,37 +221,37 @@ def test_any_text_stands_in_the_claims_as_it_was_said(
     assert (claims["san_dns"], claims.get("aud")) == (names, audience)
 
 
-# A wish for a device
+# A claims for a device
 
 
 def test_names_go_to_the_claims_of_their_kinds() -> None:
     sans = ["dns:a.example", "email:a@b", "upn:u@c", "dns:b.example"]
 
-    assert Wish.for_device("guid", "device", sans, "aud", 60) == Wish(
+    assert ChallengeClaims.for_device("guid", "device", sans, "aud", 60) == ChallengeClaims(
         "guid", "device", ("a.example", "b.example"), ("a@b",), ("u@c",), "aud", 60
     )
 
 
 def test_without_names_the_token_does_not_speak_of_them() -> None:
-    found = Wish.for_device("guid", "device", [], None)
+    found = ChallengeClaims.for_device("guid", "device", [], None)
 
     assert (found.san_dns, found.san_rfc822, found.san_upn, found.audience) == (None,) * 4
 
 
 def test_kinds_without_a_claim_are_left_out() -> None:
-    assert Wish.for_device("guid", "device", ["ip:192.0.2.1", "uri:urn:x"], None) == Wish(
-        "guid", "device"
-    )
+    assert ChallengeClaims.for_device(
+        "guid", "device", ["ip:192.0.2.1", "uri:urn:x"], None
+    ) == ChallengeClaims("guid", "device")
 
 
 @pytest.mark.parametrize("san", ["a.example", "DNS:a.example", "Dns:a.example"])
 def test_a_dns_name_is_one_in_every_way_that_enroll_writes_it(san: str) -> None:
     """A bare name is a DNS name, and kinds are known in any case: so goes the CSR."""
-    assert Wish.for_device("guid", "device", [san], None).san_dns == ("a.example",)
+    assert ChallengeClaims.for_device("guid", "device", [san], None).san_dns == ("a.example",)
 
 
 def test_a_colon_within_a_name_is_the_names() -> None:
-    assert Wish.for_device("guid", "device", ["upn:a:b@c"], None).san_upn == ("a:b@c",)
+    assert ChallengeClaims.for_device("guid", "device", ["upn:a:b@c"], None).san_upn == ("a:b@c",)
 
 
 # What a validator says
@@ -277,7 +279,7 @@ def test_a_validator_takes_the_token_for_what_it_says(
 ) -> None:
     csr = read_csr(device_csr(device))
     named = {"san_dns": tuple(s.value for s in csr.sans if s.kind == "dns"), "audience": "here"}
-    token = connector.mint(wish(**(named | changes)), NONCE, NOW)
+    token = connector.mint(claims(**(named | changes)), NONCE, NOW)
     pool = AnchorFiles(directory / CERTIFICATE).read(NOW)
     rules = TokenRules(audience="here", validity=3600, tolerance=60)
     judged = judge_token(token, pool, rules, csr, NOW + late)

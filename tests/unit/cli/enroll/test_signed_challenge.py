@@ -8,8 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cli.connector.minting import CERTIFICATE, KEY, connector_files
-from cli.enroll.connecting import Vouching
+from cli.connector.signing import CERTIFICATE, KEY, connector_files
 from cli.enroll.identity import (
     RequestError,
     general_name,
@@ -19,6 +18,7 @@ from cli.enroll.identity import (
     names_of,
     renewing,
 )
+from cli.enroll.signed_challenge import ChallengeSource
 from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, judge_token
 from shared.runtime.process import now
@@ -72,7 +72,9 @@ def certificate_of(common_name: str, *sans: str) -> x509.Certificate:
 
 
 def test_a_token_is_for_the_device_and_its_names(directory: Path) -> None:
-    found = claims(directory, Vouching(directory, "guid-1", AUDIENCE).challenge("laptop", SANS))
+    found = claims(
+        directory, ChallengeSource(directory, "guid-1", AUDIENCE).challenge("laptop", SANS)
+    )
 
     assert (found["sub"], found["device_name"], found["aud"]) == ("guid-1", "laptop", AUDIENCE)
     assert found["san_dns"] == ["a.example"]
@@ -81,15 +83,15 @@ def test_a_token_is_for_the_device_and_its_names(directory: Path) -> None:
 
 
 def test_without_an_id_the_device_is_known_by_its_common_name(directory: Path) -> None:
-    found = claims(directory, Vouching(directory, None, None).challenge("laptop", ()))
+    found = claims(directory, ChallengeSource(directory, None, None).challenge("laptop", ()))
 
     assert (found["sub"], found["device_name"]) == ("laptop", "laptop")
     assert "aud" not in found
 
 
 def test_each_enrollment_has_a_token_of_its_own(directory: Path) -> None:
-    vouching = Vouching(directory, None, None)
-    found = {claims(directory, vouching.challenge("laptop", ()))["nonce"] for _ in range(10)}
+    source = ChallengeSource(directory, None, None)
+    found = {claims(directory, source.challenge("laptop", ()))["nonce"] for _ in range(10)}
 
     assert len(found) == 10
 
@@ -104,7 +106,7 @@ def test_each_enrollment_has_a_token_of_its_own(directory: Path) -> None:
 def test_whatever_enroll_writes_into_the_csr_the_token_vouches_for(
     directory: Path, rsa_key: rsa.RSAPrivateKey, sans: tuple[str, ...]
 ) -> None:
-    token = Vouching(directory, None, AUDIENCE).challenge("laptop", sans)
+    token = ChallengeSource(directory, None, AUDIENCE).challenge("laptop", sans)
     csr = make_csr(make_identity(rsa_key, "laptop", now()), token, list(sans))
 
     assert refusal(directory, token, csr) is None
@@ -114,7 +116,7 @@ def test_whatever_enroll_writes_into_the_csr_the_token_vouches_for(
 def test_names_without_a_claim_are_the_validators_to_refuse(
     directory: Path, rsa_key: rsa.RSAPrivateKey, sans: tuple[str, ...]
 ) -> None:
-    token = Vouching(directory, None, AUDIENCE).challenge("laptop", sans)
+    token = ChallengeSource(directory, None, AUDIENCE).challenge("laptop", sans)
     csr = make_csr(make_identity(rsa_key, "laptop", now()), token, list(sans))
 
     assert "claim_mismatch" in str(refusal(directory, token, csr))
@@ -128,7 +130,7 @@ def test_a_renewal_is_vouched_for_with_the_names_of_the_certificate(
     directory: Path, rsa_key: rsa.RSAPrivateKey, sans: tuple[str, ...]
 ) -> None:
     old = certificate_of("laptop", *sans)
-    token = Vouching(directory, "guid-1", AUDIENCE).renewal_challenge(old)
+    token = ChallengeSource(directory, "guid-1", AUDIENCE).renewal_challenge(old)
     csr = make_renewal_csr(renewing(rsa_key, OLD_KEY, old), token, names_of(old))
 
     assert refusal(directory, token, csr) is None
@@ -149,14 +151,14 @@ def test_a_connector_that_is_none_is_named(
         (directory / file).chmod(0o600)
 
     with pytest.raises(RequestError, match=f"^--connector {directory}: no connector: "):
-        Vouching(directory, None, None).challenge("laptop", ())
+        ChallengeSource(directory, None, None).challenge("laptop", ())
 
 
 def test_a_connectors_key_that_others_may_read_is_named(directory: Path) -> None:
     (directory / KEY).chmod(0o644)
 
     with pytest.raises(RequestError, match=r"connector\.key: mode is 0644"):
-        Vouching(directory, None, None).challenge("laptop", ())
+        ChallengeSource(directory, None, None).challenge("laptop", ())
 
 
 def enroll(tmp_path: Path, *arguments: str) -> str:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.effective import MASK, effective
+from cli.effective_config import MASK, effective
 from shared.config.load import load
 from shared.config.sections import Configuration
 from tests.unit.cli.commands import command, sentence

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from cryptography import x509
 
-from cli.connector.minting import Connector, Wish
+from cli.connector.signing import ChallengeClaims, Connector
 from cli.enroll.identity import RequestError, common_name, san_texts
 from shared.config.load import SettingsError
 from shared.runtime.process import now
 
 
 @dataclass(frozen=True)
-class Vouching:
+class ChallengeSource:
     """Which connector signs, for which device id (`sub`), to which audience."""
 
     directory: Path
@@ -23,7 +23,7 @@ class Vouching:
     def challenge(self, cn: str, sans: tuple[str, ...]) -> str:
         """The token that a first enrollment brings."""
         try:
-            wish = Wish.for_device(self.device or cn, cn, sans, self.audience)
+            claims = ChallengeClaims.for_device(self.device or cn, cn, sans, self.audience)
         except ValueError as error:
             raise RequestError(f"--san {error}") from None
         try:
@@ -31,7 +31,7 @@ class Vouching:
         except (OSError, ValueError, SettingsError) as error:
             said = str(error) if isinstance(error, SettingsError) else type(error).__name__
             raise RequestError(f"--connector {self.directory}: no connector: {said}") from None
-        return connector.mint(wish, secrets.token_hex(16), int(now()))
+        return connector.mint(claims, secrets.token_hex(16), int(now()))
 
     def renewal_challenge(self, old: x509.Certificate) -> str:
         """The token that a renewal brings: for the names that the certificate has."""

@@ -19,7 +19,7 @@ _POLL_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class EnrollmentRequest:
     """What is asked for: the message, the CSR, and how long to poll (seconds; 0: not at all)."""
 
     message_type: MessageType
@@ -32,11 +32,11 @@ class Wish:
         return "PKCSReq" if self.message_type is MessageType.PKCS_REQ else "RenewalReq"
 
 
-def ask(exchange: Exchange, wish: Wish) -> CertRep:
+def ask(exchange: Exchange, request: EnrollmentRequest) -> CertRep:
     """Send it; with polling wait until it is no longer PENDING."""
-    say("sent", f"{wish.name}, {exchange.digest.name}, {exchange.cipher.name}")
-    reply = exchange.send(wish.message_type, wish.csr)
-    deadline = time.monotonic() + wish.poll_for
+    say("sent", f"{request.name}, {exchange.digest.name}, {exchange.cipher.name}")
+    reply = exchange.send(request.message_type, request.csr)
+    deadline = time.monotonic() + request.poll_for
     while reply.status is PkiStatus.PENDING and time.monotonic() < deadline:
         say("got", "PENDING; asking again")
         time.sleep(_POLL_SECONDS)
@@ -44,7 +44,7 @@ def ask(exchange: Exchange, wish: Wish) -> CertRep:
         again = (
             exchange.poll
             if exchange.decrypts
-            else lambda: exchange.send(wish.message_type, wish.csr)
+            else lambda: exchange.send(request.message_type, request.csr)
         )
         reply = again()
     return reply

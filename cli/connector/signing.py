@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from cli.sans import san_parts
+from cli.san import san_parts
 from cli.up.authority import pem
 from shared.config.keys import CaKey, check_pair, read_ca_key_file
 from shared.x509.loading import loading
@@ -29,7 +29,7 @@ _HALF: Final = 32
 
 
 @dataclass(frozen=True)
-class Wish:
+class ChallengeClaims:
     """Who a token is for: the claims of version 1, and how long it is good (seconds).
 
     `device_name` and the names are None where the token is not to speak of them.
@@ -46,8 +46,8 @@ class Wish:
     @classmethod
     def for_device(
         cls, subject: str, cn: str, sans: Sequence[str], audience: str | None, ttl: int = 3600
-    ) -> "Wish":
-        """A wish for these names; `sans` as `enroll --san` writes them, ValueError where not.
+    ) -> "ChallengeClaims":
+        """A claims for these names; `sans` as `enroll --san` writes them, ValueError where not.
 
         Kinds for which there is no claim are left out.
         """
@@ -124,11 +124,11 @@ class Connector:
         check_pair(certificate, key, cert_path, key_path)
         return cls(key, str(name.value))
 
-    def mint(self, wish: Wish, nonce: str, now: int) -> str:
+    def mint(self, claims: ChallengeClaims, nonce: str, now: int) -> str:
         """A token: RS256 or ES256, as the key is."""
         rs256 = isinstance(self.key, rsa.RSAPrivateKey)
         header = {"alg": "RS256" if rs256 else "ES256", "typ": "JWT"}
-        parts = [_encode(_json(header)), _encode(_json(wish.claims(self.name, nonce, now)))]
+        parts = [_encode(_json(header)), _encode(_json(claims.claims(self.name, nonce, now)))]
         signature = self._sign(".".join(parts).encode("ascii"))
         return ".".join([*parts, _encode(signature)])
 

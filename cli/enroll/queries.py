@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli.enroll.authority import Authority
 from cli.enroll.client import BadReplyError, Exchange
 from cli.enroll.console import REFUSED, say
-from cli.enroll.enrolling import say_failure
+from cli.enroll.enrollment import say_failure
 from cli.enroll.files import Files
 from cli.enroll.http import Server
 from cli.enroll.identity import RequestError

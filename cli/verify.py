@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli.asyncapi import document
+from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import failed, say
-from cli.places import Config, config_path
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.proof.export import Form, lines
