@@ -90,7 +90,7 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
         if not isinstance(operator, Operator):
             operator = await identify(request, deps)
         if not operator.level.covers(wanted):
-            said = f"this needs the level {wanted}, {operator.name} has {operator.level}"
+            said = f"requires the {wanted} role; {operator.name} has {operator.level}"
             raise ProblemError(403, said)
         return operator
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -10,20 +11,26 @@ from services.audit.api.dependencies import Dependencies, Injected, OperatorUser
 from services.audit.api.problems import ProblemError
 from services.audit.api.schemas import (
     Audit,
+    CertificateRow,
     Certificates,
+    ChallengeRow,
     Challenges,
     Commands,
+    DeadLetterRow,
     DeadLetters,
     Decision,
     Done,
     Enrollment,
+    EnrollmentRow,
     Enrollments,
     Entry,
+    EventRow,
     MadeChallenge,
     NewChallenge,
     Ordered,
     Problem,
     Revocation,
+    rows_of,
 )
 from services.audit.commands.decide import decide
 from services.audit.commands.one_time import cancel, create, list_challenges
@@ -73,7 +80,7 @@ async def enrollments(
     def work() -> Enrollments:
         with deps.engine.connect() as connection:
             page = list_enrollments(connection, wanted)
-        return Enrollments(enrollments=[dict(row) for row in page.rows], next=page.following)
+        return Enrollments(enrollments=rows_of(EnrollmentRow, page.rows), next=page.following)
 
     return await asyncio.to_thread(work)
 
@@ -135,14 +142,15 @@ def _enrollment(deps: Dependencies, name: str) -> Enrollment:
         story = story_of(connection, name)
     if story is None:
         raise ProblemError(404, "no such enrollment")
-    return Enrollment(enrollment=story.enrollment, events=[_event(each) for each in story.events])
+    return Enrollment(
+        enrollment=EnrollmentRow.model_validate(story.enrollment),
+        events=[_event(each) for each in story.events],
+    )
 
 
-def _event(row: Mapping[str, Any]) -> dict[str, Any]:
+def _event(row: Mapping[str, Any]) -> EventRow:
     """An event for people: its payload as it is, if it can be shown."""
-    payload = read_payload(row["payload"])
-    names = ("stream", "sequence", "subject", "type", "recorded_at")
-    return {name: row[name] for name in names} | {"payload": payload}
+    return EventRow.model_validate({**row, "payload": read_payload(row["payload"])})
 
 
 @router.post("/enrollments/{enrollment}/approve", tags=["Enrollments"], responses=_PROBLEMS)
@@ -173,22 +181,22 @@ async def certificates(
         with deps.engine.connect() as connection:
             wanted = EnrollmentFilter(profile=profile, cursor=cursor, limit=limit)
             page = list_certificates(connection, wanted)
-        return Certificates(certificates=[dict(row) for row in page.rows], next=page.following)
+        return Certificates(certificates=rows_of(CertificateRow, page.rows), next=page.following)
 
     return await asyncio.to_thread(work)
 
 
 @router.get("/certificates/{issuer}/{serial}", tags=["Certificates"], responses=_PROBLEMS)
-async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> dict[str, Any]:
+async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> CertificateRow:
     """One, by its issuer here and its serial number in hex, in whatever way it is written."""
     written = written_serial(serial)
 
-    def work() -> dict[str, Any]:
+    def work() -> CertificateRow:
         with deps.engine.connect() as connection:
             row = find_certificate(connection, issuer, written)
         if row is None:
             raise ProblemError(404, "no such certificate")
-        return row
+        return CertificateRow.model_validate(row)
 
     return await asyncio.to_thread(work)
 
@@ -208,8 +216,7 @@ async def challenges(
 ) -> Challenges:
     """Those of a profile; the challenges themselves nobody knows."""
     lines = await list_challenges(deps.context(operator), profile, deps.clock())
-    names = ("id", "cn", "sans", "operator", "created_at", "expires_at", "state")
-    return Challenges(challenges=[{n: getattr(line, n) for n in names} for line in lines])
+    return Challenges(challenges=rows_of(ChallengeRow, map(asdict, lines)))
 
 
 @router.post("/challenges", tags=["One-time challenges"], status_code=201, responses=_PROBLEMS)
@@ -239,7 +246,7 @@ async def dead_letters(deps: Injected, _: Viewer, limit: Limit = 50) -> DeadLett
 
     def work() -> DeadLetters:
         with deps.engine.connect() as connection:
-            return DeadLetters(dead_letters=list_letters(connection, limit))
+            return DeadLetters(dead_letters=rows_of(DeadLetterRow, list_letters(connection, limit)))
 
     return await asyncio.to_thread(work)
 

@@ -91,7 +91,7 @@ async def described(deps: Dependencies, operator: Operator) -> list[dict[str, An
         validators, there = await replicas(context), await gateways(context)
         remembered = await deps.bus.count(REPLAYS)
     except BusError as error:
-        log_failure("profiles_half_told", error)
+        log_failure("profiles_incomplete", error)
         validators, there, remembered = [], [], None
 
     def work() -> list[dict[str, Any]]:

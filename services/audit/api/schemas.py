@@ -1,6 +1,7 @@
 """What the API takes and gives; times are Unix nanoseconds of the log unless it says otherwise."""
 
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +10,8 @@ from shared.log.events.commands import RevocationReason
 
 Note = Annotated[str, Field(max_length=500, examples=["seen on site"])]
 San = Annotated[str, Field(pattern=r"^(dns|rfc822|uri|ip|upn):[^\x00]+$", max_length=255)]
+
+_Row = TypeVar("_Row", bound=BaseModel)
 
 
 class Shape(BaseModel):
@@ -63,18 +66,76 @@ class Reloaded(BaseModel):
     replicas: list[ReplicaResult]
 
 
+def rows_of(kind: type[_Row], rows: Iterable[Mapping[str, Any]]) -> list[_Row]:
+    """Return rows of the read model as the API shows them."""
+    return [kind.model_validate(row) for row in rows]
+
+
+class EnrollmentRow(BaseModel):
+    """An enrollment as it stands.
+
+    Times ending in `_at` are Unix nanoseconds of the log, `not_after` Unix seconds; `sans` is a
+    JSON array in a string.
+    """
+
+    enrollment: str
+    profile: str
+    fleet: str | None
+    transaction_id: str | None
+    action: str | None
+    message_type: int | None
+    signer_sha256: str | None
+    client_address: str | None
+    gateway: str | None
+    device: str | None
+    sans: str | None
+    key_type: str | None
+    key_bits: int | None
+    spki_sha256: str | None
+    csr_sha256: str | None
+    challenge: str | None
+    device_id: str | None
+    claim_issuer: str | None
+    claim_subject: str | None
+    state: str
+    reason: str | None
+    detail: str | None
+    fail_info: int | None
+    renews: str | None
+    issuer: str | None
+    serial: str | None
+    not_after: int | None
+    operator: str | None
+    requested_at: int
+    held_at: int | None
+    decided_at: int | None
+    verdict_at: int | None
+    ended_at: int | None
+
+
+class EventRow(BaseModel):
+    """An event as it is stored: `recorded_at` in Unix nanoseconds, the payload as JSON or text."""
+
+    stream: str
+    sequence: int
+    subject: str
+    type: str
+    recorded_at: int
+    payload: Any
+
+
 class Enrollments(BaseModel):
     """A page of enrollments, newest first; `next` is the cursor of the following one."""
 
-    enrollments: list[dict[str, Any]]
+    enrollments: list[EnrollmentRow]
     next: str | None
 
 
 class Enrollment(BaseModel):
     """One enrollment and every event of it."""
 
-    enrollment: dict[str, Any]
-    events: list[dict[str, Any]]
+    enrollment: EnrollmentRow
+    events: list[EventRow]
 
 
 class Entry(BaseModel):
@@ -143,10 +204,32 @@ class Done(BaseModel):
     detail: str
 
 
+class CertificateRow(BaseModel):
+    """A certificate on record.
+
+    `recorded_at` is in Unix nanoseconds of the log, the other times in Unix seconds.
+    """
+
+    issuer: str
+    serial: str
+    enrollment: str | None
+    profile: str | None
+    subject: str | None
+    spki_sha256: str | None
+    not_before: int | None
+    not_after: int | None
+    ca_spki_sha256: str | None
+    renews: str | None
+    recorded_at: int
+    revoked_at: int | None
+    revocation_reason: str | None
+    revoked_by: str | None
+
+
 class Certificates(BaseModel):
     """A page of certificates, newest first."""
 
-    certificates: list[dict[str, Any]]
+    certificates: list[CertificateRow]
     next: str | None
 
 
@@ -173,13 +256,41 @@ class MadeChallenge(BaseModel):
     expires_at: int
 
 
+class ChallengeRow(BaseModel):
+    """A one-time challenge; times in Unix seconds, state open, used, cancelled or expired."""
+
+    id: str
+    cn: str
+    sans: list[str]
+    operator: str
+    created_at: int
+    expires_at: int
+    state: str
+
+
 class Challenges(BaseModel):
     """One-time challenges of a profile; times in Unix seconds."""
 
-    challenges: list[dict[str, Any]]
+    challenges: list[ChallengeRow]
+
+
+class DeadLetterRow(BaseModel):
+    """A message that a worker gave up on; `recorded_at` in Unix nanoseconds of the log.
+
+    `retried` is the last attempt that it was retried as; `open` whether it needs action.
+    """
+
+    stream: str
+    sequence: int
+    subject: str
+    role: str
+    deliveries: int
+    recorded_at: int
+    retried: int | None
+    open: bool
 
 
 class DeadLetters(BaseModel):
     """What workers gave up on, newest first."""
 
-    dead_letters: list[dict[str, Any]]
+    dead_letters: list[DeadLetterRow]
