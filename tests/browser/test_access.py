@@ -55,7 +55,7 @@ def test_a_viewer_sees_everything_but_the_buttons(viewer: Page, past: Past) -> N
         assert set(buttons.all_inner_texts()) <= {"Show"}, path
     expect(viewer.locator(".who")).to_contain_text("service-desk")
     viewer.goto("/scep/held")
-    expect(viewer.locator("main")).to_contain_text("needs the level operator")
+    expect(viewer.locator("main")).to_contain_text("requires the operator role")
 
 
 def test_a_viewer_s_orders_are_refused_whatever_the_page_sends(

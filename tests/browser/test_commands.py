@@ -80,7 +80,7 @@ def test_who_ordered_what_is_listed_with_what_came_of_it(operator: Page) -> None
     expect(dialog.get_by_role("alert")).to_have_class(re.compile("good"))
     operator.goto("/scep")
     operator.get_by_role("link", name="Commands", exact=True).click()
-    operator.get_by_label("Order", exact=True).select_option("Reload trust anchors")
+    operator.get_by_label("Command", exact=True).select_option("Reload trust anchors")
     operator.get_by_role("button", name="Show").click()
     row = operator.locator("#commands tbody tr").first
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cli.connector.minting import Connector
+from cli.connector.signing import Connector
 from tests.integration.requests_ import Device
 from tests.system import System
 from tests.unit.services.validator.challenges.tokens import PrivateKey, mint

@@ -74,7 +74,7 @@ async def callback(
         raise _misfit(problem) from None
     except NotSignedInError as problem:
         raise ProblemError(403, str(problem)) from None
-    _log.info("signed_in", operator=operator.name, level=operator.level.value)
+    _log.info("operator_signed_in", operator=operator.name, level=operator.level.value)
     found = await sign_in(deps, operator, None, local(unquote(parts[3])))
     found.delete_cookie(_cookie(deps), secure=deps.settings.page.secure, httponly=True)
     return found
@@ -98,7 +98,7 @@ def _cookie(deps: Dependencies) -> str:
 
 
 def _away(error: ProviderAwayError) -> ProblemError:
-    log_failure("provider_away", error)
+    log_failure("provider_unavailable", error)
     return ProblemError(502, "the identity provider cannot be asked now: try again")
 
 

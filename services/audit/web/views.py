@@ -192,7 +192,7 @@ async def dead_letters(request: Request, deps: Injected) -> Response:
     """What workers gave up on."""
     who = await visitor(request, deps)
     found = await _read(deps, lambda connection: list_letters(connection, MAX_LIMIT))
-    return page("letters.html", **await _common(deps, who, "letters"), letters=found)
+    return page("dead_letters.html", **await _common(deps, who, "letters"), letters=found)
 
 
 @router.get("/scep/commands")
