@@ -289,7 +289,7 @@ def _failed(profile: str, error: Exception) -> Response:
     if isinstance(error, BusUnavailableError):
         return refusals.NO_BUS.response()
     if isinstance(error, TokenUnavailableError):
-        log_failure("token_away", error, profile=profile)
+        log_failure("token_unavailable", error, profile=profile)
         return refusals.NO_TOKEN.response()
     log_failure("request_failed", error, profile=profile)
     return refusals.text(500, "internal error\n")

@@ -12,9 +12,9 @@ import structlog
 from services.gateway.refusals import LOG_FULL, RefusedError
 from services.gateway.settings import Settings
 from shared.bus.core import Bus
-from shared.bus.log import report_forgery
+from shared.bus.log import read_authentic
 from shared.bus.topology import quota_hints
-from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
+from shared.log.envelope import Stored
 from shared.log.events.state import StreamMeasured
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
@@ -38,10 +38,8 @@ class Quota:
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Take a measurement that the audit service signed for this very stream, just now."""
         hint = Stored(subject, payload, headers, 0, 0)
-        try:
-            measured = authenticate_as(StreamMeasured, hint, self.settings.operators)
-        except UnreadableEventError as error:
-            report_forgery("quota", subject, error)
+        measured = read_authentic(StreamMeasured, hint, self.settings.operators, "quota")
+        if measured is None:
             return
         newest = self._heard.get(measured.stream)
         if subject == quota_hints(measured.stream) and (newest is None or measured.at >= newest.at):

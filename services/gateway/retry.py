@@ -69,7 +69,7 @@ class Retrier:
         message.headers.update(carried(request.headers))
         # Else another gateway was first, or the device asked again by itself.
         if await append_first(self.bus, subject, message):
-            _log.info("retried", subject=subject, operator=wanted.operator)
+            _log.info("enrollment_retried", subject=subject, operator=wanted.operator)
 
     async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

@@ -12,9 +12,9 @@ import structlog
 
 from services.gateway.app import Gateway
 from services.gateway.enroll import Enroller
+from services.gateway.heartbeat import GatewayHeartbeats
 from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
-from services.gateway.presence import Presence
 from services.gateway.retry import Retrier
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
@@ -111,8 +111,7 @@ async def _serve(
     await bus.on_hint("command.*", retrier.on_hint)
     await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
     await chains.start()
-    _measure(settings)
-    log_left_out(settings.left_out)
+    _tell(settings)
 
     async def apply(settings: Settings) -> None:
         if contexts and settings.tls:
@@ -120,16 +119,17 @@ async def _serve(
         chains.want(settings.chains())
         gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
         connections.shares = settings.shares
-        retrier.settings = presence.settings = enroller.quota.settings = settings
+        retrier.settings = heartbeats.settings = enroller.quota.settings = settings
         _measure(settings)
         await shards.want(settings.epochs)
 
     reloader = Reloader(source, apply)
-    presence = Presence(bus, settings, name, since, reloader, clock)
-    await bus.on_hint("command.*", presence.on_hint)
+    heartbeats = GatewayHeartbeats(
+        bus=bus, settings=settings, name=name, since=since, reloader=reloader, log_clock=clock
+    )
     mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
     async with AsyncExitStack() as running:
-        work = (reloader.on(signals.hangup), presence.run(), mover.run(), enroller.resender.run())
+        work = (reloader.on(signals.hangup), heartbeats.run(), mover.run(), enroller.resender.run())
         await _beside(running, (*work, shards.run()))
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
         readiness.gateway, readiness.clock, readiness.shards = gateway, clock, shards
@@ -159,6 +159,12 @@ def _servers(
     if contexts is not None and listeners.mtls is not None:
         servers.append(HttpServer(app, [listeners.mtls], contexts.mutual, connections))
     return servers
+
+
+def _tell(settings: Settings) -> None:
+    """Log and measure what was read at start."""
+    log_left_out(settings.left_out)
+    _measure(settings)
 
 
 def _measure(settings: Settings) -> None:

@@ -25,7 +25,7 @@ from services.issuer.orders import Orders
 from services.issuer.received import misissued, undraftable, validity
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, report_forgery
+from shared.bus.log import Log, append_first, read_stage, report_forgery
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
 from shared.limits import shortened
@@ -111,10 +111,8 @@ class VerdictConsumer:
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """The approval, if a known validator signed it for this subject; else nothing happens."""
-        try:
-            event = authenticate(stored, self.settings.validators, Stage.VERDICT)
-        except UnreadableEventError as error:
-            report_forgery(Stage.VERDICT, stored.subject, error)
+        event = read_stage(stored, self.settings.validators, Stage.VERDICT)
+        if event is None:
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
@@ -347,7 +345,7 @@ class VerdictConsumer:
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
         if not await Log(self.bus, self.settings.signer).append(subject, record):
-            _log.info("serial_recorded_before", serial=record.serial)
+            _log.info("serial_already_recorded", serial=record.serial)
 
     async def _is_recorded(self, issuer: str, record: CertificateRecorded) -> bool:
         """Return whether the record under a serial number is of this enrollment."""

@@ -19,8 +19,8 @@ from services.issuer.connectors.connector import (
     UnknownOutcome,
 )
 from shared.bus.core import Bus
-from shared.bus.log import Log, report_forgery
-from shared.log.envelope import EventSigner, Trusted, UnreadableEventError, authenticate_as
+from shared.bus.log import Log, read_authentic
+from shared.log.envelope import EventSigner, Trusted
 from shared.log.events.enrollment import CertificateOrdered
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
@@ -110,11 +110,7 @@ class Orders:
         stored = await self.bus.get_last_or_leader(stream, _subject(order))
         if stored is None:
             return None
-        try:
-            return authenticate_as(CertificateOrdered, stored, self.issuers)
-        except UnreadableEventError as error:
-            report_forgery(Stage.ORDER, stored.subject, error)
-            return None
+        return read_authentic(CertificateOrdered, stored, self.issuers, Stage.ORDER)
 
 
 def _subject(order: Order) -> str:

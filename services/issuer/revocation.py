@@ -20,7 +20,7 @@ from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, report_forgery
+from shared.bus.log import Log, append_first, read_authentic
 from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
 from shared.limits import shortened
@@ -134,7 +134,7 @@ class CrlKeeper:
             trusted = self.settings.trusted_issuers
             head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
         except SeriesTooLongError as error:
-            _log.error("crl_made_anew", issuer=issuer, detail=str(error))
+            _log.error("crl_rebuilt", issuer=issuer, detail=str(error))
             begun = int(self.clock() * 1000)  # finer than seconds: numbers must not run backwards
             return None, (begun << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
         return head, head.number + 1 if head is not None else now
@@ -146,12 +146,10 @@ class CrlKeeper:
         wildcard = certificate_status(issuer, "*", "*")
         while stored := await self.bus.get_next_or_leader(CERTS, wildcard, position + 1):
             position = stored.sequence
-            try:
-                event = authenticate_as(
-                    CertificateStatusChanged, stored, self.settings.trusted_issuers
-                )
-            except UnreadableEventError as error:
-                report_forgery("revoked", stored.subject, error)
+            event = read_authentic(
+                CertificateStatusChanged, stored, self.settings.trusted_issuers, "revoked"
+            )
+            if event is None:
                 continue
             if event.ca_spki_sha256 != ca.pin:
                 continue
@@ -194,10 +192,8 @@ class RevocationConsumer:
 
     async def handle(self, stored: Stored) -> None:
         """Revoke, publish the CRL, answer."""
-        try:
-            order = authenticate_as(RevocationOrdered, stored, self.settings.operators)
-        except UnreadableEventError as error:
-            report_forgery("command", stored.subject, error)
+        order = read_authentic(RevocationOrdered, stored, self.settings.operators, "command")
+        if order is None:
             return
         done, detail = await self._revoke(stored, order)
         answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
@@ -313,4 +309,4 @@ class RevocationConsumer:
 
     async def _append(self, subject: str, event: CommandAnswered) -> None:
         if not await Log(self.bus, self.settings.signer).append(subject, event):
-            _log.info("recorded_before", subject=subject)
+            _log.info("already_recorded", subject=subject)

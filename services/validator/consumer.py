@@ -81,7 +81,7 @@ class RequestConsumer:
         except (DeferredError, NotServedError, BusUnavailableError):
             raise
         except Exception as error:  # noqa: BLE001 - it is given up like any other then
-            log_failure("handler_failed", error, subject=stored.subject)
+            log_failure("message_failed", error, subject=stored.subject)
             return False
         return True
 

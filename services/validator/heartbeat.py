@@ -1,19 +1,19 @@
-"""One validator among several: says that it is there, and reads anchors anew when ordered to."""
+"""A validator's heartbeats, and the commands to reload its anchors."""
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
 from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.token import AnchorPool
 from services.validator.evaluate import Evaluator
-from shared.bus.log import Log, report_forgery
+from shared.bus.log import Log, read_authentic
 from shared.config.load import SettingsError
-from shared.log.envelope import Stored, UnreadableEventError, authenticate_as, sign
+from shared.log.envelope import Message, Stored, sign
 from shared.log.events.commands import CommandAnswered, ReloadOrdered
 from shared.log.events.state import Heartbeat
 from shared.log.roles import Role
@@ -21,11 +21,11 @@ from shared.log.streams import OPS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
 from shared.observe.logs import log_failure
 from shared.observe.metrics import measure_expiry
+from shared.runtime.heartbeat import HeartbeatLoop
 from shared.runtime.log_clock import LogClock
-from shared.runtime.periodic import every
+from shared.runtime.process import now
 
 _log = structlog.get_logger()
-_LOOK_SECONDS: Final = 5.0
 _MARGIN_SECONDS: Final = 60
 
 
@@ -33,42 +33,31 @@ class NotHereError(Exception):
     """Raised for an order about a profile that takes no tokens here; the message says so."""
 
 
-@dataclass
-class Replica:
-    """Orders are heard by a hint and looked for on the log, so that none is lost.
-
-    `since` (Unix seconds) is when its settings had been read.
-    """
+@dataclass(kw_only=True)
+class ValidatorHeartbeats(HeartbeatLoop):
+    """Reports a validator, and reloads anchors when operators order it."""
 
     evaluator: Evaluator
-    name: str
     clock: Callable[[], float]
-    since: int
-    log_clock: LogClock
+    hint: str = "command.reload"
     _seen: int | None = None
-    _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self) -> None:
-        """Say and look, for ever."""
-        await self.evaluator.bus.on_hint("command.*", self._on_hint)
-        await every(_LOOK_SECONDS, self._look, name="replica", wake=self._hinted)
+    @classmethod
+    def of(cls, evaluator: Evaluator, name: str, since: int, log_clock: LogClock) -> Self:
+        """Those of this process."""
+        return cls(
+            bus=evaluator.bus,
+            evaluator=evaluator,
+            name=name,
+            clock=now,
+            since=since,
+            log_clock=log_clock,
+        )
 
-    async def _look(self) -> None:
-        await self._obey()
-        await self._say()
-
-    def look_now(self) -> None:
-        """The settings were read anew: say so."""
-        self._hinted.set()
-
-    def _on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """A hint only says "look": what it carries is not believed."""
-        del subject, payload, headers
-        self._hinted.set()
-
-    async def _say(self) -> None:
-        """Presence, which ends by itself soon after its replica does."""
+    def message(self) -> Message:
+        """Return the heartbeat, and measure what it reports."""
         pools = self._pools()
+        self._measure(pools)
         seen = Heartbeat(
             role=Role.VALIDATOR,
             name=self.name,
@@ -76,10 +65,7 @@ class Replica:
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
-        signer = self.evaluator.settings.signer
-        message = sign(seen, subject, signer)
-        await self.log_clock.beat(message)
-        self._measure(pools)
+        return sign(seen, subject, self.evaluator.settings.signer)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
         """Days until each anchor ends; those that were taken away are not measured any more."""
@@ -94,8 +80,8 @@ class Replica:
         access = self.evaluator.settings.access
         return {name: each.signed.pool for name, each in access.items() if each.signed}
 
-    async def _obey(self) -> None:
-        """Every order after the last one, in turn."""
+    async def obey(self) -> None:
+        """Carry out every command after the last one, in turn."""
         bus = self.evaluator.bus
         if self._seen is None:
             self._seen = await self._before()
@@ -116,10 +102,8 @@ class Replica:
 
     async def _answer(self, stored: Stored) -> None:
         settings = self.evaluator.settings
-        try:
-            order = authenticate_as(ReloadOrdered, stored, settings.operators)
-        except UnreadableEventError as error:
-            report_forgery("command", stored.subject, error)
+        order = read_authentic(ReloadOrdered, stored, settings.operators, "command")
+        if order is None:
             return
         done, detail = await self._reload(order.profile)
         _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)

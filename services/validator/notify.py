@@ -8,9 +8,9 @@ import structlog
 
 from services.validator.challenges.webhook import described
 from services.validator.evaluate import Evaluator
-from shared.bus.log import report_forgery
+from shared.bus.log import read_stage
 from shared.bus.topology import NOTIFIER
-from shared.log.envelope import Stored, UnreadableEventError, authenticate, decode
+from shared.log.envelope import Stored, UnreadableEventError, decode
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -57,16 +57,14 @@ class Notifier:
 
     async def give_up(self, stored: Stored) -> None:
         """It stays untold; the dead letter says so."""
-        _log.error("not_told", about=stored.subject)
+        _log.error("notification_failed", about=stored.subject)
 
     def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
         """The terminal event, if one of us wrote it."""
         settings = self.evaluator.settings
         trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
-        try:
-            event = authenticate(stored, trusted, stage)
-        except UnreadableEventError as error:
-            report_forgery(stage, stored.subject, error)
+        event = read_stage(stored, trusted, stage)
+        if event is None:
             return None
         return event if isinstance(event, Ended) else None
 

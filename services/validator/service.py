@@ -5,8 +5,8 @@ import socket
 
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
+from services.validator.heartbeat import ValidatorHeartbeats
 from services.validator.notify import Telling
-from services.validator.replica import Replica
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.bus.jetstream import JetStreamBus
@@ -41,7 +41,8 @@ async def serve(
     clock = LogClock(bus, replica_subject(Role.VALIDATOR, name))
     count_from_zero({name: access.kinds for name, access in settings.access.items()})
     log_left_out(settings.left_out)
-    consumer, replica = RequestConsumer(evaluator), Replica(evaluator, name, now, since, clock)
+    consumer = RequestConsumer(evaluator)
+    heartbeats = ValidatorHeartbeats.of(evaluator, name, since, clock)
     resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: evaluator.settings.operators)
     workers, telling = Workers(bus, Role.VALIDATOR), Telling(evaluator, now)
 
@@ -56,7 +57,7 @@ async def serve(
     async def apply(settings: Settings) -> None:
         chains.want(settings.chains())
         evaluator.settings = settings
-        replica.look_now()
+        heartbeats.look_now()
         await shards.want(settings.epochs)
 
     def ready() -> str:
@@ -67,7 +68,7 @@ async def serve(
     server.start()
     async with (
         background(reload_on(signals.hangup, source, apply)),
-        background(replica.run()),
+        background(heartbeats.run()),
         background(Mover(bus, settings.servers, settings.nkey_seed, Role.VALIDATOR, name).run()),
         background(shards.run()),
     ):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import append_first, report_forgery
+from shared.bus.log import append_first, read_stage
 from shared.bus.topology import gateway_hints
 from shared.log.envelope import (
     SUBJECT,
@@ -15,7 +15,6 @@ from shared.log.envelope import (
     Stored,
     Trusted,
     UnreadableEventError,
-    authenticate,
     decode,
     sign,
 )
@@ -79,10 +78,8 @@ class Recorder:
         stored = await self.bus.get_last_or_leader(enroll_stream(enrollment.shard), subject)
         if stored is None:
             raise BusUnavailableError("a conflicting verdict cannot be read yet")
-        try:
-            event = authenticate(stored, self.trusted, Stage.VERDICT, request.sha256())
-        except UnreadableEventError as error:
-            report_forgery(Stage.VERDICT, subject, error)
+        event = read_stage(stored, self.trusted, Stage.VERDICT, request.sha256())
+        if event is None:
             return None
         if not isinstance(event, EnrollmentApproved | EnrollmentRejected):
             return None

@@ -32,7 +32,7 @@ class Away:
             return
         servers = [place(url) for url in self.urls]
         detail = str(error)[:_MOST_DETAIL]
-        _log.warning("bus_away", servers=servers, error=type(error).__name__, detail=detail)
+        _log.warning("bus_disconnected", servers=servers, error=type(error).__name__, detail=detail)
         self._next, self._gap = now + self._gap, min(self._gap * 2, _MOST_SECONDS)
 
     def over(self) -> None:

@@ -81,7 +81,9 @@ class AppendHealth:
     def _stored(self, stream: str) -> None:
         failing = self._failing.pop(stream, None)
         if failing is not None:
-            _log.info("append_works", stream=stream, seconds=round(self.clock() - failing.since))
+            _log.info(
+                "append_recovered", stream=stream, seconds=round(self.clock() - failing.since)
+            )
 
 
 def _stream(subject: str) -> str:

@@ -193,7 +193,7 @@ class PullConsumption:
 
     def _well(self) -> None:
         if self._problem:
-            _log.info("pull_works", durable=self.durable, stream=self.stream)
+            _log.info("pull_recovered", durable=self.durable, stream=self.stream)
         self._problem = ""
 
     def _count_down(self) -> None:

@@ -24,15 +24,13 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from shared.bus.core import AppendConflictError, Bus, BusUnavailableError
-from shared.bus.log import report_forgery
+from shared.bus.log import read_authentic
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import (
     EventSigner,
     Message,
     Stored,
     Trusted,
-    UnreadableEventError,
-    authenticate_as,
     sign,
 )
 
@@ -155,10 +153,8 @@ class Series(Generic[_E]):
         return forged + 1
 
     def _entry(self, stored: Stored) -> Entry[_E] | None:
-        try:
-            event: _E = authenticate_as(self.kind, stored, self.trusted)  # type: ignore[type-var]
-        except UnreadableEventError as error:
-            report_forgery(self.about, stored.subject, error)
+        event = read_authentic(self.kind, stored, self.trusted, self.about)  # type: ignore[type-var]
+        if event is None:
             return None
         return Entry(event, stored)
 

@@ -23,7 +23,7 @@ from shared.log.streams import (
 )
 
 ACK_WAIT_SECONDS: Final = 5.0
-PRESENCE_SECONDS: Final = 20
+HEARTBEAT_SECONDS: Final = 20
 NOTIFIER: Final = "notifier"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
@@ -112,7 +112,7 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
         StreamSpec(REPLAYS, _subjects(REPLAYS), own_ends=True),
         StreamSpec(DEVICES, _subjects(DEVICES), own_ends=True, max_age=_WINDOW_SECONDS),
         StreamSpec(
-            REPLICAS, _subjects(REPLICAS), keep="latest", max_age=PRESENCE_SECONDS,
+            REPLICAS, _subjects(REPLICAS), keep="latest", max_age=HEARTBEAT_SECONDS,
             max_msgs=REPLICA_NAMES,
         ),
         StreamSpec(DEAD_LETTERS, _subjects(DEAD_LETTERS), Quota.DEAD_LETTERS),

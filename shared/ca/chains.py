@@ -190,7 +190,7 @@ class ChainBook:
                 try:
                     await self._read(issuer, pins)
                 except Exception as error:  # noqa: BLE001 - one chain must not end the watch
-                    log_failure("ca_chain_waits", error, issuer=issuer)
+                    log_failure("ca_chain_waiting", error, issuer=issuer)
             try:
                 async with asyncio.timeout(_RETRY_SECONDS if self.missing() else _REFRESH_SECONDS):
                     await self._changed.wait()

@@ -289,4 +289,4 @@ class Connections:
         if now - self._reported >= _REPORT_SECONDS:
             self._reported = now
             limit = self._last_descriptor + DESCRIPTOR_RESERVE
-            _log.error("connections_full", open=len(self._all), descriptors=limit)
+            _log.error("connection_limit_reached", open=len(self._all), descriptors=limit)

@@ -84,7 +84,7 @@ class Mover:
                 except BusUnavailableError as error:
                     if str(error) != said:
                         said = str(error)
-                        _log.warning("start_waits", detail=said[:100])
+                        _log.warning("start_waiting", detail=said[:100])
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _here_works(self) -> bool:

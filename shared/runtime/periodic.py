@@ -25,8 +25,8 @@ async def every(
     """Do `work` for ever, with a pause of `seconds` after each time; sooner once `wake` is set.
 
     The first time is after `delay` seconds. Whatever the work raises, it is done again: after
-    `retry` seconds where they are given. An outage of the bus is logged as `<name>_waits`, all else
-    as `<name>_failed`.
+    `retry` seconds where they are given. An outage of the bus is logged as `<name>_waiting`, all
+    else as `<name>_failed`.
     """
     await asyncio.sleep(delay)
     while True:
@@ -34,7 +34,7 @@ async def every(
         try:
             await work()
         except BusUnavailableError as error:
-            _log.info(f"{name}_waits", detail=str(error)[:_SHOWN])
+            _log.info(f"{name}_waiting", detail=str(error)[:_SHOWN])
             pause = retry
         except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
             log_failure(f"{name}_failed", error)

@@ -110,7 +110,7 @@ class ShardWatch:
                 log = _log.error if shard in due else _log.warning
                 log("shard_unusable", shard=shard, detail=problem)
             elif not problem and shard in self._wrong:
-                _log.info("shard_usable", shard=shard)
+                _log.info("shard_ready", shard=shard)
         self._wrong = {shard: problem for shard, problem in found.items() if problem}
 
     def _now(self) -> float:

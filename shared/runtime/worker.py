@@ -141,7 +141,7 @@ class Worker:
             await delivery.nak(min(wait, _MAX_NAK_SECONDS))
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the worker
             FAILURES.labels(self.role).inc()
-            log_failure("handler_failed", error, subject=subject)
+            log_failure("message_failed", error, subject=subject)
             await delivery.nak(min(2.0**delivery.deliveries, _MAX_NAK_SECONDS))
 
     async def _outlast_outages(
@@ -163,7 +163,9 @@ class Worker:
             return
         self._logged = now
         about, detail = delivery.stored.subject, str(error)[:100]
-        _log.warning("dependency_away", subject=about, detail=detail, waiting=len(self._running))
+        _log.warning(
+            "dependency_unavailable", subject=about, detail=detail, waiting=len(self._running)
+        )
 
     async def _not_served(self, error: NotServedError, delivery: Delivery) -> None:
         """Wait in place for a profile to be served; raise where others should get the message."""

@@ -65,7 +65,7 @@ async def test_a_start_waits_for_a_server_and_says_so_now_and_then(tmp_path: Pat
             server.start()
             gateway = await asyncio.wait_for(starting, 20)
 
-    assert {line["event"] for line in lines} == {"bus_away"}
+    assert {line["event"] for line in lines} == {"bus_disconnected"}
     assert lines[0]["servers"] == [f"127.0.0.1:{server.port}"]
     await gateway.close()
 

@@ -17,7 +17,7 @@ from shared.bus.core import (
 )
 from shared.bus.provision import provision
 from shared.bus.servers import Servers
-from shared.bus.topology import PRESENCE_SECONDS, Quota
+from shared.bus.topology import HEARTBEAT_SECONDS, Quota
 from shared.limits import EVENT_BYTES, REPLICA_NAMES
 from shared.log.envelope import Message
 from shared.log.roles import SERVICES, Role
@@ -120,7 +120,7 @@ async def test_heartbeats_leave_by_the_servers_own_clock(server: NatsServer) -> 
         await gateway.put(replica_subject("gateway", "g"), Message(b"{}", {}), 10**6)
     config = (await info(server, REPLICAS)).config
 
-    assert config.max_age == PRESENCE_SECONDS
+    assert config.max_age == HEARTBEAT_SECONDS
     assert not config.allow_msg_ttl
     await gateway.close()
 

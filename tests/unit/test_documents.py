@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cli import limits
 from cli.asyncapi import document
-from cli.proof import render_asyncapi
 from cli.reference import render
+from cli.verify import render_asyncapi
 from shared.bus.provision import server_config
 from shared.log.catalog import EVENT_TYPES
 from shared.log.roles import Role

@@ -68,7 +68,7 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
     recorded = (_record(context, stored, each) for each in results)
     for outcome in await asyncio.gather(*recorded, return_exceptions=True):
         if isinstance(outcome, Exception):  # what gateways did is told all the same
-            log_failure("result_not_recorded", outcome, order=subject)
+            log_failure("result_record_failed", outcome, order=subject)
     return results
 
 

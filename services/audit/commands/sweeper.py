@@ -159,7 +159,7 @@ class Sweeper:
         if len(self._lost) >= _ROWS:
             self._lost.clear()
         self._lost.add(enrollment)
-        _log.error("request_not_on_log", enrollment=enrollment.prefix())
+        _log.error("request_missing", enrollment=enrollment.prefix())
 
 
 def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue, int]:

@@ -43,7 +43,7 @@ class Checkpoints:
                 if await self._is_due(stream):
                     await self.sign(stream)
             except (BusUnavailableError, DatabaseError, ReplacedLogError) as error:
-                log_failure("checkpoint_waits", error, stream=stream)
+                log_failure("checkpoint_waiting", error, stream=stream)
             except Exception as error:  # noqa: BLE001 - the other streams come all the same
                 log_failure("checkpoint_failed", error, stream=stream)
 

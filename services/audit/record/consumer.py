@@ -91,7 +91,7 @@ class StreamRecorder:
         FAILURES.labels("audit").inc()
         said = f"waits: {type(error).__name__}"
         if said != self._said:
-            log_failure("audit_waits", error, stream=self.stream)
+            log_failure("audit_waiting", error, stream=self.stream)
         self.problem = self._said = said
 
     def _wait_for(self, problem: str) -> None:

@@ -39,9 +39,9 @@ class Room:
             except BusUnavailableError as error:
                 for gauge in (STREAM_BYTES, STREAM_FILL):
                     gauge.labels(stream).set(math.nan)
-                _log.info("room_unknown", stream=stream, detail=str(error)[:100])
+                _log.info("capacity_unknown", stream=stream, detail=str(error)[:100])
             except Exception as error:  # noqa: BLE001 - the other streams come all the same
-                log_failure("room_failed", error)
+                log_failure("capacity_check_failed", error)
 
     async def look(self, stream: str) -> None:
         """Measure one stream, show it, and send it to the gateways."""

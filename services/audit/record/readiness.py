@@ -55,7 +55,7 @@ class Readiness:
         if self._asking.done():
             error, self._asking = self._asking.exception(), None
         if error is not None and self._database:
-            log_failure("database_away", error)
+            log_failure("database_unavailable", error)
         self._database = error is None
 
     def _ask(self) -> None:

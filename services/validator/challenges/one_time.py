@@ -17,11 +17,11 @@ from services.validator.challenges.verifier import (
     passed,
     refused,
 )
-from shared.bus.log import report_forgery
+from shared.bus.log import read_authentic
 from shared.bus.series import Series
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
-from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
+from shared.log.envelope import Stored, Trusted
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.state import Claim
 from shared.log.one_time import ONE_TIME, ONE_TIME_SHAPE, one_time_digest
@@ -82,11 +82,7 @@ class OneTimeVerifier:
         """The challenge, if an operator made it."""
         if stored is None:
             return None
-        try:
-            return authenticate_as(ChallengeCreated, stored, self.operators)
-        except UnreadableEventError as error:
-            report_forgery("one_time", stored.subject, error)
-            return None
+        return read_authentic(ChallengeCreated, stored, self.operators, "one_time")
 
 
 def judge_one_time(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.gateway.presence import Presence
+from services.gateway.heartbeat import GatewayHeartbeats
 from services.gateway.settings import Settings
 from shared.config.load import SettingsError
 from shared.log.envelope import EventSigner, decode, sign
@@ -55,9 +55,16 @@ def files() -> Files:
 
 
 @pytest.fixture
-def presence(bus: MemoryBus, files: Files) -> Presence:
+def heartbeats(bus: MemoryBus, files: Files) -> GatewayHeartbeats:
     reloader = Reloader(Source(settings({}), files), applied)
-    return Presence(bus, settings({}), "gateway-0", NOW + 1000, reloader, LogClock(bus, PLACE))
+    return GatewayHeartbeats(
+        bus=bus,
+        settings=settings({}),
+        name="gateway-0",
+        since=NOW + 1000,
+        reloader=reloader,
+        log_clock=LogClock(bus, PLACE),
+    )
 
 
 async def order(bus: MemoryBus, name: str, signer: EventSigner = OPERATOR) -> int:
@@ -73,18 +80,22 @@ async def seen(bus: MemoryBus) -> GatewayHeartbeat:
     return event
 
 
-async def test_it_says_that_it_is_there(bus: MemoryBus, presence: Presence, files: Files) -> None:
-    await presence.look()
+async def test_it_says_that_it_is_there(
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files
+) -> None:
+    await heartbeats.beat()
     found = await seen(bus)
 
     assert (found.name, found.since, found.command, found.error) == ("gateway-0", NOW + 1000, 0, "")
     assert files.read == 0
 
 
-async def test_an_order_is_followed_once(bus: MemoryBus, presence: Presence, files: Files) -> None:
+async def test_an_order_is_followed_once(
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files
+) -> None:
     sequence = await order(bus, "o1")
-    await presence.look()
-    await presence.look()
+    await heartbeats.beat()
+    await heartbeats.beat()
 
     assert (await seen(bus)).command == sequence
     assert files.read == 1
@@ -98,26 +109,26 @@ async def test_an_order_is_followed_once(bus: MemoryBus, presence: Presence, fil
     ],
 )
 async def test_what_is_wrong_is_told_until_an_order_finds_it_right(
-    bus: MemoryBus, presence: Presence, files: Files, wrong: Exception, said: str
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files, wrong: Exception, said: str
 ) -> None:
     files.wrong = wrong
     await order(bus, "o1")
-    await presence.look()
+    await heartbeats.beat()
     assert (await seen(bus)).error == said
     files.wrong = None
     last = await order(bus, "o2")
-    await presence.look()
+    await heartbeats.beat()
 
     found = await seen(bus)
     assert (found.command, found.error) == (last, "")
 
 
 async def test_an_order_that_no_operator_signed_is_not_followed(
-    bus: MemoryBus, presence: Presence, files: Files
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files
 ) -> None:
     """And it does not look as if it had been: whoever ordered waits for this very word."""
     sequence = await order(bus, "o1", VALIDATOR)
-    await presence.look()
+    await heartbeats.beat()
 
     found = await seen(bus)
     assert (found.command, files.read) == (sequence, 0)
@@ -125,37 +136,39 @@ async def test_an_order_that_no_operator_signed_is_not_followed(
 
 
 async def test_an_order_from_before_the_start_has_nothing_left_to_do(
-    bus: MemoryBus, presence: Presence, files: Files
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files
 ) -> None:
     bus.clock = lambda: NOW * NANOSECONDS
     sequence = await order(bus, "o1")
-    await presence.look()
+    await heartbeats.beat()
 
     assert (await seen(bus)).command == sequence
     assert files.read == 0
 
 
 async def test_an_order_that_comes_later_is_followed_whatever_the_clock_says(
-    bus: MemoryBus, presence: Presence, files: Files
+    bus: MemoryBus, heartbeats: GatewayHeartbeats, files: Files
 ) -> None:
-    await presence.look()
+    await heartbeats.beat()
     bus.clock = lambda: NOW * NANOSECONDS
     await order(bus, "o1")
-    await presence.look()
+    await heartbeats.beat()
 
     assert files.read == 1
 
 
 @pytest.mark.parametrize(("subject", "heard"), [("command.ra", True), ("command.retry", False)])
-def test_only_its_own_hint_makes_it_look(presence: Presence, subject: str, *, heard: bool) -> None:
-    notice: Callable[[str, bytes, dict[str, str]], None] = presence.on_hint
+def test_only_its_own_hint_makes_it_look(
+    heartbeats: GatewayHeartbeats, subject: str, *, heard: bool
+) -> None:
+    notice: Callable[[str, bytes, dict[str, str]], None] = heartbeats.on_hint
     notice(subject, b"", {})
 
-    assert presence._hinted.is_set() is heard
+    assert heartbeats._hinted.is_set() is heard
 
 
 async def test_a_gateway_looks_often_until_the_time_of_the_log_is_known(
-    presence: Presence, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+    heartbeats: GatewayHeartbeats, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a cluster the first heartbeat may be read back of a replica that lags behind."""
     pauses: list[float] = []
@@ -167,11 +180,11 @@ async def test_a_gateway_looks_often_until_the_time_of_the_log_is_known(
 
     monkeypatch.setattr(LogClock, "pause", quickly)
     bus.lag = {REPLICAS: 1}
-    running = asyncio.create_task(presence.run())
+    running = asyncio.create_task(heartbeats.run())
     await until(lambda: len(pauses) == 2)
     bus.lag = {}
     await until(lambda: pauses[-1] > 1)
     running.cancel()
 
-    assert presence.clock() >= NOW + 1000
+    assert heartbeats.log_clock() >= NOW + 1000
     assert set(pauses[:2]) == {0.5}

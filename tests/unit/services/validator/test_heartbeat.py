@@ -13,16 +13,16 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cli.connector.minting import Connector, make_certificate
+from cli.connector.signing import Connector, make_certificate
 from services.validator.access import Access
 from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
-from services.validator.replica import Replica
+from services.validator.heartbeat import ValidatorHeartbeats
 from shared.bus.core import BusUnavailableError
-from shared.bus.topology import PRESENCE_SECONDS
+from shared.bus.topology import HEARTBEAT_SECONDS
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.commands import (
     CommandAnswered,
@@ -92,7 +92,9 @@ class Office:
             path.write_bytes(data)
         return path
 
-    def replica(self, name: str = "validator-0", *, since: int = NOW, **access: Access) -> Replica:
+    def replica(
+        self, name: str = "validator-0", *, since: int = NOW, **access: Access
+    ) -> ValidatorHeartbeats:
         """A validator of its own; a name is a profile, by default `demo` with the one file."""
         found = access or {PROFILE: signed_access(self.bundle("connector"))}
         settings = self.world.evaluator.settings
@@ -101,9 +103,16 @@ class Office:
         evaluator = Evaluator(self.world.bus, settings, self.world.evaluator.chains)
         bus = self.world.bus
         clock = LogClock(bus, replica_subject("validator", name), lambda: bus.clock() / 1e9)
-        return Replica(evaluator, name, self.world.clock, since, clock)
+        return ValidatorHeartbeats(
+            bus=bus,
+            evaluator=evaluator,
+            name=name,
+            clock=self.world.clock,
+            since=since,
+            log_clock=clock,
+        )
 
-    async def run(self, *replicas: Replica) -> None:
+    async def run(self, *replicas: ValidatorHeartbeats) -> None:
         """Let them run, and wait until each has said that it is there."""
         for each in replicas:
             await self.running.enter_async_context(background(each.run()))
@@ -151,7 +160,7 @@ class Office:
         assert isinstance(found, CommandAnswered)
         return found
 
-    async def takes(self, replica: Replica, connector: Connector, nonce: str) -> bool:
+    async def takes(self, replica: ValidatorHeartbeats, connector: Connector, nonce: str) -> bool:
         """Whether a replica takes a token of this connector."""
         now = int(self.world.clock.seconds)
         text = token(nonce, by=connector, now=now)
@@ -172,7 +181,7 @@ async def context(
         yield found
 
 
-# Presence
+# Heartbeats
 
 
 async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(context: Office) -> None:
@@ -195,7 +204,7 @@ async def test_presence_ends_soon_after_its_replica(context: Office) -> None:
     async with background(context.replica().run()):
         await until(context.present)
     place = replica_subject("validator", "validator-0")
-    context.world.clock.seconds += PRESENCE_SECONDS - 1
+    context.world.clock.seconds += HEARTBEAT_SECONDS - 1
     assert await context.world.bus.get_last(REPLICAS, place) is not None
     context.world.clock.seconds += 1
 
@@ -205,7 +214,7 @@ async def test_presence_ends_soon_after_its_replica(context: Office) -> None:
 async def test_a_running_replica_says_so_again_and_again(context: Office) -> None:
     await context.run(context.replica())
     for _ in range(3):
-        context.world.clock.seconds += PRESENCE_SECONDS - 1
+        context.world.clock.seconds += HEARTBEAT_SECONDS - 1
         (before,) = messages_of(context.world.bus, REPLICAS)
         await context.hint()
         await until(lambda b=before: messages_of(context.world.bus, REPLICAS) != [b])
@@ -422,7 +431,7 @@ async def test_an_order_is_found_without_its_hint(
     context: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hints are core messages: they are lost with the connection."""
-    monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("shared.runtime.log_clock._BEAT_SECONDS", 0.01)
     await context.run(context.replica())
     context.world.bus.hints.clear()
 
@@ -453,7 +462,7 @@ async def test_an_order_is_answered_whichever_call_fails_on_the_way(
     context: Office, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """The bus may have done what it was asked or not: the answer is there, and one."""
-    monkeypatch.setattr("services.validator.replica._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("shared.runtime.log_clock._BEAT_SECONDS", 0.01)
     order = await context.order()
     trouble = Trouble(at, lambda: BusUnavailableError("lost"))
     replica = context.replica()
@@ -576,7 +585,9 @@ class SlowFiles(AnchorFiles):
 
 
 @asynccontextmanager
-async def slow_reload(context: Office, **options: Any) -> AsyncIterator[tuple[Replica, Stored]]:
+async def slow_reload(
+    context: Office, **options: Any
+) -> AsyncIterator[tuple[ValidatorHeartbeats, Stored]]:
     """A replica in the middle of a reload, whose files are read already but not yet in use."""
     SlowFiles.reading.clear()
     SlowFiles.go_on.clear()

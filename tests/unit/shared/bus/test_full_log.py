@@ -12,7 +12,7 @@ for number in range(2000):
     try:
         raise ValueError("x" * number)
     except ValueError as error:
-        log_failure("handler_failed", error)
+        log_failure("message_failed", error)
         structlog.get_logger().info("something", text="y" * number)
 print("went on")
 """
@@ -33,5 +33,5 @@ def test_lines_are_written_where_they_can_be() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=60
     )
 
-    assert done.stderr.count('"event": "handler_failed"') == 2000
+    assert done.stderr.count('"event": "message_failed"') == 2000
     assert done.returncode == 0

@@ -88,7 +88,7 @@ def test_1100_slow_clients_against_1024_descriptors_leave_the_others_served(
         for source in ("127.0.0.1", "127.0.0.2"):
             for _ in range(20):
                 assert server.ask(source) == b"HTTP/1.1 200 OK"
-        (full, *_) = server.logged("connections_full")
+        (full, *_) = server.logged("connection_limit_reached")
         assert full["descriptors"] == 1024
         assert not server.logged("accept_failed")
 

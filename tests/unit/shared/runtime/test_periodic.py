@@ -50,7 +50,7 @@ async def test_an_outage_is_logged_as_one_and_a_bug_by_its_type_alone() -> None:
             await until(lambda: work.times >= 3)
 
     assert [(line["event"], line["log_level"]) for line in lines] == [
-        ("sample_waits", "info"),
+        ("sample_waiting", "info"),
         ("sample_failed", "error"),
     ]
     assert lines[0]["detail"] == "nobody answers"

@@ -1,8 +1,9 @@
 import pytest
 from asn1crypto import core
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from shared.limits import OID_BYTES
 from shared.scep import asn1
 from shared.scep.asn1 import OCTET_STRING, SEQUENCE, Der
 from shared.scep.errors import ScepError
@@ -135,6 +136,7 @@ def test_object_identifiers_go_both_ways(root: tuple[int, int], arcs: list[int])
     dotted = ".".join(map(str, (*root, *arcs)))
     written = asn1.object_identifier(dotted)
     assert written == core.ObjectIdentifier(dotted).dump()
+    assume(len(Der(written).value(asn1.OID)) <= OID_BYTES)
     assert asn1.dotted(Der(written).value(asn1.OID)) == dotted
 
 
@@ -188,3 +190,10 @@ def test_no_bytes_are_refused_as_text(tag: int, contents: bytes) -> None:
 @pytest.mark.parametrize("tag", [0, 1, asn1.INTEGER, OCTET_STRING, SEQUENCE, 0x80, 0xA0])
 def test_other_tags_are_no_strings(tag: int) -> None:
     assert not asn1.is_string(tag)
+
+
+def test_an_object_identifier_that_is_too_long_is_refused() -> None:
+    most = b"\x2a" + b"\x01" * (OID_BYTES - 1)
+    assert asn1.dotted(most).startswith("1.2.1")
+    with pytest.raises(ScepError, match="more than 64 bytes"):
+        asn1.dotted(most + b"\x01")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cli.connector.minting import Connector, Wish
+from cli.connector.signing import ChallengeClaims, Connector
 from services.validator.access import Access
 from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.device_state import DeviceStateGate
@@ -125,10 +125,10 @@ def token(
     subject: str = SUBJECT,
     device_name: str | None = "device",
     now: int = NOW,
-    **wish: Any,
+    **claims: Any,
 ) -> str:
     """A token for whoever brings it under this common name; asked again, it is the same one."""
-    return by.mint(Wish(subject, device_name, **wish), nonce, now)
+    return by.mint(ChallengeClaims(subject, device_name, **claims), nonce, now)
 
 
 # Devices

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cli.connector.minting import Connector
+from cli.connector.signing import Connector
 from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
 from services.validator.challenges.token import AnchorPool, TokenRules
 from shared.log.envelope import Stored
@@ -108,8 +108,8 @@ async def gates(
         yield Gates(world, plugin)
 
 
-def good(nonce: str = "n-1", **wish: Any) -> str:
-    return token(nonce, **({"audience": AUDIENCE} | wish))
+def good(nonce: str = "n-1", **claims: Any) -> str:
+    return token(nonce, **({"audience": AUDIENCE} | claims))
 
 
 def with_claims(**changes: Any) -> str:
