@@ -31,7 +31,7 @@ def list_enrollments(
     profile: Annotated[str | None, typer.Option(help="of this profile only")] = None,
     search: Annotated[
         str | None,
-        typer.Option(help="a device, a name of it, a transactionID, a serial, or how one begins"),
+        typer.Option(help="device name, transactionID or serial number, or the beginning of one"),
     ] = None,
     state: Annotated[State | None, typer.Option(help="in this state only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,

@@ -16,8 +16,10 @@ from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
 from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
-Wanted = Annotated[str, typer.Argument(help="whole name or CN, transactionID or enrollment")]
-Note = Annotated[str, typer.Option(help="reason; of a denial the device receives it too")]
+Wanted = Annotated[str, typer.Argument(help="full name or CN, transactionID or enrollment ID")]
+Note = Annotated[
+    str, typer.Option(help="reason, recorded with the decision; on denial also sent to the device")
+]
 
 
 def approve(wanted: Wanted, config: Config = None, note: Note = "") -> None:

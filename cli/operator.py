@@ -42,9 +42,9 @@ def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]
     except (BusError, TimeoutError):
         reason = "the event log is not reachable"
     except DatabaseError as error:
-        reason = f"the database cannot be asked: {type(error).__name__}"
+        reason = f"the database is unavailable: {type(error).__name__}"
     except UnreadableEventError as error:
-        reason = f"the event log holds what it should not: {error}"
+        reason = f"the event log contains an invalid event: {error}"
     raise failed(reason)
 
 

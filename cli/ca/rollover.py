@@ -93,13 +93,13 @@ def activate_next(data: Path, issuer: str) -> str:
 def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSection]:
     layout = Layout(data.resolve())
     if not layout.version.exists():
-        raise UpError(f"{data} is no data directory of `scepstream up`")
+        raise UpError(f"{data} is not a data directory of `scepstream up`")
     configuration = load(layout.config)
     section = configuration.issuers.get(issuer)
     if section is None:
         raise UpError(f"no such issuer: {issuer}")
     if not isinstance(section, LocalIssuerSection):
-        raise UpError(f"issuer {issuer}: its CA is not kept here")
+        raise UpError(f"issuer {issuer}: it has no local CA")
     return layout, configuration, section
 
 

@@ -84,7 +84,7 @@ def enroll(
     ber: o.Ber = False,
     get: o.Get = False,
 ) -> None:
-    """Play a device: enroll, renew, poll, ask; everything in an answer is verified.
+    """Act as a SCEP client: enroll, renew, poll or query. Every reply is verified.
 
     Exit status: 0 issued or answered, 1 error, 3 refused, 4 pending, 5 unreachable.
     """

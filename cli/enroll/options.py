@@ -9,7 +9,7 @@ import typer
 from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
 
 _HOW = "How messages are written"
-_ASK = "Other questions"
+_ASK = "Other operations"
 _RENEW = "Renewal"
 
 Url = Annotated[str, typer.Argument(help="SCEP URL of a profile")]
@@ -35,9 +35,13 @@ SignerKey = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]
 CaFile = Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")]
-Fingerprint = Annotated[str | None, typer.Option(help="or its SHA-256 fingerprint")]
+Fingerprint = Annotated[
+    str | None, typer.Option(help="SHA-256 fingerprint of the CA, instead of --ca-file")
+]
 Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
-Poll = Annotated[bool, typer.Option("--poll", help="wait while pending; continue with a kept key")]
+Poll = Annotated[
+    bool, typer.Option("--poll", help="poll while pending, or resume with the saved key")
+]
 PollFor = Annotated[int, typer.Option(help="seconds to poll at most")]
 Renew = Annotated[
     bool,

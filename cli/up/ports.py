@@ -55,7 +55,7 @@ def bind(host: str, port: int, what: str) -> socket.socket:
         }.get(error.errno or 0, error.strerror or "cannot listen")
         raise UpError(f"{what} cannot listen on {host}:{port}: {reason}") from None
     except OverflowError:
-        raise UpError(f"{what} cannot listen on {host}:{port}: no such port") from None
+        raise UpError(f"{what} cannot listen on {host}:{port}: invalid port number") from None
 
 
 def wanted_port(option: int | None, default: int, index: int, kept: int | None) -> int:

@@ -72,7 +72,7 @@ def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
         context.load_cert_chain(files.certificate, files.key, password="")
     except (OSError, ssl.SSLError):
         raise SettingsError(
-            f"{files.certificate}, {files.key}: no TLS certificate and key that fit each other"
+            f"{files.certificate}, {files.key}: the TLS certificate and key do not match"
         ) from None
 
 

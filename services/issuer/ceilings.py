@@ -110,9 +110,9 @@ def _bad_key(spki: bytes) -> str:
 def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceilings) -> str:
     oids = [extension.oid for extension in extensions]
     if len(set(oids)) != len(oids):
-        return "an extension stands twice"
+        return "duplicate extension"
     if not _ALLOWED.issuperset(oids):
-        return "an extension that is never signed"
+        return "extension not permitted"
     if not {_KEY_USAGE, _EXTENDED_KEY_USAGE} <= set(oids):
         return "key usages are missing"
     for extension in extensions:

@@ -158,7 +158,7 @@ def _extensions(found: x509.Certificate, approved: x509.Certificate) -> str:
     if odd := [each.oid for each in found.extensions if each.oid not in expected]:
         return f"the certificate has an extension that was not approved: {odd[0].dotted_string}"
     if _is_ca(found):
-        return "the certificate is one of a CA"
+        return "the certificate is a CA certificate"
     usages, purposes = _usages(found), _purposes(found)
     if not usages or not purposes:
         return "the certificate has no key usage, or no extended key usage"

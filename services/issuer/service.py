@@ -39,12 +39,12 @@ async def serve(
     keeper = CrlKeeper(bus, settings, clock)
     revoking = RevocationConsumer(bus, settings, keeper)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: issuing.settings.operators)
-    orders = Commands(revoking, resuming)
+    commands = Commands(revoking, resuming)
     workers = Workers(bus, Role.ISSUER)
 
     async def bring(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
-        jobs.append(Job(OPS, orders.handle, orders.give_up))
+        jobs.append(Job(OPS, commands.handle, commands.give_up))
         await workers.bring(jobs, issuing.settings.places())
 
     shards = ShardWatch(bus, settings.epochs, clock, bring)

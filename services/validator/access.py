@@ -70,7 +70,10 @@ def read_access(configuration: Configuration, section: ProfileSection, now: floa
     kinds = [find_kind(name) for name in names]
     unrecognised = [each.kind for each in kinds if each.recognises is None]
     if len(unrecognised) > 1:
-        raise SettingsError(f"verifiers that no format tells apart: {', '.join(unrecognised)}")
+        listed = ", ".join(unrecognised)
+        raise SettingsError(
+            f"these verifiers have no distinguishing format and cannot be combined: {listed}"
+        )
     return Access(
         tuple(EnabledVerifier(k, _prepared(k, configuration, section, now)) for k in kinds),
         read_endpoint(configuration, section, section.notify_webhook_url),

@@ -118,7 +118,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
             for certificate in found:
                 certificate.public_key()
     except ValueError:
-        raise SettingsError(f"{path}: a key of a kind that is not known here") from None
+        raise SettingsError(f"{path}: unsupported key type") from None
     return found
 
 

@@ -183,7 +183,7 @@ def test_what_is_denied_is_refused_with_the_note(client: Client) -> None:
     assert "key.pem" not in client.files()
 
 
-# Other questions
+# Other operations
 
 
 def test_a_certificate_is_fetched_by_its_serial(client: Client) -> None:

@@ -19,6 +19,7 @@ from cli.up.layout import Layout, write_private
 from shared.x509.key_ids import spki_sha256
 from tests.integration.prepared_ import add_profiles, prepared
 from tests.plugins.install import install
+from tests.plugins.registry_ca.scepstream_registry_ca import Register
 from tests.plugins.voucher.scepstream_voucher import voucher
 from tests.system import System, running, wait_until
 
@@ -81,7 +82,7 @@ def enroll(system: System, profile: str, name: str, challenge: str, out: Path) -
 
 def register(system: System, table: str) -> list[str]:
     """The serial numbers of the CA outside."""
-    with closing(sqlite3.connect(system.data / "register.db")) as connection:
+    with Register(system.data / "register.db").open() as connection:
         return [row[0] for row in connection.execute(f"SELECT serial FROM {table}")]
 
 

@@ -149,7 +149,7 @@ def _check_csrf(request: Request, deps: Dependencies) -> None:
     """An order of somebody signed in comes from a page of ours, or it is 403."""
     shown = request.headers.get(CSRF_HEADER, "")
     if request.method not in _SAFE and not is_csrf_token(request.cookies[deps.cookie], shown):
-        raise ProblemError(403, "the page is of another session: load it again")
+        raise ProblemError(403, "this page belongs to another session; reload it")
 
 
 def asked_once(request: Request) -> None:

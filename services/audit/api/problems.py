@@ -51,9 +51,9 @@ _STATUS: Final[dict[type[Exception], int]] = {
 
 # What is asked again a little later: what failed is logged without its text.
 _AWAY: Final[dict[type[Exception], str]] = {
-    BusError: "the event log cannot be asked now",
-    UnreadableEventError: "the event log cannot be asked now",
-    DatabaseError: "the database cannot be asked now",
+    BusError: "the event log is unavailable",
+    UnreadableEventError: "the event log is unavailable",
+    DatabaseError: "the database is unavailable",
     SettingsError: "the configuration cannot be read",
 }
 

@@ -44,7 +44,7 @@ async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
     except ValueError:
         raise NotFoundError(f"{letter.subject}: cannot be retried") from None
     if stage not in _DRIVEN.get(letter.role, frozenset()):
-        raise ConflictError("a notification is not sent again; the enrollment itself has ended")
+        raise ConflictError("notifications cannot be retried; the enrollment has ended")
     newest = await _newest(context, enrollment)
     await _check_failed(context, newest)
     return await _order(context, letter, newest)

@@ -59,7 +59,7 @@ async def logout(request: Request, deps: Injected) -> Response:
     """The end of the session."""
     secret = request.cookies.get(deps.cookie, "")
     if not is_csrf_token(secret, (await form(request)).get("csrf", "")):
-        raise ProblemError(403, "the page is of another session: load it again")
+        raise ProblemError(403, "this page belongs to another session; reload it")
     await asyncio.to_thread(close_session, deps.engine, secret)
     found = RedirectResponse("/login", 303)
     found.delete_cookie(deps.cookie, secure=deps.settings.page.secure, httponly=True)
@@ -94,7 +94,7 @@ def refuse_others(request: Request, public_url: str | None) -> None:
     """Refuse a form of another site: browsers say so, and where it comes from."""
     fetched = request.headers.get("sec-fetch-site", "same-origin")
     if fetched not in {"same-origin", "none"} or not is_own_origin(request, public_url):
-        raise ProblemError(403, "the form is of another site")
+        raise ProblemError(403, "the form was submitted from another site")
 
 
 def local(location: str) -> str:

@@ -63,7 +63,9 @@ async def callback(
     oidc = _configured(deps)
     parts = request.cookies.get(_cookie(deps), "").split(" ", _PARTS - 1)
     if len(parts) != _PARTS or not hmac.compare_digest(parts[0].encode(), state.encode()):
-        raise ProblemError(400, "this login was not begun here, or too long ago: begin again")
+        raise ProblemError(
+            400, "this sign-in was started in another browser or has expired; start again"
+        )
     if error or not code:
         raise ProblemError(403, "the identity provider did not let you in")
     try:
@@ -99,7 +101,7 @@ def _cookie(deps: Dependencies) -> str:
 
 def _away(error: ProviderAwayError) -> ProblemError:
     log_failure("provider_unavailable", error)
-    return ProblemError(502, "the identity provider cannot be asked now: try again")
+    return ProblemError(502, "the identity provider is unavailable; try again")
 
 
 def _misfit(error: MisfitError) -> ProblemError:

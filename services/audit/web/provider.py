@@ -97,7 +97,7 @@ async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> O
     if not hmac.compare_digest(
         str(claims.get("nonce")).encode("utf-8", "replace"), attempt.nonce.encode()
     ):
-        raise NotSignedInError("the ID token is of another login")
+        raise NotSignedInError("the ID token belongs to another sign-in")
     return operator_of_claims(oidc, claims)
 
 

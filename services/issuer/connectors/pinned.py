@@ -64,7 +64,7 @@ def _read(configuration: Configuration, section: AnyIssuerSection, path: Path) -
     try:
         scheme_of(read_certificate(ca.public_bytes(Encoding.DER)).spki)
     except ScepError:
-        raise SettingsError(f"{path}: a CA key of a kind that is not known here") from None
+        raise SettingsError(f"{path}: unsupported CA key type") from None
     if section.chain_path is not None:
         above += read_certificates(configuration.path(section.chain_path))
     chain = tuple(c.public_bytes(Encoding.DER) for c in sort_chain(ca, above))

@@ -51,7 +51,7 @@ def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Ancho
     """The anchors of a file, whole and each fit for use now."""
     data = _as_pem(read_file(path).removeprefix(_BOM))
     if _DASHES.search(_BLOCK.sub(b"", data)):
-        raise SettingsError(f"{path}: is not whole, or holds more than certificates")
+        raise SettingsError(f"{path}: is truncated, or contains something other than certificates")
     try:
         certificates = x509.load_pem_x509_certificates(data)
         anchors = tuple(_anchor(path, certificate, now) for certificate in certificates)

@@ -70,7 +70,7 @@ def test_a_bound_port_listens() -> None:
 
 @pytest.mark.parametrize(
     ("host", "port", "reason"),
-    [("127.0.0.1", 70000, "no such port"), ("192.0.2.1", 0, "no such address here")],
+    [("127.0.0.1", 70000, "invalid port number"), ("192.0.2.1", 0, "no such address here")],
 )
 def test_what_is_in_the_way_of_a_port_is_said(host: str, port: int, reason: str) -> None:
     with pytest.raises(UpError, match=f"the gateway cannot listen on {host}:{port}: {reason}"):

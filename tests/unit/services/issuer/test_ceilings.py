@@ -179,7 +179,7 @@ def test_a_key_that_does_not_parse_is_beyond(spki: bytes) -> None:
 @pytest.mark.parametrize("twice", [KEY_USAGE, EKU, SAN])
 def test_an_extension_that_stands_twice_is_beyond(twice: TemplateExtension) -> None:
     """Readers differ in which of the two they believe."""
-    assert problem(extensions=(KEY_USAGE, EKU, SAN, twice)) == "an extension stands twice"
+    assert problem(extensions=(KEY_USAGE, EKU, SAN, twice)) == "duplicate extension"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_an_extension_that_stands_twice_is_beyond(twice: TemplateExtension) -> N
     ids=lambda e: e.oid,
 )
 def test_any_other_extension_is_beyond(smuggled: TemplateExtension) -> None:
-    assert problem(extensions=(KEY_USAGE, EKU, smuggled)) == "an extension that is never signed"
+    assert problem(extensions=(KEY_USAGE, EKU, smuggled)) == "extension not permitted"
 
 
 @pytest.mark.parametrize("extensions", [(), (KEY_USAGE,), (EKU,), (SAN,)])

@@ -78,7 +78,7 @@ def test_a_database_that_fails_is_told_without_what_was_asked(
     metadata.tables["names"].drop(engine)
     found = asked("/api/v1/enrollments", search="marker-4711")
 
-    assert (found.status_code, found.json()["detail"]) == (503, "the database cannot be asked now")
+    assert (found.status_code, found.json()["detail"]) == (503, "the database is unavailable")
     assert "marker-4711" not in found.text + "".join(capsys.readouterr())
 
 

@@ -74,7 +74,7 @@ def test_a_database_that_fails_is_told_on_both_sides(
     found = deps.get(path)
 
     assert (found.status_code, found.headers["retry-after"]) == (503, "5")
-    assert "the database cannot be asked now" in found.text
+    assert "the database is unavailable" in found.text
 
 
 # A session at the API

@@ -120,7 +120,7 @@ async def test_keys_that_cannot_be_read_stand_in_nobodys_way() -> None:
         ({"exp": None}, "has no claim exp"),
         ({"aud": None}, "has no claim aud"),
         ({"exp": NOW - 100}, "has expired"),
-        ({"nonce": "m"}, "of another login"),
+        ({"nonce": "m"}, "belongs to another sign-in"),
         ({"realm_access": {"roles": ["guest\x1b"]}}, r"realm_access.roles: guest\\x1b"),
         ({"realm_access": {}}, "no claim realm_access.roles"),
         ({"realm_access": None}, "no claim realm_access.roles"),

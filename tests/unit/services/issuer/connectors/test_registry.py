@@ -170,4 +170,4 @@ def test_a_ca_key_that_nothing_here_verifies_is_refused(config: Path) -> None:
     )
     pki.write_certificate(config.parent / "outside.pem", root)
 
-    assert "outside.pem: a CA key of a kind that is not known here" in complaint(outside(config))
+    assert "outside.pem: unsupported CA key type" in complaint(outside(config))

@@ -167,7 +167,10 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
     monkeypatch.syspath_prepend(tmp_path)
     found = complaint(config, verifier={"greedy": {}})
 
-    assert "verifiers that no format tells apart: greedy, static" in found
+    assert (
+        "these verifiers have no distinguishing format and cannot be combined: greedy, static"
+        in found
+    )
 
 
 @pytest.mark.parametrize("kind", ["static", "signed", "one_time", "webhook"])
