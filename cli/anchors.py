@@ -1,4 +1,4 @@
-"""`scepstream anchors`: every validator reads a profile's anchors anew, and says how it went."""
+"""`scepstream anchors`: every validator reloads a profile's anchors and reports the result."""
 
 import secrets
 from typing import Annotated

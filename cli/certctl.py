@@ -129,7 +129,7 @@ def _flat(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """What is set; an empty variable is none, as in certctl."""
+    """Return what is set; an empty variable is unset, as in certctl."""
     table = {}
     for key in keys:
         value = variables.get(prefix + key, "")

@@ -1,4 +1,4 @@
-"""`scepstream challenge`: one-time challenges, made, listed and taken back by an operator."""
+"""`scepstream challenge`: create, list and cancel one-time challenges."""
 
 from datetime import UTC, datetime
 from typing import Annotated

@@ -36,7 +36,7 @@ def add(
 def list_all(config: Config = None) -> None:
     """List API tokens by name."""
     show_table(
-        ("name", "level", "made (UTC)", "taken back (UTC)"),
+        ("name", "level", "made (UTC)", "revoked (UTC)"),
         (
             (name, level, _time(created_at), _time(revoked_at))
             for name, level, created_at, revoked_at in list_tokens(_engine(config))
@@ -49,7 +49,7 @@ def revoke(name: Name, config: Config = None) -> None:
     """Revoke an API token; its name cannot be used again."""
     engine = _engine(config)
     with_operator(config_path(config), lambda at: take_token(at, engine, name, now()))
-    say(f"taken back: {name}")
+    say(f"revoked: {name}")
 
 
 def _engine(config: Path | None) -> Engine:

@@ -1,7 +1,7 @@
 """From one CA to the next in the data directory of `up`: made, shown, activated.
 
 Each step writes new files first and the configuration last, in one rename; then the running
-processes are told to read it anew. A kill in between leaves the step undone or done.
+processes are told to reload it. A kill in between leaves the step undone or done.
 """
 
 import json

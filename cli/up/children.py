@@ -167,7 +167,7 @@ class Child:
             process.kill()
 
     def reload(self) -> None:
-        """SIGHUP: read the configuration anew."""
+        """SIGHUP: reload the configuration."""
         self._signal(signal.SIGHUP)
 
     async def stop(self) -> None:

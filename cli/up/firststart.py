@@ -101,7 +101,7 @@ reply_budget = "10s"
 
 
 def is_first(layout: Layout) -> bool:
-    """Whether the directory still has to be made; one that was left half made is made anew."""
+    """Return whether the directory still has to be made; one that was left half made is remade."""
     return not layout.version.exists()
 
 

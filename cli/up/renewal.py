@@ -86,7 +86,7 @@ def _keep_previous(layout: Layout, path: Path) -> None:
 
 
 def renew_connector(layout: Layout, now: float) -> bool:
-    """Whether the stand-in's certificate ended soon and was made anew, for the same key."""
+    """Reissue the stand-in's certificate for its key if it ends soon; return whether it did."""
     path = layout.connector / CERTIFICATE
     if not path.exists():
         return False

@@ -43,7 +43,7 @@ async def serve(
 ) -> None:
     """Record every event until told to stop; page, API, health and metrics on `operations`.
 
-    `configuration` reads the file anew: what operators are shown is what it says now.
+    `configuration` reads the file each time: operators see what it says now.
     """
     settings, since = source.first, int(now())
     os.umask(0o077)  # the database is nobody else's to read

@@ -1,7 +1,8 @@
 """Which attempts of an enrollment are a device's, and which somebody planted among them.
 
-Who holds a gateway's key to the bus can write any request beside those of devices, and a validator
-refuses what is none. Such a refusal must never reach the device, nor hide the attempts before it.
+Whoever holds a gateway's key to the bus can write any request beside those of devices, and a
+validator refuses what is not genuine. Such a refusal must never reach the device, nor hide the
+attempts before it.
 An attempt counts when its stored message is signed by the device's key for this transaction, and
 its verdict does not say that the message could not be opened: gateways open a message before they
 record it, so that verdict is about a planted copy.

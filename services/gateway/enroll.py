@@ -1,4 +1,21 @@
-"""PKIOperation: open -> record -> wait -> answer. What a kill leaves behind, a retry picks up."""
+"""PKIOperation: from a pkiMessage to its CertRep, by way of the log.
+
+Theory of operation. `answer` verifies the message and dispatches by messageType.
+
+* PKCSReq and RenewalReq are decrypted, their CSR is checked, and the request is appended under a
+  subject made of profile, transaction, CSR and attempt. The append is the only write. Whoever sends
+  the same request again, to whatever gateway, gets a conflict on that subject and continues from
+  what is stored (`_resume`): the stored answer, the wait for it, or the next attempt where the
+  last one failed in a way that permits one (`shared/log/enrollment.py`).
+* The gateway then waits for the outcome, woken by a hint and looking for itself every second. After
+  the profile's reply budget the device receives PENDING and polls.
+* A gateway that dies at any point leaves nothing but the request on the log, or nothing at all:
+  the device's next request continues from there. An append whose answer was lost is repeated in
+  the background (`resend.py`), since the device may not come back.
+* CertPoll finds the newest attempt of a transaction; GetCert and GetCRL read and record nothing.
+* What is wrong behind the key transport has one answer at one time, so that nobody can use the
+  gateway to decrypt (`_one_answer`; see docs/decisions/0013-queries-have-one-refusal.md).
+"""
 
 import asyncio
 import hashlib
@@ -223,7 +240,7 @@ class Enroller:
         )
 
     async def _resume(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus:
-        """Go on from what is stored: wait for it, repeat its answer, or try anew."""
+        """Continue from what is stored: wait, repeat the answer, or start another attempt."""
         occupied, loop = False, asyncio.get_running_loop()
         while True:
             known = await attempts_of(self.bus, self.outcomes, enrollment, thoroughly=occupied)
@@ -243,7 +260,7 @@ class Enroller:
     async def _repeat(
         self, job: Job, newest: EnrollmentId, stored: Stored
     ) -> EnrollmentStatus | None:
-        """The end of the newest attempt, now or within the budget; None where it is tried anew."""
+        """Return the newest attempt's end, now or within the budget; None to start another."""
         request = job.request(newest, stored.sha256())
         with self.outcomes.waiter(newest) as hint:
             end = await self.outcomes.read(request, job.chain)

@@ -1,4 +1,4 @@
-"""An operator's order to try anew what a worker gave up on: its request as the next attempt."""
+"""An operator's command to retry what a worker gave up on: its request as the next attempt."""
 
 import asyncio
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Retrier:
     async def obey(self, order: str) -> None:
         """Append the next attempt, unless it is there; `UnreadableEventError` for a forged order.
 
-        ValueError where the order or its request is none.
+        ValueError where the command or its request is not genuine.
         """
         stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:

@@ -63,13 +63,13 @@ def query_values(query: bytes) -> dict[bytes, bytes]:
 
 
 def operation_of(query: dict[bytes, bytes]) -> str | None:
-    """The operation's name as the RFC spells it, None where it is none."""
+    """Return the operation's name as the RFC spells it, None for an unknown one."""
     given = query.get(b"operation", b"").decode("ascii", "replace")
     return _OPERATIONS.get(given.lower())
 
 
 def decode_message(raw: bytes) -> bytes | None:
-    """The bytes of a GET's `message`: base64 as clients write it; None where it is none.
+    """The bytes of a GET's `message`: base64 as clients write it; None for anything else.
 
     `+` comes unescaped (macOS) and so may have become a space; base64url, line breaks and missing
     padding are all seen.

@@ -46,7 +46,7 @@ def mutual_context(files: TlsFiles) -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of the TLS and the mTLS listener, loaded anew in place."""
+    """The contexts of the TLS and the mTLS listener, reloaded in place."""
 
     tls: ssl.SSLContext
     mutual: ssl.SSLContext

@@ -99,7 +99,7 @@ def crl(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
 
 
 def read_entries(der: bytes) -> list[RevokedEntry]:
-    """The entries of a CRL that `tbs_crl` wrote; `ScepError` where it is none."""
+    """Return the entries of a CRL that `tbs_crl` wrote; `ScepError` for anything else."""
     body = Der(der).enter(SEQUENCE).enter(SEQUENCE)
     body.value(INTEGER)
     body.element(SEQUENCE)  # signature

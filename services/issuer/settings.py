@@ -28,7 +28,7 @@ class Settings:
     concurrency: int
 
     def places(self) -> int:
-        """How many verdicts may be in hand at once: a CA outside takes no places of the others."""
+        """Return how many verdicts may be in hand at once; external CAs have their own places."""
         outside = [c for c in self.issuers.values() if c.lease > 0]
         return self.concurrency + PROFILE_PLACES * len(outside)
 

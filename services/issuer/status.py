@@ -32,7 +32,7 @@ def next_status(
 ) -> Change | Unchanged:
     """What follows from an order at sequence `order` that was given `at` (Unix seconds).
 
-    A certificate that was revoked for good stays revoked, and a compromise is never taken back;
+    A certificate that was revoked for good stays revoked, and a compromise is never undone;
     every other reason may be corrected. Orders count in the sequence of the log: one that is
     delivered again after a later one was carried out changes nothing.
     """

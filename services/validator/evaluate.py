@@ -88,7 +88,7 @@ class Evaluator:
             raise NotServedError(profile)
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
-        """Whether an operator had this very attempt made: a gateway's word for it is none."""
+        """Return whether an operator ordered this very attempt; a gateway's word does not count."""
         stored = await self.bus.get_last_or_leader(OPS, retry_command(enrollment))
         if stored is None:
             return False
@@ -179,7 +179,7 @@ class Evaluator:
             return refused("replay", Reason.RATE_LIMITED, detail)
 
     def _verifiers(self, profile: str) -> Mapping[str, Verifier]:
-        """The profile's verifiers, made anew when its configuration is."""
+        """Return the profile's verifiers, rebuilt when its configuration changes."""
         settings = self.settings
         access = settings.access[profile]
         ready = self._ready.get(profile)

@@ -69,7 +69,7 @@ _INFO: Final = msgspec.json.Decoder(_Info)
 
 
 def read_size(data: bytes) -> Size:
-    """What a STREAM.INFO says of size; `BusUnavailableError` where it is none."""
+    """Return the size in a STREAM.INFO; `BusUnavailableError` for anything else."""
     try:
         info = _INFO.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -60,7 +60,7 @@ class Delivery(Protocol):
         """Not done: hand it out again after `delay` seconds."""
 
     async def in_progress(self) -> None:
-        """Still at it: start the ack wait anew."""
+        """Still at work: restart the acknowledgement wait."""
 
 
 @dataclass(frozen=True, slots=True)

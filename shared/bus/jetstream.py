@@ -229,7 +229,7 @@ class JetStreamBus(LeaderReads):
     ) -> Msg:
         """Publish and wait for the one answer; ask again, once, where nobody listens.
 
-        While nats-server reads rights anew an account lacks its imports for a moment.
+        While nats-server reloads permissions an account lacks its imports for a moment.
         """
         answer = await self._ask(subject, payload, headers)
         if nobody_listens(answer):

@@ -1,6 +1,20 @@
 """A durable pull consumer kept filled: callbacks, heartbeats, a watchdog, restart on reconnect.
 
 nats-py's fetch() in a loop costs four times as much and hangs over a restart of the server.
+
+Theory of operation. A pull is a request for a batch; the server delivers messages to its inbox
+until the batch is complete or the pull expires.
+
+* `limit` bounds what this replica has asked for and what it has not settled, together. `_refill`
+  sends another pull when half of that room is free, so that few pulls carry many messages.
+* A message does not say which pull it answers. Pulls are served in order, so each message counts
+  for the oldest (see docs/decisions/0006-pulls-are-counted-not-matched.md).
+* While a pull is open the server sends a heartbeat every 2 seconds. After three intervals of
+  silence the watchdog subscribes to a new inbox and asks again; what was delivered to the old one
+  is delivered again after the acknowledgement wait.
+* A pull that ends in an error (no consumer, no leader) is not repeated at once, which would be a
+  busy loop: the watchdog does it, and `problem` says why nothing is delivered meanwhile.
+* Whatever is lost on the way, a pull or an acknowledgement, leads to a redelivery, never to a gap.
 """
 
 import asyncio
@@ -53,7 +67,7 @@ class PulledDelivery:
         await self._pull.send(self._reply, b"+WPI")
 
     async def _settle(self, answer: bytes, count: int) -> None:
-        """A lost acknowledgement is a redelivery, which every handler must bear anyway."""
+        """A lost acknowledgement is a redelivery, which every handler must tolerate anyway."""
         if not self._settled:
             self._settled = True
             await self._pull.settled(count)
@@ -209,7 +223,7 @@ class PullConsumption:
             del self._asked[oldest]
 
     async def _watch(self) -> None:
-        """Ask anew when not even heartbeats come, and when a pull ended in an error."""
+        """Pull again after silence, and after a pull that ended in an error."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)

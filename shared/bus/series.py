@@ -105,7 +105,7 @@ class Series(Generic[_E]):
     async def append(self, after: Entry[_E] | None, write: Write) -> int | None:
         """Append the event that follows `after` at the first free number; its sequence.
 
-        None where another writer was faster: read the series again and decide anew. What stands on
+        None where another writer was faster: read the series again and decide again. What stands on
         a number and is older than `after` is none of that: a low number is free again, and is taken
         again, where its event has left the log before one with a higher number.
         """

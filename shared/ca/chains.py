@@ -137,7 +137,7 @@ class ChainBook:
         return cls(bus, frozenset(wanted))
 
     def want(self, wanted: Iterable[Wanted]) -> None:
-        """Look for these from now on: the configuration was read anew.
+        """Look for these from now on: the configuration was reloaded.
 
         A chain that is known and still pinned goes on being served while the log is asked.
         """

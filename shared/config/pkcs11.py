@@ -17,7 +17,7 @@ from shared.scep.asn1 import OCTET_STRING, Der
 from shared.scep.errors import FailInfo, ScepError
 
 _T = TypeVar("_T")
-# What says that the token, not the input, is at fault: the next try opens it anew.
+# What says that the token, not the input, is at fault: the next try reopens it.
 _AWAY: Final = frozenset(
     {
         "DeviceError", "DeviceMemory", "DeviceRemoved", "HostMemory", "KeyHandleInvalid",
@@ -79,7 +79,7 @@ _sessions: Final[dict[tuple[str, str], Any]] = {}
 
 @dataclass
 class _Slot:
-    """A private key in a token, looked for anew after the token was lost."""
+    """A private key in a token, looked up again after the token was lost."""
 
     place: _Place
     _session: Any = None

@@ -299,5 +299,5 @@ class Configuration(Section):
         return tuple(n for n, p in self.profiles.items() if p.notify_webhook_url is not None)
 
     def path(self, path: Path) -> Path:
-        """A configured path, relative to the file it stands in; a PKCS#11 URI is none."""
+        """A configured path, relative to the file it stands in; a PKCS#11 URI stays as it is."""
         return path if is_token_uri(path) else self.directory / path

@@ -33,7 +33,8 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
 }
 TERMINAL: Final = frozenset({State.REJECTED, State.ISSUED, State.FAILED})
-# A failure may be tried anew, ever more rarely: a device in a loop must not fill the log.
+# A failed enrollment may be attempted again, at growing intervals: a device in a loop must not
+# fill the log.
 RETRY_DELAYS: Final = (30, 120, 600, 3600)
 
 

@@ -148,12 +148,12 @@ def key_compromised(spki_sha256: str, number: int | str) -> str:
 
 
 def revocation_command(issuer: str, serial: str, attempt: int) -> str:
-    """Where an operator's order to revoke stands; one that failed may be given again."""
+    """Return the subject of a command to revoke; one that failed may be given again."""
     return REVOCATION.subject(issuer=issuer, serial=serial, attempt=attempt)
 
 
 def revocation_answer(order: str) -> str:
-    """Where the issuer's answer to an order (its subject) stands."""
+    """Return the subject of the issuer's answer to a command (its subject)."""
     return f"{order.removesuffix('.ordered')}.answered"
 
 
@@ -181,7 +181,7 @@ def one_time_created(profile: str, digest: str) -> str:
 
 
 def one_time_cancelled(profile: str, digest: str, number: int | str) -> str:
-    """Where it is taken back; `*` for the number finds the last place where that stands."""
+    """Return the subject of its cancellation; `*` for the number finds the last one."""
     return CHALLENGE_CANCELLATION.subject(profile=profile, digest=digest, number=number)
 
 
@@ -191,19 +191,19 @@ def checkpoint(stream: str, sequence: int | str) -> str:
 
 
 def anchor_reload_command(profile: str, command: str) -> str:
-    """Where an operator's order to read anchors anew stands; `*` for both is any."""
+    """Return the subject of a command to reload anchors; `*` for both is any."""
     return ANCHOR_RELOAD.subject(profile=profile, command=command)
 
 
 def retry_command(enrollment: EnrollmentId) -> str:
-    """Where an operator's order to make this attempt of an enrollment stands."""
+    """Return the subject of a command to make this attempt of an enrollment."""
     return RETRY.subject(
         transaction=enrollment.transaction, csr=enrollment.csr, attempt=enrollment.attempt
     )
 
 
 def resume_command(enrollment: EnrollmentId, number: int) -> str:
-    """Return where the order of this number to resume an attempt is recorded."""
+    """Return the subject of the command of this number to resume an attempt."""
     return RESUME.subject(
         transaction=enrollment.transaction,
         csr=enrollment.csr,
@@ -213,7 +213,7 @@ def resume_command(enrollment: EnrollmentId, number: int) -> str:
 
 
 def ra_reload_command(profile: str, command: str) -> str:
-    """Where an operator's order to read RA certificates anew stands; `*` for both is any."""
+    """Return the subject of a command to reload RA certificates; `*` for both is any."""
     return RA_RELOAD.subject(profile=profile, command=command)
 
 
@@ -223,12 +223,12 @@ def api_token_created(name: str, command: str) -> str:
 
 
 def api_token_revoked(name: str, command: str) -> str:
-    """Where it stands that it was taken back."""
+    """Return the subject of its revocation."""
     return API_TOKEN_REVOCATION.subject(name=token(name.encode()), command=command)
 
 
 def reload_answer(order: str, replica: str) -> str:
-    """Where a replica's answer to such an order (its subject) stands."""
+    """Return the subject of a replica's answer to such a command (its subject)."""
     return f"{order.removesuffix('.all.ordered')}.{replica}.answered"
 
 

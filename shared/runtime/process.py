@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def main_loop(self) -> None:
-        """Look at the deadlines, and make the Date header anew, once a second.
+        """Look at the deadlines, and renew the Date header, once a second.
 
         uvicorn's own loop wakes an idle process ten times a second.
         """

@@ -1,4 +1,4 @@
-"""Settings read anew while a service runs: all or nothing, the old ones kept on any error."""
+"""Settings reloaded while a service runs: all or nothing, the old ones kept on any error."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,7 +32,7 @@ class Source(Generic[S]):
 class Reloader(Generic[S]):
     """Reads everything, then swaps it in; on any error keeps what was.
 
-    Nor is a profile that is served left out by reading anew: then, too, all stays as it was.
+    Nor does a reload leave out a profile that is served: then, too, all stays as it was.
     """
 
     def __init__(self, source: Source[S], apply: Callable[[S], Awaitable[None]]) -> None:

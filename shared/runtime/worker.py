@@ -62,7 +62,7 @@ class DeferredError(Exception):
 
 @dataclass
 class Worker:
-    """Takes messages while it runs; `handle` may see one twice and must bear it.
+    """Takes messages while it runs; `handle` may see one twice and must tolerate it.
 
     What a handler raises is one of four things. An outage (of the bus, or of the PKCS#11 token
     with the CA's key) is waited out in place and counts for nothing. `NotServedError` gives the

@@ -39,7 +39,7 @@ class Certificate:
 
 
 def read_certificate(der: bytes) -> Certificate:
-    """Walk a certificate; `ScepError` where it is none."""
+    """Walk a certificate; `ScepError` for anything else."""
     tbs = Der(der).enter(SEQUENCE).enter(SEQUENCE)
     tbs.skip_if(CONSTRUCTED_0)  # version
     serial = tbs.value(INTEGER)

@@ -153,7 +153,7 @@ def unwrap_content_key(
 ) -> bytes:
     """The content-encryption key, or `fallback` where it cannot be had.
 
-    A fixed outcome for every failure: the caller goes on with the fallback (random, made anew for
+    A fixed outcome for every failure: the caller continues with the fallback (random, new for
     each message, at least as long as any key) and fails on the content, so that neither an
     answer nor its time says which step it was (RFC 3218). Several keys are tried only where the
     recipient names none of them.

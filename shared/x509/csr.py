@@ -110,7 +110,7 @@ class CertificationRequest:
     def names(self) -> bytes:
         """Subject and subjectAltName as they are asked for: what a renewal may not change.
 
-        An empty subjectAltName is none: no certificate carries it.
+        An empty subjectAltName is left out: no certificate carries it.
         """
         return self.subject + (self.san_value or b"" if self.sans else b"")
 

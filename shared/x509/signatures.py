@@ -24,7 +24,7 @@ def is_issued_by(certificate: bytes, ca_subject: bytes, ca_key: PublicKey) -> bo
 def is_signed_by(signed: bytes, key: PublicKey) -> bool:
     """Whether the key signed this certificate or CRL (DER): both are SIGNED{} (X.509 s9.3).
 
-    `ScepError` where it is none of them.
+    `ScepError` for anything else.
     """
     outer = Der(signed)
     whole = outer.enter(SEQUENCE)

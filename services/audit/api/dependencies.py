@@ -40,7 +40,7 @@ _COOKIE: Final = APIKeyCookie(
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The service's parts; `configuration` reads the file anew, `clock` gives Unix seconds."""
+    """The service's parts; `configuration` reads the file each time, `clock` gives Unix seconds."""
 
     engine: Engine
     bus: Bus

@@ -1,4 +1,4 @@
-"""Profiles, their tokens' statistics, and anchors read anew on every validator."""
+"""Profiles, their tokens' statistics, and anchors reloaded on every validator."""
 
 import asyncio
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ class Stats(BaseModel):
 
 
 class Reload(Shape):
-    """Of which profile the files are to be read anew."""
+    """The profile whose files are to be reloaded."""
 
     path_id: Annotated[str, Field(max_length=63, examples=["corp"])]
 

@@ -1,4 +1,4 @@
-"""API tokens made and taken back: on the log first, so that it knows of every one."""
+"""API tokens, created and revoked on the log first, so that it knows of every one."""
 
 import asyncio
 import secrets
@@ -54,6 +54,6 @@ async def take_token(context: OperatorContext, engine: Engine, name: str, now: f
 
 
 async def _names(engine: Engine) -> dict[str, int | None]:
-    """Every token's name, with when it was taken back."""
+    """Return every token's name, with when it was revoked."""
     found = await asyncio.to_thread(list_tokens, engine)
     return {name: revoked_at for name, _, _, revoked_at in found}

@@ -1,4 +1,4 @@
-"""One-time challenges: made, listed and taken back; the challenges themselves nobody keeps."""
+"""One-time challenges: created, listed and cancelled. The challenges themselves are not stored."""
 
 import secrets
 from collections.abc import AsyncIterator

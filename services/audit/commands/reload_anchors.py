@@ -1,4 +1,4 @@
-"""Every running validator reads a profile's anchors anew, and says how it went."""
+"""Reload a profile's anchors on every running validator, and collect the results."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Every running gateway reads its RA certificates and keys anew, and shows how it went."""
+"""Reload RA certificates and keys on every running gateway, and collect the results."""
 
 import asyncio
 import re
@@ -75,7 +75,7 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
 async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
     """What was seen of a gateway, which has no key to answer with, is the auditor's own word."""
     event = CommandAnswered(
-        request_sha256=order.sha256(), done=not read.error, detail=read.error or "read anew"
+        request_sha256=order.sha256(), done=not read.error, detail=read.error or "reloaded"
     )
     subject = reload_answer(order.subject, read.name)
     await context.append(subject, event)

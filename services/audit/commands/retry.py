@@ -1,4 +1,4 @@
-"""What a worker gave up on, tried anew: an enrollment as its next attempt, an order once more."""
+"""Retry what a worker gave up on: an enrollment as its next attempt, a revocation once more."""
 
 from typing import Final
 

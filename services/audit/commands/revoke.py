@@ -64,7 +64,7 @@ class _Done:
 
 
 async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None:
-    """What came of an earlier order; None where it failed or is none of an operator's."""
+    """Return the result of an earlier command; None if it failed or no operator gave it."""
     try:
         order = authenticate_as(RevocationOrdered, stored, context.operators)
         answer = await _answer(context, stored.subject)

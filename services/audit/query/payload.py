@@ -7,7 +7,7 @@ _DEPTH: Final = 20  # no event of ours comes near
 
 
 def read_payload(payload: bytes) -> dict[str, Any] | None:
-    """The JSON object; None for what is none, holds half a character, or is nested too deep."""
+    """Return the JSON object; None for anything else, half a character, or too deep a nesting."""
     try:
         found = json.loads(payload)
         if not isinstance(found, dict) or _is_deep(found):

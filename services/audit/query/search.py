@@ -1,4 +1,17 @@
-"""Enrollments by a name or its beginning, newest first, however many names begin so."""
+"""Enrollments by a name or its beginning, newest first, however many names begin so.
+
+Theory of operation. The table `names` has a row for each name of an enrollment, with its time; an
+index orders it by name. A page of results is the newest of those that match, which no index has in
+order, so the plan depends on how many match:
+
+* Up to 10 000 names: read them all from the index and sort (`_by_names`; with filters `_filtered`).
+* More: a match is probably among the newest enrollments, so the newest 2 000 are looked at first,
+  then 2 000 from the newest matching name on back (`_among_newest`).
+* Where that is not enough, one name in 61 is sampled to find a time that about twice as many names
+  are newer than are needed (`_threshold`), and only those are sorted.
+
+Figures are in docs/benchmarks.md; see docs/decisions/0020-searching-many-names.md.
+"""
 
 from dataclasses import replace
 from typing import Any, Final

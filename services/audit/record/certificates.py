@@ -67,7 +67,7 @@ def dead(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> Non
 
 
 def reloaded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """An order to read files anew, or one replica's answer to it."""
+    """A command to reload files, or one replica's answer to it."""
     reload, profile = ".".join(stored.subject.split(".")[:4]), at.fields["profile"]
     replica = at.fields.get("replica", "")
     changes.reloads[reload, replica] = {

@@ -1,9 +1,17 @@
 """Every event of every stream into the database, in order, without a gap, in batches.
 
-A durable consumer tells of new events, but the database's own position and the log decide what is
-missing: every few seconds, and before anything else, the recorder looks how far the log goes and
-reads what it was not handed. So a database that is new or was restored is complete before the
-service is ready, and a consumer that skips events costs nothing.
+Theory of operation. Each stream has a recorder.
+
+* A durable consumer announces new events, but the database's own position and the log decide what
+  is missing: every few seconds, and before anything else, the recorder looks how far the log goes
+  and reads what was not delivered (`_look`). A new or restored database is therefore complete
+  before the service is ready, and a consumer that skips events costs nothing.
+* Events, the rows made from them and the position are written in one transaction (`write.store`),
+  and acknowledged after its commit. After a crash they are delivered again, and what is stored
+  already changes nothing.
+* At low load events are gathered for a moment, because a commit costs more than a row.
+* A log that was replaced by another one is noticed by comparing what both hold (`agreement.py`):
+  the recorder then writes nothing until an operator has run `scepstream audit reconcile`.
 """
 
 import asyncio

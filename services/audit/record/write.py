@@ -98,7 +98,7 @@ def store(
 
 
 def catch_up(engine: Engine, stream: str) -> None:
-    """Bring the model to where the events are: after a migration that made it anew."""
+    """Bring the model to where the events are, after a migration that emptied it."""
     while True:
         with engine.begin() as connection:
             wait_in_line(connection, stream)

@@ -15,7 +15,7 @@ def token_sha256(token: str) -> str:
 
 
 def operator_of(engine: Engine, token: str) -> Operator | None:
-    """Whose token this is, found by its digest; None for one that is unknown or taken back."""
+    """Whose token this is, found by its digest; None for one that is unknown or revoked."""
     columns = tokens.c
     query = select(columns.name, columns.level).where(
         columns.sha256 == token_sha256(token), columns.revoked_at.is_(None)
@@ -50,7 +50,7 @@ def revoke_token(engine: Engine, name: str, now: int) -> bool:
 
 
 def list_tokens(engine: Engine) -> list[tuple[str, str, int, int | None]]:
-    """(name, level, created at, taken back at) of each, by name."""
+    """Return (name, level, created at, revoked at) of each, by name."""
     columns = tokens.c
     query = select(columns.name, columns.level, columns.created_at, columns.revoked_at)
     with engine.connect() as connection:

@@ -41,7 +41,7 @@ def open_session(
 def session_operator(
     engine: Engine, secret: str, now: float, *, by_provider: bool = False
 ) -> Operator | None:
-    """Who is signed in so; None once the time is over or the token that opened it is taken back.
+    """Who is signed in so; None once the time is over or the token that opened it is revoked.
 
     `by_provider` says whether those count that an identity provider opened.
     """

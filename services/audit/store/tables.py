@@ -238,7 +238,7 @@ commands = Table(
     Index("commands_by_kind", "kind", "ordered_at", "subject"),
 )
 
-# What is not made from the log, and stays when the rest is made anew.
+# What is not made from the log, and stays when the rest is rebuilt.
 own = MetaData()
 
 tokens = Table(

@@ -44,7 +44,7 @@ async def login(request: Request, deps: Injected, next: Next = HOME) -> Response
         operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
         deps.attempts.failed(address, deps.clock())
-        said = "This token is not known, or was taken back."
+        said = "Unknown or revoked token."
         return _form(deps, next, 401, said)
     return await sign_in(deps, operator, operator.name, local(next))
 
@@ -107,7 +107,7 @@ def local(location: str) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a small form; 400 for what is none."""
+    """Return the fields of a small form; 400 for anything else."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -68,7 +68,7 @@ class Span:
 
 
 def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """The events (rows of the read model, in order) as steps; that of the index by key is none."""
+    """Return events (rows, in order) as steps, without that of the index by key."""
     events = [event for event in events if not _KEY_INDEX.match(event["subject"])]
     times = [event["recorded_at"] for event in events]
     return tuple(

@@ -74,7 +74,7 @@ class OneTimeVerifier:
             self.records.bus, OPS, place, ChallengeCancelled, self.operators, ONE_TIME
         ).newest()
         if cancelled is not None and cancelled.stored.time <= claimed.recorded_at:
-            return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was taken back")
+            return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was cancelled")
         spent = await self.records.spent(asked, claimed.record)
         return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 

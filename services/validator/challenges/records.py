@@ -1,4 +1,22 @@
-"""What validators remember together: who holds a challenge, who took a device's places."""
+"""What validators remember together: who holds a challenge, how often a device enrolled.
+
+Theory of operation. Replicas share no memory but streams of signed events, and decide by whose
+append was first.
+
+* A challenge is claimed with a series of records under its digest (`claim`). The first authentic
+  record binds it to a key and a CSR. Another request with that CSR is let in only when those before
+  it have failed; it then adds a record of its own.
+* While the holder's enrollment is open, another message with the same CSR waits (`spent`,
+  `_defer`): it is delivered again later, and a mark on the log tells whoever gets it after many
+  tries that it only waited.
+* A device's window is one event with all entries of the last 24 hours (`take_place`), replaced by
+  compare-and-set. An entry of an enrollment that failed does not count.
+* Every write is found again by the redelivery of the request that made it, so a kill at any point
+  changes nothing. All numbers are bounded (`shared/limits.py`), because whoever recorded a device's
+  message can sign it again as often as they like.
+
+See docs/decisions/0014-challenges-are-claimed-by-an-append.md and 0015.
+"""
 
 import asyncio
 from dataclasses import dataclass, field

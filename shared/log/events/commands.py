@@ -50,7 +50,7 @@ class CommandAnswered(SignedEvent, frozen=True, kw_only=True):
 
 
 class ReloadOrdered(Ordered, frozen=True, kw_only=True):
-    """An operator wants a profile's anchors read anew, or its RA certificates: by its subject.
+    """A command to reload a profile's anchors or its RA certificates; the subject says which.
 
     `replicas` are those that ran then, and whose answers are waited for.
     """
@@ -62,7 +62,7 @@ class ReloadOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class RetryOrdered(Ordered, frozen=True, kw_only=True):
-    """An operator wants what a worker gave up on to be tried anew, as this attempt.
+    """A command to retry what a worker gave up on, as this attempt.
 
     `stream` and `sequence` are those of the message given up on.
     """

@@ -1,4 +1,4 @@
-// Regions of the page that are fetched anew, and dialogs that give commands. Everything else is HTML.
+// Regions of the page that refresh themselves, and dialogs that send commands. Everything else is HTML.
 "use strict";
 
 const csrf = document.querySelector('meta[name="csrf"]')?.content;

@@ -156,8 +156,8 @@ def test_a_reload_is_refused_by_as_many_replicas_as_say_no(engine: Engine, order
     ops(engine, (order, event("ReloadOrdered", replicas=("one", "two", "three"))))
     ops(engine, (reload_answer(order, "two"), answer(done=False, detail="no PEM")), first=2)
     first = only(engine)
-    ops(engine, (reload_answer(order, "one"), answer(done=True, detail="read anew")), first=3)
-    ops(engine, (reload_answer(order, "three"), answer(done=True, detail="read anew")), first=4)
+    ops(engine, (reload_answer(order, "one"), answer(done=True, detail="reloaded")), first=3)
+    ops(engine, (reload_answer(order, "three"), answer(done=True, detail="reloaded")), first=4)
     last = only(engine)
 
     assert (first["result"], first["answered"], first["refused"]) == (Result.REFUSED, 1, 1)

@@ -71,7 +71,7 @@ async def test_results_are_told_and_written_down(context: OperatorContext, bus: 
     silent = "did not answer in time"
     assert {r.name: r.error for r in read} == {"one": "", "silent": silent, "two": "no PEM"}
     assert answers(context, bus) == {
-        "one": (True, "read anew"),
+        "one": (True, "reloaded"),
         "silent": (False, silent),
         "two": (False, "no PEM"),
     }

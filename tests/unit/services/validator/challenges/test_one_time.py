@@ -521,7 +521,7 @@ async def test_a_challenge_that_was_taken_back_lets_nobody_in(world: World) -> N
     request = await ask(world, holder(), CHALLENGE)
 
     assert await judgement(world, request) == Reason.CHALLENGE_WRONG
-    assert detail(world, request) == "the challenge was taken back"
+    assert detail(world, request) == "the challenge was cancelled"
 
 
 async def test_a_challenge_taken_back_stays_so_for_every_retry(world: World) -> None:
@@ -572,7 +572,7 @@ async def test_what_was_taken_back_after_a_use_that_failed_lets_no_retry_in(
     again = await ask(world, holder(), CHALLENGE, attempt=attempt, transaction=transaction)
 
     assert await judgement(world, again) == Reason.CHALLENGE_WRONG
-    assert detail(world, again) == "the challenge was taken back"
+    assert detail(world, again) == "the challenge was cancelled"
 
 
 async def test_a_cancellation_before_the_use_in_the_same_second_holds(world: World) -> None:
