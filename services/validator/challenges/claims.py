@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
 
@@ -36,22 +36,31 @@ class Claims:
     san_upn: tuple[str, ...] | None = None
 
 
-def read_claims(payload: bytes) -> Claims:
+Payload: TypeAlias = Mapping[str, Any] | MalformedTokenError
+
+
+def read_payload(payload: bytes) -> Payload:
+    """Parse a payload once, for both uses of it; what is wrong with it is kept for the gates."""
+    try:
+        return read_object(payload, "payload")
+    except MalformedTokenError as error:
+        return error
+
+
+def read_claims(payload: Payload) -> Claims:
     """The claims; `MalformedTokenError`, or `UnknownVersionError` (the version gate)."""
-    fields = read_object(payload, "payload")
-    version = fields.get("version", "")
+    if isinstance(payload, MalformedTokenError):
+        raise payload
+    version = payload.get("version", "")
     parser = PARSERS.get(version) if isinstance(version, str) else None
     if parser is None:
         raise UnknownVersionError
-    return parser(fields)
+    return parser(payload)
 
 
-def issuer_of(payload: bytes) -> str:
+def issuer_of(payload: Payload) -> str:
     """Who says to have issued a token that is not verified yet: which anchors to ask, no more."""
-    try:
-        issuer = read_object(payload, "payload").get("iss")
-    except MalformedTokenError:
-        return ""
+    issuer = payload.get("iss") if isinstance(payload, Mapping) else None
     return issuer if isinstance(issuer, str) else ""
 
 

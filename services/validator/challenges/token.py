@@ -11,6 +11,7 @@ from services.validator.challenges.claims import (
     UnknownVersionError,
     issuer_of,
     read_claims,
+    read_payload,
 )
 from services.validator.challenges.jws import (
     Anchor,
@@ -94,9 +95,10 @@ def _steps(
     except UnacceptableTokenError as error:
         yield refused("signature", Reason.SIGNATURE_INVALID, str(error))
         return
-    yield _signature(jws, pool, now)
+    payload = read_payload(jws.payload)
+    yield _signature(jws, pool, issuer_of(payload), now)
     try:
-        claims = read_claims(jws.payload)
+        claims = read_claims(payload)
     except UnknownVersionError:
         yield refused("version", Reason.UNKNOWN_VERSION, "the token's version is not known here")
         return
@@ -112,9 +114,9 @@ def _steps(
     yield _binding(claims, rules, csr)
 
 
-def _signature(jws: Jws, pool: AnchorPool, now: int) -> ChallengeResult:
+def _signature(jws: Jws, pool: AnchorPool, issuer: str, now: int) -> ChallengeResult:
     """Gate 2: any anchor of the token's issuer that is valid now."""
-    anchors = pool.of(issuer_of(jws.payload))
+    anchors = pool.of(issuer)
     anchor = verified_by(jws, anchors, now)
     if anchor is not None:
         return ChallengeResult((passed("signature", f"{jws.algorithm} by {anchor.subject}"),))
