@@ -108,7 +108,7 @@ def test_a_button_of_a_page_that_is_of_an_older_session_says_so(
     dialog = opened(stranger, button, "reload")
     send(dialog)
 
-    expect(dialog.get_by_role("alert")).to_contain_text("load it again")
+    expect(dialog.get_by_role("alert")).to_contain_text("reload it")
 
 
 # Nobody known

@@ -190,7 +190,7 @@ def test_a_code_is_good_once(engine: Engine, issuer: str) -> None:
 
     again = visitor.get(back)
     assert again.status_code == 403
-    assert "begin again" in again.text
+    assert "start again" in again.text
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1/x"])
@@ -198,7 +198,7 @@ def test_a_provider_that_is_away_is_said_so(engine: Engine, url: str) -> None:
     found = browser(engine, oidc(url)).get("/login/oidc")
 
     assert found.status_code == 502
-    assert "cannot be asked now" in found.text
+    assert "is unavailable" in found.text
 
 
 def test_metadata_of_another_issuer_is_not_taken(engine: Engine, issuer: str) -> None:

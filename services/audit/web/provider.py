@@ -239,7 +239,7 @@ def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -
     """A 4xx: what the other side says of it (RFC 6749 s5.2)."""
     error = found.get("error") if isinstance(found, dict) else None
     if error == "invalid_grant":
-        return NotSignedInError("this login was used before, or is too old: begin again")
+        return NotSignedInError("this sign-in was used before or has expired; start again")
     shown = error[:_MAX_NAME] if isinstance(error, str) else ""
     told = f": {visible(shown)}" if shown and not echoes(shown, secrets) else ""
     return MisfitError(f"{place} answers HTTP {status}{told}")
@@ -260,7 +260,7 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
     try:
         registry.validate(claims)
     except ExpiredTokenError:
-        raise NotSignedInError("the provider's ID token has expired: begin again") from None
+        raise NotSignedInError("the ID token has expired; start again") from None
     except MissingClaimError as error:
         raise NotSignedInError(f"the provider's ID token has no claim {error.claim}") from None
     except ClaimError as error:

@@ -134,7 +134,7 @@ def test_names_may_stand_in_another_order() -> None:
             [x509.DNSName("device.example"), x509.DNSName("more.example")]))},
          "other subjectAltNames"),
         ({"extensions": (usage("digital_signature"), EKU, SANS,
-                         x509.BasicConstraints(ca=True, path_length=None))}, "one of a CA"),
+                         x509.BasicConstraints(ca=True, path_length=None))}, "a CA certificate"),
     ],
 )  # fmt: skip
 def test_what_differs_is_named(changes: dict[str, Any], said: str) -> None:

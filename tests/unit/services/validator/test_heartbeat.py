@@ -260,7 +260,7 @@ async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(context: Off
         (b"garbage", "no certificate in PEM"),
         (b"", "no certificate in PEM"),
         (certificate(OTHER_CONNECTOR)[:-40], "connector.pem"),
-        (certificate(OTHER_CONNECTOR) + certificate(CONNECTOR)[:300], "not whole"),
+        (certificate(OTHER_CONNECTOR) + certificate(CONNECTOR)[:300], "is truncated"),
         (certificate(OTHER_CONNECTOR, now=NOW - 400 * 86400), "expired"),
     ],
 )

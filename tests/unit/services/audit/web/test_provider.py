@@ -147,7 +147,7 @@ async def test_another_key_is_told_apart_from_a_token_that_cannot_be_read() -> N
 @pytest.mark.parametrize(
     ("answer", "kind", "told"),
     [
-        ((400, b'{"error": "invalid_grant"}'), NotSignedInError, "begin again"),
+        ((400, b'{"error": "invalid_grant"}'), NotSignedInError, "start again"),
         ((401, b'{"error": "invalid_client"}'), MisfitError, "HTTP 401: invalid_client"),
         ((404, b"<h1>"), MisfitError, "HTTP 404"),
         ((200, b"<h1>"), MisfitError, "no JSON object"),
