@@ -78,7 +78,7 @@ def test_profile_and_state_are_filters_that_stand_in_the_address(viewer: Page, p
 def test_what_fits_nothing_is_said(viewer: Page) -> None:
     viewer.goto("/scep?tab=activity&search=nobody-is-called-so")
 
-    expect(viewer.locator("#activity tbody")).to_contain_text("Nothing fits")
+    expect(viewer.locator("#activity tbody")).to_contain_text("No enrollments match")
     expect(viewer.get_by_role("navigation", name="Pages")).to_have_count(0)
 
 
@@ -139,4 +139,4 @@ def test_who_waits_is_listed_and_counted(viewer: Page, past: Past) -> None:
     )
     expect(viewer.locator("#letter-count")).to_be_hidden()
     viewer.goto("/scep/dead-letters")
-    expect(viewer.locator("#letters tbody")).to_contain_text("None")
+    expect(viewer.locator("#letters tbody")).to_contain_text("No dead letters.")
