@@ -22,10 +22,10 @@ from services.issuer.connectors.connector import (
 )
 from services.issuer.evidence import unsupported
 from services.issuer.orders import Orders
-from services.issuer.received import misissued, undraftable, validity
+from services.issuer.received import is_from, misissued, undraftable, validity
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, read_stage, report_forgery
+from shared.bus.log import Log, append_first, read_authentic, read_stage, report_forgery
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
 from shared.limits import shortened
@@ -57,7 +57,7 @@ from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
-from shared.scep.errors import ScepError
+from shared.text.printable import visible
 from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
@@ -179,12 +179,12 @@ class VerdictConsumer:
         self, failed: IssuanceFailed, verdict: EnrollmentApproved, connector: Connector, der: bytes
     ) -> IssuanceFailed:
         """Revoke a certificate that the CA made and no device will get."""
-        try:
-            serial = serial_token(read_certificate(der).serial)
-        except ScepError:
-            return failed
-        _log.error("certificate_disowned", serial=serial, detail=failed.detail)
         pin = verdict.template.ca_spki_sha256
+        ca = connector.pinned(pin) or connector.current
+        if not is_from(ca.chain[0], der):  # the number may be that of another certificate of the CA
+            return failed
+        serial = serial_token(read_certificate(der).serial)
+        _log.error("certificate_disowned", serial=serial, detail=failed.detail)
         try:
             async with asyncio.timeout(connector.lease):
                 await connector.revoke(serial, pin, RevocationReason.CESSATION_OF_OPERATION)
@@ -279,7 +279,7 @@ class VerdictConsumer:
             return _failed(verdict, Reason.UNREADABLE, problem)
         result = await self._ordered(connector, order, prepared, verdict)
         if isinstance(result, Refused):
-            return _failed(verdict, result.reason, shortened(result.detail))
+            return _failed(verdict, result.reason, shortened(visible(result.detail)))
         if not isinstance(result, Issued):  # the CA has not decided, or may have: ask it again
             raise DeferredError(order.key)
         return await self._received(stored, order, verdict, connector, result.certificate)
@@ -316,16 +316,20 @@ class VerdictConsumer:
     ) -> Outcome:
         """Record a certificate that a CA made, if it is the one that was approved."""
         ca = connector.pinned(verdict.template.ca_spki_sha256) or connector.current
+        holder = ""
         problem = misissued(verdict.template, ca.ceilings, ca.chain[0], der, stored.seconds)
         if not problem:
             serial, times = read_certificate(der).serial, validity(der)
             record = await self._record_serial(order, verdict, serial, times)
-            if await self._is_recorded(verdict.template.issuer, record):
+            holder = await self._holder(verdict.template.issuer, record.serial)
+            if holder == record.enrollment:
                 return _issued(verdict, serial, times[1], der)
             problem = "the CA used the serial number before"
         SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
         _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
         failed = _failed(verdict, Reason.UNREADABLE, problem)
+        if holder:  # by the number its certificate would be revoked
+            return failed
         return await self._disown(failed, verdict, connector, der)
 
     async def _record_serial(
@@ -347,18 +351,15 @@ class VerdictConsumer:
         if not await Log(self.bus, self.settings.signer).append(subject, record):
             _log.info("serial_already_recorded", serial=record.serial)
 
-    async def _is_recorded(self, issuer: str, record: CertificateRecorded) -> bool:
-        """Return whether the record under a serial number is of this enrollment."""
-        subject = certificate_issued(issuer, record.serial)
+    async def _holder(self, issuer: str, serial: str) -> str:
+        """Return the attempt on record under a serial number, "" where the record is forged."""
+        subject = certificate_issued(issuer, serial)
         stored = await self.bus.get_last_or_leader(CERTS, subject)
         if stored is None:
             raise BusUnavailableError("the record of a certificate cannot be read yet")
-        try:
-            before = authenticate_as(CertificateRecorded, stored, self.settings.trusted_issuers)
-        except UnreadableEventError as error:
-            report_forgery("certificate", subject, error)
-            return False
-        return before.enrollment == record.enrollment
+        trusted = self.settings.trusted_issuers
+        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
+        return record.enrollment if record is not None else ""
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
         """Append the outcome; where one stands already, that one is announced, ours forgotten."""

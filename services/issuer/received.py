@@ -75,6 +75,15 @@ def misissued(
         return f"the certificate does not load: {str(error)[:200]}"
 
 
+def is_from(ca: bytes, der: bytes) -> bool:
+    """Return whether a certificate (DER) is one of this CA (DER)."""
+    try:
+        read_certificate(der)
+        return is_signed_by(der, public_key(read_certificate(ca).spki))
+    except (ValueError, ScepError):
+        return False
+
+
 def undraftable(template: CertificateTemplate, ca: bytes) -> str:
     """Return why no certificate of this template would load, "" where one would."""
     try:

@@ -45,6 +45,7 @@ from shared.log.subjects import (
 from shared.observe.logs import log_failure
 from shared.runtime.periodic import every
 from shared.runtime.worker import DeferredError
+from shared.text.printable import visible
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
@@ -253,7 +254,7 @@ class RevocationConsumer:
             async with asyncio.timeout(connector.lease):
                 await connector.revoke(order.serial, status.ca_spki_sha256, reason)
         except RevocationRefusedError as error:
-            return shortened(f"recorded, but refused by the CA: {error}")
+            return shortened(f"recorded, but refused by the CA: {visible(str(error))}")
         except Exception as error:
             # The log says revoked: the CA is told in the end, however long that takes.
             log_failure("revocation_failed", error, issuer=order.issuer, serial=order.serial)
