@@ -1,4 +1,4 @@
-"""The audit process: settings, wiring, run."""
+"""The audit process: wiring and run."""
 
 import asyncio
 import os
@@ -19,17 +19,11 @@ from services.audit.record.readiness import Readiness
 from services.audit.recording import Recording
 from services.audit.settings import Settings, admin_token
 from services.audit.store.engine import migrate, open_engine
-from shared.bus.jetstream import JetStreamBus
-from shared.bus.selftest import assert_least_privilege
 from shared.config.sections import Configuration
 from shared.log.roles import Role
-from shared.log.shards import all_shards
-from shared.log.subjects import replica_subject
-from shared.runtime.log_clock import LogClock, heartbeat
-from shared.runtime.moving import Mover
-from shared.runtime.process import HttpServer, Signals, background, now
-from shared.runtime.reload import Source, reload_on
-from shared.runtime.shard_watch import ShardWatch
+from shared.runtime.process import HttpServer, Signals, now
+from shared.runtime.reload import Source
+from shared.runtime.replica import Replica
 
 _ITSELF = "scepstream"  # who makes the first admin's token
 
@@ -41,25 +35,24 @@ async def serve(
     operations: socket.socket,
     signals: Signals,
 ) -> None:
-    """Record every event until told to stop; page, API, health and metrics on `operations`.
+    """Record every event until asked to stop; serve page, API, health and metrics on `operations`.
 
-    `configuration` reads the file each time: operators see what it says now.
+    `configuration` reads the file each time, so that operators see what it says now.
     """
-    settings, since = source.first, int(now())
-    os.umask(0o077)  # the database is nobody else's to read
+    settings = source.first
+    os.umask(0o077)  # only this user may read the database
     engine = open_engine(settings.database_url)
     await asyncio.to_thread(migrate, engine)
-    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
-    await assert_least_privilege(bus, Role.AUDIT, all_shards(settings.epochs)[0])
+    replica = await Replica.connect(Role.AUDIT, source, name)
+    bus, clock = replica.bus, replica.clock
     context = OperatorContext.of(bus, settings, configuration(), _ITSELF)
     await ensure_admin(context, engine, lambda: admin_token(configuration()), now())
-    clock = LogClock(bus, replica_subject(Role.AUDIT, name))
     checkpoints = Checkpoints(bus, engine, settings.signer, (), clock)
     deps = Dependencies(engine, bus, settings, configuration, now)
     sweeper = Sweeper(bus, engine, settings.signer, context.validators, clock)
     room, backlog = Room(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
     recording = Recording(bus, engine, settings.batch, checkpoints, backlog, room)
-    shards = ShardWatch(bus, settings.epochs, clock, recording.bring)
+    shards = replica.watch(recording.bring)
     readiness = Readiness(
         bus, engine, recording.recorders, lambda: [*clock.problems(), *shards.problems()]
     )
@@ -67,17 +60,9 @@ async def serve(
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     await shards.look()
-    async with (
-        background(reload_on(signals.hangup, source, lambda new: shards.want(new.epochs))),
-        background(clock.run(lambda: heartbeat(Role.AUDIT, name, since))),
-        background(checkpoints.run()),
-        background(Mover(bus, settings.servers, settings.nkey_seed, Role.AUDIT, name).run()),
-        background(readiness.run()),
-        background(backlog.run()),
-        background(room.run()),
-        background(shards.run()),
-        background(sweeper.run()),
-    ):
+    reloader = replica.reloader(lambda new: shards.want(new.epochs))
+    work = (checkpoints.run(), readiness.run(), backlog.run(), room.run(), sweeper.run())
+    async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work):
         await signals.stop.wait()
     await recording.stop()
     await server.stop()

@@ -36,6 +36,7 @@ from shared.observe.logs import log_failure
 from shared.observe.metrics import HANDLING, REQUESTS, operations_routes
 from shared.observe.tracing import annotate, span
 from shared.runtime.edge import CLIENT, CLIENT_CERTIFICATE, Client
+from shared.runtime.live import Live
 from shared.scep.cacaps import Capabilities, write_caps
 from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 
@@ -53,7 +54,7 @@ class Gateway:
     """The HTTP side of the gateway."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     chains: ChainBook
     enroller: Enroller
     clock: Callable[[], float]
@@ -74,11 +75,11 @@ class Gateway:
 
         `received` is all that came on a new connection. None: it is to be served like any other.
         """
-        target = read_target(received, self.settings.default_profile)
-        profile = self.settings.profiles.get(target.profile or "") if target else None
+        target = read_target(received, self.live.current.default_profile)
+        profile = self.live.current.profiles.get(target.profile or "") if target else None
         if target is None or target.mtls or profile is None:
             return None
-        if not self.admission.is_full(self.settings.limits, profile.name):
+        if not self.admission.is_full(self.live.current.limits, profile.name):
             return None
         refusal = refusals.OVERLOAD
         self.enroller.refusals.add(profile.name, refusal.reason, status=refusal.status)
@@ -87,7 +88,7 @@ class Gateway:
 
     def is_proxy(self, peer: str) -> bool:
         """Return whether this address is a trusted proxy's."""
-        return peer in self.settings.trusted_proxies
+        return peer in self.live.current.trusted_proxies
 
     def app(self) -> ASGIApp:
         """Return the ASGI application: health, and everything else is SCEP.
@@ -110,8 +111,8 @@ class Gateway:
         """Answer one SCEP request; whatever goes wrong, the client gets a status and a sentence."""
         query = query_values(request.scope["query_string"])
         operation = operation_of(query)
-        target = target_of(request.scope["path"], self.settings.default_profile)
-        profile = self.settings.profiles.get(target.profile or "")
+        target = target_of(request.scope["path"], self.live.current.default_profile)
+        profile = self.live.current.profiles.get(target.profile or "")
         known = profile.name if profile else ""
         crl = crl_of(request.scope["path"])
         try:
@@ -158,7 +159,7 @@ class Gateway:
     def _forwarded_certificate(self, request: Request) -> bytes | None:
         """Return the certificate a trusted proxy names; which of two counts is not guessed."""
         peer = request.client.host if request.client else ""
-        if peer not in self.settings.trusted_proxies:
+        if peer not in self.live.current.trusted_proxies:
             return None
         headers = request.headers.getlist("client-cert")
         if len(headers) > 1:
@@ -169,7 +170,7 @@ class Gateway:
         """Return the CRL of an issuer's current CA, or of the one with this key."""
         if request.method not in _METHODS:
             raise RefusedError(refusals.METHOD)
-        chains = [self.chains.get(*w) for w in self.settings.chains() if w[0] == issuer]
+        chains = [self.chains.get(*w) for w in self.live.current.chains() if w[0] == issuer]
         found = (chain.ca_pinned(pin) for chain in chains if chain is not None)
         ca = next((der for der in found if der is not None), None)
         if ca is None:
@@ -188,9 +189,9 @@ class Gateway:
         request: Request,
     ) -> Response:
         """Answer an operation of a profile that is served."""
-        profile = self.settings.profiles.get(target.profile or "")
+        profile = self.live.current.profiles.get(target.profile or "")
         if profile is None:
-            is_left_out = target.profile in self.settings.left_out
+            is_left_out = target.profile in self.live.current.left_out
             raise RefusedError(refusals.LEFT_OUT if is_left_out else refusals.NO_PROFILE)
         if operation is None:
             raise RefusedError(refusals.NO_OPERATION)
@@ -221,7 +222,7 @@ class Gateway:
         self, profile: Profile, chain: Chain, query: dict[bytes, bytes], request: Request
     ) -> Response:
         """Answer a message; it takes its place only once it is there as a whole."""
-        limits, address = self.settings.limits, self._address(request)
+        limits, address = self.live.current.limits, self._address(request)
         self.admission.check(limits, profile.name, address)
         message = await self._message(profile, query, request)
         if not message:
@@ -244,7 +245,7 @@ class Gateway:
         """Return the pkiMessage: a POST's raw body whatever its type says, or a GET's parameter."""
         if request.method == "HEAD":
             raise RefusedError(refusals.HEAD)
-        limit = min(self.settings.limits.body, profile.message_limit)
+        limit = min(self.live.current.limits.body, profile.message_limit)
         if request.method == "GET":
             message = decode_message(query.get(b"message", b""))
             if message is not None and len(message) > limit:
@@ -267,7 +268,7 @@ class Gateway:
         """Return the client's address; a proxy's word for it counts only if it is trusted."""
         peer = request.client.host if request.client else ""
         forwarded = request.headers.getlist("x-forwarded-for")
-        return client_address(peer, forwarded, self.settings.trusted_proxies)
+        return client_address(peer, forwarded, self.live.current.trusted_proxies)
 
 
 def _advertised(profile: Profile, chain: Chain) -> list[bytes]:

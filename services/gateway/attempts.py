@@ -117,7 +117,7 @@ async def _is_unopenable(
     if verdict is None:
         return False
     try:
-        trusted = outcomes.settings.validators
+        trusted = outcomes.live.current.validators
         event = authenticate(verdict, trusted, Stage.VERDICT, stored.sha256())
     except UnreadableEventError:
         return False  # reported where the end is read

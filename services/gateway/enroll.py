@@ -53,6 +53,7 @@ from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, any_request, csr_token, transaction_token
 from shared.observe.tracing import annotate
+from shared.runtime.live import Live
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, read_message, verify
 from shared.scep.request import read_issuer_and_serial
@@ -81,7 +82,7 @@ class Enroller:
     """Takes pkiMessages to CertReps by way of the log."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     outcomes: Outcomes
     lookups: Lookups
     gateway: str
@@ -89,7 +90,7 @@ class Enroller:
     refusals: RefusalLog = field(default_factory=lambda: RefusalLog(time.monotonic))
 
     def __post_init__(self) -> None:
-        self.quota = Quota(self.bus, self.settings, self.clock)
+        self.quota = Quota(self.bus, self.live, self.clock)
         self.resender = Resender(self.bus)
 
     async def answer(
@@ -146,7 +147,7 @@ class Enroller:
         Whatever fails, from the key transport to a serial that is unknown, is one answer at one
         time: nothing ties the envelope to its signer, so anyone may send an altered one.
         """
-        floor = asyncio.get_running_loop().time() + self.settings.limits.failure_floor
+        floor = asyncio.get_running_loop().time() + self.live.current.limits.failure_floor
         try:
             answer = await self._answer_query(replier, chain)
         except ScepError as error:
@@ -177,7 +178,7 @@ class Enroller:
         verifies is told, but not before that time.
         """
         loop = asyncio.get_running_loop()
-        floor = loop.time() + self.settings.limits.failure_floor
+        floor = loop.time() + self.live.current.limits.failure_floor
         try:
             yield
         except VerifiedRequestError:
@@ -205,7 +206,7 @@ class Enroller:
         return await self._attempt(job, enrollment) or await self._resume(job, enrollment)
 
     def _shards(self, profile: Profile, transaction: str) -> tuple[str, ...]:
-        settings = self.settings
+        settings = self.live.current
         return shards_for(
             settings.epochs, profile.name, transaction, self.clock(), settings.retry_window
         )
@@ -229,8 +230,8 @@ class Enroller:
         opened, subject = job.opened, enrollment.subject(Stage.REQUEST)
         return EnrollmentRequested(
             pki_message=opened.pki_message,
-            content_key=seal(opened.content_key, subject, self.settings.sealing_key),
-            sealing_key=self.settings.sealing_key_id,
+            content_key=seal(opened.content_key, subject, self.live.current.sealing_key),
+            sealing_key=self.live.current.sealing_key_id,
             transaction_id=opened.message.transaction_id.text(),
             message_type=opened.message.message_type,
             signer_sha256=hashlib.sha256(opened.message.signer.der).hexdigest(),
@@ -299,7 +300,8 @@ class Enroller:
     async def _newest(self, profile: Profile, transaction: str) -> Stored | None:
         """A transaction's newest request; what waits for an operator may be on any shard so far."""
         near = self._shards(profile, transaction)
-        for shard in dict.fromkeys((*near, *all_shards(begun(self.settings.epochs, self.clock())))):
+        every = all_shards(begun(self.live.current.epochs, self.clock()))
+        for shard in dict.fromkeys((*near, *every)):
             wildcard = any_request(shard, profile.name, transaction)
             stored = await self.bus.get_last_from_leader(enroll_stream(shard), wildcard)
             if stored is not None:

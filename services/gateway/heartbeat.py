@@ -14,6 +14,7 @@ from shared.log.events.state import GatewayHeartbeat
 from shared.log.streams import OPS
 from shared.log.subjects import ra_reload_command
 from shared.runtime.heartbeat import HeartbeatLoop
+from shared.runtime.live import Live
 from shared.runtime.reload import Reloader
 
 _log = structlog.get_logger()
@@ -25,7 +26,7 @@ _MAX_ERROR: Final = 500
 class GatewayHeartbeats(HeartbeatLoop):
     """Reports a gateway, and reloads its RA certificates when operators order it."""
 
-    settings: Settings
+    live: Live[Settings]
     reloader: Reloader[Any]
     hint: str = "command.ra"
     _command: int = 0
@@ -43,7 +44,7 @@ class GatewayHeartbeats(HeartbeatLoop):
         # Of the start's own settings: what was ordered before them is in them.
         before = not self._begun and stored.seconds < self.since - _MARGIN_SECONDS
         try:
-            authenticate_as(ReloadOrdered, stored, self.settings.operators)
+            authenticate_as(ReloadOrdered, stored, self.live.current.operators)
         except UnreadableEventError as error:
             report_forgery("command", stored.subject, error)
             self._error = "the order is by no operator that this gateway knows"
@@ -53,11 +54,12 @@ class GatewayHeartbeats(HeartbeatLoop):
 
     def message(self) -> Message:
         """Return the heartbeat. Gateways have no key to sign with."""
+        profiles = self.live.current.profiles
         return encode(
             GatewayHeartbeat(
                 name=self.name,
                 since=self.since,
-                ra={name: _digest(p.ra.certificates) for name, p in self.settings.profiles.items()},
+                ra={name: _digest(p.ra.certificates) for name, p in profiles.items()},
                 command=self._command,
                 error=self._error[:_MAX_ERROR],
             )

@@ -18,6 +18,7 @@ from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import certificate_issued, parse_prefix, serial_token
 from shared.observe.metrics import SECURITY_EVENTS
+from shared.runtime.live import Live
 from shared.scep.certificate import read_certificate
 from shared.x509.names import read_name
 
@@ -30,7 +31,7 @@ class Lookups:
     """Reads for GetCert, GetCRL and the CRL's URL; a CRL once read is kept while it is newest."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     _crls: dict[Ca, StoredCrl] = field(default_factory=dict)
     _next_reads: dict[Ca, asyncio.Task[bytes]] = field(default_factory=dict)
     _reading: defaultdict[Ca, asyncio.Lock] = field(
@@ -54,7 +55,7 @@ class Lookups:
         stored = await self.bus.get_last_or_leader(CERTS, certificate_issued(issuer, serial))
         if stored is None:
             return None
-        return authenticate_as(CertificateRecorded, stored, self.settings.issuers)
+        return authenticate_as(CertificateRecorded, stored, self.live.current.issuers)
 
     async def _issued(self, profile: Profile, chain: Chain, serial: str) -> bytes | None:
         record = await self._recorded(profile.issuer, serial)
@@ -67,7 +68,7 @@ class Lookups:
         ended = await self.bus.get_last_or_leader(stream, subject)
         if ended is None:
             return None
-        issued = authenticate_as(CertificateIssued, ended, self.settings.issuers)
+        issued = authenticate_as(CertificateIssued, ended, self.live.current.issuers)
         if issued.serial != serial or not chain.issued(issued.certificate):
             raise UnreadableEventError("the record names another certificate")
         return issued.certificate
@@ -111,7 +112,7 @@ class Lookups:
     async def _newest_crl(self, issuer: str, ca: bytes) -> bytes:
         known = self._crls.get((issuer, ca))
         try:
-            head = await newest_head(self.bus, issuer, ca, self.settings.issuers)
+            head = await newest_head(self.bus, issuer, ca, self.live.current.issuers)
             if head is not None and (known is None or known.head != head):
                 known = self._crls[issuer, ca] = await read_crl(self.bus, head, ca)
         except UnreadableEventError as error:

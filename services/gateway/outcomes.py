@@ -24,6 +24,7 @@ from shared.log.events.enrollment import (
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
+from shared.runtime.live import Live
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 
@@ -69,7 +70,7 @@ class Outcomes:
     """Who waits for which enrollment, and how its end is checked."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     chains: ChainBook
     _waiting: dict[str, set[asyncio.Future[Stored]]] = field(
         default_factory=lambda: defaultdict(set)
@@ -129,7 +130,7 @@ class Outcomes:
         stored = await self.bus.get_last_or_leader(stream, place)
         try:
             verdict = stored and authenticate(
-                stored, self.settings.validators, Stage.VERDICT, request.sha256
+                stored, self.live.current.validators, Stage.VERDICT, request.sha256
             )
         except UnreadableEventError:
             verdict = None  # reported by `read`
@@ -165,11 +166,11 @@ class Outcomes:
     def _authentic(self, stored: Stored, request: PendingRequest) -> Terminal | None:
         """The terminal event; None for an approval or a hold, which are no end."""
         if stored.subject == request.enrollment.subject(Stage.OUTCOME):
-            stage, trusted = Stage.OUTCOME, self.settings.issuers
+            stage, trusted = Stage.OUTCOME, self.live.current.issuers
         elif stored.subject == request.enrollment.subject(Stage.VERDICT):
-            stage, trusted = Stage.VERDICT, self.settings.validators
+            stage, trusted = Stage.VERDICT, self.live.current.validators
         elif stored.subject == request.enrollment.subject(Stage.HOLD):
-            stage, trusted = Stage.HOLD, self.settings.validators
+            stage, trusted = Stage.HOLD, self.live.current.validators
         else:
             raise UnreadableEventError("about another enrollment")
         event = authenticate(stored, trusted, stage, request.sha256)

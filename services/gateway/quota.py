@@ -19,6 +19,7 @@ from shared.log.events.state import StreamMeasured
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId
+from shared.runtime.live import Live
 
 _log = structlog.get_logger()
 # Later stages of what is under way must always fit.
@@ -31,14 +32,14 @@ class Quota:
     """What was heard last of each shard's stream; what is old or unsigned does not count."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     clock: Callable[[], float]
     _heard: dict[str, StreamMeasured] = field(default_factory=dict)
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Take a measurement that the audit service signed for this very stream, just now."""
         hint = Stored(subject, payload, headers, 0, 0)
-        measured = read_authentic(StreamMeasured, hint, self.settings.operators, "quota")
+        measured = read_authentic(StreamMeasured, hint, self.live.current.operators, "quota")
         if measured is None:
             return
         newest = self._heard.get(measured.stream)

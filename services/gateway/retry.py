@@ -19,6 +19,7 @@ from shared.log.streams import OPS, enroll_stream
 from shared.log.subjects import EnrollmentId, parse_prefix
 from shared.observe.logs import log_failure
 from shared.observe.tracing import carried
+from shared.runtime.live import Live
 
 _log = structlog.get_logger()
 _HINT: Final = "command.retry"
@@ -30,7 +31,7 @@ class Retrier:
     """Obeys orders it hears of; one that was not heard stands on the log and is given again."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     gateway: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -59,7 +60,7 @@ class Retrier:
         stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:
             raise ValueError("no such order")
-        wanted = authenticate_as(RetryOrdered, stored, self.settings.operators)
+        wanted = authenticate_as(RetryOrdered, stored, self.live.current.operators)
         enrollment = parse_prefix(wanted.enrollment)
         request, event = await self._request(enrollment)
         sealed = enrollment.attempt if event.sealed_attempt is None else event.sealed_attempt

@@ -1,12 +1,11 @@
-"""The gateway process: settings, wiring, run."""
+"""The gateway process: wiring and run."""
 
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -18,22 +17,18 @@ from services.gateway.outcomes import Outcomes
 from services.gateway.retry import Retrier
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
-from shared.bus.jetstream import JetStreamBus
-from shared.bus.selftest import assert_least_privilege
 from shared.bus.topology import gateway_hints, quota_hints
 from shared.ca.chains import ChainBook
 from shared.config.load import SettingsError
 from shared.limits import START_SECONDS
 from shared.log.roles import Role
-from shared.log.shards import all_shards
-from shared.log.subjects import replica_subject
 from shared.observe.logs import log_left_out
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.connections import Connections
 from shared.runtime.log_clock import LogClock
-from shared.runtime.moving import Mover
-from shared.runtime.process import HttpServer, Signals, background, now
-from shared.runtime.reload import Reloader, Source
+from shared.runtime.process import HttpServer, Signals, now
+from shared.runtime.reload import Source
+from shared.runtime.replica import Replica
 from shared.runtime.shard_watch import ShardWatch
 
 _LOOK_SECONDS: Final = 0.05
@@ -77,7 +72,7 @@ class Readiness:
 async def serve(
     source: Source[Settings], name: str, listeners: Listeners, signals: Signals
 ) -> None:
-    """Serve SCEP until told to stop; health and metrics from the beginning."""
+    """Serve SCEP until asked to stop; health and metrics from the beginning."""
     settings, readiness = source.first, Readiness()
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
@@ -97,40 +92,36 @@ async def _serve(
     signals: Signals,
 ) -> None:
     listeners, contexts, readiness = edge
-    settings, since = source.first, int(now())
-    bus = await JetStreamBus.connect(settings.servers, settings.nkey_seed, name)
-    await assert_least_privilege(bus, Role.GATEWAY, all_shards(settings.epochs)[0])
-    chains = ChainBook.of(bus, settings.chains())
-    clock = LogClock(bus, replica_subject(Role.GATEWAY, name))
-    outcomes, lookups = Outcomes(bus, settings, chains), Lookups(bus, settings)
-    enroller = Enroller(bus, settings, outcomes, lookups, name, clock)
-    gateway = Gateway(bus, settings, chains, enroller, clock)
-    connections = Connections(time.monotonic, settings.shares, gateway.is_proxy)
-    retrier, shards = Retrier(bus, settings, name), ShardWatch(bus, settings.epochs, clock)
+    replica = await Replica.connect(Role.GATEWAY, source, name)
+    bus, live, clock = replica.bus, replica.live, replica.clock
+    chains = ChainBook.of(bus, live.current.chains())
+    outcomes, lookups = Outcomes(bus, live, chains), Lookups(bus, live)
+    enroller = Enroller(bus, live, outcomes, lookups, name, clock)
+    gateway = Gateway(bus, live, chains, enroller, clock)
+    connections = Connections(time.monotonic, live.current.shares, gateway.is_proxy)
+    retrier, shards = Retrier(bus, live, name), replica.watch()
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await bus.on_hint("command.*", retrier.on_hint)
     await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
     await chains.start()
-    _tell(settings)
+    log_left_out(live.current.left_out)
+    _measure(live.current)
 
     async def apply(settings: Settings) -> None:
         if contexts and settings.tls:
             contexts.load(settings.tls, settings.client_cas())
         chains.want(settings.chains())
-        gateway.settings = enroller.settings = outcomes.settings = lookups.settings = settings
+        live.current = settings
         connections.shares = settings.shares
-        retrier.settings = heartbeats.settings = enroller.quota.settings = settings
         _measure(settings)
         await shards.want(settings.epochs)
 
-    reloader = Reloader(source, apply)
+    reloader = replica.reloader(apply)
     heartbeats = GatewayHeartbeats(
-        bus=bus, settings=settings, name=name, since=since, reloader=reloader, log_clock=clock
+        bus=bus, live=live, name=name, since=replica.since, reloader=reloader, log_clock=clock
     )
-    mover = Mover(bus, settings.servers, settings.nkey_seed, Role.GATEWAY, name)
-    async with AsyncExitStack() as running:
-        work = (reloader.on(signals.hangup), heartbeats.run(), mover.run(), enroller.resender.run())
-        await _beside(running, (*work, shards.run()))
+    work = (reloader.on(signals.hangup), heartbeats.run(), enroller.resender.run())
+    async with replica.running(shards, *work) as running:
         # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
         readiness.gateway, readiness.clock, readiness.shards = gateway, clock, shards
         await readiness.wait(START_SECONDS, signals.stop)
@@ -140,12 +131,6 @@ async def _serve(
         await signals.stop.wait()
     chains.stop()
     await bus.close()
-
-
-async def _beside(running: AsyncExitStack, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Let each of these go on until the stack is left."""
-    for each in work:
-        await running.enter_async_context(background(each))
 
 
 def _servers(
@@ -161,13 +146,7 @@ def _servers(
     return servers
 
 
-def _tell(settings: Settings) -> None:
-    """Log and measure what was read at start."""
-    log_left_out(settings.left_out)
-    _measure(settings)
-
-
 def _measure(settings: Settings) -> None:
-    """Days until each profile's RA certificates end, for alerts."""
+    """Measure the days until each profile's RA certificates end, for alerts."""
     ends = {p.name: p.ra.not_after.timestamp() for p in settings.profiles.values()}
     measure_expiry("ra", ends, now)

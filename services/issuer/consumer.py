@@ -54,6 +54,7 @@ from shared.log.subjects import (
 )
 from shared.observe.logs import log_failure
 from shared.observe.metrics import CHALLENGES, OUTCOMES, SECURITY_EVENTS
+from shared.runtime.live import Live
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
@@ -78,13 +79,14 @@ class VerdictConsumer:
     """Writes exactly one outcome for every approving verdict of a known validator."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     clock: Callable[[], float]
     _places: dict[str, Places] = field(default_factory=dict)
 
     @property
     def _orders(self) -> Orders:
-        return Orders(self.bus, self.settings.signer, self.settings.trusted_issuers, self.clock)
+        settings = self.live.current
+        return Orders(self.bus, settings.signer, settings.trusted_issuers, self.clock)
 
     async def handle(self, stored: Stored) -> None:
         """Issue what an authentic verdict approves."""
@@ -100,7 +102,7 @@ class VerdictConsumer:
         verdict = self._verdict(stored)
         if verdict is None:
             return
-        connector = self.settings.issuers.get(verdict.template.issuer)
+        connector = self.live.current.issuers.get(verdict.template.issuer)
         if connector is not None and connector.lease > 0:
             order = _order(stored, verdict)
             if self.clock() <= verdict.valid_until or await self._orders.is_open(order):
@@ -111,14 +113,14 @@ class VerdictConsumer:
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """The approval, if a known validator signed it for this subject; else nothing happens."""
-        event = read_stage(stored, self.settings.validators, Stage.VERDICT)
+        event = read_stage(stored, self.live.current.validators, Stage.VERDICT)
         if event is None:
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
         """Decide; a refusal while an order is open waits until the order is settled."""
-        connector = self.settings.issuers.get(verdict.template.issuer)
+        connector = self.live.current.issuers.get(verdict.template.issuer)
         ca = connector.pinned(verdict.template.ca_spki_sha256) if connector else None
         if connector is None or ca is None:
             return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
@@ -198,7 +200,7 @@ class VerdictConsumer:
 
     async def _compromised(self, key: str) -> bool:
         """Whether an issuer's signed mark says that a key must not be certified again."""
-        trusted = self.settings.trusted_issuers
+        trusted = self.live.current.trusted_issuers
         wildcard = key_compromised(key, "*")
         marks = Series(self.bus, CERTS, wildcard, KeyCompromised, trusted, "certificate")
         return await marks.newest() is not None
@@ -249,13 +251,15 @@ class VerdictConsumer:
         if recorded is None:
             return None
         try:
-            record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)
+            record = authenticate_as(
+                CertificateRecorded, recorded, self.live.current.trusted_issuers
+            )
             enrollment = parse_prefix(record.enrollment)
             stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
             ended = await self.bus.get_last_or_leader(stream, subject)
             if ended is None:
                 raise OutcomeMissingError(record.enrollment)
-            issued = authenticate(ended, self.settings.trusted_issuers, Stage.OUTCOME)
+            issued = authenticate(ended, self.live.current.trusted_issuers, Stage.OUTCOME)
         except UnreadableEventError as error:
             report_forgery(Stage.OUTCOME, verdict.existing, error)
             return None
@@ -348,7 +352,7 @@ class VerdictConsumer:
         return record
 
     async def _index(self, subject: str, record: CertificateRecorded) -> None:
-        if not await Log(self.bus, self.settings.signer).append(subject, record):
+        if not await Log(self.bus, self.live.current.signer).append(subject, record):
             _log.info("serial_already_recorded", serial=record.serial)
 
     async def _holder(self, issuer: str, serial: str) -> str:
@@ -357,7 +361,7 @@ class VerdictConsumer:
         stored = await self.bus.get_last_or_leader(CERTS, subject)
         if stored is None:
             raise BusUnavailableError("the record of a certificate cannot be read yet")
-        trusted = self.settings.trusted_issuers
+        trusted = self.live.current.trusted_issuers
         record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
         return record.enrollment if record is not None else ""
 
@@ -365,7 +369,7 @@ class VerdictConsumer:
         """Append the outcome; where one stands already, that one is announced, ours forgotten."""
         enrollment, _ = parse_subject(stored.subject)
         subject = enrollment.subject(Stage.OUTCOME)
-        message = sign(outcome, subject, self.settings.signer)
+        message = sign(outcome, subject, self.live.current.signer)
         if await append_first(self.bus, subject, message):
             reason = outcome.reason if isinstance(outcome, IssuanceFailed) else "issued"
             OUTCOMES.labels(verdict.template.issuer, reason).inc()

@@ -43,6 +43,7 @@ from shared.log.subjects import (
     revocation_command,
 )
 from shared.observe.logs import log_failure
+from shared.runtime.live import Live
 from shared.runtime.periodic import every
 from shared.runtime.worker import DeferredError
 from shared.text.printable import visible
@@ -69,7 +70,7 @@ class CrlKeeper:
     """
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     clock: Callable[[], float]
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,7 +84,7 @@ class CrlKeeper:
 
     async def look(self) -> None:
         """Publish what is missing or past half of its time."""
-        for issuer, connector in self.settings.issuers.items():
+        for issuer, connector in self.live.current.issuers.items():
             authority = connector.crls
             if authority is None:
                 continue
@@ -132,7 +133,7 @@ class CrlKeeper:
         """
         now = int(self.clock())
         try:
-            trusted = self.settings.trusted_issuers
+            trusted = self.live.current.trusted_issuers
             head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
         except SeriesTooLongError as error:
             _log.error("crl_rebuilt", issuer=issuer, detail=str(error))
@@ -148,7 +149,7 @@ class CrlKeeper:
         while stored := await self.bus.get_next_or_leader(CERTS, wildcard, position + 1):
             position = stored.sequence
             event = read_authentic(
-                CertificateStatusChanged, stored, self.settings.trusted_issuers, "revoked"
+                CertificateStatusChanged, stored, self.live.current.trusted_issuers, "revoked"
             )
             if event is None:
                 continue
@@ -180,7 +181,7 @@ class CrlKeeper:
             position=position,
         )
         subject = crl_head(issuer, ca.pin, about.number)
-        return await Log(self.bus, self.settings.signer).append(subject, event)
+        return await Log(self.bus, self.live.current.signer).append(subject, event)
 
 
 @dataclass
@@ -188,12 +189,12 @@ class RevocationConsumer:
     """Obeys operators' orders to revoke; every step may be taken twice."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     keeper: CrlKeeper
 
     async def handle(self, stored: Stored) -> None:
         """Revoke, publish the CRL, answer."""
-        order = read_authentic(RevocationOrdered, stored, self.settings.operators, "command")
+        order = read_authentic(RevocationOrdered, stored, self.live.current.operators, "command")
         if order is None:
             return
         done, detail = await self._revoke(stored, order)
@@ -212,10 +213,10 @@ class RevocationConsumer:
     def _is_external(self, stored: Stored) -> bool:
         """Return whether a command is about a certificate of an external CA."""
         try:
-            order = authenticate_as(RevocationOrdered, stored, self.settings.operators)
+            order = authenticate_as(RevocationOrdered, stored, self.live.current.operators)
         except UnreadableEventError:
             return False
-        connector = self.settings.issuers.get(order.issuer)
+        connector = self.live.current.issuers.get(order.issuer)
         return connector is not None and connector.lease > 0
 
     async def _revoke(self, stored: Stored, order: RevocationOrdered) -> tuple[bool, str]:
@@ -225,8 +226,8 @@ class RevocationConsumer:
         recorded = await self.bus.get_last_or_leader(CERTS, place)
         if recorded is None:
             return False, "no such certificate"
-        record = authenticate_as(CertificateRecorded, recorded, self.settings.trusted_issuers)
-        connector = self.settings.issuers.get(order.issuer)
+        record = authenticate_as(CertificateRecorded, recorded, self.live.current.trusted_issuers)
+        connector = self.live.current.issuers.get(order.issuer)
         if connector is None or connector.pinned(record.ca_spki_sha256) is None:
             return False, "the certificate's CA is not here"
         change = await self._record(stored, order, record)
@@ -294,7 +295,8 @@ class RevocationConsumer:
                 operator=order.operator,
                 command=stored.sequence,
             )
-            if await series.append(newest, signing(place, event, self.settings.signer)) is not None:
+            written = signing(place, event, self.live.current.signer)
+            if await series.append(newest, written) is not None:
                 return change
 
     async def _mark(self, stored: Stored, order: RevocationOrdered, key: str) -> None:
@@ -303,11 +305,12 @@ class RevocationConsumer:
         series = self._series(KeyCompromised, place("*"))
         event = KeyCompromised(request_sha256=stored.sha256(), serial=order.serial)
         if await series.newest() is None:
-            await series.append(None, signing(place, event, self.settings.signer))
+            await series.append(None, signing(place, event, self.live.current.signer))
 
     def _series(self, kind: type[_E], wildcard: str) -> Series[_E]:
-        return Series(self.bus, CERTS, wildcard, kind, self.settings.trusted_issuers, "certificate")
+        trusted = self.live.current.trusted_issuers
+        return Series(self.bus, CERTS, wildcard, kind, trusted, "certificate")
 
     async def _append(self, subject: str, event: CommandAnswered) -> None:
-        if not await Log(self.bus, self.settings.signer).append(subject, event):
+        if not await Log(self.bus, self.live.current.signer).append(subject, event):
             _log.info("already_recorded", subject=subject)

@@ -34,7 +34,7 @@ class RequestConsumer:
     @property
     def _recorder(self) -> Recorder:
         evaluator = self.evaluator
-        settings = evaluator.settings
+        settings = evaluator.live.current
         return Recorder(evaluator.bus, settings.signer, settings.validators, settings.policies)
 
     async def handle(self, stored: Stored) -> None:
@@ -87,7 +87,7 @@ class RequestConsumer:
 
     async def _is_tried(self, enrollment: EnrollmentId, stored: Stored) -> bool:
         """Have this process's one trial of the message on record; False where too many are."""
-        prefix, settings = enrollment.prefix(), self.evaluator.settings
+        prefix, settings = enrollment.prefix(), self.evaluator.live.current
         if prefix in self._tried:
             return True
         if not await begin_trial(
@@ -124,7 +124,7 @@ class RequestConsumer:
         if request is None or found is None:
             report_forgery(Stage.DECISION, stored.subject, "it is about no held request")
             return
-        settings, sha256 = self.evaluator.settings, request.sha256()
+        settings, sha256 = self.evaluator.live.current, request.sha256()
         try:
             held = authenticate(found, settings.validators, Stage.HOLD, sha256)
             decided = authenticate(stored, settings.operators, Stage.DECISION, sha256)

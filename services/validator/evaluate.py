@@ -36,6 +36,7 @@ from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, Enr
 from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId, parse_prefix, retry_command
+from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError, NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
 
@@ -45,7 +46,7 @@ class Evaluator:
     """Opens requests and decides; what it writes on the way, it finds when it comes again."""
 
     bus: Bus
-    settings: Settings
+    live: Live[Settings]
     chains: ChainBook
     _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Evaluator:
         self, enrollment: EnrollmentId, stored: Stored
     ) -> RequestContext | EnrollmentRejected:
         """The request opened, or why that cannot be."""
-        settings = self.settings
+        settings = self.live.current
         try:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError as error:
@@ -78,13 +79,13 @@ class Evaluator:
 
     async def waits(self, enrollment: EnrollmentId) -> bool:
         """Whether a request handed out so often only waited for another one."""
-        settings = self.settings
+        settings = self.live.current
         records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
         return await records.deferred(enrollment)
 
     def check_served(self, profile: str) -> None:
         """`NotServedError` for a profile that this replica leaves out."""
-        if profile in self.settings.left_out:
+        if profile in self.live.current.left_out:
             raise NotServedError(profile)
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
@@ -93,7 +94,7 @@ class Evaluator:
         if stored is None:
             return False
         try:
-            order = authenticate_as(RetryOrdered, stored, self.settings.operators)
+            order = authenticate_as(RetryOrdered, stored, self.live.current.operators)
             before = parse_prefix(order.enrollment)
         except (UnreadableEventError, ValueError) as error:
             report_forgery("command", stored.subject, error)
@@ -105,7 +106,7 @@ class Evaluator:
     ) -> DecryptedRequest:
         """Facts that only the configuration knows: of which fleet, and who would judge."""
         challenge = opened.csr.challenge
-        kinds = [each.kind for each in self.settings.access[profile].enabled]
+        kinds = [each.kind for each in self.live.current.access[profile].enabled]
         kind = route(challenge, kinds) if challenge is not None else NONE
         facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
         return replace(opened, facts=facts)
@@ -118,7 +119,7 @@ class Evaluator:
         After a hold the certificate may have changed, so its gates are asked again; the challenge
         was accepted when the device asked, and what that took is on record.
         """
-        history = await gather(self.bus, case.policy.issuer, case.opened, self.settings.issuers)
+        history = await gather(self.bus, case.policy.issuer, case.opened, self.live.current.issuers)
         profile = case.enrollment.profile
         question = PolicyInput(
             case.opened,
@@ -149,7 +150,7 @@ class Evaluator:
         verified = await self._verify(case, decision)
         refusal = verified.refusal
         if refusal is not None and refusal.reason is Reason.REPLAY and not decision.existing:
-            issuer, issuers = case.policy.issuer, self.settings.issuers
+            issuer, issuers = case.policy.issuer, self.live.current.issuers
             history = await gather(self.bus, issuer, case.opened, issuers)
             again = decide(replace(question, history=history))
             if again.refusal is not None or again.existing:
@@ -180,7 +181,7 @@ class Evaluator:
 
     def _verifiers(self, profile: str) -> Mapping[str, Verifier]:
         """Return the profile's verifiers, rebuilt when its configuration changes."""
-        settings = self.settings
+        settings = self.live.current
         access = settings.access[profile]
         ready = self._ready.get(profile)
         if ready is None or ready[0] is not access:

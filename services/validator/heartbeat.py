@@ -65,7 +65,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
-        return sign(seen, subject, self.evaluator.settings.signer)
+        return sign(seen, subject, self.evaluator.live.current.signer)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
         """Days until each anchor ends; those that were taken away are not measured any more."""
@@ -77,7 +77,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         measure_expiry("anchor", ends, self.clock)
 
     def _pools(self) -> dict[str, AnchorPool]:
-        access = self.evaluator.settings.access
+        access = self.evaluator.live.current.access
         return {name: each.signed.pool for name, each in access.items() if each.signed}
 
     async def obey(self) -> None:
@@ -101,7 +101,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         return seen
 
     async def _answer(self, stored: Stored) -> None:
-        settings = self.evaluator.settings
+        settings = self.evaluator.live.current
         order = read_authentic(ReloadOrdered, stored, settings.operators, "command")
         if order is None:
             return
@@ -125,13 +125,13 @@ class ValidatorHeartbeats(HeartbeatLoop):
         except Exception as error:  # noqa: BLE001 - one order must not hold up the next
             log_failure("reload_failed", error, profile=profile)
             return False, f"the anchors cannot be read: {type(error).__name__}"
-        settings = self.evaluator.settings
+        settings = self.evaluator.live.current
         access = settings.access[profile].with_prepared(SIGNED, replace(before, pool=pool))
-        self.evaluator.settings = replace(settings, access=settings.access | {profile: access})
+        self.evaluator.live.current = replace(settings, access=settings.access | {profile: access})
         return True, _told(pool)
 
     def _signed(self, profile: str) -> SignedAccess:
-        access = self.evaluator.settings.access.get(profile)
+        access = self.evaluator.live.current.access.get(profile)
         if access is None or access.signed is None:
             raise NotHereError(f"profile {profile} takes no tokens on this replica")
         return access.signed

@@ -46,7 +46,7 @@ class Notifier:
     async def handle(self, stored: Stored) -> None:
         """Tell of an end; the worker tries again, ever more rarely, when that fails."""
         enrollment, stage = parse_subject(stored.subject)
-        access = self.evaluator.settings.access.get(enrollment.profile)
+        access = self.evaluator.live.current.access.get(enrollment.profile)
         event = self._ended(stored, stage)
         if access is None or access.notify is None or event is None:
             return
@@ -61,7 +61,7 @@ class Notifier:
 
     def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
         """The terminal event, if one of us wrote it."""
-        settings = self.evaluator.settings
+        settings = self.evaluator.live.current
         trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
         event = read_stage(stored, trusted, stage)
         if event is None:
@@ -101,7 +101,7 @@ class Telling:
 
     def __init__(self, evaluator: Evaluator, clock: Callable[[], float]) -> None:
         """Begin with no shard."""
-        access = evaluator.settings.access.values()
+        access = evaluator.live.current.access.values()
         self._wanted = any(each.notify is not None for each in access)
         self._notifier = Notifier(evaluator, clock)
         self._workers = Workers(evaluator.bus, Role.VALIDATOR)

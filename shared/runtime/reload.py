@@ -69,13 +69,6 @@ class Reloader(Generic[S]):
             await self.reload()
 
 
-async def reload_on(
-    hangup: asyncio.Event, source: Source[S], apply: Callable[[S], Awaitable[None]]
-) -> None:
-    """Reload at each SIGHUP."""
-    await Reloader(source, apply).on(hangup)
-
-
 def _left_out(settings: object) -> Mapping[str, str]:
     """The profiles that cannot be served, and why; some services have none."""
     return settings.left_out if isinstance(settings, Partial) else {}

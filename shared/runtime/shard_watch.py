@@ -27,8 +27,11 @@ _LOOK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 
 
-async def _nothing(_: tuple[str, ...]) -> None:
-    """A role without workers has nothing to start."""
+Bring = Callable[[tuple[str, ...]], Awaitable[None]]
+
+
+async def bring_nothing(_: tuple[str, ...]) -> None:
+    """Start nothing: for a role without workers."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class ShardWatch:
     bus: Bus
     epochs: tuple[Epoch, ...]
     clock: Callable[[], float]
-    bring: Callable[[tuple[str, ...]], Awaitable[None]] = _nothing
+    bring: Bring = bring_nothing
     _wrong: dict[str, str] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
     _stuck: str = "shards of the log: not looked at yet"

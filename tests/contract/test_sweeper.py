@@ -38,6 +38,7 @@ from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
 from shared.log.subjects import EnrollmentId
+from shared.runtime.live import Live
 from shared.runtime.process import background, now
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
@@ -155,7 +156,7 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
     )  # fmt: skip
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
-    consumer = Failing(Evaluator(bus, settings, chains), meets)
+    consumer = Failing(Evaluator(bus, Live(settings), chains), meets)
     resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: settings.operators)
     jobs = [
         Job(STREAM, consumer.handle, consumer.give_up),
@@ -170,8 +171,9 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
 async def issuers(log: Log) -> AsyncIterator[None]:
     """The issuer, until the block ends."""
     bus, settings = log.buses[Role.ISSUER], log.issuing()
-    consumer = VerdictConsumer(bus, settings, now)
-    revoking = RevocationConsumer(bus, settings, CrlKeeper(bus, settings, now))
+    live = Live(settings)
+    consumer = VerdictConsumer(bus, live, now)
+    revoking = RevocationConsumer(bus, live, CrlKeeper(bus, live, now))
     resuming = ResumeConsumer(bus, Stage.OUTCOME, consumer, lambda: settings.operators)
     orders = Commands(revoking, resuming)
     jobs = [Job(STREAM, consumer.handle, consumer.give_up), Job(OPS, orders.handle, orders.give_up)]

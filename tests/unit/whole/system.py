@@ -31,6 +31,7 @@ from shared.config.addresses import Networks
 from shared.log.roles import Role
 from shared.log.shards import Epoch
 from shared.log.streams import OPS, enroll_stream
+from shared.runtime.live import Live
 from shared.runtime.worker import Job, working
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.world import (
@@ -119,15 +120,14 @@ async def running(
     chains = ChainBook.of(bus, serving.chains())
     await chains.start()
     await until(lambda: not chains.missing())
-    outcomes, lookups = Outcomes(bus, serving, chains), Lookups(bus, serving)
+    served, issued = Live(serving), Live(issuing)
+    outcomes, lookups = Outcomes(bus, served, chains), Lookups(bus, served)
     await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
-    enroller = Enroller(bus, serving, outcomes, lookups, GATEWAY, clock)
-    keeper = CrlKeeper(bus, issuing, clock)
-    requests = RequestConsumer(Evaluator(bus, validating, chains))
-    verdicts, orders = (
-        VerdictConsumer(bus, issuing, clock),
-        RevocationConsumer(bus, issuing, keeper),
-    )
+    enroller = Enroller(bus, served, outcomes, lookups, GATEWAY, clock)
+    keeper = CrlKeeper(bus, issued, clock)
+    requests = RequestConsumer(Evaluator(bus, Live(validating), chains))
+    verdicts = VerdictConsumer(bus, issued, clock)
+    orders = RevocationConsumer(bus, issued, keeper)
     async with AsyncExitStack() as stack:
         jobs = [Job(STREAM, requests.handle, requests.give_up)]
         await stack.enter_async_context(working(bus, Role.VALIDATOR, jobs, 8))
@@ -137,7 +137,7 @@ async def running(
         ]
         await stack.enter_async_context(working(bus, Role.ISSUER, jobs, 8))
         await keeper.look()
-        gateway = Gateway(bus, serving, chains, enroller, clock)
+        gateway = Gateway(bus, served, chains, enroller, clock)
         yield Whole(bus, clock, gateway, gateway.app(), keeper)
     chains.stop()
     await asyncio.sleep(0)

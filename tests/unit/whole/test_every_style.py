@@ -79,7 +79,7 @@ async def test_a_renewal_polls_and_queries_follow(
     (renewed,) = read_certificates(content)
     assert read_certificate(renewed).spki == read_certificate(new.certificate).spki
 
-    ca = whole.gateway.chains.get(*next(iter(whole.gateway.settings.chains())))
+    ca = whole.gateway.chains.get(*next(iter(whole.gateway.live.current.chains())))
     assert ca is not None
     issuer = ca.ca.subject.public_bytes()
     poll = issuer_and_subject(issuer, NAME.public_bytes())

@@ -29,7 +29,7 @@ def padded_wrong(envelope: bytes) -> bytes:
 
 
 def issuer(whole: Whole) -> bytes:
-    chain = whole.gateway.chains.get(*next(iter(whole.gateway.settings.chains())))
+    chain = whole.gateway.chains.get(*next(iter(whole.gateway.live.current.chains())))
     assert chain is not None
     return read_certificate(chain.der[0]).subject
 

@@ -32,6 +32,7 @@ from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
+from shared.runtime.live import Live
 from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
@@ -271,9 +272,10 @@ async def make_world(
     clock, ca = Clock(), pki.local_ca(key)
     bus, served = memory_bus(clock, shards), profile(ra, ca, **changes)
     found = settings({PROFILE: served}, epochs)
-    outcomes = Outcomes(bus, found, ChainBook.of(bus, found.chains()))
+    live = Live(found)
+    outcomes = Outcomes(bus, live, ChainBook.of(bus, found.chains()))
     await bus.on_hint(gateway_hints(GATEWAY), outcomes.on_hint)
-    enroller = Enroller(bus, found, outcomes, Lookups(bus, found), GATEWAY, clock)
+    enroller = Enroller(bus, live, outcomes, Lookups(bus, live), GATEWAY, clock)
     others = Others(bus, ca, device)
     await others.start(*shards)
     return World(device, ra, ca, clock, bus, served, outcomes, enroller, others)

@@ -26,6 +26,7 @@ from shared.log.events.certificates import CaChain
 from shared.log.subjects import chain_subject
 from shared.observe.metrics import REQUESTS
 from shared.runtime.edge import Client, EdgeProtocol
+from shared.runtime.live import Live
 from shared.runtime.process import HttpServer
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import Identity
@@ -369,12 +370,12 @@ def serve(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) ->
         await world.bus.put(
             chain_subject(ISSUER), encode(CaChain(certificates=world.ca.chain, previous=()))
         )
-        settings = replace(world.enroller.settings, limits=limits)
+        settings = replace(world.enroller.live.current, limits=limits)
         chains = ChainBook.of(world.bus, settings.chains())
         await chains.start()
         await until(lambda: not chains.missing())
         slow = SlowEnroller(world)
-        gateway = Gateway(world.bus, settings, chains, cast("Enroller", slow), world.clock)
+        gateway = Gateway(world.bus, Live(settings), chains, cast("Enroller", slow), world.clock)
         listener = socket.create_server(("127.0.0.1", 0))
         server = HttpServer(gateway.app(), [listener], overload=gateway)
         port = listener.getsockname()[1]

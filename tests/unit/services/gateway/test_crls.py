@@ -20,6 +20,7 @@ from shared.log.envelope import Stored, encode
 from shared.log.events.certificates import CaChain
 from shared.log.streams import CRLS
 from shared.log.subjects import chain_subject, crl_head
+from shared.runtime.live import Live
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
@@ -41,7 +42,7 @@ async def world(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateK
 async def publish(world: World, ca: LocalCa | None = None) -> int:
     """What an issuer does; the number of the new CRL."""
     authorities = LocalConnector(world.ca, world.previous)
-    keeper = CrlKeeper(world.bus, issuers.settings(authorities), world.clock)
+    keeper = CrlKeeper(world.bus, Live(issuers.settings(authorities)), world.clock)
     return await keeper.publish(ISSUER, authorities, ca or world.ca)
 
 
@@ -270,11 +271,11 @@ async def fetched(world: World, path: str, headers: dict[str, str] | None = None
     """What a relying party gets; the chains are read from the log first."""
     chain = CaChain(certificates=world.ca.chain, previous=(world.previous[0].chain[0],))
     await world.bus.put(chain_subject(ISSUER), encode(chain))
-    settings = world.enroller.settings
+    settings = world.enroller.live.current
     chains = ChainBook.of(world.bus, settings.chains())
     await chains.start()
     await until(lambda: not chains.missing())
-    gateway = Gateway(world.bus, settings, chains, world.enroller, world.clock)
+    gateway = Gateway(world.bus, Live(settings), chains, world.enroller, world.clock)
     transport = httpx.ASGITransport(gateway.app())
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         found = await client.get(path, headers=headers)

@@ -14,6 +14,7 @@ from shared.log.events.state import GatewayHeartbeat
 from shared.log.roles import Role
 from shared.log.streams import OPS, REPLICAS
 from shared.log.subjects import ra_reload_command, replica_subject
+from shared.runtime.live import Live
 from shared.runtime.log_clock import LogClock
 from shared.runtime.reload import Reloader, Source
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
@@ -59,7 +60,7 @@ def heartbeats(bus: MemoryBus, files: Files) -> GatewayHeartbeats:
     reloader = Reloader(Source(settings({}), files), applied)
     return GatewayHeartbeats(
         bus=bus,
-        settings=settings({}),
+        live=Live(settings({})),
         name="gateway-0",
         since=NOW + 1000,
         reloader=reloader,

@@ -149,8 +149,8 @@ async def test_a_poll_that_is_answered_by_its_own_shard_asks_no_other(
     world: World,
 ) -> None:
     await world.enroll()
-    world.enroller.settings = replace(
-        world.enroller.settings, epochs=(Epoch(0, ("gone",)), Epoch(1, ("0",)))
+    world.enroller.live.current = replace(
+        world.enroller.live.current, epochs=(Epoch(0, ("gone",)), Epoch(1, ("0",)))
     )
 
     assert await at_once(world.poll()) is PkiStatus.PENDING

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.app import Gateway
 from shared.ca.chains import ChainBook
 from shared.runtime.edge import CLIENT_CERTIFICATE
+from shared.runtime.live import Live
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import PROFILE, counted
@@ -31,10 +32,10 @@ def ask(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> A
     ) -> httpx.Response:
         world = await make_world(device, ra, ec_key)
         settings = replace(
-            world.enroller.settings, left_out={LEFT_OUT: REASON}, default_profile=default
+            world.enroller.live.current, left_out={LEFT_OUT: REASON}, default_profile=default
         )
         chains = ChainBook.of(world.bus, [])
-        inner = Gateway(world.bus, settings, chains, world.enroller, world.clock).app()
+        inner = Gateway(world.bus, Live(settings), chains, world.enroller, world.clock).app()
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await inner(scope | ({CLIENT_CERTIFICATE: None} if mtls else {}), receive, send)
@@ -115,10 +116,10 @@ async def test_the_other_profiles_keep_the_gateway_ready(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> None:
     world = await make_world(device, ra, ec_key)
-    settings = replace(world.enroller.settings, left_out={LEFT_OUT: REASON})
+    settings = replace(world.enroller.live.current, left_out={LEFT_OUT: REASON})
     chains = ChainBook.of(world.bus, [])
 
-    assert Gateway(world.bus, settings, chains, world.enroller, world.clock).ready() == ""
+    assert Gateway(world.bus, Live(settings), chains, world.enroller, world.clock).ready() == ""
 
 
 async def test_each_refusal_is_counted_under_its_reason(ask: Ask) -> None:

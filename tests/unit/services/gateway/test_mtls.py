@@ -13,6 +13,7 @@ from services.gateway.app import Gateway
 from shared.ca.chains import ChainBook
 from shared.config.addresses import Networks
 from shared.runtime.edge import CLIENT_CERTIFICATE
+from shared.runtime.live import Live
 from tests.unit import pki
 from tests.unit.services.gateway.gateways import make_world
 from tests.unit.shared.scep.messages import Identity
@@ -53,12 +54,12 @@ def get(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey) -> G
     ) -> int:
         world = await make_world(device, ra, ec_key, mtls_bundle=bundle)
         settings = replace(
-            world.enroller.settings,
+            world.enroller.live.current,
             trusted_proxies=Networks.of(proxies),
             profiles={PROFILE: world.profile, "plain": replace(world.profile, mtls_bundle=())},
         )
         chains = ChainBook.of(world.bus, [])
-        inner = Gateway(world.bus, settings, chains, world.enroller, world.clock).app()
+        inner = Gateway(world.bus, Live(settings), chains, world.enroller, world.clock).app()
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await inner(scope | ({CLIENT_CERTIFICATE: seen} if listener else {}), receive, send)

@@ -143,8 +143,8 @@ async def test_that_an_ec_signer_is_foreign_is_said_at_the_time_of_all_failures(
 ) -> None:
     """Sooner, it would tell that the envelope opens."""
     world, thief = await make(), ec_device()
-    limits = replace(world.enroller.settings.limits, failure_floor=0.2)
-    world.enroller.settings = replace(world.enroller.settings, limits=limits)
+    limits = replace(world.enroller.live.current.limits, failure_floor=0.2)
+    world.enroller.live.current = replace(world.enroller.live.current, limits=limits)
     loop = asyncio.get_running_loop()
     took = []
     for asked in (device_csr(world.device), b"no csr", ec_csr(thief, None)):

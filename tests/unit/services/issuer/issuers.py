@@ -14,6 +14,7 @@ from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream, stream_of
 from shared.log.subjects import EnrollmentId
+from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.services.issuer.templates import template
@@ -66,12 +67,12 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        return self.consumer.settings
+        return self.consumer.live.current
 
     def use(self, **changes: Any) -> None:
         """Alter the issuer's CAs."""
         authorities = replace(self.settings.issuers[ISSUER], **changes)
-        self.consumer.settings = settings(authorities)
+        self.consumer.live.current = settings(authorities)
 
     async def verdict(
         self,
@@ -125,6 +126,6 @@ class World:
 async def make_world(key: pki.CaKey) -> World:
     clock, ca = Clock(), pki.local_ca(key)
     bus = memory_bus(clock)
-    found = World(bus, ca, clock, VerdictConsumer(bus, settings(LocalConnector(ca)), clock))
+    found = World(bus, ca, clock, VerdictConsumer(bus, Live(settings(LocalConnector(ca))), clock))
     await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
     return found

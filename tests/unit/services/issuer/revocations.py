@@ -23,6 +23,7 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_command,
 )
+from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit.services.issuer.issuers import ENROLLMENT, settings
 from tests.unit.world import (
@@ -60,7 +61,7 @@ class World:
     orders: RevocationConsumer
 
     def another_keeper(self) -> CrlKeeper:
-        return CrlKeeper(self.bus, self.keeper.settings, self.clock)
+        return CrlKeeper(self.bus, self.keeper.live, self.clock)
 
     async def publish(self, ca: LocalCa | None = None) -> int:
         return await self.keeper.publish(ISSUER, self.authorities, ca or self.ca)
@@ -151,6 +152,7 @@ def make_world(ca: LocalCa, *previous: LocalCa, **changes: Any) -> World:
     clock = Clock()
     bus, authorities = memory_bus(clock), LocalConnector(ca, previous, **changes)
     found = settings(authorities)
-    keeper = CrlKeeper(bus, found, clock)
-    orders = RevocationConsumer(bus, found, keeper)
+    live = Live(found)
+    keeper = CrlKeeper(bus, live, clock)
+    orders = RevocationConsumer(bus, live, keeper)
     return World(bus, clock, ca, authorities, keeper, orders)

@@ -45,7 +45,7 @@ def connector(tmp_path: Path) -> Moody:
 @pytest.fixture
 async def world(connector: Moody) -> World:
     found = make_world(pki.local_ca(KEY))
-    found.orders.settings = replace(found.orders.settings, issuers={ISSUER: connector})
+    found.orders.live.current = replace(found.orders.live.current, issuers={ISSUER: connector})
     await found.issue()
     return found
 

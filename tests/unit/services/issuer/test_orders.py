@@ -28,6 +28,7 @@ from shared.log.events.enrollment import CertificateIssued, CertificateOrdered, 
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import certificate_issued, key_compromised, serial_token
+from shared.runtime.live import Live
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
@@ -90,7 +91,7 @@ class Outside:
 
     def another(self) -> VerdictConsumer:
         """Another issuer, or this one after its end."""
-        return VerdictConsumer(self.world.bus, self.world.settings, self.world.clock)
+        return VerdictConsumer(self.world.bus, Live(self.world.settings), self.world.clock)
 
     def orders(self) -> list[CertificateOrdered]:
         found = messages_of(self.world.bus, "ENROLL_0", ".order")
@@ -128,7 +129,7 @@ async def outside(tmp_path: Path) -> Outside:
         pass
     cas = PinnedCas(PinnedCa(world.ca.chain, world.ca.ceilings))
     connector = Moody(cas, LEASE, register, KEY)
-    world.consumer.settings = replace(world.settings, issuers={ISSUER: connector})
+    world.consumer.live.current = replace(world.settings, issuers={ISSUER: connector})
     return Outside(world, connector)
 
 

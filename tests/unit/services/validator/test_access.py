@@ -286,7 +286,7 @@ async def test_whom_to_believe_is_read_anew_with_everything_else(world: World) -
     first = await ask(world, holder(), write_one_time(f"{0:025d}"))
     assert await judgement(world, first) == "approved"
     anew = {PROFILE: accepting(by_one_time=True)}
-    world.evaluator.settings = replace(world.evaluator.settings, operators={}, access=anew)
+    world.evaluator.live.current = replace(world.evaluator.live.current, operators={}, access=anew)
     second = await ask(world, holder(1), write_one_time(f"{1:025d}"))
 
     assert await judgement(world, second) == Reason.CHALLENGE_WRONG

@@ -34,6 +34,7 @@ from shared.log.events.state import Heartbeat
 from shared.log.reasons import Reason
 from shared.log.streams import OPS, REPLICAS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
+from shared.runtime.live import Live
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble
@@ -97,10 +98,10 @@ class Office:
     ) -> ValidatorHeartbeats:
         """A validator of its own; a name is a profile, by default `demo` with the one file."""
         found = access or {PROFILE: signed_access(self.bundle("connector"))}
-        settings = self.world.evaluator.settings
+        settings = self.world.evaluator.live.current
         policies = dict.fromkeys(found, self.world.policy)
         settings = replace(settings, access=found, policies=policies)
-        evaluator = Evaluator(self.world.bus, settings, self.world.evaluator.chains)
+        evaluator = Evaluator(self.world.bus, Live(settings), self.world.evaluator.chains)
         bus = self.world.bus
         clock = LogClock(bus, replica_subject("validator", name), lambda: bus.clock() / 1e9)
         return ValidatorHeartbeats(
@@ -269,14 +270,14 @@ async def test_a_bundle_that_is_none_is_refused_and_the_old_anchors_stay(
 ) -> None:
     replica = context.replica()
     await context.run(replica)
-    before = replica.evaluator.settings.access[PROFILE]
+    before = replica.evaluator.live.current.access[PROFILE]
     context.bundle("connector", data)
     found = await context.answered(await context.order())
 
     assert not found.done
     assert said in found.detail
     assert "connector.pem" in found.detail
-    assert replica.evaluator.settings.access[PROFILE] is before
+    assert replica.evaluator.live.current.access[PROFILE] is before
     assert await context.takes(replica, CONNECTOR, "n-1")
     assert not await context.takes(replica, OTHER_CONNECTOR, "n-2")
 
@@ -317,7 +318,7 @@ async def test_passwords_and_everything_else_stay_as_they_are(context: Office) -
     context.bundle("connector", certificate(OTHER_CONNECTOR))
     await context.answered(await context.order())
 
-    after = replica.evaluator.settings.access[PROFILE]
+    after = replica.evaluator.live.current.access[PROFILE]
     assert after.signed is not None
     assert after.signed is not None
     assert after == access.with_prepared(SIGNED, after.signed)
@@ -335,7 +336,7 @@ async def test_only_the_profile_that_is_named_is_read_anew(context: Office) -> N
         context.bundle(name, certificate(OTHER_CONNECTOR))
     await context.answered(await context.order(profile="second"))
 
-    after = replica.evaluator.settings.access
+    after = replica.evaluator.live.current.access
     assert after[PROFILE] is access[PROFILE]
     assert after["second"] is not access["second"]
 
@@ -419,12 +420,12 @@ async def test_an_order_is_answered_once_and_not_again_after_a_restart(context: 
 async def test_a_hint_without_an_order_does_nothing(context: Office) -> None:
     replica = context.replica()
     await context.run(replica)
-    before = replica.evaluator.settings.access[PROFILE]
+    before = replica.evaluator.live.current.access[PROFILE]
     await context.hint()
     await turn(200)
 
     assert context.answers() == []
-    assert replica.evaluator.settings.access[PROFILE] is before
+    assert replica.evaluator.live.current.access[PROFILE] is before
 
 
 async def test_an_order_is_found_without_its_hint(
@@ -511,14 +512,14 @@ async def test_an_order_that_no_operator_gave_is_not_obeyed_and_is_reported(
 ) -> None:
     replica = context.replica()
     await context.run(replica)
-    access = replica.evaluator.settings.access[PROFILE]
+    access = replica.evaluator.live.current.access[PROFILE]
     context.bundle("connector", certificate(OTHER_CONNECTOR))
     before = counted("security_events", stage="command")
     await context.append(anchor_reload_command(PROFILE, "o1"), forged(kind))
     await until(lambda: counted("security_events", stage="command") == before + 1)
 
     assert context.answers() == []
-    assert replica.evaluator.settings.access[PROFILE] is access
+    assert replica.evaluator.live.current.access[PROFILE] is access
     good = await context.order("o2")
     assert (await context.answered(good)).done
     assert counted("security_events", stage="command") == before + 1
@@ -563,7 +564,7 @@ async def test_every_order_since_its_files_were_read_is_obeyed(context: Office) 
 
     assert [context.answer(order) is not None for order in orders] == [True] * 3
     for name in names:
-        signed = replica.evaluator.settings.access[name].signed
+        signed = replica.evaluator.live.current.access[name].signed
         assert signed is not None
         assert signed.pool.common[0].subject == f"CN={OTHER_CONNECTOR.name}"
 
@@ -612,11 +613,11 @@ async def test_settings_read_meanwhile_are_not_overwritten_by_older_anchors(
         context.bundle("connector", certificate(OTHER_CONNECTOR))
         anchors = signed_access(context.bundle("connector")).signed
         newer = accepting(passwords=("n3w",), by_token=anchors)
-        settings = replica.evaluator.settings
-        replica.evaluator.settings = replace(settings, access={PROFILE: newer})
+        settings = replica.evaluator.live.current
+        replica.evaluator.live.current = replace(settings, access={PROFILE: newer})
     found = await context.answered(order)
 
-    after = replica.evaluator.settings.access[PROFILE]
+    after = replica.evaluator.live.current.access[PROFILE]
     assert found.done
     assert passwords_of(after) == ("n3w",)
     assert after.signed is not None
@@ -627,14 +628,14 @@ async def test_a_profile_that_is_gone_in_the_middle_of_its_reload_is_answered_wi
     context: Office,
 ) -> None:
     async with slow_reload(context) as (replica, order):
-        settings = replica.evaluator.settings
-        replica.evaluator.settings = replace(
+        settings = replica.evaluator.live.current
+        replica.evaluator.live.current = replace(
             settings, access={PROFILE: accepting(passwords=("x",))}
         )
     found = await context.answered(order)
 
     assert not found.done
-    assert replica.evaluator.settings.access == {PROFILE: accepting(passwords=("x",))}
+    assert replica.evaluator.live.current.access == {PROFILE: accepting(passwords=("x",))}
 
 
 async def test_requests_are_judged_while_files_are_read(context: Office) -> None:

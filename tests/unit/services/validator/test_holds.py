@@ -346,7 +346,7 @@ async def test_a_policy_that_was_changed_meanwhile_counts(deps: Desk) -> None:
 
 async def test_a_profile_that_is_gone_meanwhile_approves_nothing(deps: Desk) -> None:
     request = await deps.held()
-    deps.world.evaluator.settings.policies.clear()
+    deps.world.evaluator.live.current.policies.clear()
     await deps.handle(await deps.decision(request))
 
     verdict = deps.world.verdict(request)

@@ -22,7 +22,8 @@ async def world(
     device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[World]:
     async with validating(device, ra, ec_key) as found:
-        found.evaluator.settings = replace(found.evaluator.settings, left_out={LEFT_OUT: REASON})
+        live = found.evaluator.live
+        live.current = replace(live.current, left_out={LEFT_OUT: REASON})
         yield found
 
 

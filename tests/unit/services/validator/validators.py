@@ -21,6 +21,7 @@ from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, chain_subject
+from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
 from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity, device_csr
@@ -67,16 +68,16 @@ class World:
 
     @property
     def policy(self) -> Policy:
-        return self.evaluator.settings.policies[PROFILE]
+        return self.evaluator.live.current.policies[PROFILE]
 
     def allow(self, **changes: Any) -> None:
         """Alter the profile's policy."""
         policies = {PROFILE: replace(self.policy, **changes)}
-        self.evaluator.settings = replace(self.evaluator.settings, policies=policies)
+        self.evaluator.live.current = replace(self.evaluator.live.current, policies=policies)
 
     def accept(self, access: Access) -> None:
         """Let these verifiers judge."""
-        self.evaluator.settings = replace(self.evaluator.settings, access={PROFILE: access})
+        self.evaluator.live.current = replace(self.evaluator.live.current, access={PROFILE: access})
 
     async def request(
         self,
@@ -124,7 +125,9 @@ async def validating(
         concurrency=8,
     )
     chains = ChainBook.of(bus, [(ISSUER, (ca.pin,))])
-    found = World(bus, clock, ca, RequestConsumer(Evaluator(bus, settings, chains)), device, ra)
+    found = World(
+        bus, clock, ca, RequestConsumer(Evaluator(bus, Live(settings), chains)), device, ra
+    )
     await bus.on_hint("gw.*", lambda s, p, h: found.hints.append((s, Message(p, dict(h)))))
     await bus.put(chain_subject(ISSUER), encode(CaChain(certificates=ca.chain)))
     await chains.start()

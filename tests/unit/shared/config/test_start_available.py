@@ -15,7 +15,7 @@ from services.issuer import settings as issuer
 from services.validator import settings as validator
 from shared.config.load import SettingsError, load, read_profiles, without
 from shared.config.sections import Configuration
-from shared.runtime.reload import Source, reload_on
+from shared.runtime.reload import Reloader, Source
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, TABLE, add_profile, change
 from tests.unit.shared.configurations import MARKER
@@ -233,7 +233,7 @@ async def test_a_reload_that_finds_a_broken_file_keeps_what_served(config: Path)
         served = settings
         heard.set()
 
-    running = asyncio.create_task(reload_on(hangup, source, apply))
+    running = asyncio.create_task(Reloader(source, apply).on(hangup))
     (config.parent / "lab-ra.pem").write_text("half a certifi")
     hangup.set()
     await until(lambda: not hangup.is_set())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from shared.config.load import SettingsError
-from shared.runtime.reload import Source, reload_on
+from shared.runtime.reload import Reloader, Source
 from tests.unit.world import turn, until
 
 
@@ -34,7 +34,7 @@ class Service:
 
     def start(self) -> None:
         source = Source(0, self.read)
-        self.running = asyncio.create_task(reload_on(self.hangup, source, self.apply))
+        self.running = asyncio.create_task(Reloader(source, self.apply).on(self.hangup))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from shared.log.events.enrollment import (
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, resume_command
+from shared.runtime.live import Live
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
@@ -141,9 +142,9 @@ async def test_an_order_about_what_waits_for_another_attempt_is_done(
 
 
 def issuer(world: IssuerWorld) -> Commands:
-    keeper = CrlKeeper(world.bus, world.settings, world.clock)
+    keeper = CrlKeeper(world.bus, Live(world.settings), world.clock)
     return Commands(
-        RevocationConsumer(world.bus, world.settings, keeper),
+        RevocationConsumer(world.bus, Live(world.settings), keeper),
         ResumeConsumer(world.bus, Stage.OUTCOME, world.consumer, lambda: TRUSTED_OPERATORS),
     )
 

@@ -223,7 +223,7 @@ def replicas(world: World, number: int = 4, seed: int = 0) -> list[RequestConsum
 
 def on_bus(world: World, bus: Bus) -> RequestConsumer:
     """One more validator with the settings of the world's."""
-    return RequestConsumer(Evaluator(bus, world.evaluator.settings, world.evaluator.chains))
+    return RequestConsumer(Evaluator(bus, world.evaluator.live, world.evaluator.chains))
 
 
 async def judge_all(consumers: Sequence[RequestConsumer], requests: Sequence[Stored]) -> None:

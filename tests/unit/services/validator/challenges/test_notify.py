@@ -63,7 +63,7 @@ async def world(
     """A profile with a service that is told, and one, "quiet", without."""
     async with validating(device, ra, ec_key) as found:
         wanted = accepting(passwords=(PASSWORD,), notify=Endpoint(service.url, 10.0, secret=SECRET))
-        settings = found.evaluator.settings
+        settings = found.evaluator.live.current
         settings.access.update({PROFILE: wanted, "quiet": accepting(passwords=(PASSWORD,))})
         settings.policies["quiet"] = settings.policies[PROFILE]
         (spec,) = notifiers(["0"], [PROFILE])
@@ -229,7 +229,7 @@ async def test_a_profile_that_wants_it_no_more_is_not_told_of(
 ) -> None:
     await judged(world, await ask(world, holder(), "wrong"))
     async with telling(world):
-        access = world.evaluator.settings.access
+        access = world.evaluator.live.current.access
         access[PROFILE] = accepting(passwords=(PASSWORD,))
         await until(lambda: done(world))
 
@@ -316,7 +316,7 @@ async def test_a_service_that_never_answers_is_left_in_time_and_told_again(
             await asyncio.sleep(0.01)
 
     service.answer = drops
-    access = world.evaluator.settings.access
+    access = world.evaluator.live.current.access
     access[PROFILE] = accepting(passwords=(PASSWORD,), notify=Endpoint(service.url, 0.3))
     await judged(world, await ask(world, holder(), "wrong"))
     await told(world)

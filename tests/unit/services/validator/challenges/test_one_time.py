@@ -173,7 +173,7 @@ async def test_a_challenge_that_names_another_profile_is_not_good_where_it_stand
 
 
 async def test_a_challenge_is_good_for_the_profile_it_was_made_for_alone(world: World) -> None:
-    settings = world.evaluator.settings
+    settings = world.evaluator.live.current
     settings.policies["second"] = world.policy
     settings.access["second"] = settings.access[PROFILE]
     await create(world)

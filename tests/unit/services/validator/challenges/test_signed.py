@@ -411,7 +411,7 @@ async def test_issuer_and_nonce_are_not_run_together(gates: Gates) -> None:
 
 async def test_a_token_is_used_up_for_every_profile(gates: Gates) -> None:
     world = gates.world
-    settings = world.evaluator.settings
+    settings = world.evaluator.live.current
     settings.policies["second"] = world.policy
     settings.access["second"] = settings.access[PROFILE]
     here = await gates.ask(good())

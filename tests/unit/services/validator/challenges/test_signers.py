@@ -49,7 +49,7 @@ async def world(
 
 
 def challenge_of(world: World) -> str:
-    return token() if world.evaluator.settings.access[PROFILE].signed else PASSWORD
+    return token() if world.evaluator.live.current.access[PROFILE].signed else PASSWORD
 
 
 async def again(world: World, number: int) -> Stored:
