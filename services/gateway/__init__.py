@@ -1,1 +1,1 @@
-"""The gateway: SCEP over HTTP, at the edge of the log."""
+"""The gateway: SCEP over HTTP, in front of the event log."""

@@ -1,21 +1,22 @@
-"""Which requests are worked on: rates by source, places in flight, a bound on the time they wait.
+"""Admission control: rate limits by source, limits in flight, and a bound on waiting times.
 
-Theory of operation. Work that is admitted waits in two queues: for the gateway's CPU, and on the
-log for the services behind it. Neither may grow beyond what is answered in time, or under overload
-everybody waits until they give up and all work is for clients that are gone.
+Theory of operation. Admitted work waits in two queues: for the gateway's CPU, and on the log for
+the services behind it. Neither may grow beyond what can be answered in time. Otherwise, under
+overload, every client waits until it gives up, and all work is done for clients that have gone.
 
-By Little's law the requests in flight are rate x wait. Each profile has a gate that measures the
-rate at which its requests end while it is loaded, and admits rate x `max_wait` of them. What comes
-beyond is refused at once. A gate never closes below a floor: a few requests are always worth
-trying, and the rate is measured with them when the services come back.
+By Little's law the number of requests in flight is rate x wait. Each profile has a gate that
+measures its completion rate while it is loaded and admits rate x `max_wait` requests. The rest are
+refused immediately. A gate always admits a minimum number of requests: these few cost little, and
+they measure the rate again when the services recover.
 
-Requests take turns for the CPU: a few begin in each turn of the event loop, so accepting, reading
-and refusing go on between their key operations. With one in each turn the log and the services
-behind it got every request alone, and spent half as much again on each (decision 24). The line for
-turns is bounded in the same way: by the rate at which turns come, times the longest wait in it.
-For a second after a refusal the batches are smaller and some turns pass between them, so that what
-has arrived is refused soon; whole requests are then refused before they cost a connection
-(`Gateway.refuse`). A client that is gone by its turn costs nothing.
+Requests take turns for the CPU: a small batch starts in each iteration of the event loop, so that
+connections are accepted, read and refused between the batches' key operations. When only one
+request started per iteration, the log and the services behind it received every request alone and
+spent half as much again on each (decision 24). The queue for turns is bounded in the same way: by
+the rate at which turns are granted times the longest wait for one. For a second after a refusal,
+batches are larger and pauses of several iterations separate them, so that waiting arrivals are
+refused soon. Complete requests are then refused before they cost a connection (`Gateway.refuse`).
+A client that has gone by its turn costs nothing.
 """
 
 import asyncio
@@ -36,26 +37,26 @@ from shared.runtime.edge import Client
 _FLOOR: Final = 64
 _FIRST_RATE: Final = 256.0
 _WINDOW_SECONDS: Final = 1.0
-# What ends so soon after the failure floor did not go through the log.
+# A request that ends this soon after the failure floor did not go through the log.
 _QUICK_SECONDS: Final = 0.01
-_AT_ONCE: Final = 32  # some 60 ms of key operations
+_AT_ONCE: Final = 32  # about 60 ms of key operations
 _AT_ONCE_IN_OVERLOAD: Final = 48
-_PAUSE_IN_OVERLOAD: Final = 16  # turns of the loop
+_PAUSE_IN_OVERLOAD: Final = 16  # event loop iterations
 _OVERLOAD_SECONDS: Final = 1.0
-_TURN_SECONDS: Final = 0.5  # the refusal is to be there within a second
+_TURN_SECONDS: Final = 0.5  # so that a refusal arrives within a second
 _LINE_WINDOW_SECONDS: Final = 0.5
-_LINE_SECONDS: Final = 0.4  # who joins a longer line would wait in vain
+_LINE_SECONDS: Final = 0.4  # a request in a longer queue would miss its turn
 
 
 @dataclass
 class Rates:
-    """A token bucket for each source, of the last so many sources; `clock` in seconds."""
+    """Token buckets of the last `RATE_SOURCES` sources; `clock` returns monotonic seconds."""
 
     clock: Callable[[], float]
     _buckets: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
 
     def take(self, source: str, rate: float, burst: int) -> float:
-        """Take a token; return 0, or the seconds until there is one. A rate of 0 is no limit."""
+        """Take a token; return 0, or the seconds until one is free. A rate of 0 means no limit."""
         if not rate or not source:
             return 0.0
         now = self.clock()
@@ -71,7 +72,7 @@ class Rates:
 
 @dataclass
 class Gate:
-    """How many requests of one profile are worth having in flight."""
+    """Limit on the requests of one profile in flight, derived from their completion rate."""
 
     in_flight: int = 0
     _rate: float = _FIRST_RATE
@@ -80,23 +81,23 @@ class Gate:
     _fewest: int = 0
 
     def is_full(self, now: float, max_wait: float) -> bool:
-        """Return whether one more would wait longer than `max_wait` seconds."""
+        """Return whether one more request would wait longer than `max_wait` seconds."""
         self._measure(now)
         return self.in_flight >= max(_FLOOR, self._rate * max_wait)
 
     def enter(self) -> None:
-        """Count a request in flight."""
+        """Count a request as in flight."""
         self.in_flight += 1
 
     def leave(self, now: float, *, answered: bool) -> None:
-        """Count a request that ended, with an answer of the log or without."""
+        """Count a request as ended; `answered` if its answer came by way of the log."""
         self._measure(now)
         self._ended += answered
         self.in_flight -= 1
         self._fewest = min(self._fewest, self.in_flight)
 
     def _measure(self, now: float) -> None:
-        """Once a second: the rate, if the gate was loaded all the time since."""
+        """Update the rate once a second, if the gate was loaded during the whole second."""
         elapsed = now - self._since
         if elapsed < _WINDOW_SECONDS:
             return
@@ -107,17 +108,17 @@ class Gate:
 
 @dataclass
 class Turns:
-    """Lets a few waiting tasks go on in each turn of the event loop, in their order.
+    """FIFO queue that releases up to `at_once` tasks per iteration of the event loop.
 
-    `pause` turns follow in which none goes on. The loop passes the turn on, never a task: one that
-    is cancelled in its turn holds up nobody. `clock` gives seconds that only grow.
+    After each batch, `pause` iterations release none. The loop drives the queue, not the tasks, so
+    a task that is cancelled in its turn blocks no other. `clock` returns monotonic seconds.
     """
 
     clock: Callable[[], float]
     at_once: int = _AT_ONCE
     pause: int = 0
-    _length: int = 0  # of the line of those who wait
-    _rate: float = _FIRST_RATE  # turns a second
+    _length: int = 0  # tasks in the queue
+    _rate: float = _FIRST_RATE  # tasks released per second
     _since: float = 0.0
     _passed: int = 0
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
@@ -125,7 +126,7 @@ class Turns:
     _paused: int = 0
 
     async def next(self, seconds: float) -> None:
-        """Wait for a turn; `TimeoutError` after so many seconds."""
+        """Wait for a turn; raise `TimeoutError` after this many seconds."""
         loop = asyncio.get_running_loop()
         if self._waiting or self._paused or self._taken >= self.at_once:
             if not self._waiting:
@@ -143,11 +144,11 @@ class Turns:
         self._taken += 1
 
     def is_long(self) -> bool:
-        """Return whether one more in the line would wait too long for a turn."""
+        """Return whether one more task in the queue would wait too long for its turn."""
         return self._length >= max(_AT_ONCE, self._rate * _LINE_SECONDS)
 
     def _measure(self) -> None:
-        """Measure the rate while somebody waits all the time: else it is that of the arrivals."""
+        """Update the rate only while the queue is never empty; else it is the arrival rate."""
         self._passed += self._taken
         now = self.clock()
         if self._waiting and now - self._since >= _LINE_WINDOW_SECONDS:
@@ -171,7 +172,7 @@ class Turns:
 
 @dataclass
 class Admission:
-    """Admits PKIOperations; `clock` gives seconds that only grow."""
+    """Admits or refuses PKIOperations; `clock` returns monotonic seconds."""
 
     clock: Callable[[], float]
     _in_flight: "Counter[str]" = field(default_factory=Counter)
@@ -182,18 +183,18 @@ class Admission:
         self._rates, self._turns = Rates(self.clock), Turns(self.clock)
 
     def check(self, limits: Limits, profile: str, address: str) -> None:
-        """Refuse before the body is read; `RefusedError`."""
+        """Raise `RefusedError`, before the body is read, if a limit is reached."""
         self._check_places(limits, profile, source_key(address))
         wait = self._rates.take(source_key(address), limits.rate, limits.burst)
         if wait:
             raise RefusedError(rate_limited(math.ceil(wait)))
 
     def is_overloaded(self) -> bool:
-        """Return whether a request was refused for want of a place within the last second."""
+        """Return whether the gateway or a profile was full within the last second."""
         return self.clock() < self._overloaded_until
 
     def is_full(self, limits: Limits, profile: str) -> bool:
-        """Return whether there is no place for one more request of a profile, whoever sends it."""
+        """Return whether another request of a profile must be refused, whatever its source."""
         full = self._gate(profile).is_full(self.clock(), limits.max_wait)
         full = full or self._turns.is_long()
         if not full and self._in_flight.total() < limits.in_flight:
@@ -211,9 +212,10 @@ class Admission:
     async def place(
         self, limits: Limits, profile: str, address: str, client: Client
     ) -> AsyncIterator[None]:
-        """Hold a place for a whole message, from its turn on; cancelled when the client goes.
+        """Count a complete message as in flight, wait for its turn, and run the block.
 
-        `RefusedError` where there is no place, or no turn in time.
+        The task is cancelled when the client disconnects. Raises `RefusedError` if a limit is
+        reached or the turn does not come in time.
         """
         source = source_key(address)
         self._check_places(limits, profile, source)

@@ -1,4 +1,4 @@
-"""SCEP over HTTP: routes, limits, status codes, literal content types (RFC 8894 s4)."""
+"""The HTTP application: routes, limits, status codes and exact content types (RFC 8894 s4)."""
 
 import asyncio
 import time
@@ -62,18 +62,19 @@ class Gateway:
     next_ca: NextCa = field(default_factory=NextCa)
 
     def ready(self) -> str:
-        """What is missing before requests can be served."""
+        """Return what is still missing before requests can be served, "" if nothing."""
         missing = self.bus.problems()
         return ", ".join(missing + [f"CA chain of {name}" for name in self.chains.missing()])
 
     def is_busy(self) -> bool:
-        """Return whether `refuse` may have something to say."""
+        """Return whether the gateway is overloaded, so that `refuse` must be asked."""
         return self.admission.is_overloaded()
 
     def refuse(self, received: bytes) -> bytes | None:
-        """Return the answer to a whole PKIOperation for which there is no place, past any parser.
+        """Return a 503 for a complete PKIOperation that cannot be admitted, without an HTTP parser.
 
-        `received` is all that came on a new connection. None: it is to be served like any other.
+        `received` is everything that a new connection has sent so far. Return None if the request
+        must be handled normally.
         """
         target = read_target(received, self.live.current.default_profile)
         profile = self.live.current.profiles.get(target.profile or "") if target else None
@@ -87,13 +88,13 @@ class Gateway:
         return refusal.closing()
 
     def is_proxy(self, peer: str) -> bool:
-        """Return whether this address is a trusted proxy's."""
+        """Return whether this address belongs to a trusted proxy."""
         return peer in self.live.current.trusted_proxies
 
     def app(self) -> ASGIApp:
-        """Return the ASGI application: health, and everything else is SCEP.
+        """Return the ASGI application: the health routes; every other path is SCEP.
 
-        There is no framework around it: nothing redirects, and refusing is cheap.
+        It uses no web framework, so nothing redirects and refusals are cheap.
         """
         health = {route.path: route for route in operations_routes(self.ready)}
 
@@ -108,7 +109,7 @@ class Gateway:
         return app
 
     async def serve(self, request: Request) -> Response:
-        """Answer one SCEP request; whatever goes wrong, the client gets a status and a sentence."""
+        """Answer one SCEP request. Every error becomes a status code and a one-line message."""
         query = query_values(request.scope["query_string"])
         operation = operation_of(query)
         target = target_of(request.scope["path"], self.live.current.default_profile)
@@ -128,21 +129,22 @@ class Gateway:
             response = self._refused(known, refusals.CLIENT_GONE)
         except RefusedError as error:
             response = self._refused(known, error.refusal)
-        except Exception as error:  # noqa: BLE001 - a bug is a 500 without a word of detail
+        except Exception as error:  # noqa: BLE001 - a bug is a 500 without details
             response = _failed(known, error)
         label = "crl" if crl is not None else operation or ""
         REQUESTS.labels(known, label, str(response.status_code)).inc()
         return response
 
     def _refused(self, profile: str, refusal: Refusal) -> Response:
-        """Return the answer, counted and logged."""
+        """Count and log a refusal and return its response."""
         self.enroller.refusals.add(profile, refusal.reason, status=refusal.status)
         return refusal.response()
 
     def _admit(self, profile: Profile | None, request: Request, *, mtls: bool) -> None:
-        """Refuse other methods, and by the mTLS sibling all but clients of this profile's CAs.
+        """Raise `RefusedError` for a wrong method or, on the mTLS path, an untrusted client.
 
-        The listener that asks for client certificates serves nothing else.
+        The mTLS path (`/scep-mtls/<profile>`) requires a client certificate from a CA of the
+        profile's bundle. The mTLS listener serves SCEP only on these paths.
         """
         if request.method not in _METHODS:
             raise RefusedError(refusals.METHOD)
@@ -157,7 +159,7 @@ class Gateway:
             raise RefusedError(refusals.NO_CLIENT)
 
     def _forwarded_certificate(self, request: Request) -> bytes | None:
-        """Return the certificate a trusted proxy names; which of two counts is not guessed."""
+        """Return the Client-Cert certificate (DER) of a trusted proxy; refuse a repeated header."""
         peer = request.client.host if request.client else ""
         if peer not in self.live.current.trusted_proxies:
             return None
@@ -167,7 +169,7 @@ class Gateway:
         return read_client_cert(headers[0]) if headers else None
 
     async def _crl(self, request: Request, issuer: str, pin: str) -> Response:
-        """Return the CRL of an issuer's current CA, or of the one with this key."""
+        """Return the CRL of an issuer's current CA, or of its CA with the key that `pin` names."""
         if request.method not in _METHODS:
             raise RefusedError(refusals.METHOD)
         chains = [self.chains.get(*w) for w in self.live.current.chains() if w[0] == issuer]
@@ -188,7 +190,7 @@ class Gateway:
         query: dict[bytes, bytes],
         request: Request,
     ) -> Response:
-        """Answer an operation of a profile that is served."""
+        """Answer an operation; refuse an unknown operation or a profile that is not served."""
         profile = self.live.current.profiles.get(target.profile or "")
         if profile is None:
             is_left_out = target.profile in self.live.current.left_out
@@ -221,7 +223,7 @@ class Gateway:
     async def _pki_operation(
         self, profile: Profile, chain: Chain, query: dict[bytes, bytes], request: Request
     ) -> Response:
-        """Answer a message; it takes its place only once it is there as a whole."""
+        """Answer a PKIOperation. It is admitted only after the whole message has arrived."""
         limits, address = self.live.current.limits, self._address(request)
         self.admission.check(limits, profile.name, address)
         message = await self._message(profile, query, request)
@@ -242,7 +244,7 @@ class Gateway:
     async def _message(
         self, profile: Profile, query: dict[bytes, bytes], request: Request
     ) -> bytes | None:
-        """Return the pkiMessage: a POST's raw body whatever its type says, or a GET's parameter."""
+        """Return the pkiMessage: a POST's body of any Content-Type, or a GET's parameter."""
         if request.method == "HEAD":
             raise RefusedError(refusals.HEAD)
         limit = min(self.live.current.limits.body, profile.message_limit)
@@ -265,26 +267,26 @@ class Gateway:
         return bytes(body)
 
     def _address(self, request: Request) -> str:
-        """Return the client's address; a proxy's word for it counts only if it is trusted."""
+        """Return the client's address. X-Forwarded-For counts only from a trusted proxy."""
         peer = request.client.host if request.client else ""
         forwarded = request.headers.getlist("x-forwarded-for")
         return client_address(peer, forwarded, self.live.current.trusted_proxies)
 
 
 def _advertised(profile: Profile, chain: Chain) -> list[bytes]:
-    """RA certificates, the issuing CA, and by profile switch what stands above it."""
+    """Return the RA certificates and the issuing CA, plus the CAs above it with `include_chain`."""
     above = chain.der if profile.include_chain else chain.der[:1]
     return [*profile.ra.under(chain.der[0]).certificates, *above]
 
 
 def _client(request: Request) -> Client:
-    """Return the other end of the connection; without our own server one that never goes."""
+    """Return the connection's client, or under another HTTP server one that never disconnects."""
     client = request.scope.get(CLIENT)
     return client if isinstance(client, Client) else Client()
 
 
 def _failed(profile: str, error: Exception) -> Response:
-    """Return the answer to what went wrong, logged where it is no refusal."""
+    """Return the response to an exception; log it unless it is the client's or the bus's fault."""
     if isinstance(error, UnanswerableError):
         return refusals.text(400, "not a SCEP message\n")
     if isinstance(error, BusUnavailableError):
@@ -297,7 +299,7 @@ def _failed(profile: str, error: Exception) -> Response:
 
 
 def _uncancel() -> None:
-    """Go on after a cancellation that was meant for the work alone."""
+    """Clear a cancellation that was meant only for the work, so that this task can respond."""
     task = asyncio.current_task()
     assert task is not None
     task.uncancel()

@@ -1,11 +1,11 @@
-"""Which attempts of an enrollment are a device's, and which somebody planted among them.
+"""The attempts of an enrollment that its device made, as opposed to forged ones.
 
-Whoever holds a gateway's key to the bus can write any request beside those of devices, and a
-validator refuses what is not genuine. Such a refusal must never reach the device, nor hide the
-attempts before it.
-An attempt counts when its stored message is signed by the device's key for this transaction, and
-its verdict does not say that the message could not be opened: gateways open a message before they
-record it, so that verdict is about a planted copy.
+Anyone who holds a gateway's bus key can append requests of their own, and a validator refuses
+those that are not genuine. Such a refusal must never reach the device or hide its earlier
+attempts. An attempt counts only if the device's key signed its stored message for this
+transaction, and its verdict does not say that the message cannot be decrypted. Gateways decrypt a
+message before they record it, so that verdict is about a forged copy.
+See docs/decisions/0042-planted-attempts-are-passed-by.md.
 """
 
 import secrets
@@ -31,13 +31,13 @@ from shared.scep.pkimessage import read_message, verify
 
 _log = structlog.get_logger()
 _IMPLAUSIBLE: Final = 100_000  # with an hour between failures, eleven years of attempts
-# What the profile allows was checked when it was recorded; here only whose it is matters.
+# The profile's policy was applied when the request was recorded. Only the signer matters here.
 _ANY_ALGORITHM: Final = AlgorithmPolicy(legacy=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What is known of an enrollment's attempts: the newest true one, and the next free number."""
+    """An enrollment's newest genuine attempt, its stored request, and the next free number."""
 
     newest: EnrollmentId | None
     stored: Stored | None
@@ -47,11 +47,11 @@ class Attempts:
 async def attempts_of(
     bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId, *, thoroughly: bool = False
 ) -> Attempts:
-    """Read them: one look where nothing was planted, else every attempt from the first on.
+    """Return an enrollment's attempts: read only the newest if it is genuine, else all in order.
 
-    `thoroughly` reads them all in any case: what was planted before the newest attempt may stand
-    on the number after it. Where more are there than are looked through, the free number is a
-    random one, which nobody can have occupied; else a device could be kept out for ever.
+    `thoroughly` always reads them all: a forged attempt may already occupy the number after the
+    newest genuine one. If there are `PLANTED_ATTEMPTS` or more, the free number is random and so
+    cannot be occupied in advance; a fixed bound would let forgeries lock a device out for good.
     """
     stream = enroll_stream(enrollment.shard)
     if not thoroughly and (near := await _newest(bus, outcomes, enrollment)) is not None:
@@ -71,7 +71,7 @@ async def attempts_of(
 
 
 async def _newest(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) -> Attempts | None:
-    """What the newest attempt alone tells; None where it is not the device's."""
+    """Return what the newest attempt alone shows, or None if it is not the device's."""
     stream = enroll_stream(enrollment.shard)
     stored = await bus.get_last_from_leader(stream, enrollment.any_attempt())
     newest = enrollment_in(stored)
@@ -86,7 +86,7 @@ async def _newest(bus: Bus, outcomes: Outcomes, enrollment: EnrollmentId) -> Att
 
 
 async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, stored: Stored) -> bool:
-    """Whether the device asked for this, as far as is known by now."""
+    """Return whether the device made this attempt, as far as is known yet; report a forgery."""
     problem = _problem(attempt, stored)
     if not problem and await _is_unopenable(bus, outcomes, attempt, stored):
         problem = "the validators cannot open it"
@@ -96,7 +96,7 @@ async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, store
 
 
 def _problem(attempt: EnrollmentId, stored: Stored) -> str:
-    """Why a stored request is not of this transaction's device, "" where it is."""
+    """Return why a stored request is not from this transaction's device, "" if it is."""
     try:
         event = decode(stored.payload, stored.headers)
         if not isinstance(event, EnrollmentRequested):
@@ -120,10 +120,10 @@ async def _is_unopenable(
         trusted = outcomes.live.current.validators
         event = authenticate(verdict, trusted, Stage.VERDICT, stored.sha256())
     except UnreadableEventError:
-        return False  # reported where the end is read
+        return False  # reported when the status is read
     return is_unopenable(event)
 
 
 def is_unopenable(event: EventPayload | None) -> bool:
-    """Whether this is the verdict that validators write about what no gateway recorded."""
+    """Return whether this is the verdict about a message that no honest gateway recorded."""
     return isinstance(event, EnrollmentRejected) and event.reason is Reason.BAD_MESSAGE

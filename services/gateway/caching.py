@@ -1,4 +1,4 @@
-"""How long relying parties and caches may keep a CRL (RFC 9111, RFC 9110 13). Pure."""
+"""Caching headers of CRLs and conditional requests (RFC 9111, RFC 9110 s13). Pure."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ def _dates(der: bytes) -> tuple[str, str, float, str]:
 
 
 def caching_headers(der: bytes, now: float) -> dict[str, str]:
-    """Return the headers of a CRL (DER) at `now` (Unix seconds): it may be kept to its end.
+    """Return the caching headers of a CRL (DER) at `now` (Unix seconds): fresh until nextUpdate.
 
-    Every CRL is replaced at half of its life. A cache that keeps one longer learns of a revocation
-    later, but never trusts a CRL beyond its nextUpdate.
+    Every CRL is replaced at half of its lifetime. A cache that keeps one longer learns of a
+    revocation later, but never trusts a CRL beyond its nextUpdate.
     """
     modified, expires, until, tag = _dates(der)
     headers = {
@@ -35,7 +35,7 @@ def caching_headers(der: bytes, now: float) -> dict[str, str]:
 
 
 def is_unchanged(request: Mapping[str, str], headers: Mapping[str, str]) -> bool:
-    """Return whether the client has what `headers` describe, by If-None-Match, else by date."""
+    """Return whether the client's copy is current: by If-None-Match, else If-Modified-Since."""
     if (tags := request.get("if-none-match")) is not None:
         known = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
         return headers["etag"] in known or "*" in known

@@ -1,11 +1,11 @@
-"""Who asks a gateway. Pure."""
+"""The caller of a PKIOperation. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, through which gateway, and until when (loop time) an answer is of use."""
+    """The client's address, the gateway's name, and the deadline (loop time) for an answer."""
 
     address: str
     gateway: str

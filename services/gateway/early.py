@@ -1,4 +1,4 @@
-"""Read a plain PKIOperation from the first bytes of a connection, without an HTTP parser. Pure."""
+"""Recognizes plain PKIOperations in a connection's first bytes, without an HTTP parser. Pure."""
 
 import re
 from typing import Final
@@ -13,10 +13,10 @@ _LENGTH: Final = re.compile(rb"[ \t]*([0-9]{1,9})[ \t]*")
 
 
 def read_target(received: bytes, default: str | None) -> Target | None:
-    """Return what a complete PKIOperation is addressed to.
+    """Return the target of a complete PKIOperation.
 
-    None for everything else: another request, one that is still on its way, one with anything after
-    it, and whatever needs a real parser (chunks, escapes in the path).
+    Return None for everything else: other requests, an incomplete one, one followed by more bytes,
+    and anything that needs a real parser (chunked bodies, escapes in the path).
     """
     head, end, body = received.partition(b"\r\n\r\n")
     request_line, *fields = head.split(b"\r\n")
@@ -32,7 +32,7 @@ def read_target(received: bytes, default: str | None) -> Target | None:
 
 
 def _length(fields: list[bytes]) -> int | None:
-    """Return the body's length that header fields declare; None where it is not plainly one."""
+    """Return the body length that the header fields declare, or None if it is not unambiguous."""
     lengths = []
     for field in fields:
         name, colon, value = field.partition(b":")

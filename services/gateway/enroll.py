@@ -1,20 +1,20 @@
-"""PKIOperation: from a pkiMessage to its CertRep, by way of the log.
+"""PKIOperation: handle a pkiMessage by way of the log and return its CertRep.
 
 Theory of operation. `answer` verifies the message and dispatches by messageType.
 
 * PKCSReq and RenewalReq are decrypted, their CSR is checked, and the request is appended under a
-  subject made of profile, transaction, CSR and attempt. The append is the only write. Whoever sends
-  the same request again, to whatever gateway, gets a conflict on that subject and continues from
-  what is stored (`_resume`): the stored answer, the wait for it, or the next attempt where the
-  last one failed in a way that permits one (`shared/log/enrollment.py`).
-* The gateway then waits for the outcome, woken by a hint and looking for itself every second. After
-  the profile's reply budget the device receives PENDING and polls.
-* A gateway that dies at any point leaves nothing but the request on the log, or nothing at all:
-  the device's next request continues from there. An append whose answer was lost is repeated in
-  the background (`resend.py`), since the device may not come back.
-* CertPoll finds the newest attempt of a transaction; GetCert and GetCRL read and record nothing.
-* What is wrong behind the key transport has one answer at one time, so that nobody can use the
-  gateway to decrypt (`_one_answer`; see docs/decisions/0013-queries-have-one-refusal.md).
+  subject made of profile, transaction, CSR and attempt. The append is the only write. When the same
+  request arrives again, at any gateway, its append conflicts with that subject and the gateway
+  continues from what is stored (`_resume`): it returns the stored answer, waits for it, or starts
+  the next attempt if the last one's end permits a retry (`shared/log/enrollment.py`).
+* The gateway then waits for the outcome: a hint wakes it, and it also reads the log every second.
+  After the profile's reply budget the device receives PENDING and polls.
+* A gateway that crashes at any point leaves either the request on the log or nothing. The device's
+  next request continues from there. An append whose acknowledgement was lost is repeated in the
+  background (`resend.py`), since the device may not come back.
+* CertPoll finds the newest attempt of a transaction. GetCert and GetCRL only read.
+* All failures after key transport look the same and take the same time, so that the gateway is no
+  decryption oracle (`_one_answer`; see docs/decisions/0013-queries-have-one-refusal.md).
 """
 
 import asyncio
@@ -60,12 +60,12 @@ from shared.scep.request import read_issuer_and_serial
 
 
 class UnanswerableError(Exception):
-    """Raised where no transaction is known to answer: HTTP 400."""
+    """Raised for a message without a readable transaction to reply to: HTTP 400."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An opened request, for whom, and under which profile and CA."""
+    """A decrypted request with its caller, SCEP profile and CA chain."""
 
     profile: Profile
     chain: Chain
@@ -73,13 +73,13 @@ class Job:
     caller: Caller
 
     def request(self, enrollment: EnrollmentId, sha256: str) -> PendingRequest:
-        """The stored request whose end is wanted."""
+        """Return the stored request to wait for; `sha256` is that of its stored event."""
         return PendingRequest(enrollment, sha256, self.opened.csr.spki, self.profile)
 
 
 @dataclass
 class Enroller:
-    """Takes pkiMessages to CertReps by way of the log."""
+    """Handles pkiMessages by way of the log and returns CertReps."""
 
     bus: Bus
     live: Live[Settings]
@@ -96,9 +96,10 @@ class Enroller:
     async def answer(
         self, profile: Profile, chain: Chain, body: bytes, address: str, client: str = "none"
     ) -> bytes:
-        """The CertRep for a pkiMessage; `UnanswerableError`, or `BusUnavailableError`.
+        """Return the CertRep for a pkiMessage.
 
-        `client` is the family of who asks, for the count.
+        `client` is the client's family, a metric label. Raises `UnanswerableError` if there is no
+        transaction to reply to, `BusUnavailableError` if the log cannot be used.
         """
         started = asyncio.get_running_loop().time()
         try:
@@ -124,7 +125,7 @@ class Enroller:
         return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported here")
 
     def _refuse(self, replier: Replier, error: ScepError) -> bytes:
-        """FAILURE for what never came on the log; badMessageCheck comes without a word."""
+        """Return FAILURE for an unrecorded request; a bad message gets no failInfoText."""
         reason = REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE)
         self.refusals.add(replier.profile.name, reason, detail=error.detail)
         silent = reason is Reason.BAD_MESSAGE
@@ -142,10 +143,11 @@ class Enroller:
         return replier.terminal(end.terminal, chain, opened.mirror)
 
     async def _query(self, replier: Replier, chain: Chain) -> bytes:
-        """GetCert and GetCRL: read, not recorded; the transactionID is a constant of the client.
+        """Answer GetCert or GetCRL. Nothing is recorded: clients use a fixed transactionID.
 
-        Whatever fails, from the key transport to a serial that is unknown, is one answer at one
-        time: nothing ties the envelope to its signer, so anyone may send an altered one.
+        Every failure, from the key transport to an unknown serial number, gets the same reply
+        after the same time: nothing ties the envelope to its signer, so anyone may send an altered
+        one.
         """
         floor = asyncio.get_running_loop().time() + self.live.current.limits.failure_floor
         try:
@@ -172,10 +174,10 @@ class Enroller:
 
     @asynccontextmanager
     async def _one_answer(self) -> AsyncIterator[None]:
-        """One answer at one time for every failure behind the key transport (RFC 3218).
+        """Make all failures after key transport the same error at the same time (RFC 3218).
 
-        badAlg about what anyone can read goes through at once. What is wrong with a CSR that
-        verifies is told, but not before that time.
+        badAlg about fields that anyone can read is raised immediately. A problem with a CSR that
+        verifies keeps its error, but is raised no earlier than the others.
         """
         loop = asyncio.get_running_loop()
         floor = loop.time() + self.live.current.limits.failure_floor
@@ -191,7 +193,7 @@ class Enroller:
             raise ScepError("does not open") from None
 
     async def _enroll(self, job: Job) -> EnrollmentStatus:
-        """Append the request, or find it on the log; then its end within the reply budget."""
+        """Append the request or find it on the log; return its status within the reply budget."""
         profile, message = job.profile, job.opened.message
         transaction = transaction_token(
             profile.name, message.transaction_id.value, message.signer.spki
@@ -212,7 +214,7 @@ class Enroller:
         )
 
     async def _attempt(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus | None:
-        """Append one attempt and wait for its end; None where the attempt is there already."""
+        """Append one attempt and wait for its end; return None if the attempt exists already."""
         event, subject = encode(self._event(job, enrollment)), enrollment.subject(Stage.REQUEST)
         await self.quota.check(enrollment)
         annotate(enrollment=enrollment.prefix())
@@ -261,7 +263,7 @@ class Enroller:
     async def _repeat(
         self, job: Job, newest: EnrollmentId, stored: Stored
     ) -> EnrollmentStatus | None:
-        """Return the newest attempt's end, now or within the budget; None to start another."""
+        """Return the newest attempt's status within the budget; None to start another attempt."""
         request = job.request(newest, stored.sha256())
         with self.outcomes.waiter(newest) as hint:
             end = await self.outcomes.read(request, job.chain)
@@ -277,7 +279,7 @@ class Enroller:
         return None if is_unopenable(end.terminal) else end
 
     async def _poll(self, replier: Replier, chain: Chain) -> bytes:
-        """CertPoll: by transactionID and signer key; its issuer and subject are often wrong."""
+        """Answer CertPoll by transactionID and signer key; its names are often wrong."""
         profile, message = replier.profile, replier.message
         spki = message.signer.spki
         transaction = transaction_token(profile.name, message.transaction_id.value, spki)
@@ -288,7 +290,7 @@ class Enroller:
         found = enrollment_in(stored)
         known = found and await attempts_of(self.bus, self.outcomes, found)
         if not known or known.newest is None or known.stored is None:
-            return replier.pending()  # planted: the device's next PKCSReq finds the true one
+            return replier.pending()  # forged: the device's next PKCSReq finds its own
         request = PendingRequest(known.newest, known.stored.sha256(), b"", profile)
         end = await self.outcomes.polled(request, chain)
         if end.terminal is None or is_unopenable(end.terminal):
@@ -298,7 +300,7 @@ class Enroller:
         return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
 
     async def _newest(self, profile: Profile, transaction: str) -> Stored | None:
-        """A transaction's newest request; what waits for an operator may be on any shard so far."""
+        """Return a transaction's newest request. A held one may be on any earlier shard."""
         near = self._shards(profile, transaction)
         every = all_shards(begun(self.live.current.epochs, self.clock()))
         for shard in dict.fromkeys((*near, *every)):

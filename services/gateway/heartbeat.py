@@ -1,4 +1,4 @@
-"""A gateway's heartbeats, and the commands to reload its RA certificates."""
+"""Heartbeats of a gateway, and commands to reload its RA certificates."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _MAX_ERROR: Final = 500
 
 @dataclass(kw_only=True)
 class GatewayHeartbeats(HeartbeatLoop):
-    """Reports a gateway, and reloads its RA certificates when operators order it."""
+    """Sends a gateway's heartbeats and reloads its RA certificates on command."""
 
     live: Live[Settings]
     reloader: Reloader[Any]
@@ -34,14 +34,14 @@ class GatewayHeartbeats(HeartbeatLoop):
     _begun: bool = False
 
     async def obey(self) -> None:
-        """Carry out the last command, if there is one that was not."""
+        """Carry out the newest reload command unless that was done already."""
         stored = await self.bus.get_last(OPS, ra_reload_command("*", "*"))
         if stored is not None and stored.sequence > self._command:
             await self._follow(stored)
         self._begun = True
 
     async def _follow(self, stored: Stored) -> None:
-        # Of the start's own settings: what was ordered before them is in them.
+        # The settings read at start already include what a command from before then asks for.
         before = not self._begun and stored.seconds < self.since - _MARGIN_SECONDS
         try:
             authenticate_as(ReloadOrdered, stored, self.live.current.operators)
@@ -53,7 +53,7 @@ class GatewayHeartbeats(HeartbeatLoop):
         self._command = stored.sequence
 
     def message(self) -> Message:
-        """Return the heartbeat. Gateways have no key to sign with."""
+        """Return the heartbeat, unsigned: gateways have no signing key."""
         profiles = self.live.current.profiles
         return encode(
             GatewayHeartbeat(

@@ -1,4 +1,4 @@
-"""What the log already holds: certificates by serial number, CRLs (RFC 8894 s4.5, s4.6)."""
+"""Lookups on the log: certificates by serial number, and CRLs (RFC 8894 s4.5, s4.6)."""
 
 import asyncio
 from collections import defaultdict
@@ -23,12 +23,12 @@ from shared.scep.certificate import read_certificate
 from shared.x509.names import read_name
 
 _log = structlog.get_logger()
-Ca = tuple[str, bytes]  # the issuer's name, its CA certificate as DER
+Ca = tuple[str, bytes]  # (issuer id, CA certificate as DER)
 
 
 @dataclass
 class Lookups:
-    """Reads for GetCert, GetCRL and the CRL's URL; a CRL once read is kept while it is newest."""
+    """Reads for GetCert, GetCRL and the CRL URL. CRLs are cached until a newer one is stored."""
 
     bus: Bus
     live: Live[Settings]
@@ -41,7 +41,10 @@ class Lookups:
     async def certificate(
         self, profile: Profile, chain: Chain, issuer: bytes, serial: bytes
     ) -> bytes | None:
-        """The certificate (DER) of this issuer and serial: the CA's own, or one of this profile."""
+        """Return the certificate (DER) with this issuer and serial.
+
+        Return None unless it is a CA certificate of the chain or was issued for this profile.
+        """
         own = _own(chain, issuer, serial)
         if own is not None or chain.ca_named(issuer) is None:
             return own
@@ -74,10 +77,11 @@ class Lookups:
         return issued.certificate
 
     async def crl(self, issuer: str, chain: Chain, name: bytes, serial: bytes) -> bytes | None:
-        """The newest CRL (DER) of the issuer's CA of this name (DER); None where it is unknown.
+        """Return the newest CRL (DER) of the issuer's CA with this name (DER), or None.
 
-        The serial must be of a certificate that exists, the CA's own or one it issued: were any
-        taken, an altered envelope of somebody else could show by a CRL that it decrypts.
+        The serial must be that of an existing certificate: the CA's own or one that it issued.
+        Otherwise a CRL in reply to another client's altered envelope would reveal that the
+        envelope decrypts.
         """
         if (own := _own(chain, name, serial)) is not None:
             return await self.crl_of(issuer, own)
@@ -92,10 +96,10 @@ class Lookups:
         return None if ca is None else await self.crl_of(issuer, ca)
 
     async def crl_of(self, issuer: str, ca: bytes) -> bytes:
-        """The newest CRL of a CA (DER); while the bus is away the last one read.
+        """Return the newest CRL of a CA (DER), or the last one read while the bus is unavailable.
 
-        Whoever asks while the log is being read shares the next read with all others who do: it
-        begins after they asked, so it finds what was newest then.
+        Calls during a read share the next one. It starts after they were made, so each gets the
+        newest CRL as of its call. Raises `BusUnavailableError` if no CRL was ever read.
         """
         key = issuer, ca
         asked = self._next_reads.get(key)
@@ -129,7 +133,7 @@ class Lookups:
 
 
 def _retrieved(read: asyncio.Task[bytes]) -> None:
-    """What failed after everyone who asked has gone is nobody's to hear."""
+    """Retrieve the exception of a read whose callers have all gone, so that asyncio stays quiet."""
     if not read.cancelled():
         read.exception()
 
@@ -140,7 +144,7 @@ def _report(error: UnreadableEventError, serial: bytes) -> None:
 
 
 def _own(chain: Chain, issuer: bytes, serial: bytes) -> bytes | None:
-    """The CA certificate (DER) of this issuer name and serial, if it is one of the chain."""
+    """Return the chain's CA certificate (DER) with this issuer name and serial, or None."""
     name = read_name(issuer)
     for der in (*chain.der, *chain.previous):
         ca = read_certificate(der)

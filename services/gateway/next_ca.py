@@ -1,4 +1,4 @@
-"""GetNextCACert: what the CA announced, signed as clients expect it (RFC 8894 s4.7)."""
+"""GetNextCACert: the CA's announcement, signed by the RA as clients expect (RFC 8894 s4.7)."""
 
 from dataclasses import dataclass, field
 
@@ -11,15 +11,15 @@ _MAX_KEPT = 64
 
 @dataclass
 class NextCa:
-    """Answers, each signed once: anybody may ask, as often as they like."""
+    """Answers to GetNextCACert, each signed once and cached: anyone may ask at any rate."""
 
     _kept: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
 
     def answer(self, ra: RaKeys, chain: Chain) -> bytes:
-        """Return the next CA's certificates, signed by the RA that GetCACert shows.
+        """Return the next CA's certificates, signed by the RA key that GetCACert advertises.
 
-        They are read out of the CA's own announcement, which is verified again here: the RA signs
-        nothing that the CA did not. See docs/decisions/0027.
+        They are copied from the CA's own announcement, which is verified again here: the RA signs
+        only what the CA signed. See docs/decisions/0027.
         """
         key = ra.signer.certificate.der, chain.next_signed
         if key not in self._kept:

@@ -1,4 +1,4 @@
-"""Opening a request at the edge: decrypt, parse, check possession and the tie to the signer."""
+"""Decryption of requests, with the checks of possession and of who may sign."""
 
 import contextlib
 import secrets
@@ -33,19 +33,19 @@ _FOREIGN_EC = (
 
 
 class VerifiedRequestError(ScepError):
-    """Raised for a CSR that decrypts and verifies, and yet cannot be answered: why may be told.
+    """Raised for a CSR that decrypts and verifies but cannot be answered.
 
-    Its self-signature shows that nobody altered the envelope. It is told no sooner than the
-    failures that may not be told apart.
+    The reason may be disclosed: the CSR's self-signature shows that the envelope was not altered.
+    It is reported no earlier than the failures that must look alike.
     """
 
 
 @dataclass(frozen=True)
 class DecryptedRequest:
-    """A request for a certificate: its CSR, its content key, how to encrypt the reply.
+    """A request for a certificate: its CSR, its content key and the reply encryption.
 
-    `renews` is the serial (an INTEGER's contents) of the certificate that signed it, where that
-    is one of ours; else empty, or NO_RENEWAL for a RenewalReq.
+    `renews` is the serial (an INTEGER's contents) of the signer certificate if the profile's CA
+    issued it. Otherwise it is NO_RENEWAL for a RenewalReq and empty for a PKCSReq.
     """
 
     message: PkiMessage
@@ -59,11 +59,11 @@ class DecryptedRequest:
 def open_enrollment(
     profile: Profile, chain: Chain, message: PkiMessage, body: bytes
 ) -> DecryptedRequest:
-    """PKCSReq or RenewalReq; what the profile's own CA issued renews.
+    """Decrypt a PKCSReq or RenewalReq; a signer certificate of the profile's CA makes it a renewal.
 
-    A plain badAlg comes out only where what anyone can read is at fault: the envelope's
-    algorithms, the signer's key. `VerifiedRequestError` is about a CSR that verifies. Everything
-    else is one `ScepError` without a distinction.
+    Raises a plain `ScepError` (badAlg) only for fields that anyone can read: the envelope's
+    algorithms and the signer's key. Raises `VerifiedRequestError` for a CSR that verifies, and
+    `ScepError` (badMessageCheck) for everything else.
     """
     envelope, content_key, mirror = _unwrap(profile, chain, message)
     try:
@@ -85,11 +85,11 @@ def open_enrollment(
 def _with_password(
     mirror: ReplyEncryption, csr: CertificationRequest, *, own_key: bool
 ) -> ReplyEncryption:
-    """The reply's password for a signer that cannot decrypt: the CSR's challengePassword.
+    """Add the CSR's challengePassword as the reply's password if the signer cannot decrypt.
 
-    Only where the signer's key is the CSR's. Whoever recorded an envelope could sign it again with
-    an EC key of their own and would get a reply to guess the password by, offline. A password that
-    opened the request itself is known to its sender.
+    The signer's key must be the CSR's. Otherwise anyone who captured an envelope could sign it
+    again with their own EC key and get a reply for guessing the password offline. If a password
+    encrypted the request itself, its sender knows that password and it is used as is.
     """
     if not mirror.wants_password or mirror.password is not None:
         return mirror
@@ -107,10 +107,10 @@ def _with_password(
 def open_query(
     profile: Profile, chain: Chain, message: PkiMessage
 ) -> tuple[bytes, ReplyEncryption]:
-    """(payload, how to encrypt the reply) of GetCert and GetCRL.
+    """Return (payload, reply encryption) of a GetCert or GetCRL.
 
-    Whether there can be a reply is said before the content is looked at: nothing ties an envelope
-    to its signer, so what is said after that must not depend on how it decrypts.
+    Whether a reply is possible is decided before the content is decrypted: nothing ties an envelope
+    to its signer, so errors after that point must not depend on how the content decrypts.
     """
     envelope, content_key, mirror = _unwrap(profile, chain, message)
     if mirror.wants_password and mirror.password is None:
@@ -119,11 +119,11 @@ def open_query(
 
 
 def poll_mirror(profile: Profile, message: PkiMessage) -> ReplyEncryption:
-    """The poll's own envelope says how to encrypt the answer; `ScepError` (badAlg) if nothing can.
+    """Return the reply encryption for a CertPoll; `ScepError` (badAlg) if no reply is possible.
 
-    Nothing of it is decrypted: issuer and subject in it are often wrong, and how long an altered
-    envelope takes would tell whether its key opened. An envelope that cannot be read costs an RSA
-    signer nothing; an EC signer is answered under the password that its poll is encrypted to.
+    The poll's content is not decrypted: its issuer and subject are often wrong, and the time that
+    an altered envelope takes would reveal whether its key unwraps. An RSA signer gets a reply even
+    if the envelope is unreadable. An EC signer's reply uses the password of its poll's envelope.
     """
     envelope = None
     with contextlib.suppress(ScepError):
@@ -140,7 +140,10 @@ def poll_mirror(profile: Profile, message: PkiMessage) -> ReplyEncryption:
 def _unwrap(
     profile: Profile, chain: Chain, message: PkiMessage
 ) -> tuple[Envelope, bytes, ReplyEncryption]:
-    """(envelope, content key or random bytes, mirror), once the reply is known to be possible."""
+    """Return (envelope, content key or random bytes, reply encryption).
+
+    Raises `ScepError` (badAlg), before decrypting, if the signer's key rules out a reply.
+    """
     envelope = read_envelope(message, profile.algorithms)
     mirror = _mirror(profile, message, envelope)
     if envelope.passwords and not envelope.recipients:
@@ -152,7 +155,7 @@ def _unwrap(
 
 
 def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) -> ReplyEncryption:
-    """What the reply repeats; `ScepError` (badAlg) where it cannot be encrypted to the signer."""
+    """Return the reply encryption; `ScepError` (badAlg) if the signer's key rules out a reply."""
     wants_password = not isinstance(public_key(message.signer.spki), rsa.RSAPublicKey)
     cipher = profile.floor_cipher
     transport = PKCS1V15

@@ -1,4 +1,4 @@
-"""The ends of enrollments: waited for, read from the log, believed only when authentic."""
+"""Outcomes of enrollments: waits for them and reads them; only authentic events count."""
 
 import asyncio
 from collections import defaultdict
@@ -34,9 +34,9 @@ _POLL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A stored request whose end is wanted, and the key that a certificate for it must carry.
+    """A stored request to wait for, and the key that its certificate must carry.
 
-    A poll does not bring the key (`spki` empty): then the verdict says it.
+    `spki` is empty for a poll, which does not carry the key; the verdict then supplies it.
     """
 
     enrollment: EnrollmentId
@@ -47,11 +47,11 @@ class PendingRequest:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentStatus:
-    """What the log holds at the end of an attempt.
+    """Where an attempt is, according to the log.
 
-    `terminal` is None while it is in flight; `forged` says that a stored event does not
-    authenticate, so that this attempt can never end; `held` that it waits for an operator;
-    `time` is Unix seconds.
+    `terminal` is its terminal event, or None while in flight. `forged`: a stored event does not
+    authenticate, so this attempt can never end. `held`: it waits for an operator. `time` is when
+    the event was stored, in Unix seconds.
     """
 
     terminal: Terminal | None = None
@@ -61,13 +61,13 @@ class EnrollmentStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing to wait for now."""
+        """Whether waiting any longer is pointless."""
         return self.terminal is not None or self.forged or self.held
 
 
 @dataclass
 class Outcomes:
-    """Who waits for which enrollment, and how its end is checked."""
+    """Registry of waiters by enrollment; reads and checks the events that they wait for."""
 
     bus: Bus
     live: Live[Settings]
@@ -77,7 +77,7 @@ class Outcomes:
     )
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """A terminal event was stored: hand it to whoever waits; they check it."""
+        """Hand a newly stored terminal event to its waiters, who authenticate it."""
         del subject
         about = headers.get(SUBJECT, "")
         stored = Stored(about, payload, headers, 0, 0)
@@ -87,7 +87,7 @@ class Outcomes:
 
     @contextmanager
     def waiter(self, enrollment: EnrollmentId) -> Iterator["asyncio.Future[Stored]"]:
-        """A future for the enrollment's hint: registered before the request is appended."""
+        """Yield a future for the enrollment's hint. Enter before the request is appended."""
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         key = enrollment.prefix()
         self._waiting[key].add(future)
@@ -105,11 +105,14 @@ class Outcomes:
         hint: "asyncio.Future[Stored]",
         deadline: float,
     ) -> EnrollmentStatus:
-        """The end, by hint or else by asking every second, until `deadline` (loop time)."""
+        """Return the status once it is settled, by hint or a read every second.
+
+        Return an empty one at `deadline` (loop time).
+        """
         loop = asyncio.get_running_loop()
         hinted = False
         while (left := deadline - loop.time()) > 0:
-            if hinted:  # it was worth nothing: only what the log itself says counts
+            if hinted:  # the hint did not settle it: from here on only the log counts
                 await asyncio.sleep(min(left, _POLL_SECONDS))
             else:
                 await asyncio.wait((hint,), timeout=min(left, _POLL_SECONDS))
@@ -124,7 +127,7 @@ class Outcomes:
         return EnrollmentStatus()
 
     async def polled(self, request: PendingRequest, chain: Chain) -> EnrollmentStatus:
-        """As `read`, for who has only a transactionID: the key comes from the verdict."""
+        """Return the same as `read`, for a poll: the key comes from the verdict."""
         stream = enroll_stream(request.enrollment.shard)
         place = request.enrollment.subject(Stage.VERDICT)
         stored = await self.bus.get_last_or_leader(stream, place)
@@ -139,7 +142,7 @@ class Outcomes:
         return await self.read(request, chain)
 
     async def read(self, request: PendingRequest, chain: Chain) -> EnrollmentStatus:
-        """The end as the log has it: the outcome, else a refusing verdict, else a hold."""
+        """Return the status on the log: the outcome, else a refusing verdict, else a hold."""
         stream = enroll_stream(request.enrollment.shard)
         for stage in (Stage.OUTCOME, Stage.VERDICT, Stage.HOLD):
             stored = await self.bus.get_last(stream, request.enrollment.subject(stage))
@@ -164,7 +167,10 @@ class Outcomes:
         return EnrollmentStatus(event, stored.time / NANOSECONDS, held=held)
 
     def _authentic(self, stored: Stored, request: PendingRequest) -> Terminal | None:
-        """The terminal event; None for an approval or a hold, which are no end."""
+        """Return an authentic terminal event, or None for an approval or a hold.
+
+        Raises `UnreadableEventError` for any other event.
+        """
         if stored.subject == request.enrollment.subject(Stage.OUTCOME):
             stage, trusted = Stage.OUTCOME, self.live.current.issuers
         elif stored.subject == request.enrollment.subject(Stage.VERDICT):
@@ -181,10 +187,10 @@ class Outcomes:
     async def _check_certificate(
         self, event: CertificateIssued, request: PendingRequest, chain: Chain
     ) -> None:
-        """It must carry the requested key and be signed by a pinned CA.
+        """Raise `UnreadableEventError` unless a pinned CA signed it for the requested key.
 
-        A CA that took over a moment ago is on the log before its first certificate, but may not
-        have been read here yet.
+        After a rollover the new CA is on the log before its first certificate, but this gateway
+        may not have read it yet, so the chain is read again before the certificate is refused.
         """
         try:
             carried = read_certificate(event.certificate).spki
@@ -201,7 +207,11 @@ class Outcomes:
 
 
 def enrollment_in(stored: Stored | None) -> EnrollmentId | None:
-    """What a stored request is about; None where a gateway taken over made its subject up."""
+    """Return the enrollment of a stored request.
+
+    Return None without a request, or if its subject is invalid: a compromised gateway can make
+    subjects up.
+    """
     try:
         return parse_subject(stored.subject)[0] if stored is not None else None
     except ValueError:

@@ -1,6 +1,8 @@
-"""Whether the log has room for new requests: by the audit service's word, never by asking.
+"""Storage quota: refuses new requests while the log is nearly full.
 
-A gateway has no right to see how full a stream is: who may see that may list its subjects, too.
+The audit service announces how full each stream is. A gateway has no permission to ask: that
+permission would also let it list the stream's subjects.
+See docs/decisions/0032-gateways-are-told-how-full-the-log-is.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,14 +24,14 @@ from shared.log.subjects import EnrollmentId
 from shared.runtime.live import Live
 
 _log = structlog.get_logger()
-# Later stages of what is under way must always fit.
+# The later stages of enrollments in progress must always fit.
 _FULL: Final = 0.8
 _GOOD_FOR_SECONDS: Final = 60.0
 
 
 @dataclass
 class Quota:
-    """What was heard last of each shard's stream; what is old or unsigned does not count."""
+    """The newest measurement of each shard's stream; stale or unsigned ones do not count."""
 
     bus: Bus
     live: Live[Settings]
@@ -37,7 +39,7 @@ class Quota:
     _heard: dict[str, StreamMeasured] = field(default_factory=dict)
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Take a measurement that the audit service signed for this very stream, just now."""
+        """Store a measurement that the audit service signed for this stream, if it is newer."""
         hint = Stored(subject, payload, headers, 0, 0)
         measured = read_authentic(StreamMeasured, hint, self.live.current.operators, "quota")
         if measured is None:
@@ -47,9 +49,9 @@ class Quota:
             self._heard[measured.stream] = measured
 
     async def check(self, enrollment: EnrollmentId) -> None:
-        """`RefusedError` for a new request that the log has no room for.
+        """Raise `RefusedError` for a new request if the log has no room for it.
 
-        One that is on the log already goes on: there is room for the rest of it.
+        A request that is already on the log continues: the reserve has room for its later stages.
         """
         if not self.is_full(enrollment.shard):
             return
@@ -58,7 +60,7 @@ class Quota:
             raise RefusedError(LOG_FULL)
 
     def is_full(self, shard: str) -> bool:
-        """Whether new requests of a shard have to wait until there is more room."""
+        """Return whether a shard's stream is too full for new requests."""
         heard = self._heard.get(enroll_stream(shard))
         if heard is None or not heard.most:
             return False

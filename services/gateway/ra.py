@@ -1,4 +1,4 @@
-"""RA keys of a profile: which one signs, which ones decrypt, what GetCACert shows."""
+"""RA keys of a profile: the signing key, the decryption keys and what GetCACert returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ _MIN_BITS = 2048
 
 @dataclass(frozen=True)
 class RaPair:
-    """An RA certificate, its key, and what its key usage lets it do."""
+    """An RA certificate with its key and what its key usage permits."""
 
     certificate: x509.Certificate
     key: RsaKey
@@ -44,9 +44,9 @@ class RaPair:
 
 @dataclass(frozen=True)
 class RaKeys:
-    """The newest signing key, every decryption key (newest first), and the current certificates.
+    """The current signer, all decryption keys (newest first) and the current certificates (DER).
 
-    `begun` are all pairs that may be current, newest first.
+    `begun` holds all currently valid pairs, newest first.
     """
 
     signer: Signer
@@ -57,9 +57,10 @@ class RaKeys:
     _by_ca: dict[bytes, "RaKeys"] = field(default_factory=dict, compare=False, repr=False)
 
     def under(self, ca: bytes) -> "RaKeys":
-        """The same keys, with those current that this CA (DER) issued, where it issued any.
+        """Return these keys with the current pairs chosen from those that this CA (DER) issued.
 
-        So a rollover of the CA changes RA certificates and CA certificate at once.
+        Return `self` unless the CA issued both a signing and a decrypting pair. A CA rollover thus
+        changes the RA certificates and the CA certificate at once.
         """
         if ca not in self._by_ca:
             own = [pair for pair in self.begun if _issued(ca, pair)]
@@ -68,10 +69,10 @@ class RaKeys:
         return self._by_ca[ca]
 
     def addressed(self, message: PkiMessage, now: float) -> "RaKeys":
-        """The same keys, with the signer of the pair that a request is encrypted to, while valid.
+        """Return these keys with the signer that belongs to the request's recipient, while valid.
 
-        A device that keeps older RA certificates believes a reply under those only. Where the
-        request names no older pair the current signer stays.
+        A device that keeps older RA certificates accepts only replies signed under those. Return
+        `self` if the request names no older pair or its signer has expired.
         """
         if len(self.begun) == len(self.certificates):
             return self
@@ -90,7 +91,7 @@ class RaKeys:
         return replace(self, signer=Signer(signing.key, signing.parsed))
 
     def _beside(self, pair: RaPair) -> RaPair | None:
-        """The pair itself where it signs, else the signing one made for the same CA with it."""
+        """Return the pair if it signs, else its CA's signing pair with the nearest notBefore."""
         if pair.signs:
             return pair
         begin, issuer = pair.certificate.not_valid_before_utc, pair.parsed.issuer
@@ -100,7 +101,7 @@ class RaKeys:
 
 
 def read_pair(cert_path: Path, key_path: Path) -> RaPair:
-    """One pair from its files; `SettingsError` says what does not fit."""
+    """Read a pair from its files; `SettingsError` if they do not match or are unsuitable."""
     certificate = read_certificates(cert_path)[0]
     key = read_rsa_key(key_path)
     check_pair(certificate, key, cert_path, key_path)
@@ -113,7 +114,7 @@ def read_pair(cert_path: Path, key_path: Path) -> RaPair:
 
 
 def _usages(certificate: x509.Certificate) -> tuple[bool, bool]:
-    """(may sign, may decrypt); without a KeyUsage extension both (RFC 5280 s4.2.1.3)."""
+    """Return (may sign, may decrypt): both without a KeyUsage extension (RFC 5280 s4.2.1.3)."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
@@ -127,10 +128,11 @@ def _issued(ca: bytes, pair: RaPair) -> bool:
 
 
 def assemble(pairs: list[RaPair], now: float, files: Sequence[Path] = ()) -> RaKeys:
-    """Choose among a profile's pairs: the newest of each use is current, the others decrypt.
+    """Choose a profile's current pairs: the newest for each use. Older ones still decrypt.
 
-    An expired pair is left out, so that the previous one may run out in peace; one whose time has
-    not come is not shown yet. `files` are named where none will do.
+    Expired pairs are ignored, so that an old pair may simply expire. A pair whose notBefore is in
+    the future decrypts but does not become current yet. `files` are named in the `SettingsError`
+    if no pair is suitable.
     """
     moment = datetime.fromtimestamp(now, UTC)
     valid = [p for p in pairs if p.certificate.not_valid_after_utc > moment]
@@ -152,7 +154,7 @@ def _chosen(
     decryption: tuple[DecryptionKey, ...],
     begun: tuple[RaPair, ...],
 ) -> RaKeys:
-    """The first of each use is current; one that does both stands alone."""
+    """Return the keys with the first candidate for each use current; one pair may serve both."""
     signing = next(p for p in candidates if p.signs)
     decrypting = next(p for p in candidates if p.decrypts)
     current = [signing] if signing is decrypting else [signing, decrypting]

@@ -1,4 +1,4 @@
-"""The HTTP answers to what is no request for the log: status, sentence, and the counted reason."""
+"""HTTP refusals: status, message, and the reason that is counted and logged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ from shared.observe.metrics import REFUSED
 from shared.runtime.edge import closing_answer
 
 _log = structlog.get_logger()
-_LINES: Final = 20  # a second, profile and reason
+_LINES: Final = 20  # per second, profile and reason
 
 
 def text(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    """Return a sentence as bare text/plain: clients compare it literally, without a charset."""
+    """Return a text/plain response. It has no charset: clients compare the type literally."""
     return Response(sentence.encode(), status, {"content-type": "text/plain", **(headers or {})})
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that is no CertRep; `reason` is counted."""
+    """An HTTP answer instead of a CertRep; `reason` is a metric label."""
 
     status: int
     reason: str
@@ -30,20 +30,20 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
     def response(self) -> Response:
-        """Return the sentence and nothing else: neither what was sent nor what went wrong."""
+        """Return the response. It never echoes input or internal errors."""
         return text(self.status, f"{self.sentence}\n", dict(self.headers))
 
     def closing(self) -> bytes:
-        """Return the same answer as bytes that also close the connection."""
+        """Return the raw bytes of the same answer, with `Connection: close`."""
         headers = (f"{name}: {value}" for name, value in self.headers)
         return closing_answer(HTTPStatus(self.status), self.sentence, *headers)
 
 
 class RefusedError(Exception):
-    """Raised to leave with a refusal."""
+    """Raised to end a request with a refusal."""
 
     def __init__(self, refusal: Refusal) -> None:
-        """Carry the answer."""
+        """Keep the refusal to answer with."""
         super().__init__(refusal.sentence)
         self.refusal = refusal
 
@@ -64,7 +64,7 @@ NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
 EMPTY: Final = Refusal(400, "empty_message", "empty message")
 TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
 BROKEN_OFF: Final = Refusal(400, "broken_off", "the upload broke off", _CLOSE)
-CLIENT_GONE: Final = Refusal(499, "client_gone", "the client is gone", _CLOSE)  # nobody reads it
+CLIENT_GONE: Final = Refusal(499, "client_gone", "the client is gone", _CLOSE)  # never read
 OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
 NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
 NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
@@ -73,14 +73,14 @@ NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RET
 
 
 def rate_limited(seconds: int) -> Refusal:
-    """Return the refusal of a source that sends too much; SCEP clients do not understand 429."""
+    """Return a 503 for a source over its rate limit. SCEP clients do not understand 429."""
     retry = (("retry-after", str(seconds)),)
     return Refusal(503, "rate", "too many requests from this address", retry)
 
 
 @dataclass(slots=True)
 class _Second:
-    """What was logged of one profile and reason in the second since `start`, and what was not."""
+    """Lines logged and not logged for one profile and reason in the second since `start`."""
 
     start: float
     lines: int = 0
@@ -89,18 +89,17 @@ class _Second:
 
 @dataclass
 class RefusalLog:
-    """Counts refusals and logs them, of each profile and reason `_LINES` a second at most.
+    """Counts refusals and logs them, at most `_LINES` per second for each profile and reason.
 
-    To be refused is all that a flood needs. The next line says how many were left out before it;
-    the metric has the exact number. `profile` is one that is served, or "". `clock` gives seconds
-    that only grow.
+    Otherwise a flood of refused requests would flood the log file. The next line says how many
+    were left out before it; the metric is exact. `clock` returns monotonic seconds.
     """
 
     clock: Callable[[], float]
     _seconds: dict[tuple[str, str], _Second] = field(default_factory=dict)
 
     def add(self, profile: str, reason: str, **details: str | int) -> None:
-        """Count one, and log it where there is room."""
+        """Count a refusal and log it within the limit; `profile` is a served one or ""."""
         REFUSED.labels(profile, reason).inc()
         now = self.clock()
         second = self._seconds.setdefault((profile, reason), _Second(now))

@@ -1,4 +1,4 @@
-"""From what became of a request to the CertRep that says so; the randomness is made here."""
+"""CertReps for the results of requests. Their randomness is drawn here."""
 
 import secrets
 from collections.abc import Callable
@@ -24,9 +24,10 @@ from shared.scep.signed_data import write_certs_only, write_crl_only
 
 @dataclass(frozen=True, slots=True)
 class ReplyEncryption:
-    """How the reply is encrypted: as the request was, or stronger.
+    """How the reply is encrypted: with the request's algorithms or stronger ones.
 
-    An EC signer cannot decrypt: it `wants_password`, the challengePassword (RFC 8894 s3.1).
+    `wants_password` is true for an EC signer, which cannot decrypt: its reply is encrypted under
+    the challengePassword (RFC 8894 s3.1).
     """
 
     cipher: AnyCipher = AES128
@@ -35,13 +36,13 @@ class ReplyEncryption:
     password: str | None = field(default=None, repr=False)
 
     def with_password(self, password: str | None) -> "ReplyEncryption":
-        """The same, once the password is known; of no use where the signer can decrypt."""
+        """Return a copy with the password, or `self` if the signer can decrypt without one."""
         return replace(self, password=password) if self.wants_password else self
 
 
 @dataclass(frozen=True)
 class Replier:
-    """Writes CertReps for one request on one profile; `client` is the family of who asks."""
+    """Writes the CertRep for one request; `client` is the client's family, a metric label."""
 
     profile: Profile
     ra: RaKeys
@@ -57,22 +58,25 @@ class Replier:
         return certrep.reply_to(self.message, nonce, floor, at, without_content=absent)
 
     def terminal(self, event: Terminal, chain: Chain, mirror: ReplyEncryption) -> bytes:
-        """What the end of an enrollment is to the device."""
+        """Return the CertRep for a terminal event: SUCCESS or FAILURE."""
         if isinstance(event, CertificateIssued):
             return self.certificate(event.certificate, chain, mirror)
         return self._failure(event.fail_info, event.detail, event.reason)
 
     def certificate(self, leaf: bytes, chain: Chain, mirror: ReplyEncryption) -> bytes:
-        """The leaf alone unless the profile adds the chain: iOS pairs the first with its key."""
+        """Return SUCCESS with the leaf first: iOS pairs the first certificate with its key.
+
+        The chain follows only if the profile includes it.
+        """
         certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
         return self._success(write_certs_only(certificates), mirror, "issued")
 
     def fetched(self, certificate: bytes, mirror: ReplyEncryption) -> bytes:
-        """The answer to GetCert: the certificate asked for and no other (RFC 8894 s4.5)."""
+        """Return the answer to GetCert: only the requested certificate (RFC 8894 s4.5)."""
         return self._success(write_certs_only([certificate]), mirror, "issued")
 
     def crl(self, der: bytes, mirror: ReplyEncryption) -> bytes:
-        """The answer to GetCRL (RFC 8894 s4.6)."""
+        """Return the answer to GetCRL (RFC 8894 s4.6)."""
         return self._success(write_crl_only(der), mirror, "crl")
 
     def _success(self, content: bytes, mirror: ReplyEncryption, what: str) -> bytes:
@@ -92,7 +96,7 @@ class Replier:
         return Password(mirror.password, salt, iv, padding)
 
     def refusal(self, reason: Reason, detail: str, fail_info: FailInfo | None = None) -> bytes:
-        """FAILURE for what never came on the log."""
+        """Return FAILURE for a request that was not recorded."""
         return self._failure(FAIL_INFO[reason] if fail_info is None else fail_info, detail, reason)
 
     def _failure(self, fail_info: FailInfo, detail: str, reason: Reason) -> bytes:
@@ -100,7 +104,7 @@ class Replier:
         return certrep.failure(self._to(), fail_info, detail, self.ra.signer)
 
     def pending(self) -> bytes:
-        """PENDING: the enrollment goes on, the device asks again."""
+        """Return PENDING: the enrollment is in progress and the device polls."""
         self._count(certrep.PkiStatus.PENDING, "")
         return certrep.pending(self._to(), self.ra.signer)
 

@@ -1,7 +1,8 @@
-"""Sends a request that the log did not take again, so that it is known when appends work again.
+"""Repeats a failed append in the background, to notice when the log accepts appends again.
 
-A gateway that is not ready gets no requests, so it has nothing else to try an append with. The
-device may well have gone: its retry finds the request on the log and goes on from it.
+A gateway that is not ready gets no requests, so it has nothing else to test an append with. The
+device may have gone by then; its retry finds the request on the log and continues from there.
+See docs/decisions/0033-appends-tell-whether-the-log-works.md.
 """
 
 import asyncio
@@ -18,7 +19,10 @@ _SECONDS: Final = 2.0
 
 @dataclass
 class Resender:
-    """Keeps the last request that was not taken, until it is, or stands on the log already."""
+    """Keeps the last request whose append failed until the log has it.
+
+    `seconds` is the pause before each try.
+    """
 
     bus: Bus
     seconds: float = _SECONDS
@@ -26,12 +30,12 @@ class Resender:
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def keep(self, subject: str, message: Message) -> None:
-        """Send this one again, in place of one kept before."""
+        """Keep this request for resending and forget the one before."""
         self._kept = subject, message
         self._arrived.set()
 
     async def run(self) -> None:
-        """Send what is kept, for ever."""
+        """Resend the kept request until the log has it; run until cancelled."""
         while True:
             await self._arrived.wait()
             await asyncio.sleep(self.seconds)
@@ -45,6 +49,6 @@ class Resender:
             await append_first(self.bus, subject, message)
         except BusUnavailableError:
             return False
-        except Exception as error:  # noqa: BLE001 - what can never be stored is no probe
+        except Exception as error:  # noqa: BLE001 - what can never be stored cannot test the log
             log_failure("resend_failed", error)
         return True

@@ -1,4 +1,4 @@
-"""An operator's command to retry what a worker gave up on: its request as the next attempt."""
+"""Retry commands: an operator orders the request of a dead letter appended as the next attempt."""
 
 import asyncio
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _ORDER: Final = "ops.retry."
 
 @dataclass
 class Retrier:
-    """Obeys orders it hears of; one that was not heard stands on the log and is given again."""
+    """Carries out retry commands announced by hints; after a lost hint the operator retries."""
 
     bus: Bus
     live: Live[Settings]
@@ -36,7 +36,7 @@ class Retrier:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """A hint names an order, which is read from the log."""
+        """Start the command that a hint names. The command itself is read from the log."""
         del headers
         order = payload.decode("ascii", "replace")
         if subject == _HINT and order.startswith(_ORDER):
@@ -53,9 +53,10 @@ class Retrier:
             log_failure("retry_failed", error, order=order)
 
     async def obey(self, order: str) -> None:
-        """Append the next attempt, unless it is there; `UnreadableEventError` for a forged order.
+        """Append the ordered attempt unless it exists already.
 
-        ValueError where the command or its request is not genuine.
+        Raises `UnreadableEventError` for a forged command or an unreadable request, ValueError if
+        the command or its request does not exist.
         """
         stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:
@@ -68,7 +69,7 @@ class Retrier:
         subject = enrollment.at(wanted.attempt).subject(Stage.REQUEST)
         message = encode(again)
         message.headers.update(carried(request.headers))
-        # Else another gateway was first, or the device asked again by itself.
+        # On a conflict another gateway was first, or the device retried on its own.
         if await append_first(self.bus, subject, message):
             _log.info("enrollment_retried", subject=subject, operator=wanted.operator)
 

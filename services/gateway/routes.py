@@ -1,4 +1,4 @@
-"""Which profile and operation a request line means, and the message in a GET. Pure."""
+"""Parsing of request lines: the profile, the operation and a GET's message. Pure."""
 
 import base64
 import binascii
@@ -18,14 +18,14 @@ _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 
 class Target(NamedTuple):
-    """The profile a path names, None where it names none, and whether by the mTLS sibling."""
+    """The SCEP profile in a path (None if it names none), and whether it is the mTLS path."""
 
     profile: str | None
     mtls: bool = False
 
 
 def target_of(path: str, default: str | None) -> Target:
-    """What a path names, whatever suffixes a client appended to it."""
+    """Return the target of a path, ignoring the suffixes that clients append."""
     bare = path[: _end(path.lower())]
     if bare.lower() == "/scep" or (not bare and path.rstrip("/")):
         return Target(default)
@@ -36,13 +36,16 @@ def target_of(path: str, default: str | None) -> Target:
 
 
 def crl_of(path: str) -> tuple[str, str] | None:
-    """(issuer, SPKI SHA-256 of the CA or "" for the current one) of /crl/<issuer>.crl."""
+    """Return (issuer, CA's SPKI SHA-256 or "") of /crl/<issuer>.crl or /crl/<issuer>/<pin>.crl.
+
+    "" means the current CA. Return None for any other path.
+    """
     found = _CRL.fullmatch(path)
     return (found[1], found[2] or "") if found else None
 
 
 def _end(path: str) -> int:
-    """Where a lower-cased path ends without its suffixes and slashes; linear in its length."""
+    """Return the length of a lower-case path without suffixes and trailing slashes, in O(n)."""
     end = len(path)
     while True:
         while path.endswith("/", 0, end):
@@ -54,7 +57,7 @@ def _end(path: str) -> int:
 
 
 def query_values(query: bytes) -> dict[bytes, bytes]:
-    """The raw values of a query string, the first of each name, nothing decoded."""
+    """Return the first raw, undecoded value of each lower-cased name in a query string."""
     values: dict[bytes, bytes] = {}
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
@@ -63,16 +66,16 @@ def query_values(query: bytes) -> dict[bytes, bytes]:
 
 
 def operation_of(query: dict[bytes, bytes]) -> str | None:
-    """Return the operation's name as the RFC spells it, None for an unknown one."""
+    """Return the operation's name as the RFC spells it, or None if it is unknown."""
     given = query.get(b"operation", b"").decode("ascii", "replace")
     return _OPERATIONS.get(given.lower())
 
 
 def decode_message(raw: bytes) -> bytes | None:
-    """The bytes of a GET's `message`: base64 as clients write it; None for anything else.
+    """Decode the base64 `message` of a GET; return None if it is malformed.
 
-    `+` comes unescaped (macOS) and so may have become a space; base64url, line breaks and missing
-    padding are all seen.
+    Accepts what clients send: an unescaped `+` (macOS), which may have become a space, base64url,
+    line breaks and missing padding.
     """
     text = unquote_to_bytes(raw).translate(_BASE64_SPACE, b"\r\n\t")
     text = text.rstrip(b"=")

@@ -36,7 +36,7 @@ _LOOK_SECONDS: Final = 0.05
 
 @dataclass(frozen=True)
 class Listeners:
-    """Sockets already bound: SCEP, health and metrics, and where wanted SCEP over TLS and mTLS."""
+    """Bound sockets: SCEP, health and metrics, and optionally SCEP over TLS and mTLS."""
 
     scep: socket.socket
     operations: socket.socket
@@ -46,21 +46,21 @@ class Listeners:
 
 @dataclass
 class Readiness:
-    """What /readyz answers, from before there is a gateway on."""
+    """Readiness for /readyz, from before the gateway is connected to the bus."""
 
     gateway: Gateway | None = None
     clock: LogClock | None = None
     shards: ShardWatch | None = None
 
     def __call__(self) -> str:
-        """Return what is missing."""
+        """Return what is still missing, "" if the gateway is ready."""
         if self.gateway is None or self.clock is None or self.shards is None:
             return "bus"
         missing = (self.gateway.ready(), *self.clock.problems(), *self.shards.problems())
         return ", ".join(filter(None, missing))
 
     async def wait(self, seconds: float, stop: asyncio.Event) -> None:
-        """Wait until nothing is missing; at most so long, and not beyond `stop`."""
+        """Wait until ready, for at most this many seconds or until `stop` is set."""
         deadline = time.monotonic() + seconds
         while self() and not stop.is_set() and time.monotonic() < deadline:
             with suppress(TimeoutError):
@@ -72,7 +72,7 @@ class Readiness:
 async def serve(
     source: Source[Settings], name: str, listeners: Listeners, signals: Signals
 ) -> None:
-    """Serve SCEP until asked to stop; health and metrics from the beginning."""
+    """Serve SCEP until signaled to stop. Health and metrics are served from the beginning."""
     settings, readiness = source.first, Readiness()
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
@@ -122,7 +122,7 @@ async def _serve(
     )
     work = (reloader.on(signals.hangup), heartbeats.run(), enroller.resender.run())
     async with replica.running(shards, *work) as running:
-        # Connections wait in the kernel meanwhile: better than a 503 while the chains are read.
+        # Until then connections wait in the kernel: better than a 503 while chains are read.
         readiness.gateway, readiness.clock, readiness.shards = gateway, clock, shards
         await readiness.wait(START_SECONDS, signals.stop)
         for server in _servers(gateway, listeners, contexts, connections):
@@ -136,7 +136,7 @@ async def _serve(
 def _servers(
     gateway: Gateway, listeners: Listeners, contexts: Contexts | None, connections: Connections
 ) -> list[HttpServer]:
-    """One application on every listener that there is; connections of devices count together."""
+    """Return a server for each listener. They share the application and the connection limits."""
     app = gateway.app()
     servers = [HttpServer(app, [listeners.scep], None, connections, gateway)]
     if contexts is not None and listeners.tls is not None:
@@ -147,6 +147,6 @@ def _servers(
 
 
 def _measure(settings: Settings) -> None:
-    """Measure the days until each profile's RA certificates end, for alerts."""
+    """Export the days until each profile's RA certificates expire, for alerts."""
     ends = {p.name: p.ra.not_after.timestamp() for p in settings.profiles.values()}
     measure_expiry("ra", ends, now)

@@ -1,4 +1,4 @@
-"""What the gateway takes from the configuration: its limits, its profiles, whom it believes."""
+"""Settings of the gateway, read from the configuration: limits, profiles, trusted keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ _CIPHERS: Final = {cipher.name: cipher for cipher in CIPHERS.values()}
 
 @dataclass(frozen=True)
 class Profile:
-    """One SCEP endpoint as the gateway serves it."""
+    """Settings of one SCEP profile; `reply_budget` is in seconds, `message_limit` in bytes."""
 
     name: str
     issuer: str
@@ -56,15 +56,15 @@ class Profile:
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
-        """What requests may use here."""
+        """The algorithms that requests may use."""
         return AlgorithmPolicy(self.legacy)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gateway takes at most; sizes in bytes, times in seconds.
+    """Limits of the gateway; sizes in bytes, times in seconds.
 
-    `rate` is requests a second from one source, 0 without a limit; `burst` may come at once.
+    `rate` is requests per second from one source, 0 for no limit; up to `burst` may come at once.
     """
 
     body: int
@@ -78,7 +78,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the gateway runs on."""
+    """All settings of the gateway; `left_out` maps profiles that failed to load to the problem."""
 
     servers: Servers
     nkey_seed: str
@@ -98,16 +98,16 @@ class Settings:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def client_cas(self) -> tuple[bytes, ...]:
-        """The CAs of all mTLS siblings, as DER."""
+        """Return the client CAs (DER) of all mTLS profiles."""
         return tuple(dict.fromkeys(ca for p in self.profiles.values() for ca in p.mtls_bundle))
 
     def chains(self) -> set[Wanted]:
-        """The CA chains that profiles name."""
+        """Return the (issuer, pins) of every chain that a profile needs."""
         return {(p.issuer, p.ca_spki_sha256) for p in self.profiles.values()}
 
 
 def read_settings(configuration: Configuration, now: float) -> Settings:
-    """Read the gateway's keys; `SettingsError` names the profile and the file that is wrong."""
+    """Read the settings and their key files; `SettingsError` names the profile or file at fault."""
     section, trust = configuration.gateway, configuration.trust
     sealing_key = read_sealing_key(configuration.path(trust.sealing_key))
     profiles, left_out = read_profiles(
@@ -169,7 +169,7 @@ def _profile(
 def _mtls_bundle(
     configuration: Configuration, section: ProfileSection, now: float
 ) -> tuple[bytes, ...]:
-    """The CAs whose client certificates the mTLS sibling of a profile takes, as DER."""
+    """Return the CAs (DER) whose client certificates the mTLS path of a profile accepts."""
     if not section.mtls_enabled or section.mtls_client_ca_trust_bundle_path is None:
         return ()
     path = configuration.path(section.mtls_client_ca_trust_bundle_path)
@@ -180,7 +180,7 @@ def _mtls_bundle(
 
 
 def _tls(configuration: Configuration, section: GatewaySection) -> TlsFiles | None:
-    """The TLS pair, looked at before a port opens."""
+    """Return the TLS files, checked before a port is opened, or None without TLS."""
     if section.tls_cert_path is None or section.tls_key_path is None:
         return None
     files = TlsFiles(

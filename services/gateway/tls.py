@@ -1,4 +1,4 @@
-"""TLS for SCEP: 1.2 and 1.3, and client certificates on the mTLS port alone."""
+"""TLS 1.2 and 1.3 for SCEP, with client certificates only on the mTLS port."""
 
 import base64
 import ssl
@@ -19,16 +19,16 @@ from shared.x509.signatures import is_issued_by
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """The server's certificate (chain) and key."""
+    """Paths of the server's certificate (chain) and key."""
 
     certificate: Path
     key: Path
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 and up: Windows devices do not offer 1.3.
+    """Return a context for TLS 1.2 and later: Windows devices do not offer 1.3.
 
-    No client certificate is ever asked for: Windows and macOS give up then.
+    It never requests a client certificate: Windows and macOS abort if it does.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -37,7 +37,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def mutual_context(files: TlsFiles) -> ssl.SSLContext:
-    """As above, but asking for a client certificate: without one the application says 401."""
+    """Return a context requesting a client certificate; without one the application sends 401."""
     context = server_context(files)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -46,20 +46,23 @@ def mutual_context(files: TlsFiles) -> ssl.SSLContext:
 
 @dataclass(frozen=True)
 class Contexts:
-    """The contexts of the TLS and the mTLS listener, reloaded in place."""
+    """Contexts of the TLS and the mTLS listener, reloaded in place."""
 
     tls: ssl.SSLContext
     mutual: ssl.SSLContext
 
     @classmethod
     def of(cls, files: TlsFiles, client_cas: Sequence[bytes]) -> "Contexts":
-        """Both, ready to serve; `client_cas` as DER."""
+        """Create both contexts and load the files; `client_cas` are DER."""
         contexts = cls(server_context(files), mutual_context(files))
         contexts.load(files, client_cas)
         return contexts
 
     def load(self, files: TlsFiles, client_cas: Sequence[bytes]) -> None:
-        """For connections to come. A CA is only ever added: profiles look at their own bundle."""
+        """Load files and CAs for new connections.
+
+        CAs are only ever added: each profile also checks clients against its own bundle.
+        """
         for context in (self.tls, self.mutual):
             load_pair(context, files)
         for ca in client_cas:
@@ -67,7 +70,7 @@ class Contexts:
 
 
 def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
-    """Certificate and key, `SettingsError` where they do not fit."""
+    """Load certificate and key; `SettingsError` if they are unreadable or do not match."""
     try:
         context.load_cert_chain(files.certificate, files.key, password="")
     except (OSError, ssl.SSLError):
@@ -77,7 +80,7 @@ def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
 
 
 def is_client_of(certificate: bytes, bundle: Sequence[bytes], now: float) -> bool:
-    """Whether a CA of this bundle (DER) issued the certificate, and it is valid now (Unix s)."""
+    """Return whether a CA of the bundle (DER) issued it and it is valid at `now` (Unix seconds)."""
     try:
         with loading():
             validity = x509.load_der_x509_certificate(certificate)
@@ -91,7 +94,7 @@ def is_client_of(certificate: bytes, bundle: Sequence[bytes], now: float) -> boo
 
 
 def read_client_cert(header: str) -> bytes | None:
-    """The certificate in a proxy's Client-Cert header: `:base64:` (RFC 9440 s2.2), else None."""
+    """Return the certificate in a Client-Cert header (`:base64:`, RFC 9440 s2.2), or None."""
     text = header.strip()
     if len(text) < len("::") or text[0] != ":" or text[-1] != ":":
         return None

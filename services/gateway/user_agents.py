@@ -1,9 +1,9 @@
-"""Which kind of client a User-Agent names: a label with few values, whatever is sent. Pure."""
+"""Client families from User-Agent headers: a metric label with a fixed set of values. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
 
-# In this order: the first that is found in the header counts.
+# Order matters: the first substring found in the header wins.
 _MARKS: Final[Mapping[str, str]] = {
     "cros": "chromeos",
     "jamf": "jamf",
@@ -30,17 +30,17 @@ FAMILIES: Final = frozenset({*_MARKS.values(), "other", "none"})
 
 
 def family(user_agent: str) -> str:
-    """The client's family: "other" for one that is not known, "none" where it does not say."""
+    """Return the client's family: "other" if it is unknown, "none" for a blank header."""
     said = user_agent.lower()
     known = next((name for mark, name in _MARKS.items() if mark in said), "other")
     return known if said.strip() else "none"
 
 
-# RFC 8894 s3.3.2.2 leaves eContent out of FAILURE and PENDING. Of the clients tried, one reads
-# only that; certmonger and scepreq read only an empty one, the rest take both.
+# RFC 8894 s3.3.2.2 leaves eContent out of FAILURE and PENDING. Of the clients tested, cryptlib
+# requires that; certmonger and scepreq require an empty eContent; the others accept both.
 _WITHOUT_CONTENT: Final = frozenset({"cryptlib"})
 
 
 def without_content(switch: str, client: str) -> bool:
-    """Whether a reply without certificates leaves eContent out: by the profile, else by family."""
+    """Return whether FAILURE and PENDING omit eContent: by the switch, or by family if "auto"."""
     return switch == "absent" or (switch == "auto" and client in _WITHOUT_CONTENT)

@@ -1,1 +1,1 @@
-"""The SCEP codec: pure functions between bytes and values (RFC 8894, RFC 5652)."""
+"""The SCEP codec: pure functions that parse and write messages (RFC 8894, RFC 5652)."""

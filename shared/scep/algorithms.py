@@ -1,4 +1,4 @@
-"""The algorithms SCEP messages name: digests, content ciphers, key transport (RFC 8894 s2.9)."""
+"""Algorithms in SCEP messages: digests, content ciphers, key transport (RFC 8894 s2.9)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from shared.scep.errors import FailInfo, ScepError
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A message digest; `legacy` ones need the profile's switch."""
+    """A message digest; a `legacy` one needs a legacy SCEP profile."""
 
     name: str
     oid: bytes
@@ -36,11 +36,11 @@ class Digest:
     legacy: bool = False
 
     def identifier(self) -> bytes:
-        """AlgorithmIdentifier with the NULL parameters that clients expect."""
+        """Encode the AlgorithmIdentifier with the NULL parameters that clients expect."""
         return tlv(SEQUENCE, self.oid, NULL)
 
     def of(self, data: bytes) -> bytes:
-        """The digest of `data`."""
+        """Return the digest of `data`."""
         state = hashes.Hash(self.hash)
         state.update(data)
         return state.finalize()
@@ -58,11 +58,11 @@ class ContentCipher:
     legacy: bool = False
 
     def identifier(self, iv: bytes) -> bytes:
-        """AlgorithmIdentifier with the IV as its parameter (RFC 3370 s5, RFC 3565 s2.3)."""
+        """Encode the AlgorithmIdentifier with the IV (RFC 3370 s5, RFC 3565 s2.3)."""
         return tlv(SEQUENCE, self.oid, tlv(OCTET_STRING, iv))
 
     def encrypt(self, key: bytes, iv: bytes, plaintext: bytes) -> bytes:
-        """The padded plaintext, encrypted."""
+        """Pad and encrypt the plaintext."""
         padder = PKCS7(self.block_size * 8).padder()
         encryptor = Cipher(self.algorithm(key), modes.CBC(iv)).encryptor()
         padded = padder.update(plaintext) + padder.finalize()
@@ -70,11 +70,11 @@ class ContentCipher:
 
     @property
     def iv_size(self) -> int:
-        """CBC's IV is a block."""
+        """The size of the IV: one block."""
         return self.block_size
 
     def decrypt(self, key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-        """The plaintext; `ScepError` where the padding or a length is wrong."""
+        """Decrypt and unpad; `ScepError` if the length or the padding is wrong."""
         decryptor = Cipher(self.algorithm(key), modes.CBC(iv)).decryptor()
         unpadder = PKCS7(self.block_size * 8).unpadder()
         try:
@@ -86,7 +86,7 @@ class ContentCipher:
 
 @dataclass(frozen=True, slots=True)
 class AuthenticatedCipher:
-    """AES in GCM mode, for AuthEnvelopedData alone (RFC 5084); sizes in bytes."""
+    """AES in GCM mode, only for AuthEnvelopedData (RFC 5084); sizes in bytes."""
 
     name: str
     oid: bytes
@@ -95,19 +95,19 @@ class AuthenticatedCipher:
     legacy: bool = False
 
     def identifier(self, nonce: bytes) -> bytes:
-        """AlgorithmIdentifier with GCMParameters: nonce and tag length (RFC 5084 s3.2)."""
+        """Encode the AlgorithmIdentifier with GCMParameters: nonce, tag length (RFC 5084 s3.2)."""
         parameters = tlv(SEQUENCE, tlv(OCTET_STRING, nonce), integer(_GCM_TAG))
         return tlv(SEQUENCE, self.oid, parameters)
 
     def encrypt(self, key: bytes, nonce: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """(ciphertext, tag); nothing else is authenticated."""
+        """Return (ciphertext, tag), without associated data."""
         encryptor = Cipher(algorithms.AES(key), modes.GCM(nonce)).encryptor()
         return encryptor.update(plaintext) + encryptor.finalize(), encryptor.tag
 
     def decrypt(
         self, key: bytes, nonce: bytes, ciphertext: bytes, tag: bytes, associated: bytes
     ) -> bytes:
-        """The plaintext; `ScepError` where the tag does not fit it and `associated`."""
+        """Decrypt; `ScepError` if the tag does not authenticate the content and `associated`."""
         mode = modes.GCM(nonce, tag, min_tag_length=_MIN_GCM_TAG)
         decryptor = Cipher(algorithms.AES(key), mode).decryptor()
         decryptor.authenticate_additional_data(associated)
@@ -122,7 +122,7 @@ _MIN_GCM_TAG: Final = 12
 
 
 def _single_des(key: bytes) -> BlockCipherAlgorithm:
-    """Single DES is 3DES with one key three times (FIPS 46-3)."""
+    """Return single DES as 3DES with the same key three times (FIPS 46-3)."""
     return TripleDES(key * 3)
 
 
@@ -169,20 +169,20 @@ _P_SPECIFIED_EMPTY: Final = tlv(
 
 @dataclass(frozen=True, slots=True)
 class KeyTransport:
-    """How a content key was, or is to be, encrypted to an RSA key: PKCS#1 v1.5 or OAEP."""
+    """Key transport: how a content key is encrypted to an RSA key, by PKCS#1 v1.5 or OAEP."""
 
     scheme: Literal["pkcs1v15", "oaep"]
     digest: Digest = SHA1
     mgf_digest: Digest = SHA1
 
     def padding(self) -> padding.AsymmetricPadding:
-        """The padding that `cryptography` wants."""
+        """Return the padding for `cryptography`."""
         if self.scheme == "pkcs1v15":
             return padding.PKCS1v15()
         return padding.OAEP(padding.MGF1(self.mgf_digest.hash), self.digest.hash, None)
 
     def identifier(self) -> bytes:
-        """AlgorithmIdentifier; SHA-1 parts are DEFAULT and left out (RFC 4055 s4.1)."""
+        """Encode the AlgorithmIdentifier; SHA-1 is the DEFAULT and is omitted (RFC 4055 s4.1)."""
         if self.scheme == "pkcs1v15":
             return tlv(SEQUENCE, RSA_ENCRYPTION, NULL)
         parts = []
@@ -199,27 +199,27 @@ PKCS1V15: Final = KeyTransport("pkcs1v15")
 
 @dataclass(frozen=True, slots=True)
 class AlgorithmPolicy:
-    """What a profile accepts: `legacy` adds MD5, SHA-1, single DES and 3DES."""
+    """Algorithms that a SCEP profile accepts; `legacy` adds MD5, SHA-1, single DES and 3DES."""
 
     legacy: bool = False
 
     def check(self, algorithm: Digest | AnyCipher) -> None:
-        """Refuse a legacy algorithm where the profile does not allow it: badAlg."""
+        """Raise `ScepError` (badAlg) for a legacy algorithm that the profile does not allow."""
         if algorithm.legacy and not self.legacy:
             raise ScepError(f"{algorithm.name} needs a legacy profile", FailInfo.BAD_ALG)
 
 
 def read_digest(der: Der) -> Digest:
-    """A digest of a padding scheme; parameters NULL or absent (RFC 5754 s2)."""
+    """Parse the digest of a padding scheme; parameters are not checked (RFC 5754 s2)."""
     sequence = der.enter(SEQUENCE)
     digest = DIGESTS.get(sequence.element(OID))
-    if digest is None or digest is MD5:  # MD5 is for old signatures, never for padding
+    if digest is None or digest is MD5:  # MD5 is accepted only for old signatures
         raise ScepError("unsupported digest", FailInfo.BAD_ALG)
     return digest
 
 
 def read_cipher(der: Der) -> tuple[ContentCipher, bytes]:
-    """(cipher, IV) of a contentEncryptionAlgorithm."""
+    """Parse a contentEncryptionAlgorithm and return (cipher, IV)."""
     sequence = der.enter(SEQUENCE)
     cipher = CIPHERS.get(sequence.element(OID))
     if cipher is None:
@@ -231,7 +231,7 @@ def read_cipher(der: Der) -> tuple[ContentCipher, bytes]:
 
 
 def read_authenticated_cipher(der: Der) -> tuple[AuthenticatedCipher, bytes, int]:
-    """(cipher, nonce, tag length) of an AuthEnvelopedData's algorithm (RFC 5084 s3.2)."""
+    """Return (cipher, nonce, tag length) of an AuthEnvelopedData's algorithm (RFC 5084 s3.2)."""
     sequence = der.enter(SEQUENCE)
     cipher = AUTHENTICATED_CIPHERS.get(sequence.element(OID))
     if cipher is None:
@@ -245,7 +245,7 @@ def read_authenticated_cipher(der: Der) -> tuple[AuthenticatedCipher, bytes, int
 
 
 def read_key_transport(der: Der) -> KeyTransport:
-    """A keyEncryptionAlgorithm: rsaEncryption, NULL or not, or RSAES-OAEP (RFC 4055 s4.1)."""
+    """Parse a keyEncryptionAlgorithm: rsaEncryption, NULL or not, or OAEP (RFC 4055 s4.1)."""
     sequence = der.enter(SEQUENCE)
     oid = sequence.element(OID)
     if oid == RSA_ENCRYPTION:
@@ -256,7 +256,7 @@ def read_key_transport(der: Der) -> KeyTransport:
 
 
 def _oaep(parameters: Der) -> KeyTransport:
-    """RSAES-OAEP-params; a label (pSourceFunc) other than the empty one is refused."""
+    """Parse RSAES-OAEP-params; a label (pSourceFunc) that is not empty is refused."""
     digest = mgf_digest = SHA1
     if parameters.next_is(CONSTRUCTED_0):
         digest = read_digest(parameters.enter(CONSTRUCTED_0))

@@ -1,4 +1,4 @@
-"""Strict DER: a cursor that reads it and functions that write it (X.690 s8, s10)."""
+"""Strict DER: a cursor for reading and functions for writing (X.690 s8, s10)."""
 
 from functools import lru_cache
 from typing import Final
@@ -42,19 +42,19 @@ _MAX_ARC_BITS: Final = 128  # a UUID under 2.25 (X.667) is the longest in use
 class Der:
     """A cursor over strict DER: definite, minimal lengths and single-byte tags only.
 
-    Every method raises `ScepError` where the bytes are not what was asked for.
+    Every method raises `ScepError` if the bytes are not what it expects.
     """
 
     __slots__ = ("buf", "end", "pos")
 
     def __init__(self, buf: bytes, pos: int = 0, end: int | None = None) -> None:
-        """Stand before `buf[pos]` and never read at or beyond `end`."""
+        """Start at `buf[pos]` and read nothing at or beyond `end`."""
         self.buf = buf
         self.pos = pos
         self.end = len(buf) if end is None else end
 
     def header(self) -> tuple[int, int, int]:
-        """(tag, start, stop) of the next element's contents, without moving."""
+        """Return (tag, start, stop of the contents) of the next element without consuming it."""
         buf, pos = self.buf, self.pos
         if pos + 2 > self.end:
             raise ScepError("element cut short")
@@ -74,15 +74,15 @@ class Der:
         return tag, start, start + length
 
     def more(self) -> bool:
-        """Whether an element follows."""
+        """Return whether an element follows."""
         return self.pos < self.end
 
     def next_is(self, tag: int) -> bool:
-        """Whether the next element has this tag."""
+        """Return whether the next element has this tag."""
         return self.pos < self.end and self.buf[self.pos] == tag
 
     def enter(self, tag: int) -> "Der":
-        """Consume an element of this tag and return a cursor over its contents."""
+        """Consume an element with this tag and return a cursor over its contents."""
         found, start, stop = self.header()
         if found != tag:
             raise ScepError("unexpected tag")
@@ -90,7 +90,7 @@ class Der:
         return Der(self.buf, start, stop)
 
     def value(self, tag: int) -> bytes:
-        """Consume an element of this tag and return its contents."""
+        """Consume an element with this tag and return its contents."""
         found, start, stop = self.header()
         if found != tag:
             raise ScepError("unexpected tag")
@@ -98,13 +98,13 @@ class Der:
         return self.buf[start:stop]
 
     def any(self) -> tuple[int, bytes]:
-        """Consume whatever element follows: its tag and contents."""
+        """Consume any element and return (tag, contents)."""
         tag, start, stop = self.header()
         self.pos = stop
         return tag, self.buf[start:stop]
 
     def element(self, tag: int | None = None) -> bytes:
-        """Consume an element and return all of it, header included."""
+        """Consume an element, of this tag if given, and return it with its header."""
         first = self.pos
         found, _, stop = self.header()
         if tag is not None and found != tag:
@@ -113,25 +113,25 @@ class Der:
         return self.buf[first:stop]
 
     def skip_if(self, tag: int) -> bool:
-        """Consume the next element if it has this tag."""
+        """Consume the next element if it has this tag; return whether it did."""
         if not self.next_is(tag):
             return False
         self.pos = self.header()[2]
         return True
 
     def rest(self) -> bytes:
-        """Consume all that is left."""
+        """Consume and return all remaining bytes."""
         first, self.pos = self.pos, self.end
         return self.buf[first : self.end]
 
     def finish(self) -> None:
-        """Refuse anything that is left."""
+        """Raise `ScepError` if any bytes remain."""
         if self.pos != self.end:
             raise ScepError("bytes after the last element")
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
-    """One DER element from its contents."""
+    """Encode a DER element from the parts of its contents."""
     body = b"".join(parts)
     size = len(body)
     if size < _LONG_FORM:
@@ -141,13 +141,13 @@ def tlv(tag: int, *parts: bytes) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    """A non-negative INTEGER."""
+    """Encode a non-negative INTEGER."""
     return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
 @lru_cache(maxsize=256)
 def object_identifier(dotted: str) -> bytes:
-    """An OBJECT IDENTIFIER from its dotted form."""
+    """Encode an OBJECT IDENTIFIER from its dotted form."""
     first, second, *arcs = (int(arc) for arc in dotted.split("."))
     body = bytearray()
     for arc in (first * 40 + second, *arcs):
@@ -160,7 +160,7 @@ def object_identifier(dotted: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def dotted(contents: bytes) -> str:
-    """The dotted form of an OBJECT IDENTIFIER's contents."""
+    """Return an OBJECT IDENTIFIER's contents in dotted form; `ScepError` if they are malformed."""
     if len(contents) > OID_BYTES:
         raise ScepError(f"object identifier of more than {OID_BYTES} bytes")
     arcs: list[int] = []
@@ -179,20 +179,20 @@ def dotted(contents: bytes) -> str:
 
 
 def set_of(*elements: bytes) -> bytes:
-    """A DER SET OF: its elements sorted by their encodings (X.690 s11.6)."""
+    """Encode a DER SET OF, its elements sorted by their encodings (X.690 s11.6)."""
     return tlv(SET, *sorted(elements))
 
 
 def is_printable(text: bytes) -> bool:
-    """Whether these bytes are in PrintableString's alphabet (X.680 s41.4)."""
+    """Return whether these bytes are all in PrintableString's alphabet (X.680 s41.4)."""
     return _PRINTABLE.issuperset(text)
 
 
 def text(tag: int, contents: bytes) -> str:
-    """A character string of any of X.520's types; wrong bytes are replaced, never refused."""
+    """Decode a character string of any X.520 type; invalid bytes are replaced, never refused."""
     return contents.decode(_STRING_CODECS.get(tag, "latin-1"), "replace")
 
 
 def is_string(tag: int) -> bool:
-    """Whether the tag is one of the character string types that devices send."""
+    """Return whether the tag is a character string type that devices send."""
     return tag in _STRING_CODECS

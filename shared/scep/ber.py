@@ -1,4 +1,4 @@
-"""BER to DER: what streaming CMS writers emit, made definite (X.690 s8), within bounds."""
+"""BER to DER: bounded conversion of what streaming CMS writers emit (X.690 s8)."""
 
 from typing import Final
 
@@ -14,10 +14,10 @@ _MAX_LENGTH_BYTES: Final = 4
 
 
 def normalise(data: bytes) -> bytes:
-    """The DER of the one BER element that `data` holds; anything but CR and LF after it raises.
+    """Convert the single BER element in `data` to DER; only CR and LF may follow it.
 
-    What is DER already keeps its bytes, so that a signature over it still holds. Linear in the
-    length, at most `MAX_DEPTH` levels deep.
+    Parts that are DER already keep their bytes, so signatures over them still verify. Takes linear
+    time. Raises `ScepError` for malformed input or more than `MAX_DEPTH` levels.
     """
     der, end = _element(data, 0, len(data), 0)
     if data[end:].strip(b"\r\n"):
@@ -26,7 +26,7 @@ def normalise(data: bytes) -> bytes:
 
 
 def _length(data: bytes, pos: int, end: int) -> tuple[int, int]:
-    """(length or _INDEFINITE, start of contents) of the element whose tag stands at `pos`."""
+    """Return (length or _INDEFINITE, start of contents) of the element whose tag is at `pos`."""
     if pos + 2 > end:
         raise ScepError("element cut short")
     if data[pos] & 0x1F == 0x1F:  # noqa: PLR2004 - the escape of X.690 s8.1.2.4
@@ -43,7 +43,7 @@ def _length(data: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def _element(data: bytes, pos: int, end: int, depth: int) -> tuple[bytes, int]:
-    """(DER, position after it) of the element at `pos`."""
+    """Return (DER, position after it) of the element at `pos`."""
     if depth > MAX_DEPTH:
         raise ScepError("nested too deeply")
     tag = data[pos] if pos < end else 0
@@ -64,7 +64,7 @@ def _element(data: bytes, pos: int, end: int, depth: int) -> tuple[bytes, int]:
 def _children(
     data: bytes, pos: int, stop: int, depth: int, *, until_eoc: bool
 ) -> tuple[list[bytes], int]:
-    """(DER of each child, position after the last one or after the end-of-contents octets)."""
+    """Return (DER of each child, position after them and any end-of-contents octets)."""
     children: list[bytes] = []
     while True:
         if until_eoc and data[pos : min(pos + 2, stop)] == b"\0\0":
@@ -78,7 +78,7 @@ def _children(
 
 
 def _segment(child: bytes) -> bytes:
-    """The contents of one segment of a constructed OCTET STRING (already DER)."""
+    """Return the contents of one segment (DER) of a constructed OCTET STRING."""
     if child[0] != _OCTET_STRING:
         raise ScepError("segment is not an OCTET STRING")
     return child[2 + (child[1] & 0x7F if child[1] & 0x80 else 0) :]

@@ -1,11 +1,11 @@
-"""GetCACaps: what a profile can do, one keyword a line (RFC 8894 s3.5.2)."""
+"""GetCACaps: the capabilities of a SCEP profile, one keyword per line (RFC 8894 s3.5.2)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What of a profile GetCACaps depends on."""
+    """The settings of a SCEP profile that GetCACaps depends on."""
 
     legacy: bool = False
     renewal: bool = False
@@ -13,7 +13,7 @@ class Capabilities:
 
 
 def write_caps(what: Capabilities) -> bytes:
-    """The capabilities; SHA-384 is no IANA keyword, but strongSwan 5.9 wants it for AES."""
+    """Write the keywords. SHA-384 is not registered by IANA; strongSwan 5.9 needs it for AES."""
     keywords = ["AES", "POSTPKIOperation"]
     keywords += ["Renewal"] if what.renewal else []
     keywords += ["SCEPStandard", "SHA-256", "SHA-384", "SHA-512"]
@@ -23,5 +23,5 @@ def write_caps(what: Capabilities) -> bytes:
 
 
 def read_caps(body: bytes) -> frozenset[str]:
-    """The keywords of a server's answer, upper-cased; what is no ASCII is dropped."""
+    """Return the keywords of a server's answer in upper case; non-ASCII bytes are dropped."""
     return frozenset(body.decode("ascii", "ignore").upper().split())

@@ -1,4 +1,4 @@
-"""GetCACert and GetNextCACert: one certificate, or RA and CA together (RFC 8894 s4.2, s4.7)."""
+"""Answers to GetCACert and GetNextCACert (RFC 8894 s4.2, s4.7)."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,14 +15,14 @@ NEXT_CERTIFICATES: Final = "application/x-x509-next-ca-cert"
 
 
 def write_ca_certs(certificates: Sequence[bytes]) -> tuple[str, bytes]:
-    """(Content-Type, body): a lone certificate raw, several as certs-only in the given order."""
+    """Return (Content-Type, body): one certificate raw, several as certs-only in this order."""
     if len(certificates) == 1:
         return ONE_CERTIFICATE, certificates[0]
     return SEVERAL_CERTIFICATES, signed_data.write_certs_only(certificates)
 
 
 def read_ca_certs(body: bytes) -> tuple[bytes, ...]:
-    """The certificates of an answer, whatever its Content-Type said."""
+    """Return the certificates in a GetCACert answer, regardless of its Content-Type."""
     try:
         return cms.read_der_or_ber(body, signed_data.read_certs_only)
     except ScepError:
@@ -32,16 +32,16 @@ def read_ca_certs(body: bytes) -> tuple[bytes, ...]:
 def write_next_ca_certs(
     certificates: Sequence[bytes], signer: signed_data.Signer, beside: Sequence[bytes]
 ) -> bytes:
-    """The next CA's certificates, signed; the certificates `beside` come with the signer's."""
+    """Sign the next CA's certificates; `beside` are sent along with the signer's certificate."""
     content = signed_data.write_certs_only(certificates)
     others = [der for der in beside if der != signer.certificate.der]
     return signed_data.write_signed_data(content, (), SHA256, signer, others)
 
 
 def read_next_ca_certs(body: bytes, *signers: bytes) -> tuple[bytes, ...]:
-    """The next CA's certificates, if the key of one of these certificates (DER) signed (s4.7.1).
+    """Verify a GetNextCACert answer and return its certificates (s4.7.1).
 
-    Those are the current CA's and, where it has them, its RA's.
+    It must be signed by the key of one of `signers` (DER): the current CA and any RA certificates.
     """
     signed = cms.read_der_or_ber(body, lambda der: signed_data.read_signed_data(der, signers))
     signed_data.verify(signed)

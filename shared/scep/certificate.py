@@ -1,4 +1,4 @@
-"""The few fields of a certificate that SCEP needs, with their exact bytes (RFC 5280 s4.1)."""
+"""The certificate fields that SCEP needs, with their exact bytes (RFC 5280 s4.1)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +21,7 @@ _SUBJECT_KEY_ID: Final = object_identifier("2.5.29.14")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate as a device may make it: read by position, nothing judged.
+    """A certificate read by position and not validated, since devices make their own.
 
     `issuer`, `subject` and `spki` are whole DER elements; `serial` is an INTEGER's contents.
     """
@@ -34,12 +34,12 @@ class Certificate:
     key_id: bytes | None
 
     def issuer_and_serial(self) -> bytes:
-        """IssuerAndSerialNumber (RFC 5652 s10.2.4)."""
+        """Encode an IssuerAndSerialNumber (RFC 5652 s10.2.4)."""
         return tlv(SEQUENCE, self.issuer, tlv(INTEGER, self.serial))
 
 
 def read_certificate(der: bytes) -> Certificate:
-    """Walk a certificate; `ScepError` for anything else."""
+    """Parse a certificate (DER); `ScepError` if it is malformed."""
     tbs = Der(der).enter(SEQUENCE).enter(SEQUENCE)
     tbs.skip_if(CONSTRUCTED_0)  # version
     serial = tbs.value(INTEGER)
@@ -55,7 +55,7 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def _key_id(der: Der) -> bytes | None:
-    """The subjectKeyIdentifier, if the extensions hold one (RFC 5280 s4.2.1.2)."""
+    """Return the subjectKeyIdentifier of the extensions, or None (RFC 5280 s4.2.1.2)."""
     extensions = der.enter(SEQUENCE)
     while extensions.more():
         extension = extensions.enter(SEQUENCE)

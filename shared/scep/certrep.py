@@ -1,4 +1,4 @@
-"""CertRep: the three answers to a request, and reading one as a client does (RFC 8894 s3.3.2)."""
+"""CertRep: write the three replies to a request; parse one as a client (RFC 8894 s3.3.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,10 +46,11 @@ class PkiStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplyTo:
-    """What a CertRep repeats of its request, and what is its own: nonce, time (Unix seconds), form.
+    """Fields of a CertRep: those repeated from the request, and its own nonce, time and form.
 
-    `digest` is the request's, raised to the profile's floor. `without_content` leaves eContent out
-    of FAILURE and PENDING, as RFC 8894 s3.3.2.2 wants and most clients do not.
+    `digest` is the request's, raised to the profile's floor. `signing_time` is Unix seconds.
+    `without_content` omits eContent from FAILURE and PENDING, which RFC 8894 s3.3.2.2 requires but
+    most clients do not.
     """
 
     transaction_id: TransactionId
@@ -61,7 +62,7 @@ class ReplyTo:
 
     @property
     def no_content(self) -> bytes | None:
-        """The eContent of a reply that holds none."""
+        """The eContent of a reply without content: empty, or None to omit it."""
         return None if self.without_content else b""
 
 
@@ -76,7 +77,7 @@ def reply_to(
     *,
     without_content: bool = False,
 ) -> ReplyTo:
-    """Mirror the request's digest, or `floor` where that is stronger."""
+    """Return the fields of a reply with the request's digest, or `floor` if that is stronger."""
     digest = max(message.digest, floor, key=lambda d: _DIGEST_STRENGTH.index(d.name))
     return ReplyTo(
         message.transaction_id,
@@ -89,12 +90,12 @@ def reply_to(
 
 
 def floor_cipher(cipher: AnyCipher, floor: AnyCipher) -> AnyCipher:
-    """Mirror the request's cipher, or `floor` where that has the longer key."""
+    """Return the request's cipher, or `floor` if that is stronger (not legacy, longer key)."""
     return max(cipher, floor, key=lambda c: (not c.legacy, c.key_size))
 
 
 def _attributes(to: ReplyTo, status: PkiStatus) -> list[bytes]:
-    """The signed attributes of every CertRep (RFC 8894 s3.2.1); XiPKI wants signingTime too."""
+    """Return the signed attributes of every CertRep (RFC 8894 s3.2.1); XiPKI needs signingTime."""
     message_type = str(int(MessageType.CERT_REP)).encode()
     return [
         signed_data.attribute(TRANSACTION_ID, to.transaction_id.encode()),
@@ -113,9 +114,9 @@ def success(
     sealing: envelope.Sealing,
     signer: signed_data.Signer,
 ) -> bytes:
-    """SUCCESS: a degenerate SignedData (certificates, or a CRL), encrypted to the requester.
+    """Write SUCCESS: a degenerate SignedData (certificates or a CRL), encrypted to the requester.
 
-    `recipient` is the request's signer certificate, or a password where that key cannot decrypt
+    `recipient` is the request's signer certificate, or a password if that key cannot decrypt
     (RFC 8894 s3.1, s3.3.2.1).
     """
     enveloped = envelope.write_envelope(content, recipient, sealing)
@@ -124,7 +125,7 @@ def success(
 
 
 def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.Signer) -> bytes:
-    """FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2)."""
+    """Write FAILURE with failInfo and, unless `detail` is empty, failInfoText (s3.3.2.2)."""
     attributes = _attributes(to, PkiStatus.FAILURE)
     code = tlv(PRINTABLE_STRING, str(int(fail_info)).encode())
     attributes.append(signed_data.attribute(FAIL_INFO, code))
@@ -134,14 +135,14 @@ def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.S
 
 
 def pending(to: ReplyTo, signer: signed_data.Signer) -> bytes:
-    """PENDING: ask again later (s3.3.2.3)."""
+    """Write PENDING: the client polls later (s3.3.2.3)."""
     attributes = _attributes(to, PkiStatus.PENDING)
     return signed_data.write_signed_data(to.no_content, attributes, to.digest, signer)
 
 
 @dataclass(frozen=True, slots=True)
 class CertRep:
-    """A reply as a client reads it; `signed.content` is the envelope of a SUCCESS."""
+    """A reply parsed by a client; `signed.content` is the envelope of a SUCCESS."""
 
     status: PkiStatus
     fail_info: FailInfo | None
@@ -153,9 +154,10 @@ class CertRep:
 
 
 def read_reply(data: bytes, known: Sequence[bytes] = ()) -> CertRep:
-    """A CertRep from DER or BER with its signature verified; whose key signed is for the caller.
+    """Parse a CertRep from DER or BER and verify its signature.
 
-    `known` are certificates (DER) of signers whose replies may come without them.
+    The caller must check whose key signed. `known` are certificates (DER) of signers whose replies
+    may not include them.
     """
     signed = cms.read_der_or_ber(data, lambda der: signed_data.read_signed_data(der, known))
     signed_data.verify(signed)
@@ -185,10 +187,10 @@ def _value(attributes: dict[bytes, tuple[int, bytes]], oid: bytes) -> bytes:
 
 
 def read_certificates(plaintext: bytes) -> tuple[bytes, ...]:
-    """The certificates of a decrypted SUCCESS, in their order."""
+    """Return the certificates of a decrypted SUCCESS, in their order."""
     return cms.read_der_or_ber(plaintext, signed_data.read_certs_only)
 
 
 def read_crls(plaintext: bytes) -> tuple[bytes, ...]:
-    """The CRLs of a decrypted answer to GetCRL."""
+    """Return the CRLs of a decrypted answer to GetCRL."""
     return cms.read_der_or_ber(plaintext, signed_data.read_crl_only)

@@ -1,4 +1,4 @@
-"""What CMS structures share: content types, octet strings, DER or BER (RFC 5652)."""
+"""Parts common to CMS structures: content types, octet strings, DER or BER (RFC 5652)."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -24,9 +24,10 @@ _T = TypeVar("_T")
 
 
 def read_der_or_ber(data: bytes, read: Callable[[Der], _T]) -> _T:
-    """What `read` makes of `data`; where strict DER is refused, of its BER made DER.
+    """Apply `read` to `data` as strict DER or, if that fails, as BER converted to DER.
 
-    CR and LF after the message are ignored: some clients append them.
+    badAlg is raised without a second try. CR and LF after the message are ignored: some clients
+    append them.
     """
     try:
         return _read_all(data, read)
@@ -45,13 +46,13 @@ def _read_all(data: bytes, read: Callable[[Der], _T]) -> _T:
 
 
 def any_content_info(der: Der) -> tuple[bytes, Der]:
-    """(contentType, content entered) of a ContentInfo."""
+    """Return (contentType, cursor over the content) of a ContentInfo."""
     info = der.enter(SEQUENCE)
     return info.element(OID), info.enter(CONSTRUCTED_0)
 
 
 def content_info(der: Der, content_type: bytes) -> Der:
-    """Enter the content of a ContentInfo of this type."""
+    """Return a cursor over the content of a ContentInfo, which must have this type."""
     found, content = any_content_info(der)
     if found != content_type:
         raise ScepError("unexpected content type")
@@ -59,19 +60,19 @@ def content_info(der: Der, content_type: bytes) -> Der:
 
 
 def write_content_info(content_type: bytes, content: bytes) -> bytes:
-    """A ContentInfo."""
+    """Encode a ContentInfo."""
     return tlv(SEQUENCE, content_type, tlv(CONSTRUCTED_0, content))
 
 
 def octets(der: Der) -> bytes:
-    """An OCTET STRING, also one in segments."""
+    """Consume an OCTET STRING, possibly in segments, and return its contents."""
     if der.next_is(_SEGMENTS):
         return segments(der.enter(_SEGMENTS))
     return der.value(OCTET_STRING)
 
 
 def segments(der: Der) -> bytes:
-    """The joined segments of a constructed OCTET STRING."""
+    """Return the joined segments of a constructed OCTET STRING."""
     parts = []
     while der.more():
         parts.append(der.value(OCTET_STRING))

@@ -1,4 +1,4 @@
-"""EnvelopedData and AuthEnvelopedData: parsed, decrypted, written (RFC 5652 s6, RFC 5083)."""
+"""EnvelopedData and AuthEnvelopedData: parse, decrypt and write (RFC 5652 s6, RFC 5083)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -52,7 +52,7 @@ _PKCS1_OVERHEAD: Final = 11
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One KeyTransRecipientInfo: `issuer` + `serial` or `key_id`, and the encrypted key."""
+    """A KeyTransRecipientInfo: `issuer` and `serial`, or `key_id`, and the encrypted key."""
 
     issuer: bytes | None
     serial: bytes | None
@@ -61,7 +61,7 @@ class Recipient:
     encrypted_key: bytes
 
     def names(self, certificate: Certificate) -> bool:
-        """Whether the key was encrypted to this certificate's key, by its own word."""
+        """Return whether the RecipientInfo names this certificate."""
         if self.key_id is not None:
             return self.key_id == certificate.key_id
         return (self.issuer, self.serial) == (certificate.issuer, certificate.serial)
@@ -69,9 +69,9 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An EnvelopedData or AuthEnvelopedData: its recipients, and the content still encrypted.
+    """An EnvelopedData or AuthEnvelopedData: its recipients and the encrypted content.
 
-    `tag` and `associated` (authenticated attributes as signed) are empty for the former.
+    `tag` and `associated` (the authenticated attributes as a SET) are empty for an EnvelopedData.
     """
 
     recipients: tuple[Recipient, ...]
@@ -83,7 +83,7 @@ class Envelope:
     associated: bytes = b""
 
     def decrypt(self, key: bytes) -> bytes:
-        """The content; any failure is the same `ScepError`."""
+        """Decrypt the content; every failure raises the same `ScepError`."""
         if len(key) != self.cipher.key_size:
             raise ScepError("content does not decrypt")
         if isinstance(self.cipher, AuthenticatedCipher):
@@ -94,7 +94,7 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Sealing:
-    """How to encrypt an envelope: algorithms, and the key and IV to use once."""
+    """How to encrypt an envelope: the algorithms and a single-use key and IV."""
 
     cipher: AnyCipher
     transport: KeyTransport
@@ -103,7 +103,7 @@ class Sealing:
 
 
 def read_envelope(data: bytes) -> Envelope:
-    """The envelope of a ContentInfo, DER or BER."""
+    """Parse the envelope of a ContentInfo in DER or BER."""
     return read_der_or_ber(data, _read_envelope)
 
 
@@ -122,7 +122,7 @@ def _read_envelope(der: Der) -> Envelope:
 
 
 def _authenticated(body: Der) -> Envelope:
-    """AuthEnvelopedData (RFC 5083 s2.1); its attributes are authenticated as a SET."""
+    """Parse an AuthEnvelopedData (RFC 5083 s2.1), whose attributes are authenticated as a SET."""
     recipients, passwords = _recipients(body)
     content = body.enter(SEQUENCE)
     content.element(OID)
@@ -137,7 +137,7 @@ def _authenticated(body: Der) -> Envelope:
 
 
 def _recipients(body: Der) -> tuple[tuple[Recipient, ...], tuple[PasswordRecipient, ...]]:
-    """KeyTrans and Password recipients; other kinds are passed over (RFC 5652 s6.2)."""
+    """Return the KeyTrans and password recipients; other kinds are skipped (RFC 5652 s6.2)."""
     body.value(INTEGER)
     body.skip_if(CONSTRUCTED_0)  # originatorInfo
     infos = body.enter(SET)
@@ -155,9 +155,9 @@ def _recipients(body: Der) -> tuple[tuple[Recipient, ...], tuple[PasswordRecipie
 
 
 def _ciphertext(content: Der) -> bytes:
-    """encryptedContent: [0] primitive, or constructed around OCTET STRINGs.
+    """Return encryptedContent: [0] primitive, or constructed from OCTET STRINGs.
 
-    Go's encoders write the latter around a single one; so does BER in segments.
+    Go's encoders write the latter around a single OCTET STRING, BER writers around segments.
     """
     if content.next_is(CONTEXT_0):
         return content.value(CONTEXT_0)
@@ -165,7 +165,7 @@ def _ciphertext(content: Der) -> bytes:
 
 
 def _recipient(info: Der) -> Recipient:
-    """KeyTransRecipientInfo (RFC 5652 s6.2.1)."""
+    """Parse a KeyTransRecipientInfo (RFC 5652 s6.2.1)."""
     info.value(INTEGER)
     issuer = serial = key_id = None
     if info.next_is(CONTEXT_0):
@@ -180,7 +180,7 @@ def _recipient(info: Der) -> Recipient:
 def check_recipient(
     recipient: Certificate | Password, sealing_size: int, how: KeyTransport
 ) -> None:
-    """Refuse (badAlg) whom a content key of `sealing_size` bytes cannot be encrypted to."""
+    """Raise `ScepError` (badAlg) if the recipient's key cannot encrypt `sealing_size` bytes."""
     if isinstance(recipient, Password):
         return
     octets = (rsa_public_key(recipient.spki).key_size + 7) // 8
@@ -190,7 +190,7 @@ def check_recipient(
 
 
 def write_envelope(content: bytes, recipient: Certificate | Password, sealing: Sealing) -> bytes:
-    """An envelope to one recipient, an RSA key or a password, as strict DER."""
+    """Encrypt `content` to one recipient, an RSA key or a password; return strict DER."""
     info = _write_recipient(recipient, sealing)
     cipher, encrypted, tag = sealing.cipher, b"", b""
     if isinstance(cipher, AuthenticatedCipher):
@@ -201,7 +201,7 @@ def write_envelope(content: bytes, recipient: Certificate | Password, sealing: S
     if tag:
         parts = (integer(0), tlv(SET, info), described, tlv(OCTET_STRING, tag))
         return write_content_info(AUTH_ENVELOPED_DATA, tlv(SEQUENCE, *parts))
-    # RFC 5652 s6.1: version 3 where a password stands among the recipients.
+    # RFC 5652 s6.1: version 3 if a password is among the recipients.
     version = integer(3 if isinstance(recipient, Password) else 0)
     return write_content_info(ENVELOPED_DATA, tlv(SEQUENCE, version, tlv(SET, info), described))
 
@@ -213,7 +213,7 @@ def _write_recipient(recipient: Certificate | Password, sealing: Sealing) -> byt
     public_key = rsa_public_key(recipient.spki)
     try:
         encrypted_key = public_key.encrypt(sealing.key, sealing.transport.padding())
-    except ValueError:  # OpenSSL has limits of its own, for exponents and for digests
+    except ValueError:  # OpenSSL has its own limits on exponents and digests
         raise ScepError("key cannot be encrypted to", FailInfo.BAD_ALG) from None
     return tlv(
         SEQUENCE,
@@ -225,7 +225,10 @@ def _write_recipient(recipient: Certificate | Password, sealing: Sealing) -> byt
 
 
 def wrapping_cipher(cipher: AnyCipher) -> ContentCipher:
-    """What wraps a content key under a password: CBC, as strong as the content's cipher."""
+    """Return the CBC cipher that wraps the content key under a password.
+
+    It is the content's cipher or, for GCM, AES-CBC of at least the same key size.
+    """
     if isinstance(cipher, ContentCipher):
         return cipher
     return AES128 if cipher.key_size == AES128.key_size else AES256

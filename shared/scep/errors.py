@@ -1,4 +1,4 @@
-"""The codec's one error and the failInfo values it may carry (RFC 8894 s3.2.1.4.4)."""
+"""The codec's only exception and its failInfo values (RFC 8894 s3.2.1.4.4)."""
 
 from enum import IntEnum
 
@@ -14,13 +14,13 @@ class FailInfo(IntEnum):
 
 
 class ScepError(Exception):
-    """Raised by the codec for every input it will not take; nothing else leaves the codec.
+    """Raised by the codec for every input that it refuses; it raises nothing else.
 
-    `fail_info` is what a CertRep would say, `detail` is for logs: words of ours, never input.
+    `fail_info` is for a CertRep; `detail` is for logs and failInfoText and never contains input.
     """
 
     def __init__(self, detail: str, fail_info: FailInfo = FailInfo.BAD_MESSAGE_CHECK) -> None:
-        """Keep both parts; the message of the exception is the detail."""
+        """Keep both; `detail` is also the exception's message."""
         super().__init__(detail)
         self.detail = detail
         self.fail_info = fail_info

@@ -1,7 +1,8 @@
-"""PasswordRecipientInfo: a content key under a password, for keys that cannot decrypt.
+"""PasswordRecipientInfo: a content key encrypted under a password.
 
-RFC 8894 s3.1 wants it where the device's key is EC: the password is the challengePassword. The key
-is derived by PBKDF2 (RFC 8018 s5.2) and wrapped as RFC 3211 s2.3 says.
+RFC 8894 s3.1 requires it for devices whose key cannot decrypt (EC): the password is the
+challengePassword. The key-encryption key is derived by PBKDF2 (RFC 8018 s5.2) and wraps the content
+key as in RFC 3211 s2.3.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from shared.scep.asn1 import (
 from shared.scep.errors import FailInfo, ScepError
 
 TAG: Final = CONSTRUCTED_0 | 3  # pwri of a RecipientInfo (RFC 5652 s6.2)
-# Each try costs the server as much as the client asks for: the end of what it may ask.
+# The client chooses the iterations, and each password tried costs the server that much.
 MAX_ITERATIONS: Final = 20_000
 WRITTEN_ITERATIONS: Final = 10_000
 SALT_SIZE: Final = 16
@@ -47,21 +48,21 @@ _HEAD: Final = 1 + _CHECK
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """PBKDF2's parameters; the key is as long as the key-encryption cipher wants."""
+    """Parameters of PBKDF2, except for the key size, which the cipher determines."""
 
     salt: bytes
     iterations: int
     prf: hashes.HashAlgorithm
 
     def key(self, password: str, size: int) -> bytes:
-        """The key-encryption key for a password."""
+        """Derive the key-encryption key of `size` bytes from a password."""
         kdf = PBKDF2HMAC(self.prf, size, self.salt, self.iterations)
         return kdf.derive(password.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordRecipient:
-    """One PasswordRecipientInfo: how its key is derived and wrapped, and the wrapped key."""
+    """A PasswordRecipientInfo: key derivation, wrapping cipher and IV, and the wrapped key."""
 
     derivation: Derivation
     cipher: ContentCipher
@@ -69,7 +70,7 @@ class PasswordRecipient:
     wrapped: bytes
 
     def unwrap(self, password: str) -> bytes | None:
-        """The content key; None where the password, or anything else, is wrong."""
+        """Return the content key, or None if the password or the wrapped key is wrong."""
         block = self.cipher.block_size
         if len(self.wrapped) % block or len(self.wrapped) < 2 * block:
             return None
@@ -84,7 +85,7 @@ class PasswordRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """Whom a reply is encrypted to, and the randomness for it, used once.
+    """A password to encrypt a reply to, and single-use randomness for it.
 
     `salt` is SALT_SIZE bytes, `iv` and `padding` a block of the cipher each.
     """
@@ -96,7 +97,7 @@ class Password:
 
 
 def read_password_recipient(info: Der) -> PasswordRecipient:
-    """The contents of a PasswordRecipientInfo (RFC 5652 s6.2.4)."""
+    """Parse the contents of a PasswordRecipientInfo (RFC 5652 s6.2.4)."""
     info.value(INTEGER)
     if not info.next_is(CONSTRUCTED_0):
         raise ScepError("keyDerivationAlgorithm missing", FailInfo.BAD_ALG)
@@ -109,14 +110,14 @@ def read_password_recipient(info: Der) -> PasswordRecipient:
 
 
 def _derivation(algorithm: Der) -> Derivation:
-    """PBKDF2-params (RFC 8018 A.2); the [0] is implicit, so the OID comes first."""
+    """Parse PBKDF2-params (RFC 8018 A.2); the [0] is IMPLICIT, so the OID comes first."""
     if algorithm.element(OID) != _PBKDF2:
         raise ScepError("unsupported key derivation", FailInfo.BAD_ALG)
     parameters = algorithm.enter(SEQUENCE)
     salt = parameters.value(OCTET_STRING)
     iterations = int.from_bytes(parameters.value(INTEGER)[:5], "big", signed=True)
     if parameters.next_is(INTEGER):
-        parameters.value(INTEGER)  # keyLength: the cipher says it already
+        parameters.value(INTEGER)  # keyLength: the cipher implies it
     prf: hashes.HashAlgorithm | None = hashes.SHA1()  # noqa: S303 - the DEFAULT
     if parameters.more():
         prf = _PRFS.get(parameters.enter(SEQUENCE).element(OID))
@@ -126,7 +127,7 @@ def _derivation(algorithm: Der) -> Derivation:
 
 
 def write_password_recipient(content_key: bytes, to: Password, cipher: ContentCipher) -> bytes:
-    """A PasswordRecipientInfo for a content key."""
+    """Encode a PasswordRecipientInfo that wraps a content key."""
     derivation = Derivation(to.salt, WRITTEN_ITERATIONS, _PRFS[_HMAC_SHA256])
     kek = derivation.key(to.password, cipher.key_size)
     check = bytes(0xFF ^ octet for octet in content_key[:_CHECK])

@@ -1,4 +1,4 @@
-"""pkiMessage: what a SCEP request says, checked step by step (RFC 8894 s3.2)."""
+"""pkiMessage: parse, verify and unwrap a SCEP request in separate steps (RFC 8894 s3.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ RECIPIENT_NONCE: Final = object_identifier(_SCEP + "6")
 TRANSACTION_ID: Final = object_identifier(_SCEP + "7")
 MAX_TRANSACTION_ID: Final = 255
 MAX_NONCE: Final = 64
-# Each costs a key derivation: the current one, and those before and after it while rotating.
+# Each costs a key derivation. Three suffice for a rotation: previous, current and next.
 MAX_PASSWORDS: Final = 3
 UNKNOWN_TYPE: Final = -1
 
@@ -49,27 +49,27 @@ class MessageType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TransactionId:
-    """transactionID: opaque bytes and the string type they came as."""
+    """transactionID: opaque bytes and the tag of their string type."""
 
     tag: int
     value: bytes
 
     def encode(self) -> bytes:
-        """The same bytes, as PrintableString where they can be (RFC 8894 s3.2.1.1)."""
+        """Encode the same bytes, as PrintableString if possible (RFC 8894 s3.2.1.1)."""
         plain = self.tag != PRINTABLE_STRING and is_printable(self.value)
         return tlv(PRINTABLE_STRING if plain else self.tag, self.value)
 
     def text(self) -> str:
-        """For people: what does not decode is shown escaped."""
+        """Return the value for display, with bytes outside ASCII escaped."""
         return self.value.decode("ascii", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
 class PkiMessage:
-    """A request of which transaction, nonce and signer are known; nothing is verified yet.
+    """A parsed request with its transaction, nonce and signer; nothing is verified yet.
 
-    `message_type` is the number as sent, known or not (-1: there is none); `signed` is the CMS
-    it came in.
+    `message_type` is the number as sent, even if unknown, or -1 if it is missing or malformed.
+    `signed` is the CMS that carried the request.
     """
 
     message_type: int
@@ -79,19 +79,19 @@ class PkiMessage:
 
     @property
     def signer(self) -> Certificate:
-        """The certificate whose key signed, and to which a reply is encrypted."""
+        """The signer's certificate, to which the reply is encrypted."""
         return self.signed.signer
 
     @property
     def digest(self) -> Digest:
-        """The digest to answer with; SHA-256 where the request's is unknown."""
+        """The digest for the reply: the request's, or SHA-256 if that is unknown."""
         return self.signed.digest or SHA256
 
 
 def read_message(data: bytes) -> PkiMessage:
-    """A pkiMessage from DER or BER, unverified.
+    """Parse a pkiMessage from DER or BER, without verifying it.
 
-    Raises `ScepError` where there is no transaction to answer: the caller can only say 400.
+    Raises `ScepError` if there is no transaction to reply to: the caller can only answer HTTP 400.
     """
     return cms.read_der_or_ber(data, _read_message)
 
@@ -110,7 +110,7 @@ def _read_message(der: Der) -> PkiMessage:
 
 
 def _number(tag: int, contents: bytes) -> int:
-    """messageType: a decimal PrintableString, or the bare INTEGER of old clients; else -1."""
+    """Parse a messageType: a decimal string, or a bare INTEGER from old clients; else return -1."""
     if tag == INTEGER and len(contents) == 1:
         return contents[0]
     if is_string(tag) and contents.isdigit() and len(contents) <= 3:  # noqa: PLR2004 - 0..255
@@ -126,7 +126,7 @@ def verify(message: PkiMessage, policy: AlgorithmPolicy) -> None:
 
 
 def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> envelope.Envelope:
-    """The pkcsPKIEnvelope, still encrypted; its cipher checked against the profile."""
+    """Parse the pkcsPKIEnvelope, still encrypted, and check its ciphers against the policy."""
     found = envelope.read_envelope(message.signed.content)
     for cipher in (found.cipher, *(recipient.cipher for recipient in found.passwords)):
         policy.check(cipher)
@@ -134,15 +134,15 @@ def read_envelope(message: PkiMessage, policy: AlgorithmPolicy) -> envelope.Enve
 
 
 class RsaDecryptingKey(Protocol):
-    """An RSA private key that decrypts, in memory or in a token."""
+    """An RSA private key for decryption, in memory or in a PKCS#11 token."""
 
     def decrypt(self, ciphertext: bytes, padding: AsymmetricPadding) -> bytes:
-        """The plaintext; ValueError where there is none."""
+        """Return the plaintext; ValueError if decryption fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecryptionKey:
-    """An RA's decryption key and the certificate it was published in."""
+    """An RA's decryption key and its certificate."""
 
     key: RsaDecryptingKey
     certificate: Certificate
@@ -151,12 +151,12 @@ class DecryptionKey:
 def unwrap_content_key(
     enveloped: envelope.Envelope, keys: Sequence[DecryptionKey], fallback: bytes
 ) -> bytes:
-    """The content-encryption key, or `fallback` where it cannot be had.
+    """Return the content-encryption key, or `fallback` (cut to size) if unwrapping fails.
 
-    A fixed outcome for every failure: the caller continues with the fallback (random, new for
-    each message, at least as long as any key) and fails on the content, so that neither an
-    answer nor its time says which step it was (RFC 3218). Several keys are tried only where the
-    recipient names none of them.
+    Every failure has the same result: the caller continues with the fallback (random, fresh for
+    each message, at least as long as any key) and fails on the content, so that neither the answer
+    nor its timing reveals which step failed (RFC 3218). If a single recipient names none of the
+    keys, all of them are tried.
     """
     size = enveloped.cipher.key_size
     for recipient in enveloped.recipients:
@@ -174,10 +174,10 @@ def unwrap_content_key(
 def unwrap_with_password(
     enveloped: envelope.Envelope, passwords: Sequence[str]
 ) -> tuple[str, bytes] | None:
-    """(password, content key) where one of the passwords fits the PasswordRecipientInfo.
+    """Return (password, content key) if a password fits the PasswordRecipientInfo, else None.
 
-    The wrapped key's own check decides, never whether the content decrypts: that would tell who
-    altered it about its padding.
+    Only the wrapped key's own check value decides. Whether the content decrypts does not: that
+    would be a padding oracle for altered content.
     """
     for recipient in enveloped.passwords:
         for password in passwords[:MAX_PASSWORDS]:
@@ -188,7 +188,7 @@ def unwrap_with_password(
 
 
 def _decrypt(key: RsaDecryptingKey, recipient: envelope.Recipient, size: int) -> bytes | None:
-    """The key if RSA gave one of the right size; OpenSSL answers bad padding with random bytes."""
+    """Return the key if it has the right size: on bad padding OpenSSL returns random bytes."""
     try:
         content_key = key.decrypt(recipient.encrypted_key, recipient.transport.padding())
     except ValueError:

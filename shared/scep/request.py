@@ -1,4 +1,4 @@
-"""Requests as a client writes them, and the payloads of those that are no CSR (RFC 8894 s3.3)."""
+"""Requests written by a client, and payloads other than CSRs (RFC 8894 s3.3)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,13 +12,13 @@ from shared.scep.password import Password
 from shared.scep.pkimessage import MESSAGE_TYPE, SENDER_NONCE, TRANSACTION_ID, MessageType
 from shared.scep.streamed import streamed
 
-# RFC 5280 s4.1.2.2 says 20 octets; some CAs wrote more.
+# RFC 5280 s4.1.2.2 allows 20 octets; some CAs wrote more.
 _MAX_SERIAL: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """What names a request: transactionID (printable text), senderNonce, the digest it uses."""
+    """Header fields of a request: transactionID (PrintableString text), senderNonce and digest."""
 
     transaction_id: str
     sender_nonce: bytes
@@ -35,9 +35,9 @@ def write_request(
     *,
     ber: bool = False,
 ) -> bytes:
-    """A pkiMessage around `payload` (a CSR, or an IssuerAndSubject), encrypted to `recipient`.
+    """Write a pkiMessage with `payload` (such as a CSR) encrypted to `recipient`.
 
-    With `ber` as streaming writers emit it: indefinite lengths, content in segments.
+    `ber` writes it like streaming writers do: indefinite lengths, content in segments.
     """
     content = envelope.write_envelope(payload, recipient, sealing)
     content = streamed(content) if ber else content
@@ -54,17 +54,20 @@ def write_request(
 
 
 def issuer_and_subject(issuer: bytes, subject: bytes) -> bytes:
-    """The payload of a CertPoll (RFC 8894 s3.3.3)."""
+    """Encode the payload of a CertPoll (RFC 8894 s3.3.3)."""
     return tlv(SEQUENCE, issuer, subject)
 
 
 def issuer_and_serial(issuer: bytes, serial: bytes) -> bytes:
-    """The payload of GetCert and GetCRL: a Name and an INTEGER's contents (RFC 8894 s3.3.4)."""
+    """Encode the payload of GetCert and GetCRL from a Name and a serial (RFC 8894 s3.3.4).
+
+    `serial` is an INTEGER's contents.
+    """
     return tlv(SEQUENCE, issuer, tlv(INTEGER, serial))
 
 
 def read_issuer_and_serial(payload: bytes) -> tuple[bytes, bytes]:
-    """(issuer Name as DER, serial number's contents) of that payload."""
+    """Return (issuer Name as DER, serial number's contents) of a GetCert or GetCRL payload."""
     return cms.read_der_or_ber(payload, _read_issuer_and_serial)
 
 

@@ -61,19 +61,19 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 class RsaSigningKey(Protocol):
-    """An RSA private key that signs, in memory or in a token."""
+    """An RSA private key for signing, in memory or in a PKCS#11 token."""
 
     def sign(
         self, data: bytes, padding: padding.AsymmetricPadding, algorithm: hashes.HashAlgorithm
     ) -> bytes:
-        """The signature over `data`."""
+        """Return the signature over `data`."""
 
 
 class EcSigningKey(Protocol):
-    """An EC private key that signs, in memory or in a token."""
+    """An EC private key for signing, in memory or in a PKCS#11 token."""
 
     def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """The ECDSA signature over `data`, as DER."""
+        """Return the ECDSA signature (DER) over `data`."""
 
 
 SigningKey = RsaSigningKey | EcSigningKey
@@ -81,20 +81,23 @@ SigningKey = RsaSigningKey | EcSigningKey
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a signature was, or is to be, made; `mgf_digest` and `salt` (bytes) are of PSS."""
+    """A signature scheme; `mgf_digest` and `salt` (length in bytes) apply only to PSS."""
 
     kind: Literal["pkcs1v15", "pss", "ecdsa"]
     mgf_digest: Digest = SHA1
     salt: int = _DEFAULT_SALT
 
     def padding(self) -> padding.AsymmetricPadding:
-        """The RSA padding that `cryptography` wants."""
+        """Return the RSA padding for `cryptography`."""
         if self.kind == "pss":
             return padding.PSS(padding.MGF1(self.mgf_digest.hash), self.salt)
         return padding.PKCS1v15()
 
     def identifier(self, digest: Digest) -> bytes:
-        """AlgorithmIdentifier; rsaEncryption for PKCS#1 v1.5: strongSwan refuses the longer one."""
+        """Encode the AlgorithmIdentifier for a CMS SignerInfo.
+
+        PKCS#1 v1.5 is written as rsaEncryption: strongSwan refuses OIDs that name the digest too.
+        """
         if self.kind == "pkcs1v15":
             return tlv(SEQUENCE, RSA_ENCRYPTION, NULL)
         if digest is MD5:
@@ -105,7 +108,7 @@ class Scheme:
         return tlv(SEQUENCE, _RSASSA_PSS, self._pss_parameters(digest))
 
     def _pss_parameters(self, digest: Digest) -> bytes:
-        """RSASSA-PSS-params; what is the DEFAULT is left out (X.690 s11.5)."""
+        """Encode RSASSA-PSS-params; DEFAULT values are omitted (X.690 s11.5)."""
         parts = []
         if digest is not SHA1:
             parts.append(tlv(CONSTRUCTED_0, digest.identifier()))
@@ -122,14 +125,14 @@ ECDSA_SIGNATURE: Final = Scheme("ecdsa")
 
 
 def pss(digest: Digest) -> Scheme:
-    """RSASSA-PSS as recommended: one digest throughout, a salt of its size (RFC 4055 s3.1)."""
+    """Return RSASSA-PSS with one digest throughout and a salt of its size (RFC 4055 s3.1)."""
     return Scheme("pss", digest, digest.hash.digest_size)
 
 
 def read_scheme(identifier: bytes, digest: Digest) -> Scheme:
-    """The scheme of a signatureAlgorithm (a whole AlgorithmIdentifier).
+    """Return the scheme of a SignerInfo's signatureAlgorithm (a whole AlgorithmIdentifier).
 
-    What names a digest must name the SignerInfo's own (RFC 5754 s3, RFC 4056 s3).
+    If it names a digest, it must be `digest`, the SignerInfo's own (RFC 5754 s3, RFC 4056 s3).
     """
     sequence = Der(identifier).enter(SEQUENCE)
     oid = sequence.element(OID)
@@ -147,7 +150,7 @@ def read_scheme(identifier: bytes, digest: Digest) -> Scheme:
 
 
 def read_signature_algorithm(identifier: bytes) -> tuple[Scheme, Digest]:
-    """(scheme, digest) of an AlgorithmIdentifier that stands alone: of a certificate or CSR."""
+    """Return (scheme, digest) of the AlgorithmIdentifier of a certificate, CRL or CSR."""
     sequence = Der(identifier).enter(SEQUENCE)
     oid = sequence.element(OID)
     if oid == _RSASSA_PSS:
@@ -159,7 +162,7 @@ def read_signature_algorithm(identifier: bytes) -> tuple[Scheme, Digest]:
 
 
 def _read_pss(sequence: Der) -> tuple[Scheme, Digest]:
-    """RSASSA-PSS-params (RFC 4055 s3.1); absent parts are SHA-1 and a salt of 20."""
+    """Parse RSASSA-PSS-params (RFC 4055 s3.1); the defaults are SHA-1 and a salt of 20 bytes."""
     parameters = sequence.enter(SEQUENCE)
     named = mgf_digest = SHA1
     salt = _DEFAULT_SALT
@@ -182,7 +185,10 @@ def _read_pss(sequence: Der) -> tuple[Scheme, Digest]:
 
 @lru_cache(maxsize=64)
 def public_key(spki: bytes) -> PublicKey:
-    """The RSA or EC key of a SubjectPublicKeyInfo; others, and weak or endless ones, are badAlg."""
+    """Load the RSA or EC key of a SubjectPublicKeyInfo.
+
+    Raises `ScepError` (badAlg) for other key types, curves and RSA key sizes out of bounds.
+    """
     try:
         key = load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm):
@@ -197,7 +203,7 @@ def public_key(spki: bytes) -> PublicKey:
 
 
 def rsa_public_key(spki: bytes) -> rsa.RSAPublicKey:
-    """The RSA key of a SubjectPublicKeyInfo; anything else is badAlg: nothing encrypts to it."""
+    """Load an RSA key, the only kind that can be encrypted to; `ScepError` (badAlg) for others."""
     key = public_key(spki)
     if not isinstance(key, rsa.RSAPublicKey):
         raise ScepError("key is not RSA", FailInfo.BAD_ALG)
@@ -205,7 +211,10 @@ def rsa_public_key(spki: bytes) -> rsa.RSAPublicKey:
 
 
 def verifies(key: PublicKey, scheme: Scheme, digest: Digest, signature: bytes, data: bytes) -> bool:
-    """Whether `signature` over `data` is this key's, by this scheme."""
+    """Return whether the key's signature over `data` verifies.
+
+    Raises `ScepError` (badAlg) if the scheme does not fit the key's type.
+    """
     if (scheme.kind == "ecdsa") != isinstance(key, ec.EllipticCurvePublicKey):
         raise ScepError("signature algorithm is not the key's", FailInfo.BAD_ALG)
     try:
@@ -219,20 +228,20 @@ def verifies(key: PublicKey, scheme: Scheme, digest: Digest, signature: bytes, d
 
 
 def scheme_of(spki: bytes) -> Scheme:
-    """How a key of this SubjectPublicKeyInfo signs, where nothing else is asked for."""
+    """Return the default signature scheme for the key of a SubjectPublicKeyInfo."""
     is_rsa = isinstance(public_key(spki), rsa.RSAPublicKey)
     return PKCS1V15_SIGNATURE if is_rsa else ECDSA_SIGNATURE
 
 
 def sign(key: SigningKey, scheme: Scheme, digest: Digest, data: bytes) -> bytes:
-    """A signature over `data`; the scheme must be the key's."""
+    """Sign `data`; the scheme must fit the key's type."""
     if scheme.kind == "ecdsa":
         return cast(EcSigningKey, key).sign(data, ec.ECDSA(digest.hash))
     return cast(RsaSigningKey, key).sign(data, scheme.padding(), digest.hash)
 
 
 def signature_identifier(scheme: Scheme, digest: Digest) -> bytes:
-    """The AlgorithmIdentifier of a certificate or CRL: it names its digest (RFC 5280 s4.1.1.2)."""
+    """Encode a certificate's or CRL's AlgorithmIdentifier, with digest (RFC 5280 s4.1.1.2)."""
     if scheme.kind == "pkcs1v15":
         oid = next(oid for oid, named in _PKCS1.items() if named is digest)
         return tlv(SEQUENCE, oid, NULL)

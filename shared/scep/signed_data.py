@@ -1,4 +1,4 @@
-"""SignedData: who signed what, checked over the bytes as received (RFC 5652 s5)."""
+"""SignedData: parse, verify over the bytes as received, and write (RFC 5652 s5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ _MAX_CERTIFICATES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class SignedData:
-    """A SignedData with one signer whose certificate came along (`signer`).
+    """A SignedData with exactly one signer; `signer` is its certificate.
 
-    `attributes` maps each signed attribute's OID (as DER) to the (tag, contents) of its one
-    value; `signed_attrs` is the contents of the SET exactly as received, `signature_algorithm` the
-    whole AlgorithmIdentifier. `digest` is None where it is none of ours, so that the refusal can
-    still name the transaction.
+    `attributes` maps each signed attribute's OID (as DER) to the (tag, contents) of its single
+    value. `signed_attrs` is the contents of the SET exactly as received, `signature_algorithm` the
+    whole AlgorithmIdentifier. `digest` is None for an unsupported algorithm, so that the refusal
+    can still name the transaction.
     """
 
     content_type: bytes
@@ -67,7 +67,7 @@ class SignedData:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A key that signs CMS messages, the certificate that names it, and how it signs."""
+    """A key that signs CMS messages, its certificate and its signature scheme."""
 
     key: SigningKey
     certificate: Certificate
@@ -75,10 +75,10 @@ class Signer:
 
 
 def read_signed_data(der: Der, known: Sequence[bytes] = ()) -> SignedData:
-    """The SignedData of a ContentInfo, nothing verified yet.
+    """Parse the SignedData of a ContentInfo, without verifying it.
 
-    `known` are certificates (DER) among which the signer's is looked for where it did not come
-    along (RFC 5652 s5.1 leaves that open).
+    `known` are certificates (DER) to search for the signer's if the message does not include it
+    (RFC 5652 s5.1 leaves that open).
     """
     body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
     body.value(INTEGER)
@@ -99,7 +99,7 @@ def _signer_info(
     certificates: tuple[bytes, ...],
     known: Sequence[bytes],
 ) -> SignedData:
-    """SignerInfo (RFC 5652 s5.3) and what it signs."""
+    """Parse a SignerInfo (RFC 5652 s5.3) and combine it with what it signs."""
     info.value(INTEGER)
     signer = _find_signer(info, (*certificates, *known))
     digest = DIGESTS.get(info.enter(SEQUENCE).element(OID))
@@ -120,7 +120,7 @@ def _signer_info(
 
 
 def _encapsulated(info: Der) -> tuple[bytes, bytes]:
-    """(contentType, content) of an EncapsulatedContentInfo; a missing content is empty."""
+    """Return (contentType, content) of an EncapsulatedContentInfo; absent content is empty."""
     content_type = info.element(OID)
     if not info.more():
         return content_type, b""
@@ -128,7 +128,7 @@ def _encapsulated(info: Der) -> tuple[bytes, bytes]:
 
 
 def _certificates(der: Der) -> tuple[bytes, ...]:
-    """The certificates of a CertificateSet; other choices are passed over (RFC 5652 s10.2.2)."""
+    """Return the certificates of a CertificateSet; other choices are skipped (RFC 5652 s10.2.2)."""
     found = []
     while der.more():
         if der.next_is(SEQUENCE):
@@ -141,7 +141,7 @@ def _certificates(der: Der) -> tuple[bytes, ...]:
 
 
 def _find_signer(info: Der, certificates: tuple[bytes, ...]) -> Certificate:
-    """The certificate that the SignerIdentifier names, wherever it stands in the set."""
+    """Return the certificate that the SignerIdentifier names, in any position of the set."""
     if info.next_is(CONTEXT_0):
         key_id = info.value(CONTEXT_0)
         named = [c for c in _readable(certificates) if c.key_id == key_id]
@@ -155,7 +155,7 @@ def _find_signer(info: Der, certificates: tuple[bytes, ...]) -> Certificate:
 
 
 def _readable(certificates: tuple[bytes, ...]) -> list[Certificate]:
-    """The certificates that can be walked; one that cannot must not hide the signer's."""
+    """Parse the certificates and skip malformed ones, which must not hide the signer's."""
     found = []
     for der in certificates:
         try:
@@ -166,7 +166,7 @@ def _readable(certificates: tuple[bytes, ...]) -> list[Certificate]:
 
 
 def _attributes(der: Der) -> dict[bytes, tuple[int, bytes]]:
-    """Signed attributes by OID; each must stand once and hold one value (RFC 5652 s11)."""
+    """Return signed attributes by OID; each must occur once with one value (RFC 5652 s11)."""
     attributes: dict[bytes, tuple[int, bytes]] = {}
     while der.more():
         attribute = der.enter(SEQUENCE)
@@ -182,11 +182,11 @@ def _attributes(der: Der) -> dict[bytes, tuple[int, bytes]]:
 def verify(signed: SignedData) -> None:
     """Check contentType, messageDigest and the signature (RFC 5652 s5.4, s5.6, s11.1, s11.2).
 
-    The signature is checked over the attributes as received, then over their sorted form.
+    The signature is checked over the attributes as received, then in DER order. Raises `ScepError`.
     """
     if signed.digest is None:
         raise ScepError("unsupported digest", FailInfo.BAD_ALG)
-    # RFC 5652 s11.1 wants the attribute; libscep 0.08 leaves it out, and eContentType is known.
+    # RFC 5652 s11.1 requires the attribute; libscep 0.08 omits it, and eContentType is known.
     expected = (OID, _contents(signed.content_type))
     if signed.attributes.get(CONTENT_TYPE, expected) != expected:
         raise ScepError("contentType attribute is not eContentType")
@@ -207,7 +207,7 @@ def _contents(element: bytes) -> bytes:
 
 
 def _sorted(attributes: bytes) -> bytes:
-    """The same SET OF in DER order."""
+    """Return the same SET OF in DER order."""
     der, elements = Der(attributes).enter(SET), []
     while der.more():
         elements.append(der.element())
@@ -215,7 +215,7 @@ def _sorted(attributes: bytes) -> bytes:
 
 
 def attribute(oid: bytes, value: bytes) -> bytes:
-    """An Attribute with one value."""
+    """Encode an Attribute with one value."""
     return tlv(SEQUENCE, oid, tlv(SET, value))
 
 
@@ -226,10 +226,10 @@ def write_signed_data(
     signer: Signer,
     beside: Sequence[bytes] = (),
 ) -> bytes:
-    """A SignedData over `content` with the signer's certificate, as strict DER.
+    """Write a SignedData over `content` with the signer's certificate, as strict DER.
 
-    `beside` are certificates (DER) that come along with the signer's. Content None leaves eContent
-    out, which is not the same as an empty one to every client.
+    `beside` are certificates (DER) to include after the signer's. If `content` is None, eContent is
+    omitted, which some clients do not treat like an empty one.
     """
     attributes = (
         *attributes,
@@ -260,12 +260,12 @@ def write_signed_data(
 
 
 def write_certs_only(certificates: Sequence[bytes]) -> bytes:
-    """A degenerate SignedData that holds certificates, in the order given (RFC 8894 s3.4)."""
+    """Write a degenerate SignedData with certificates, in the order given (RFC 8894 s3.4)."""
     return _degenerate(tlv(CONSTRUCTED_0, *certificates))
 
 
 def write_crl_only(crl: bytes) -> bytes:
-    """A degenerate SignedData that holds a CRL: the answer to GetCRL (RFC 8894 s3.4, s4.6)."""
+    """Write a degenerate SignedData with a CRL, for GetCRL (RFC 8894 s3.4, s4.6)."""
     return _degenerate(tlv(_CRLS, crl))
 
 
@@ -275,20 +275,20 @@ def _degenerate(holds: bytes) -> bytes:
 
 
 def read_certs_only(der: Der) -> tuple[bytes, ...]:
-    """The certificates of a degenerate SignedData."""
+    """Return the certificates of a degenerate SignedData."""
     body = _open_degenerate(der)
     return _certificates(body.enter(CONSTRUCTED_0)) if body.next_is(CONSTRUCTED_0) else ()
 
 
 def read_crl_only(der: Der) -> tuple[bytes, ...]:
-    """The CRLs of a degenerate SignedData."""
+    """Return the CRLs of a degenerate SignedData."""
     body = _open_degenerate(der)
     body.skip_if(CONSTRUCTED_0)
     return _certificates(body.enter(_CRLS)) if body.next_is(_CRLS) else ()
 
 
 def _open_degenerate(der: Der) -> Der:
-    """A cursor before `certificates`."""
+    """Return a cursor positioned before `certificates`."""
     body = content_info(der, SIGNED_DATA).enter(SEQUENCE)
     body.value(INTEGER)
     body.enter(SET)

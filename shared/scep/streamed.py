@@ -1,18 +1,18 @@
-"""DER CMS as streaming writers emit it: indefinite lengths, content in segments (X.690 s8)."""
+"""CMS in BER as streaming writers emit it: indefinite lengths, segmented content (X.690 s8)."""
 
 from typing import Final
 
 from shared.scep.asn1 import CONSTRUCTED_0, CONTEXT_0, OCTET_STRING, OID, SEQUENCE, Der, tlv
 
-SEGMENT: Final = 1000  # what OpenSSL's CMS writer and Bouncy Castle's generators make of a buffer
+SEGMENT: Final = 1000  # bytes, as in OpenSSL's CMS writer and Bouncy Castle's generators
 _SEGMENTED: Final = 0x24
 _CONTENT: Final = 2  # encapContentInfo of a SignedData, encryptedContentInfo of an EnvelopedData
 
 
 def streamed(der: bytes) -> bytes:
-    """A SignedData, EnvelopedData or AuthEnvelopedData in BER.
+    """Convert a SignedData, EnvelopedData or AuthEnvelopedData from DER to BER.
 
-    What is signed keeps its bytes: signed attributes and certificates stay DER.
+    Signed attributes and certificates stay DER, so signatures still verify.
     """
     info = Der(der).enter(SEQUENCE)
     content_type = info.element(OID)
@@ -28,7 +28,7 @@ def _content(der: bytes) -> bytes:
 
 
 def _segmented(content: Der) -> bytes:
-    """[0] IMPLICIT OCTET STRING of an envelope, or [0] EXPLICIT OCTET STRING of a signature."""
+    """Segment an envelope's [0] IMPLICIT or a SignedData's [0] EXPLICIT OCTET STRING."""
     if content.next_is(CONTEXT_0):
         return indefinite(CONSTRUCTED_0, *_segments(content.value(CONTEXT_0)))
     data = content.enter(CONSTRUCTED_0).value(OCTET_STRING)
@@ -48,5 +48,5 @@ def _elements(der: Der) -> list[bytes]:
 
 
 def indefinite(tag: int, *parts: bytes) -> bytes:
-    """A constructed element with end-of-contents octets (X.690 s8.1.3.6)."""
+    """Encode a constructed element with end-of-contents octets (X.690 s8.1.3.6)."""
     return bytes((tag, 0x80)) + b"".join(parts) + b"\0\0"

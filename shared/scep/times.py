@@ -1,4 +1,4 @@
-"""Times as certificates, CRLs and CMS write them (RFC 5280 s4.1.2.5, RFC 5652 s11.3)."""
+"""Times in certificates, CRLs and CMS (RFC 5280 s4.1.2.5, RFC 5652 s11.3)."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,9 +12,9 @@ _GENERALIZED_TIME: Final = 0x18
 _FIRST_GENERALIZED_YEAR: Final = 2050
 
 
-@lru_cache(maxsize=256)  # certificates of one second share their times
+@lru_cache(maxsize=256)  # certificates issued in the same second share their times
 def write_time(seconds: int) -> bytes:
-    """UTCTime through 2049, GeneralizedTime from then on (RFC 5280 s4.1.2.5)."""
+    """Encode Unix seconds: UTCTime through 2049, then GeneralizedTime (RFC 5280 s4.1.2.5)."""
     moment = datetime.fromtimestamp(seconds, UTC)
     if moment.year < _FIRST_GENERALIZED_YEAR:
         return tlv(_UTC_TIME, moment.strftime("%y%m%d%H%M%SZ").encode("ascii"))
@@ -22,7 +22,7 @@ def write_time(seconds: int) -> bytes:
 
 
 def read_time(tag: int, contents: bytes) -> int:
-    """Unix seconds of a time written so."""
+    """Return a UTCTime or GeneralizedTime as Unix seconds; `ScepError` if it is malformed."""
     year = "%y" if tag == _UTC_TIME else "%Y"
     try:
         moment = datetime.strptime(contents.decode("ascii"), f"{year}%m%d%H%M%S%z")

@@ -1,1 +1,1 @@
-"""Certification requests, names and keys as X.509 has them. Pure."""
+"""X.509: certification requests, names, signatures and key identifiers. Pure."""

@@ -1,9 +1,9 @@
-"""PKCS#10 as devices send it: exact bytes kept, attributes in any order, odd strings (RFC 2986).
+"""PKCS#10 as devices send it: exact bytes, attributes in any order, odd strings (RFC 2986).
 
-Reading goes in three steps, because whoever recorded a device's message can alter its ciphertext
-and watch what the answer says. `read_csr` walks what the signature needs, `verify_self_signature`
-proves that the bytes are the device's own, and only then are attributes and names read, where a
-problem may be named (`read_request`).
+A CSR is read in three steps, because anyone who captured a device's message can alter its
+ciphertext and observe the answer. `read_csr` parses only what the signature needs.
+`verify_self_signature` proves that the bytes are the device's own. Only then does `read_request`
+read attributes and names, whose errors may be disclosed.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from shared.x509.names import GeneralName, read_general_names
 
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")
-# Extensions are asked for under PKCS#9's attribute, or under Microsoft's with the same syntax.
+# Extensions are requested in PKCS#9's attribute, or in Microsoft's with the same syntax.
 _EXTENSION_REQUESTS: Final = (
     object_identifier("1.2.840.113549.1.9.14"),
     object_identifier("1.3.6.1.4.1.311.2.1.14"),
@@ -49,9 +49,9 @@ _BOOLEAN: Final = 0x01
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """An X.509 extension: dotted OID, and the DER inside its OCTET STRING.
+    """A requested X.509 extension: dotted OID, and the DER inside its OCTET STRING.
 
-    Whether the client calls it critical has no effect: the profile decides that.
+    The client's critical flag is ignored: the profile decides that.
     """
 
     oid: str
@@ -60,10 +60,10 @@ class Extension:
 
 @dataclass(frozen=True)
 class CertificationRequest:
-    """A CSR by position: `info` is the CertificationRequestInfo exactly as received.
+    """A CSR parsed by position; `info` is the CertificationRequestInfo exactly as received.
 
-    `subject`, `spki` and `signature_algorithm` are whole DER elements, `attributes` the contents
-    of the attributes' SET. What is read of those raises `ScepError` with badRequest.
+    `subject`, `spki` and `signature_algorithm` are whole DER elements, `attributes` is the contents
+    of the attributes' SET. The properties that parse attributes raise `ScepError` (badRequest).
     """
 
     info: bytes
@@ -75,7 +75,7 @@ class CertificationRequest:
 
     @cached_property
     def challenge(self) -> str | None:
-        """The challengePassword; None where it is absent or blank (RFC 2985 s5.4.1)."""
+        """The challengePassword, or None if it is absent or blank (RFC 2985 s5.4.1)."""
         found = [values for oid, values in self._values if oid == _CHALLENGE_PASSWORD]
         if len(found) > 1:
             raise _bad_request("challengePassword twice")
@@ -83,9 +83,9 @@ class CertificationRequest:
 
     @cached_property
     def extensions(self) -> tuple[Extension, ...]:
-        """What extensions are asked for, each once, in order.
+        """The requested extensions, in order and without duplicates.
 
-        One attribute each for the SAN and the rest is what some clients send (RFC 2985 has one).
+        RFC 2985 has a single attribute for them; some clients send the SAN in one of its own.
         """
         found: dict[Extension, None] = {}
         for oid, values in self._values:
@@ -95,7 +95,7 @@ class CertificationRequest:
 
     @cached_property
     def san_value(self) -> bytes | None:
-        """The requested subjectAltName extension's value (DER), None without one."""
+        """The requested subjectAltName (DER), or None."""
         values = [e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME]
         if len(set(values)) > 1:
             raise _bad_request("subjectAltName twice, with different names")
@@ -108,20 +108,20 @@ class CertificationRequest:
 
     @property
     def names(self) -> bytes:
-        """Subject and subjectAltName as they are asked for: what a renewal may not change.
+        """The requested subject and subjectAltName (DER), which a renewal may not change.
 
-        An empty subjectAltName is left out: no certificate carries it.
+        An empty subjectAltName is omitted: no certificate carries one.
         """
         return self.subject + (self.san_value or b"" if self.sans else b"")
 
     @cached_property
     def public_key(self) -> PublicKey:
-        """The RSA or EC key that a certificate is asked for; others are badAlg."""
+        """The RSA or EC key to certify; `ScepError` (badAlg) for other keys."""
         return public_key(self.spki)
 
     @cached_property
     def _values(self) -> list[tuple[bytes, bytes]]:
-        """(type, contents of the SET of values) of each attribute."""
+        """The (type, contents of the SET of values) of each attribute."""
         der = Der(self.attributes)
         found: list[tuple[bytes, bytes]] = []
         try:
@@ -136,7 +136,7 @@ class CertificationRequest:
 
 
 def read_csr(der: bytes) -> CertificationRequest:
-    """Walk a CSR of any version (Apple sends 2); nothing is verified yet."""
+    """Parse a CSR of any version (Apple sends 2), without verifying it."""
     outer = Der(der)
     request = outer.enter(SEQUENCE)
     if outer.rest().strip(b"\r\n"):
@@ -155,17 +155,17 @@ def read_csr(der: bytes) -> CertificationRequest:
 
 
 def verify_self_signature(csr: CertificationRequest) -> None:
-    """Proof of possession: the signature over the CertificationRequestInfo as received."""
+    """Verify proof of possession: the signature over the CertificationRequestInfo as received."""
     scheme, digest = read_signature_algorithm(csr.signature_algorithm)
     if not verifies(csr.public_key, scheme, digest, csr.signature, csr.info):
         raise ScepError("CSR signature does not verify")
 
 
 def read_request(csr: CertificationRequest, policy: AlgorithmPolicy) -> None:
-    """Read all of a CSR whose signature was verified, within the bounds of `shared.limits`.
+    """Check the contents of a CSR with a verified signature against policy and `shared.limits`.
 
-    `ScepError` says what is wrong: badAlg for a signature that the profile's policy does not
-    allow, else badRequest.
+    Raises `ScepError`: badAlg for a signature that the profile's policy does not allow, otherwise
+    badRequest.
     """
     _, digest = read_signature_algorithm(csr.signature_algorithm)
     if digest.legacy and not policy.legacy:
@@ -185,7 +185,7 @@ def _bad_request(detail: str) -> ScepError:
 
 
 def _challenge(values: bytes) -> str | None:
-    """A challengePassword in any of the string types."""
+    """Return a challengePassword of any string type, or None if it is blank."""
     try:
         tag, contents = Der(values).any()
     except ScepError as error:
@@ -197,7 +197,7 @@ def _challenge(values: bytes) -> str | None:
 
 
 def _read_extensions(values: bytes, found: dict[Extension, None]) -> None:
-    """Add the extensions of one attribute; the same one again changes nothing."""
+    """Add the extensions of one attribute to `found`; duplicates are ignored."""
     try:
         der = Der(values).enter(SEQUENCE)
         while der.more() and len(found) <= CSR_EXTENSIONS:

@@ -1,6 +1,6 @@
-"""Distinguished names as text, escaped so that a value never reads as a part (RFC 4514). Pure.
+"""Distinguished names as text, escaped so that no value looks like another part (RFC 4514). Pure.
 
-Written in the order of the encoding with ", " between parts, which RFC 4514 readers take too.
+Parts are written in the order of the encoding, separated by ", ", which RFC 4514 readers accept.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.text.printable import HIDDEN
 
-# RFC 4514 s2.4: always; a blank or # at the beginning, a blank at the end.
+# RFC 4514 s2.4: these anywhere, a blank or # at the beginning, a blank at the end.
 _SPECIAL: Final = re.compile(r'[\\"+,;<>]|\A[ #]| \Z')
 _PART: Final = re.compile(r"((?:[^\\,]|\\.)*)(?:, ?|\Z)", re.DOTALL)
 _PAIRS: Final = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)", re.DOTALL)
@@ -21,7 +21,7 @@ def write_dn(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def escaped(value: str) -> str:
-    """Return an attribute's value as it stands in a name; hidden characters as their bytes."""
+    """Return an attribute's value escaped for a name; hidden characters become hex pairs."""
     written = _SPECIAL.sub(r"\\\g<0>", value) if value else value
     return HIDDEN.sub(_as_bytes, written)
 
@@ -31,11 +31,11 @@ def _as_bytes(found: re.Match[str]) -> str:
 
 
 def read_dn(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the (type, value) pairs of what `write_dn` wrote."""
+    """Yield the (type, value) pairs of text that `write_dn` wrote."""
     place = 0
     while place < len(text):
         found = _PART.match(text, place)
-        if found is None:  # a lone backslash at the end: nothing that `write_dn` writes
+        if found is None:  # a lone backslash at the end, which `write_dn` never writes
             return
         place = found.end()
         kind, _, value = found[1].partition("=")

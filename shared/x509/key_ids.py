@@ -1,4 +1,4 @@
-"""How keys are named in certificates, CRLs, events and pins. Pure (RFC 5280 s4.2.1.1, s4.2.1.2)."""
+"""Key identifiers in certificates, CRLs, events and pins (RFC 5280 s4.2.1.1, s4.2.1.2). Pure."""
 
 import hashlib
 
@@ -9,16 +9,17 @@ from shared.scep.asn1 import BIT_STRING, SEQUENCE, Der
 
 
 def public_key_id(spki: bytes) -> bytes:
-    """SHA-1 of the subjectPublicKey bits of a SubjectPublicKeyInfo: method 1."""
+    """Return the SHA-1 of a SubjectPublicKeyInfo's key bits (RFC 5280 s4.2.1.2, method 1)."""
     info = Der(spki).enter(SEQUENCE)
     info.element(SEQUENCE)
     return hashlib.sha1(info.value(BIT_STRING)[1:], usedforsecurity=False).digest()
 
 
 def authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """Return the AuthorityKeyIdentifier of what this CA signs: the CA's own key identifier.
+    """Return the AuthorityKeyIdentifier for what this CA signs: the CA's own key identifier.
 
-    It is read, for a CA may have used any method; computed only where the CA carries none.
+    It is read from the CA certificate, since any method may have produced it, and computed only if
+    the certificate has none.
     """
     try:
         own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
@@ -29,5 +30,5 @@ def authority_key_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def spki_sha256(spki: bytes) -> str:
-    """Return how events and pins name a key: SHA-256 of its SubjectPublicKeyInfo in DER, in hex."""
+    """Return a key's name in events and pins: SHA-256 of its SubjectPublicKeyInfo (DER), in hex."""
     return hashlib.sha256(spki).hexdigest()

@@ -1,4 +1,4 @@
-"""What `cryptography` raises about certificates, CRLs and keys that it cannot load. Pure."""
+"""Uniform errors for certificates, CRLs and keys that `cryptography` cannot load. Pure."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load foreign bytes within, and what is wrong with them is a `ValueError`.
+    """Raise `ValueError` for whatever is wrong with untrusted bytes that are loaded in the block.
 
-    What `cryptography` only warns of (a serial number of 0, a name longer than X.520 has it) is no
-    error, and no line on a service's output. It raises more kinds than one, most of them late: for
-    the version of a certificate, or for a key of an algorithm that it does not know.
+    `cryptography` raises several exception types, most of them late: for a certificate's version,
+    or for a key of an unknown algorithm. What it only warns about (a serial number of 0, a name
+    longer than X.520 allows) is accepted without output.
     """
     try:
         with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""What a subject and a subjectAltName must hold to be certified, type by type. Pure (RFC 5280).
+"""Rules for the subject and subjectAltName of a certificate, type by type (RFC 5280). Pure.
 
-Each check returns one sentence that names the entry and the rule, "" where nothing is wrong. Two
-faults that real clients make are tolerated in a subject: characters outside PrintableString's
-alphabet, and Latin-1 in a TeletexString.
+Each check returns a sentence that names the entry and the rule, or "" if the value is valid. Two
+faults of real clients are tolerated in a subject: characters outside PrintableString's alphabet,
+and Latin-1 in a TeletexString.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from shared.x509.names import UPN, read_other_name, read_rdn
 _NAME_RULE: Final = "(RFC 5280 4.1.2.4)"
 _SAN_RULE: Final = "(RFC 5280 4.2.1.6)"
 _UNIQUE_IDENTIFIER: Final = "2.5.4.45"
-_MAX_OID: Final = 63  # bytes; `cryptography` and with it many tools read none that is longer
+_MAX_OID: Final = 63  # bytes; `cryptography`, and so many tools, cannot read a longer one
 _MAX_HOST: Final = 253
 _MAX_LABEL: Final = 63
 _MAX_LOCAL: Final = 64
@@ -56,12 +56,12 @@ _URI: Final = re.compile(
     r"[^\[\]#]*(#[^\[\]#]*)?"
 )
 _URI_CHARACTERS: Final = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
-# Microsoft's form of a device id may write the GUID in braces.
+# Microsoft's device id URIs may write the GUID in braces.
 _BRACED_GUID: Final = re.compile(r"IntuneDeviceId://\{[0-9A-Fa-f-]{36}\}")
 
 
 def bad_name(der: bytes, *, strict: bool = False) -> str:
-    """What is wrong with a Name (DER); `strict` tolerates nothing."""
+    """Return what is wrong with a Name (DER), or ""; `strict` tolerates no faults."""
     try:
         outer = Der(der)
         rdns = outer.enter(SEQUENCE)
@@ -77,7 +77,7 @@ def bad_name(der: bytes, *, strict: bool = False) -> str:
 
 
 def _bad_rdn(rdn: Der, *, strict: bool) -> str:
-    """A set of one or more attributes of different types (X.501 9.3), in DER's order."""
+    """Check an RDN: one or more attributes of different types (X.501 9.3), in DER order."""
     before, kinds = b"", set()
     if not rdn.more():
         return "which is empty: each must hold an attribute"
@@ -111,11 +111,11 @@ def _bad_value(kind: str, tag: int, contents: bytes, *, strict: bool) -> str:
 
 
 def _bad_text(tag: int, contents: bytes, *, strict: bool = True) -> str:
-    """The bytes of a string against its type.
+    """Check a string's bytes against its type, and for NUL and hidden characters.
 
-    NUL ends a name for half of the world's software; with characters that nobody sees one name
-    passes for another. Where it is not `strict`, UTF-8 that was taken for Latin-1 is read as what
-    was meant: `openssl req` writes Straße and Ärzte so, which then hold C1 controls.
+    Much software ends a name at NUL, and hidden characters let one name pass for another. Unless
+    `strict`, UTF-8 bytes that were taken for Latin-1 are decoded as UTF-8: `openssl req` writes
+    Straße and Ärzte that way, which as Latin-1 would hold C1 controls.
     """
     name, codec = _CODECS[tag]
     try:
@@ -124,7 +124,7 @@ def _bad_text(tag: int, contents: bytes, *, strict: bool = True) -> str:
         return f"the {name} does not decode"
     if "\0" in decoded:
         return "the value holds a NUL character"
-    if tag == PRINTABLE_STRING or not strict:  # old clients write UTF-8 there, and it is read so
+    if tag == PRINTABLE_STRING or not strict:  # old clients write UTF-8 there
         with contextlib.suppress(UnicodeError):
             decoded = decoded.encode("latin-1").decode("utf-8")
     if HIDDEN.search(decoded):
@@ -135,7 +135,7 @@ def _bad_text(tag: int, contents: bytes, *, strict: bool = True) -> str:
 
 
 def bad_oid(contents: bytes) -> str:
-    """What is wrong with an OBJECT IDENTIFIER's contents (X.690 8.19)."""
+    """Return what is wrong with an OBJECT IDENTIFIER's contents, or "" (X.690 8.19)."""
     if not contents or contents[-1] & 0x80:
         return "the object identifier is cut short"
     if len(contents) > _MAX_OID:
@@ -147,7 +147,7 @@ def bad_oid(contents: bytes) -> str:
 
 
 def bad_general_names(der: bytes) -> str:
-    """What is wrong with a GeneralNames (DER); an empty one is none, and not wrong."""
+    """Return what is wrong with a GeneralNames (DER), or ""; an empty one is accepted as absent."""
     try:
         outer = Der(der)
         names = outer.enter(SEQUENCE)
@@ -176,13 +176,13 @@ def _bad_general_name(tag: int, contents: bytes) -> str:
 
 
 def _shown(contents: bytes) -> str:
-    """The bytes for a sentence: what is not visible ASCII is escaped."""
+    """Return the bytes for display, shortened; all but visible ASCII is escaped."""
     shown = "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in contents)  # noqa: PLR2004 - ASCII
     return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
 
 
 def _bad_ia5(contents: bytes) -> str:
-    """What no name in an IA5String may hold."""
+    """Check for characters that no name in an IA5String may contain."""
     if not contents.isascii():
         return "characters outside ASCII are not allowed: write internationalized names in ASCII"
     if b"\0" in contents:
@@ -198,7 +198,7 @@ def _bad_dns(contents: bytes) -> str:
 
 
 def _bad_host(host: str, *, wildcard: bool = False) -> str:
-    """Letters, digits, hyphens, and underscores, which Windows has in host names."""
+    """Check a host name. Underscores are allowed: Windows host names contain them."""
     if len(host) > _MAX_HOST:
         return f"a host name has at most {_MAX_HOST} characters"
     labels = host.split(".")
@@ -260,7 +260,7 @@ def _bad_other_name(contents: bytes) -> str:
 
 
 def _bad_der(element: bytes, depth: int) -> str:
-    """An element and, where it is constructed, all that it holds."""
+    """Check an element and, if it is constructed, everything in it."""
     tag, contents = Der(element).any()
     if tag in _CODECS:
         return _bad_text(tag, contents)

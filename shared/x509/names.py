@@ -1,4 +1,4 @@
-"""Names and subjectAltNames as text, tolerant of what devices put in them (RFC 5280)."""
+"""Names and subjectAltNames as text, tolerant of what devices send (RFC 5280)."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class GeneralName:
 
 
 def attribute_kind(oid: bytes) -> str:
-    """The short name of an attribute's type (an OID's contents), or its dotted form."""
+    """Return the short name of an attribute type (an OID's contents), or its dotted form."""
     kind = dotted(oid)
     return _SHORT_NAMES.get(kind, kind)
 
@@ -70,37 +70,37 @@ class Attribute:
 
     @property
     def text(self) -> str:
-        """The value; bytes that are no text are replaced."""
+        """The value; undecodable bytes are replaced."""
         return text(self.tag, self.contents)
 
 
 def read_rdn(rdn: Der) -> Iterator[Attribute]:
-    """Yield the attributes of an RDN (the contents of its SET); `ScepError` where it is none."""
+    """Yield the attributes of an RDN (the contents of its SET); `ScepError` if it is malformed."""
     while rdn.more():
         der = rdn.element(SEQUENCE)
         inner = Der(der).enter(SEQUENCE)
         attribute = Attribute(der, inner.value(OID), *inner.any())
-        inner.finish()  # a second value would be read by others and not by us
+        inner.finish()  # other software might read a second value that we ignore
         yield attribute
 
 
 def read_attributes(der: bytes) -> Iterator[Attribute]:
-    """Yield each attribute of a Name (DER), in the order of the encoding; `ScepError`."""
+    """Yield the attributes of a Name (DER) in encoding order; `ScepError` if it is malformed."""
     rdns = Der(der).enter(SEQUENCE)
     while rdns.more():
         yield from read_rdn(rdns.enter(SET))
 
 
 def read_name(der: bytes) -> tuple[tuple[str, str], ...]:
-    """(type, value) of each attribute of a Name, in the order of the encoding."""
+    """Return (type, value) of each attribute of a Name (DER), in the order of the encoding."""
     return tuple((each.kind, each.text) for each in read_attributes(der))
 
 
 def name_text(der: bytes) -> str:
-    """Return a Name for people: "CN=device, O=Lab", in the order of the encoding.
+    """Return a Name for display, such as "CN=device, O=Lab", in the order of the encoding.
 
-    Values are escaped as RFC 4514 does. Reads any SEQUENCE: characters that do not decode are
-    replaced, and an RDN that cannot be read is shown as its bytes in hex, "#3100".
+    Values are escaped as in RFC 4514. Accepts any SEQUENCE: undecodable characters are replaced,
+    and an unreadable RDN is shown as hex, such as "#3100".
     """
     rdns, shown = Der(der).enter(SEQUENCE), []
     while rdns.more():
@@ -117,9 +117,10 @@ def name_text(der: bytes) -> str:
 
 
 def read_general_names(der: bytes) -> tuple[GeneralName, ...]:
-    """Return the entries of a GeneralNames (RFC 5280 s4.2.1.6); `ScepError` (badRequest) if none.
+    """Return the entries of a GeneralNames (RFC 5280 s4.2.1.6).
 
-    An entry that does not fit its kind is of kind "other": `name_rules` says what is wrong.
+    An entry that is invalid for its kind gets the kind "other"; `name_rules` says what is wrong.
+    Raises `ScepError` (badRequest) if the structure is malformed.
     """
     outer, found = Der(der), []
     try:
@@ -144,7 +145,7 @@ def _general_name(tag: int, contents: bytes) -> GeneralName:
 
 
 def read_other_name(contents: bytes) -> tuple[bytes, bytes]:
-    """Return an otherName's type (an OID's contents) and its value (DER); `ScepError`."""
+    """Return an otherName's (type as OID contents, value as DER); `ScepError` if malformed."""
     other = Der(contents)
     oid, wrapped = other.value(OID), other.enter(CONSTRUCTED_0)
     other.finish()
@@ -154,7 +155,7 @@ def read_other_name(contents: bytes) -> tuple[bytes, bytes]:
 
 
 def _principal(contents: bytes) -> str | None:
-    """The user principal name that an otherName holds."""
+    """Return the user principal name in an otherName, or None."""
     try:
         oid, element = read_other_name(contents)
         tag, value = Der(element).any()
@@ -164,7 +165,7 @@ def _principal(contents: bytes) -> str | None:
 
 
 def _text(contents: bytes) -> str | None:
-    """None for bytes that are no text: they are a name of another kind."""
+    """Decode UTF-8; return None if it is invalid, since then the name is of another kind."""
     try:
         return contents.decode("utf-8")
     except UnicodeDecodeError:

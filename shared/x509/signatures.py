@@ -1,7 +1,7 @@
-"""Signatures on certificates over the very bytes that were signed (RFC 5280 s4.1.1.2).
+"""Signatures of certificates and CRLs, verified over the raw bytes (RFC 5280 s4.1.1.2).
 
-`cryptography` refuses to load certificates whose names hold what devices put there, so whether
-one was issued by a CA is decided here on the raw TBSCertificate.
+`cryptography` refuses to load certificates with some names that devices use, so the issuer's
+signature is verified here over the raw TBSCertificate.
 """
 
 from shared.scep.algorithms import MD5
@@ -12,7 +12,7 @@ from shared.scep.schemes import PublicKey, read_signature_algorithm, verifies
 
 
 def is_issued_by(certificate: bytes, ca_subject: bytes, ca_key: PublicKey) -> bool:
-    """Whether the CA of this name (DER) and key signed the certificate (DER)."""
+    """Return whether the CA with this name (DER) and key issued the certificate (DER)."""
     try:
         return read_certificate(certificate).issuer == ca_subject and is_signed_by(
             certificate, ca_key
@@ -22,9 +22,9 @@ def is_issued_by(certificate: bytes, ca_subject: bytes, ca_key: PublicKey) -> bo
 
 
 def is_signed_by(signed: bytes, key: PublicKey) -> bool:
-    """Whether the key signed this certificate or CRL (DER): both are SIGNED{} (X.509 s9.3).
+    """Return whether the key signed this certificate or CRL (DER): both are SIGNED{} (X.509 s9.3).
 
-    `ScepError` for anything else.
+    Raises `ScepError` for anything else.
     """
     outer = Der(signed)
     whole = outer.enter(SEQUENCE)
@@ -35,6 +35,6 @@ def is_signed_by(signed: bytes, key: PublicKey) -> bool:
     if signature[:1] != b"\0":
         raise ScepError("signature is not whole octets")
     scheme, digest = read_signature_algorithm(algorithm)
-    if digest is MD5:  # no CA of ours ever signed so
+    if digest is MD5:  # none of our CAs ever signed with MD5
         return False
     return verifies(key, scheme, digest, signature[1:], to_be_signed)

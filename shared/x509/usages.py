@@ -1,4 +1,4 @@
-"""Names of key usages as configuration writes them (RFC 5280 s4.2.1.3, s4.2.1.12)."""
+"""Names of key usages in the configuration (RFC 5280 s4.2.1.3, s4.2.1.12)."""
 
 from typing import Final
 
@@ -16,6 +16,6 @@ EXTENDED_KEY_USAGES: Final = {
     "ipsecIKE": "1.3.6.1.5.5.7.3.17",
     "smartcardLogon": "1.3.6.1.4.1.311.20.2.2",
 }
-# Attributes of a subject that may stand beside a CN which a challenge names, unless told otherwise.
+# Subject attributes that are allowed by default beside a CN which the challenge names.
 PLAIN_ATTRIBUTES: Final = ("C", "O", "L", "ST", "serialNumber")
 ANY_ATTRIBUTE: Final = "any"
