@@ -1,4 +1,4 @@
-"""The issuer's own ceilings, checked at the key whatever the verdict says. Pure."""
+"""Issuer ceilings, checked before the key signs, whatever the verdict says. Pure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from shared.x509.name_rules import bad_general_names, bad_name
 _KEY_USAGE: Final = "2.5.29.15"
 _SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
-# Key usages, extended key usages, key identifiers, SANs and CRL URLs: nothing else is ever
-# signed, so neither BasicConstraints nor a SID (1.3.6.1.4.1.311.25.2) that a CSR smuggled through.
+# Key usages, extended key usages, key identifiers, SANs and CRL URLs. Nothing else is ever signed:
+# no BasicConstraints, and no SID (1.3.6.1.4.1.311.25.2) that a CSR tried to smuggle in.
 _ALLOWED: Final = frozenset(
     {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", _SUBJECT_ALT_NAME, "2.5.29.31"}
 )
 _CA_USAGES: Final = 0x04 | 0x02  # keyCertSign and cRLSign: bits 5 and 6 of the first octet
-_CLOCK_SLACK: Final = 300  # seconds between the clocks of the log's servers
+_CLOCK_SLACK: Final = 300  # seconds by which the clocks of the log's servers may differ
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -31,7 +31,10 @@ _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What one issuer will sign at most; times in seconds, EKUs as dotted OIDs."""
+    """The most that one issuer signs; durations in seconds, EKUs as dotted OIDs.
+
+    `ca_not_before` and `ca_not_after` are in Unix seconds.
+    """
 
     ca_spki_sha256: str
     ca_not_before: int
@@ -43,14 +46,14 @@ class Ceilings:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When the log stored the request and the verdict (Unix seconds): no process's own clock."""
+    """When the log stored the request and the verdict (Unix seconds); no process's own clock."""
 
     requested: int
     approved: int
 
 
 def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
-    """What in the template goes too far, "" where nothing does."""
+    """Return how the template exceeds the ceilings, "" if it does not."""
     validity = template.not_after - template.not_before
     rules = (
         (template.ca_spki_sha256 == ceilings.ca_spki_sha256, "the verdict is for another CA key"),
@@ -73,12 +76,12 @@ def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
 
 
 def ended(ceilings: Ceilings, at: int) -> str:
-    """Say that the CA has ended at this time (Unix seconds), "" while it has not."""
+    """Return a sentence if the CA has ended at this time (Unix seconds), else ""."""
     return ca_ended(ceilings.ca_not_after, at)
 
 
 def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times) -> str:
-    """What is wrong with the validity at the times of request and verdict, "" where nothing is."""
+    """Return what is wrong with the validity, by the log's times; "" if nothing is."""
     if template.not_before < times.requested - ceilings.max_backdate - _CLOCK_SLACK:
         return "the certificate would begin longer before its request than this issuer allows"
     if template.not_before > times.approved + _CLOCK_SLACK:
@@ -89,7 +92,7 @@ def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times)
 
 
 def _bad_names(template: CertificateTemplate) -> str:
-    """The names once more: what a certificate says of a device is the issuer's word."""
+    """Check the names again: the issuer vouches for what a certificate says of a device."""
     sans = (e.value for e in template.extensions if e.oid == _SUBJECT_ALT_NAME)
     found = (bad_name(template.subject), *map(bad_general_names, sans))
     return next(filter(None, found), "")
@@ -144,6 +147,6 @@ def _oids(value: bytes) -> set[str]:
 
 
 def names_sha256(template: CertificateTemplate) -> str:
-    """How certificates' subject and SANs are named in events, for renewals to compare."""
+    """Return the digest that names subject and SANs in events, for renewals to compare."""
     sans = (e.value for e in template.extensions if e.oid == _SUBJECT_ALT_NAME)
     return hashlib.sha256(template.subject + b"".join(sans)).hexdigest()

@@ -1,4 +1,4 @@
-"""The TBSCertificate of a template, byte for byte, and its serial number. Pure (RFC 5280 s4.1)."""
+"""Encodes the TBSCertificate of a template and derives its serial number. Pure (RFC 5280 s4.1)."""
 
 import hmac
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SERIAL_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A certificate before its signature: the serial number and the TBSCertificate around it."""
+    """A certificate before its signature: the serial number, and the TBSCertificate with it."""
 
     serial: bytes
     tbs: bytes
@@ -38,12 +38,12 @@ def draft(
     secret: bytes,
     enrollment: str,
 ) -> Draft:
-    """The TBSCertificate of a template; extensions in the template's order.
+    """Encode the TBSCertificate of a template; extensions are in the template's order.
 
-    The serial number is 16 positive bytes that follow from the attempt (its subject prefix) and
-    the content. So every replica makes the same one for the same attempt, and two attempts never
-    share one even where their certificates are alike. An HMAC, so that nobody without the issuer's
-    secret can foresee one (RFC 5280 s4.1.2.2).
+    The serial number is 16 bytes, positive, and derived from the attempt (`enrollment`, its subject
+    prefix) and the content. So every replica computes the same one for an attempt, and two attempts
+    never share one even if their certificates are alike. It is an HMAC, so that nobody without the
+    issuer's secret can predict one (RFC 5280 s4.1.2.2).
     """
     rest = (
         algorithm,
@@ -55,7 +55,7 @@ def draft(
     )
     content = enrollment.encode() + b"\0" + _tbs_certificate(b"", rest)
     digest = hmac.digest(secret, content, "sha256")[:SERIAL_BYTES]
-    # Positive and never shorter: the top bit is cleared, the one below is set.
+    # Clear the top bit, so that it is positive, and set the next, so that it is never shorter.
     serial = bytes((digest[0] & 0x3F | 0x40,)) + digest[1:]
     return Draft(serial, _tbs_certificate(serial, rest))
 
@@ -65,7 +65,7 @@ def _tbs_certificate(serial: bytes, rest: tuple[bytes, ...]) -> bytes:
 
 
 def certificate(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
-    """The Certificate around a signed TBSCertificate."""
+    """Encode the Certificate around a signed TBSCertificate."""
     return tlv(SEQUENCE, tbs, algorithm, tlv(BIT_STRING, b"\0", signature))
 
 

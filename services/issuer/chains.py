@@ -1,4 +1,4 @@
-"""Keeps each CA's chain in the bucket where gateways and validators look for it."""
+"""Publishes each CA's chain to the bucket where gateways and validators look for it."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ _RETRY_SECONDS = 0.5
 
 
 async def publish_chains(bus: Bus, settings: Settings) -> None:
-    """Put every chain, then hint; tries until the bus took them all."""
+    """Publish every chain and send a hint; retry until the bus has taken them all."""
     for name, connector in settings.issuers.items():
         message = encode(connector.ca_chain())
         while True:

@@ -1,4 +1,4 @@
-"""Commands in the issuer's consumer: to revoke, and to resume an attempt without outcome."""
+"""The issuer's commands: to revoke, and to resume an attempt without an outcome."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ _RESUME: Final = "ops.resume."
 
 @dataclass
 class Commands:
-    """Hands each command to its consumer."""
+    """Passes each command to its consumer."""
 
     revoking: RevocationConsumer
     resuming: ResumeConsumer

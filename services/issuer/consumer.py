@@ -1,4 +1,4 @@
-"""The one path from a verdict to its outcome: authentic, within the ceilings, recorded, issued."""
+"""Turns a verdict into its outcome: authenticate, check the ceilings, record, issue."""
 
 import asyncio
 from collections.abc import Callable
@@ -71,12 +71,12 @@ class RequestMissingError(Exception):
 
 
 class OutcomeMissingError(Exception):
-    """Raised where the key's certificate is recorded and its issuance has not ended yet."""
+    """Raised if the key's certificate is recorded and its enrollment has no outcome yet."""
 
 
 @dataclass
 class VerdictConsumer:
-    """Writes exactly one outcome for every approving verdict of a known validator."""
+    """Appends exactly one outcome for each approval by a trusted validator."""
 
     bus: Bus
     live: Live[Settings]
@@ -89,15 +89,15 @@ class VerdictConsumer:
         return Orders(self.bus, settings.signer, settings.trusted_issuers, self.clock)
 
     async def handle(self, stored: Stored) -> None:
-        """Issue what an authentic verdict approves."""
+        """Issue the certificate that an authentic verdict approves, or record why not."""
         verdict = self._verdict(stored)
         if verdict is not None:
             await self._record(stored, verdict, await self._outcome(stored, verdict))
 
     async def give_up(self, stored: Stored) -> None:
-        """End a verdict that kills its worker.
+        """Fail a verdict that kills its worker.
 
-        What an external CA has, or may still be asked for in time, is not given up.
+        It is handled again instead if an external CA has its order, or may still be asked in time.
         """
         verdict = self._verdict(stored)
         if verdict is None:
@@ -112,14 +112,14 @@ class VerdictConsumer:
         await self._record(stored, verdict, _failed(verdict, Reason.POISON, detail))
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
-        """The approval, if a known validator signed it for this subject; else nothing happens."""
+        """Return the approval if a trusted validator signed it for this subject, else None."""
         event = read_stage(stored, self.live.current.validators, Stage.VERDICT)
         if event is None:
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
-        """Decide; a refusal while an order is open waits until the order is settled."""
+        """Decide the outcome; a failure waits until an open order is settled."""
         connector = self.live.current.issuers.get(verdict.template.issuer)
         ca = connector.pinned(verdict.template.ca_spki_sha256) if connector else None
         if connector is None or ca is None:
@@ -136,12 +136,12 @@ class VerdictConsumer:
     async def _decided(
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
     ) -> Outcome | None:
-        """Return the outcome where no certificate is to be made."""
+        """Return the outcome if it needs no new certificate; None if one is to be issued."""
         if refused := self._refusal(stored, verdict, ca):
             return await self._too_late(stored, verdict, connector, refused)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
-        # The verdict may be hours old: what was compromised since must not be certified.
+        # The verdict may be hours old: a key compromised since then must not be certified.
         compromised, request = await asyncio.gather(
             self._compromised(spki_sha256(verdict.template.spki)), self._request(stored)
         )
@@ -160,7 +160,7 @@ class VerdictConsumer:
         connector: Connector,
         refused: tuple[Reason, str],
     ) -> Outcome:
-        """Fail, unless an external CA was asked before the approval ended and has issued."""
+        """Fail, unless an external CA was asked before the approval expired and has issued."""
         if refused[0] is Reason.VERDICT_EXPIRED and connector.lease > 0:
             order = _order(stored, verdict)
             found = await self._found(order, connector)
@@ -169,7 +169,10 @@ class VerdictConsumer:
         return _failed(verdict, *refused)
 
     async def _found(self, order: Order, connector: Connector) -> Result | None:
-        """Return what became of an open order; None where there is none, or the CA has none."""
+        """Return what became of an open order; None if there is none, or the CA does not have it.
+
+        Raises `DeferredError` while the CA has not decided or the outcome is unknown.
+        """
         if not await self._orders.is_open(order):
             return None
         found = await self._orders.find(connector, order)
@@ -180,10 +183,10 @@ class VerdictConsumer:
     async def _disown(
         self, failed: IssuanceFailed, verdict: EnrollmentApproved, connector: Connector, der: bytes
     ) -> IssuanceFailed:
-        """Revoke a certificate that the CA made and no device will get."""
+        """Revoke a certificate that the CA issued and no device will get."""
         pin = verdict.template.ca_spki_sha256
         ca = connector.pinned(pin) or connector.current
-        if not is_from(ca.chain[0], der):  # the number may be that of another certificate of the CA
+        if not is_from(ca.chain[0], der):  # the CA may have an honest certificate of that number
             return failed
         serial = serial_token(read_certificate(der).serial)
         _log.error("certificate_disowned", serial=serial, detail=failed.detail)
@@ -193,13 +196,13 @@ class VerdictConsumer:
             detail = f"{failed.detail}; the CA revoked its certificate {serial}"
         except (CaUnavailableError, TimeoutError) as error:
             raise DeferredError(serial) from error
-        except Exception as error:  # noqa: BLE001 - of a package; operators see the serial number
+        except Exception as error:  # noqa: BLE001 - a package's error; operators see the serial
             log_failure("revocation_failed", error, serial=serial)
             detail = f"{failed.detail}; the CA's certificate {serial} is not revoked"
         return msgspec.structs.replace(failed, detail=shortened(detail))
 
     async def _compromised(self, key: str) -> bool:
-        """Whether an issuer's signed mark says that a key must not be certified again."""
+        """Return whether an issuer's signed mark forbids certifying a key again."""
         trusted = self.live.current.trusted_issuers
         wildcard = key_compromised(key, "*")
         marks = Series(self.bus, CERTS, wildcard, KeyCompromised, trusted, "certificate")
@@ -208,7 +211,7 @@ class VerdictConsumer:
     def _refusal(
         self, stored: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> tuple[Reason, str] | None:
-        """Why the verdict by itself is not acted on."""
+        """Return why the verdict by itself cannot be acted on; None if it can."""
         if problem := ended(ca.ceilings, stored.seconds):
             return Reason.CA_NOT_VALID, problem
         if self.clock() > verdict.valid_until:
@@ -220,7 +223,8 @@ class VerdictConsumer:
     async def _request(self, stored: Stored) -> Stored:
         """Return the request that a verdict is about, which the log stored before it.
 
-        Where even the leader has none the message comes again, and is given up in the end.
+        Raises `RequestMissingError` if even the leader has none: the verdict is then redelivered,
+        and given up in the end.
         """
         enrollment, _ = parse_subject(stored.subject)
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
@@ -232,7 +236,7 @@ class VerdictConsumer:
     def _misfit(
         self, stored: Stored, request: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> str:
-        """Why the stored request does not carry what the verdict wants signed."""
+        """Return why the stored request does not support the verdict's template, "" if it does."""
         enrollment, _ = parse_subject(stored.subject)
         times = Times(request.seconds, stored.seconds)
         return unsupported(enrollment, request, verdict) or out_of_time(
@@ -240,9 +244,10 @@ class VerdictConsumer:
         )
 
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
-        """The certificate that the key has already, from the log; None where there will be none.
+        """Return the certificate that the key already has on the log; None if there will be none.
 
-        One that is recorded and not issued yet is about to be, also after a kill in between.
+        One that is recorded but not issued is about to be, even after a kill in between:
+        `OutcomeMissingError`.
         """
         template = verdict.template
         recorded = await self.bus.get_last_or_leader(
@@ -264,7 +269,7 @@ class VerdictConsumer:
             report_forgery(Stage.OUTCOME, verdict.existing, error)
             return None
         if not isinstance(issued, CertificateIssued):
-            return None  # its serial number was recorded, and it was refused after all
+            return None  # its serial number was recorded, but it was not issued
         if read_certificate(issued.certificate).spki != template.spki:
             return None
         return msgspec.structs.replace(issued, request_sha256=verdict.request_sha256)
@@ -272,7 +277,7 @@ class VerdictConsumer:
     async def _issue(
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
     ) -> Outcome:
-        """Record, then ask the CA: no certificate exists that the log does not know of."""
+        """Record first, then ask the CA: no certificate may exist that the log does not know of."""
         order = _order(stored, verdict)
         prepared = connector.prepare(order)
         if isinstance(prepared, Refused):
@@ -284,14 +289,14 @@ class VerdictConsumer:
         result = await self._ordered(connector, order, prepared, verdict)
         if isinstance(result, Refused):
             return _failed(verdict, result.reason, shortened(visible(result.detail)))
-        if not isinstance(result, Issued):  # the CA has not decided, or may have: ask it again
+        if not isinstance(result, Issued):  # the CA has not decided, or is not known to have
             raise DeferredError(order.key)
         return await self._received(stored, order, verdict, connector, result.certificate)
 
     async def _signed(
         self, order: Order, verdict: EnrollmentApproved, connector: Connector, prepared: Prepared
     ) -> Outcome:
-        """Sign here, under the serial number that was recorded."""
+        """Sign in this process, under the serial number that was recorded."""
         template = verdict.template
         times = template.not_before, template.not_after
         await self._record_serial(order, verdict, prepared.serial, times)
@@ -303,7 +308,7 @@ class VerdictConsumer:
     async def _ordered(
         self, connector: Connector, order: Order, prepared: Prepared, verdict: EnrollmentApproved
     ) -> Result:
-        """Ask an external CA, which must not hold up the verdicts for others."""
+        """Ask an external CA, without holding up the verdicts for other issuers."""
         places = self._places.setdefault(verdict.template.issuer, Places())
         with places.taken() as free:
             if not free:
@@ -318,7 +323,7 @@ class VerdictConsumer:
         connector: Connector,
         der: bytes,
     ) -> Outcome:
-        """Record a certificate that a CA made, if it is the one that was approved."""
+        """Record a certificate that a CA issued, if it is the approved one; otherwise fail."""
         ca = connector.pinned(verdict.template.ca_spki_sha256) or connector.current
         holder = ""
         problem = misissued(verdict.template, ca.ceilings, ca.chain[0], der, stored.seconds)
@@ -332,16 +337,16 @@ class VerdictConsumer:
         SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
         _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
         failed = _failed(verdict, Reason.UNREADABLE, problem)
-        if holder:  # by the number its certificate would be revoked
+        if holder:  # revoking by this serial number would hit the holder's certificate
             return failed
         return await self._disown(failed, verdict, connector, der)
 
     async def _record_serial(
         self, order: Order, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
     ) -> CertificateRecorded:
-        """Append what exists, or will, under its serial number and its key.
+        """Record a certificate that exists, or is about to, under its serial number and its key.
 
-        `times` is the validity in Unix seconds.
+        `times` is when its validity begins and ends, in Unix seconds.
         """
         record = _recorded(order.enrollment, verdict, serial, times)
         places = (
@@ -356,7 +361,7 @@ class VerdictConsumer:
             _log.info("serial_already_recorded", serial=record.serial)
 
     async def _holder(self, issuer: str, serial: str) -> str:
-        """Return the attempt on record under a serial number, "" where the record is forged."""
+        """Return the attempt on record under a serial number, "" if the record is forged."""
         subject = certificate_issued(issuer, serial)
         stored = await self.bus.get_last_or_leader(CERTS, subject)
         if stored is None:
@@ -366,7 +371,7 @@ class VerdictConsumer:
         return record.enrollment if record is not None else ""
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
-        """Append the outcome; where one stands already, that one is announced, ours forgotten."""
+        """Append the outcome and hint the gateway; if one is stored already, announce that one."""
         enrollment, _ = parse_subject(stored.subject)
         subject = enrollment.subject(Stage.OUTCOME)
         message = sign(outcome, subject, self.live.current.signer)

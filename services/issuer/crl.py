@@ -1,4 +1,4 @@
-"""Certificate revocation lists, byte for byte. Pure (RFC 5280 s5)."""
+"""Encodes and reads certificate revocation lists. Pure (RFC 5280 s5)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _REASONS: Final = {code: reason for reason, code in _CODES.items()}
 
 @dataclass(frozen=True, slots=True, order=True)
 class RevokedEntry:
-    """One revoked certificate: its serial (an INTEGER's contents), since when (Unix s), why."""
+    """A revoked certificate: serial (an INTEGER's contents), since when (Unix seconds), and why."""
 
     serial: bytes
     revoked_at: int
@@ -49,7 +49,7 @@ class RevokedEntry:
 
 @dataclass(frozen=True, slots=True)
 class CrlHead:
-    """What a CRL says of itself; times are Unix seconds."""
+    """A CRL's number and times (Unix seconds)."""
 
     number: int
     this_update: int
@@ -63,7 +63,7 @@ def tbs_crl(
     key_id: bytes,
     entries: Iterable[RevokedEntry],
 ) -> bytes:
-    """The TBSCertList, entries in order of their serials."""
+    """Encode the TBSCertList; entries are sorted by serial number."""
     listed = [_entry(entry) for entry in sorted(entries)]
     extensions = tlv(
         SEQUENCE,
@@ -84,7 +84,7 @@ def tbs_crl(
 
 def _entry(entry: RevokedEntry) -> bytes:
     parts = [tlv(INTEGER, entry.serial), write_time(entry.revoked_at)]
-    if code := _CODES[entry.reason]:  # RFC 5280 s5.3.1: unspecified is said by its absence
+    if code := _CODES[entry.reason]:  # RFC 5280 s5.3.1: `unspecified` is left out
         parts.append(tlv(SEQUENCE, _extension(_REASON_CODE, tlv(_ENUMERATED, bytes((code,))))))
     return tlv(SEQUENCE, *parts)
 
@@ -94,12 +94,12 @@ def _extension(oid: bytes, value: bytes) -> bytes:
 
 
 def crl(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
-    """The CertificateList around a signed TBSCertList."""
+    """Encode the CertificateList around a signed TBSCertList."""
     return tlv(SEQUENCE, tbs, algorithm, tlv(BIT_STRING, b"\0", signature))
 
 
 def read_entries(der: bytes) -> list[RevokedEntry]:
-    """Return the entries of a CRL that `tbs_crl` wrote; `ScepError` for anything else."""
+    """Return the entries of a CRL that `tbs_crl` wrote; raises `ScepError` if it does not parse."""
     body = Der(der).enter(SEQUENCE).enter(SEQUENCE)
     body.value(INTEGER)
     body.element(SEQUENCE)  # signature

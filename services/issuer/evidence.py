@@ -1,7 +1,7 @@
-"""What a stored request shows without its secrets: that a device asked, and which. Pure.
+"""What a stored request proves without its secrets: that a device asked, and which one. Pure.
 
 The CSR is encrypted to the validators. Public are the device's signature over its message, the
-signer's certificate and the transaction, which the enrollment's subject is made of.
+signer's certificate and the transaction, from which the enrollment's subject is made.
 """
 
 from shared.log.envelope import Stored, UnreadableEventError, decode
@@ -11,13 +11,13 @@ from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_message, verify
 
-# Which algorithms a profile takes is the validator's business; here everything known verifies.
+# The validator enforces a profile's algorithms; here every known algorithm verifies.
 _EVERY_ALGORITHM = AlgorithmPolicy(legacy=True)
 _ENROLLING = (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ)
 
 
 def unsupported(enrollment: EnrollmentId, request: Stored, verdict: EnrollmentApproved) -> str:
-    """Return why the stored request does not support the verdict, "" where it does."""
+    """Return why the stored request does not support the verdict, "" if it does."""
     if request.sha256() != verdict.request_sha256:
         return "the verdict is about another request than the stored one"
     try:
@@ -32,7 +32,7 @@ def unsupported(enrollment: EnrollmentId, request: Stored, verdict: EnrollmentAp
 
 
 def _message(request: Stored) -> PkiMessage:
-    """The device's message, its signature verified; it must ask for a certificate."""
+    """Return the device's message; its signature verifies, and it asks for a certificate."""
     event = decode(request.payload, request.headers)
     if not isinstance(event, EnrollmentRequested):
         raise UnreadableEventError("no request")

@@ -1,4 +1,4 @@
-"""Orders at an external CA: recorded before it is asked, and found again under their key."""
+"""Orders at an external CA: recorded before the CA is asked, and found again by their key."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -34,7 +34,7 @@ _R = TypeVar("_R", bound=Result | None)
 
 @dataclass(frozen=True)
 class Orders:
-    """Places orders and finds them again; `clock` gives Unix seconds."""
+    """Places orders and finds them again; `clock` returns Unix seconds."""
 
     bus: Bus
     signer: EventSigner
@@ -44,9 +44,9 @@ class Orders:
     async def place(
         self, connector: Connector, order: Order, prepared: Prepared, request_sha256: str
     ) -> Result:
-        """Place an order that nobody has placed, or return what became of it.
+        """Place an order, or return what became of it if it was placed before.
 
-        Raises `DeferredError` while another issuer works on it, and where the CA is away.
+        Raises `DeferredError` while another issuer works on it, and while the CA is unavailable.
         """
         if not await self._record(connector, order, request_sha256):
             found = await self.find(connector, order)
@@ -55,7 +55,7 @@ class Orders:
         return await self._asked(connector, connector.issue(order, prepared), order)
 
     async def find(self, connector: Connector, order: Order) -> Result | None:
-        """Return what became of an order that was placed; None where the CA has none.
+        """Return what became of an order that was placed; None if the CA does not have it.
 
         Raises `DeferredError` like `place`.
         """
@@ -65,9 +65,9 @@ class Orders:
         return await self._asked(connector, connector.find(order), order)
 
     async def is_open(self, order: Order) -> bool:
-        """Return whether there is an order, so that the CA may have made the certificate.
+        """Return whether an order was recorded, so that the CA may have made the certificate.
 
-        A forged event may stand in the place of a true one, so it counts.
+        A forged event counts too, because it may occupy the place of a true one.
         """
         subject = _subject(order)
         stream = enroll_stream(parse_prefix(order.enrollment).shard)
@@ -76,7 +76,7 @@ class Orders:
     async def _asked(
         self, connector: Connector, call: Coroutine[Any, Any, _R], order: Order
     ) -> _R | UnknownOutcome:
-        """Wait for one answer; whatever is no answer leaves the outcome unknown."""
+        """Wait for the CA's answer; a timeout or an unexpected error leaves the outcome unknown."""
         try:
             async with asyncio.timeout(connector.lease):
                 result: _R | UnknownOutcome = await call
@@ -85,7 +85,7 @@ class Orders:
             raise DeferredError(order.key) from error
         except TimeoutError:
             result = UnknownOutcome("no answer in time")
-        except Exception as error:  # noqa: BLE001 - of a package; the CA may have done its part
+        except Exception as error:  # noqa: BLE001 - a package's error; the CA may have issued
             log_failure("connector_failed", error, issuer=order.template.issuer, key=order.key)
             result = UnknownOutcome(type(error).__name__)
         if not isinstance(result, Issued | Pending | Refused | UnknownOutcome | None):
@@ -95,7 +95,7 @@ class Orders:
         return result
 
     async def _record(self, connector: Connector, order: Order, request_sha256: str) -> bool:
-        """Append the intent; False where one stands."""
+        """Append the intent; return False if there is one already."""
         event = CertificateOrdered(
             request_sha256=request_sha256,
             issuer=order.template.issuer,
@@ -105,7 +105,7 @@ class Orders:
         return await Log(self.bus, self.signer).append(_subject(order), event)
 
     async def _ordered(self, order: Order) -> CertificateOrdered | None:
-        """Return the authentic order of an attempt; a forged one has no lease that counts."""
+        """Return the authentic order of an attempt; the lease of a forged one does not count."""
         stream = enroll_stream(parse_prefix(order.enrollment).shard)
         stored = await self.bus.get_last_or_leader(stream, _subject(order))
         if stored is None:

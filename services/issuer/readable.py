@@ -1,6 +1,6 @@
-"""Whether a certificate would load again: strict parsers refuse what loose ones wave through. Pure.
+"""Checks that a certificate would load: strict parsers reject what lenient ones accept. Pure.
 
-Checked on a draft, before the serial number is recorded and before the CA's key signs.
+It runs on a draft, before the serial number is recorded and before the CA's key signs.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ _LOOSE: Final = (PRINTABLE_STRING, T61_STRING)
 def unreadable(
     template: CertificateTemplate, der: bytes, draft: Callable[[CertificateTemplate], bytes]
 ) -> str:
-    """Return why the certificate (DER) of a template does not load, "" where it does.
+    """Return why the certificate (DER) of a template does not load, "" if it does.
 
-    Characters that old clients put into PrintableString and TeletexString, against the alphabets,
-    are no reason: where those are all that is wrong, the same name in UTF8Strings loads. `draft`
-    makes the certificate of another template.
+    Characters that old clients put into PrintableString and TeletexString, outside their alphabets,
+    are tolerated: if nothing else is wrong, the same name in UTF8Strings loads. `draft` makes the
+    certificate (DER) of another template.
     """
     problem = _problem(der, template)
     if not problem:
@@ -64,7 +64,7 @@ def _problem(der: bytes, template: CertificateTemplate) -> str:
 
 
 def _look_at(certificate: x509.Certificate) -> None:
-    """Parse what `cryptography` leaves until it is asked for."""
+    """Parse what `cryptography` parses only on access; reject bad serials and extensions."""
     certificate.subject  # noqa: B018 - parsed when it is read
     certificate.public_key()
     if certificate.serial_number <= 0:
@@ -75,7 +75,7 @@ def _look_at(certificate: x509.Certificate) -> None:
 
 
 def in_utf8(name: bytes) -> bytes:
-    """Return a Name with each loose string as a UTF8String; `ScepError` for what is no Name."""
+    """Return a Name with each loose string as a UTF8String; raises `ScepError` if it is no Name."""
     outer, written = Der(name), []
     rdns = outer.enter(SEQUENCE)
     outer.finish()

@@ -1,7 +1,8 @@
-"""Whether a certificate that a CA returned is the one that was approved. Pure.
+"""Checks that a certificate which a CA returned is the one that was approved. Pure.
 
-A CA may reorder RDNs and subjectAltNames, leave usages away, shorten the validity and add where its
-own certificate, CRL, OCSP and policies are found. It may add nothing that gives the device more.
+A CA may reorder RDNs and subjectAltNames, drop usages, shorten the validity, begin it up to
+`max_backdate` earlier, and add where its own certificate, CRL, OCSP and policies are found. It may
+add nothing that gives the device more.
 """
 
 from collections import Counter
@@ -25,7 +26,7 @@ from shared.x509.signatures import is_signed_by
 _MAX_BYTES: Final = 64 * 1024
 _SERIAL_OCTETS: Final = 20  # RFC 5280 4.1.2.2
 _BEGINS_WITHIN: Final = 3600  # seconds after the approval
-# What a CA adds of its own: where things are found, how keys are identified, by which policy.
+# What a CA may add: where things are found, how keys are identified, which policy applies.
 _ADDED: Final = frozenset(
     {
         ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
@@ -76,7 +77,7 @@ def misissued(
 
 
 def is_from(ca: bytes, der: bytes) -> bool:
-    """Return whether a certificate (DER) is one of this CA (DER)."""
+    """Return whether a CA (DER) signed a certificate (DER)."""
     try:
         read_certificate(der)
         return is_signed_by(der, public_key(read_certificate(ca).spki))
@@ -85,7 +86,7 @@ def is_from(ca: bytes, der: bytes) -> bool:
 
 
 def undraftable(template: CertificateTemplate, ca: bytes) -> str:
-    """Return why no certificate of this template would load, "" where one would."""
+    """Return why no certificate of this template would load, "" if one would."""
     try:
         with loading():
             _loaded(_drafted(template, read_certificate(ca)))
@@ -111,7 +112,7 @@ def _loaded(der: bytes) -> x509.Certificate:
 
 
 def _drafted(template: CertificateTemplate, issuer: Certificate) -> bytes:
-    """The certificate that was approved; loose strings as UTF8Strings, which every parser reads."""
+    """Return the approved certificate, loose strings as UTF8Strings, which every parser reads."""
     plain = msgspec.structs.replace(template, subject=in_utf8(template.subject))
     algorithm = signature_identifier(scheme_of(issuer.spki), SHA256)
     made = draft(plain, issuer.subject, algorithm, b"", "")
@@ -186,7 +187,7 @@ def _is_ca(loaded: x509.Certificate) -> bool:
 
 
 def _names(loaded: x509.Certificate) -> frozenset[x509.GeneralName]:
-    """The subjectAltNames; host names do not differ by case."""
+    """Return the subjectAltNames; host names are lower-cased, because they ignore case."""
     try:
         found = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

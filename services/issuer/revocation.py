@@ -1,4 +1,4 @@
-"""Orders to revoke, and the CRLs that follow from them and from time."""
+"""Carries out revocation commands, and publishes CRLs after them and before others expire."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ from shared.text.printable import visible
 _log = structlog.get_logger()
 _LOOK_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
-# After so many forged heads in a row a CRL number that nobody can have occupied is taken.
+# After so many forged heads in a row, use a random CRL number, which nobody can have occupied.
 _NEXT_NUMBERS: Final = 16
 _RANDOM_BITS: Final = 32
 _E = TypeVar("_E")
@@ -63,10 +63,11 @@ _WORDS: Final = dict.fromkeys(RevocationReason, "revoked") | {
 
 @dataclass
 class CrlKeeper:
-    """Keeps every CA's CRL complete and fresh, together with the other issuers' keepers.
+    """Keeps every CA's CRL complete and fresh, together with the keepers of other issuers.
 
-    A CRL is the one before it and all revocations on the log since; whoever appends the head of a
-    number first has published it, the others read it and go on from there.
+    A CRL contains the previous one and all revocations on the log since. The keeper that appends
+    the head with a number first has published it; the others read that head and continue from it.
+    `clock` returns Unix seconds.
     """
 
     bus: Bus
@@ -75,15 +76,15 @@ class CrlKeeper:
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def look_now(self) -> None:
-        """Do not wait until the next look: there may be a new CA."""
+        """Check now instead of after the usual pause: there may be a new CA."""
         self._asked.set()
 
     async def run(self) -> None:
-        """Look at every CRL from time to time; a CA without one gets its first."""
+        """Check every CRL periodically; a CA without one gets its first."""
         await every(_LOOK_SECONDS, self.look, name="crl", wake=self._asked, retry=_RETRY_SECONDS)
 
     async def look(self) -> None:
-        """Publish what is missing or past half of its time."""
+        """Publish each CRL that is missing or past half of its validity."""
         for issuer, connector in self.live.current.issuers.items():
             authority = connector.crls
             if authority is None:
@@ -94,7 +95,7 @@ class CrlKeeper:
                     await self.publish(issuer, authority, ca)
 
     async def publish(self, issuer: str, authority: CrlAuthority, ca: CrlSigner) -> int:
-        """Publish a CRL that holds every revocation on the log; its number."""
+        """Publish a CRL that contains every revocation on the log; return its number."""
         skipped = taken = 0
         first = False
         while True:
@@ -111,25 +112,26 @@ class CrlKeeper:
                 _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
                 if head is not None:
                     return number
-                # Two CRLs that follow no other have two numbers: the last may hold less.
+                # Another issuer may have published a first CRL too; the later may hold less: check.
                 first, skipped = True, 0
                 continue
             if (await self._newest(issuer, ca))[0] == head:
-                # No issuer of ours published it: the number is taken by a forgery.
+                # No trusted issuer published it: a forgery occupies the number.
                 taken += 1
                 skipped += 1 if taken < _NEXT_NUMBERS else secrets.randbits(_RANDOM_BITS)
 
     async def _entries(self, head: CrlPublished | None, ca: CrlSigner) -> list[RevokedEntry]:
-        """What the newest CRL holds."""
+        """Return the entries of the newest CRL."""
         if head is None:
             return []
         return read_entries((await read_crl(self.bus, head, ca.chain[0])).der)
 
     async def _newest(self, issuer: str, ca: CrlSigner) -> tuple[CrlPublished | None, int]:
-        """The newest head, and the number that follows it.
+        """Return the newest head, and the number that follows it.
 
-        Numbers must also grow where all CRLs of a CA have left the log, and where forged heads hide
-        the newest: then the CRL is made from all revocations, for they must go on.
+        Numbers must also grow after all CRLs of a CA have left the log, and when forged heads hide
+        the newest. In that case the CRL is rebuilt from all revocations, because revocation must
+        not stop.
         """
         now = int(self.clock())
         try:
@@ -137,14 +139,14 @@ class CrlKeeper:
             head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
         except SeriesTooLongError as error:
             _log.error("crl_rebuilt", issuer=issuer, detail=str(error))
-            begun = int(self.clock() * 1000)  # finer than seconds: numbers must not run backwards
+            begun = int(self.clock() * 1000)  # milliseconds, because numbers must not decrease
             return None, (begun << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
         return head, head.number + 1 if head is not None else now
 
     async def _apply(
         self, issuer: str, ca: CrlSigner, position: int, entries: dict[bytes, RevokedEntry]
     ) -> int:
-        """Apply what followed after `position` to a CRL's entries; where the last change stands."""
+        """Apply the changes after `position` to a CRL's entries; return the last one's position."""
         wildcard = certificate_status(issuer, "*", "*")
         while stored := await self.bus.get_next_or_leader(CERTS, wildcard, position + 1):
             position = stored.sequence
@@ -165,7 +167,7 @@ class CrlKeeper:
     async def _append(
         self, issuer: str, ca: CrlSigner, about: CrlHead, der: bytes, position: int
     ) -> bool:
-        """The pieces first, then the head that makes them count; False if another was first."""
+        """Append the chunks, then the head that makes them count; False if another was first."""
         sha256 = hashlib.sha256(der).hexdigest()
         pieces = [der[i : i + CHUNK_BYTES] for i in range(0, len(der), CHUNK_BYTES)]
         for index, piece in enumerate(pieces):
@@ -186,14 +188,14 @@ class CrlKeeper:
 
 @dataclass
 class RevocationConsumer:
-    """Obeys operators' orders to revoke; every step may be taken twice."""
+    """Carries out operators' revocation commands; every step may run twice."""
 
     bus: Bus
     live: Live[Settings]
     keeper: CrlKeeper
 
     async def handle(self, stored: Stored) -> None:
-        """Revoke, publish the CRL, answer."""
+        """Revoke the certificate, publish the CRL, and append the answer."""
         order = read_authentic(RevocationOrdered, stored, self.live.current.operators, "command")
         if order is None:
             return
@@ -202,7 +204,7 @@ class RevocationConsumer:
         await self._append(revocation_answer(stored.subject), answer)
 
     async def give_up(self, stored: Stored) -> None:
-        """Answer a command that kills its worker; one that an external CA is to hear continues."""
+        """Answer a command that kills its worker; handle one for an external CA again instead."""
         if self._is_external(stored):
             await self.handle(stored)
             return
@@ -239,9 +241,10 @@ class RevocationConsumer:
         return True, _WORDS[order.reason] + (f"; on CRL number {number}" if number else "")
 
     async def _at_ca(self, stored: Stored, order: RevocationOrdered, connector: Connector) -> str:
-        """Give the certificate its newest status at an external CA; why that was refused.
+        """Set the certificate's newest status at an external CA; return why the CA refused, or "".
 
-        The status of the log, not this command's: a later one may have been carried out before.
+        The log's status is sent, not this command's: a later command may have been carried out
+        before.
         """
         series = self._series(
             CertificateStatusChanged, certificate_status(order.issuer, order.serial, "*")
@@ -257,13 +260,13 @@ class RevocationConsumer:
         except RevocationRefusedError as error:
             return shortened(f"recorded, but refused by the CA: {visible(str(error))}")
         except Exception as error:
-            # The log says revoked: the CA is told in the end, however long that takes.
+            # The log says revoked: retry until the CA does too, however long that takes.
             log_failure("revocation_failed", error, issuer=order.issuer, serial=order.serial)
             raise DeferredError(stored.subject) from error
         return ""
 
     async def _published(self, issuer: str, connector: Connector, pin: str) -> int:
-        """Publish the CRL that says it; its number, 0 where the CA publishes its own."""
+        """Publish the CRL with the change; return its number, 0 if the CA publishes its own."""
         authority = connector.crls
         ca = next((ca for ca in authority.active if ca.pin == pin), None) if authority else None
         if authority is None or ca is None:
@@ -273,7 +276,7 @@ class RevocationConsumer:
     async def _record(
         self, stored: Stored, order: RevocationOrdered, record: CertificateRecorded
     ) -> Change | Unchanged:
-        """Into the index: the key first, so that it never stands revoked and yet usable."""
+        """Record the status; mark a compromised key first, so it is never revoked yet usable."""
         if order.reason is RevocationReason.KEY_COMPROMISE:
             await self._mark(stored, order, record.spki_sha256)
         place = partial(certificate_status, order.issuer, order.serial)
@@ -300,7 +303,7 @@ class RevocationConsumer:
                 return change
 
     async def _mark(self, stored: Stored, order: RevocationOrdered, key: str) -> None:
-        """One signed mark is enough, whoever's."""
+        """Mark a key as compromised; one signed mark is enough, whichever issuer signed it."""
         place = partial(key_compromised, key)
         series = self._series(KeyCompromised, place("*"))
         event = KeyCompromised(request_sha256=stored.sha256(), serial=order.serial)

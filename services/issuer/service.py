@@ -21,7 +21,7 @@ from shared.runtime.worker import Job, Workers
 async def serve(
     source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
-    """Issue, revoke and keep CRLs until asked to stop; serve health and metrics on `operations`."""
+    """Issue, revoke and publish CRLs until stopped; serve health and metrics on `operations`."""
     replica = await Replica.connect(Role.ISSUER, source, name)
     bus, live, clock = replica.bus, replica.live, replica.clock
     await replica.mover.outlast(lambda: publish_chains(bus, live.current))
@@ -60,6 +60,6 @@ async def serve(
 
 
 def _measure(settings: Settings) -> None:
-    """Measure the days until each CA ends, for alerts."""
+    """Export the days until each CA ends, for alerts."""
     ends = {n: float(a.current.ceilings.ca_not_after) for n, a in settings.issuers.items()}
     measure_expiry("ca", ends, now)

@@ -1,4 +1,4 @@
-"""What the issuer takes from the configuration: its CAs, its keys, the validators it believes."""
+"""The issuer's settings, read from the configuration: CAs, keys, and trusted validators."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from shared.log.shards import Epoch
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the issuer runs on."""
+    """Everything the issuer needs to run."""
 
     servers: Servers
     nkey_seed: str
@@ -28,18 +28,18 @@ class Settings:
     concurrency: int
 
     def places(self) -> int:
-        """Return how many verdicts may be in hand at once; external CAs have their own places."""
+        """Return how many verdicts may be processed at once; external CAs have their own places."""
         outside = [c for c in self.issuers.values() if c.lease > 0]
         return self.concurrency + PROFILE_PLACES * len(outside)
 
     def ended(self, at: float) -> list[str]:
-        """Say which issuers' current CA has ended at this time (Unix seconds)."""
+        """Return a sentence for each current CA that has ended at this time (Unix seconds)."""
         found = ((n, ended(a.current.ceilings, int(at))) for n, a in self.issuers.items())
         return [f"issuer {name}: {problem}" for name, problem in found if problem]
 
 
 def read_settings(configuration: Configuration) -> Settings:
-    """Read the issuer's keys; `SettingsError` names what is wrong."""
+    """Read the issuer's CAs and keys; raises `SettingsError` naming what is wrong."""
     section = configuration.issuer
     return Settings(
         servers=configuration.servers(),

@@ -1,4 +1,4 @@
-"""What an order to revoke makes of a certificate's status (RFC 5280 s5.3.1). Pure."""
+"""Computes a certificate's status after a revocation command (RFC 5280 s5.3.1). Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ _RELEASE: Final = RevocationReason.REMOVE_FROM_CRL
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The status to record: since when (Unix seconds) and why it stands on the CRL."""
+    """The status to record, and why and since when (Unix seconds) it is on the CRL."""
 
     status: CertificateStatus
     reason: RevocationReason
@@ -21,7 +21,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """Nothing to record; `done` says whether the certificate is as the order wants it."""
+    """Nothing to record; `done` says whether the certificate already is as commanded."""
 
     done: bool
     detail: str
@@ -30,11 +30,11 @@ class Unchanged:
 def next_status(
     current: CertificateStatusChanged | None, reason: RevocationReason, order: int, at: int
 ) -> Change | Unchanged:
-    """What follows from an order at sequence `order` that was given `at` (Unix seconds).
+    """Return the effect of a command at sequence `order` that was given `at` (Unix seconds).
 
-    A certificate that was revoked for good stays revoked, and a compromise is never undone;
-    every other reason may be corrected. Orders count in the sequence of the log: one that is
-    delivered again after a later one was carried out changes nothing.
+    A certificate that was revoked for good stays revoked, and a compromise is never undone; every
+    other reason may be corrected. Commands count in the sequence of the log: one that is
+    redelivered after a later one was carried out changes nothing.
     """
     if current is not None and current.command >= order:
         return Unchanged(True, "recorded before")

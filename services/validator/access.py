@@ -1,4 +1,4 @@
-"""How a profile admits requests: its verifiers as configured, and who is notified."""
+"""How a profile admits requests: its verifiers as configured, and where results are sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,29 +24,29 @@ _ORDER: Final = tuple(each.kind for each in VERIFIERS)
 
 @dataclass(frozen=True)
 class Access:
-    """A profile's verifiers in the order of the registry; `notify` is where results are sent."""
+    """A profile's verifiers, those of packages first; `notify` is where results are sent."""
 
     enabled: tuple[EnabledVerifier, ...] = ()
     notify: Endpoint | None = None
 
     @property
     def asks_outside(self) -> bool:
-        """Whether a decision may wait for the answer of another service."""
+        """Whether a decision may wait for another service's answer."""
         return any(each.prepared.asks_outside for each in self.enabled)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of challenges that are accepted."""
+        """The kinds of challenges that the profile accepts."""
         return tuple(each.kind.kind for each in self.enabled)
 
     @property
     def signed(self) -> SignedAccess | None:
-        """What signed challenges are verified against; None where they are not accepted."""
+        """What signed challenges are verified with; None if the profile does not accept them."""
         found = (each.prepared for each in self.enabled if each.kind.kind == SIGNED)
         return next((each for each in found if isinstance(each, SignedAccess)), None)
 
     def with_prepared(self, kind: str, prepared: PreparedVerifier) -> "Access":
-        """Return this access with another configuration of one kind."""
+        """Return a copy in which one kind has another configuration."""
         enabled = tuple(
             replace(each, prepared=prepared) if each.kind.kind == kind else each
             for each in self.enabled
@@ -55,7 +55,7 @@ class Access:
 
 
 def verifiers(access: Access, context: VerifierContext) -> Mapping[str, Verifier]:
-    """Return the verifiers of a profile, by kind."""
+    """Return the verifiers of a profile by kind."""
     return {each.kind.kind: _verifier(each, context) for each in access.enabled}
 
 
@@ -65,7 +65,7 @@ def _verifier(enabled: EnabledVerifier, context: VerifierContext) -> Verifier:
 
 
 def read_access(configuration: Configuration, section: ProfileSection, now: float) -> Access:
-    """Read the files of a profile's verifiers; `SettingsError` names the one that is wrong."""
+    """Read the files of a profile's verifiers; raises `SettingsError` naming the wrong one."""
     names = sorted(section.verifiers, key=lambda n: _ORDER.index(n) if n in _ORDER else -1)
     kinds = [find_kind(name) for name in names]
     unrecognised = [each.kind for each in kinds if each.recognises is None]

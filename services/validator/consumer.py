@@ -1,4 +1,4 @@
-"""request -> open -> facts -> gates -> verdict, or a hold until an operator decides."""
+"""Handles request events: decrypt, run the gates, append a verdict, or a hold for an operator."""
 
 from dataclasses import dataclass, field
 
@@ -21,12 +21,12 @@ from shared.observe.logs import log_failure
 from shared.runtime.worker import DeferredError, NotServedError
 
 _log = structlog.get_logger()
-_MOST_TRIED = 65_536  # the server hands out fewer messages that are not acknowledged
+_MOST_TRIED = 65_536  # more than the server delivers without an acknowledgement
 
 
 @dataclass
 class RequestConsumer:
-    """Writes exactly one verdict for every request event, after a hold where one is wanted."""
+    """Appends exactly one verdict per request event, after a hold if the profile wants one."""
 
     evaluator: Evaluator
     _tried: set[str] = field(default_factory=set, init=False)
@@ -38,7 +38,7 @@ class RequestConsumer:
         return Recorder(evaluator.bus, settings.signer, settings.validators, settings.policies)
 
     async def handle(self, stored: Stored) -> None:
-        """Judge a request, or act on an operator's decision about a held one."""
+        """Evaluate a request, or act on an operator's decision about a held one."""
         parsed = _parsed(stored)
         if parsed is None:
             return
@@ -53,7 +53,7 @@ class RequestConsumer:
             await self._recorder.verdict(enrollment, stored, result)
 
     async def give_up(self, stored: Stored) -> None:
-        """End a request that kills its worker, or whose decision does."""
+        """Reject a request that kills its worker, or whose decision does, unless it only waited."""
         parsed = _parsed(stored)
         if parsed is None:
             return
@@ -62,7 +62,7 @@ class RequestConsumer:
         try:
             if await self.evaluator.waits(enrollment) and await self._handled(enrollment, stored):
                 return
-        except SeriesTooLongError as error:  # forged marks hide whether it waits: it is not known
+        except SeriesTooLongError as error:  # forged marks hide whether it waits
             log_failure("marks_unreadable", error, about=stored.subject)
         request = stored if stage is Stage.REQUEST else await self._request(enrollment)
         if request is not None:
@@ -70,9 +70,9 @@ class RequestConsumer:
             await self._recorder.verdict(enrollment, request, verdict)
 
     async def _handled(self, enrollment: EnrollmentId, stored: Stored) -> bool:
-        """Handle a message that was handed out so often because it waited; False if that fails.
+        """Handle a message that came so often because it waited; return False to give it up.
 
-        It fails too where the message met so many processes that it must have killed them.
+        That is if handling fails, or if so many processes tried it that it must have killed them.
         """
         if not await self._is_tried(enrollment, stored):
             return False
@@ -80,13 +80,13 @@ class RequestConsumer:
             await self.handle(stored)
         except (DeferredError, NotServedError, BusUnavailableError):
             raise
-        except Exception as error:  # noqa: BLE001 - it is given up like any other then
+        except Exception as error:  # noqa: BLE001 - then it is given up like any other
             log_failure("message_failed", error, subject=stored.subject)
             return False
         return True
 
     async def _is_tried(self, enrollment: EnrollmentId, stored: Stored) -> bool:
-        """Have this process's one trial of the message on record; False where too many are."""
+        """Record this process's one trial of the message; return False if there were too many."""
         prefix, settings = enrollment.prefix(), self.evaluator.live.current
         if prefix in self._tried:
             return True
@@ -117,7 +117,7 @@ class RequestConsumer:
         return approved(case, decision, case.asked_at)
 
     async def _on_decision(self, enrollment: EnrollmentId, stored: Stored) -> None:
-        """The operator's word becomes the verdict, if it is about a hold of ours."""
+        """Turn an operator's decision into the verdict, if a validator signed the hold."""
         request = await self._request(enrollment)
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
         found = await self.evaluator.bus.get_last_or_leader(stream, place)
@@ -144,7 +144,7 @@ class RequestConsumer:
         decided: HoldDecided,
         decided_at: int,
     ) -> Verdict:
-        """The gates once more: keys and certificates may have been revoked meanwhile."""
+        """Run the gates again: keys and certificates may have been revoked since the hold."""
         case = await self.evaluator.case(enrollment, request)
         if isinstance(case, EnrollmentRejected):
             return case
@@ -162,7 +162,7 @@ class RequestConsumer:
 
 
 def _parsed(stored: Stored) -> tuple[EnrollmentId, Stage] | None:
-    """What the event is about; None for a subject that no service of ours writes."""
+    """Return an event's enrollment and stage; None if no service writes such a subject."""
     try:
         return parse_subject(stored.subject)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A stored request as a case, and the decision on it: gates first, then the one verifier."""
+"""Turns a stored request into a context and decides on it: the gates first, then one verifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ from shared.scep.algorithms import AlgorithmPolicy
 
 @dataclass
 class Evaluator:
-    """Opens requests and decides; what it writes on the way, it finds when it comes again."""
+    """Opens requests and decides on them; a redelivery finds what an earlier delivery appended."""
 
     bus: Bus
     live: Live[Settings]
@@ -53,7 +53,11 @@ class Evaluator:
     async def case(
         self, enrollment: EnrollmentId, stored: Stored
     ) -> RequestContext | EnrollmentRejected:
-        """The request opened, or why that cannot be."""
+        """Decrypt a request, or return the rejection if that is not possible.
+
+        Raises `NotServedError` for a profile that is left out, and `BusUnavailableError` until the
+        CA chain has been read.
+        """
         settings = self.live.current
         try:
             event = decode(stored.payload, stored.headers)
@@ -78,18 +82,18 @@ class Evaluator:
         return RequestContext(enrollment, stored, opened, policy, chain)
 
     async def waits(self, enrollment: EnrollmentId) -> bool:
-        """Whether a request handed out so often only waited for another one."""
+        """Return whether an attempt was ever deferred: then many deliveries prove no failure."""
         settings = self.live.current
         records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
         return await records.deferred(enrollment)
 
     def check_served(self, profile: str) -> None:
-        """`NotServedError` for a profile that this replica leaves out."""
+        """Raise `NotServedError` for a profile that this replica leaves out."""
         if profile in self.live.current.left_out:
             raise NotServedError(profile)
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
-        """Return whether an operator ordered this very attempt; a gateway's word does not count."""
+        """Return whether an operator ordered this very attempt; a gateway's claim is not enough."""
         stored = await self.bus.get_last_or_leader(OPS, retry_command(enrollment))
         if stored is None:
             return False
@@ -104,7 +108,7 @@ class Evaluator:
     def _described(
         self, profile: str, opened: DecryptedRequest, policy: Policy
     ) -> DecryptedRequest:
-        """Facts that only the configuration knows: of which fleet, and who would judge."""
+        """Add the facts that only the configuration knows: the fleet, and the challenge's kind."""
         challenge = opened.csr.challenge
         kinds = [each.kind for each in self.live.current.access[profile].enabled]
         kind = route(challenge, kinds) if challenge is not None else NONE
@@ -114,10 +118,11 @@ class Evaluator:
     async def decide(
         self, case: RequestContext, decided_at: int, held: EnrollmentHeld | None = None
     ) -> Decision:
-        """Through the gates; `decided_at` in Unix seconds.
+        """Run the gates, then the verifier if one must run; `decided_at` is in Unix seconds.
 
-        After a hold the certificate may have changed, so its gates are asked again; the challenge
-        was accepted when the device asked, and what that took is on record.
+        After a hold (`held`) the gates run again, because the certificate may have changed. The
+        challenge is not verified again: it was accepted when the device asked, and its use is on
+        record.
         """
         history = await gather(self.bus, case.policy.issuer, case.opened, self.live.current.issuers)
         profile = case.enrollment.profile
@@ -142,10 +147,11 @@ class Evaluator:
     async def _verified(
         self, case: RequestContext, question: PolicyInput, decision: Decision
     ) -> Decision:
-        """The verifier's word, on what the log knows.
+        """Run the verifier and add its result to the decision.
 
-        Where it says that the challenge made a certificate before, that one may have been recorded
-        just now, after the look at the key's certificates: then it is the answer.
+        If it reports that the challenge was used before, the resulting certificate may have been
+        recorded after the key's certificates were read. They are read again, and such a certificate
+        is the answer.
         """
         verified = await self._verify(case, decision)
         refusal = verified.refusal
@@ -169,7 +175,7 @@ class Evaluator:
         kind = case.opened.facts.challenge
         verifier = self._verifiers(case.enrollment.profile).get(kind)
         if verifier is None and kind != NONE:
-            raise DeferredError(kind)  # the profile accepted that kind when the request was read
+            raise DeferredError(kind)  # a reload disabled the kind after the request was read
         if verifier is None:
             detail = "the profile accepts no challenge"
             return refused("challenge", Reason.CHALLENGE_WRONG, detail)

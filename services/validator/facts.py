@@ -1,4 +1,4 @@
-"""Facts first: opens a stored request by itself and trusts no gateway's word about it."""
+"""Opens stored requests and extracts their facts itself: nothing that a gateway says is trusted."""
 
 import hashlib
 import re
@@ -30,11 +30,12 @@ _DEVICE_ID: Final = re.compile(
 
 @dataclass(frozen=True)
 class DecryptedRequest:
-    """A request that is what it says: the CSR, and what is told of it.
+    """A decrypted request whose signatures verify: the CSR, and what is known about it.
 
-    `renews` is the serial of the certificate that signed it, where that is one of ours; else "".
-    `renewal_asked` says that it can be nothing else, by its type or by whose certificate signed.
-    `foreign_signer` says that a first request is signed by another key than the CSR's.
+    `renews` is the serial number of the certificate that signed it if the profile's CA issued that
+    one, else "". `renewal_asked` says that the request can only be a renewal, by its message type
+    or because another configured CA issued the signer's certificate. `foreign_signer` says that a
+    first request is signed with another key than the CSR's.
     """
 
     csr: CertificationRequest
@@ -49,11 +50,11 @@ class DecryptedRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpeningRules:
-    """What a profile takes: algorithms, and whether any key may sign a first request.
+    """What a profile accepts: algorithms, and whether any key may sign a first request.
 
-    `issued` says whether a certificate (DER) is of the profile's own CA: what that signs is a
-    renewal. `issued_by_any` asks for every configured CA: what those signed is no stranger's, and
-    no first enrollment here.
+    `issued` returns whether the profile's own CA issued a certificate (DER): what that certificate
+    signs is a renewal. `issued_by_any` does the same for every configured CA: what such a
+    certificate signed does not come from an unknown device, and is not a first enrollment.
     """
 
     algorithms: AlgorithmPolicy
@@ -64,7 +65,7 @@ class OpeningRules:
 
 @dataclass(frozen=True)
 class UndecryptableRequest:
-    """A request that is not: why."""
+    """A request that does not decrypt or verify, and why."""
 
     reason: Reason
     detail: str
@@ -72,7 +73,7 @@ class UndecryptableRequest:
 
 @dataclass(frozen=True, slots=True)
 class KnownCertificate:
-    """A certificate on record: of which profile, and whether it is revoked."""
+    """A certificate on record: its profile, and whether it is revoked."""
 
     profile: str
     record: CertificateRecorded
@@ -81,7 +82,11 @@ class KnownCertificate:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the log knows: `renewed` is what signed the request, `live` the key's last one."""
+    """What the log knows about a request.
+
+    `renewed` is the certificate that signed it. `live` is the last certificate of the request's
+    key, looked up for first requests only.
+    """
 
     renewed: KnownCertificate | None = None
     live: KnownCertificate | None = None
@@ -89,7 +94,7 @@ class History:
 
 
 def names_sha256(csr: CertificationRequest) -> str:
-    """How records name subject and SANs."""
+    """Return the digest that identifies subject and SANs in records (SHA-256, hex)."""
     return hashlib.sha256(csr.names).hexdigest()
 
 
@@ -99,13 +104,13 @@ def open_request(
     keys: Mapping[str, X25519PrivateKey],
     rules: OpeningRules,
 ) -> DecryptedRequest | UndecryptableRequest:
-    """Verify the device's signature, decrypt, check possession, and that the subject fits."""
+    """Decrypt; verify the device's signature, possession of the key, and the event's subject."""
     key = keys.get(event.sealing_key)
     if key is None:
         return UndecryptableRequest(Reason.BAD_MESSAGE, "sealed to an unknown key")
     try:
         sealed = enrollment
-        if event.sealed_attempt is not None:  # an operator had that attempt retried
+        if event.sealed_attempt is not None:  # an operator retried that attempt
             sealed = enrollment.at(event.sealed_attempt)
         content_key = unseal(event.content_key, sealed.subject(Stage.REQUEST), key)
         message = read_message(event.pki_message)
@@ -168,13 +173,13 @@ def _facts(csr: CertificationRequest) -> Facts:
 
 
 def _device_id(csr: CertificationRequest) -> str:
-    """The GUID of an IntuneDeviceId URI, in lower case."""
+    """Return the GUID of an IntuneDeviceId URI in lower case, "" if there is none."""
     found = (_DEVICE_ID.fullmatch(san.value) for san in csr.sans if san.kind == "uri")
     return next((match[1].lower() for match in found if match), "")
 
 
 def key_kind(key: PublicKey) -> tuple[str, int]:
-    """("rsa", 2048) or ("p256", 256): key type and size in bits."""
+    """Return a key's type and size in bits: ("rsa", 2048) or ("p256", 256)."""
     if isinstance(key, rsa.RSAPublicKey):
         return "rsa", key.key_size
     names = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}

@@ -1,4 +1,4 @@
-"""The gates of the certificate profile, before any challenge. Pure, over facts gathered before."""
+"""The checks of a request against its profile, before any challenge. Pure: the facts are input."""
 
 import math
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ from shared.x509.name_rules import bad_general_names, bad_name
 
 @dataclass(frozen=True, slots=True)
 class RenewalPolicy:
-    """When a certificate of the profile may be renewed; times in seconds.
+    """When a certificate of the profile may be renewed; times are in seconds.
 
-    `window` is None for the last third of a certificate's life, 0 for any time.
+    `window` is how long before its end a certificate may be renewed: None for the last third of its
+    life, 0 for any time. `grace` is how long after its end it may still be renewed.
     """
 
     allowed: bool = True
@@ -31,7 +32,7 @@ class RenewalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one profile allows, and what its certificates hold; times in seconds."""
+    """What one profile allows, and what its certificates contain; times are in seconds."""
 
     legacy: bool
     key_types: frozenset[str]
@@ -52,7 +53,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A gate that did not open."""
+    """Why a gate refused: the reason code, and a sentence for people."""
 
     reason: Reason
     detail: str
@@ -60,10 +61,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Every gate's result up to the first that refused, and that refusal if one did.
+    """The result of each gate up to the first refusal, and that refusal, if any.
 
-    `existing` is the serial of the certificate that the key has and that is the answer; `claim`
-    says who vouched for the device.
+    `existing` is the serial number of the certificate that the key already has and that answers the
+    request, "" if a new one is to be issued. `claim` says who vouched for the device.
     """
 
     gates: tuple[GateResult, ...]
@@ -75,10 +76,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class PolicyInput:
-    """All that is judged: the request, what the log knows, which profile, and when (Unix s).
+    """What the gates evaluate: the request, what the log knows, the profile, and times (Unix s).
 
-    `decided_at` is later than `asked_at` where an operator held the request up. `ca` is from when
-    until when the CA is valid (Unix s).
+    `decided_at` is later than `asked_at` if the request was held for an operator. `ca` is when the
+    CA's validity begins and ends (Unix s).
     """
 
     opened: DecryptedRequest
@@ -91,7 +92,7 @@ class PolicyInput:
 
 
 def decide(question: PolicyInput) -> Decision:
-    """Take the request through the gates in order; the first refusal ends it."""
+    """Run the gates in order and stop at the first refusal."""
     results: list[GateResult] = []
     for name, refusal, detail in _gates(question):
         said = refusal.detail if refusal else detail
@@ -102,7 +103,7 @@ def decide(question: PolicyInput) -> Decision:
 
 
 def _gates(question: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
-    """(name, refusal, what else is to be said) of each gate, asked one by one."""
+    """Yield (name, refusal, detail if it passed) of each gate, evaluated one by one."""
     opened, policy = question.opened, question.policy
     if refusal := _authority(*question.ca, question.decided_at):
         yield "ca", refusal, ""
@@ -122,12 +123,12 @@ def _gates(question: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
 
 
 def wants_challenge(question: PolicyInput) -> bool:
-    """Whether a verifier has the last word: not on a renewal, unless the profile wants it so."""
+    """Return whether a verifier must run: not for a renewal, unless the profile requires it."""
     return not question.opened.renews or question.policy.renewal.challenge
 
 
 def _not_taken(csr: CertificationRequest) -> str:
-    """What the CSR asks for beside names: the profile decides on all of that."""
+    """Name the requested extensions other than SANs: the profile decides on all of them."""
     asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid != SUBJECT_ALT_NAME)
     return shortened(f"not taken from the request: {', '.join(asked)}") if asked else ""
 
@@ -139,13 +140,13 @@ def _compromised(history: History) -> Refusal | None:
 
 
 def _renewal(question: PolicyInput) -> Refusal | None:
-    """The rules for a renewal, by the certificate on record."""
+    """Apply the renewal rules to the certificate on record."""
     known = question.history.renewed
     signer = question.opened.signer_spki_sha256
     if (
         known is None
         or known.profile != question.profile
-        or known.record.spki_sha256 != signer  # a serial number alone is anyone's to choose
+        or known.record.spki_sha256 != signer  # anyone can choose a serial number
     ):
         return Refusal(Reason.NOT_RENEWABLE, "the signer's certificate is not of this profile")
     broken = (refusal for holds, refusal in _renewal_rules(known, question) if not holds)
@@ -155,7 +156,7 @@ def _renewal(question: PolicyInput) -> Refusal | None:
 def _renewal_rules(
     known: KnownCertificate, question: PolicyInput
 ) -> Iterator[tuple[bool, Refusal]]:
-    """(whether it holds, what is said where it does not) of each rule."""
+    """Yield (whether the rule holds, the refusal if it does not) for each rule."""
     rules, record, at = question.policy.renewal, known.record, question.asked_at
     not_renewable = Reason.NOT_RENEWABLE
     yield rules.allowed, Refusal(not_renewable, "renewal is not allowed here")
@@ -171,7 +172,7 @@ def _renewal_rules(
 
 
 def _renewable_from(known: KnownCertificate, window: int | None) -> int:
-    """From when (Unix seconds) on a certificate may be renewed."""
+    """Return the time (Unix seconds) from which a certificate may be renewed."""
     begin, end = known.record.not_before, known.record.not_after
     if window == 0:
         return begin
@@ -179,10 +180,10 @@ def _renewable_from(known: KnownCertificate, window: int | None) -> int:
 
 
 def _existing(question: PolicyInput) -> str:
-    """The serial of the certificate that the key has under these names, until it is due.
+    """Return the serial number of the key's certificate for these names, "" if a new one is due.
 
-    So a first enrollment sent again in other words does not fill the world with certificates; in
-    its last third a device without renewal gets a new one.
+    So a first enrollment that is sent again in another form does not pile up certificates. In the
+    last third of the certificate's life, a device that does not renew gets a new one.
     """
     live = question.history.live
     if live is None or live.revoked or live.profile != question.profile:
@@ -193,7 +194,7 @@ def _existing(question: PolicyInput) -> str:
 
 
 def _authority(begin: float, end: float, at: int) -> Refusal | None:
-    """A CA certifies while it is valid itself; by the log's times, like all that is decided."""
+    """Refuse while the CA is not valid; `at` is a time of the log, as in every decision."""
     problem = ca_ended(end, at) or ca_not_begun(begin, at)
     return Refusal(Reason.CA_NOT_VALID, problem) if problem else None
 
@@ -206,7 +207,7 @@ def _key(facts: Facts, policy: Policy) -> Refusal | None:
 
 
 def _subject(csr: CertificationRequest) -> Refusal | None:
-    """Something must name the device, in the form that certificates have (RFC 5280 s4.1.2.6)."""
+    """Require a subject or a SAN, and a well-formed subject (RFC 5280 s4.1.2.6)."""
     if len(csr.subject) <= len(b"\x30\x00") and not csr.sans:
         return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request names no subject")
     problem = bad_name(csr.subject)
@@ -214,7 +215,7 @@ def _subject(csr: CertificationRequest) -> Refusal | None:
 
 
 def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
-    """Each name by its own rule, then by the profile's kinds."""
+    """Check each name by the rules of its kind, then the kinds against the profile."""
     if csr.san_value is not None and (problem := bad_general_names(csr.san_value)):
         return Refusal(Reason.SAN_NOT_ALLOWED, problem)
     for san in csr.sans:

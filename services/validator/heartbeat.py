@@ -30,12 +30,12 @@ _MARGIN_SECONDS: Final = 60
 
 
 class NotHereError(Exception):
-    """Raised for an order about a profile that takes no tokens here; the message says so."""
+    """Raised for a command about a profile that accepts no signed challenges on this replica."""
 
 
 @dataclass(kw_only=True)
 class ValidatorHeartbeats(HeartbeatLoop):
-    """Reports a validator, and reloads anchors when operators order it."""
+    """Reports a validator, and reloads anchors when operators command it."""
 
     evaluator: Evaluator
     clock: Callable[[], float]
@@ -44,7 +44,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
 
     @classmethod
     def of(cls, evaluator: Evaluator, name: str, since: int, log_clock: LogClock) -> Self:
-        """Those of this process."""
+        """Return the heartbeats of this process; `since` is in Unix seconds."""
         return cls(
             bus=evaluator.bus,
             evaluator=evaluator,
@@ -55,7 +55,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         )
 
     def message(self) -> Message:
-        """Return the heartbeat, and measure what it reports."""
+        """Return the heartbeat, and export the expiry of the anchors that it reports."""
         pools = self._pools()
         self._measure(pools)
         seen = Heartbeat(
@@ -68,7 +68,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         return sign(seen, subject, self.evaluator.live.current.signer)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
-        """Days until each anchor ends; those that were taken away are not measured any more."""
+        """Export the days until each anchor expires; removed anchors are no longer exported."""
         ends = {
             f"{profile}: {anchor.subject}": float(anchor.not_after)
             for profile, pool in pools.items()
@@ -81,7 +81,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         return {name: each.signed.pool for name, each in access.items() if each.signed}
 
     async def obey(self) -> None:
-        """Carry out every command after the last one, in turn."""
+        """Carry out every command after the last one, in order."""
         bus = self.evaluator.bus
         if self._seen is None:
             self._seen = await self._before()
@@ -90,7 +90,10 @@ class ValidatorHeartbeats(HeartbeatLoop):
             self._seen = stored.sequence
 
     async def _before(self) -> int:
-        """The last order (sequence) from before this replica read its files, by a safe margin."""
+        """Return the last command (sequence) that is older than this replica's files.
+
+        A margin before `since` ensures that none is missed; some may be carried out again.
+        """
         seen = 0
         while stored := await self.evaluator.bus.get_next(
             OPS, anchor_reload_command("*", "*"), seen + 1
@@ -109,20 +112,20 @@ class ValidatorHeartbeats(HeartbeatLoop):
         _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
         answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
-        # It may have been answered before a restart.
+        # The command may have been answered before a restart: then nothing is appended.
         await Log(self.evaluator.bus, settings.signer).append(subject, answer)
 
     async def _reload(self, profile: str) -> tuple[bool, str]:
-        """Read all of the profile's bundles, then swap them in; on any error keep what was."""
+        """Read all of the profile's bundles, then swap them in; keep the old ones on any error."""
         try:
             while True:
                 before = self._signed(profile)
                 pool = await asyncio.to_thread(before.files.read, self.clock())
-                if self._signed(profile) is before:  # else a SIGHUP was faster: once more
+                if self._signed(profile) is before:  # else a SIGHUP was faster: retry
                     break
         except (SettingsError, NotHereError) as error:
             return False, str(error)
-        except Exception as error:  # noqa: BLE001 - one order must not hold up the next
+        except Exception as error:  # noqa: BLE001 - one command must not hold up the next
             log_failure("reload_failed", error, profile=profile)
             return False, f"the anchors cannot be read: {type(error).__name__}"
         settings = self.evaluator.live.current

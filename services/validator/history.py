@@ -1,4 +1,4 @@
-"""What the log knows about the certificate a request renews, and about the key it brings."""
+"""Reads from the log what is known of the certificate that a request renews, and of its key."""
 
 from typing import TypeVar
 
@@ -24,10 +24,10 @@ _Record = TypeVar("_Record", CertificateRecorded, CertificateStatusChanged, KeyC
 
 
 async def gather(bus: Bus, issuer: str, opened: DecryptedRequest, issuers: Trusted) -> History:
-    """Read it; a key that was never certified, as most, costs one look.
+    """Read a request's history; a key that was never certified, the usual case, costs one read.
 
-    Only what an issuer signed counts, marks against a certificate or a key included: what does not
-    authenticate is reported and passed over, and never hides what does.
+    Only events that an issuer signed count, including marks against a certificate or a key. An
+    event that does not authenticate is reported and skipped, and never hides one that does.
     """
     key = opened.facts.spki_sha256
     renewed = live = None

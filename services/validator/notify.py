@@ -1,4 +1,4 @@
-"""Tells an operator's service of every certificate issued and every enrollment that failed."""
+"""Notifies an operator's service of every issued certificate and every failed enrollment."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected
 
 
 class NotificationFailedError(Exception):
-    """Raised where the service did not take a notification: it is told again later."""
+    """Raised if the service did not accept a notification, which is then sent again later."""
 
 
 @dataclass(frozen=True)
 class Notifier:
-    """Each end is told at least once; `id` and `event` tell a repetition."""
+    """Sends every result at least once; `id` and `event` identify a repetition."""
 
     evaluator: Evaluator
     clock: Callable[[], float]
 
     async def handle(self, stored: Stored) -> None:
-        """Tell of an end; the worker tries again, ever more rarely, when that fails."""
+        """Send a result; if that fails, the worker retries with growing pauses."""
         enrollment, stage = parse_subject(stored.subject)
         access = self.evaluator.live.current.access.get(enrollment.profile)
         event = self._ended(stored, stage)
@@ -56,11 +56,11 @@ class Notifier:
             raise NotificationFailedError(f"HTTP {status}")
 
     async def give_up(self, stored: Stored) -> None:
-        """It stays untold; the dead letter says so."""
+        """Log that the notification was not sent; the dead letter records it."""
         _log.error("notification_failed", about=stored.subject)
 
     def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
-        """The terminal event, if one of us wrote it."""
+        """Return the terminal event if a trusted service signed it, else None."""
         settings = self.evaluator.live.current
         trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
         event = read_stage(stored, trusted, stage)
@@ -97,23 +97,23 @@ class Notifier:
 
 
 class Telling:
-    """Works off the ends of enrollments, where a profile of the first settings wants it."""
+    """Runs the notifiers, if any profile of the first settings wants notifications."""
 
     def __init__(self, evaluator: Evaluator, clock: Callable[[], float]) -> None:
-        """Begin with no shard."""
+        """Start without shards; `clock` returns Unix seconds."""
         access = evaluator.live.current.access.values()
         self._wanted = any(each.notify is not None for each in access)
         self._notifier = Notifier(evaluator, clock)
         self._workers = Workers(evaluator.bus, Role.VALIDATOR)
 
     async def bring(self, shards: Sequence[str]) -> None:
-        """Tell of what ends on these shards."""
+        """Send the results on these shards and on no others."""
         tell = self._notifier
         jobs = [Job(enroll_stream(s), tell.handle, tell.give_up, NOTIFIER) for s in shards]
         await self._workers.bring(jobs if self._wanted else [], _CONCURRENCY)
 
     async def stop(self) -> None:
-        """Tell no more."""
+        """Stop sending notifications."""
         await self._workers.stop()
 
 

@@ -1,4 +1,4 @@
-"""A request as it is judged, and the verdict that a decision on it makes."""
+"""A request as it is evaluated, and the verdict that a decision on it makes."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from shared.log.subjects import EnrollmentId
 
 @dataclass(frozen=True)
 class RequestContext:
-    """A request event, what was found in it, and under which policy and CA it is judged."""
+    """A request event, its decrypted content, and the policy and CA that apply to it."""
 
     enrollment: EnrollmentId
     stored: Stored
@@ -31,17 +31,17 @@ class RequestContext:
 
     @property
     def asked_at(self) -> int:
-        """The log's time of the request (Unix s): the same on redelivery and after a hold."""
+        """When the log stored the request (Unix s): the same on redelivery and after a hold."""
         return self.stored.seconds
 
     def judged_by(self, kind: str) -> "RequestContext":
-        """The same, where another kind of verifier judged it than would today."""
+        """Return a copy that names `kind`, whose verifier judged the request before the hold."""
         facts = msgspec.structs.replace(self.opened.facts, challenge=kind)
         return replace(self, opened=replace(self.opened, facts=facts))
 
 
 def approved(case: RequestContext, decision: Decision, decided_at: int) -> EnrollmentApproved:
-    """The yes; lifetimes begin when it was decided, which is on the log too."""
+    """Return the approval; lifetimes begin at `decided_at` (Unix s), which is on the log too."""
     event = decode(case.stored.payload, case.stored.headers)
     gateway = event.gateway if isinstance(event, EnrollmentRequested) else ""
     return EnrollmentApproved(
@@ -58,7 +58,7 @@ def approved(case: RequestContext, decision: Decision, decided_at: int) -> Enrol
 
 
 def _renewed(opened: DecryptedRequest, history: History) -> RenewedCertificate | None:
-    """What is renewed, and how often its key was already."""
+    """Return the renewed certificate, and how many renewals in a row reused its key."""
     known = history.renewed
     if known is None:
         return None
@@ -69,7 +69,7 @@ def _renewed(opened: DecryptedRequest, history: History) -> RenewedCertificate |
 
 
 def refused(case: RequestContext, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
-    """The no of a gate."""
+    """Return the rejection for a gate's refusal."""
     return EnrollmentRejected(
         request_sha256=case.stored.sha256(),
         reason=refusal.reason,
@@ -82,7 +82,7 @@ def refused(case: RequestContext, decision: Decision, refusal: Refusal) -> Enrol
 
 
 def rejected(stored: Stored, reason: Reason, detail: str) -> EnrollmentRejected:
-    """The no to a request that never came to the gates."""
+    """Return a rejection without facts and gate results."""
     return EnrollmentRejected(
         request_sha256=stored.sha256(), reason=reason, fail_info=FAIL_INFO[reason], detail=detail
     )

@@ -25,7 +25,7 @@ from shared.runtime.worker import Job, Workers
 async def serve(
     source: Source[Settings], name: str, operations: socket.socket, signals: Signals
 ) -> None:
-    """Evaluate requests until asked to stop; serve health and metrics on `operations`."""
+    """Evaluate requests until stopped; serve health and metrics on `operations`."""
     replica = await Replica.connect(Role.VALIDATOR, source, name)
     bus, live = replica.bus, replica.live
     chains = ChainBook.of(bus, live.current.chains())

@@ -1,4 +1,4 @@
-"""What the validator takes from the configuration: keys, policies, and who may enroll."""
+"""The validator's settings, read from the configuration: keys, policies, and who may enroll."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,10 @@ from shared.log.shards import Epoch
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the validator runs on."""
+    """Everything the validator needs to run.
+
+    `left_out` maps each profile that this replica does not serve to the reason.
+    """
 
     servers: Servers
     nkey_seed: str
@@ -39,21 +42,21 @@ class Settings:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def places(self) -> int:
-        """How many requests may be in hand at once.
+        """Return how many requests may be processed at once.
 
-        What waits for somebody outside, or for its profile to be served, does not take the places
-        of the rest.
+        Requests that wait for an external service, or for their profile to be served, get places of
+        their own, so that they do not block the others.
         """
         asking = [n for n, access in self.access.items() if access.asks_outside]
         return self.concurrency + PROFILE_PLACES * (len(asking) + len(self.left_out))
 
     def chains(self) -> set[Wanted]:
-        """The CA chains that policies name."""
+        """Return the CA chains that the policies name."""
         return {(p.issuer, p.ca_spki_sha256) for p in self.policies.values()}
 
 
 def read_settings(configuration: Configuration, now: float) -> Settings:
-    """Read the validator's keys and policies; `SettingsError` names what is wrong."""
+    """Read the validator's keys and policies; raises `SettingsError` naming what is wrong."""
     section = configuration.validator
     access, left_out = read_profiles(
         configuration, lambda _, profile: read_access(configuration, profile, now)
@@ -106,7 +109,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
 
 
 def _renewal_challenge(profile: ProfileSection) -> bool:
-    """As configured; else where a kind of challenge that is enabled is good for renewals too."""
+    """Return the configured value, or by default whether an enabled kind has `on_renewal`."""
     if profile.renewal_challenge is not None:
         return profile.renewal_challenge
     return any(find_kind(name).on_renewal for name in profile.verifiers)

@@ -1,4 +1,4 @@
-"""The certificate template: what a profile makes of a CSR. Pure; nothing is copied unasked."""
+"""The certificate template that a profile makes of a CSR. Pure; nothing is copied by default."""
 
 import hashlib
 from functools import lru_cache
@@ -21,10 +21,10 @@ _EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
 def build_template(
     csr: CertificationRequest, policy: Policy, ca: x509.Certificate, decided_at: int
 ) -> CertificateTemplate:
-    """Subject and SANs from the CSR, byte for byte; everything else from the profile.
+    """Take subject, SANs and key from the CSR, byte for byte, and everything else from the profile.
 
-    What a CSR asks for beyond that (BasicConstraints, CA key usages, a SID) is not looked at.
-    The certificate begins no earlier than its CA and ends no later.
+    Whatever else a CSR asks for (BasicConstraints, CA key usages, a SID) is ignored. The
+    certificate begins no earlier than its CA and ends no later. `decided_at` is in Unix seconds.
     """
     begin, end = lifetime(ca)
     not_before = max(decided_at - policy.backdate, begin)
@@ -42,13 +42,13 @@ def build_template(
 
 @lru_cache(maxsize=64)
 def lifetime(ca: x509.Certificate) -> tuple[int, int]:
-    """From when until when the CA is valid (Unix seconds)."""
+    """Return when the CA's validity begins and ends (Unix seconds)."""
     return int(ca.not_valid_before_utc.timestamp()), int(ca.not_valid_after_utc.timestamp())
 
 
 @lru_cache(maxsize=64)
 def _pin(ca: x509.Certificate) -> str:
-    """How the issuer is told which of its CAs is meant."""
+    """Return the hex SHA-256 of the CA's public key, which names one of the issuer's CAs."""
     info = ca.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(info).hexdigest()
 
@@ -56,13 +56,13 @@ def _pin(ca: x509.Certificate) -> str:
 def _extensions(
     csr: CertificationRequest, policy: Policy, ca: x509.Certificate
 ) -> tuple[TemplateExtension, ...]:
-    """In the order in which most CAs write them."""
+    """Return the extensions in the order in which most CAs write them."""
     is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
     key_usage, extended_key_usage, *rest = _fixed(policy, is_rsa, ca)
     key_id = _extension(x509.SubjectKeyIdentifier(public_key_id(csr.spki)), critical=False)
     extensions = [key_usage, extended_key_usage, key_id, *rest]
     if csr.san_value is not None and csr.sans:
-        # RFC 5280 s4.2.1.6: critical where the subject is empty.
+        # RFC 5280 s4.2.1.6: critical if the subject is empty.
         critical = not read_name(csr.subject)
         san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=csr.san_value)
         extensions.append(san)
@@ -75,7 +75,7 @@ def _fixed(
     is_rsa: bool,  # noqa: FBT001 - private, and part of the cache's key
     ca: x509.Certificate,
 ) -> tuple[TemplateExtension, ...]:
-    """What is the same in every certificate of a profile: key usages, the CA's key id, CRL URLs."""
+    """Return what all certificates of a profile share: key usages, the CA's key id, CRL URLs."""
     fixed = [
         _extension(_key_usage(policy, is_rsa), critical=True),
         _extension(_extended_key_usage(policy), critical=False),
@@ -93,7 +93,7 @@ def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtensio
 
 
 def _key_usage(policy: Policy, is_rsa: bool) -> x509.KeyUsage:  # noqa: FBT001 - private
-    """The profile's usages, as far as the key can do them (RFC 5480 s3)."""
+    """Return the profile's usages that the key's algorithm supports (RFC 5480 s3)."""
     usages = {u for u in policy.key_usages if is_rsa or u in _EC_USAGES}
     return x509.KeyUsage(
         **{argument: name in usages for name, argument in KEY_USAGES.items()},
@@ -112,6 +112,6 @@ def _extended_key_usage(policy: Policy) -> x509.ExtendedKeyUsage:
 
 
 def _distribution_points(policy: Policy) -> x509.CRLDistributionPoints:
-    """Every URL leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
+    """Return the CRL URLs; each leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
     urls = [x509.UniformResourceIdentifier(url) for url in policy.crl_distribution_points]
     return x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)])

@@ -1,15 +1,15 @@
-"""How many validators have tried a request that waits for another one.
+"""Counts the validators that have tried a request that waits for another one.
 
-Theory of operation. The server counts how often a message was handed out, not how each delivery
-ended. A request with the CSR of another one is handed out again and again until that one has ended,
-which takes as long as an operator or an outage takes: so its deliveries say nothing, and it is
-handled however many there were. One that kills the process that handles it would then be handed out
-for ever, and stop all validators.
+Theory of operation. The server counts how often a message was delivered, not how each delivery
+ended. A request with the same CSR as another one is redelivered until that one has ended, which can
+take as long as an operator or an outage takes. Its delivery count therefore says nothing, and it is
+handled however often it was delivered. But a request that kills the process that handles it would
+then be redelivered for ever, and stop all validators.
 
-So a process records on the log, before it handles such a request for the first time, that it does.
-Whatever happens after that without an end of the process (an outage, one more wait) is the same
-trial. A request makes one trial of each process that meets it, and a killed process is followed by
-a new one: after `TRIALS` of them the request is given up.
+So before a process handles such a request for the first time, it records on the log that it does.
+Whatever happens after that without the process ending (an outage, another wait) belongs to the same
+trial. A request uses up one trial for each process that meets it, and a killed process is followed
+by a new one: after `TRIALS` of them the request is given up.
 """
 
 from functools import partial
@@ -24,13 +24,13 @@ from shared.log.streams import REPLAYS
 from shared.log.subjects import EnrollmentId, replay_record, token
 
 _TRIED: Final = "tried"
-_KEPT_SECONDS: Final = 30 * 86400  # as long as the mark that a request waits
+_KEPT_SECONDS: Final = 30 * 86400  # as long as the mark of a waiting request
 
 
 async def begin_trial(
     bus: Bus, signer: EventSigner, validators: Trusted, enrollment: EnrollmentId, stored: Stored
 ) -> bool:
-    """Record that this process handles the message; False where too many have before."""
+    """Record that this process handles the message; return False if too many already have."""
     prefix = enrollment.prefix()
     place = partial(replay_record, _TRIED, token(prefix.encode()))
     trial = ChallengeClaimed(

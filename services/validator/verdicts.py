@@ -1,4 +1,4 @@
-"""Appends holds and verdicts, each once, and tells the gateway that waits."""
+"""Appends holds and verdicts, each once, and hints the waiting gateway."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Verdict = EnrollmentApproved | EnrollmentRejected
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes this role's events about one request; whoever was first counts."""
+    """Appends this role's events about one request; the first event on a subject counts."""
 
     bus: Bus
     signer: EventSigner
@@ -45,7 +45,7 @@ class Recorder:
     profiles: Collection[str] = ()
 
     async def hold(self, enrollment: EnrollmentId, request: Stored, held: EnrollmentHeld) -> None:
-        """Append the hold, and let the device be told PENDING at once."""
+        """Append the hold and hint the gateway, so that the device gets PENDING at once."""
         subject = enrollment.subject(Stage.HOLD)
         message = sign(held, subject, self.signer)
         if await append_first(self.bus, subject, message):
@@ -53,7 +53,7 @@ class Recorder:
             await self._hint(request, subject, message)
 
     async def verdict(self, enrollment: EnrollmentId, request: Stored, verdict: Verdict) -> None:
-        """Append the verdict; where one stands already, go on from that one."""
+        """Append the verdict; if one is stored already, continue with the stored one."""
         subject = enrollment.subject(Stage.VERDICT)
         message = sign(verdict, subject, self.signer)
         if await append_first(self.bus, subject, message):
@@ -67,13 +67,16 @@ class Recorder:
             await self._hint(request, subject, message)
 
     def _label(self, enrollment: EnrollmentId) -> str:
-        """The profile, if it is configured: subjects are a gateway's word, series are for ever."""
+        """Return the profile if it is configured, else "none".
+
+        A gateway can write any profile into a subject, and a metric series is never removed.
+        """
         return enrollment.profile if enrollment.profile in self.profiles else "none"
 
     async def _first_verdict(
         self, enrollment: EnrollmentId, request: Stored
     ) -> tuple[Verdict, Message] | None:
-        """The verdict that was there first, if it is one of ours."""
+        """Return the stored verdict and its message; None if no validator signed it."""
         subject = enrollment.subject(Stage.VERDICT)
         stored = await self.bus.get_last_or_leader(enroll_stream(enrollment.shard), subject)
         if stored is None:
@@ -86,7 +89,7 @@ class Recorder:
         return event, Message(stored.payload, dict(stored.headers))
 
     async def _hint(self, request: Stored, subject: str, message: Message) -> None:
-        """Tell the gateway that waits; a lost hint costs it a second."""
+        """Send the event to the waiting gateway; a lost hint delays its reply by a second."""
         try:
             event = decode(request.payload, request.headers)
         except UnreadableEventError:
@@ -97,7 +100,10 @@ class Recorder:
 
 
 def count_from_zero(accepted: Mapping[str, Collection[str]]) -> None:
-    """Show every reason that a profile (name to kinds) may refuse for, before it ever does."""
+    """Export every refusal counter at 0, before the first refusal.
+
+    `accepted` maps each profile's name to the kinds of challenges that it accepts.
+    """
     for profile, kinds in accepted.items():
         for kind in kinds:
             for reason in CHALLENGE_REASONS:
@@ -105,7 +111,10 @@ def count_from_zero(accepted: Mapping[str, Collection[str]]) -> None:
 
 
 def _count(profile: str, verdict: Verdict) -> None:
-    """A verdict that is ours; what became of its challenge if it is a no (success comes later)."""
+    """Count a verdict that this replica appended, and the challenge's result if it was refused.
+
+    A challenge's success is counted later, by the issuer.
+    """
     if isinstance(verdict, EnrollmentApproved):
         VERDICTS.labels(profile, "approved").inc()
         return

@@ -1,1 +1,1 @@
-"""Ways to a CA."""
+"""Connectors: how the issuer reaches its CAs."""

@@ -1,18 +1,19 @@
-"""What a way to a CA consists of: the seam for connectors.
+"""The interface of connectors: how the issuer speaks to a CA.
 
 Theory of operation. A connector turns an `Order` into a certificate. It never sees a challenge and
-decides nothing: the verdict's template is what is to be signed, and the issuer checks both the
-template (`ceilings.py`) and what comes back (`received.py`).
+decides nothing: the verdict's template says what is to be signed, and the issuer checks both the
+template (`ceilings.py`) and the result (`received.py`).
 
-Nothing may be issued that the log does not know of, and nothing twice. A connector that chooses the
-serial number itself names it in `prepare`; it is recorded before `issue` is called. For an external
-CA the intent is recorded as a `CertificateOrdered` event with the order's key and a lease. After a
-crash or an unknown outcome another issuer waits for the end of the lease and asks `find` for the
-order of that key; only where the CA says that there is none does it order again. An enrollment that
-fails while an order is open is settled first: what the CA made for it is revoked there.
+No certificate may be issued that the log does not know of, and none twice. A connector that chooses
+the serial number itself returns it from `prepare`; it is recorded before `issue` is called. For an
+external CA the intent is recorded as a `CertificateOrdered` event with the order's key and a lease.
+After a crash or an unknown outcome another issuer waits for the end of the lease and calls `find`
+with the order of that key; it orders again only if the CA says that there is none. If an enrollment
+fails while an order is open, the order is settled first: a certificate that the CA made for it is
+revoked there.
 
 A kind of connector is one module with a `ConnectorKind`. `local` is built in; a package adds its
-own with an entry point of the group `scepstream.issuers`, whose name is the kind.
+own with an entry point in the group `scepstream.issuers`, whose name is the kind.
 """
 
 import hashlib
@@ -33,18 +34,18 @@ _KEY_CHARACTERS: Final = 32
 
 
 class CaUnavailableError(Exception):
-    """Raised for a CA that cannot be asked now: waiting cures it, and nothing was ordered."""
+    """Raised if a CA cannot be asked now; nothing was ordered, and the call is retried later."""
 
 
 class RevocationRefusedError(Exception):
-    """Raised for a revocation that the CA refuses; the message says why."""
+    """Raised if the CA refuses a revocation; the message says why."""
 
 
 class Recovery(StrEnum):
     """How an order can be found again after a crash or an unknown outcome.
 
-    `named`: the client chooses the order's name and asks for it. `searchable`: orders can be
-    searched. `short_token`: an idempotency key that expires. `blind`: there is no way.
+    `named`: the client chooses the order's name and can ask for it. `searchable`: orders can be
+    searched. `short_token`: an idempotency key that expires. `blind`: not at all.
     """
 
     NAMED = "named"
@@ -55,9 +56,9 @@ class Recovery(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One certificate to issue, for an attempt (its subject prefix); the template names the CA.
+    """One certificate to issue for an attempt (`enrollment`, its subject prefix).
 
-    `verdict_sha256` is of the verdict as it is stored.
+    The template names the CA. `verdict_sha256` is the digest of the verdict as it is stored.
     """
 
     enrollment: str
@@ -73,9 +74,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An order that may be issued; `serial` is the serial number where the connector chooses it.
+    """An order that may be issued; `serial` is the serial number if the connector chooses it.
 
-    `content` is the connector's own, and handed back to `issue`.
+    `content` belongs to the connector and is passed back to `issue`.
     """
 
     serial: bytes = b""
@@ -104,7 +105,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class UnknownOutcome:
-    """The CA may have issued: `find` tells later."""
+    """The CA may have issued; `find` shows it later."""
 
     detail: str = ""
 
@@ -113,34 +114,34 @@ Result: TypeAlias = Issued | Pending | Refused | UnknownOutcome
 
 
 class IssuingCa(Protocol):
-    """One CA of an issuer, as profiles pin it."""
+    """One CA of an issuer, which profiles name by its pin."""
 
     @property
     def chain(self) -> tuple[bytes, ...]:
-        """Its certificate and those above it, DER."""
+        """The CA's certificate and those above it, as DER."""
 
     @property
     def ceilings(self) -> Ceilings:
-        """What it signs at most."""
+        """The most that the CA signs."""
 
     @property
     def pin(self) -> str:
-        """SHA-256 of its SubjectPublicKeyInfo, hex."""
+        """The SHA-256 of the CA's SubjectPublicKeyInfo, as hex."""
 
 
 class CrlSigner(IssuingCa, Protocol):
-    """A CA whose CRLs are signed here."""
+    """A CA whose CRLs are signed by the issuer service."""
 
     def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
         """Return the CRL as DER."""
 
 
 class CrlAuthority(Protocol):
-    """An issuer whose CRLs are kept here."""
+    """An issuer whose CRLs the issuer service publishes."""
 
     @property
     def active(self) -> tuple[CrlSigner, ...]:
-        """Its CAs that have certificates."""
+        """The issuer's CAs that may have issued certificates."""
 
     @property
     def crl_validity(self) -> int:
@@ -148,9 +149,9 @@ class CrlAuthority(Protocol):
 
 
 class Connector(Protocol):
-    """An issuer's CAs, and how they are reached.
+    """An issuer's CAs, and how to reach them.
 
-    Methods may be called twice with the same order, and run on the event loop: they must not block.
+    Methods may be called twice with the same order. They run on the event loop and must not block.
     """
 
     @property
@@ -159,7 +160,7 @@ class Connector(Protocol):
 
     @property
     def lease(self) -> float:
-        """How many seconds one issuer alone works on an order, and waits for an answer.
+        """For how many seconds one issuer has an order to itself, and waits for an answer.
 
         0 only for `local`, whose CA is in this process: no order is recorded for it.
         """
@@ -169,40 +170,41 @@ class Connector(Protocol):
         """The CA that signs now."""
 
     def pinned(self, pin: str) -> IssuingCa | None:
-        """Return the CA of this pin, current or previous; None for one that is not here."""
+        """Return the CA with this pin, current or previous; None if the issuer has no such CA."""
 
     def ca_chain(self) -> CaChain:
-        """Return what gateways and validators are shown."""
+        """Return the chain that is published for gateways and validators."""
 
     def prepare(self, order: Order) -> Prepared | Refused:
         """Check an order before anything is recorded or sent."""
 
     async def issue(self, order: Order, prepared: Prepared) -> Result:
-        """Place the order; `CaUnavailableError` only where it certainly was not placed.
+        """Place the order.
 
-        The CA makes one certificate for one key, however often and by how many issuers it is
-        asked. What else is raised counts as an unknown outcome.
+        The CA makes one certificate for one key, however often and by how many issuers it is asked.
+        Raises `CaUnavailableError` only if the order certainly was not placed; any other error
+        counts as an unknown outcome.
         """
 
     async def find(self, order: Order) -> Result | None:
-        """Return what became of an order with this key; None where the CA has none."""
+        """Return what became of an order with this key; None if the CA does not have it."""
 
     async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
-        """Give a certificate this status at the CA; asked again, nothing more happens.
+        """Set a certificate's status at the CA; repeating the call changes nothing.
 
-        `certificateHold` suspends it and `removeFromCRL` releases it. Raises
-        `RevocationRefusedError` for a reason that the CA does not know, `CaUnavailableError`
-        where it cannot be asked now.
+        `ca` is the CA's pin. `certificateHold` suspends the certificate and `removeFromCRL`
+        releases it. Raises `RevocationRefusedError` for a reason that the CA does not support, and
+        `CaUnavailableError` if it cannot be asked now.
         """
 
     @property
     def crls(self) -> CrlAuthority | None:
-        """Who signs this issuer's CRLs here; None where the CA publishes its own."""
+        """Signs this issuer's CRLs in this process; None if the CA publishes its own."""
 
 
 @dataclass(frozen=True)
 class ConnectorKind:
-    """One kind of connector: `build` reads its files and raises `SettingsError`."""
+    """One kind of connector; `build` reads its files and raises `SettingsError`."""
 
     kind: str
     build: Callable[[Configuration, str, AnyIssuerSection], Connector]

@@ -1,4 +1,4 @@
-"""`local`: a CA whose key is in a file or a PKCS#11 token; it signs CRLs and its successor too."""
+"""`local`: a CA with its key in a file or a PKCS#11 token; signs CRLs and its successor too."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,12 +51,15 @@ _MIN_SECRET = 32
 
 
 class SigningError(Exception):
-    """Raised where what was signed is not what was asked for: a fault, never a refusal."""
+    """Raised if a signature does not verify or no CA has the pin: a fault, never a refusal."""
 
 
 @dataclass(frozen=True)
 class LocalCa:
-    """A CA's certificate and key, what stands above it, and its ceilings."""
+    """A CA's certificate and key, its chain (DER), and its ceilings.
+
+    `secret` is the key from which serial numbers are derived.
+    """
 
     certificate: x509.Certificate
     key: SigningKey
@@ -66,27 +69,27 @@ class LocalCa:
 
     @cached_property
     def parsed(self) -> Certificate:
-        """The CA certificate's exact bytes."""
+        """The CA certificate, parsed into its exact bytes."""
         return read_certificate(self.chain[0])
 
     @cached_property
     def scheme(self) -> Scheme:
-        """How its key signs."""
+        """The signature scheme of the CA's key."""
         return scheme_of(self.parsed.spki)
 
     @cached_property
     def algorithm(self) -> bytes:
-        """The AlgorithmIdentifier of its signatures."""
+        """The AlgorithmIdentifier of the CA's signatures."""
         return signature_identifier(self.scheme, SHA256)
 
     @property
     def name(self) -> bytes:
-        """Its subject, byte for byte."""
+        """The CA's subject, byte for byte."""
         return self.parsed.subject
 
     @property
     def pin(self) -> str:
-        """How profiles and events name it."""
+        """The name of the CA in profiles and events."""
         return self.ceilings.ca_spki_sha256
 
     @cached_property
@@ -94,17 +97,17 @@ class LocalCa:
         return public_key(self.parsed.spki)
 
     def draft(self, template: CertificateTemplate, enrollment: str) -> Draft:
-        """The certificate that an attempt (its subject prefix) gets, yet to be looked at."""
+        """Return the unsigned certificate of an attempt (its subject prefix), to be checked."""
         return draft(template, self.name, self.algorithm, self.secret, enrollment)
 
     def unsigned(self, made: Draft) -> bytes:
-        """The certificate as DER with an empty signature, for whoever looks at it before."""
+        """Return the certificate as DER with an empty signature, for checks before it is signed."""
         return certificate(made.tbs, self.algorithm, b"")
 
     def sign(self, made: Draft) -> bytes:
-        """The certificate as DER, its signature checked before anyone sees it.
+        """Return the certificate as DER, after verifying its signature.
 
-        A faulty signature gives an RSA key away, and a wrong one breaks a device.
+        A faulty signature can give an RSA key away, and a wrong one breaks a device.
         """
         signature = self._signature(made.tbs)
         if not verifies(self._public_key, self.scheme, SHA256, signature, made.tbs):
@@ -112,7 +115,7 @@ class LocalCa:
         return certificate(made.tbs, self.algorithm, signature)
 
     def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
-        """The CRL as DER, checked too."""
+        """Return the CRL as DER, after verifying its signature."""
         key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
         tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries)
         der = crl(tbs, self.algorithm, self._signature(tbs))
@@ -121,7 +124,7 @@ class LocalCa:
         return der
 
     def sign_next(self, certificates: tuple[bytes, ...]) -> bytes:
-        """The next CA's chain, announced by this one: what gateways answer GetNextCACert from."""
+        """Return the next CA's chain signed by this CA; gateways answer GetNextCACert with it."""
         return write_next_ca_certs(certificates, Signer(self.key, self.parsed, self.scheme), ())
 
     def _signature(self, data: bytes) -> bytes:
@@ -130,9 +133,9 @@ class LocalCa:
 
 @dataclass(frozen=True)
 class LocalConnector:
-    """See `Connector`: what signs, what signed before, and what is to sign.
+    """See `Connector`; holds the current CA, the previous ones, and the planned next one.
 
-    The serial number follows from the attempt and the content, so that an order gives the same
+    The serial number is derived from the attempt and the content, so that an order gives the same
     TBSCertificate however often it is issued. It is recorded before the CA signs.
     """
 
@@ -143,7 +146,7 @@ class LocalConnector:
 
     @property
     def active(self) -> tuple[LocalCa, ...]:
-        """Those that have certificates: they sign CRLs, and verdicts that were made for them."""
+        """The CAs that may have issued: they sign CRLs, and certificates for verdicts on them."""
         return (self.current, *self.previous)
 
     @property
@@ -174,7 +177,7 @@ class LocalConnector:
         )
 
     def prepare(self, order: Order) -> Prepared | Refused:
-        """See `Connector.prepare`: drafted, and refused where the certificate would not load."""
+        """See `Connector.prepare`: drafts the certificate, and refuses one that would not load."""
         signer = self._signer(order)
         template, enrollment = order.template, order.enrollment
         made = signer.draft(template, enrollment)
@@ -194,10 +197,10 @@ class LocalConnector:
         return Issued(signer.sign(made))
 
     async def find(self, order: Order) -> None:
-        """See `Connector.find`: issuing again gives the same certificate."""
+        """See `Connector.find`: always None, since issuing again gives the same certificate."""
 
     async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
-        """See `Connector.revoke`: the CRL says it."""
+        """See `Connector.revoke`: nothing to do, the CRL is enough."""
 
     def _signer(self, order: Order) -> LocalCa:
         found = self.pinned(order.template.ca_spki_sha256)
@@ -207,12 +210,12 @@ class LocalConnector:
 
     @cached_property
     def next_signed(self) -> bytes:
-        """The announcement of the next CA, empty without one."""
+        """The announcement of the next CA, empty if none is planned."""
         return self.current.sign_next(self.planned.chain) if self.planned else b""
 
 
 def read_local(configuration: Configuration, section: LocalIssuerSection) -> LocalConnector:
-    """Read an issuer's CAs from their files; `SettingsError` names the one that is wrong."""
+    """Read an issuer's CAs from their files; raises `SettingsError` naming the wrong one."""
     secret_path = configuration.path(section.secret_path)
     secret = read_secret_file(secret_path)
     if len(secret) < _MIN_SECRET:

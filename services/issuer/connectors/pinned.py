@@ -1,4 +1,4 @@
-"""The CAs of an issuer whose keys are elsewhere: their certificates, as the configuration pins."""
+"""CAs whose keys are elsewhere: their certificates, as the configuration pins them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class PinnedCa:
 
 @dataclass(frozen=True)
 class PinnedCas:
-    """What a connector needs to answer for its CAs: the one that signs, and those before it."""
+    """The CAs of an external issuer: the current one, and those before it."""
 
     current: PinnedCa
     previous: tuple[PinnedCa, ...] = ()
@@ -51,7 +51,7 @@ class PinnedCas:
 
 
 def read_pinned(configuration: Configuration, section: AnyIssuerSection) -> PinnedCas:
-    """Read `ca_cert_path` and `chain_path`; `SettingsError` names the file that is wrong."""
+    """Read `ca_cert_path` and `chain_path`; raises `SettingsError` naming the wrong file."""
     current, *previous = (
         _read(configuration, section, configuration.path(path)) for path in section.ca_cert_path
     )
@@ -72,7 +72,7 @@ def _read(configuration: Configuration, section: AnyIssuerSection, path: Path) -
 
 
 def read_ceilings(ca: x509.Certificate, section: AnyIssuerSection) -> Ceilings:
-    """Return what a CA signs at most, by its certificate and the configuration."""
+    """Return a CA's ceilings, from its certificate and the configuration."""
     der = ca.public_bytes(Encoding.DER)
     return Ceilings(
         ca_spki_sha256=spki_sha256(read_certificate(der).spki),

@@ -1,4 +1,4 @@
-"""The kinds of connectors: `local`, and those of packages that add their own."""
+"""The kinds of connectors: `local`, and those that packages add."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _BUILT_IN: Final = {each.kind: each for each in CONNECTORS}
 
 
 def read_connector(configuration: Configuration, name: str) -> Connector:
-    """Read an issuer's connector; `SettingsError` names what is wrong."""
+    """Read an issuer's connector; raises `SettingsError` naming what is wrong."""
     section = configuration.issuers[name]
     kind = _BUILT_IN.get(section.kind) or load_plugin(GROUP, section.kind, ConnectorKind)
     try:

@@ -1,1 +1,1 @@
-"""Challenges: who may enroll. One verifier judges a request; its gates are pure."""
+"""Challenges decide who may enroll. One verifier judges a request; its gates are pure."""

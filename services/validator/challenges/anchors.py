@@ -1,4 +1,4 @@
-"""Connectors' certificates out of PEM bundles or DER: all of a profile's, or the reason why not."""
+"""Reads connectors' certificates from PEM bundles or DER: all of a profile's, or an error."""
 
 import hashlib
 import re
@@ -25,19 +25,19 @@ _BLOCK: Final = re.compile(
 )
 _BOM: Final = b"\xef\xbb\xbf"
 _DER: Final = b"\x30"  # a SEQUENCE
-# What is left of a block that was cut off, or of one of another kind.
+# What remains of a truncated block, or of a block of another kind.
 _DASHES: Final = re.compile(rb"^-", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class AnchorFiles:
-    """Where a profile's anchors stand: one bundle for all, and those of tenants by `iss`."""
+    """Where a profile's anchors are: one common bundle, and those of tenants by `iss`."""
 
     common: Path | None
     tenants: Mapping[str, Path] = field(default_factory=dict)
 
     def read(self, now: float) -> AnchorPool:
-        """Every bundle, or `SettingsError` with the first that is wrong; `now` in Unix seconds."""
+        """Read every bundle; `now` is in Unix seconds. Raises `SettingsError` for a bad one."""
         digest = hashlib.sha256()
         common = _read_bundle(self.common, now, digest) if self.common else ()
         tenants = {}
@@ -48,7 +48,7 @@ class AnchorFiles:
 
 
 def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Anchor, ...]:
-    """The anchors of a file, whole and each fit for use now."""
+    """Read the anchors of a file; each must be intact, unexpired and have a supported key."""
     data = _as_pem(read_file(path).removeprefix(_BOM))
     if _DASHES.search(_BLOCK.sub(b"", data)):
         raise SettingsError(f"{path}: is truncated, or contains something other than certificates")
@@ -67,7 +67,7 @@ def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Ancho
 
 
 def _as_pem(data: bytes) -> bytes:
-    """One certificate in DER, as Windows exports a .cer, as the PEM that it stands for."""
+    """Convert one DER certificate, as Windows exports a .cer, to PEM; return other data as is."""
     if not data.startswith(_DER):
         return data
     try:
@@ -97,7 +97,7 @@ def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
 
 
 def _key(certificate: x509.Certificate) -> object:
-    """Its public key; None for kinds that nobody here knows."""
+    """Return the certificate's public key, or None if `cryptography` does not support its kind."""
     try:
         return certificate.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -1,8 +1,8 @@
-"""What a webhook's answer means: only a clear yes opens the gate. Pure.
+"""Interprets a webhook's answer: only an explicit approval passes the gate. Pure.
 
-Of a refusal one sentence is recorded, from a field where services say why, and only if it holds
-nothing of what was asked with. A body of any other form is not recorded: an error page may quote
-the whole request.
+Of a refusal, one sentence is recorded: it comes from a field in which services usually give the
+reason, and is withheld if it repeats a secret of the request. A body of any other form is not
+recorded, because an error page may quote the whole request.
 """
 
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from shared.text.echoes import echoes
 from shared.text.printable import visible
 
 _BOM: Final = b"\xef\xbb\xbf"
-# Where services say why: RFC 9457 (detail, title), OAuth (error_description), and what is usual.
+# Fields that give a reason: RFC 9457 (detail, title), OAuth (error_description), common names.
 _WORDS: Final = ("reason", "detail", "message", "error_description", "error", "title")
 _MOST: Final = 200
 WITHHELD: Final = "the sentence is withheld: it repeats a secret"
@@ -24,7 +24,8 @@ WITHHELD: Final = "the sentence is withheld: it repeats a secret"
 def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> ChallengeResult:
     """Allow for status 200 and a JSON object whose `allow` is true; refuse everything else.
 
-    `secrets` are what the webhook was asked with: a sentence that repeats one is not recorded.
+    `secrets` are the challenge and the endpoint's credentials: a sentence that repeats one is not
+    recorded.
     """
     content = content.removeprefix(_BOM)
     try:
@@ -42,14 +43,15 @@ def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> 
 
 
 def denied(detail: str, compared: str = "") -> ChallengeResult:
-    """A challenge that a webhook did not allow."""
+    """Return the refusal of a challenge that a webhook did not allow."""
     return refused("challenge", Reason.WEBHOOK_DENIED, detail, compared)
 
 
 def recordable(said: str, secrets: tuple[str, ...]) -> str:
     """Return another party's sentence as an event may hold it, or WITHHELD.
 
-    It is cut before it is searched: a part of a secret that the cut leaves is found like any other.
+    The sentence is cut before it is searched, so that a part of a secret that the cut leaves is
+    found like any other.
     """
     cut = said if len(said) <= _MOST else f"{said[:_MOST]}..."
     return WITHHELD if echoes(cut, secrets) else visible(cut)

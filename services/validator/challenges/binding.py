@@ -1,4 +1,4 @@
-"""Gate 6: the CSR asks for what the token was made for, name by name. Pure."""
+"""Gate 6: compares the names in the CSR with those that the token was issued for. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,17 +10,17 @@ from services.validator.challenges.claims import Claims
 from shared.x509.csr import CertificationRequest
 from shared.x509.names import GeneralName
 
-# What Intune puts beside the names: the user's SID and the device's id (strong mapping, NAC).
+# What Intune adds to the names: the user's SID and the device's id (strong mapping, NAC).
 _ALLOWED_URIS: Final = re.compile(
     r"tag:microsoft\.com,2022-09-14:sid:S-1(-[0-9]+)+|IntuneDeviceId://\{?[0-9A-Fa-f-]{36}\}?"
 )
 _BLANKS: Final = " \t\r\n"
-_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no text are read as
+_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"  # stands for bytes that do not decode
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """The first dimension in which CSR and token differ, and the two values."""
+    """The first dimension in which CSR and token differ, and both values."""
 
     dimension: str
     asked: str
@@ -34,10 +34,10 @@ def mismatch(
     allow_unclaimed: bool = False,
     attributes: frozenset[str] = subject.PLAIN,
 ) -> Mismatch | None:
-    """Compare subject and subjectAltName; None where all agree.
+    """Compare subject and subjectAltName; return None if they agree.
 
-    A dimension that the token does not name must be empty, unless `allow_unclaimed`; of the
-    subject only CN and `attributes` may be there.
+    A dimension that the token does not claim must be empty, unless `allow_unclaimed`. The subject
+    may hold only the CN and `attributes`.
     """
     if found := next(_mismatches(claims, csr, allow_unclaimed=allow_unclaimed), None):
         return found
@@ -70,33 +70,36 @@ def _mismatches(
 
 
 def _foreign(san: GeneralName) -> bool:
-    """An entry for which there is no claim and no exception."""
+    """Return whether a SAN is neither of a kind that is claimed nor an allowed exception."""
     if san.kind in ("dns", "rfc822", "upn"):
         return False
     return not (san.kind == "uri" and _ALLOWED_URIS.fullmatch(san.value))
 
 
 def names_one_of(common_names: list[str] | None, sans: Iterable[str]) -> bool:
-    """Whether a subject has no CN, or one that is among the SANs (`kind:value`) vouched for.
+    """Return whether a subject has no CN, or only CNs among the SANs (`kind:value`) vouched for.
 
-    `common_names` are those of the request; None where one is no string of names.
+    `common_names` are those of the request; None if one is not of a DirectoryString type.
     """
     values = folded(san.partition(":")[2] for san in sans)
     return common_names is not None and lowered(common_names) <= values
 
 
 def folded(values: Iterable[str]) -> frozenset[str]:
-    """What somebody vouches for, lower-cased, trimmed, each once."""
+    """Return the names that somebody vouches for: lower-cased, trimmed, without duplicates."""
     return lowered(value.strip(_BLANKS) for value in values)
 
 
 def lowered(values: Iterable[str]) -> frozenset[str]:
-    """What is asked for, lower-cased, each once: blanks would be certified, so they count."""
+    """Return the requested names: lower-cased, without duplicates.
+
+    Blanks would be certified, so they are not trimmed.
+    """
     return frozenset("".join(map(_lower, value)) for value in values)
 
 
 def _lower(character: str) -> str:
-    """No letter from beyond ASCII becomes one of ASCII: the Kelvin sign is not a k."""
+    """Lower-case, but never map a non-ASCII letter to ASCII: the Kelvin sign is not a k."""
     lowered = character.lower()
     return character if lowered.isascii() and not character.isascii() else lowered
 

@@ -1,4 +1,4 @@
-"""What a verified token says: one parser for each version of its claims. Pure."""
+"""The claims of a verified token, with one parser for each version. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
 
-# The end of year 9999: what lies beyond is no time that anybody meant.
+# The end of the year 9999; a later time cannot be meant.
 _LAST_SECOND: Final = 253_402_300_799
 
 
@@ -17,12 +17,12 @@ NumericDate = int | Decimal
 
 
 class UnknownVersionError(Exception):
-    """Raised for a token whose version has no parser here."""
+    """Raised for a token whose version has no parser."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """A token's claims; times are Unix seconds, None stands for a claim that is not there."""
+    """A token's claims; times are Unix seconds, None stands for a missing claim."""
 
     issuer: str
     subject: str
@@ -40,7 +40,7 @@ Payload: TypeAlias = Mapping[str, Any] | MalformedTokenError
 
 
 def read_payload(payload: bytes) -> Payload:
-    """Parse a payload once, for both uses of it; what is wrong with it is kept for the gates."""
+    """Parse a payload once, for both uses of it; return an error for the gates to report."""
     try:
         return read_object(payload, "payload")
     except MalformedTokenError as error:
@@ -48,7 +48,10 @@ def read_payload(payload: bytes) -> Payload:
 
 
 def read_claims(payload: Payload) -> Claims:
-    """The claims; `MalformedTokenError`, or `UnknownVersionError` (the version gate)."""
+    """Return the claims of a payload.
+
+    Raises `MalformedTokenError`, or `UnknownVersionError` (the version gate).
+    """
     if isinstance(payload, MalformedTokenError):
         raise payload
     version = payload.get("version", "")
@@ -59,13 +62,13 @@ def read_claims(payload: Payload) -> Claims:
 
 
 def issuer_of(payload: Payload) -> str:
-    """Who says to have issued a token that is not verified yet: which anchors to ask, no more."""
+    """Return the issuer that an unverified token names; it selects the anchors, nothing else."""
     issuer = payload.get("iss") if isinstance(payload, Mapping) else None
     return issuer if isinstance(issuer, str) else ""
 
 
 def _v1(fields: Mapping[str, Any]) -> Claims:
-    """The first version; unknown claims are ignored, a required one is never taken as given."""
+    """Parse the first version; unknown claims are ignored, required ones must be there."""
     return Claims(
         issuer=_text(fields, "iss"),
         subject=_text(fields, "sub"),
@@ -80,7 +83,7 @@ def _v1(fields: Mapping[str, Any]) -> Claims:
     )
 
 
-# A new version is one parser more; the gates do not change.
+# A new version adds a parser; the gates do not change.
 PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Claims]]] = MappingProxyType(
     {"": _v1, "v1": _v1}
 )
@@ -102,7 +105,7 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _audience(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """One string or several (RFC 7519 s4.1.3)."""
+    """Return one audience or several (RFC 7519 s4.1.3)."""
     if isinstance(fields.get("aud"), list):
         return _names(fields, "aud")
     audience = _optional_text(fields, "aud")

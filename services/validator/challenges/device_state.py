@@ -1,4 +1,4 @@
-"""Gate 9: what an operator's own plug-in says of the device; deny and error both refuse."""
+"""Gate 9: asks an operator's own plug-in about the device; denials and errors both refuse."""
 
 import asyncio
 import importlib
@@ -23,9 +23,9 @@ from shared.runtime.places import Places
 
 @dataclass(frozen=True, slots=True)
 class DeviceQuestion:
-    """Which device wants a certificate: the connector's word on it, and what the CSR says.
+    """Which device wants a certificate: what the connector says of it, and what the CSR says.
 
-    `device_id` is the GUID of an IntuneDeviceId URI in the CSR, "" where there is none.
+    `device_id` is the GUID of an IntuneDeviceId URI in the CSR, "" if there is none.
     """
 
     profile: str
@@ -37,7 +37,7 @@ class DeviceQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DeviceAnswer:
-    """Whether the device may have it, and a sentence for the record (no secrets)."""
+    """Whether the device may have a certificate, and a sentence for the record (no secrets)."""
 
     allow: bool
     detail: str = ""
@@ -48,7 +48,7 @@ class DeviceState(Protocol):
     """A plug-in: the object that the profile's `device_state` names as module:attribute."""
 
     async def __call__(self, question: DeviceQuestion) -> DeviceAnswer:
-        """Answer within the profile's `device_state_timeout`, or the device is refused."""
+        """Answer within the profile's `device_state_timeout`; otherwise the device is refused."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DeviceStateGate:
     places: Places = field(default_factory=Places)
 
     async def ask(self, asked: ChallengeRequest, claim: Claim) -> ChallengeResult:
-        """The gate's answer; it opens for nothing but a clear yes."""
+        """Return the gate's result; only an explicit yes passes."""
         with self.places.taken() as free:
             if not free:
                 return _failed("too many requests wait for the device's state: try again later")
@@ -75,12 +75,12 @@ class DeviceStateGate:
             device_id=asked.opened.facts.device_id,
         )
         started = time.monotonic()
-        # In a task of its own: what it does to itself, cancellation included, ends nobody else.
+        # In a task of its own: if the plug-in cancels itself, the caller is not cancelled.
         task = asyncio.ensure_future(self._ask(question, asked.challenge))
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
-            task.cancel()  # no more than it has, and not beyond who waits for it
+            task.cancel()  # it gets no more time, and does not outlive its caller
         if not task.done() or time.monotonic() - started > self.timeout:
             return _failed("the device's state was not known in time")
         if task.cancelled():
@@ -90,7 +90,7 @@ class DeviceStateGate:
     async def _ask(self, question: DeviceQuestion, challenge: str) -> ChallengeResult:
         try:
             answer = await self.plugin(question)
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate stays shut
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate refuses
             log_failure("device_state_failed", error, profile=question.profile)
             return _failed("the device's state cannot be known now")
         if not isinstance(answer, DeviceAnswer):
@@ -107,11 +107,11 @@ def _failed(detail: str, compared: str = "") -> ChallengeResult:
 
 
 def load_device_state(place: str) -> DeviceState:
-    """The plug-in at module:attribute; `SettingsError` where there is none."""
+    """Return the plug-in at module:attribute; raises `SettingsError` if it cannot be used."""
     module, _, attribute = place.partition(":")
     try:
         found: object = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # noqa: BLE001 - an import runs whatever stands in the module
+    except Exception as error:  # noqa: BLE001 - an import runs the module's code
         raise SettingsError(
             f"device_state: {place} cannot be loaded: {type(error).__name__}"
         ) from None
@@ -121,9 +121,9 @@ def load_device_state(place: str) -> DeviceState:
 
 
 def _is_async(found: object) -> bool:
-    """A coroutine function, or an object whose call is one."""
+    """Return whether this is a coroutine function, or an object whose `__call__` is one."""
     if isinstance(found, type):
         return False
     return inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(
-        getattr(found, "__call__", None)  # noqa: B004 - what kind of call, not whether
+        getattr(found, "__call__", None)  # noqa: B004 - asks for the kind of call
     )

@@ -1,4 +1,4 @@
-"""A verifier of another package: bounded in time and number, and whatever it raises is a no."""
+"""Guards a verifier of another package: limits its time and number, and refuses on any error."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class GuardedVerifier:
     places: Places = field(default_factory=Places)
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
-        """See `Verifier.verify`; an outage of the bus is passed on, everything else refuses."""
+        """See `Verifier.verify`; bus outages and deferrals are passed on, other errors refuse."""
         with self.places.taken() as free:
             if not free:
                 return _failed("too many requests wait for the verifier: try again later")
@@ -39,7 +39,7 @@ class GuardedVerifier:
                 return _failed("the verifier did not answer in time")
             except (BusUnavailableError, DeferredError):
                 raise
-            except Exception as error:  # noqa: BLE001 - of a package, about one request
+            except Exception as error:  # noqa: BLE001 - a package's error, about one request
                 log_failure("verifier_failed", error, kind=self.kind)
                 return _failed("the verifier failed")
 

@@ -1,4 +1,4 @@
-"""Compact JWS over the bytes on the wire: RS256 and ES256, nothing else (RFC 7515). Pure."""
+"""Compact JWS, verified over the bytes on the wire: RS256 and ES256 only (RFC 7515). Pure."""
 
 import base64
 import binascii
@@ -24,16 +24,16 @@ AnchorKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 class MalformedTokenError(Exception):
-    """Raised for bytes that are no token of this form; the message says what is wrong."""
+    """Raised for bytes that are not a token of this form; the message says what is wrong."""
 
 
 class UnacceptableTokenError(Exception):
-    """Raised for a token whose header asks for what is never accepted."""
+    """Raised for a token whose header asks for something that is never accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A connector's certificate: its key, and from when to when (Unix seconds) it verifies."""
+    """A connector's certificate: its key, and when its validity begins and ends (Unix seconds)."""
 
     subject: str
     not_before: int
@@ -41,13 +41,13 @@ class Anchor:
     key: AnchorKey
 
     def valid(self, now: int) -> bool:
-        """Whether it verifies at this time (Unix seconds)."""
+        """Return whether the anchor is valid at this time (Unix seconds)."""
         return self.not_before <= now <= self.not_after
 
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A token taken apart; `signing_input` are the very bytes that were signed."""
+    """A token in its parts; `signing_input` holds exactly the bytes that were signed."""
 
     algorithm: str
     payload: bytes
@@ -56,9 +56,10 @@ class Jws:
 
 
 def read_jws(token: str) -> Jws:
-    """Three segments and a header that is believed in nothing but `alg` (RFC 7515 s5.2).
+    """Split a token into its three segments and read the algorithm (RFC 7515 s5.2).
 
-    kid, jku, x5c and all else that would name a key are not looked at.
+    Nothing but `alg` is taken from the header, and `crit` is refused: kid, jku, x5c and whatever
+    else names a key are ignored. Raises `MalformedTokenError` or `UnacceptableTokenError`.
     """
     segments = token.split(".")
     if len(segments) != _SEGMENTS:
@@ -76,7 +77,7 @@ def read_jws(token: str) -> Jws:
 
 
 def _decode(segment: str) -> bytes:
-    """Base64url with or without padding, one spelling for the same bytes (RFC 4648 s3.5)."""
+    """Decode base64url, padded or not; only canonical encodings are accepted (RFC 4648 s3.5)."""
     if not _BASE64URL.fullmatch(segment):
         raise MalformedTokenError("a segment is empty or not base64url")
     bare = segment.rstrip("=")
@@ -90,9 +91,10 @@ def _decode(segment: str) -> bytes:
 
 
 def read_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object of UTF-8 text in which no name stands twice (RFC 8259 s4).
+    """Parse a UTF-8 JSON object that has no duplicate names (RFC 8259 s4).
 
-    Numbers with a fraction or an exponent are Decimals: nothing is rounded.
+    Numbers with a fraction or an exponent become Decimals, so that nothing is rounded. Raises
+    `MalformedTokenError`; `what` names the object in its message.
     """
     try:
         found = json.loads(
@@ -101,9 +103,9 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
             parse_constant=_no_constant,
             parse_float=Decimal,
         )
-        # Half a surrogate pair is no text.
+        # A lone surrogate does not encode.
         json.dumps(found, ensure_ascii=False, default=str).encode("utf-8")
-    except (ValueError, ArithmeticError, RecursionError):  # a Decimal's exponent has bounds
+    except (ValueError, ArithmeticError, RecursionError):  # a Decimal's exponent is bounded
         raise MalformedTokenError(f"the {what} is not JSON, or a name stands twice") from None
     if not isinstance(found, dict):
         raise MalformedTokenError(f"the {what} is not an object")
@@ -118,12 +120,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    """NaN and Infinity are no JSON."""
+    """Reject NaN and Infinity, which are not JSON."""
     raise ValueError(name)
 
 
 def verified_by(jws: Jws, anchors: Iterable[Anchor], now: int) -> Anchor | None:
-    """The first anchor that is valid now (Unix seconds) and whose key signed the token."""
+    """Return the first anchor that is valid now (Unix seconds) and whose key signed the token."""
     return next((a for a in anchors if a.valid(now) and _verifies(jws, a.key)), None)
 
 
@@ -140,14 +142,14 @@ def _verifies(jws: Jws, key: AnchorKey) -> bool:
 
 
 def _ecdsa_verifies(jws: Jws, key: ec.EllipticCurvePublicKey) -> bool:
-    """Only P-256; r and s side by side as RFC 7518 s3.4 has it, or DER as some signers write."""
+    """Verify with P-256 only; r and s concatenated (RFC 7518 s3.4), or DER as some signers do."""
     if not isinstance(key.curve, ec.SECP256R1):
         return False
     signature = jws.signature
     if len(signature) == _P256_SIGNATURE:
         half = _P256_SIGNATURE // 2
         r, s = (int.from_bytes(part, "big") for part in (signature[:half], signature[half:]))
-        # DER of this very length exists too, if hardly ever.
+        # A DER signature may rarely have this length too, so a failure is not final.
         with contextlib.suppress(InvalidSignature):
             key.verify(encode_dss_signature(r, s), jws.signing_input, ec.ECDSA(SHA256()))
             return True

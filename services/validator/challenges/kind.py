@@ -1,8 +1,8 @@
-"""What one kind of challenge consists of: the seam for verifiers.
+"""The interface of challenge verifiers: what one kind of challenge consists of.
 
-A kind is one module with a `VerifierKind`. The built-in ones stand in `registry.VERIFIERS`; a
-package adds its own with an entry point of the group `scepstream.verifiers`, whose name is the
-kind. A profile enables it with a table of its options: `[profiles.NAME.verifier.KIND]`.
+A kind is one module with a `VerifierKind`. The built-in ones are listed in `registry.VERIFIERS`; a
+package adds its own with an entry point in the group `scepstream.verifiers`, whose name is the
+kind. A profile enables a kind with a table of its options: `[profiles.NAME.verifier.KIND]`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from shared.log.envelope import Trusted
 
 @dataclass(frozen=True)
 class VerifierContext:
-    """What a verifier may use: the records of spent challenges, and the keys of operators."""
+    """What a verifier may use: the records of used challenges, and the operators' keys."""
 
     profile: str
     records: Records
@@ -30,10 +30,10 @@ class PreparedVerifier(Protocol):
 
     @property
     def asks_outside(self) -> bool:
-        """Whether a decision may wait for the answer of another service."""
+        """Whether a decision may wait for another service's answer."""
 
     def verifier(self, context: VerifierContext) -> Verifier:
-        """Return the verifier; called once for each configuration that is read."""
+        """Return the verifier; called once each time the configuration is read."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class VerifierKind:
     """One kind of challenge.
 
     `kind` names it in the configuration, in events and in metrics. `prepare` reads its files and
-    raises `SettingsError`; the time is in Unix seconds. `recognises` tells its challenges by their
-    format; a kind without it gets those that no other kind recognises. `on_renewal`: renewals need
-    a challenge too, unless `renewal_challenge` says otherwise.
+    raises `SettingsError`; its last argument is the time in Unix seconds. `recognises` returns
+    whether a challenge has this kind's format; a kind without it gets the challenges that no other
+    kind recognises. `on_renewal`: renewals need a challenge too, unless `renewal_challenge` says
+    otherwise.
     """
 
     kind: str
@@ -54,7 +55,7 @@ class VerifierKind:
 
 @dataclass(frozen=True)
 class EnabledVerifier:
-    """A kind that a profile accepts."""
+    """A kind that a profile accepts, with its configuration."""
 
     kind: VerifierKind
     prepared: PreparedVerifier

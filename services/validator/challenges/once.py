@@ -1,9 +1,9 @@
-"""One CSR, one use of its challenge, where the challenge itself can be used again and again.
+"""Binds a CSR to one use of its challenge, for challenges that can be used again and again.
 
-A password or a webhook's yes lets in whoever brings it. Whoever recorded a device's message can
-sign it again with keys of their own, each in a transaction of its own. So a first request that
-another key than the CSR's signed is bound to its CSR: the first one enrolls, and the others get
-its certificate or wait for it.
+A password or a webhook's approval admits whoever brings it. Whoever recorded a device's message can
+sign it again with keys of their own, each time as a new transaction. So a first request that is not
+signed with the CSR's own key is bound to its CSR: the first one enrolls, and the others get its
+certificate or wait for it.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _KEPT_SECONDS: Final = 86400
 
 @dataclass(frozen=True)
 class OnceVerifier:
-    """A verifier, and the binding to the CSR: before it is asked if `binds_first`, else after."""
+    """Adds the binding to the CSR to a verifier: before it runs if `binds_first`, else after."""
 
     inner: Verifier
     records: Records

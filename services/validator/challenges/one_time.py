@@ -1,4 +1,4 @@
-"""`one_time`: a challenge that an operator made for one device."""
+"""`one_time`: a challenge that an operator created for one device."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class OneTimeVerifier:
-    """See `Verifier`; challenges are found by their digest, and bound to who comes first."""
+    """See `Verifier`; challenges are found by their digest and bound to the first request."""
 
     records: Records
     operators: Trusted
@@ -66,7 +66,7 @@ class OneTimeVerifier:
     async def _claim(
         self, asked: ChallengeRequest, digest: str, created: ChallengeCreated
     ) -> ChallengeResult:
-        """First come: by the log's own times an operator may have been there before the holder."""
+        """Claim the challenge; refuse if it was cancelled before the log stored the claim."""
         until = created.expires_at
         claimed = await self.records.claim(asked, ONE_TIME, digest, until)
         place = one_time_cancelled(asked.enrollment.profile, digest, "*")
@@ -79,7 +79,7 @@ class OneTimeVerifier:
         return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 
     def _authentic(self, stored: Stored | None) -> ChallengeCreated | None:
-        """The challenge, if an operator made it."""
+        """Return the challenge if an operator created it, else None."""
         if stored is None:
             return None
         return read_authentic(ChallengeCreated, stored, self.operators, "one_time")
@@ -91,11 +91,11 @@ def judge_one_time(
     now: int,
     attributes: frozenset[str] = subject.PLAIN,
 ) -> ChallengeResult:
-    """Time and device binding of a challenge that exists; `now` in Unix seconds.
+    """Check the time and the device binding of a challenge that exists; `now` in Unix seconds.
 
-    One that names a device binds all its names: what it does not name may not be asked for, and
-    of the subject only the CN and these attributes. Where it has SANs alone the CN is one of them,
-    or absent: else the challenge for one name would do for any.
+    A challenge that names a device binds all names: the request may ask for no others, and its
+    subject may hold only the CN and `attributes`. If the challenge names only SANs, the CN must be
+    one of them or absent; otherwise a challenge for one name would work for any name.
     """
     if now >= created.expires_at:
         return refused("challenge", Reason.EXPIRED, "the challenge has expired")
@@ -125,7 +125,7 @@ def judge_one_time(
 class OneTimeAccess:
     """See `PreparedVerifier`.
 
-    `attributes` are those that a subject may hold beside the CN where a challenge names a device.
+    `attributes` are those that a subject may hold beside the CN if a challenge names a device.
     """
 
     attributes: frozenset[str] = subject.PLAIN

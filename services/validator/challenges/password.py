@@ -8,7 +8,7 @@ from shared.log.reasons import Reason
 
 
 def judge_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
-    """Compare with every valid value, always with all of them, in constant time."""
+    """Compare with every valid password in constant time, without stopping at a match."""
     encoded = given.encode("utf-8", "surrogatepass")
     matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]
     if given and any(matched):

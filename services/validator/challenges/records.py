@@ -1,17 +1,17 @@
-"""What validators remember together: who holds a challenge, how often a device enrolled.
+"""State that all validators share: who holds a challenge, and how often a device enrolled.
 
-Theory of operation. Replicas share no memory but streams of signed events, and decide by whose
-append was first.
+Theory of operation. Replicas share no memory, only streams of signed events; the append that comes
+first decides.
 
 * A challenge is claimed with a series of records under its digest (`claim`). The first authentic
-  record binds it to a key and a CSR. Another request with that CSR is let in only when those before
-  it have failed; it then adds a record of its own.
+  record binds it to a key and a CSR. Another request with that CSR is admitted only after all
+  earlier ones have failed; it then appends a record of its own.
 * While the holder's enrollment is open, another message with the same CSR waits (`spent`,
-  `_defer`): it is delivered again later, and a mark on the log tells whoever gets it after many
-  tries that it only waited.
+  `_defer`): it is redelivered later. A mark on the log shows, after many deliveries, that the
+  message only waited.
 * A device's window is one event with all entries of the last 24 hours (`take_place`), replaced by
-  compare-and-set. An entry of an enrollment that failed does not count.
-* Every write is found again by the redelivery of the request that made it, so a kill at any point
+  compare-and-set. The entry of an enrollment that failed does not count.
+* A redelivered request finds everything that its earlier deliveries wrote, so a kill at any point
   changes nothing. All numbers are bounded (`shared/limits.py`), because whoever recorded a device's
   message can sign it again as often as they like.
 
@@ -55,23 +55,24 @@ from shared.log.subjects import (
 from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
-# A window is written for the newest of its entries, so it outlives them all.
+# A window is written again for each new entry, so it outlives all of them.
 _WINDOW_TTL = WINDOW_SECONDS + 3600
 _DEFERRED: Final = "deferred"
 _MARK_SECONDS: Final = 30 * 86400
-_WAITS_SECONDS: Final = 90.0  # three times the longest pause between two tries
+_WAITS_SECONDS: Final = 90.0  # three times the longest pause between two deliveries
 
 
 class TooManyWaitError(Exception):
-    """Raised where more messages bring one CSR than may wait for it, or than are looked at."""
+    """Raised if too many requests wait in this replica, or too many with one CSR have failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """Who holds a challenge.
 
-    `record` is the holder's, taken by the log at `recorded_at`; the challenge's first record, of
-    an attempt that may have failed since, at `first_used_at` (both in Unix ns).
+    `record` is the holder's record, which the log stored at `recorded_at`. The log stored the
+    challenge's first record, whose attempt may have failed since, at `first_used_at`. Both are Unix
+    nanoseconds.
     """
 
     record: ChallengeClaimed
@@ -81,7 +82,7 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Records:
-    """The shared state of all validator replicas, in the log's own server."""
+    """The state that all validator replicas share, stored in the log's own server."""
 
     bus: Bus
     signer: EventSigner
@@ -90,13 +91,16 @@ class Records:
     _waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     async def claim(self, asked: ChallengeRequest, kind: str, digest: str, until: int) -> Claimed:
-        """Bind a challenge to this enrollment unless it is bound.
+        """Bind a challenge to this enrollment unless it is bound; return who holds it.
 
-        The first authentic record of the log binds it to a key and a CSR, on whatever replica. Of
-        that CSR's messages the first counts that has not failed; where all have, this enrollment
-        adds its own record. Everyone goes on from what is stored, so a kill at any point leaves a
-        record that the redelivery finds. Whoever recorded a message can sign it again without end,
-        so only so many of a CSR's messages are looked at: `TooManyWaitError` after that.
+        The first authentic record of the log binds it to a key and a CSR, whichever replica wrote
+        it. Of the messages with that CSR, the first that has not failed holds the challenge; if all
+        have failed, this enrollment appends a record of its own. Every replica continues from what
+        is stored, so a kill at any point leaves a record that the redelivery finds. `until` is when
+        the challenge expires (Unix seconds).
+
+        Raises `TooManyWaitError` after `SAME_CSR_RECORDS` failed messages with that CSR: whoever
+        recorded a message can sign it again without end.
         """
         place, prefix = partial(replay_record, kind, digest), asked.enrollment.prefix()
         mine = ChallengeClaimed(
@@ -126,10 +130,10 @@ class Records:
             await series.append(last, written)
 
     async def spent(self, asked: ChallengeRequest, record: ChallengeClaimed) -> bool:
-        """Whether the challenge's certificate was made before, or is under way elsewhere.
+        """Return whether another enrollment holds the challenge, so that this one cannot use it.
 
         A message with the holder's CSR under another signer, or a later attempt, waits until the
-        holder has ended (`DeferredError`).
+        holder has ended: `DeferredError`.
         """
         holder = parse_prefix(record.enrollment)
         if holder == asked.enrollment:
@@ -139,11 +143,11 @@ class Records:
         return True
 
     async def _defer(self, asked: ChallengeRequest, record: ChallengeClaimed) -> NoReturn:
-        """Let a request wait for the same CSR's, which another signer's message brought first.
+        """Make a request wait for one with the same CSR, which another message brought first.
 
-        A mark says so to whoever gets the message after many tries. Only so many wait: whoever
-        recorded a message can sign it again without end, and the server hands out nothing more
-        where too much is not acknowledged.
+        A mark on the log records the wait, for whoever gets the message after many deliveries. Only
+        so many may wait: whoever recorded a message can sign it again without end, and the server
+        stops delivering when too many messages are not acknowledged.
         """
         prefix, now = asked.enrollment.prefix(), asyncio.get_running_loop().time()
         for gone in [p for p, w in self._waiting.items() if now - w[1] > _WAITS_SECONDS]:
@@ -160,7 +164,7 @@ class Records:
         raise DeferredError(record.enrollment)
 
     async def deferred(self, enrollment: EnrollmentId) -> bool:
-        """Whether this attempt was ever made to wait for another request."""
+        """Return whether this attempt ever had to wait for another request."""
         mark = await self._marks(enrollment).first()
         return mark is not None and mark.event.enrollment == enrollment.prefix()
 
@@ -169,7 +173,7 @@ class Records:
         return Series(self.bus, REPLAYS, wildcard, ChallengeClaimed, self.validators, "replay")
 
     async def _made(self, enrollment: EnrollmentId) -> bool:
-        """Whether an attempt came to a certificate; what is not authentic counts as one."""
+        """Return whether an attempt led to a certificate; a forged outcome counts as one."""
         stream = enroll_stream(enrollment.shard)
         stored = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.OUTCOME))
         if stored is None:
@@ -206,6 +210,6 @@ class Records:
 
 
 def _same_request(one: ChallengeClaimed, other: ChallengeClaimed) -> bool:
-    """Whether two uses of a challenge are of one CSR, whoever signed the messages."""
+    """Return whether two uses of a challenge are for one CSR, whoever signed the messages."""
     same = same_csr(parse_prefix(one.enrollment), parse_prefix(other.enrollment))
     return same and one.spki_sha256 == other.spki_sha256

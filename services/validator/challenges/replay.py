@@ -1,4 +1,4 @@
-"""Gate 7: a challenge belongs to the first enrollment that brings it. Pure."""
+"""Gate 7: a challenge belongs to the first enrollment that uses it. Pure."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _MOST_SECONDS: Final = 100 * 365 * 86400
 
 
 def time_to_keep(until: int, now: int) -> int:
-    """For how long (seconds) the record of a challenge that is good `until` then is kept."""
+    """Return for how long (seconds) to keep the record of a challenge that expires at `until`."""
     return min(max(until + MARGIN_SECONDS - now, MARGIN_SECONDS), _MOST_SECONDS)
 
 
@@ -30,13 +30,14 @@ def judge_replay(
     *,
     spent: bool = False,
 ) -> ChallengeResult:
-    """Whether this enrollment holds the challenge; `until` in Unix seconds.
+    """Decide whether this enrollment holds the challenge; `until` (Unix s) is when it expires.
 
-    `spent` says that the challenge has made a certificate, or is about to, for its key's same
-    request: then a repetition gets that one, if it still lives, and never a second.
+    `spent` says that another enrollment holds the challenge: a repetition with the same key then
+    gets the certificate that the key already has, if it is still live, and never a second one.
 
-    `recorded_at` (Unix ns) is when the log took the record. One made after an earlier record may
-    have left the log proves nothing: who had used the challenge is not known any more.
+    `recorded_at` (Unix ns) is when the log stored the challenge's first record. A record that was
+    made after an earlier one may have left the log proves nothing: nobody knows any more who used
+    the challenge.
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256

@@ -1,4 +1,4 @@
-"""`signed`: a connector's token through gates 2 to 9."""
+"""`signed`: takes a connector's token through gates 2 to 9."""
 
 from dataclasses import dataclass, replace
 from math import ceil, floor
@@ -31,7 +31,7 @@ SIGNED: Final = "signed"
 
 @dataclass(frozen=True)
 class SignedVerifier:
-    """See `Verifier`; `limit` is of enrollments a device and day, 0 for none."""
+    """See `Verifier`; `limit` is the enrollments allowed per device and day, 0 for no limit."""
 
     profile: str
     pool: AnchorPool
@@ -41,7 +41,7 @@ class SignedVerifier:
     device_state: DeviceStateGate | None = None
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
-        """See `Verifier.verify`; each gate is asked only when those before it have opened."""
+        """See `Verifier.verify`; a gate runs only after all gates before it have passed."""
         judged = judge_token(
             asked.challenge, self.pool, self.rules, asked.opened.csr, asked.asked_at
         )
@@ -56,14 +56,14 @@ class SignedVerifier:
         return replace(found, claim=claim)
 
     async def _replay(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
-        """Gate 7."""
+        """Run gate 7: the token was not used by another enrollment."""
         until = ceil(claims.expires_at) + self.rules.tolerance
         claimed = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
         spent = await self.records.spent(asked, claimed.record)
         return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
 
     async def _device_rate(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
-        """Gate 8."""
+        """Run gate 8: the device has not enrolled too often."""
         if not self.limit:
             return ChallengeResult((passed("device_rate", "off"),))
         detail = "the device has enrolled too often within 24 hours"
@@ -75,14 +75,14 @@ class SignedVerifier:
         return ChallengeResult((passed("device_rate", compared),))
 
     async def _device_state(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
-        """Gate 9."""
+        """Run gate 9, if configured: the plug-in allows the device."""
         if self.device_state is None:
             return ChallengeResult(())
         return await self.device_state.ask(asked, _claim(claims))
 
 
 def _nonce_digest(claims: Claims) -> str:
-    """What a token is known by: who signed for it, and its nonce."""
+    """Return what identifies a token: the digest of its issuer and its nonce."""
     return token(claims.issuer.encode(), claims.nonce.encode())
 
 
@@ -99,7 +99,7 @@ def _claim(claims: Claims) -> Claim:
 
 @dataclass(frozen=True)
 class SignedAccess:
-    """See `PreparedVerifier`; `limit` is of enrollments a device and day, 0 for none."""
+    """See `PreparedVerifier`; `limit` as in `SignedVerifier`."""
 
     files: AnchorFiles
     pool: AnchorPool

@@ -1,4 +1,4 @@
-"""`static`: the profile's passwords, several while they rotate."""
+"""`static`: the profile's passwords, more than one during a rotation."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,7 +15,7 @@ STATIC: Final = "static"
 
 @dataclass(frozen=True, slots=True)
 class StaticVerifier:
-    """See `Verifier`; it needs no facts but the passwords themselves."""
+    """See `Verifier`; needs nothing but the passwords."""
 
     passwords: tuple[str, ...] = field(repr=False)
 

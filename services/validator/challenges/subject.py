@@ -1,7 +1,7 @@
-"""Which attributes a subject may have where a challenge is for a certain device. Pure.
+"""Which attributes a subject may hold if the challenge is for a certain device. Pure.
 
-What a challenge names is the CN; everything else in the subject is the device's own word. An OU, a
-UID or a domain gives rights at some relying parties, so they need the operator's leave.
+A challenge vouches for the CN; everything else in the subject is the device's own claim. An OU, a
+UID or a domain grants rights at some relying parties, so each needs the operator's permission.
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ from shared.x509.usages import ANY_ATTRIBUTE, PLAIN_ATTRIBUTES
 
 PLAIN: Final = frozenset(PLAIN_ATTRIBUTES)
 _COMMON_NAME: Final = "CN"
-# RFC 5280 A.1; PKCS #9 (RFC 2985 B) and RFC 4519 give three types an IA5String.
+# RFC 5280 A.1. PKCS #9 (RFC 2985 B) and RFC 4519 define three types as IA5String.
 _DIRECTORY_STRINGS: Final = frozenset(
     {UTF8_STRING, PRINTABLE_STRING, BMP_STRING, UNIVERSAL_STRING, T61_STRING}
 )
@@ -28,7 +28,7 @@ _IA5_TYPES: Final = frozenset({"emailAddress", "DC", "unstructuredName"})
 
 
 def common_names(subject: bytes) -> list[str] | None:
-    """Return the subject's CNs; None where one is of another type than a name is written in."""
+    """Return the subject's CNs; None if one is not of a DirectoryString type."""
     found = [each for each in read_attributes(subject) if each.kind == _COMMON_NAME]
     if any(each.tag not in _DIRECTORY_STRINGS for each in found):
         return None
@@ -36,7 +36,7 @@ def common_names(subject: bytes) -> list[str] | None:
 
 
 def misfit(subject: bytes, allowed: frozenset[str]) -> str:
-    """Return the first attribute that may not stand beside the CN, "" where there is none."""
+    """Return the first attribute that may not stand beside the CN, "" if there is none."""
     named = False
     for attribute in read_attributes(subject):
         kind, tag = attribute.kind, attribute.tag
@@ -52,5 +52,5 @@ def misfit(subject: bytes, allowed: frozenset[str]) -> str:
 
 
 def told(allowed: frozenset[str]) -> str:
-    """Return what may stand there, for the record."""
+    """Return the names of the allowed attributes, for the record."""
     return ", ".join((_COMMON_NAME, *sorted(allowed)))

@@ -1,4 +1,4 @@
-"""Gates 2 to 6 of `signed`: what a token alone, its anchors and the CSR decide. Pure."""
+"""Gates 2 to 6 of `signed`, which need only the token, its anchors and the CSR. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,24 +30,24 @@ from shared.x509.csr import CertificationRequest
 
 @dataclass(frozen=True, slots=True)
 class AnchorPool:
-    """The anchors of a profile; a tenant's (`iss`) own ones stand in place of the common ones."""
+    """The anchors of a profile; a tenant's (`iss`) own anchors replace the common ones."""
 
     common: tuple[Anchor, ...] = ()
     tenants: Mapping[str, tuple[Anchor, ...]] = field(default_factory=dict)
     sha256: str = ""
 
     def of(self, issuer: str) -> tuple[Anchor, ...]:
-        """Whom to ask about a token of this issuer."""
+        """Return the anchors that may have signed a token of this issuer."""
         return self.tenants.get(issuer, self.common)
 
     def all(self) -> tuple[Anchor, ...]:
-        """The common ones, and every tenant's."""
+        """Return the common anchors and every tenant's."""
         return (*self.common, *(anchor for each in self.tenants.values() for anchor in each))
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a profile wants of tokens; times in seconds, `validity` 0 for no cap.
+    """What a profile requires of tokens; times in seconds, `validity` 0 for no limit.
 
     `attributes` are those that a subject may hold beside the CN.
     """
@@ -61,7 +61,7 @@ class TokenRules:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Gates 2 to 6 of a token: their results, and its claims once a connector vouched for them."""
+    """The results of gates 2 to 6, and the claims once a connector vouched for them."""
 
     verified: ChallengeResult
     claims: Claims | None = None
@@ -70,7 +70,7 @@ class Judged:
 def judge_token(
     token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
 ) -> Judged:
-    """Take a token through the gates in order; `now` in Unix seconds."""
+    """Run a token through the gates in order; `now` in Unix seconds."""
     gates: list[GateResult] = []
     claims: Claims | None = None
     for step in _steps(token, pool, rules, csr, now):
@@ -86,7 +86,7 @@ def judge_token(
 def _steps(
     token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
 ) -> Iterator[ChallengeResult | Claims]:
-    """Each gate's answer as it is asked, and the claims once they are read."""
+    """Yield each gate's result as it runs, and the claims once they are read."""
     try:
         jws = read_jws(token)
     except MalformedTokenError as error:
@@ -115,7 +115,7 @@ def _steps(
 
 
 def _signature(jws: Jws, pool: AnchorPool, issuer: str, now: int) -> ChallengeResult:
-    """Gate 2: any anchor of the token's issuer that is valid now."""
+    """Run gate 2: a valid anchor of the token's issuer signed it."""
     anchors = pool.of(issuer)
     anchor = verified_by(jws, anchors, now)
     if anchor is not None:
@@ -128,7 +128,7 @@ def _signature(jws: Jws, pool: AnchorPool, issuer: str, now: int) -> ChallengeRe
 
 
 def _time(claims: Claims, rules: TokenRules, now: int) -> ChallengeResult:
-    """Gate 4."""
+    """Run gate 4: the token's times, with the clock tolerance."""
     issued, expires = _utc(claims.issued_at), _utc(claims.expires_at)
     compared = f"issued {issued}, expires {expires}, now {_utc(now)}"
     if now + rules.tolerance < claims.issued_at:
@@ -141,7 +141,7 @@ def _time(claims: Claims, rules: TokenRules, now: int) -> ChallengeResult:
 
 
 def _audience(claims: Claims, rules: TokenRules) -> ChallengeResult:
-    """Gate 5."""
+    """Run gate 5: the token is for the pinned audience."""
     if rules.audience is None:
         return ChallengeResult((passed("audience", "none pinned"),))
     told = claims.audience or ()
@@ -154,7 +154,7 @@ def _audience(claims: Claims, rules: TokenRules) -> ChallengeResult:
 
 
 def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> ChallengeResult:
-    """Gate 6."""
+    """Run gate 6: the CSR asks for what the token is for."""
     found = mismatch(
         claims, csr, allow_unclaimed=rules.allow_unclaimed, attributes=rules.attributes
     )
@@ -168,7 +168,7 @@ def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Ch
 
 
 def _utc(seconds: NumericDate) -> str:
-    """RFC 3339, with as many decimals of a fraction as nanoseconds have."""
+    """Format a time as RFC 3339, with up to nine decimals."""
     whole = int(seconds)
     fraction = f".{int((seconds - whole) * 1_000_000_000):09d}".rstrip(".0")
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

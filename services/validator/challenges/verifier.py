@@ -1,4 +1,4 @@
-"""What every verifier is asked and answers, and which of them handles a request. Pure."""
+"""What verifiers receive and return, and which of them handles a request. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ NONE: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class ChallengeRequest:
-    """A request that wants in: what it is, what it brings, and when it was asked (Unix s).
+    """A request whose challenge is to be verified; `asked_at` is when it was stored (Unix s).
 
-    `request_sha256` names the stored request event; `existing` is the serial of the certificate
-    that the key has already and that would be the answer.
+    `request_sha256` identifies the stored request event. `existing` is the serial number of the
+    certificate that the key already has and that would be the answer.
     """
 
     enrollment: EnrollmentId
@@ -32,13 +32,13 @@ class ChallengeRequest:
 
     @property
     def challenge(self) -> str:
-        """The challengePassword; "" where there is none."""
+        """The challengePassword, "" if there is none."""
         return self.opened.csr.challenge or ""
 
 
 @dataclass(frozen=True, slots=True)
 class ChallengeResult:
-    """What a verifier says: its gates up to the first that refused, and who vouched."""
+    """What a verifier returns: its gates up to the first refusal, and who vouched."""
 
     gates: tuple[GateResult, ...]
     refusal: Refusal | None = None
@@ -46,32 +46,33 @@ class ChallengeResult:
 
 
 class Verifier(Protocol):
-    """Verifies challenges of one kind. It may be asked twice about one request, with one result."""
+    """Verifies challenges of one kind; asked twice about a request, it returns the same result."""
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """Return whether this challenge admits this request.
 
-        Raises `BusUnavailableError` where the log cannot be read or written now: the request is
-        delivered again.
+        Raises `BusUnavailableError` if the log cannot be read or written now; the request is then
+        redelivered.
         """
 
 
 class Recogniser(Protocol):
-    """What routing needs to know of a kind."""
+    """What routing needs to know about a kind."""
 
     @property
     def kind(self) -> str:
-        """Its name."""
+        """The kind's name."""
 
     @property
     def recognises(self) -> Callable[[str], bool] | None:
-        """How its challenges are told by their format; None for a kind that takes what is left."""
+        """Tests a challenge for this kind's format; None for a kind that takes whatever is left."""
 
 
 def route(challenge: str, kinds: Sequence[Recogniser]) -> str:
-    """Return the kind that handles a challenge: the format selects it where there is a choice.
+    """Return the kind that handles a challenge; its format selects one if there are several.
 
-    The last kind left gets the challenge whatever its format. `NONE` where there is no kind.
+    The last kind that is left gets the challenge whatever its format. Returns `NONE` if there are
+    no kinds.
     """
     left = list(kinds)
     for each in kinds:
@@ -84,12 +85,12 @@ def route(challenge: str, kinds: Sequence[Recogniser]) -> str:
 
 
 def passed(gate: str, detail: str = "") -> GateResult:
-    """A gate that opened, and what it compared."""
+    """Return a passed gate; `detail` says what it compared."""
     return GateResult(gate=gate, passed=True, detail=shortened(detail))
 
 
 def refused(gate: str, reason: Reason, detail: str, compared: str = "") -> ChallengeResult:
-    """A gate that did not: a sentence for people, and what was compared, for the record."""
+    """Return a refusal: `detail` is a sentence for people, `compared` is only for the record."""
     told = f"{detail} ({compared})" if compared else detail
     result = GateResult(gate=gate, passed=False, detail=shortened(told))
     return ChallengeResult((result,), Refusal(reason, detail))

@@ -1,4 +1,4 @@
-"""`webhook`: an operator's own service says who may enroll; only a clear yes is one."""
+"""`webhook`: an operator's own service decides who may enroll; only an explicit yes admits."""
 
 import asyncio
 import hashlib
@@ -35,14 +35,14 @@ _MAX_ANSWER: Final = 64 * 1024
 
 
 class AnswerTooLongError(Exception):
-    """Raised for an answer that nobody would send who only says yes or no."""
+    """Raised for an answer that is longer than any yes or no needs to be."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to post, and how to prove who posts: HMAC key, bearer token, client certificate.
+    """Where to post, and how to authenticate: HMAC key, bearer token, client certificate.
 
-    `tls` is None for plain HTTP, which settings allow on loopback alone; `timeout` in seconds.
+    `tls` is None for plain HTTP, which the settings allow on loopback only; `timeout` in seconds.
     """
 
     url: str
@@ -52,9 +52,10 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
 
     async def post(self, body: Mapping[str, Any], now: int) -> tuple[int, bytes]:
-        """(status, content); `httpx.HTTPError`, `TimeoutError` or `AnswerTooLongError`.
+        """Post a body with the time `now` (Unix seconds); return (status, content).
 
-        No redirect is followed, no proxy of the environment asked.
+        Follows no redirects and uses no proxy from the environment. Raises `httpx.HTTPError`,
+        `TimeoutError` or `AnswerTooLongError`.
         """
         content = msgspec.json.encode(body)
         async with asyncio.timeout(self.timeout), self._client() as client:
@@ -67,7 +68,11 @@ class Endpoint:
                 await response.aclose()
 
     def headers(self, content: bytes, now: int) -> dict[str, str]:
-        """Content type, time, and the HMAC-SHA256 over "<time>.<body>"; bearer where there is."""
+        """Return the headers for a body.
+
+        These are content type, time and, if configured, bearer token and HMAC-SHA256 of
+        "<time>.<body>".
+        """
         found = {"content-type": "application/json", TIMESTAMP: str(now)}
         if self.secret:
             mac = hmac.new(self.secret, f"{now}.".encode() + content, hashlib.sha256)
@@ -77,7 +82,7 @@ class Endpoint:
         return found
 
     def _client(self) -> httpx.AsyncClient:
-        # Without a context of its own it is plain HTTP on loopback: nothing to verify there.
+        # Without `tls` it is plain HTTP on loopback, where there is nothing to verify.
         verify = self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         return httpx.AsyncClient(verify=verify, trust_env=False, timeout=self.timeout)
 
@@ -93,14 +98,14 @@ async def _bounded(response: httpx.Response) -> bytes:
 
 @dataclass(frozen=True)
 class WebhookVerifier:
-    """See `Verifier`; a redelivered request is asked about again, under the same `id`."""
+    """See `Verifier`; a redelivered request is posted again under the same `id`."""
 
     endpoint: Endpoint
     limit: asyncio.Semaphore
     places: Places = field(default_factory=Places)
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
-        """See `Verifier.verify`; whatever is not a yes in time is a no."""
+        """See `Verifier.verify`; anything but a yes in time is a no."""
         with self.places.taken() as free:
             if not free:
                 return denied("too many requests wait for the webhook: try again later")
@@ -126,7 +131,7 @@ class WebhookVerifier:
 
 
 def question(asked: ChallengeRequest) -> dict[str, Any]:
-    """What the operator's service is asked: it gets the challenge, nobody else does."""
+    """Return the body for the operator's service, the only one that gets the challenge."""
     return {
         "id": asked.enrollment.prefix(),
         "profile": asked.enrollment.profile,
@@ -138,7 +143,7 @@ def question(asked: ChallengeRequest) -> dict[str, Any]:
 
 
 def described(facts: Facts) -> dict[str, Any]:
-    """The decoded CSR."""
+    """Return the decoded CSR."""
     return {
         "subject": facts.subject,
         "sans": list(facts.sans),
@@ -151,7 +156,7 @@ def described(facts: Facts) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class WebhookAccess:
-    """See `PreparedVerifier`; `concurrency` is of questions under way at once."""
+    """See `PreparedVerifier`; `concurrency` limits the requests under way at once."""
 
     endpoint: Endpoint
     concurrency: int = 16
@@ -174,7 +179,7 @@ def _prepare(configuration: Configuration, section: ProfileSection, now: float) 
 def read_endpoint(
     configuration: Configuration, section: ProfileSection, url: str | None
 ) -> Endpoint | None:
-    """Read a profile's endpoint of this URL, None without one; `SettingsError`."""
+    """Read a profile's endpoint for a URL; None without a URL. Raises `SettingsError`."""
     if url is None:
         return None
     return Endpoint(
@@ -187,11 +192,11 @@ def read_endpoint(
 
 
 def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the server's name checked, a client certificate where one is given."""
+    """Return a context: TLS 1.2 or newer, server name checked, client certificate if configured."""
     ca = section.webhook_ca_path
     roots = None
     if ca is not None:
-        read_certificates(configuration.path(ca))  # nothing in it would mean: the system's
+        read_certificates(configuration.path(ca))  # an empty file would mean the system's roots
         roots = read_file(configuration.path(ca)).decode("ascii", "replace")
     try:
         context = ssl.create_default_context(cadata=roots)

@@ -1,4 +1,4 @@
-"""Gate 8: how many enrollments of one device count within a day. Pure."""
+"""Gate 8: limits the enrollments of one device within a day. Pure."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Entries = tuple[CountedEnrollment, ...]
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The enrollment has a place; `entries` is the window with it, to be written if `changed`."""
+    """The enrollment has a place; `entries` is the window with it, to be stored if `changed`."""
 
     entries: Entries
     changed: bool
@@ -22,7 +22,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """No place is free; `entries` are the others, of which some may have come to nothing."""
+    """No place is free; `entries` are the other enrollments, some of which may have failed."""
 
     entries: Entries
 
@@ -36,9 +36,9 @@ def count(
 ) -> Counted | Full:
     """Give an enrollment a place in its device's window; `now` in Unix seconds.
 
-    However often it is delivered or tried again it takes one, and so does its CSR, whoever signs
-    its messages. `failed` names entries known to have ended without a certificate: they do not
-    count.
+    An enrollment takes one place, however often it is delivered or retried, and so does a CSR,
+    whoever signs its messages. `failed` names entries that are known to have ended without a
+    certificate: they do not count.
     """
     mine = CountedEnrollment(enrollment=enrollment.prefix(), at=now)
     if any(entry.enrollment == mine.enrollment for entry in window):
@@ -51,17 +51,17 @@ def count(
     if any(is_others(entry, enrollment) for entry in alive):
         return Counted(tuple(window), changed=False)
     others = tuple(entry for entry in alive if not _same(entry, enrollment))
-    if len(others) < limit or len(others) < len(alive):  # it had a place before
+    if len(others) < limit or len(others) < len(alive):  # an earlier attempt had a place
         return Counted((*others, mine), changed=True)
     return Full(others)
 
 
 def is_others(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
-    """Whether an entry is of the same CSR in a message that another key signed."""
+    """Return whether an entry is for the same CSR in a message that another key signed."""
     other = parse_prefix(entry.enrollment)
     return same_csr(other, enrollment) and not _same(entry, enrollment)
 
 
 def _same(entry: CountedEnrollment, enrollment: EnrollmentId) -> bool:
-    """Whether an entry is an attempt of the same enrollment."""
+    """Return whether an entry is an attempt of the same enrollment."""
     return parse_prefix(entry.enrollment).at(enrollment.attempt) == enrollment
