@@ -1,1 +1,1 @@
-"""The operators' HTTP API over the database and the commands."""
+"""The operators' HTTP API: queries of the database, and commands."""

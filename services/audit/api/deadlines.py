@@ -1,13 +1,13 @@
-"""An end to every request on the admin port: what does not answer is a 503, no wait.
+"""Deadlines for requests on the admin port: without an answer in time, a request gets a 503.
 
-A query runs in a thread, which cannot be ended while the database's machine is silent: its request
-is left behind. How many may be left behind is bounded, and while the database is known to be away
-nothing is asked of it.
+A query runs in a thread, which cannot be stopped while the database host is silent, so its request
+is abandoned. The number of abandoned requests is bounded, and while the database is known to be
+unavailable, requests are refused before they reach it.
 
-Requests are of kinds, each with places of its own and a limit that is longer than what it waits
-for: an issuer's answer to an order takes longer than a query. Anyone can sign in, or have the
-identity provider asked: of these kinds every request under way takes a place, so that they stay
-few, and none of another kind.
+Each kind of request has its own slots and a time limit longer than what it waits for: an issuer's
+answer to a command takes longer than a query. Anyone can try to sign in or cause requests to the
+identity provider. Every request of these kinds takes a slot while it runs, so that there are few
+of them and they never use the slots of another kind.
 """
 
 import asyncio
@@ -37,10 +37,11 @@ _RETRY: Final = {"retry-after": "5"}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Requests that wait for the same: how long, how many, and what a 503 says.
+    """Requests that wait for the same thing: a time limit, slots, and the texts of a 503.
 
-    `late` is said of one that was begun, `full` of one that was not. `is_anyones` says whether they
-    come from who is not signed in.
+    `late` is the text for a request that was started, `full` for one that was not. `is_anyones`
+    marks requests from clients that are not signed in: each takes a slot while it runs, others only
+    once they are abandoned.
     """
 
     seconds: float
@@ -64,7 +65,7 @@ PROVIDER: Final = Kind(
 
 
 def kind_of(method: str, path: str) -> Kind:
-    """Return what a request waits for."""
+    """Return the kind of a request."""
     if path.startswith("/login/"):
         return PROVIDER
     if path == "/login":
@@ -74,7 +75,7 @@ def kind_of(method: str, path: str) -> Kind:
 
 @dataclass
 class Bounded:
-    """The application within limits; `away` says that the database is known not to answer."""
+    """ASGI middleware that enforces the limits; `away` says if the database is known to be down."""
 
     app: ASGIApp
     away: Callable[[], bool]
@@ -84,7 +85,7 @@ class Bounded:
     )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Pass the request on, or answer 503."""
         if scope["type"] != "http" or scope["path"] in _UNBOUNDED:
             await self.app(scope, receive, send)
             return
@@ -126,7 +127,7 @@ class Bounded:
     def _give_back(self, kind: Kind, task: asyncio.Task[None]) -> None:
         self._taken[kind].discard(task)
         if not task.cancelled():
-            task.exception()  # where it was left behind nobody waits for it any more
+            task.exception()  # retrieve it: nobody awaits an abandoned task
 
 
 async def _refuse(sentence: str, scope: Scope, receive: Receive, send: Send) -> None:

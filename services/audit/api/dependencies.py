@@ -1,4 +1,4 @@
-"""What every endpoint works with, and who is asking: by a bearer token, or signed in."""
+"""Dependencies of every endpoint, and authentication by bearer token or session cookie."""
 
 import asyncio
 import secrets
@@ -29,7 +29,7 @@ _BEARER: Final = HTTPBearer(auto_error=False, description="A token of `scepstrea
 _CHALLENGE: Final = {"www-authenticate": "Bearer"}
 _SAFE: Final = frozenset({"GET", "HEAD"})
 CSRF_HEADER: Final = "x-csrf-token"
-# The prefix makes browsers refuse it from other hosts and without TLS (RFC 6265bis s4.1.3.2).
+# Browsers accept the prefix only over TLS and from this host itself (RFC 6265bis s4.1.3.2).
 COOKIES: Final = {False: "scepstream", True: "__Host-scepstream"}
 _COOKIE: Final = APIKeyCookie(
     name=COOKIES[False],
@@ -40,7 +40,7 @@ _COOKIE: Final = APIKeyCookie(
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The service's parts; `configuration` reads the file each time, `clock` gives Unix seconds."""
+    """The service's parts; `configuration` reads the file each time, `clock` is in Unix seconds."""
 
     engine: Engine
     bus: Bus
@@ -53,32 +53,32 @@ class Dependencies:
 
     @property
     def public_url(self) -> str | None:
-        """Where operators reach the page."""
+        """The URL under which operators reach the page."""
         return self.settings.page.public_url
 
     @property
     def cookie(self) -> str:
-        """The name of the session's cookie."""
+        """The name of the session cookie."""
         return COOKIES[self.settings.page.secure]
 
     def context(self, operator: Operator) -> OperatorContext:
-        """Where this operator gives commands."""
+        """Return the context in which this operator's commands run."""
         return OperatorContext.of(self.bus, self.settings, self.configuration(), operator.name)
 
     def order_name(self) -> str:
-        """A name that no other order has."""
+        """Return a unique name for a command."""
         return secrets.token_hex(8)
 
 
 def desk_of(request: Request) -> Dependencies:
-    """The application's parts."""
+    """Return the dependencies of the application."""
     found: Any = request.app.state.deps
     assert isinstance(found, Dependencies)
     return found
 
 
 def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
-    """A dependency: 401 without a good token, 403 below the level."""
+    """Return a FastAPI dependency: 401 without valid credentials, 403 below the level."""
 
     async def check(
         request: Request,
@@ -86,7 +86,7 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
         _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
         __: Annotated[str | None, Security(_COOKIE)],
     ) -> Operator:
-        operator = getattr(request.state, "operator", None)  # the guard knows already
+        operator = getattr(request.state, "operator", None)  # set by the guard if it has checked
         if not isinstance(operator, Operator):
             operator = await identify(request, deps)
         if not operator.level.covers(wanted):
@@ -98,7 +98,11 @@ def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
 
 
 async def identify(request: Request, deps: Dependencies) -> Operator:
-    """Return who asks, by a bearer token or a session; 401 or 403."""
+    """Return the operator of a request, by bearer token or session.
+
+    Raises:
+        ProblemError: 401 without valid credentials, 403 for a session without its CSRF token.
+    """
     scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
     if scheme.lower() == "bearer" and token:
         return await _by_token(request, deps, token)
@@ -110,7 +114,7 @@ async def identify(request: Request, deps: Dependencies) -> Operator:
 
 
 async def _by_token(request: Request, deps: Dependencies, token: str) -> Operator:
-    """Return whose token this is. Tokens that were good before are not held up by guesses."""
+    """Return the token's operator. A token that was valid before is exempt from throttling."""
     digest, source, now = token_sha256(token), source_of(request), deps.clock()
     if digest not in deps.good and (wait := deps.guesses.wait(source, now)):
         said = f"too many unknown tokens from this address: try again in {wait} s"
@@ -128,12 +132,12 @@ async def _by_token(request: Request, deps: Dependencies, token: str) -> Operato
 
 
 def source_of(request: Request) -> str:
-    """Return what failures of this client count under: its address, of IPv6 the /64."""
+    """Return the key that a client's failures count under: its address, or the /64 for IPv6."""
     return source_key(request.client.host) if request.client else ""
 
 
 async def signed_in(request: Request, deps: Dependencies) -> Operator | None:
-    """Who the request's session is of."""
+    """Return the operator of the request's session, None without a valid one."""
     secret = request.cookies.get(deps.cookie)
     if not secret:
         return None
@@ -146,14 +150,14 @@ async def signed_in(request: Request, deps: Dependencies) -> Operator | None:
 
 
 def _check_csrf(request: Request, deps: Dependencies) -> None:
-    """An order of somebody signed in comes from a page of ours, or it is 403."""
+    """Refuse (403) a command that is sent with a session cookie but without its CSRF token."""
     shown = request.headers.get(CSRF_HEADER, "")
     if request.method not in _SAFE and not is_csrf_token(request.cookies[deps.cookie], shown):
         raise ProblemError(403, "this page belongs to another session; reload it")
 
 
 def asked_once(request: Request) -> None:
-    """A parameter that comes twice is refused: which of them counts would be anybody's guess."""
+    """Refuse (400) a repeated query parameter: which value counts would be ambiguous."""
     names = [name for name, _ in request.query_params.multi_items()]
     if len(names) != len(set(names)):
         raise ProblemError(400, "a parameter of the query is given more than once")

@@ -1,4 +1,4 @@
-"""The API's OpenAPI document: with examples, and errors as problems of their own media type."""
+"""The API's OpenAPI document, with examples, and errors as application/problem+json."""
 
 from typing import Any, Final
 
@@ -10,11 +10,11 @@ from services.audit.api.problems import MEDIA_TYPE
 
 _ERRORS: Final = 400
 _PREFIX: Final = "/api/v1"
-_UNUSED: Final = "422"  # what FastAPI would answer to what is invalid: here it is a 400
+_UNUSED: Final = "422"  # FastAPI's status for invalid input; this API answers 400
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """The document of the application's routes, OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document of the application's routes."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     for path, item in document["paths"].items():
         for method, operation in item.items():

@@ -1,4 +1,4 @@
-"""One example of each good answer and of each parameter, for the API's document."""
+"""Examples for the OpenAPI document: one per successful response and per parameter."""
 
 from typing import Any, Final
 

@@ -1,10 +1,11 @@
-"""How often one source, and all together, may fail to show a good token.
+"""Throttling of failed authentication, per source and in total.
 
-Only what has failed counts as a failure. What is being looked up counts against its own source as
-long as that takes, so that many guesses at a time are no more than many after another.
+Only failed attempts count as failures. A lookup in progress also counts against its source, so
+that concurrent guesses gain nothing over sequential ones.
 
-Beyond the bound of all together, sources wait that have failed themselves: a stranger's guesses
-keep nobody out, and whoever guesses from many addresses has one guess a minute from each.
+Once the total limit is reached, only sources that have failed themselves must wait: one client's
+guesses never lock out another, and an attacker with many addresses gets one guess per minute from
+each.
 """
 
 import math
@@ -17,12 +18,15 @@ from typing import Final
 from shared.limits import FAILURES_IN_ALL, THROTTLED_SOURCES
 
 _SECONDS: Final = 60.0
-_SOON: Final = 1  # second, where only what is under way stands in the way
+_SOON: Final = 1  # second, if only lookups in progress use up the limit
 
 
 @dataclass
 class Attempts:
-    """Failures of the last minute: `most` by source, of the last so many sources, and in all."""
+    """Failures of the last minute, by source and in total.
+
+    `most` is the limit per source. The last `THROTTLED_SOURCES` sources are remembered.
+    """
 
     most: int
     _failed: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
@@ -30,14 +34,14 @@ class Attempts:
     _under_way: Counter[str] = field(default_factory=Counter)
 
     def wait(self, source: str, now: float) -> int:
-        """Return whole seconds until this source may try again, 0 for at once."""
+        """Return how many whole seconds this source must wait; 0 if it may try now."""
         mine = self._failed.get(source, deque())
         wait = _wait(mine, self.most - self._under_way[source], now)
         return max(wait, _wait(self._all, FAILURES_IN_ALL, now)) if mine else wait
 
     @contextmanager
     def looking_up(self, source: str) -> Iterator[None]:
-        """Count a try while it is not known whether it fails."""
+        """Count an attempt against its source while it is in progress."""
         self._under_way[source] += 1
         try:
             yield
@@ -47,7 +51,7 @@ class Attempts:
                 del self._under_way[source]
 
     def failed(self, source: str, now: float) -> None:
-        """Count a failure; where there are too many sources the oldest is forgotten."""
+        """Count a failure; of too many sources, forget the one that failed longest ago."""
         self._failed.setdefault(source, deque(maxlen=self.most)).append(now)
         self._failed.move_to_end(source)
         self._all.append(now)

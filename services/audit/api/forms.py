@@ -1,9 +1,8 @@
-"""Forms are read as a whole before the application's time begins.
+"""Middleware that reads a form completely before the application's deadline starts.
 
-Requests on the admin port have an end, after which they count as owed by a silent database. A form
-that arrives slowly is not the database's fault: its time is the connection's
-(shared.runtime.connections).
-The API needs no such thing: its bodies are read after the token was checked.
+A request on the admin port that misses its deadline counts as unanswered by the database. A form
+that arrives slowly is not the database's fault: its time is limited by the connection
+(shared.runtime.connections). The API does not need this: it reads bodies after authentication.
 """
 
 from typing import Final
@@ -18,14 +17,14 @@ _CLOSE: Final = {"connection": "close"}
 
 
 class WholeForms:
-    """ASGI middleware: passes forms on when they are complete, and refuses large ones."""
+    """ASGI middleware that passes on complete forms and refuses large ones with a 413."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read a form, then let the application answer."""
+        """Read the whole form, then pass the request on."""
         is_form = scope["type"] == "http" and scope["method"] not in _SAFE
         if not is_form or scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)

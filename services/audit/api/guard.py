@@ -1,4 +1,4 @@
-"""What the admin port checks before it reads a body: the host, who asks, how large it is."""
+"""Checks of the admin port before it reads a body: Host, authentication, size."""
 
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -19,14 +19,14 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Guard:
-    """ASGI middleware around the admin application; `deps` are its parts."""
+    """ASGI middleware around the admin application."""
 
     def __init__(self, app: ASGIApp, deps: Dependencies) -> None:
-        """Guard an application."""
+        """Wrap an application that has these dependencies."""
         self._app, self._desk = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on with a body that ends at its limit."""
+        """Refuse the request, or pass it on with a body of limited size."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,7 +58,7 @@ class Guard:
 
 
 class _Body:
-    """A request's body up to the limit; an answer before its end closes the connection."""
+    """A request body up to the limit. A response before its end closes the connection."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
@@ -83,8 +83,9 @@ class _Body:
 def is_served(request: Request, public_url: str | None) -> bool:
     """Return whether the page is served under the request's Host (see docs/decisions/0025).
 
-    That is `public_url`, any address, and names without a dot: what nobody else can point at this
-    host in a browser (DNS rebinding). A form whose Origin is `public_url` has proven itself.
+    Accepted are the host of `public_url`, IP addresses, and names without a dot: nobody else can
+    make these resolve to this host in a browser (DNS rebinding). A request whose Origin is
+    `public_url` is accepted with any Host.
     """
     origin = request.headers.get("origin")
     if public_url is not None and origin is not None and same_origin(origin, public_url):
@@ -99,9 +100,9 @@ def is_served(request: Request, public_url: str | None) -> bool:
 
 
 def is_own_origin(request: Request, public_url: str | None) -> bool:
-    """Return whether the request's Origin, if it has one, is this page's.
+    """Return whether the request has no Origin, or the Origin of this page.
 
-    Behind a proxy that sets its own Host, Origin is still `public_url`.
+    Behind a proxy that sets its own Host, the Origin is still `public_url`.
     """
     origin = request.headers.get("origin", "")
     split = _split(origin)
@@ -114,7 +115,7 @@ def is_own_origin(request: Request, public_url: str | None) -> bool:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Return whether two origins are the same, default ports left out or not."""
+    """Return whether two origins are equal, with default ports explicit or omitted."""
     return _origin(one) is not None and _origin(one) == _origin(other)
 
 
@@ -126,7 +127,7 @@ def _origin(text: str) -> tuple[str, str, int] | None:
 
 
 def _split(text: str) -> SplitResult | None:
-    """Return the parts of a URL with a readable port, None where there are none."""
+    """Split a URL; return None if the URL or its port is malformed."""
     try:
         split = urlsplit(text)
         _ = split.port

@@ -1,4 +1,4 @@
-"""Errors: of the API as application/problem+json (RFC 9457), of the page as pages."""
+"""Error responses: application/problem+json (RFC 9457) from the API, HTML from the page."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -23,12 +23,12 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class ProblemError(Exception):
-    """Raised to leave with a problem."""
+    """Raised to answer with a problem."""
 
     def __init__(
         self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any
     ) -> None:
-        """Carry the answer; `more` are members of its own."""
+        """Take the status, detail and headers; `more` are extension members."""
         super().__init__(detail)
         self.status, self.detail, self.headers, self.more = status, detail, headers, more
 
@@ -36,7 +36,7 @@ class ProblemError(Exception):
 def problem(
     status: int, detail: str, headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
-    """The response: nothing of what was sent is in it but what the sentence says."""
+    """Return a problem response. It repeats nothing of the request except what `detail` says."""
     content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
     return JSONResponse(content, status, headers, MEDIA_TYPE)
 
@@ -49,7 +49,7 @@ _STATUS: Final[dict[type[Exception], int]] = {
 }
 
 
-# What is asked again a little later: what failed is logged without its text.
+# Temporary failures: a 503 with Retry-After. The error is logged without its text.
 _AWAY: Final[dict[type[Exception], str]] = {
     BusError: "the event log is unavailable",
     UnreadableEventError: "the event log is unavailable",
@@ -63,7 +63,7 @@ _API: Final = "/api/"
 
 
 def handle(app: FastAPI, page_problem: PageProblem) -> None:
-    """Teach an application to answer with problems alone; beside the API with `page_problem`."""
+    """Install error handlers: problems for the API, `page_problem` for every other path."""
     app.state.page_problem = page_problem
     for kind in _STATUS:
         app.add_exception_handler(kind, _known)
@@ -84,7 +84,7 @@ def _answer(
 
 
 async def problem_response(request: Request, error: ProblemError) -> Response:
-    """Return the answer to a problem that was found outside of the application."""
+    """Return the response to a problem that was raised outside the application."""
     return await _own(request, error)
 
 
@@ -122,7 +122,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """Those of all routes of the path: the router itself names those of the first."""
+    """Return the methods of all routes of a path; the router reports only the first route's."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     return [
         method

@@ -1,4 +1,4 @@
-"""What there is to say of each profile: its RA, its anchors, its counters, its replicas."""
+"""Descriptions of SCEP profiles: RA certificate, trust anchors, counters, replicas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from shared.log.events.state import GatewayHeartbeat, Heartbeat
 from shared.x509.names import name_text
 
 _DAY: Final = 86400
-# As operators know them, in this order.
+# The names that operators know, in display order.
 RESULTS: Final = (
     "success", "signature_invalid", "expired", "not_yet_valid", "wrong_audience", "replay",
     "rate_limited", "claim_mismatch", "device_state_failed", "malformed", "unknown_version",
@@ -26,7 +26,11 @@ RESULTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What runs and what was counted: validators, gateways, results by profile, replay records."""
+    """Runtime state: heartbeats of validators and gateways, counters, replay records.
+
+    `counted` maps a profile to its results and how often each occurred. `replay_records` is None
+    if it is unknown.
+    """
 
     validators: Sequence[Heartbeat]
     gateways: Sequence[GatewayHeartbeat]
@@ -35,7 +39,7 @@ class Seen:
 
 
 def describe(configuration: Configuration, seen: Seen, now: float) -> list[dict[str, Any]]:
-    """Every profile by path id; `now` in Unix seconds."""
+    """Describe every profile, sorted by path id; `now` is in Unix seconds."""
     return [
         _profile(configuration, name, section, seen, now)
         for name, section in sorted(configuration.profiles.items())
@@ -68,7 +72,7 @@ def _profile(
 
 
 def _ra(configuration: Configuration, section: ProfileSection, now: float) -> dict[str, Any]:
-    """The RA certificate that ends first; nothing where none can be read."""
+    """Describe the RA certificate that expires first; every value is None if none can be read."""
     certificates = _read(configuration, section.ra_cert_path)
     if not certificates:
         keys = ("subject", "not_before", "not_after", "days_to_expiry", "expired")
@@ -99,7 +103,7 @@ def _intune(
 
 
 def _replicas(name: str, seen: Seen) -> dict[str, Any]:
-    """Who is there, and whether all have the same anchors and RA certificates."""
+    """List the running replicas and whether all use the same anchors and RA certificates."""
     anchors = len({each.anchors.get(name) for each in seen.validators}) <= 1
     ra = len({each.ra.get(name) for each in seen.gateways}) <= 1
     return {
@@ -117,7 +121,7 @@ def _read(configuration: Configuration, paths: Sequence[Path]) -> list[x509.Cert
         try:
             found += read_certificates(configuration.path(path))
         except SettingsError:
-            continue  # "Not loaded" is what the operator sees
+            continue  # the page shows "Not loaded"
     return found
 
 

@@ -1,4 +1,4 @@
-"""Enrollments, certificates, one-time challenges, dead letters: looked at, and acted on."""
+"""API routes for enrollments, certificates, commands, one-time challenges and dead letters."""
 
 import asyncio
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ router = APIRouter(prefix="/api/v1")
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     code: {"model": Problem} for code in (404, 409, 502)
 }
-_TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
+_TEXT: Final = r"^[^\x00]*$"  # PostgreSQL text cannot hold NUL
 Text = Annotated[str | None, Query(max_length=255, pattern=_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str | None, Query(max_length=1000)]
@@ -73,7 +73,10 @@ async def enrollments(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Enrollments:
-    """The newest first; `search` is a device, a name, a transaction, a serial or its beginning."""
+    """List enrollments, newest first.
+
+    `search` is the beginning of a device, a name, a transaction ID or a serial number.
+    """
     states, actions = (state,) if state else (), (action,) if action is not None else ()
     wanted = EnrollmentFilter(profile, states, actions, search, since, until, cursor, limit)
 
@@ -97,7 +100,10 @@ async def audit(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Audit:
-    """What was asked, newest first: scep_pkcsreq, scep_renewalreq, either with _intune."""
+    """List requests with their results, newest first.
+
+    Actions are scep_pkcsreq, scep_pkcsreq_intune, scep_renewalreq and scep_renewalreq_intune.
+    """
     actions = (action,) if action is not None else ()
     wanted = EnrollmentFilter(profile, (), actions, None, since, until, cursor, limit)
 
@@ -120,7 +126,7 @@ async def commands(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Commands:
-    """What operators ordered, newest first, and what came of it."""
+    """List operators' commands with their results, newest first."""
 
     def work() -> Commands:
         with deps.engine.connect() as connection:
@@ -133,7 +139,7 @@ async def commands(
 
 @router.get("/enrollments/{enrollment}", tags=["Enrollments"], responses=_PROBLEMS)
 async def enrollment(enrollment: Name, deps: Injected, _: Viewer) -> Enrollment:
-    """One, and its events in order, those of its certificate too, as they stand in the log."""
+    """Return an enrollment and its events in order, including those of its certificate."""
     return await asyncio.to_thread(_enrollment, deps, enrollment)
 
 
@@ -149,20 +155,20 @@ def _enrollment(deps: Dependencies, name: str) -> Enrollment:
 
 
 def _event(row: Mapping[str, Any]) -> EventRow:
-    """An event for people: its payload as it is, if it can be shown."""
+    """Return an event with its payload decoded, or null if that is not presentable JSON."""
     return EventRow.model_validate({**row, "payload": read_payload(row["payload"])})
 
 
 @router.post("/enrollments/{enrollment}/approve", tags=["Enrollments"], responses=_PROBLEMS)
 async def approve(enrollment: Name, body: Decision, deps: Injected, operator: OperatorUser) -> Done:
-    """Let a held enrollment go on to its certificate."""
+    """Approve a held enrollment, so that its certificate is issued."""
     await decide(deps.context(operator), enrollment, body.note, approved=True)
     return Done(done=True, detail="approved")
 
 
 @router.post("/enrollments/{enrollment}/deny", tags=["Enrollments"], responses=_PROBLEMS)
 async def deny(enrollment: Name, body: Decision, deps: Injected, operator: OperatorUser) -> Done:
-    """Refuse a held enrollment."""
+    """Deny a held enrollment."""
     await decide(deps.context(operator), enrollment, body.note, approved=False)
     return Done(done=True, detail="denied")
 
@@ -175,7 +181,7 @@ async def certificates(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Certificates:
-    """The newest first."""
+    """List certificates, newest first."""
 
     def work() -> Certificates:
         with deps.engine.connect() as connection:
@@ -188,7 +194,10 @@ async def certificates(
 
 @router.get("/certificates/{issuer}/{serial}", tags=["Certificates"], responses=_PROBLEMS)
 async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> CertificateRow:
-    """One, by its issuer here and its serial number in hex, in whatever way it is written."""
+    """Return a certificate by its issuer's configured name and its serial number.
+
+    The serial number is in hex in any usual spelling: colons, 0x and leading zeros are optional.
+    """
     written = written_serial(serial)
 
     def work() -> CertificateRow:
@@ -205,7 +214,7 @@ async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> 
 async def revoke(
     issuer: Name, serial: Name, body: Revocation, deps: Injected, operator: OperatorUser
 ) -> Done:
-    """Revoke it; it is on the CRL when this answers."""
+    """Revoke a certificate. The CRL is published before the response."""
     said = await revoke_certificate(deps.context(operator), issuer, serial, body.reason)
     return Done(done=True, detail=said)
 
@@ -214,7 +223,7 @@ async def revoke(
 async def challenges(
     deps: Injected, operator: Viewer, profile: Annotated[str, Query(max_length=63)]
 ) -> Challenges:
-    """Those of a profile; the challenges themselves nobody knows."""
+    """List a profile's one-time challenges. The secrets themselves are not stored."""
     lines = await list_challenges(deps.context(operator), profile, deps.clock())
     return Challenges(challenges=rows_of(ChallengeRow, map(asdict, lines)))
 
@@ -223,7 +232,7 @@ async def challenges(
 async def new_challenge(
     body: NewChallenge, deps: Injected, operator: OperatorUser
 ) -> MadeChallenge:
-    """Make one for a device; it is told this once."""
+    """Create a one-time challenge. Only this response contains it."""
     expires_at = int(deps.clock()) + body.ttl
     made = await create(deps.context(operator), body.profile, body.cn, tuple(body.sans), expires_at)
     return MadeChallenge(id=made.id, challenge=made.challenge, expires_at=made.expires_at)
@@ -235,14 +244,14 @@ async def new_challenge(
 async def cancel_challenge(
     profile: Name, challenge: Name, deps: Injected, operator: OperatorUser
 ) -> Done:
-    """Take one back that nobody has used."""
+    """Cancel a one-time challenge that could still be used."""
     await cancel(deps.context(operator), profile, challenge, deps.clock())
     return Done(done=True, detail="cancelled")
 
 
 @router.get("/dead-letters", tags=["Dead letters"])
 async def dead_letters(deps: Injected, _: Viewer, limit: Limit = 50) -> DeadLetters:
-    """What workers gave up on."""
+    """List dead letters, newest first."""
 
     def work() -> DeadLetters:
         with deps.engine.connect() as connection:
@@ -258,5 +267,5 @@ async def retry_letter(
     deps: Injected,
     operator: OperatorUser,
 ) -> Done:
-    """Have it worked on again: an enrollment becomes its next attempt."""
+    """Retry a dead letter. An enrollment is processed again as its next attempt."""
     return Done(done=True, detail=await retry(deps.context(operator), stream, sequence))

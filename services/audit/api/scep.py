@@ -1,4 +1,4 @@
-"""Profiles, their tokens' statistics, and anchors reloaded on every validator."""
+"""API routes for SCEP profiles: state, Intune statistics, reloads of anchors and RA keys."""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ router = APIRouter(prefix="/api/v1/admin/scep", tags=["SCEP"])
 
 @router.get("/profiles")
 async def profiles(deps: Injected, operator: Viewer) -> Profiles:
-    """Every profile: issuer, RA certificate, verifiers, anchors, counters, replicas."""
+    """List every profile: issuer, RA certificate, verifiers, anchors, counters, replicas."""
     found = await described(deps, operator)
     return Profiles(profiles=found, profile_count=len(found), generated_at=_now(deps))
 
 
 @router.get("/intune/stats")
 async def stats(deps: Injected, operator: Viewer) -> Stats:
-    """One flat row a profile."""
+    """Return one flat row per profile."""
     rows = []
     for each in await described(deps, operator):
         intune = each.pop("intune", None)
@@ -45,7 +45,7 @@ async def stats(deps: Injected, operator: Viewer) -> Stats:
     responses={code: {"model": Problem} for code in (404, 409, 502)},
 )
 async def reload_trust(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
-    """Let every running validator read the profile's anchors; each one's result is told."""
+    """Reload a profile's anchors on every running validator and return each one's result."""
     answers = await reload_anchors(deps.context(operator), body.path_id, deps.order_name())
     results = {
         name: _error(answer.detail if answer else None, done=bool(answer and answer.done))
@@ -56,7 +56,7 @@ async def reload_trust(body: Reload, deps: Injected, operator: OperatorUser) -> 
 
 @router.post("/reload-ra", responses={code: {"model": Problem} for code in (404, 502)})
 async def reload_ra_certificates(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
-    """Let every running gateway read RA certificates and keys; each one's result is told."""
+    """Reload RA certificates and keys on every running gateway and return each one's result."""
     read = await reload_ra(deps.context(operator), body.path_id, deps.order_name())
     results = {each.name: each.error or None for each in read}
     return _told(deps, body.path_id, results, "at least one gateway kept its old RA certificates")
@@ -65,7 +65,7 @@ async def reload_ra_certificates(body: Reload, deps: Injected, operator: Operato
 def _told(
     deps: Dependencies, path_id: str, results: Mapping[str, str | None], otherwise: str
 ) -> Reloaded:
-    """Replica to what was wrong; where anything was, the whole is a problem."""
+    """Return the results, given each replica's error or None; 502 if there is any error."""
     replicas = [
         ReplicaResult(name=name, reloaded=error is None, error=error)
         for name, error in results.items()
@@ -82,9 +82,9 @@ def _error(detail: str | None, *, done: bool) -> str | None:
 
 
 async def described(deps: Dependencies, operator: Operator) -> list[dict[str, Any]]:
-    """Every profile, as `describe` tells it.
+    """Describe every profile (see `describe`).
 
-    Facts first: the database's counters, the validators that are there, what they remember.
+    While the event log is unavailable, replicas and replay records are left out.
     """
     context = deps.context(operator)
     try:

@@ -1,4 +1,7 @@
-"""What the API takes and gives; times are Unix nanoseconds of the log unless it says otherwise."""
+"""Request and response bodies of the API.
+
+Times are Unix nanoseconds of the log unless stated otherwise.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
@@ -15,7 +18,7 @@ _Row = TypeVar("_Row", bound=BaseModel)
 
 
 class Shape(BaseModel):
-    """What all bodies are: closed to unknown members."""
+    """Base of request bodies: rejects unknown members."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,20 +40,20 @@ class Profiles(BaseModel):
 
 
 class Stats(BaseModel):
-    """One row a profile."""
+    """One row per profile."""
 
     profiles: list[dict[str, Any]]
     generated_at: str
 
 
 class Reload(Shape):
-    """The profile whose files are to be reloaded."""
+    """The profile whose files are reloaded."""
 
     path_id: Annotated[str, Field(max_length=63, examples=["corp"])]
 
 
 class ReplicaResult(BaseModel):
-    """One validator's answer."""
+    """The result of one validator or gateway."""
 
     name: str
     reloaded: bool
@@ -58,7 +61,7 @@ class ReplicaResult(BaseModel):
 
 
 class Reloaded(BaseModel):
-    """What came of it."""
+    """The result of a reload, by replica."""
 
     reloaded: bool
     path_id: str
@@ -67,12 +70,12 @@ class Reloaded(BaseModel):
 
 
 def rows_of(kind: type[_Row], rows: Iterable[Mapping[str, Any]]) -> list[_Row]:
-    """Return rows of the read model as the API shows them."""
+    """Convert rows of the read model to API rows."""
     return [kind.model_validate(row) for row in rows]
 
 
 class EnrollmentRow(BaseModel):
-    """An enrollment as it stands.
+    """The current state of an enrollment.
 
     Times ending in `_at` are Unix nanoseconds of the log, `not_after` Unix seconds; `sans` is a
     JSON array in a string.
@@ -114,7 +117,7 @@ class EnrollmentRow(BaseModel):
 
 
 class EventRow(BaseModel):
-    """An event as it is stored: `recorded_at` in Unix nanoseconds, the payload as JSON or text."""
+    """A stored event. `recorded_at` is in Unix nanoseconds; `payload` is a JSON object or null."""
 
     stream: str
     sequence: int
@@ -125,21 +128,21 @@ class EventRow(BaseModel):
 
 
 class Enrollments(BaseModel):
-    """A page of enrollments, newest first; `next` is the cursor of the following one."""
+    """A page of enrollments, newest first; `next` is the cursor of the next page."""
 
     enrollments: list[EnrollmentRow]
     next: str | None
 
 
 class Enrollment(BaseModel):
-    """One enrollment and every event of it."""
+    """An enrollment and all its events."""
 
     enrollment: EnrollmentRow
     events: list[EventRow]
 
 
 class Entry(BaseModel):
-    """What was asked of us and what came of it; `at` in Unix nanoseconds of the log."""
+    """A request and its result; `at` is in Unix nanoseconds of the log."""
 
     action: str | None
     at: int
@@ -153,7 +156,7 @@ class Entry(BaseModel):
 
 
 class Audit(BaseModel):
-    """A page of entries, newest first; `total` of all pages together."""
+    """A page of entries, newest first; `total` counts the entries of all pages."""
 
     entries: list[Entry]
     total: int
@@ -161,11 +164,12 @@ class Audit(BaseModel):
 
 
 class Ordered(BaseModel):
-    """What an operator ordered and what came of it: done, refused, or waiting for an answer.
+    """An operator's command and its result: done, refused, or waiting for an answer.
 
-    `at` in Unix nanoseconds of the log; `expected`, `answered` and `refused` count issuers' or
-    replicas' answers, `said` is the issuer's, or of replicas the last that refused; `reason` is
-    the enrollment's refusal; `note` the operator's own, a reason to revoke, or a level.
+    `at` is in Unix nanoseconds of the log. `expected`, `answered` and `refused` count the answers
+    of issuers or replicas. `detail` is the issuer's answer, or that of the last replica that
+    refused. `reason` is why the enrollment was refused. `note` is the operator's note, a revocation
+    reason, a challenge's CN, a token's level, or the stage that is resumed.
     """
 
     kind: Command
@@ -185,27 +189,27 @@ class Ordered(BaseModel):
 
 
 class Commands(BaseModel):
-    """A page of commands, newest first; `next` is the cursor of the following one."""
+    """A page of commands, newest first; `next` is the cursor of the next page."""
 
     commands: list[Ordered]
     next: str | None
 
 
 class Decision(Shape):
-    """An operator's word; of a refusal the device is told the note."""
+    """An operator's decision. If it is a denial, the note is sent to the device."""
 
     note: Note = ""
 
 
 class Done(BaseModel):
-    """That an order was given, and what there is to say of it."""
+    """Confirmation of a command, with details."""
 
     done: bool
     detail: str
 
 
 class CertificateRow(BaseModel):
-    """A certificate on record.
+    """A recorded certificate.
 
     `recorded_at` is in Unix nanoseconds of the log, the other times in Unix seconds.
     """
@@ -234,13 +238,16 @@ class Certificates(BaseModel):
 
 
 class Revocation(Shape):
-    """Why."""
+    """The reason of a revocation."""
 
     reason: RevocationReason = RevocationReason.UNSPECIFIED
 
 
 class NewChallenge(Shape):
-    """For whom: `sans` as `kind:value` (dns, rfc822, uri, ip, upn); `ttl` in seconds."""
+    """Parameters of a new challenge.
+
+    `sans` are `kind:value` with kind dns, rfc822, uri, ip or upn; `ttl` is in seconds.
+    """
 
     profile: Annotated[str, Field(max_length=63, examples=["corp"])]
     cn: Annotated[str, Field(max_length=255, examples=["printer-7"])] = ""
@@ -249,7 +256,7 @@ class NewChallenge(Shape):
 
 
 class MadeChallenge(BaseModel):
-    """The challenge, this once."""
+    """A new challenge, which cannot be retrieved again; `expires_at` is in Unix seconds."""
 
     id: str
     challenge: str
@@ -257,7 +264,7 @@ class MadeChallenge(BaseModel):
 
 
 class ChallengeRow(BaseModel):
-    """A one-time challenge; times in Unix seconds, state open, used, cancelled or expired."""
+    """A one-time challenge. Times are Unix seconds; state is open, used, cancelled or expired."""
 
     id: str
     cn: str
@@ -269,15 +276,16 @@ class ChallengeRow(BaseModel):
 
 
 class Challenges(BaseModel):
-    """One-time challenges of a profile; times in Unix seconds."""
+    """The one-time challenges of a profile."""
 
     challenges: list[ChallengeRow]
 
 
 class DeadLetterRow(BaseModel):
-    """A message that a worker gave up on; `recorded_at` in Unix nanoseconds of the log.
+    """A message that a worker gave up on.
 
-    `retried` is the last attempt that it was retried as; `open` whether it needs action.
+    `recorded_at` is in Unix nanoseconds of the log, `retried` the number of the last attempt that
+    it was retried as; `open` says whether it needs action.
     """
 
     stream: str
@@ -291,6 +299,6 @@ class DeadLetterRow(BaseModel):
 
 
 class DeadLetters(BaseModel):
-    """What workers gave up on, newest first."""
+    """Dead letters, newest first."""
 
     dead_letters: list[DeadLetterRow]

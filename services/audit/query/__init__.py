@@ -1,1 +1,1 @@
-"""What people and commands ask of the database."""
+"""Queries of the read model, for the API, the page and the command line."""

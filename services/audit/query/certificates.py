@@ -1,4 +1,4 @@
-"""Certificates, newest first, a page at a time."""
+"""Queries for certificates, newest first, with paging."""
 
 from typing import Any
 
@@ -10,7 +10,10 @@ from services.audit.store.tables import certificates
 
 
 def list_certificates(connection: Connection, wanted: EnrollmentFilter) -> Page:
-    """A page of the newest certificates: `profile`, `cursor`, `limit` count. `BadCursorError`."""
+    """Return a page of certificates, newest first.
+
+    Only `profile`, `cursor` and `limit` of the filter are used. Raises `BadCursorError`.
+    """
     columns, limit = certificates.c, min(max(wanted.limit, 1), MAX_LIMIT)
     query = select(certificates).order_by(
         columns.recorded_at.desc(), columns.issuer.desc(), columns.serial.desc()
@@ -29,7 +32,7 @@ def list_certificates(connection: Connection, wanted: EnrollmentFilter) -> Page:
 
 
 def find_certificate(connection: Connection, issuer: str, serial: str) -> dict[str, Any] | None:
-    """The certificate of an issuer's configured name and a serial number in hex."""
+    """Return the certificate with this issuer (its configured name) and serial number in hex."""
     columns = certificates.c
     query = select(certificates).where(columns.issuer == issuer, columns.serial == serial)
     row = connection.execute(query).mappings().first()

@@ -1,4 +1,4 @@
-"""What operators ordered, newest first, and what came of it."""
+"""Queries for operators' commands and their results, newest first."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from services.audit.store.tables import commands, enrollments
 
 @dataclass(frozen=True, slots=True)
 class CommandFilter:
-    """Which commands; None is any."""
+    """Filter of commands; None matches all."""
 
     operator: str | None = None
     kind: str | None = None
@@ -22,7 +22,7 @@ class CommandFilter:
 
 
 def list_orders(connection: Connection, wanted: CommandFilter) -> Page:
-    """A page of the newest, each with its `result`; `BadCursorError`."""
+    """Return a page of commands with their `result`, newest first. Raises `BadCursorError`."""
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
     found = connection.execute(ordered(wanted).limit(limit + 1)).mappings()
     rows = [row | {"result": result(row)} for row in map(dict, found)]
@@ -33,13 +33,13 @@ def list_orders(connection: Connection, wanted: CommandFilter) -> Page:
 
 
 def ordered(wanted: CommandFilter) -> Select[Any]:
-    """The commands, with how their enrollments stand."""
+    """Return the query for commands joined with the state of their enrollments."""
     columns = commands.c
     of_it = enrollments.c.enrollment == columns.enrollment
     query = (
         select(commands, enrollments.c.state, enrollments.c.device, enrollments.c.reason)
         .outerjoin(enrollments, of_it)
-        .where(columns.ordered_at.is_not(None))  # else there are only answers, to nothing
+        .where(columns.ordered_at.is_not(None))  # otherwise the row has answers without a command
         .order_by(columns.ordered_at.desc(), columns.subject.desc())
     )
     for column, value in ((columns.operator, wanted.operator), (columns.kind, wanted.kind)):

@@ -1,4 +1,4 @@
-"""Dead letters as people see them: what became of each, and which still want somebody."""
+"""Queries for dead letters: whether each was retried and whether it needs action."""
 
 from typing import Any, Final
 
@@ -15,10 +15,11 @@ _NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})
 
 
 def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """The newest first.
+    """Return dead letters, newest first.
 
-    `retried` is the last attempt that one was retried as, or None; `open` whether it still
-    wants somebody: not retried, nor a notification, and its device has no certificate.
+    `retried` is the last attempt that one was retried as, or None. `open` says whether it needs
+    action: it was not retried, and it is a revocation, or it belongs to an enrollment without a
+    certificate in any attempt and is not a notification of the validator.
     """
     columns = dead_letters.c
     driven = (
@@ -33,7 +34,7 @@ def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
 
 
 def count_open(connection: Connection) -> int:
-    """How many of the newest want somebody."""
+    """Count the dead letters that need action, among the newest 500."""
     return sum(row["open"] for row in list_letters(connection, _MOST))
 
 
@@ -46,7 +47,7 @@ def _is_open(connection: Connection, row: dict[str, Any]) -> bool:
         return bool(row["subject"].startswith("ops.revoke."))
     if row["role"] == Role.VALIDATOR and stage in _NOTIFICATIONS:
         return False
-    # Of any attempt: the key's range holds them all.
+    # Any attempt counts: all of them share the key without its last part.
     every = enrollment.prefix().rpartition(".")[0]
     columns = enrollments.c
     issued = select(columns.enrollment).where(

@@ -1,4 +1,4 @@
-"""Enrollments, newest first, a page at a time."""
+"""Queries for enrollments, newest first, with paging."""
 
 import heapq
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from services.audit.query.search import search
 
 
 def list_enrollments(connection: Connection, wanted: EnrollmentFilter) -> Page:
-    """A page of the newest; `BadCursorError`."""
+    """Return a page of enrollments, newest first. Raises `BadCursorError`."""
     limit = min(max(wanted.limit, 1), MAX_LIMIT)
     branches = [_rows(connection, each, limit + 1) for each in _branches(wanted)]
     merged = heapq.merge(*branches, key=_newest, reverse=True)
@@ -27,7 +27,7 @@ def list_enrollments(connection: Connection, wanted: EnrollmentFilter) -> Page:
 
 
 def count_enrollments(connection: Connection, wanted: EnrollmentFilter) -> int:
-    """How many there are on all pages together; `search` does not count."""
+    """Count the enrollments on all pages. `search` is ignored."""
     counts = [
         select(func.count()).select_from(filtered(each).order_by(None).subquery())
         for each in _branches(replace(wanted, cursor=None))
@@ -36,7 +36,7 @@ def count_enrollments(connection: Connection, wanted: EnrollmentFilter) -> int:
 
 
 def _branches(wanted: EnrollmentFilter) -> Iterator[EnrollmentFilter]:
-    """One list for each state and action: an index has each of them in order, not all together."""
+    """Split into one filter per state and action: an index has each in order, but no union."""
     for state, action in product(wanted.states or (None,), wanted.actions or (None,)):
         yield replace(
             wanted,

@@ -1,4 +1,4 @@
-"""Which enrollments are asked for, as conditions that indexes answer, and where a page ended."""
+"""Filters of enrollments as conditions that indexes can answer, and cursors of pages."""
 
 import base64
 import json
@@ -14,14 +14,15 @@ _BEYOND: Final = 2**63
 
 
 class BadCursorError(ValueError):
-    """Raised for a cursor that no list gave."""
+    """Raised for a cursor that no list returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentFilter:
-    """Which enrollments; times in Unix nanoseconds, `search` a name or the beginning of one.
+    """Filter of enrollments.
 
-    In any of these states, of any of these actions; none given is all.
+    `states` and `actions` match if they contain the value or are empty. `search` is a name or the
+    beginning of one. `since` (inclusive) and `until` (exclusive) are Unix nanoseconds.
     """
 
     profile: str | None = None
@@ -35,7 +36,7 @@ class EnrollmentFilter:
 
 
 def filtered(wanted: EnrollmentFilter) -> Select[Any]:
-    """What one branch wants, newest first."""
+    """Return the query for a filter with at most one state and one action, newest first."""
     columns = enrollments.c
     query = select(enrollments).order_by(columns.requested_at.desc(), columns.enrollment.desc())
     for column, value in (
@@ -49,7 +50,7 @@ def filtered(wanted: EnrollmentFilter) -> Select[Any]:
 
 
 def times(table: Table, wanted: EnrollmentFilter) -> Iterator[ColumnElement[bool]]:
-    """The window of time, and what comes after the cursor."""
+    """Yield the conditions for the time range and the cursor."""
     columns = table.c
     if wanted.since is not None:
         yield columns.requested_at >= wanted.since
@@ -61,12 +62,16 @@ def times(table: Table, wanted: EnrollmentFilter) -> Iterator[ColumnElement[bool
 
 
 def cursor_of(*place: int | str) -> str:
-    """Where a page ended: nobody's business but the next page's."""
+    """Return an opaque cursor for the sort key of a page's last row."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode("ascii").rstrip("=")
 
 
 def place_of(cursor: str, length: int = 2) -> list[int | str]:
-    """A time and what tells rows of that time apart."""
+    """Return the sort key in a cursor: a time and what distinguishes rows of that time.
+
+    Raises:
+        BadCursorError: the cursor does not hold a key of `length` parts.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         place = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
@@ -81,7 +86,7 @@ def place_of(cursor: str, length: int = 2) -> list[int | str]:
 
 
 def _is_key(part: object) -> bool:
-    """Whether a row's key can be this, however odd: a text that a database takes."""
+    """Return whether this could be a row's key: any text that the database can store."""
     if not isinstance(part, str) or "\0" in part:
         return False
     return part == part.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What happened to one enrollment: its row, its certificate, every event of either."""
+"""The history of an enrollment: its row, its certificate, and the events of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select
 
 from services.audit.store.tables import certificates, enrollments, events
 
-_ATTEMPTS: Final = 20  # one that goes on failing is made every hour
+_ATTEMPTS: Final = 20  # a device that keeps failing adds one every hour
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Rows by column name; events in the log's order of time."""
+    """The history of an enrollment. Rows are by column name, events in order of the log's time."""
 
     enrollment: dict[str, Any]
     certificate: dict[str, Any] | None
     events: Sequence[dict[str, Any]]
-    attempts: Sequence[str]  # the newest of the same request, in order
+    attempts: Sequence[str]  # enrollment keys, the newest last
 
 
 def story_of(connection: Connection, enrollment: str) -> Story | None:
-    """The story, None where there is no such enrollment."""
+    """Return the history of an enrollment, or None if it does not exist."""
     query = select(enrollments).where(enrollments.c.enrollment == enrollment)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -38,7 +38,7 @@ def story_of(connection: Connection, enrollment: str) -> Story | None:
 
 
 def _about(row: RowMapping) -> ColumnElement[bool]:
-    """Its own events, and what the other streams say of its certificate: recorded, revoked."""
+    """Match its own events, and other streams' events of its certificate: recorded, revoked."""
     own: ColumnElement[bool] = events.c.enrollment == row["enrollment"]
     if not row["serial"]:
         return own
@@ -55,7 +55,7 @@ def _about(row: RowMapping) -> ColumnElement[bool]:
 
 
 def _attempts(connection: Connection, enrollment: str) -> list[str]:
-    """A request that is made again after it failed is another enrollment, beside it by its key."""
+    """Return the newest attempts of the same enrollment, oldest first. Their keys are adjacent."""
     every = enrollment.rpartition(".")[0]
     columns = enrollments.c
     query = select(columns.enrollment).where(

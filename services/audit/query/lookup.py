@@ -1,4 +1,4 @@
-"""What commands ask of the read model: recent enrollments, and the story of one."""
+"""Queries of the command line: recent enrollments, and the history of one."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,7 +36,10 @@ def recent(
     search: str | None = None,
     state: State | None = None,
 ) -> list[EnrollmentLine]:
-    """The newest enrollments first; `search` as in `EnrollmentFilter`, or an enrollment."""
+    """Return up to `limit` enrollments, newest first.
+
+    `search` is as in `EnrollmentFilter`, or the key of one enrollment.
+    """
     found: list[EnrollmentLine] = []
     cursor: str | None = None
     with engine.connect() as connection:
@@ -70,19 +73,19 @@ def _line(row: dict[str, Any]) -> EnrollmentLine:
 
 
 def named_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
-    """Enrollments that `wanted` names exactly, newest first; a few are as good as all."""
+    """Return the newest enrollments (up to 10) that `wanted` names exactly, newest first."""
     with engine.connect() as connection:
         return list(map(_line, named(connection, wanted, _SEVERAL, state)))
 
 
 def near_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
-    """Enrollments with a name that begins as `wanted` does: what may have been meant."""
+    """Return a few enrollments with a name that starts with `wanted`, as suggestions."""
     with engine.connect() as connection:
         return list(map(_line, near(connection, wanted, state)))
 
 
 def story(engine: Engine, wanted: str) -> list[dict[str, Any]]:
-    """Every event of the newest enrollment that `wanted` names exactly."""
+    """Return all events of the newest enrollment that `wanted` names exactly."""
     with engine.connect() as connection:
         rows = named(connection, wanted, 1)
         told = story_of(connection, rows[0]["enrollment"]) if rows else None

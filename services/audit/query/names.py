@@ -1,4 +1,4 @@
-"""The enrollments that a whole name or id stands for: what commands act on, never a beginning."""
+"""Enrollments by their whole name or ID. Commands act on these, never on a match by prefix."""
 
 import unicodedata
 from itertools import islice
@@ -20,7 +20,11 @@ _NEAR: Final = 10
 def named(
     connection: Connection, wanted: str, limit: int, state: State | None = None
 ) -> list[dict[str, Any]]:
-    """Return rows, newest first, whose id, transaction, serial, whole name or whole CN it is."""
+    """Return up to `limit` rows that `wanted` names exactly, newest first.
+
+    It may be the enrollment's key, its transaction ID, its serial number, or the whole device name
+    or CN.
+    """
     if not wanted.strip():
         return []
     columns = enrollments.c
@@ -31,16 +35,16 @@ def named(
     )
     if state is not None:
         query = query.where(columns.state == state)
-    # An order that no index has: else PostgreSQL hopes to find the few among the newest.
+    # `+ 0` keeps PostgreSQL off the index by time, which it would scan for the few matches.
     query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
-    # Any part of a name is in the index: another's unit may be called as this device is.
+    # The index has every part of a name: another device's OU may equal this device's name.
     with connection.execution_options(yield_per=100).execute(query) as result:
         fitting = (dict(row) for row in result.mappings() if is_called(row, wanted))
         return list(islice(fitting, limit))
 
 
 def is_called(row: RowMapping | dict[str, Any], wanted: str) -> bool:
-    """Whether it is the row's id, transaction, serial, whole name or whole CN."""
+    """Return whether `wanted` is the row's key, transaction ID, serial number, whole name or CN."""
     if storable(wanted) in (row["enrollment"], row["transaction_id"]):
         return True
     if row["serial"] and row["serial"] in spellings(wanted):
@@ -56,7 +60,7 @@ def _composed(name: str) -> str:
 
 
 def near(connection: Connection, wanted: str, state: State | None = None) -> list[dict[str, Any]]:
-    """Return a few rows with a name that begins so: what may have been meant, of "" nothing."""
+    """Return a few rows with a name that starts with `wanted`, as suggestions; none if blank."""
     if not wanted.strip():
         return []
     states = (state,) if state is not None else ()

@@ -1,4 +1,4 @@
-"""One page of a list: how many rows make one, and what follows."""
+"""Pages of lists: their size, and the cursor of the next one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ MAX_LIMIT: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows by column name, and the cursor of what follows, None at the end."""
+    """Rows by column name, and the cursor of the next page (None on the last one)."""
 
     rows: Sequence[dict[str, Any]]
     following: str | None
 
 
 def fitting(rows: Sequence[dict[str, Any]], limit: int) -> int:
-    """Return how many of the first `limit` rows make one page: at least one, `PAGE_BYTES` of them.
+    """Return how many of the first `limit` rows fit on a page of `PAGE_BYTES`, at least one.
 
-    `repr` writes control characters about as long as JSON does.
+    Sizes are estimated with `repr`, which escapes control characters about as JSON does.
     """
     size = 0
     for count, row in enumerate(rows[:limit]):

@@ -1,13 +1,13 @@
-"""A stored payload for people: whoever can write to the bus decides what is in it. Pure."""
+"""Decoding of stored payloads for display. Anyone who can write to the bus controls them. Pure."""
 
 import json
 from typing import Any, Final
 
-_DEPTH: Final = 20  # no event of ours comes near
+_DEPTH: Final = 20  # far deeper than any event of ours
 
 
 def read_payload(payload: bytes) -> dict[str, Any] | None:
-    """Return the JSON object; None for anything else, half a character, or too deep a nesting."""
+    """Return the JSON object; None for other data, lone surrogates, or excessive nesting."""
     try:
         found = json.loads(payload)
         if not isinstance(found, dict) or _is_deep(found):

@@ -1,14 +1,15 @@
-"""Enrollments by a name or its beginning, newest first, however many names begin so.
+"""Search of enrollments by the beginning of a name, newest first, however many names match.
 
 Theory of operation. The table `names` has a row for each name of an enrollment, with its time; an
-index orders it by name. A page of results is the newest of those that match, which no index has in
-order, so the plan depends on how many match:
+index orders it by name. A page of results holds the newest matches, which no index has in order, so
+the plan depends on how many names match:
 
-* Up to 10 000 names: read them all from the index and sort (`_by_names`; with filters `_filtered`).
-* More: a match is probably among the newest enrollments, so the newest 2 000 are looked at first,
-  then 2 000 from the newest matching name on back (`_among_newest`).
-* Where that is not enough, one name in 61 is sampled to find a time that about twice as many names
-  are newer than are needed (`_threshold`), and only those are sorted.
+* Up to 10 000: read all from the index and sort (`_by_names`; with filters `_filtered`).
+* More: the newest enrollments probably contain matches, so check the newest 2 000 first, then the
+  2 000 that end with the newest matching name (`_among_newest`).
+* If these do not fill the page, sample one name in 61 to find a time after which there are about
+  twice as many matching names as needed (`_threshold`), and sort only those. With filters, sort all
+  matches (`_filtered`).
 
 Figures are in docs/benchmarks.md; see docs/decisions/0020-searching-many-names.md.
 """
@@ -23,19 +24,22 @@ from services.audit.store.spelling import spellings
 from services.audit.store.tables import enrollments, names
 
 _LAST: Final = "\U0010ffff"
-# Of more names than this some are likely near the newest: that is where a search begins.
+# With more matching names than this, a search starts at the newest enrollments.
 _MANY: Final = 10_000
 _LOOKED_AT: Final = 2_000
-# No enrollment has more names: those of its CSR and claim, its transaction, its serial.
+# Upper limit of names of one enrollment: those of its CSR and claim, its transaction, its serial.
 _NAMES_EACH: Final = 24
-# About one name in so many tells where the newest of many begin.
+# One name in about this many is sampled.
 _SAMPLED: Final = 61
 
 Begins = tuple[ColumnElement[bool], ...]
 
 
 def search(connection: Connection, wanted: EnrollmentFilter, limit: int) -> list[dict[str, Any]]:
-    """Rows of one state and action at most, newest first, whose names begin so; with "" none do."""
+    """Return up to `limit` rows with a name that starts with `wanted.search`, newest first.
+
+    `wanted` has at most one state and one action. An empty search matches nothing.
+    """
     found = {
         row["enrollment"]: row
         for name in spellings(wanted.search or "")
@@ -48,7 +52,7 @@ def search(connection: Connection, wanted: EnrollmentFilter, limit: int) -> list
 def _search(
     connection: Connection, wanted: EnrollmentFilter, name: str, limit: int
 ) -> list[dict[str, Any]]:
-    """Those with a name that begins as this spelling does."""
+    """Return the rows with a name that starts with one spelling of the search."""
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
     many = connection.execute(beyond).first() is not None
@@ -60,7 +64,7 @@ def _search(
         return _filtered(connection, wanted, begins, limit)
     since = _threshold(connection, wanted, begins, limit) if many else None
     found = _by_names(connection, wanted, begins, limit, since)
-    if len(found) < limit and since is not None:  # the sample was not like the rest
+    if len(found) < limit and since is not None:  # the sample was not representative
         found = _by_names(connection, wanted, begins, limit, None)
     return _rows(connection, found)
 
@@ -68,9 +72,9 @@ def _search(
 def _among_newest(
     connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[str]:
-    """Those among the newest 2 000 enrollments, or among 2 000 from the newest such name on back.
+    """Return matches among the newest 2 000 enrollments, or the 2 000 up to the newest match.
 
-    As many as wanted, or too few to be all there are.
+    Fewer than `limit` does not mean that there are no more.
     """
     found = _among(connection, wanted, begins, limit)
     if len(found) < limit:
@@ -83,7 +87,7 @@ def _among_newest(
 def _among(
     connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[str]:
-    """Those of so many enrollments, from the newest wanted on back."""
+    """Return matches among the newest `_LOOKED_AT` enrollments that `wanted` allows."""
     columns = enrollments.c
     times_back = filtered(wanted).with_only_columns(columns.requested_at)
     oldest = times_back.offset(_LOOKED_AT).limit(1)
@@ -97,7 +101,10 @@ def _among(
 def _threshold(
     connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
 ) -> int | None:
-    """A time that about twice as many names are newer than are wanted: sorting all takes long."""
+    """Return a time after which there are about twice as many matching names as needed.
+
+    Sorting only those is faster than sorting all. None if the sample is too small.
+    """
     columns, several = names.c, 2 * limit * _NAMES_EACH // _SAMPLED
     query = select(columns.requested_at).where(
         *begins, *times(names, wanted), columns.requested_at % _SAMPLED == 0
@@ -109,15 +116,15 @@ def _threshold(
 def _by_names(
     connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int, since: int | None
 ) -> list[str]:
-    """The newest of all that begin so (and are no older): no table but the names is asked.
+    """Return the newest matches, no older than `since`, from the table of names alone.
 
-    An enrollment comes once for each name of it; so many rows hold enough of them.
+    An enrollment appears once per matching name, so `limit * _NAMES_EACH` rows are enough.
     """
     columns = names.c
     query = select(columns.enrollment).where(*begins, *times(names, wanted))
     if since is not None:
         query = query.where(columns.requested_at >= since)
-    # An order that no index has: else PostgreSQL hopes to find the few among the newest.
+    # `+ 0` keeps PostgreSQL off the index by time, which it would scan for the few matches.
     query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
     found = connection.execute(query.limit(limit * _NAMES_EACH)).scalars()
     return list(dict.fromkeys(found))[:limit]
@@ -126,7 +133,7 @@ def _by_names(
 def _filtered(
     connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[dict[str, Any]]:
-    """All that begin so, each looked up for what else is wanted."""
+    """Return the newest matches, each checked against the other filters."""
     columns = enrollments.c
     begun = select(names.c.enrollment).where(*begins)
     query = filtered(wanted).where(columns.enrollment.in_(begun)).order_by(None)
@@ -135,7 +142,7 @@ def _filtered(
 
 
 def _rows(connection: Connection, found: list[str]) -> list[dict[str, Any]]:
-    """The rows of these, in this order."""
+    """Return the rows of these enrollments, in the same order."""
     query = select(enrollments).where(enrollments.c.enrollment.in_(found))
     rows = {row["enrollment"]: dict(row) for row in connection.execute(query).mappings()}
     return [rows[name] for name in found if name in rows]

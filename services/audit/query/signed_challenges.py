@@ -1,4 +1,4 @@
-"""How enrollments with signed challenges ended, by profile and hour."""
+"""Counters of enrollments with signed challenges, by profile, result and hour."""
 
 from sqlalchemy import Connection, func, select
 
@@ -8,7 +8,10 @@ from services.audit.store.tables import counters
 def ends_since(
     connection: Connection, profile: str | None, since: int
 ) -> list[tuple[int, bool, int]]:
-    """(Unix s of the hour, whether with success, how many) of each hour after `since`."""
+    """Return (start of the hour, success, count) for the hours that start after `since`.
+
+    Times are Unix seconds. `profile` None counts all profiles.
+    """
     columns = counters.c
     query = select(columns.hour, columns.result, columns["count"]).where(
         columns.challenge == "signed", columns.hour > since
@@ -19,7 +22,7 @@ def ends_since(
 
 
 def count_results(connection: Connection) -> dict[str, dict[str, int]]:
-    """Profile to result to how often, of signed challenges."""
+    """Return how often each result occurred, by profile and result."""
     columns = counters.c
     query = (
         select(columns.profile, columns.result, func.sum(columns["count"]))

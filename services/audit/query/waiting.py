@@ -1,4 +1,4 @@
-"""Attempts that wait for a service, and when later ones were requested: what the sweeper asks."""
+"""Queries of the sweeper: attempts that wait for a service, and the newest requests."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -19,10 +19,10 @@ Place = tuple[int, str]
 def list_waiting(
     connection: Connection, state: State, before: int, after: Place | None, limit: int
 ) -> list[tuple[int, str, int]]:
-    """(requested at, enrollment, waits since) of attempts in a state, the oldest first.
+    """Return (requested at, enrollment, waiting since) of attempts in a state, oldest first.
 
-    Only those requested at or before `before`, and after the place where the last list ended; times
-    are Unix nanoseconds.
+    Only attempts requested at or before `before`, and after the place where the previous list
+    ended. Times are Unix nanoseconds.
     """
     columns = enrollments.c
     query = (
@@ -42,7 +42,7 @@ def list_waiting(
 def newest_requests(
     connection: Connection, profile: str, state: State, limit: int
 ) -> list[tuple[int, str]]:
-    """(requested at (Unix ns), enrollment) of the newest attempts of a profile in a state."""
+    """Return (requested at in Unix ns, enrollment) of a profile's newest attempts in a state."""
     columns = enrollments.c
     query = (
         select(columns.requested_at, columns.enrollment)
@@ -54,7 +54,7 @@ def newest_requests(
 
 
 def ordered_at(connection: Connection, subjects: Collection[str]) -> dict[str, int]:
-    """When each command on one of these subjects was recorded (Unix ns)."""
+    """Return when the command on each of these subjects was recorded (Unix ns)."""
     query = select(commands.c.subject, commands.c.ordered_at).where(
         commands.c.subject.in_(subjects)
     )

@@ -1,1 +1,1 @@
-"""The page that operators work on: HTML made here, and a little script."""
+"""The operators' page: HTML rendered on the server, with a small script."""

@@ -1,4 +1,4 @@
-"""Script, style and icon, under the version of their contents."""
+"""Static files (script, style, icon) under a version made from their contents."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _KINDS: Final = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg
 
 @router.get("/static/{version}/{name}")
 async def static(version: str, name: str) -> FileResponse:
-    """One of them; of another version than this one's nothing is kept."""
+    """Serve a static file. Browsers may cache it only under the current version."""
     if name not in _KINDS:
         raise ProblemError(404, "no such file")
     kept = "public, max-age=31536000, immutable" if version == VERSION else "no-store"

@@ -1,4 +1,4 @@
-"""Successes and failures over time as bars with their places. Pure."""
+"""Bar charts of successes and failures over time. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ _HOUR: Final = 3600
 _WIDTH: Final = 720
 _HEIGHT: Final = 120
 _GAP: Final = 0.25
-# Name to seconds of a bar and bars: what a chart may reach over.
+# Time ranges of charts: name -> (seconds per bar, number of bars).
 RANGES: Final = {"24h": (_HOUR, 24), "7d": (6 * _HOUR, 28)}
 
 
 def beginning(reach: str, now: float) -> int:
-    """Return the time (Unix s) after which hours are part of a chart."""
+    """Return the time (Unix s) after which a chart needs the counted hours."""
     length, count = RANGES[reach]
     return int(now) - length * (count + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stretch of time: `at` is its beginning; places in the chart's own units."""
+    """A bar; `at` is the start of its time span, positions are in the chart's units."""
 
     at: str
     x: float
@@ -36,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """All bars, oldest first, the sums, and what a full bar stands for."""
+    """Bars, oldest first, the totals, and the count that a bar of full height stands for."""
 
     bars: tuple[Bar, ...]
     successes: int
@@ -47,7 +47,7 @@ class Chart:
 
 
 def draw(counted: Iterable[tuple[int, bool, int]], name: str, now: float) -> Chart:
-    """The chart of a range: of (hour's beginning in Unix s, success, count); `now` in Unix s."""
+    """Draw a chart from (start of the hour, success, count) up to `now`; times are Unix seconds."""
     length, count = RANGES[name]
     first = (int(now) // length - count + 1) * length
     sums = [[0, 0] for _ in range(count)]

@@ -1,4 +1,4 @@
-"""What the page calls things, and in which tone. Pure."""
+"""Labels of the page, and the tone in which each is shown. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -60,14 +60,14 @@ _ORDERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """A word with a tone; the word alone says it all."""
+    """A label with a tone. The text alone carries the full meaning."""
 
     text: str
     tone: Tone
 
 
 def expiry_badge(days: int | None, *, expired: bool | None) -> Badge:
-    """How long a certificate lives yet; None where none could be read."""
+    """Return the badge for the days until a certificate expires; None if it could not be read."""
     if days is None:
         return Badge("Not loaded", "bad")
     if expired:
@@ -79,22 +79,22 @@ def expiry_badge(days: int | None, *, expired: bool | None) -> Badge:
 
 
 def state_badge(state: str) -> Badge:
-    """Where an enrollment stands."""
+    """Return the badge of an enrollment's state."""
     return Badge(state, _TONES.get(state, "none"))
 
 
 def action_name(action: str | None) -> str:
-    """What was asked, for people; what is not known yet is no word."""
+    """Return the label of an action; "" while it is not known yet."""
     return _ACTIONS.get(action or "", action or "")
 
 
 def order_name(kind: str) -> str:
-    """What was ordered, for people."""
+    """Return the label of a command."""
     return _ORDERS.get(kind, kind)
 
 
 def order_badge(row: Mapping[str, Any]) -> Badge:
-    """What came of an order (a row of `list_orders`): of several answers, how many say no."""
+    """Return the badge of a command's result (a row of `list_orders`), with counts of answers."""
     refused, answered = row["refused"], row["answered"]
     match row["result"]:
         case Result.DONE:
@@ -108,24 +108,24 @@ def order_badge(row: Mapping[str, Any]) -> Badge:
 
 
 def names_text(sans: str | None) -> str:
-    """Other names, kept as a JSON array, as one line."""
+    """Return alternative names, stored as a JSON array, on one line."""
     return ", ".join(json.loads(sans)) if sans else ""
 
 
 def moment(nanoseconds: int) -> str:
-    """A time of the log (Unix ns) as people read it, UTC."""
+    """Format a time of the log (Unix ns) for display, in UTC."""
     return f"{datetime.fromtimestamp(nanoseconds // _SECOND, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def iso(nanoseconds: int) -> str:
-    """The same for machines."""
+    """Format a time of the log (Unix ns) as ISO 8601 with milliseconds, in UTC."""
     milliseconds = nanoseconds // _MILLISECOND % 1000
     at = datetime.fromtimestamp(nanoseconds // _SECOND, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
 
 
 def day(seconds: int) -> str:
-    """A time in Unix seconds as its day, UTC; what no calendar has is unknown."""
+    """Format Unix seconds as a date in UTC, or "unknown" if it is out of range."""
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
     except (ValueError, OverflowError, OSError):
@@ -133,7 +133,7 @@ def day(seconds: int) -> str:
 
 
 def lasting(nanoseconds: int) -> str:
-    """How long something took, cut and not rounded: "3 ms", "2.4 s", "1 h 05 min"."""
+    """Format a duration, truncated and not rounded: "3 ms", "2.4 s", "1 h 05 min"."""
     if nanoseconds < _SECOND:
         return f"{nanoseconds // _MILLISECOND} ms"
     seconds = nanoseconds // _SECOND
@@ -146,9 +146,9 @@ def lasting(nanoseconds: int) -> str:
 
 
 def certificate_status(row: Mapping[str, Any], now: float) -> Status:
-    """Return how a certificate stands at `now` (Unix s), which decides what can be ordered.
+    """Return a certificate's status at `now` (Unix s), which decides the available commands.
 
-    An enrollment's row will do while its certificate is not in the record yet.
+    `row` may be the enrollment's row while its certificate is not recorded yet.
     """
     held = row.get("revocation_reason") == RevocationReason.CERTIFICATE_HOLD
     if row.get("revoked_at") and not held:
@@ -159,7 +159,7 @@ def certificate_status(row: Mapping[str, Any], now: float) -> Status:
 
 
 def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
-    """Return it for people; a revoked certificate says so also when its time is over."""
+    """Return the badge of a certificate's status; "revoked" is shown even after expiry."""
     if row["revoked_at"] and row["revocation_reason"] == RevocationReason.CERTIFICATE_HOLD:
         return Badge("on hold", "warn")
     if row["revoked_at"]:
@@ -169,9 +169,10 @@ def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
 
 
 def revocation_reasons(status: Status) -> list[RevocationReason]:
-    """Return for what a certificate of this status can be revoked: to release it is no reason.
+    """Return the reasons for which a certificate of this status can be revoked.
 
-    Of an expired one only the compromise of its key means something: no other certificate gets it.
+    removeFromCRL is never among them: it releases a hold. For an expired certificate only
+    keyCompromise has an effect: its key is never certified again.
     """
     if status == "expired":
         return [RevocationReason.KEY_COMPROMISE]

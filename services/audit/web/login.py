@@ -1,4 +1,4 @@
-"""Signing in with a token, and out."""
+"""Routes to sign in with an API token and to sign out."""
 
 import asyncio
 import secrets
@@ -24,13 +24,13 @@ Next = Annotated[str, Query()]
 
 @router.get("/login")
 async def login_page(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
-    """The form."""
+    """Show the login form."""
     return _form(deps, next)
 
 
 @router.post("/login")
 async def login(request: Request, deps: Injected, next: Next = HOME) -> Response:  # noqa: A002
-    """A session for whoever shows a token; ten failures a minute from one address are enough."""
+    """Open a session for a valid API token; each address may fail ten times a minute."""
     refuse_others(request, deps.public_url)
     address = source_of(request)
     token = (await form(request)).get("token", "").strip()
@@ -56,7 +56,7 @@ def _form(deps: Dependencies, location: str, status: int = 200, wrong: str = "")
 
 @router.post("/logout")
 async def logout(request: Request, deps: Injected) -> Response:
-    """The end of the session."""
+    """End the session."""
     secret = request.cookies.get(deps.cookie, "")
     if not is_csrf_token(secret, (await form(request)).get("csrf", "")):
         raise ProblemError(403, "this page belongs to another session; reload it")
@@ -69,7 +69,10 @@ async def logout(request: Request, deps: Injected) -> Response:
 async def sign_in(
     deps: Dependencies, operator: Operator, token: str | None, location: str
 ) -> Response:
-    """On to `location` with a session's cookie; `token` is the name of what was shown, if any."""
+    """Open a session and redirect to `location` with its cookie.
+
+    `token` is the name of the API token that was used, None after a sign-in by the provider.
+    """
     secret = secrets.token_urlsafe(32)
     seconds = deps.settings.page.session_seconds
 
@@ -84,21 +87,21 @@ async def sign_in(
         secret,
         max_age=int(seconds),
         httponly=True,
-        samesite="lax",  # links from a ticket lead in; commands want the CSRF token
+        samesite="lax",  # links from tickets must work; commands need the CSRF token
         secure=deps.settings.page.secure,
     )
     return found
 
 
 def refuse_others(request: Request, public_url: str | None) -> None:
-    """Refuse a form of another site: browsers say so, and where it comes from."""
+    """Refuse a form from another site, by the headers Sec-Fetch-Site and Origin."""
     fetched = request.headers.get("sec-fetch-site", "same-origin")
     if fetched not in {"same-origin", "none"} or not is_own_origin(request, public_url):
         raise ProblemError(403, "the form was submitted from another site")
 
 
 def local(location: str) -> str:
-    """Where to go on to: a page of ours, whatever the link says."""
+    """Return the location if it is a page of ours, else the home page (no open redirects)."""
     path = unquote(location.partition("?")[0])
     ours = path == HOME or path.startswith(f"{HOME}/")
     odd = "\\" in location or not location.isprintable() or len(location) > _MAX_NEXT
@@ -107,7 +110,7 @@ def local(location: str) -> str:
 
 
 async def form(request: Request) -> dict[str, str]:
-    """Return the fields of a small form; 400 for anything else."""
+    """Return the fields of a form; 400 if it is malformed, 413 if it is too large."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""Signing in by way of an OpenID Connect provider: there, and back with a code."""
+"""Routes to sign in with an OpenID Connect provider: the redirect, and the callback."""
 
 import hmac
 import secrets
@@ -34,7 +34,7 @@ Text = Annotated[str, Query(max_length=4000)]
 
 @router.get("/login/oidc")
 async def begin(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
-    """To the provider; what the login is known by stays in a cookie of this browser."""
+    """Redirect to the provider, and keep the values that identify the login in a cookie."""
     oidc = _configured(deps)
     attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
     try:
@@ -59,7 +59,7 @@ async def begin(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - 
 async def callback(
     request: Request, deps: Injected, state: Text = "", code: Text = "", error: Text = ""
 ) -> Response:
-    """Back with a code: a session, if the provider's word and the user's roles are good."""
+    """Open a session if the code yields a valid ID token of a user with a role."""
     oidc = _configured(deps)
     parts = request.cookies.get(_cookie(deps), "").split(" ", _PARTS - 1)
     if len(parts) != _PARTS or not hmac.compare_digest(parts[0].encode(), state.encode()):
@@ -83,7 +83,7 @@ async def callback(
 
 
 def _kept(location: str) -> str:
-    """Where to go on to, as a cookie can hold it."""
+    """Return the location to continue at, quoted for a cookie; the home page if it is too long."""
     found = quote(local(location))
     return found if len(found) <= _MAX_KEPT else HOME
 

@@ -1,4 +1,4 @@
-"""An OpenID Connect provider: who a code stands for (OpenID Connect Core 1.0 s3.1)."""
+"""OpenID Connect client: exchange a code for an operator (OpenID Connect Core 1.0 s3.1)."""
 
 import asyncio
 import base64
@@ -27,36 +27,36 @@ from services.audit.settings import Oidc
 from shared.text.echoes import echoes
 from shared.text.printable import visible
 
-# No "none", and no HMAC: a public key must never be taken for a secret.
+# Neither "none" nor HMAC: a public key must never be used as an HMAC secret.
 _ALGORITHMS: Final = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 _LEEWAY_SECONDS: Final = 60
-TIMEOUT_SECONDS: Final = 10.0  # of one question as a whole; a login asks three
+TIMEOUT_SECONDS: Final = 10.0  # of one whole request; a callback makes three
 _MAX_NAME: Final = 200
 _BUSY: Final = (408, 425, 429)
 
 
 class ProviderAwayError(Exception):
-    """Raised where the provider does not answer as one should."""
+    """Raised if the provider is unreachable, too slow, or answers with a temporary error."""
 
 
 class MisfitError(Exception):
-    """Raised where provider and configuration do not fit; waiting cures nothing. One sentence."""
+    """Raised if provider and configuration do not match; retrying does not help. One sentence."""
 
 
 class NotSignedInError(Exception):
-    """Raised for a login that does not hold; the message is the one sentence to read."""
+    """Raised for a login that is refused; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What one login is known by on its way; kept by the browser that began it."""
+    """The values that tie a callback to its login; kept in a cookie of the browser."""
 
     state: str
     nonce: str
     verifier: str
 
     def challenge(self) -> str:
-        """PKCE's S256 (RFC 7636 s4.2)."""
+        """Return the code challenge of PKCE with S256 (RFC 7636 s4.2)."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
@@ -66,7 +66,12 @@ def _client(oidc: Oidc) -> httpx.AsyncClient:
 
 
 async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
-    """Where the browser goes to sign in; `ProviderAwayError`, `MisfitError`."""
+    """Return the URL at which the user signs in.
+
+    Raises:
+        ProviderAwayError: the provider is unavailable.
+        MisfitError: the provider's metadata do not match the configuration.
+    """
     async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
     asked = {
@@ -84,10 +89,12 @@ async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
 
 
 async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> Operator:
-    """Who it is, with the highest of their roles' levels.
+    """Exchange the code for the user, with the highest level of their roles.
 
-    `ProviderAwayError`; `MisfitError`; `NotSignedInError` for a login that does not hold, or a
-    user without any role.
+    Raises:
+        ProviderAwayError: the provider is unavailable.
+        MisfitError: the provider does not match the configuration.
+        NotSignedInError: the login is invalid, or the user has no role.
     """
     async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
@@ -102,13 +109,13 @@ async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> O
 
 
 def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
-    """The name that commands are given under, marked as the provider's, and the level. Pure."""
+    """Return the operator, whose name is prefixed with `oidc:`, with the highest level. Pure."""
     roles = _roles(claims, oidc.roles_claim)
     levels = [oidc.levels[r] for r in roles or () if r in oidc.levels]
     subject, name = _shown(claims, "sub"), _shown(claims, "preferred_username", "email")
     if not subject:
         raise NotSignedInError("the provider's ID token names nobody")
-    # Only `sub` is one user's for ever (s5.7); the other is for people.
+    # Only `sub` identifies a user permanently (s5.7); the other name is for display.
     shown = f"{name} ({subject})" if name else subject
     if not levels:
         missing = f"the ID token has no claim {oidc.roles_claim}"
@@ -118,7 +125,7 @@ def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
 
 
 def _roles(claims: Mapping[str, Any], path: str) -> list[str] | None:
-    """The claim of this name, or at the end of this path; None where there is none."""
+    """Return the roles in the claim of this name or dotted path; None if there is no such claim."""
     told: Any = claims.get(path)
     if told is None:
         told = claims
@@ -130,19 +137,19 @@ def _roles(claims: Mapping[str, Any], path: str) -> list[str] | None:
 
 
 def _listed(roles: list[str]) -> str:
-    """As many as a sentence holds."""
+    """Return the roles as text, shortened to fit into an error message."""
     told = visible(", ".join(roles)) or "none"
     return told if len(told) <= _MAX_NAME else f"{told[:_MAX_NAME]}..."
 
 
 def _shown(claims: Mapping[str, Any], *names: str) -> str:
-    """The first of these claims that is a text, as far as it can be printed."""
+    """Return the printable characters of the first of these claims that is non-empty text."""
     told = (each for name in names if isinstance(each := claims.get(name), str) and each)
     return "".join(c for c in next(told, "") if c.isprintable())[:_MAX_NAME]
 
 
 async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, Any]:
-    """The provider's own document, if it is the configured one's (Discovery 1.0 s4.3)."""
+    """Fetch the provider's metadata and check its issuer (Discovery 1.0 s4.3)."""
     address = f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration"
     found = await _json(client, "GET", address)
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -163,7 +170,7 @@ async def _exchange(
     attempt: Attempt,
     code: str,
 ) -> dict[str, Any]:
-    """The tokens for a code (RFC 6749 s4.1.3, RFC 7636 s4.5)."""
+    """Exchange the code for tokens (RFC 6749 s4.1.3, RFC 7636 s4.5)."""
     form = {
         "grant_type": "authorization_code",
         "code": code,
@@ -176,7 +183,7 @@ async def _exchange(
     elif _by_post(metadata.get("methods")):
         form |= {"client_id": oidc.client_id, "client_secret": oidc.client_secret}
     else:
-        # Each is form-encoded first (RFC 6749 s2.3.1).
+        # RFC 6749 s2.3.1: ID and secret are form-encoded first.
         basic = httpx.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
     secrets = (oidc.client_secret or "", code, attempt.verifier)
     endpoint = metadata["token_endpoint"]
@@ -184,9 +191,9 @@ async def _exchange(
 
 
 def _by_post(methods: object) -> bool:
-    """Whether the secret goes into the form: where the provider takes it there alone.
+    """Return whether the secret goes into the form: only if the provider has no basic auth.
 
-    Discovery 1.0 s3: without a list it is client_secret_basic.
+    The default without a list is client_secret_basic (Discovery 1.0 s3).
     """
     listed = methods if isinstance(methods, list) else []
     return "client_secret_post" in listed and "client_secret_basic" not in listed
@@ -195,7 +202,7 @@ def _by_post(methods: object) -> bool:
 async def _json(
     client: httpx.AsyncClient, method: str, url: str, secrets: tuple[str, ...] = (), **options: Any
 ) -> dict[str, Any]:
-    """A JSON object; no error repeats one of the secrets that were sent."""
+    """Return the JSON object of the response. Errors never repeat one of the secrets sent."""
     place = url.partition("?")[0]
     answer = await _ask(client, method, url, place, options)
     if answer.is_server_error or answer.status_code in _BUSY:
@@ -214,7 +221,7 @@ async def _json(
 async def _ask(
     client: httpx.AsyncClient, method: str, url: str, place: str, options: dict[str, Any]
 ) -> httpx.Response:
-    """Return the whole answer; `place` is the URL as errors name it."""
+    """Return the complete response; `place` is the URL as errors show it."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await client.request(method, url, **options)
@@ -229,14 +236,14 @@ async def _ask(
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether a certificate that does not verify is behind it."""
+    """Return whether the cause is a certificate that does not verify."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -> Exception:
-    """A 4xx: what the other side says of it (RFC 6749 s5.2)."""
+    """Return the error for a refusal, with the provider's error code (RFC 6749 s5.2)."""
     error = found.get("error") if isinstance(found, dict) else None
     if error == "invalid_grant":
         return NotSignedInError("this sign-in was used before or has expired; start again")
@@ -246,7 +253,7 @@ def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -
 
 
 def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dict[str, Any]:
-    """The ID token's claims, checked as OpenID Connect Core 1.0 s3.1.3.7 wants it."""
+    """Return the claims of the ID token, validated by OpenID Connect Core 1.0 s3.1.3.7."""
     registry = jwt.JWTClaimsRegistry(
         now=now,
         leeway=_LEEWAY_SECONDS,
@@ -278,7 +285,7 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
 
 
 def _decoded(token: object, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The claims of a token that a key of the provider has signed."""
+    """Return the claims of a token after verifying its signature with the provider's keys."""
     key_set = _key_set(keys)
     try:
         return jwt.decode(str(token), key_set, algorithms=_ALGORITHMS).claims
@@ -289,7 +296,7 @@ def _decoded(token: object, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key_set(keys: Mapping[str, Any]) -> KeySet:
-    """Every key that can be read: others are for those who know their kind (RFC 7517 s5)."""
+    """Return the keys that can be read; unknown key types are ignored (RFC 7517 s5)."""
     listed = keys.get("keys")
     found: list[Any] = []
     for each in listed if isinstance(listed, list) else ():

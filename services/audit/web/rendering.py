@@ -1,4 +1,4 @@
-"""Templates, the headers of every page, and where somebody goes who is not signed in."""
+"""Templates, the headers of every page, and the redirect to the login page."""
 
 import hashlib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 def _version() -> str:
-    """Of script and style: browsers keep them until they change."""
+    """Return a digest of the static files: browsers cache them until it changes."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.iterdir()):
         digest.update(path.read_bytes())
@@ -52,14 +52,14 @@ VERSION: Final = _version()
 
 @dataclass(frozen=True)
 class PageUser:
-    """Who looks at a page, and what their commands are sent with."""
+    """The operator who is signed in, and the CSRF token of their commands."""
 
     operator: Operator
     csrf: str
 
     @property
     def may_order(self) -> bool:
-        """Whether buttons are of use to them."""
+        """Whether the user may run commands, so that buttons are shown."""
         return self.operator.level.covers(Level.OPERATOR)
 
 
@@ -81,7 +81,7 @@ _WORDS: Final = (
 
 
 def _literal(value: object) -> object:
-    """What stands between the braces of a template; markup has gone through here already."""
+    """Make hidden characters of a template's output visible. `Markup` was processed before."""
     return visible(value) if type(value) is str else value
 
 
@@ -105,7 +105,7 @@ _TEMPLATES: Final = _environment()
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template as a response; values are escaped where they stand."""
+    """Render a template as a response. Values are escaped."""
     text = _TEMPLATES.get_template(template).render(values)
     return HTMLResponse(text, status, dict(HEADERS))
 
@@ -113,14 +113,14 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 def page_problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> HTMLResponse:
-    """An error for people."""
+    """Return an error page."""
     found = page("problem.html", status, title=HTTPStatus(status).phrase, detail=detail)
     found.headers.update(headers or {})
     return found
 
 
 async def visitor(request: Request, deps: Dependencies) -> PageUser:
-    """Who is signed in; else a problem that leads to the login page and back."""
+    """Return the signed-in user; otherwise redirect to the login page, which leads back here."""
     operator = await signed_in(request, deps)
     if operator is None:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -130,6 +130,6 @@ async def visitor(request: Request, deps: Dependencies) -> PageUser:
 
 
 def waiting(connection: Connection) -> dict[str, int]:
-    """How much there is for people to do: held enrollments, dead letters."""
+    """Count what needs action: held enrollments and dead letters."""
     held = count_enrollments(connection, EnrollmentFilter(states=(State.HELD,)))
     return {"held": held, "letters": count_open(connection)}

@@ -1,4 +1,4 @@
-"""One enrollment's events as steps with the time between them, by who spent it. Pure."""
+"""Timeline of an enrollment: its events as steps, and the time that each service took. Pure."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.audit.query.payload import read_payload
 
 _WIDTH: Final = 720.0
-_LEAST: Final = 6.0  # what took next to nothing is still to be seen
+_LEAST: Final = 6.0  # keeps the shortest spans visible
 _SERVICES: Final[Mapping[str, str]] = {
     "EnrollmentRequested": "gateway",
     "EnrollmentHeld": "validator",
@@ -46,7 +46,10 @@ _KEY_INDEX: Final = re.compile(r"key\.[^.]*\.issued\.")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An event: when (Unix ns of the log), by which service, how long after the one before (ns)."""
+    """An event on the timeline.
+
+    `at` is the log's time in Unix ns, `after` the time since the previous event in ns.
+    """
 
     type: str
     title: str
@@ -59,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Time that one service spent (ns), and its place in a bar `_WIDTH` wide."""
+    """Time that one service took (ns), and its position in a bar of width `_WIDTH`."""
 
     service: str
     spent: int
@@ -68,7 +71,7 @@ class Span:
 
 
 def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Return events (rows, in order) as steps, without that of the index by key."""
+    """Return the steps for event rows in order; the index of certificates by key is left out."""
     events = [event for event in events if not _KEY_INDEX.match(event["subject"])]
     times = [event["recorded_at"] for event in events]
     return tuple(
@@ -86,7 +89,10 @@ def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
 
 
 def spans(found: Sequence[Step]) -> tuple[Span, ...]:
-    """From the request to its end: each stretch belongs to who wrote the event that ends it."""
+    """Return the time from the request to its end, divided among the services.
+
+    Each interval belongs to the service that wrote the event at its end.
+    """
     spent: list[tuple[str, int]] = []
     for step in found[1:]:
         before = spent.pop()[1] if spent and spent[-1][0] == step.service else 0
@@ -106,7 +112,7 @@ def spans(found: Sequence[Step]) -> tuple[Span, ...]:
 
 
 def _details(payload: bytes) -> tuple[tuple[str, str], ...]:
-    """What the event says, name by name; what is no event of ours says nothing."""
+    """Return the members of an event as text; none if the payload is unreadable."""
     read = read_payload(payload) or {}
     shown = {name: value for name, value in read.items() if name not in _CIPHERTEXT}
     return tuple(pair for name, value in shown.items() for pair in _pairs(name, value))
@@ -121,7 +127,7 @@ def _pairs(name: str, value: object) -> list[tuple[str, str]]:
 
 
 def _gate(gate: dict[str, Any]) -> tuple[str, str]:
-    """A gate and whether it was open, with what it compared."""
+    """Return a gate's name and its result with the detail."""
     said = "passed" if gate.get("passed") is True else "refused"
     detail = gate.get("detail")
     return f"gate {_short(gate.get('gate'))}", f"{said}: {_short(detail)}" if detail else said

@@ -1,4 +1,4 @@
-"""The pages: three tabs, an enrollment's story, and what waits for somebody."""
+"""Routes of the page: three tabs, an enrollment's history, and lists that operators act on."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from services.audit.web.timeline import spans, steps
 from shared.log.enrollment import State
 
 router = APIRouter(include_in_schema=False)
-_TEXT: Final = r"^[^\x00]*$"  # PostgreSQL knows no NUL
+_TEXT: Final = r"^[^\x00]*$"  # PostgreSQL text cannot hold NUL
 _PAGE: Final = 50
 _FAILURES: Final = 50
 _UNSUCCESSFUL: Final = (State.REJECTED, State.FAILED)
@@ -43,7 +43,7 @@ _Found = TypeVar("_Found")
 
 @router.get("/")
 async def home() -> Response:
-    """Where one begins."""
+    """Redirect to the home page."""
     return RedirectResponse(HOME, 303)
 
 
@@ -60,7 +60,7 @@ async def scep(
     cursor: Cursor = "",
     reach: Reach = "24h",
 ) -> Response:
-    """The tabs; all that is chosen stands in the address."""
+    """Show a tab. Every selection is part of the URL."""
     who = await visitor(request, deps)
     if tab == "profiles":
         return await _profiles(deps, who)
@@ -74,7 +74,7 @@ async def scep(
 async def intune(
     request: Request, deps: Injected, profile: Text = "", reach: Reach = "24h"
 ) -> Response:
-    """Another name of the tab."""
+    """Show the Intune tab under its own path."""
     return await _intune(deps, await visitor(request, deps), profile, reach)
 
 
@@ -141,7 +141,7 @@ async def enrollment(
     deps: Injected,
     enrollment: Annotated[str, Path(max_length=400, pattern=_TEXT)],
 ) -> Response:
-    """What happened to one device, event by event."""
+    """Show the history of an enrollment."""
     who = await visitor(request, deps)
     story = await _read(deps, lambda connection: story_of(connection, enrollment))
     if story is None:
@@ -161,7 +161,7 @@ async def enrollment(
 
 @router.get("/scep/held")
 async def held(request: Request, deps: Injected, cursor: Cursor = "") -> Response:
-    """Enrollments that wait for somebody's word."""
+    """Show the enrollments that wait for an operator's decision."""
     who = await visitor(request, deps)
     wanted = EnrollmentFilter(states=(State.HELD,), cursor=cursor or None, limit=_PAGE)
     found = await _read(deps, lambda connection: list_enrollments(connection, wanted))
@@ -172,7 +172,7 @@ async def held(request: Request, deps: Injected, cursor: Cursor = "") -> Respons
 async def certificates(
     request: Request, deps: Injected, profile: Text = "", cursor: Cursor = ""
 ) -> Response:
-    """What was issued, and what was revoked of it."""
+    """Show issued and revoked certificates."""
     who = await visitor(request, deps)
     wanted = EnrollmentFilter(profile=profile or None, cursor=cursor or None, limit=_PAGE)
     found = await _read(deps, lambda connection: list_certificates(connection, wanted))
@@ -189,7 +189,7 @@ async def certificates(
 
 @router.get("/scep/dead-letters")
 async def dead_letters(request: Request, deps: Injected) -> Response:
-    """What workers gave up on."""
+    """Show dead letters."""
     who = await visitor(request, deps)
     found = await _read(deps, lambda connection: list_letters(connection, MAX_LIMIT))
     return page("dead_letters.html", **await _common(deps, who, "letters"), letters=found)
@@ -203,7 +203,7 @@ async def commands(
     kind: Command | Literal[""] = "",
     cursor: Cursor = "",
 ) -> Response:
-    """Who ordered what, and what came of it."""
+    """Show operators' commands and their results."""
     who = await visitor(request, deps)
     wanted = CommandFilter(operator.strip() or None, kind or None, cursor or None, _PAGE)
     found = await _read(deps, lambda connection: list_orders(connection, wanted))
@@ -219,7 +219,7 @@ async def commands(
 
 
 async def _common(deps: Dependencies, who: PageUser, here: str) -> dict[str, Any]:
-    """What stands on every page."""
+    """Return the values that every page needs."""
     return {
         "who": who,
         "here": here,
@@ -230,7 +230,7 @@ async def _common(deps: Dependencies, who: PageUser, here: str) -> dict[str, Any
 
 
 async def _read(deps: Dependencies, work: Callable[[Connection], _Found]) -> _Found:
-    """Ask the database, in a thread."""
+    """Query the database in a thread."""
 
     def ask() -> _Found:
         with deps.engine.connect() as connection:

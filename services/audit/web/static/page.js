@@ -1,10 +1,10 @@
-// Regions of the page that refresh themselves, and dialogs that send commands. Everything else is HTML.
+// Refreshes regions of the page, and sends commands from dialogs. Everything else is plain HTML.
 "use strict";
 
 const csrf = document.querySelector('meta[name="csrf"]')?.content;
 const status = document.getElementById("status");
 
-// A region keeps its place: what has not changed is left alone, focus and scrolling stay.
+// Leaves an unchanged region alone; otherwise keeps its open details and focus, without scrolling.
 function replace(old, fresh) {
   if (!fresh || old.outerHTML === fresh.outerHTML) return;
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
@@ -66,11 +66,11 @@ function tell(form, good, sentence, replicas) {
   result.replaceChildren(...lines.map(([tag, text]) => Object.assign(document.createElement(tag), { textContent: text })));
 }
 
-// An order is done or refused in its dialog, which stays until it is closed.
+// Sends a command. The dialog shows the result and stays open until the operator closes it.
 async function order(form) {
   const button = form.querySelector('[type="submit"]');
   const turn = form.dataset.turn;
-  const stale = () => form.dataset.turn !== turn; // the dialog was opened again, about something else
+  const stale = () => form.dataset.turn !== turn; // the dialog was reopened for another command
   button.disabled = true;
   form.setAttribute("aria-busy", "true");
   try {
@@ -94,7 +94,7 @@ async function order(form) {
   }
 }
 
-// What an order changes is on the page as soon as the database has read it from the log.
+// The effect of a command is visible only once the read model has recorded it from the log.
 function settle(form, button) {
   button.hidden = true;
   const close = form.querySelector("[data-close]");
@@ -103,7 +103,7 @@ function settle(form, button) {
   for (const delay of [400, 1500, 4000]) setTimeout(() => refresh(regions()), delay);
 }
 
-// The button that opened it may be gone with what it ordered: the focus then goes to the content.
+// The command may have removed the button that opened the dialog: focus the content then.
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.addEventListener("close", () => {
     const focused = document.activeElement;
