@@ -1,1 +1,1 @@
-"""The four services."""
+"""The four services: gateway, validator, issuer and audit."""

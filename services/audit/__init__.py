@@ -1,1 +1,1 @@
-"""The audit service: every event, kept and shown."""
+"""The audit service: records every event in a database, and shows it by page and API."""

@@ -1,4 +1,4 @@
-"""The application on the admin port: page, API, and what operators ask of any service."""
+"""The admin port's application: page, API, and the operations routes of every service."""
 
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def admin_app(deps: Dependencies, ready: Ready) -> FastAPI:
-    """The application; its OpenAPI document is at /api/v1/openapi.json."""
+    """Build the application; its OpenAPI document is at /api/v1/openapi.json."""
     app = FastAPI(
         title="scepstream",
         version="1",
@@ -44,13 +44,13 @@ def admin_app(deps: Dependencies, ready: Ready) -> FastAPI:
     app.middleware("http")(_unkept)
     app.add_middleware(Guard, deps=deps)
     document = openapi(app)
-    app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI has it replaced
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to override it
     app.router.routes.extend(operations_app(ready).routes)
     return app
 
 
 async def _unkept(request: Request, answer: RequestResponseEndpoint) -> Response:
-    """Nothing that the API tells is for anybody to keep on the way."""
+    """Forbid caching of API responses."""
     found = await answer(request)
     if request.url.path.startswith("/api/"):
         found.headers["cache-control"] = "no-store"

@@ -1,4 +1,4 @@
-"""What is recorded and looked after: the streams of the shards that there are now."""
+"""Recorders for the streams of the current shards."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from shared.log.streams import enroll_stream
 
 @dataclass
 class Recording:
-    """A recorder for each stream; who else goes through all streams is told of new ones.
+    """Keeps one recorder per stream, and gives the streams to all that go through them.
 
-    `recorders` is always the same list.
+    `recorders` is changed in place: readiness holds the same list.
     """
 
     bus: Bus
@@ -30,7 +30,7 @@ class Recording:
     recorders: list[StreamRecorder] = field(default_factory=list)
 
     async def bring(self, shards: Sequence[str]) -> None:
-        """Record the streams of these shards and no others."""
+        """Start and stop recorders so that exactly these shards' streams are recorded."""
         streams = recorded(shards)
         for recorder in [r for r in self.recorders if r.stream not in streams]:
             self.recorders.remove(recorder)
@@ -45,5 +45,5 @@ class Recording:
         self.room.streams = [enroll_stream(shard) for shard in shards]
 
     async def stop(self) -> None:
-        """Record nothing more."""
+        """Stop all recorders."""
         await asyncio.gather(*(recorder.stop() for recorder in self.recorders))

@@ -5,21 +5,21 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """What a token is good for, each level including those before it."""
+    """An access level; each includes those before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
 
     def covers(self, wanted: "Level") -> bool:
-        """Whether it is as much as is wanted."""
+        """Return whether this level includes `wanted`."""
         order = list(Level)
         return order.index(self) >= order.index(wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who a token stands for."""
+    """An authenticated operator: name and access level."""
 
     name: str
     level: Level

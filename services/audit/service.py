@@ -25,7 +25,7 @@ from shared.runtime.process import HttpServer, Signals, now
 from shared.runtime.reload import Source
 from shared.runtime.replica import Replica
 
-_ITSELF = "scepstream"  # who makes the first admin's token
+_ITSELF = "scepstream"  # the operator that creates the first admin's token
 
 
 async def serve(
@@ -35,9 +35,10 @@ async def serve(
     operations: socket.socket,
     signals: Signals,
 ) -> None:
-    """Record every event until asked to stop; serve page, API, health and metrics on `operations`.
+    """Record every event until a stop signal; serve page, API, health and metrics.
 
-    `configuration` reads the file each time, so that operators see what it says now.
+    `operations` is the socket they are served on. `configuration` reads the file on each call, so
+    that operators see its current content.
     """
     settings = source.first
     os.umask(0o077)  # only this user may read the database

@@ -1,4 +1,4 @@
-"""What the audit service takes from the configuration."""
+"""The audit service's settings."""
 
 import ssl
 from collections.abc import Mapping
@@ -23,7 +23,10 @@ _MIN_TOKEN: Final = 32
 
 @dataclass(frozen=True)
 class Oidc:
-    """The provider, what this page is there, and the level of each role of its users."""
+    """Sign-in by OIDC: the provider, this client, and the access level of each role.
+
+    `roles_claim` is the claim that lists a user's roles. `tls` None means the system's CAs.
+    """
 
     issuer: str
     client_id: str
@@ -36,7 +39,7 @@ class Oidc:
 
 @dataclass(frozen=True)
 class PageSettings:
-    """How people sign in: where the page is reached, and for how long (s) a login is good."""
+    """Settings of the page: its public URL, and how long a session lasts (s)."""
 
     public_url: str | None
     session_seconds: float
@@ -44,13 +47,13 @@ class PageSettings:
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach the page by TLS."""
+        """Return whether browsers reach the page over TLS."""
         return (self.public_url or "").startswith("https:")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the audit service runs on; `streams` are those that may hold events by now."""
+    """All settings of the audit service; `streams` are those that may hold events by now."""
 
     servers: Servers
     nkey_seed: str
@@ -63,7 +66,10 @@ class Settings:
 
 
 def read_settings(configuration: Configuration) -> Settings:
-    """Read the audit service's part; `SettingsError` names what is wrong."""
+    """Read the audit service's settings.
+
+    Raises `SettingsError`, which names what is wrong.
+    """
     section = configuration.audit
     return Settings(
         servers=configuration.servers(),
@@ -105,7 +111,7 @@ def _oidc(configuration: Configuration) -> Oidc | None:
 
 
 def _tls(configuration: Configuration) -> ssl.SSLContext | None:
-    """The CAs of a provider that no public one vouches for; None for the system's."""
+    """Return a context that trusts the provider's configured CAs; None to use the system's."""
     path = configuration.audit.oidc_ca_path
     if path is None:
         return None
@@ -115,7 +121,10 @@ def _tls(configuration: Configuration) -> ssl.SSLContext | None:
 
 
 def admin_token(configuration: Configuration) -> str | None:
-    """The first admin's token, where a file holds it; no command but the service needs it."""
+    """Return the first admin's token from its file; None if no file is configured.
+
+    Only the service needs it; other commands do not read it.
+    """
     path = configuration.audit.admin_token_path
     if path is None:
         return None
@@ -126,7 +135,7 @@ def admin_token(configuration: Configuration) -> str | None:
 
 
 def database_url(configuration: Configuration) -> str:
-    """The database's URL; a relative SQLite path is relative to the configuration file."""
+    """Return the database's URL; a relative SQLite path is relative to the configuration file."""
     try:
         url = read_url(configuration.audit.database_url)
     except SettingsError as error:

@@ -1,1 +1,1 @@
-"""What operators order: each command a signed event that whoever obeys it checks for itself."""
+"""Operators' commands: each is a signed event that its recipient verifies for itself."""

@@ -1,4 +1,4 @@
-"""API tokens, created and revoked on the log first, so that it knows of every one."""
+"""API tokens: created and revoked on the log first, so that the log has every one."""
 
 import asyncio
 import secrets
@@ -17,7 +17,7 @@ from shared.log.subjects import api_token_created, api_token_revoked
 
 _SECRET_BYTES = 32
 _ORDER_BYTES = 8
-_MOST_NAME = 64  # as many as the table's column takes
+_MOST_NAME = 64  # the length of the table's column
 
 
 async def make_token(
@@ -28,7 +28,11 @@ async def make_token(
     now: float,
     secret: str | None = None,
 ) -> str:
-    """Let a token be good under a name that none had; the token itself is told this once."""
+    """Create an API token under an unused name and return it; only its digest is stored.
+
+    `secret` is the token to use, None for a random one; `now` is in Unix seconds. Raises
+    `CommandError` for an invalid name, `ConflictError` for one that is taken.
+    """
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
         raise CommandError(f"a token name has 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
@@ -43,7 +47,11 @@ async def make_token(
 
 
 async def take_token(context: OperatorContext, engine: Engine, name: str, now: float) -> None:
-    """Take a token back; a second try is on the log again, should the first have died half way."""
+    """Revoke an API token at `now` (Unix s).
+
+    If a first call stopped between log and database, a second one appends the event again. Raises
+    `NotFoundError` if no valid token has this name.
+    """
     names = await _names(engine)
     if name not in names or names[name] is not None:
         raise NotFoundError(f"{name}: no such token")
@@ -54,6 +62,6 @@ async def take_token(context: OperatorContext, engine: Engine, name: str, now: f
 
 
 async def _names(engine: Engine) -> dict[str, int | None]:
-    """Return every token's name, with when it was revoked."""
+    """Return every token's name, with when it was revoked (Unix s)."""
     found = await asyncio.to_thread(list_tokens, engine)
     return {name: revoked_at for name, _, _, revoked_at in found}

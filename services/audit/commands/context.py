@@ -1,4 +1,4 @@
-"""Where operators' commands are appended: bus, signing key, trusted keys, database."""
+"""The context of operators' commands: bus, signing key, trusted keys, configuration."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,20 +20,20 @@ Signed = Ordered | HoldDecided | CommandAnswered
 
 
 class CommandError(Exception):
-    """Raised where an order cannot be given; the message is the one sentence to read."""
+    """Raised if a command cannot be executed; the message is one sentence for the operator."""
 
 
 class NotFoundError(CommandError):
-    """Raised for an order about what does not exist."""
+    """Raised for a command about something that does not exist."""
 
 
 class ConflictError(CommandError):
-    """Raised for an order about what is in no state for it any more."""
+    """Raised for a command that the present state or configuration does not allow."""
 
 
 @dataclass(frozen=True)
 class OperatorContext:
-    """One operator's desk; `operator` is who gives the commands."""
+    """One operator's context for commands; `operator` is the name that the log records."""
 
     bus: Bus
     settings: Settings
@@ -46,7 +46,7 @@ class OperatorContext:
     def of(
         cls, bus: Bus, settings: Settings, configuration: Configuration, operator: str
     ) -> "OperatorContext":
-        """The desk of this operator."""
+        """Build the context of an operator."""
         trust = configuration.trust
         return cls(
             bus,
@@ -59,25 +59,28 @@ class OperatorContext:
 
     @property
     def operators(self) -> Trusted:
-        """Whose commands these are: the auditor's own key."""
+        """The key that operators' commands are trusted by: the audit service's own."""
         return {self.settings.signer.id: self.settings.signer.key.public_key()}
 
     async def append(self, subject: str, event: Signed, after: Stored | None = None) -> bool:
-        """Sign it for this subject and store it; whether it was the first there.
+        """Sign an event for a subject and append it; return whether it was the first there.
 
-        What comes of it is in the trace of the message that it comes `after`.
+        It continues the trace of the message `after`.
         """
         return await Log(self.bus, self.settings.signer).append(subject, event, after)
 
     async def presences(self, role: Role) -> AsyncIterator[Stored]:
-        """What replicas of a role said within the last seconds; who asks checks it."""
+        """Yield the heartbeats of a role's replicas from the last seconds.
+
+        They are not authenticated: the caller does that.
+        """
         wildcard, position = replica_subject(role, "*"), 0
         while stored := await self.bus.get_next(REPLICAS, wildcard, position + 1):
             position = stored.sequence
             yield stored
 
     async def until(self, stream: str, subject: str, seconds: float) -> Stored | None:
-        """The message on a subject, as soon as it is there."""
+        """Return the message on a subject as soon as there is one; None after `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
             if (stored := await self.bus.get_last(stream, subject)) is not None:

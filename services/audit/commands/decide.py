@@ -1,4 +1,4 @@
-"""The operator's word on a held enrollment."""
+"""Operators' decisions on held enrollments."""
 
 from services.audit.commands.context import ConflictError, NotFoundError, OperatorContext
 from shared.log.envelope import authenticate
@@ -9,7 +9,10 @@ from shared.log.subjects import parse_prefix
 
 
 async def decide(context: OperatorContext, enrollment: str, note: str, *, approved: bool) -> None:
-    """Approve or deny it; the validator turns the word into a verdict."""
+    """Approve or deny a held enrollment; the validator turns the decision into a verdict.
+
+    Raises `NotFoundError` if it is not held, `ConflictError` if it was decided before.
+    """
     try:
         found = parse_prefix(enrollment)
     except ValueError:

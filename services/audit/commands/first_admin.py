@@ -1,4 +1,4 @@
-"""There is always somebody to ask: the first admin's token."""
+"""Bootstrap: the first admin's API token."""
 
 import asyncio
 import sys
@@ -16,9 +16,10 @@ ADMIN = "admin"
 async def ensure_admin(
     context: OperatorContext, engine: Engine, read: Callable[[], str | None], now: float
 ) -> None:
-    """Where no token was ever made, take the configured one, else make one and print it once.
+    """Create the first admin's token if no token was ever created.
 
-    The configured one is read only then: its file may be gone afterwards.
+    It is the configured one, from `read`; if none is configured, a random one is printed once to
+    stderr. The configured one is read only then: its file may be gone afterwards.
     """
     if not await asyncio.to_thread(is_first, engine):
         return
@@ -26,7 +27,7 @@ async def ensure_admin(
     try:
         token = await make_token(context, engine, ADMIN, Level.ADMIN, now, configured)
     except ConflictError:
-        return  # another replica has just made it
+        return  # another replica has just created it
     if configured is None:
         sys.stderr.write(f"admin token, shown this once: {token}\n")
         sys.stderr.flush()

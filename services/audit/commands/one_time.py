@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Made:
-    """A new challenge, told to the one who made it and kept nowhere; `expires_at` in Unix s."""
+    """A new challenge, returned to its creator and not stored; `expires_at` is in Unix seconds."""
 
     id: str
     challenge: str = field(repr=False)
@@ -56,7 +56,11 @@ class Made:
 async def create(
     context: OperatorContext, profile: str, cn: str, sans: tuple[str, ...], expires_at: int
 ) -> Made:
-    """Make a challenge that is good until then (Unix s), for these names where there are any."""
+    """Create a challenge that is valid until `expires_at` (Unix s).
+
+    It is bound to `cn` and `sans` where they are not empty. Raises `NotFoundError` for an unknown
+    profile, `ConflictError` for one without one-time challenges.
+    """
     _check(context, profile)
     letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
     challenge = write_one_time(letters)
@@ -79,7 +83,7 @@ def _check(context: OperatorContext, profile: str) -> None:
 
 
 async def list_challenges(context: OperatorContext, profile: str, now: float) -> list[Line]:
-    """Those of a profile, the newest last."""
+    """Return a profile's challenges, the newest last."""
     _check(context, profile)
     return [line async for line in _lines(context, profile, now)]
 
@@ -92,7 +96,7 @@ async def _lines(context: OperatorContext, profile: str, now: float) -> AsyncIte
         try:
             event = authenticate_as(ChallengeCreated, stored, context.operators)
         except UnreadableEventError:
-            continue  # by a key of before, or not by an operator: no validator takes it either
+            continue  # an old key, or no operator: validators reject it too
         state = await _state(context, profile, digest, event, now)
         created_at = stored.seconds
         yield Line(
@@ -103,7 +107,7 @@ async def _lines(context: OperatorContext, profile: str, now: float) -> AsyncIte
 async def _state(
     context: OperatorContext, profile: str, digest: str, event: ChallengeCreated, now: float
 ) -> str:
-    """As a validator would see it: by the log's own times who was first, user or operator."""
+    """Return the state a validator sees: of use and cancellation, the first in the log counts."""
     used, holder = await _use(context, digest)
     cancelled = await _cancelled(context, profile, digest).newest()
     if cancelled is not None and (holder is None or cancelled.stored.time <= holder.stored.time):
@@ -116,7 +120,7 @@ async def _state(
 async def _use(
     context: OperatorContext, digest: str
 ) -> tuple[bool, Entry[ChallengeClaimed] | None]:
-    """Whether a challenge was ever used, and the record of the use that has not failed."""
+    """Return whether a challenge was ever used, and the record of a use that has not failed."""
     places = replay_record(ONE_TIME, digest, "*")
     records = Series(context.bus, REPLAYS, places, ChallengeClaimed, context.validators, ONE_TIME)
     used = False
@@ -133,12 +137,15 @@ def _cancelled(context: OperatorContext, profile: str, digest: str) -> Series[Ch
 
 
 async def _is_free_again(context: OperatorContext, challenge: str, state: str) -> bool:
-    """Whether it was used, and every use has failed: then its device may try again."""
+    """Return whether it was used and every use has failed: its device may try again."""
     return state == "used" and (await _use(context, challenge))[1] is None
 
 
 async def cancel(context: OperatorContext, profile: str, wanted: str, now: float) -> str:
-    """Take back the one challenge of this id, whole or as far as lists print it; its id."""
+    """Cancel the challenge with this id and return the whole id.
+
+    `wanted` is the whole id, or as much of it as lists print.
+    """
     lines = await list_challenges(context, profile, now)
     found = [line for line in lines if wanted in (line.id, line.id[:SHORT])]
     if len(found) != 1:

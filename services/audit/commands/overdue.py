@@ -1,7 +1,7 @@
-"""Which attempts wait for a message that no consumer delivers, and what is ordered. Pure.
+"""Choice of the attempts whose message no consumer delivers, and of the commands for them. Pure.
 
-An attempt is overdue if it has waited for a while and somebody of the same shard and profile, who
-began later, has the stage that it lacks. While a role is away nobody overtakes anybody.
+An attempt is overdue if it has waited for some time and a younger attempt of the same shard and
+profile already has the stage that it lacks. While a role is down, no attempt overtakes another.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ from shared.log.envelope import NANOSECONDS
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
 
-# What is missing in each state that waits for a service. A hold waits for an operator.
+# The stage that each state waits for. A held attempt waits for an operator, not for a service.
 MISSING: Final[Mapping[State, Stage]] = {
     State.REQUESTED: Stage.VERDICT,
     State.DECIDED: Stage.VERDICT,
     State.APPROVED: Stage.OUTCOME,
 }
-# The states of those who have a stage, or were held by the role that writes it.
+# The states of attempts that have a stage, or were held by the role that writes it.
 PASSED: Final[Mapping[Stage, tuple[State, ...]]] = {
     Stage.VERDICT: (State.HELD, State.APPROVED, State.REJECTED, State.ISSUED, State.FAILED),
     Stage.OUTCOME: (State.ISSUED, State.FAILED),
@@ -28,9 +28,11 @@ PASSED: Final[Mapping[Stage, tuple[State, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Times in seconds: between passes, before each order, and by how much one is overtaken.
+    """Times in seconds; an attempt gets as many commands as there are `delays`.
 
-    The last order gives the attempt up.
+    `pause` is between passes. Each of `delays` precedes one command; the last command gives the
+    attempt up. `overtaken` is how much later than an attempt began to wait a younger one must have
+    been requested.
     """
 
     pause: float = 60.0
@@ -40,7 +42,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An attempt in a state that waits for a service, since then (Unix ns)."""
+    """An attempt in a state that waits for a service, and since when it does (Unix ns)."""
 
     enrollment: EnrollmentId
     state: State
@@ -49,7 +51,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """An order to write: for which attempt, which stage it lacks, the order's number."""
+    """A command to write: for which attempt, the stage it lacks, the command's number.
+
+    `give_up` ends the attempt.
+    """
 
     enrollment: EnrollmentId
     stage: Stage
@@ -61,16 +66,16 @@ Queue = tuple[str, str, Stage]
 
 
 def queue_of(enrollment: EnrollmentId, stage: Stage) -> Queue:
-    """Return what attempts wait in: the shard and profile, and the stage to come."""
+    """Return the queue that an attempt waits in: the shard, the profile and the missing stage."""
     return enrollment.shard, enrollment.profile, stage
 
 
 def overtaken(
     waiting: Iterable[Waiting], newest: Mapping[Queue, int], patience: Patience
 ) -> list[Waiting]:
-    """Return those whom somebody younger has overtaken.
+    """Return the attempts that a younger one has overtaken.
 
-    `newest` gives for a queue when the youngest of those who passed it was requested (Unix ns).
+    `newest` gives by queue when the youngest attempt that passed it was requested (Unix ns).
     """
     margin = int(patience.overtaken * NANOSECONDS)
     return [
@@ -88,8 +93,8 @@ def choose(
 ) -> list[Overdue]:
     """Return the commands that are due now (Unix ns).
 
-    `ordered` gives when each order of an attempt was recorded, by number. The time until the next
-    one counts from there, or from when the attempt began to wait for its present stage.
+    `ordered` gives when each command of an attempt was recorded, by number. The delay of the next
+    one starts there, or when the attempt began to wait for its present stage.
     """
     found: list[Overdue] = []
     for each in waiting:

@@ -23,7 +23,11 @@ Answers = Sequence[tuple[str, CommandAnswered | None]]
 
 
 async def reload_anchors(context: OperatorContext, profile: str, order: str) -> Answers:
-    """(replica, its answer, None where it was silent) of each; `order` names this one order."""
+    """Reload the anchors of a profile; return (replica, its answer) of each validator.
+
+    The answer is None if there was none in time. `order` is a unique id of this command. Raises
+    `CommandError` if no validator is running.
+    """
     found = context.configuration.profiles.get(profile)
     if found is None:
         raise NotFoundError(f"no such profile: {profile}")
@@ -41,7 +45,7 @@ async def reload_anchors(context: OperatorContext, profile: str, order: str) -> 
 
 
 async def replicas(context: OperatorContext) -> list[Heartbeat]:
-    """The validators that said within the last seconds that they are there, by name."""
+    """Return the newest heartbeat of each running validator, by name."""
     found: dict[str, Heartbeat] = {}
     async for stored in context.presences(Role.VALIDATOR):
         try:

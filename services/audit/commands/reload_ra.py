@@ -19,7 +19,7 @@ from shared.observe.logs import log_failure
 
 _ANSWER_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.1
-# What a gateway says of itself is signed by nobody: a bound on what is made of it.
+# Gateways' heartbeats are not signed, so what is made of them is bounded.
 _NAME: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 _MOST_ERROR: Final = 500
 _MOST: Final = 256
@@ -27,14 +27,14 @@ _MOST: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One gateway's result; `error` is "" where it has read everything."""
+    """One gateway's result; `error` is "" if it has read everything."""
 
     name: str
     error: str
 
 
 async def gateways(context: OperatorContext) -> list[GatewayHeartbeat]:
-    """The gateways that said within the last seconds that they are there, by name."""
+    """Return the newest heartbeat of each running gateway, by name; at most 256."""
     found: dict[str, GatewayHeartbeat] = {}
     async for stored in context.presences(Role.GATEWAY):
         try:
@@ -46,12 +46,16 @@ async def gateways(context: OperatorContext) -> list[GatewayHeartbeat]:
         place = replica_subject(Role.GATEWAY, seen.name)
         if stored.subject == place and _NAME.fullmatch(seen.name):
             found[seen.name] = msgspec.structs.replace(seen, error=seen.error[:_MOST_ERROR])
-    # Those heard last: a gateway says again and again that it is there, what is planted does not.
+    # The last ones heard: a gateway repeats its heartbeat, a planted one is not repeated.
     return [found[name] for name in sorted(list(found)[-_MOST:])]
 
 
 async def reload_ra(context: OperatorContext, profile: str, order: str) -> Sequence[Read]:
-    """Each gateway's result; `order` names this one order."""
+    """Order all gateways to reload their RAs; return each one's result.
+
+    Gateways read all settings again, not only those of `profile`. `order` is a unique id of this
+    command. Raises `CommandError` if no gateway is running.
+    """
     if profile not in context.configuration.profiles:
         raise NotFoundError(f"no such profile: {profile}")
     names = [seen.name for seen in await gateways(context)]
@@ -67,13 +71,13 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
     results = await _results(context, names, stored.sequence)
     recorded = (_record(context, stored, each) for each in results)
     for outcome in await asyncio.gather(*recorded, return_exceptions=True):
-        if isinstance(outcome, Exception):  # what gateways did is told all the same
+        if isinstance(outcome, Exception):  # the gateways' results are returned all the same
             log_failure("result_record_failed", outcome, order=subject)
     return results
 
 
 async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
-    """What was seen of a gateway, which has no key to answer with, is the auditor's own word."""
+    """Record a gateway's result: it has no key to sign with, so the audit service states it."""
     event = CommandAnswered(
         request_sha256=order.sha256(), done=not read.error, detail=read.error or "reloaded"
     )
@@ -82,7 +86,10 @@ async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
 
 
 async def _results(context: OperatorContext, names: Sequence[str], order: int) -> list[Read]:
-    """What each shows once it has followed this order (sequence) or a later one."""
+    """Return each gateway's result once it has executed this command (sequence) or a later one.
+
+    One that has not answered in time has that as its error.
+    """
     deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
     while True:
         done = {s.name: s.error for s in await gateways(context) if s.command >= order}

@@ -1,4 +1,4 @@
-"""Retry what a worker gave up on: an enrollment as its next attempt, a revocation once more."""
+"""Retry of dead letters: an enrollment as its next attempt, a revocation as a new command."""
 
 from typing import Final
 
@@ -35,7 +35,11 @@ _DRIVEN: Final[dict[str, frozenset[Stage]]] = {
 
 
 async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
-    """Have the message at this place worked on again; what there is to say of it."""
+    """Retry the message that was given up at this place of the log; return the result as text.
+
+    Raises `NotFoundError` if there is no such dead letter, `ConflictError` if its enrollment did
+    not end for that reason.
+    """
     letter = await _letter(context, stream, sequence)
     if letter.subject.startswith("ops.revoke."):
         return await _revoke(context, letter)
@@ -64,13 +68,13 @@ async def _letter(context: OperatorContext, stream: str, sequence: int) -> DeadL
 
 
 async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
-    """A revocation is ordered again, for the same reason."""
+    """Order the revocation again, for the same reason."""
     stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
         raise NotFoundError(f"{letter.subject}: no such order")
     order = authenticate_as(RevocationOrdered, stored, context.operators)
     said = await revoke_certificate(context, order.issuer, order.serial, order.reason)
-    # For the record: the order to revoke is what was obeyed.
+    # For the record only: the issuer acted on the command to revoke.
     event = RetryOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
@@ -84,7 +88,7 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
 
 
 async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> EnrollmentId:
-    """The device may have asked again by itself."""
+    """Return the newest attempt: the device may have asked again by itself."""
     stream = enroll_stream(enrollment.shard)
     stored = await context.bus.get_last_from_leader(stream, enrollment.any_attempt())
     try:
@@ -94,9 +98,9 @@ async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> Enrollm
 
 
 async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> None:
-    """`ConflictError` for one whose newest attempt did not end for having been given up on.
+    """Raise `ConflictError` unless the newest attempt ended because it was given up.
 
-    What was refused for a reason stays refused: by a gate, by a verifier, by an operator.
+    A refusal for any other reason stands, whether by a gate, a verifier or an operator.
     """
     stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
     end: EventPayload | None = None
@@ -114,7 +118,7 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
 
 
 async def _order(context: OperatorContext, letter: DeadLetter, newest: EnrollmentId) -> str:
-    """The order stands on the log; a gateway that hears of it obeys."""
+    """Append the command, and wait until a gateway has executed it."""
     following = newest.at(newest.attempt + 1)
     event = RetryOrdered(
         stream=letter.stream,

@@ -1,4 +1,4 @@
-"""An order to revoke, given and waited for."""
+"""Revocation: the command, and the wait for its answer."""
 
 import re
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ _HEX: Final = re.compile("[0-9a-f]{1,64}")
 async def revoke_certificate(
     context: OperatorContext, issuer: str, serial: str, reason: RevocationReason
 ) -> str:
-    """Order it and wait; return what the issuer answered.
+    """Order a revocation and wait; return the issuer's answer.
 
-    The same order is not given twice: the last one that was carried out counts. One for another
-    reason is a new one (it corrects the reason, or holds and releases), as is one after a failure.
+    The same command is not given twice: the last one that was executed counts. One for another
+    reason is new (it corrects the reason, or holds and releases), as is one after a failure. Raises
+    `NotFoundError` for an unknown certificate, `CommandError` if the issuer refuses or does not
+    answer in time.
     """
     token = written_serial(serial)
     if issuer not in context.configuration.issuers:
@@ -57,7 +59,7 @@ async def revoke_certificate(
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """An order that was carried out: for which reason, and what was answered."""
+    """A command that was executed: its reason, and the issuer's answer."""
 
     reason: RevocationReason | None
     detail: str
@@ -82,7 +84,10 @@ async def _answer(context: OperatorContext, order: str) -> CommandAnswered:
 
 
 def written_serial(text: str) -> str:
-    """A serial number as the log writes it, an INTEGER's contents in hex, from how people do."""
+    """Return a serial number as the log writes it: an INTEGER's contents in hex.
+
+    `text` is hex as people write it, also with 0x or colons. Raises `NotFoundError` for others.
+    """
     digits = text.strip().lower().removeprefix("0x").replace(":", "")
     if not _HEX.fullmatch(digits):
         raise NotFoundError(f"{text}: not a serial number in hex")

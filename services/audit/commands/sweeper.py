@@ -1,12 +1,12 @@
-"""Commands that attempts be resumed whose message no consumer delivers any more.
+"""Commands to resume attempts whose message no consumer delivers any more.
 
-Theory of operation. A role's consumer may pass over a message for good (a damaged block, a consumer
-that was recreated), and then nothing leads the attempt to its end. The sweeper finds such attempts
-in the read model: bounded, by index, a stretch of each waiting state a pass (`_look`). The pure
-choice of `overdue.py` keeps those that a younger attempt has overtaken and whose next order is due.
-What the log says of each of them decides in the end (`_missing`): a model that is behind commands
-nothing. Every replica may sweep, since an order's subject holds one message.
-See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
+Theory of operation. A role's consumer may skip a message for good (a damaged block, a consumer that
+was recreated), and then nothing takes the attempt to its end. The sweeper finds such attempts in
+the read model: by index, and a bounded number of each waiting state per pass (`_look`). The pure
+choice of `overdue.py` keeps those that a younger attempt has overtaken and whose next command is
+due. The log decides about each of them (`_missing`): a model that is behind commands nothing. Every
+replica may sweep, since a command's subject holds one message. See
+docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
 """
 
 import asyncio
@@ -49,14 +49,14 @@ from shared.runtime.periodic import every
 from shared.runtime.resuming import leading
 
 _log = structlog.get_logger()
-_ROWS: Final = 100  # of each state a pass
-_NEWEST: Final = 200  # of each state of a profile: all shards are among them, or none moves
-_NAME: Final = "scepstream"  # who commands
+_ROWS: Final = 100  # of each state per pass
+_NEWEST: Final = 200  # of each state of a profile: they include every shard that moves
+_NAME: Final = "scepstream"  # the operator of the commands
 
 
 @dataclass
 class Sweeper:
-    """Sweeps for ever; `clock` gives the log's time in Unix seconds."""
+    """Sweeps from time to time; `clock` returns the log's time in Unix seconds."""
 
     bus: Bus
     engine: Engine
@@ -68,7 +68,7 @@ class Sweeper:
     _lost: set[EnrollmentId] = field(default_factory=set)
 
     async def run(self) -> None:
-        """Make a pass now and then; the first one once the model may have caught up."""
+        """Make a pass every `patience.pause` seconds; by the first the model may have caught up."""
         for stage in PASSED:
             for give_up in ("false", "true"):
                 RESUMES.labels(stage, give_up)
@@ -84,7 +84,7 @@ class Sweeper:
         return written
 
     def _look(self, now: int) -> list[Overdue]:
-        """Read the next stretch of those who wait, and choose."""
+        """Read the next attempts that wait, and choose the commands that are due."""
         with self.engine.connect() as connection:
             waiting = [w for state in MISSING for w in self._stretch(connection, state, now)]
             found = overtaken(waiting, _newest(connection, waiting), self.patience)
@@ -101,7 +101,7 @@ class Sweeper:
             yield Waiting(parse_prefix(enrollment), state, since)
 
     async def _order(self, wanted: Overdue) -> bool:
-        """Write an order if the log says so too; return whether there was none of this number."""
+        """Write a command if the log confirms that it is needed; return whether it is new."""
         enrollment = wanted.enrollment
         stage = await self._missing(wanted)
         if stage is None:
@@ -115,7 +115,7 @@ class Sweeper:
         )
         subject = resume_command(enrollment, wanted.number)
         if not await Log(self.bus, self.signer).append(subject, event):
-            return False  # another replica ordered it
+            return False  # another replica wrote it
         RESUMES.labels(stage, str(wanted.give_up).lower()).inc()
         _log.warning(
             "resume_ordered",
@@ -127,9 +127,9 @@ class Sweeper:
         return True
 
     async def _missing(self, wanted: Overdue) -> Stage | None:
-        """Return the stage that the log lacks of an attempt; None where no order would help.
+        """Return the stage that the log lacks of an attempt; None if no command would help.
 
-        The log may have more than the model, which then catches up, or less: it lost a verdict.
+        The log may have more than the model, which then catches up, or less, if it lost a verdict.
         """
         enrollment = wanted.enrollment
         stream = enroll_stream(enrollment.shard)
@@ -141,18 +141,18 @@ class Sweeper:
             return None
         if wanted.stage is Stage.VERDICT:
             return None
-        # Of an order an issuer asks the CA until there is an outcome.
+        # Once there is an order, the issuer polls the CA until there is an outcome.
         for stage in (Stage.OUTCOME, Stage.ORDER):
             if await self.bus.get_last_or_leader(stream, enrollment.subject(stage)) is not None:
                 return None
         try:
             event = authenticate(verdict, self.validators, Stage.VERDICT)
         except UnreadableEventError:
-            return None  # an issuer that is handed it has reported it
+            return None  # the issuer reports it when it is delivered
         return Stage.OUTCOME if isinstance(event, EnrollmentApproved) else None
 
     async def _report_lost(self, enrollment: EnrollmentId) -> None:
-        """Log once that an attempt's request is gone; a held attempt has it."""
+        """Log once that an attempt's request is gone; a held attempt still has it."""
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
         if enrollment in self._lost or await self.bus.get_last_or_leader(stream, place) is not None:
             return
@@ -163,7 +163,10 @@ class Sweeper:
 
 
 def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue, int]:
-    """Return when the youngest was requested who passed each queue that somebody waits in."""
+    """Return by queue when the youngest attempt that passed it was requested (Unix ns).
+
+    Only for queues that an attempt waits in.
+    """
     wanted = {
         (w.enrollment.profile, stage, state)
         for w in waiting
@@ -181,7 +184,7 @@ def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue,
 def _ordered(
     connection: Connection, found: Collection[EnrollmentId], patience: Patience
 ) -> dict[EnrollmentId, dict[int, int]]:
-    """Return when each order for these attempts was recorded, by its number."""
+    """Return when each command for these attempts was recorded (Unix ns), by its number."""
     places = {
         resume_command(enrollment, number): (enrollment, number)
         for enrollment in found

@@ -1,1 +1,1 @@
-"""Whether log and database can be believed: checkpoints, verification, export."""
+"""Verification of log and database: checkpoints, comparison, export."""

@@ -1,4 +1,4 @@
-"""Signs what the streams held, once a day and on demand."""
+"""Signed checkpoints of the streams, once a day and on demand."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _DAY = 86400
 
 @dataclass
 class Checkpoints:
-    """The auditor's word on every stream; several auditors say the same, once."""
+    """Signs checkpoints of every stream; replicas that sign the same one store it once."""
 
     bus: Bus
     engine: Engine
@@ -34,7 +34,7 @@ class Checkpoints:
     clock: Callable[[], float]
 
     async def run(self) -> None:
-        """Look now and then whether a day has gone by."""
+        """Check from time to time which streams are due for a checkpoint, and sign those."""
         await every(_LOOK_SECONDS, self._look, name="checkpoint")
 
     async def _look(self) -> None:
@@ -44,13 +44,13 @@ class Checkpoints:
                     await self.sign(stream)
             except (BusUnavailableError, DatabaseError, ReplacedLogError) as error:
                 log_failure("checkpoint_waiting", error, stream=stream)
-            except Exception as error:  # noqa: BLE001 - the other streams come all the same
+            except Exception as error:  # noqa: BLE001 - the other streams are signed all the same
                 log_failure("checkpoint_failed", error, stream=stream)
 
     async def sign(self, stream: str) -> tuple[int, str]:
-        """Append a checkpoint of what the database has of a stream: (sequence, digest).
+        """Append a checkpoint of what the database has of a stream; return (sequence, digest).
 
-        `ReplacedLogError` where the log lacks what the checkpoint would vouch for.
+        Raises `ReplacedLogError` if the log lacks what the checkpoint would attest.
         """
         standing = await compare(self.bus, self.engine, stream)
         if standing.problem:
@@ -58,7 +58,7 @@ class Checkpoints:
         sequence, digest = await asyncio.to_thread(signed_place, self.engine, stream)
         if sequence:
             event = CheckpointSigned(stream=stream, sequence=sequence, digest=digest)
-            # Another auditor may have said it.
+            # Another replica may have stored it already.
             await Log(self.bus, self.signer).append(checkpoint(stream, sequence), event)
             _log.info("checkpoint_signed", stream=stream, sequence=sequence, digest=digest)
         return sequence, digest

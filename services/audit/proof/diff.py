@@ -1,4 +1,4 @@
-"""Two databases row by row: where one does not say what the other does."""
+"""Row-by-row comparison of two databases."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,7 +10,10 @@ _SHOWN: Final = 80
 
 
 def differences(kept: Connection, told: Connection) -> Iterator[str]:
-    """What is wrong with the kept rows, by what the log tells; in the order of tables and keys."""
+    """Yield what is wrong in `kept`, compared with `told`, the database made from the log.
+
+    In the order of tables and keys.
+    """
     for ours, theirs in zip(tables(kept), tables(told), strict=True):
         yield from _table(ours, theirs)
 

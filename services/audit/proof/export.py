@@ -1,4 +1,4 @@
-"""An event as others take it: a JSON object, or a CloudEvent (CloudEvents 1.0). Pure."""
+"""Events for export: as JSON objects, or as CloudEvents (CloudEvents 1.0). Pure."""
 
 import json
 from datetime import UTC, datetime
@@ -13,14 +13,14 @@ _SOURCE: Final = "/scepstream"
 
 
 class Form(StrEnum):
-    """How lines are written."""
+    """The format of exported lines."""
 
     JSONL = "jsonl"
     CLOUDEVENTS = "cloudevents"
 
 
 def lines(form: Form, stream: str, found: DecodedMessage) -> dict[str, Any]:
-    """The object of one line; the event's own fields stand under `data`."""
+    """Return the object of one line; the event's own fields are under `data`."""
     return _cloudevent(stream, found) if form is Form.CLOUDEVENTS else _plain(stream, found)
 
 
@@ -39,7 +39,7 @@ def _plain(stream: str, found: DecodedMessage) -> dict[str, Any]:
 
 
 def _cloudevent(stream: str, found: DecodedMessage) -> dict[str, Any]:
-    """Id and source together name the event: its stream and its place there."""
+    """Return a CloudEvent; id and source together identify it: its sequence and its stream."""
     stored = found.stored
     kind = stored.headers.get(TYPE, "unreadable")
     return {
@@ -55,12 +55,12 @@ def _cloudevent(stream: str, found: DecodedMessage) -> dict[str, Any]:
 
 
 def _data(found: DecodedMessage) -> Any:
-    """The payload as stored; null where it is no event of ours."""
+    """Return the payload as stored; null if it is not a valid event."""
     return json.loads(found.stored.payload) if found.event is not None else None
 
 
 def _time(nanoseconds: int) -> str:
-    """RFC 3339, to the nanosecond."""
+    """Return a time in RFC 3339 format, to the nanosecond."""
     seconds, rest = divmod(nanoseconds, NANOSECONDS)
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

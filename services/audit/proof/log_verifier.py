@@ -1,4 +1,4 @@
-"""Whether the events of a log hold: their signatures, their order, what they certify. Pure."""
+"""Verification of a log's events: signatures, order, issued certificates. Pure."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,17 +27,17 @@ from shared.scep.pkimessage import PkiMessage, read_message, verify
 from shared.scep.schemes import public_key
 from shared.x509.signatures import is_issued_by
 
-# What a profile allows is its validators' business; that the device signed it is shown here.
+# Validators enforce what a profile allows; here it only matters that the device signed it.
 _ANY_ALGORITHM = AlgorithmPolicy(legacy=True)
 
 
 class DiscrepancyError(Exception):
-    """Raised for an event that is not what it says; the message says why."""
+    """Raised for an event that is not what it claims to be; the message says why."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Whom to believe: event keys by role, and the CA certificates (DER) of each issuer."""
+    """Trusted keys: event keys by role, and the CA certificates (DER) of each issuer."""
 
     validators: Trusted
     issuers: Trusted
@@ -47,7 +47,10 @@ class Keys:
 
 @dataclass(slots=True)
 class _Open:
-    """An enrollment on its way: the digest of its request, its state, the key it asks for."""
+    """An enrollment that has not ended: the digest of its request and its state.
+
+    `spki` and `issuer` are those that were approved.
+    """
 
     request_sha256: str
     state: State = State.REQUESTED
@@ -57,13 +60,13 @@ class _Open:
 
 @dataclass
 class LogVerifier:
-    """Looks at the events of a log one after another, each stream in its order."""
+    """Checks the events of a log one after another, each stream in its order."""
 
     keys: Keys
     _open: dict[str, _Open] = field(default_factory=dict)
 
     def examine(self, stored: Stored) -> str:
-        """What does not hold about an event; "" where all does."""
+        """Return what is wrong with an event; "" if nothing is."""
         try:
             if stored.subject.startswith("enroll."):
                 self._enrollment(stored)
@@ -78,7 +81,7 @@ class LogVerifier:
         return ""
 
     def unfinished(self) -> list[str]:
-        """The enrollments that have no end on the log yet."""
+        """Return the subject prefixes of the enrollments that have not ended, sorted."""
         return sorted(self._open)
 
     def _enrollment(self, stored: Stored) -> None:
@@ -106,7 +109,7 @@ class LogVerifier:
         return keys.get(channel.writers[0], {})
 
     def _check_step(self, begun: _Open, event: EventPayload) -> None:
-        """The step is one that the state allows, and a certificate is what was approved."""
+        """Check that the state allows the step, and that a certificate is what was approved."""
         begun.state = evolve(begun.state, event)
         if isinstance(event, EnrollmentApproved):
             begun.spki, begun.issuer = event.template.spki, event.template.issuer
@@ -124,7 +127,7 @@ class LogVerifier:
         raise DiscrepancyError("the certificate is not signed by a CA of the issuer")
 
     def _other(self, stored: Stored) -> None:
-        """Records of certificates, operators' commands, the answers to them."""
+        """Check what is not of an enrollment: records of certificates, commands, their answers."""
         at = CHANNELS.match(stored.subject)
         if at is None or Role.AUDIT not in at.channel.consumers:
             raise DiscrepancyError("its subject is not one of the log's")
@@ -134,7 +137,7 @@ class LogVerifier:
 
 
 def _check_request(enrollment: EnrollmentId, stored: Stored) -> None:
-    """The device's own signature, and that the event says of it what is true."""
+    """Check the device's own signature, and that the event describes its message correctly."""
     event = decode(stored.payload, stored.headers)
     if not isinstance(event, EnrollmentRequested):
         raise DiscrepancyError("event type does not belong to the stage")

@@ -1,4 +1,4 @@
-"""The whole proof: the log examined event by event, replayed, and held against the database."""
+"""`audit verify`: check the log event by event, replay it, and compare the database with it."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Digests = Mapping[int, str]
 
 @dataclass
 class Verification:
-    """What was looked at, and what does not hold, each with its place, the first first.
+    """The result of a verification: counts, and findings in the order they were made.
 
     `unrecorded` is how many events of a stream the database does not have yet.
     """
@@ -41,9 +41,10 @@ async def verify(
     examiner: LogVerifier,
     progress: Progress,
 ) -> Verification:
-    """Examine the log up to where the database stands, and compare; `scratch` is empty.
+    """Verify the log as far as the database has it, and compare the two.
 
-    `kept` reads one state of the database, whatever is written meanwhile.
+    `kept` reads one state of the database, whatever is written meanwhile. The log is replayed into
+    `scratch`, which must be empty.
     """
     found = Verification()
     for stream in streams:
@@ -64,7 +65,7 @@ async def verify(
 
 @dataclass
 class _Look:
-    """One stream: examined, digested, held against its checkpoints, replayed."""
+    """One stream: verified, compared with its checkpoints, replayed."""
 
     bus: Bus
     stream: str
@@ -76,7 +77,7 @@ class _Look:
     expected: int = 1
 
     async def along(self, last: int) -> None:
-        """From the first event to the last one that the database has."""
+        """Verify from the first event to `last`, the last one that the database has."""
         digests = await _checkpoints(self.bus, self.stream, self.examiner.keys.operators)
         async for batch in read(self.bus, self.stream, 1, last):
             for message in batch:
@@ -110,7 +111,10 @@ class _Look:
 
 
 async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:
-    """Sequence to digest of a stream's signed checkpoints; the examiner reports false ones."""
+    """Return the digests of a stream's signed checkpoints, by sequence.
+
+    Forged ones are left out: the verifier reports them.
+    """
     found: dict[int, str] = {}
     async for stored in _every(bus, checkpoint(stream, "*")):
         try:

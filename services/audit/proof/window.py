@@ -1,4 +1,4 @@
-"""Which events a replay or an export is about. Pure."""
+"""Selection of the events of a replay or an export. Pure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +11,17 @@ from shared.log.subjects import parse_prefix
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A profile, None for all; from and until in Unix nanoseconds, None for no end."""
+    """A profile (None for all), and times in Unix nanoseconds (None for no limit).
+
+    `since` is included, `until` is not.
+    """
 
     profile: str | None = None
     since: int | None = None
     until: int | None = None
 
     def holds(self, found: DecodedMessage) -> bool:
-        """Whether the event is one of these."""
+        """Return whether the event is selected."""
         time = found.stored.time
         if self.since is not None and time < self.since:
             return False
@@ -28,7 +31,10 @@ class Window:
 
 
 def moment(text: str | None) -> int | None:
-    """Unix nanoseconds of an RFC 3339 time; without an offset it is UTC. ValueError says more."""
+    """Return an RFC 3339 time in Unix nanoseconds; without an offset it is UTC.
+
+    Raises `ValueError` for anything else; its message shows the format.
+    """
     if text is None:
         return None
     try:
@@ -41,7 +47,7 @@ def moment(text: str | None) -> int | None:
 
 
 def profile_of(found: DecodedMessage) -> str | None:
-    """The profile that an event is about, where it is about one."""
+    """Return the profile that an event is about; None if it is about none."""
     tokens = found.stored.subject.split(".")
     if tokens[0] == "enroll":
         return tokens[2]

@@ -1,1 +1,1 @@
-"""From the event log into the database: every event, and the rows that follow from it."""
+"""Recording: stores every event of the log, and the rows projected from it."""

@@ -1,4 +1,4 @@
-"""Whether log and database are of one history: the log may have been replaced by an older one."""
+"""Comparison of log and database: the log may have been replaced by an older one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from shared.bus.core import Bus
 
 
 class ReplacedLogError(Exception):
-    """Raised where the log is not the one that was recorded; the message says how one can see."""
+    """Raised if the log is not the one that was recorded; the message says how that shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a stream goes (`last`), and how far the database has it (`recorded`).
+    """The last sequence of a stream (`last`), and of what is recorded of it (`recorded`).
 
-    `problem` says why the two do not belong together, "" where they do.
+    `problem` says why log and database do not match, "" if they do.
     """
 
     last: int
@@ -28,9 +28,9 @@ class Standing:
 
 
 async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
-    """Hold the newest recorded event against the log.
+    """Compare the newest recorded event with the log.
 
-    A replica of the log that lags behind may answer too: whoever acts on a problem asks again.
+    A replica of the log that lags behind may answer: compare again before acting on a problem.
     """
     recorded = await asyncio.to_thread(position, engine, stream)
     last = await last_sequence(bus, stream)
@@ -48,7 +48,7 @@ async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
 
 
 def _newest(engine: Engine, stream: str) -> tuple[int, str, int] | None:
-    """Sequence, subject and time (Unix ns) of the newest event of a stream in the database."""
+    """Return sequence, subject and time (Unix ns) of a stream's newest recorded event."""
     columns = events.c
     query = (
         select(columns.sequence, columns.subject, columns.recorded_at)

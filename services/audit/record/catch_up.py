@@ -1,4 +1,4 @@
-"""Bring a database up to a place in the log: for commands; the service has its recorders."""
+"""Filling of a database up to a sequence of the log, for commands; the service has recorders."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +18,9 @@ async def fill(
     last: int,
     wanted: Callable[[DecodedMessage], bool] = everything,
 ) -> AsyncIterator[int]:
-    """Store what the log has between the database's position and `last`; counts, by batch.
+    """Store what the log has after the database's position, up to `last`; yield counts by batch.
 
-    Others may store meanwhile. Where somebody empties the database, it begins again.
+    Others may store at the same time. If somebody empties the database, it starts over.
     """
     while True:
         done = await asyncio.to_thread(position, engine, stream)

@@ -1,4 +1,4 @@
-"""From the events of the streams beside enrollments to their rows. Pure."""
+"""Projection of the events of all other streams to their rows. Pure."""
 
 import json
 
@@ -21,18 +21,18 @@ from shared.log.subjects import parse_prefix
 
 
 def recorded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """A certificate, under its serial number."""
+    """Project a certificate, under its issuer and serial number."""
     assert isinstance(event, CertificateRecorded)
     row = _certificate(changes, at.fields["issuer"], event.serial)
     row.update(_recorded(event, stored))
 
 
 def status_changed(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """A certificate's revocation, or the end of one."""
+    """Project a certificate's revocation, or the end of one."""
     assert isinstance(event, CertificateStatusChanged)
     row = _certificate(changes, at.fields["issuer"], event.serial)
     row |= {
-        "revoked_at": event.revoked_at if event.revoked else 0,  # a merge keeps what is null
+        "revoked_at": event.revoked_at if event.revoked else 0,  # null would keep the old one
         "revocation_reason": event.reason.value,
         "revoked_by": storable(event.operator),
     }
@@ -40,7 +40,7 @@ def status_changed(changes: Changes, at: Match, stored: Stored, event: EventPayl
 
 
 def retried(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> None:
-    """An order to try again what a worker gave up on."""
+    """Project a command to retry a dead letter."""
     assert isinstance(event, RetryOrdered)
     stream = storable(event.stream)
     changes.retries[stream, event.sequence, event.attempt] = {
@@ -53,7 +53,7 @@ def retried(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> 
 
 
 def dead(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> None:
-    """A message that a worker gave up on."""
+    """Project a dead letter."""
     assert isinstance(event, DeadLetter)
     stream = storable(event.stream)
     changes.dead_letters[stream, event.sequence] = {
@@ -67,7 +67,7 @@ def dead(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> Non
 
 
 def reloaded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """A command to reload files, or one replica's answer to it."""
+    """Project a command to reload files, or one replica's answer to it."""
     reload, profile = ".".join(stored.subject.split(".")[:4]), at.fields["profile"]
     replica = at.fields.get("replica", "")
     changes.reloads[reload, replica] = {
@@ -79,12 +79,12 @@ def reloaded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -
         "detail": storable(event.detail) if isinstance(event, CommandAnswered) else None,
         "recorded_at": stored.time,
     }
-    if at.channel is ANCHOR_RELOAD_ANSWER:  # gateways' rows come from their requests
+    if at.channel is ANCHOR_RELOAD_ANSWER:  # gateways are seen by their requests
         see(changes.replicas, ("validator", replica), stored.time)
 
 
 def challenged(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """A one-time challenge, or the end of one."""
+    """Project the creation or the cancellation of a one-time challenge."""
     assert isinstance(event, ChallengeCreated | ChallengeCancelled)
     key = (storable(event.profile), at.fields["digest"])
     row = changes.challenges.setdefault(key, {"profile": key[0], "digest": key[1]})

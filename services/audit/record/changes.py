@@ -1,4 +1,4 @@
-"""Rows that a stretch of the log changes, by table and key, before any database. Pure."""
+"""Rows that a range of the log changes, by table and key, before any database. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +11,10 @@ Key = tuple[str, ...]
 
 @dataclass
 class Changes:
-    """Rows to be merged into their tables, by key; a column that is missing says nothing.
+    """Rows to merge into their tables, by key; a missing column keeps the stored value.
 
-    `counters` are to be added; `devices` hold what is to be added to `issued` and `refused`,
-    `commands` to `answered` and `refused`.
+    `counters` are added to the stored ones, and so are `issued` and `refused` of `devices`, and
+    `answered` and `refused` of `commands`.
     """
 
     enrollments: dict[str, Row] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Changes:
 
 
 def see(replicas: dict[Key, Row], key: tuple[str, str], time: int) -> None:
-    """That a replica was there at this time of the log (Unix nanoseconds)."""
+    """Record that a replica was seen, at this time of the log (Unix nanoseconds)."""
     role, name = key[0], storable(key[1])
     seen = replicas.setdefault((role, name), {"role": role, "name": name, "first_seen": time})
     seen["last_seen"] = time

@@ -1,4 +1,4 @@
-"""From operators' commands, and what was answered to them, to the rows of `commands`. Pure."""
+"""Projection of operators' commands and their answers to rows of `commands`. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -49,7 +49,7 @@ _KINDS: Final[Mapping[Channel, Command]] = {
     API_TOKEN: Command.CREATE_TOKEN,
     API_TOKEN_REVOCATION: Command.REVOKE_TOKEN,
 }
-# Where an answer stands to where its order does.
+# The channel of an answer, and of its command.
 _ANSWERED: Final[Mapping[Channel, Channel]] = {
     REVOCATION_ANSWER: REVOCATION,
     ANCHOR_RELOAD_ANSWER: ANCHOR_RELOAD,
@@ -59,7 +59,7 @@ _WANT_ANSWERS: Final = frozenset({Command.REVOKE, Command.RELOAD_TRUST, Command.
 
 
 def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """An operator's decision about a held enrollment."""
+    """Project an operator's decision on a held enrollment."""
     assert isinstance(event, HoldDecided)
     enrollment = parse_subject(stored.subject)[0]
     told = {
@@ -72,7 +72,7 @@ def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
 
 
 def ordered(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """An operator's order, and how many answers it waits for."""
+    """Project a command, and how many answers it expects."""
     assert isinstance(event, Ordered)
     kind = _KINDS[at.channel]
     _give(changes, stored, event.operator, {"kind": kind} | _about(at.fields, event))
@@ -81,7 +81,10 @@ def ordered(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
 
 
 def answered(changes: Changes, at: Match, _: Stored, event: EventPayload) -> None:
-    """An issuer's word or one replica's; of those who say no, the last one's is kept."""
+    """Project the answer of an issuer or a replica.
+
+    `detail` is the answer to a revocation; of a reload it is the last refusal.
+    """
     assert isinstance(event, CommandAnswered)
     row = _row(changes, _ANSWERED[at.channel].subject(**at.fields))
     row["answered"] += 1
@@ -91,7 +94,7 @@ def answered(changes: Changes, at: Match, _: Stored, event: EventPayload) -> Non
 
 
 def _row(changes: Changes, subject: str) -> Row:
-    """Counts start at nothing: they are added to what the table has."""
+    """Return a command's row; its counts start at 0, since they are added to the table's."""
     new = {"subject": subject, "answered": 0, "refused": 0}
     return changes.commands.setdefault(subject, new)
 
@@ -103,7 +106,7 @@ def _give(changes: Changes, stored: Stored, operator: str, told: Mapping[str, st
 
 
 def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
-    """About what the order is, and the one thing more that there is to say of it."""
+    """Return what the command is about, and one note on it."""
     match event:
         case RevocationOrdered():
             return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
@@ -122,7 +125,7 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
 
 
 def _retry(event: RetryOrdered) -> dict[str, str | None]:
-    """The attempt that is to be made; none where a revocation was retried."""
+    """Return the dead letter and the attempt to make; a retried revocation has no attempt."""
     told: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
     try:
         found = parse_prefix(event.enrollment).at(event.attempt)
@@ -132,7 +135,7 @@ def _retry(event: RetryOrdered) -> dict[str, str | None]:
 
 
 def _resume(event: ResumeOrdered) -> dict[str, str | None]:
-    """The attempt that waits, and the stage that it waits for."""
+    """Return the attempt that waits, and the stage that it waits for."""
     note = f"give up: {event.stage}" if event.give_up else str(event.stage)
     told: dict[str, str | None] = {"note": note}
     try:

@@ -1,16 +1,16 @@
-"""Every event of every stream into the database, in order, without a gap, in batches.
+"""Recorders: store every event of every stream in the database, in order and without gaps.
 
 Theory of operation. Each stream has a recorder.
 
 * A durable consumer announces new events, but the database's own position and the log decide what
-  is missing: every few seconds, and before anything else, the recorder looks how far the log goes
-  and reads what was not delivered (`_look`). A new or restored database is therefore complete
-  before the service is ready, and a consumer that skips events costs nothing.
+  is missing: at startup, after an error and every few seconds the recorder checks how far the log
+  goes and reads what was not delivered (`_look`). A new or restored database is therefore complete
+  before the service is ready, and a consumer that skips events does no harm.
 * Events, the rows made from them and the position are written in one transaction (`write.store`),
-  and acknowledged after its commit. After a crash they are delivered again, and what is stored
-  already changes nothing.
+  and acknowledged after its commit. After a crash they are redelivered, and what is already stored
+  changes nothing.
 * At low load events are gathered for a moment, because a commit costs more than a row.
-* A log that was replaced by another one is noticed by comparing what both hold (`agreement.py`):
+* A log that was replaced by another one is detected by comparing what both hold (`agreement.py`):
   the recorder then writes nothing until an operator has run `scepstream audit reconcile`.
 """
 
@@ -37,16 +37,16 @@ _RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 10.0
 # A commit costs more than a row: at low load events are gathered this long before one.
 _GATHER_SECONDS: Final = 0.2
-# Further behind than this the record is not current.
+# With more events to record than this, the recorder is not current.
 _FAR: Final = 1000
 
 
 @dataclass
 class StreamRecorder:
-    """One stream's durable consumer into `events`.
+    """Stores one stream's events through a durable consumer.
 
-    A message is acknowledged after its row is committed. `problem` says why what the log has may
-    not be in the database, "" when it is.
+    A message is acknowledged after its row is committed. `problem` says why the database may lack
+    events of the log, "" if it is current.
     """
 
     bus: Bus
@@ -63,14 +63,14 @@ class StreamRecorder:
     _done: int | None = None  # the last sequence that this process has recorded
 
     async def start(self) -> None:
-        """Begin to record."""
+        """Start recording."""
         self._consumption = await self.bus.consume(
             self.stream, "audit", self._on_delivery, self.batch * 2
         )
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop: what has arrived and is not committed is delivered again to the next one."""
+        """Stop; what has arrived but is not committed is redelivered to the next recorder."""
         if self._consumption is not None:
             await self._consumption.stop()
         if self._task is not None:
@@ -90,7 +90,7 @@ class StreamRecorder:
             except ReplacedLogError as error:
                 self._wait_for(str(error))
                 await asyncio.sleep(gap)
-            except Exception as error:  # noqa: BLE001 - a bug must not end the record unheard
+            except Exception as error:  # noqa: BLE001 - a bug must not stop recording silently
                 self._failed(error)
                 await asyncio.sleep(gap)
                 gap = min(gap * 2, _MAX_RETRY_SECONDS)
@@ -108,7 +108,7 @@ class StreamRecorder:
         self.problem = self._said = problem
 
     async def _step(self) -> None:
-        """Look when it is time, then record what arrives until the next look."""
+        """Look if it is time, then record what arrives until the next look."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._next_look or self.problem:
             await self._look()
@@ -124,7 +124,7 @@ class StreamRecorder:
             await self._record(self._waiting[: self.batch])
 
     async def _look(self) -> None:
-        """Read what the log has and the database has not, whatever the consumer says."""
+        """Store what the log has and the database lacks, whatever the consumer delivered."""
         if self.problem:
             self.problem = "rows are being made from events"
             await asyncio.to_thread(catch_up, self.engine, self.stream)
@@ -141,21 +141,21 @@ class StreamRecorder:
         await self._store_to(standing.last, known)
 
     async def _record(self, deliveries: list[Delivery]) -> None:
-        """Commit a batch, then acknowledge up to its last."""
+        """Commit a batch, then acknowledge everything up to its last message."""
         known = {d.stored.sequence: d.stored for d in deliveries}
         await self._store_to(max(known), known)
         await deliveries[-1].ack(len(deliveries))
         del self._waiting[: len(deliveries)]
 
     async def _store_to(self, last: int, known: dict[int, Stored]) -> None:
-        """Everything from the position to `last`; what is not `known` is read from the log."""
+        """Store everything from the position to `last`; read what is not `known` from the log."""
         while True:
             done = self._done
             if done is None or not _follows(done, last, known):
                 done = await asyncio.to_thread(position, self.engine, self.stream)
             try:
                 return await self._store_after(done, last, known)
-            except EmptiedError as error:  # `audit reconcile`
+            except EmptiedError as error:  # by `audit reconcile`, or a restored backup
                 self._done = None
                 _log.warning("record_emptied", stream=self.stream, detail=str(error))
 
@@ -172,7 +172,7 @@ class StreamRecorder:
             EVENTS_STORED.labels(self.stream).inc(stored)
 
     async def _messages(self, numbers: range, known: dict[int, Stored]) -> list[Stored]:
-        """The messages of these sequences; those that the log no longer has are reported."""
+        """Return the messages at these sequences; log an error for those that the log lacks."""
         unknown = [number for number in numbers if number not in known]
         found = known | await read_some(self.bus, self.stream, unknown)
         missing = [number for number in unknown if number not in found]
@@ -189,9 +189,9 @@ class StreamRecorder:
 
 
 def _follows(done: int, last: int, known: dict[int, Stored]) -> bool:
-    """Whether all that comes after `done` is known, so that nobody need ask the database.
+    """Return whether `known` has all that follows `done`, so that the database need not be asked.
 
-    Where there is a gap another replica may have recorded what is missing. What is handed out again
-    is acknowledged only if the database still has it.
+    If there is a gap, another replica may have recorded what is missing. A redelivered message does
+    not follow either: it is acknowledged only if the database still has it.
     """
     return done < last and all(number in known for number in range(done + 1, last + 1))

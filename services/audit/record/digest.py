@@ -1,4 +1,4 @@
-"""The rolling digest over a stream: one value for every event up to a sequence. Pure."""
+"""The rolling digest of a stream: one value for all events up to a sequence. Pure."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ _OURS: Final = "Scepstream-"
 
 
 def own_headers(stored: Stored) -> str:
-    """The headers that are part of an event, as a JSON object in one spelling."""
+    """Return the headers that are part of an event, as a JSON object in canonical form."""
     return json.dumps({k: v for k, v in sorted(stored.headers.items()) if k.startswith(_OURS)})
 
 
 def advance(digest: str, stored: Stored, headers: str) -> str:
-    """The digest (hex) after one more event, whose own headers are given as JSON.
+    """Return the digest (hex) after one more event, whose own headers are given as JSON.
 
-    What is hashed is length-prefixed, and so unambiguous.
+    What is hashed is length-prefixed, and therefore unambiguous.
     """
     state = hashlib.sha256(bytes.fromhex(digest))
     state.update(stored.sequence.to_bytes(8, "big"))

@@ -1,4 +1,4 @@
-"""From the events of enrollments to their rows. Pure."""
+"""Projection of the events of enrollments to their rows. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _MAX_NAMES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the rows tell already of an enrollment whose later events come now."""
+    """The stored columns of an enrollment that has new events."""
 
     device: str | None
     challenge: str | None
@@ -42,7 +42,10 @@ class Known:
 
 
 def enrollment_of(stored: Stored) -> str | None:
-    """The enrollment that an event is about; None for the other streams' and for planted ones."""
+    """Return the enrollment that an event belongs to.
+
+    Return None for events of other streams and for forged subjects.
+    """
     if not is_ours(stored.subject):
         return None
     try:
@@ -53,14 +56,14 @@ def enrollment_of(stored: Stored) -> str | None:
 
 @dataclass
 class EnrollmentRow:
-    """One enrollment's row as it grows; `known` is what the database has of it."""
+    """One enrollment's row as events are merged into it; `known` is the database's part of it."""
 
     changes: Changes
     name: str
     known: Known | None
 
     def take(self, stored: Stored, event: EventPayload) -> None:
-        """Merge what the event says."""
+        """Merge an event into the row."""
         row = self._row(stored)
         match event:
             case EnrollmentRequested():
@@ -79,7 +82,7 @@ class EnrollmentRow:
                 self._issued(row, stored, event)
 
     def _passed(self, row: Row, stored: Stored, event: EnrollmentHeld | EnrollmentApproved) -> None:
-        """The gates are open, for an operator's word or for the issuer."""
+        """Merge passed gates: held for an operator, or approved for the issuer."""
         self._facts(row, event.facts, event.claim)
         if isinstance(event, EnrollmentHeld):
             row |= {"state": State.HELD, "held_at": stored.time}
@@ -90,7 +93,7 @@ class EnrollmentRow:
         row["action"] = _action(row, renews=event.renews is not None)
 
     def _row(self, stored: Stored) -> Row:
-        """The row so far; its first event's time is what lists are sorted by."""
+        """Return the row so far; lists are sorted by the time of its first event."""
         row = self.changes.enrollments.get(self.name)
         if row is None:
             row = {
@@ -109,7 +112,7 @@ class EnrollmentRow:
         return row
 
     def _facts(self, row: Row, facts: Facts, claim: Claim | None) -> None:
-        # What is not told takes nothing back: as a merge of rows has it, batch or no batch.
+        # A missing value keeps an earlier one, as in `merge`: batching must not matter.
         row |= {name: value for name, value in _told(facts, claim).items() if value is not None}
         row["action"] = _action(row, renews=False)
         for name in _names(facts, claim):
@@ -124,7 +127,7 @@ class EnrollmentRow:
     def _refused(
         self, row: Row, stored: Stored, event: EnrollmentRejected | IssuanceFailed
     ) -> None:
-        """The end without a certificate, by a validator or by the issuer."""
+        """Merge an end without a certificate, by a validator or by an issuer."""
         state = State.FAILED
         if isinstance(event, EnrollmentRejected):
             state, row["verdict_at"] = State.REJECTED, stored.time
@@ -149,7 +152,7 @@ class EnrollmentRow:
         self._ended(row, stored, "success", issued=1)
 
     def _ended(self, row: Row, stored: Stored, result: str, *, issued: int) -> None:
-        """Counted once: an enrollment's terminal event can be stored only once."""
+        """Count the end, once: an enrollment's terminal event can be stored only once."""
         row["ended_at"] = stored.time
         hour = stored.time // _HOUR_NANOSECONDS * 3600
         key = (hour, row["profile"], row.get("challenge") or _NOTHING, result)
@@ -172,7 +175,7 @@ class EnrollmentRow:
 
 
 def _action(row: Row, *, renews: bool) -> str:
-    """How audits call what was asked; a renewal may say PKCSReq (RFC 8894 s3.3.1)."""
+    """Return the audit log's name of the request; a renewal may say PKCSReq (RFC 8894 s3.3.1)."""
     renewal = renews or row.get("message_type") == MessageType.RENEWAL_REQ
     name = "scep_renewalreq" if renewal else "scep_pkcsreq"
     return f"{name}_intune" if row.get("challenge") == "signed" else name
@@ -189,7 +192,7 @@ def _requested(event: EnrollmentRequested) -> Row:
 
 
 def _told(facts: Facts, claim: Claim | None) -> Row:
-    """The CSR's own words, and the connector's about the device."""
+    """Return the columns from the CSR, and from the connector's claim about the device."""
     return {
         "fleet": storable(facts.fleet),
         "device": storable(facts.subject),
@@ -206,7 +209,7 @@ def _told(facts: Facts, claim: Claim | None) -> Row:
 
 
 def _names(facts: Facts, claim: Claim | None) -> list[str]:
-    """What people look for a device by: its subject and the parts of it, its other names."""
+    """Return what people search for a device by: its subject, the parts of it, its other names."""
     parts = [value for _, value in read_dn(facts.subject)]
     sans = [san.partition(":")[2] for san in facts.sans]
     claimed = [claim.subject] if claim else []

@@ -1,4 +1,4 @@
-"""From a stored message to a row. Pure: the same log always gives the same rows."""
+"""Conversion of stored messages to `events` rows. Pure: the same log gives the same rows."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from shared.log.events.enrollment import (
     IssuanceFailed,
 )
 
-# PostgreSQL's indexes take 2704 bytes of a row: a text of this length, and a key beside it.
+# A row of a PostgreSQL index has at most 2704 bytes: a text of this length and a key fit in.
 _LONGEST: Final = 500
 _DIGEST: Final = 32
 _TYPE: Final = 60
@@ -32,7 +32,7 @@ _WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A stored message, the event in it if it is one, and its own headers as JSON."""
+    """A stored message, the event in it (None if it is not one), its own headers as JSON."""
 
     stored: Stored
     event: EventPayload | None
@@ -40,7 +40,10 @@ class DecodedMessage:
 
     @classmethod
     def of(cls, stored: Stored) -> "DecodedMessage":
-        """Read it once for all that is made of it."""
+        """Decode a message, once for everything that is made of it.
+
+        An event with a value that its column cannot hold counts as none.
+        """
         try:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError:
@@ -51,7 +54,7 @@ class DecodedMessage:
 
 
 def _fits(value: object) -> bool:
-    """Whether columns can hold what it says: nobody's event may stop all that come after it."""
+    """Return whether columns can hold the values: no event may block all that come after it."""
     match value:
         case dict():
             return all(_fits_in(name, inner) and _fits(inner) for name, inner in value.items())
@@ -64,7 +67,7 @@ def _fits(value: object) -> bool:
 
 
 def _fits_in(name: str, value: object) -> bool:
-    """A number in its column's width, a name of the log's own in its column's length."""
+    """Return whether a number fits its column's width, or a log name its column's length."""
     if type(value) is int:
         return abs(value) < _WIDTHS.get(name, _WIDEST)
     if isinstance(value, str) and name in _LENGTHS:
@@ -73,12 +76,12 @@ def _fits_in(name: str, value: object) -> bool:
 
 
 def is_ours(subject: str) -> bool:
-    """Whether services may have written there: rows have keys out of subjects."""
+    """Return whether a service may have written to this subject; rows take their keys from it."""
     return len(subject) <= _LONGEST_SUBJECT
 
 
 def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
-    """The `events` row of a message; what is no event of ours is kept too."""
+    """Return the `events` row of a message; one without a valid event is stored too."""
     stored = found.stored
     profile = enrollment = None
     if stored.subject.startswith("enroll.") and is_ours(stored.subject):
@@ -99,7 +102,7 @@ def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
 
 
 def _told(event: EventPayload | None) -> dict[str, str | None]:
-    """What the event says of device, transaction, result and serial."""
+    """Return the device, transaction, result and serial number that the event states."""
     told = {
         "transaction_id": getattr(event, "transaction_id", None),
         "device": _device(event),
@@ -110,7 +113,7 @@ def _told(event: EventPayload | None) -> dict[str, str | None]:
 
 
 def _device(event: EventPayload | None) -> str | None:
-    """The subject of the CSR, where a validator told it."""
+    """Return the CSR's subject, if a validator recorded it."""
     match event:
         case EnrollmentHeld() | EnrollmentApproved():
             return event.facts.subject
@@ -141,9 +144,9 @@ def storable(text: str) -> str: ...
 @overload
 def storable(text: None) -> None: ...
 def storable(text: str | None) -> str | None:
-    """Somebody's string as any database takes it, in an index too.
+    """Return a text in a form that every database can store and index.
 
-    PostgreSQL holds no NUL; what is long ends in a digest of the whole instead.
+    PostgreSQL cannot store NUL. A long text is cut, and ends in a digest of the whole.
     """
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""How far the services are behind, by the record: those that stand still or are gone as well."""
+"""Backlog of the services, measured from the read model: it covers stuck and absent ones too."""
 
 import asyncio
 import contextlib
@@ -23,9 +23,9 @@ from shared.runtime.periodic import every
 _SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 10.0
 _DAY_NANOSECONDS: Final = 86400 * 1_000_000_000
-# Further behind than this the record cannot tell what waits now.
+# With more events to record than this, the read model cannot tell what is waiting now.
 _KEEPS_UP: Final = 10_000
-# What waits for whom, and since when.
+# By state: the role that is waited for, and when the wait began.
 _WAITS: Final[Mapping[State, tuple[Role, ColumnElement[Any]]]] = {
     State.REQUESTED: (Role.VALIDATOR, enrollments.c.requested_at),
     State.DECIDED: (Role.VALIDATOR, enrollments.c.decided_at),
@@ -37,7 +37,7 @@ Waiting = Mapping[Role, tuple[int, int | None]]
 
 @dataclass
 class Backlog:
-    """Sets the gauges; `clock` gives Unix seconds."""
+    """Sets the backlog gauges; `clock` returns Unix seconds."""
 
     bus: Bus
     engine: Engine
@@ -46,7 +46,7 @@ class Backlog:
     _away: bool = False
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Measure every few seconds, forever."""
         await every(_SECONDS, self._look_or_forget, name="backlog")
 
     async def _look_or_forget(self) -> None:
@@ -54,7 +54,7 @@ class Backlog:
             async with asyncio.timeout(_LONGEST_SECONDS):
                 await self.look()
             self._away = False
-        except Exception as error:  # noqa: BLE001 - the next look may find log and database well
+        except Exception as error:  # noqa: BLE001 - log and database may be back at the next look
             _forget()
             self._forget_lag()
             if not self._away:
@@ -62,13 +62,13 @@ class Backlog:
             self._away = True
 
     def _forget_lag(self) -> None:
-        """A lag that cannot be measured is absent: its last value would say that all is well."""
+        """Remove the lag gauges: an old value would look healthy when nothing can be measured."""
         for stream in self.streams:
             with contextlib.suppress(KeyError):
                 BUS_LAG.remove(stream, Role.AUDIT)
 
     async def look(self) -> None:
-        """Measure once: this service against the log, the others by what it has recorded."""
+        """Measure once: this service's lag behind the log, the others' from the read model."""
         behind = [await self._measure_lag(stream) for stream in self.streams]
         if max(behind, default=0) > _KEEPS_UP:
             _forget()
@@ -92,14 +92,17 @@ class Backlog:
 
 
 def _forget() -> None:
-    """What is not known is no number: an old one could hide a standstill, or go on alerting."""
+    """Set the gauges to NaN: an old value could hide a standstill, or keep an alert firing."""
     for role, _ in _WAITS.values():
         WAITING.labels(role).set(math.nan)
         OLDEST_WAITING.labels(role).set(math.nan)
 
 
 def waiting(connection: Connection, since: int) -> Waiting:
-    """By service: how many began to wait since then (Unix ns), and when the first did."""
+    """Return by role how many enrollments wait for it, and since when the first does.
+
+    Only waits that began at or after `since` count. Times are Unix nanoseconds.
+    """
     found: dict[Role, tuple[int, int | None]] = {}
     for state, (role, column) in _WAITS.items():
         query = select(func.count(), func.min(column)).where(

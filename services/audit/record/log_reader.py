@@ -1,4 +1,4 @@
-"""A stream of the log from one sequence to another, many messages on their way at a time."""
+"""Reads of a stream by sequence, many messages at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -11,13 +11,13 @@ _AT_ONCE: Final = 256
 
 
 async def last_sequence(bus: Bus, stream: str) -> int:
-    """The sequence of the newest message, 0 in an empty stream."""
+    """Return the sequence of the newest message, 0 for an empty stream."""
     newest = await bus.get_last_from_leader(stream, ">")
     return newest.sequence if newest is not None else 0
 
 
 async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, Stored]:
-    """The messages of these sequences by sequence, as far as the log has them."""
+    """Return the messages at these sequences, by sequence; those the log lacks are left out."""
     found: dict[int, Stored] = {}
     for start in range(0, len(numbers), _AT_ONCE):
         batch = await _at_once(bus, stream, numbers[start : start + _AT_ONCE])
@@ -26,13 +26,13 @@ async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, 
 
 
 async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[list[Stored]]:
-    """The messages of these sequences in order, in batches; what the log has no more is missing."""
+    """Yield the messages from `first` to `last` in ordered batches, without those the log lacks."""
     for start in range(first, last + 1, _AT_ONCE):
         wanted = range(start, min(start + _AT_ONCE, last + 1))
         yield await _at_once(bus, stream, wanted)
 
 
 async def _at_once(bus: Bus, stream: str, numbers: Iterable[int]) -> list[Stored]:
-    """Those of these messages that the log has; that it lacks one is the leader's word."""
+    """Return those of these messages that the log has; the leader confirms that one is missing."""
     found = await asyncio.gather(*(bus.get_sequence_or_leader(stream, n) for n in numbers))
     return [message for message in found if message is not None]

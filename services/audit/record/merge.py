@@ -1,4 +1,4 @@
-"""Changes of the model into its tables: each row merged by its key, in a few statements a batch."""
+"""Merge of model changes into tables: each row by its key, in a few statements per batch."""
 
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
@@ -11,7 +11,7 @@ from services.audit.record.changes import Changes
 from services.audit.record.enrollments import Known
 from services.audit.store import tables as t
 
-# What the first event of a row has said stays.
+# Columns that keep the value of a row's first event.
 _FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})
 _ADDED: Final = frozenset({"issued", "refused", "count", "answered"})
 _RECORDED: Final = frozenset({"recorded_at"})
@@ -26,13 +26,13 @@ _KNOWN: Final = select(
 
 
 def known(connection: Connection, enrollments: Collection[str]) -> dict[str, Known]:
-    """What the rows tell already of these enrollments."""
+    """Return what the rows of these enrollments hold already."""
     found = connection.execute(_KNOWN, {"names": list(enrollments)})
     return {row[0]: Known(*row[1:]) for row in found}
 
 
 def merge(connection: Connection, changes: Changes) -> None:
-    """Write them; the caller's transaction makes it all or nothing."""
+    """Write all changes; the caller's transaction makes it all or nothing."""
     counters = [
         {"hour": hour, "profile": profile, "challenge": challenge, "result": result, "count": n}
         for (hour, profile, challenge, result), n in changes.counters.items()
@@ -56,7 +56,7 @@ def _upsert(
     rows: Iterable[Mapping[str, Any]],
     first: frozenset[str] = frozenset(),
 ) -> None:
-    """One statement for all rows; in the order of their keys, so that writers cannot deadlock."""
+    """Execute one statement for all rows, in the order of their keys: writers cannot deadlock."""
     empty = dict.fromkeys(table.c.keys())
     keys = [column.name for column in table.primary_key]
     whole = sorted(({**empty, **row} for row in rows), key=lambda row: [row[k] for k in keys])
@@ -64,27 +64,27 @@ def _upsert(
         connection.execute(_upserting(connection.dialect.name, table, first), whole)
 
 
-@cache  # for each table of ours; to build one takes longer than to execute it
+@cache  # one for each table: building a statement takes longer than executing it
 def _upserting(dialect: str, table: Table, first: frozenset[str]) -> Insert:
     keys = [column.name for column in table.primary_key]
     insert = insert_into(dialect, table)
     new = {
         name: _merged(table, name, insert.excluded[name], first)
-        for name in table.c.keys()  # noqa: SIM118 - a collection of columns is no mapping
+        for name in table.c.keys()  # noqa: SIM118 - a collection of columns is not a mapping
         if name not in keys
     }
     return insert.on_conflict_do_update(index_elements=keys, set_=new)
 
 
 def insert_into(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """INSERT as this database has it, with its ON CONFLICT."""
+    """Return the dialect's INSERT, which has ON CONFLICT."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def _merged(
     table: Table, name: str, new: ColumnElement[Any], first: frozenset[str]
 ) -> ColumnElement[Any]:
-    """The new value, where there is one; sums and first values are kept as such."""
+    """Return the sum, the first value, or the new value unless it is null."""
     old = table.c[name]
     if name in _ADDED:
         return old + new

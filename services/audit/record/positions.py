@@ -1,4 +1,4 @@
-"""How far each stream stands in the database, and what its checkpoint would say."""
+"""Positions: how far each stream is in the database, and the digest for its checkpoint."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ from services.audit.store.tables import positions
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far a stream stands in the events, and how far in the model with its digest."""
+    """The last recorded event of a stream, the last projected one, and the digest up to that."""
 
     sequence: int = 0
     projected: int = 0
@@ -26,7 +26,7 @@ _PLACE: Final = select(positions.c.sequence, positions.c.projected, positions.c.
 
 
 def place_of(connection: Connection, stream: str) -> Place:
-    """Return where a stream stands, at the beginning where nothing was recorded yet."""
+    """Return where a stream stands; the beginning if nothing was recorded yet."""
     found = connection.execute(_PLACE, {"stream": stream}).first()
     return Place(*found) if found is not None else Place()
 

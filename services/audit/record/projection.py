@@ -1,9 +1,9 @@
-"""From stored events to the rows that operators ask for. Pure: the same log, the same rows.
+"""Projection of events to the rows of the read model. Pure: the same log gives the same rows.
 
-Theory of operation. A subject's channel says which events may stand there; an event of another
-kind is kept in `events` and changes nothing else. Each channel has its projectors in one table
-here. What a stretch of a stream changes is collected by table and key (`Changes`) before any
-database is touched, and merged into it by `merge.py`.
+Theory of operation. A subject's channel says which events may stand there; an event of another kind
+is stored in `events` and changes nothing else. Each channel has its projectors in one table here.
+What a range of a stream changes is collected by table and key (`Changes`) without a database, and
+merged into it by `merge.py`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,8 +28,8 @@ from shared.log.events.base import EventPayload
 
 Projector = Callable[[Changes, Match, Stored, EventPayload], None]
 
-# Beside the row of an enrollment, which every event of its channels changes. What stands on other
-# channels (a certificate under its key, say) is kept among the events and changes no row.
+# In addition, every event on a channel of enrollments changes the row of its enrollment. Events on
+# channels that are not listed (a certificate under its key, say) are stored in `events` only.
 PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
     catalog.DECISION: (decided,),
     catalog.CERTIFICATE: (recorded,),
@@ -51,9 +51,9 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
 
 
 def fold(messages: Iterable[DecodedMessage], known: Mapping[str, Known]) -> Changes:
-    """What a stretch of one stream changes; `known` has its enrollments, as far as there are.
+    """Return what a range of one stream changes; `known` has the stored rows of its enrollments.
 
-    What does not belong where it stands changes nothing: `audit verify` names it.
+    An event that does not belong on its subject changes nothing: `audit verify` reports it.
     """
     changes = Changes()
     for found in messages:

@@ -1,4 +1,4 @@
-"""Tells gateways and operators how full the streams of enrollments are."""
+"""Reports how full the enrollment streams are, to gateways and operators."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _SECONDS: Final = 5.0
 
 @dataclass
 class Room:
-    """Measures every few seconds; `clock` gives Unix seconds."""
+    """Measures the streams every few seconds; `clock` returns Unix seconds."""
 
     bus: Bus
     signer: EventSigner
@@ -29,7 +29,7 @@ class Room:
     clock: Callable[[], float]
 
     async def run(self) -> None:
-        """Measure, for ever."""
+        """Measure every few seconds, forever."""
         await every(_SECONDS, self._look_at_all, name="room")
 
     async def _look_at_all(self) -> None:
@@ -40,11 +40,11 @@ class Room:
                 for gauge in (STREAM_BYTES, STREAM_FILL):
                     gauge.labels(stream).set(math.nan)
                 _log.info("capacity_unknown", stream=stream, detail=str(error)[:100])
-            except Exception as error:  # noqa: BLE001 - the other streams come all the same
+            except Exception as error:  # noqa: BLE001 - the other streams are measured all the same
                 log_failure("capacity_check_failed", error)
 
     async def look(self, stream: str) -> None:
-        """Measure one stream, show it, and send it to the gateways."""
+        """Measure one stream, set its gauges, and send the result to the gateways."""
         size = await self.bus.size(stream)
         STREAM_BYTES.labels(stream).set(size.used)
         STREAM_FILL.labels(stream).set(size.used / size.most if size.most else 0)

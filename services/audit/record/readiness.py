@@ -1,4 +1,4 @@
-"""Whether the audit service can serve: bus, database (asked every few seconds), the record."""
+"""Readiness of the audit service: bus, database (queried every few seconds), recorders."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,7 +19,11 @@ _ANSWER_SECONDS: Final = 3.0
 
 @dataclass
 class Readiness:
-    """What is missing, as of the last look."""
+    """The readiness of the service, as of the last look.
+
+    `clock` returns the problems of the clock and the shards; `seconds` is how long a look waits for
+    the database.
+    """
 
     bus: Bus
     engine: Engine
@@ -30,7 +34,7 @@ class Readiness:
     _asking: "asyncio.Future[None] | None" = None
 
     def missing(self) -> str:
-        """For /readyz: "" when nothing is."""
+        """Return what is missing, for /readyz; "" if nothing is."""
         found = [*self.bus.problems(), *self.clock()]
         found += [] if self._database else ["database"]
         return ", ".join([*found, *self._records()])
@@ -39,15 +43,15 @@ class Readiness:
         return [f"record of {r.stream}: {r.problem}" for r in self.recorders if r.problem]
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Look every few seconds, forever."""
         await every(_SECONDS, self.look, name="readiness")
 
     def database_away(self) -> bool:
-        """Whether the database did not answer when it was asked last."""
+        """Return whether the last query of the database failed or timed out."""
         return not self._database
 
     async def look(self) -> None:
-        """Ask the database for as little as possible; one that is silent is asked once."""
+        """Run a minimal query; while one is unanswered, no other is sent."""
         if self._asking is None:
             self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask))
         await asyncio.wait((self._asking,), timeout=self.seconds)

@@ -1,4 +1,4 @@
-"""What the database has and the log has not; and how to empty the database."""
+"""Events that only the database has, and how to empty the database."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from shared.log.envelope import Stored
 
 
 async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
-    """The recorded events of a stream that are not on the log at their place."""
+    """Return the recorded events of a stream that the log does not have at their sequence."""
     found: list[Stored] = []
     after, last = 0, await asyncio.to_thread(position, engine, stream)
     while after < last:
@@ -37,9 +37,9 @@ def _same(row: Stored, stored: Stored | None) -> bool:
 
 
 def forget(engine: Engine) -> None:
-    """Empty every table that is made from the log: API tokens and sessions of the page stay.
+    """Empty every table that is made from the log; API tokens and sessions stay.
 
-    A service that records meanwhile goes on from the first event: see `write.store`.
+    A service that is recording starts over from the first event: see `write.store`.
     """
     with engine.begin() as connection:
         lock_all(connection)

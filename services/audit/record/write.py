@@ -1,4 +1,4 @@
-"""Batches of events into the database, with what follows from them and their position."""
+"""Storage of events in batches, with the rows projected from them and the stream's position."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,22 +28,22 @@ _CATCH_UP: Final = 1000
 
 
 class EmptiedError(Exception):
-    """Raised where the database stands before the position that its writer goes on from."""
+    """Raised if the database is behind the position that its writer continues from."""
 
 
 def position(engine: Engine, stream: str) -> int:
-    """The last sequence of a stream that stands in the database, 0 before the first."""
+    """Return the last recorded sequence of a stream, 0 if there is none."""
     with engine.connect() as connection:
         return place_of(connection, stream).sequence
 
 
 def position_of(connection: Connection, stream: str) -> int:
-    """The same, as a snapshot has it."""
+    """Return the last recorded sequence of a stream, as of the connection's snapshot."""
     return place_of(connection, stream).sequence
 
 
 def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
-    """(sequence, digest) of what a checkpoint of the stream would say."""
+    """Return (sequence, digest) as a checkpoint of the stream would state them."""
     with engine.connect() as connection:
         place = place_of(connection, stream)
     return place.projected, place.digest
@@ -55,7 +55,7 @@ def _recording(dialect: str) -> Insert:
 
 
 def everything(_: DecodedMessage) -> bool:
-    """All of a stream."""
+    """Select all of a stream."""
     return True
 
 
@@ -67,15 +67,15 @@ def store(
     *,
     after: int = 0,
 ) -> int:
-    """Write events, what follows from them, and the position in one transaction; how many are new.
+    """Store events, their rows and the position in one transaction; return how many are new.
 
-    What is at or before the position is there already: a redelivery adds nothing. Writers of a
-    stream wait for each other, so that none counts what another has. What is not `wanted` is
-    passed over.
+    Messages at or before the position are stored already: a redelivery adds nothing. Writers of a
+    stream take turns, so that none counts what another has stored. Messages that are not `wanted`
+    are passed over, but counted.
 
-    `messages` are all that the log has from behind the position `after` to the last of them. Where
-    the database stands before `after`, because `audit reconcile` emptied it or a backup was put
-    back, storing them would leave a hole that no later look finds: `EmptiedError`.
+    `messages` must be all that the log has after the position `after`, up to the last of them. If
+    the database is behind `after`, because `audit reconcile` emptied it or a backup was restored,
+    storing them would leave a gap that no later look finds: this raises `EmptiedError`.
     """
     with engine.begin() as connection:
         wait_in_line(connection, stream)
@@ -98,7 +98,7 @@ def store(
 
 
 def catch_up(engine: Engine, stream: str) -> None:
-    """Bring the model to where the events are, after a migration that emptied it."""
+    """Project the recorded events that the model lacks, after a migration that emptied it."""
     while True:
         with engine.begin() as connection:
             wait_in_line(connection, stream)
@@ -112,7 +112,7 @@ def catch_up(engine: Engine, stream: str) -> None:
 
 
 def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Place) -> Place:
-    """Bring these events into the model; where it stands then."""
+    """Merge these events into the model; return the place with the digest after them."""
     about = {name for found in read if (name := enrollment_of(found.stored)) is not None}
     merge(connection, fold(read, known(connection, about)))
     digest = place.digest
@@ -122,7 +122,7 @@ def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Pl
 
 
 def events_after(engine: Engine, stream: str, sequence: int) -> list[Stored]:
-    """The first recorded events of a stream after this sequence, some at a time."""
+    """Return the first recorded events of a stream after this sequence, 1000 at most."""
     with engine.connect() as connection:
         return _events_after(connection, stream, sequence)
 
@@ -139,7 +139,7 @@ def _events_after(connection: Connection, stream: str, sequence: int) -> list[St
 
 
 def stored_of(found: RowMapping) -> Stored:
-    """The event as the log holds it, out of its row."""
+    """Return the event of a row, as the log holds it."""
     return Stored(
         found["subject"],
         found["payload"],

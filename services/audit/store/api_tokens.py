@@ -1,4 +1,4 @@
-"""Who may do what: named bearer tokens of three roles, kept as digests."""
+"""API tokens: named bearer tokens of three roles, stored as digests."""
 
 import hashlib
 
@@ -10,12 +10,12 @@ from services.audit.store.tables import tokens
 
 
 def token_sha256(token: str) -> str:
-    """How a token is kept: it is random enough that nothing slower is needed."""
+    """Return the digest that a token is stored as; it is too random to need a slower hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def operator_of(engine: Engine, token: str) -> Operator | None:
-    """Whose token this is, found by its digest; None for one that is unknown or revoked."""
+    """Return the operator of a token; None if it is unknown or revoked."""
     columns = tokens.c
     query = select(columns.name, columns.level).where(
         columns.sha256 == token_sha256(token), columns.revoked_at.is_(None)
@@ -26,7 +26,7 @@ def operator_of(engine: Engine, token: str) -> Operator | None:
 
 
 def add_token(engine: Engine, name: str, level: Level, token: str, now: int) -> bool:
-    """Let a token be good under this name (Unix s); False where the name is taken."""
+    """Store a token under a name, created at `now` (Unix s); return False if the name is taken."""
     row = insert(tokens).values(
         name=name, level=level.value, sha256=token_sha256(token), created_at=now
     )
@@ -39,7 +39,7 @@ def add_token(engine: Engine, name: str, level: Level, token: str, now: int) -> 
 
 
 def revoke_token(engine: Engine, name: str, now: int) -> bool:
-    """Take a token back; whether there was one."""
+    """Revoke a token at `now` (Unix s); return False if no valid one has this name."""
     with engine.begin() as connection:
         done = connection.execute(
             update(tokens)
@@ -50,7 +50,7 @@ def revoke_token(engine: Engine, name: str, now: int) -> bool:
 
 
 def list_tokens(engine: Engine) -> list[tuple[str, str, int, int | None]]:
-    """Return (name, level, created at, revoked at) of each, by name."""
+    """Return (name, level, created at, revoked at) of each token, by name (times in Unix s)."""
     columns = tokens.c
     query = select(columns.name, columns.level, columns.created_at, columns.revoked_at)
     with engine.connect() as connection:
@@ -59,6 +59,6 @@ def list_tokens(engine: Engine) -> list[tuple[str, str, int, int | None]]:
 
 
 def is_first(engine: Engine) -> bool:
-    """Whether no token was ever made."""
+    """Return whether no token was ever created."""
     with engine.connect() as connection:
         return connection.execute(select(tokens.c.name).limit(1)).first() is None

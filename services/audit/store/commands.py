@@ -1,4 +1,4 @@
-"""What operators can order and what comes of it, as the database says it. Pure."""
+"""Kinds and results of operators' commands, as the database has them. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from shared.log.enrollment import TERMINAL, State
 
 
 class Command(StrEnum):
-    """What an operator can order."""
+    """A command that an operator can give."""
 
     APPROVE = "approve"
     DENY = "deny"
@@ -19,12 +19,12 @@ class Command(StrEnum):
     RESUME = "resume"
     CREATE_CHALLENGE = "create-challenge"
     CANCEL_CHALLENGE = "cancel-challenge"
-    CREATE_TOKEN = "create-token"  # noqa: S105 - a word, no token
+    CREATE_TOKEN = "create-token"  # noqa: S105 - the name of a command, not a token
     REVOKE_TOKEN = "revoke-token"  # noqa: S105 - likewise
 
 
 class Result(StrEnum):
-    """What came of an order, by what the log tells."""
+    """The result of a command, according to the log."""
 
     DONE = "done"
     REFUSED = "refused"
@@ -37,7 +37,10 @@ _ABOUT_ENROLLMENTS: Final = frozenset(
 
 
 def result(row: Mapping[str, Any]) -> Result:
-    """Of an order's row with the `state` of its enrollment; what wants no answer is done."""
+    """Return the result of a command's row that has the `state` of its enrollment.
+
+    A command that expects no answer is done.
+    """
     if row["kind"] in _ABOUT_ENROLLMENTS and row["enrollment"] is not None:
         if row["state"] not in TERMINAL:
             return Result.WAITING
@@ -45,6 +48,6 @@ def result(row: Mapping[str, Any]) -> Result:
         return Result.DONE if (row["state"] == State.ISSUED) is not denied else Result.REFUSED
     if row["refused"]:
         return Result.REFUSED
-    # From before replicas were named, one answer was enough.
+    # A command from before replicas were named expects 0: one answer was enough.
     wanted = max(row["expected"], 1) if row["expected"] is not None else 0
     return Result.DONE if row["answered"] >= wanted else Result.WAITING

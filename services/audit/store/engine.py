@@ -1,4 +1,4 @@
-"""Connections to the database, its schema, and who waits for whom."""
+"""Connections to the database, schema migrations and write locks."""
 
 import contextlib
 import hashlib
@@ -22,8 +22,8 @@ from shared.config.load import SettingsError
 
 __all__ = ["Connection", "DatabaseError", "Engine"]
 _MIGRATIONS: Final = "migrations"
-# A server that is gone, or that holds a lock for good, ends in an error. One that is only silent
-# cannot be told from a slow one here: who asks it waits no longer than they want to.
+# A server that is gone, or a lock that is never released, ends in an error. A silent server looks
+# the same as a slow one here: callers have deadlines of their own.
 _POOL_SECONDS: Final = 5
 _POSTGRESQL: Final[dict[str, Any]] = {
     "connect_timeout": 5,
@@ -37,11 +37,14 @@ _DRIVER: Final = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+ps
 
 
 class NoDatabaseError(SettingsError):
-    """Raised where a command that reads finds no database; the message says where it looked."""
+    """Raised if a command that reads finds no database; the message says where it looked."""
 
 
 def open_existing(url: str) -> Engine:
-    """The same for commands that read: a SQLite file that is not there is not made."""
+    """Open the database for a command that reads.
+
+    Raises `NoDatabaseError` for a missing SQLite file instead of creating it.
+    """
     parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise NoDatabaseError(
@@ -51,13 +54,13 @@ def open_existing(url: str) -> Engine:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg).
+    """Open SQLite (WAL, a file for its owner alone) or PostgreSQL (psycopg).
 
-    `SettingsError` for the URL of any other database.
+    Raises `SettingsError` for the URL of any other database.
     """
     parsed = read_url(url)
     parsed = parsed.set(drivername=_DRIVER.get(parsed.drivername, parsed.drivername))
-    # An error's text is no place for a search, an address or a token's digest.
+    # Errors must not quote searches, addresses or digests of tokens.
     options = _postgresql(parsed) if parsed.get_backend_name() == "postgresql" else {}
     engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, **options)
     if engine.dialect.name == "sqlite":
@@ -70,38 +73,38 @@ def _postgresql(url: URL) -> dict[str, Any]:
     """Return our limits, except those that the URL itself sets."""
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     own = url.query.get("options", "")
-    # The server takes the last of two values.
+    # Of two values the server takes the last: the URL's own.
     options = " ".join((_OPTIONS, *((own,) if isinstance(own, str) else own))).strip()
     return {"pool_timeout": _POOL_SECONDS, "connect_args": arguments | {"options": options}}
 
 
 def _on_sqlite_open(_: Any, __: Any, arguments: Sequence[Any], ___: Any) -> None:
-    """Keep the file from others before there is anything in it; SQLite's own files follow it."""
+    """Make the file private before it has content; SQLite's other files get the same mode."""
     path = Path(str(arguments[0])) if arguments else Path(":memory:")
     if str(path) == ":memory:":
         return
-    with contextlib.suppress(OSError):  # the driver says what is wrong
+    with contextlib.suppress(OSError):  # the driver reports it
         if stat.S_IMODE(path.stat().st_mode) & 0o077 and is_sqlite(path):
             path.chmod(0o600)
         return
     with contextlib.suppress(OSError):
-        # Only a file that is not there: to close one drops every lock this process has on it, and
-        # another process that closes the database would remove the log that we write to.
+        # Only a missing file: closing an existing one drops every lock this process has on it, and
+        # another process that closes the database would remove the WAL that we write to.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _on_sqlite_connect(connection: Any, _: Any) -> None:
-    """Readers do not stop the writer; a commit survives a crash of the process."""
+    """Set pragmas: readers do not block the writer, and commits survive a crash of the process."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema up to date, from any released version: all of it or nothing.
+    """Migrate the schema from any released version to the current one: all of it or nothing.
 
-    `SettingsError` where another version made it. Replicas that start together wait in line, and
-    for what is being recorded. SQLite's driver begins no transaction for DDL by itself: half a
-    schema would be in the way of every later start.
+    Raises `SettingsError` if another version made it. Replicas that start together take turns, and
+    wait for transactions that record events. The transaction is begun explicitly, because SQLite's
+    driver begins none for DDL: half a schema would break every later start.
     """
     config = Config()
     config.set_main_option("script_location", "services.audit.store:migrations")
@@ -123,7 +126,7 @@ def migrate(engine: Engine) -> None:
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
-    """One state of the database for all reads of a block, whatever is written meanwhile."""
+    """Give all reads of a block the same state of the database, whatever is written meanwhile."""
     if engine.dialect.name == "postgresql":
         engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.connect() as connection:
@@ -133,9 +136,10 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def wait_in_line(connection: Connection, what: str) -> None:
-    """SQLite has one writer anyway; in PostgreSQL locks for as long as the transaction.
+    """Take the write lock of `what` (a stream, or all migrations) until the transaction ends.
 
-    What is recorded shares a lock that migrations want for themselves.
+    In PostgreSQL it is an advisory lock; recording also shares the lock that migrations take
+    exclusively. SQLite has one writer anyway.
     """
     if connection.dialect.name == "postgresql":
         if what != _MIGRATIONS:
@@ -147,9 +151,9 @@ def wait_in_line(connection: Connection, what: str) -> None:
 
 
 def lock_all(connection: Connection) -> None:
-    """Keep every other writer out until this transaction ends, which rewrites whole tables.
+    """Keep all other writers out until this transaction, which rewrites whole tables, ends.
 
-    Waits for what is being recorded, for as long as it takes: PostgreSQL's limits are lifted.
+    Waits as long as it takes for transactions that record: PostgreSQL's time limits are lifted.
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
@@ -158,5 +162,5 @@ def lock_all(connection: Connection) -> None:
 
 
 def _lock_number(what: str) -> int:
-    """A 63-bit number for a stream, or for all migrations."""
+    """Return a 63-bit lock number for a stream, or for all migrations."""
     return int.from_bytes(hashlib.sha256(f"scepstream {what}".encode()).digest()[:8]) >> 1

@@ -1,4 +1,4 @@
-"""All rows of the database in one order, whichever database it is."""
+"""All rows that are made from the log, in the same order on every database."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class TableRows:
-    """A table's name, its columns, and (key, values) of each row in the order of the keys."""
+    """A table's name, its columns, and (key, values) of each row in key order."""
 
     name: str
     columns: tuple[str, ...]
@@ -21,14 +21,14 @@ class TableRows:
 
 
 def tables(connection: Connection) -> Iterator[TableRows]:
-    """Every table of the database."""
+    """Yield every table that is made from the log."""
     for table in metadata.sorted_tables:
         names = tuple(column.name for column in table.columns)
         yield TableRows(table.name, names, _rows(table, connection))
 
 
 def _rows(table: Table, connection: Connection) -> Iterator[tuple[Values, Values]]:
-    """In the order of the keys as Python has it."""
+    """Yield the rows in the order in which Python sorts their keys."""
     keys = list(table.primary_key.columns)
     ordered = [key.collate(_collation(connection)) if _is_text(key) else key for key in keys]
     found = connection.execution_options(yield_per=1000).execute(select(table).order_by(*ordered))
@@ -38,7 +38,7 @@ def _rows(table: Table, connection: Connection) -> Iterator[tuple[Values, Values
 
 
 def _collation(connection: Connection) -> str:
-    """By bytes, which for UTF-8 is by code points, as Python compares."""
+    """Return the collation by bytes: for UTF-8 that is by code points, as Python compares."""
     return "C" if connection.dialect.name == "postgresql" else "BINARY"
 
 

@@ -1,4 +1,4 @@
-"""Who is signed in at the page: a secret in a cookie, its digest here, until its time is over."""
+"""Sessions of the page: a secret in a cookie, stored as a digest until it expires."""
 
 import hashlib
 import hmac
@@ -22,9 +22,9 @@ def open_session(
     now: float,
     seconds: float,
 ) -> None:
-    """Sign somebody in at `now` (Unix s) for so long; `token` is the name of what they showed.
+    """Open a session at `now` (Unix s) for `seconds`; delete those that have expired.
 
-    Sessions whose time is over are forgotten with it.
+    `token` is the name of the API token that was presented, None for an identity provider.
     """
     row = insert(sessions).values(
         sha256=token_sha256(secret),
@@ -41,9 +41,10 @@ def open_session(
 def session_operator(
     engine: Engine, secret: str, now: float, *, by_provider: bool = False
 ) -> Operator | None:
-    """Who is signed in so; None once the time is over or the token that opened it is revoked.
+    """Return who is signed in; None if the session expired or its API token is revoked.
 
-    `by_provider` says whether those count that an identity provider opened.
+    `by_provider` says whether sessions that an identity provider opened count. `now` is in Unix
+    seconds.
     """
     columns = sessions.c
     query = (
@@ -64,16 +65,16 @@ def session_operator(
 
 
 def close_session(engine: Engine, secret: str) -> None:
-    """Sign out."""
+    """Delete a session: sign out."""
     with engine.begin() as connection:
         connection.execute(delete(sessions).where(sessions.c.sha256 == token_sha256(secret)))
 
 
 def csrf_token(secret: str) -> str:
-    """What a page of this session sends with each order: another site cannot know it."""
+    """Return what a page of this session sends with each command; other sites cannot know it."""
     return hmac.new(secret.encode(), _CSRF, hashlib.sha256).hexdigest()
 
 
 def is_csrf_token(secret: str, shown: str) -> bool:
-    """Whether this is the session's."""
+    """Return whether `shown` is the session's CSRF token."""
     return hmac.compare_digest(csrf_token(secret).encode(), shown.encode("utf-8", "replace"))

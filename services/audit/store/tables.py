@@ -1,4 +1,4 @@
-"""The audit service's tables: every event with its place in the log, and what follows from them."""
+"""The tables of the audit service: every event with its place in the log, and the read model."""
 
 from sqlalchemy import (
     BigInteger,
@@ -13,11 +13,11 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
-# Ordered by code points, so that a range of the index holds what begins alike; columns that are
-# joined are of one order, or no index serves.
+# Ordered by code points, so that a search by prefix is a range of the index. Joined columns must
+# have the same collation, or no index is used.
 PREFIXED = Text().with_variant(Text(collation="C"), "postgresql")
 
-# Times are the log's own, in Unix nanoseconds.
+# Times are those of the log, in Unix nanoseconds, unless noted otherwise.
 events = Table(
     "events",
     metadata,
@@ -29,8 +29,8 @@ events = Table(
     Column("profile", Text),
     Column("enrollment", Text),  # the subject without its stage
     Column("transaction_id", Text),
-    Column("device", Text),  # the CSR's subject, once a verdict told it
-    Column("result", String(64)),  # the reason of a refusal, or "approved", "issued"
+    Column("device", Text),  # the CSR's subject, from a hold or a verdict
+    Column("result", String(64)),  # a reason, or held, approved, denied, issued
     Column("serial", Text),
     Column("headers", Text, nullable=False),  # as stored, a JSON object
     Column("payload", LargeBinary, nullable=False),  # as stored: signatures are over these bytes
@@ -40,7 +40,7 @@ events = Table(
     Index("events_by_time", "recorded_at"),
 )
 
-# How far a stream was read, and how far what was read stands in the tables below.
+# How far a stream is recorded in `events`, and how far those are projected to the tables below.
 positions = Table(
     "positions",
     metadata,
@@ -57,7 +57,7 @@ enrollments = Table(
     Column("profile", Text, nullable=False),
     Column("fleet", Text),
     Column("transaction_id", Text),
-    Column("action", String(32)),  # scep_pkcsreq, scep_renewalreq, with _intune for tokens
+    Column("action", String(32)),  # scep_pkcsreq, scep_renewalreq; _intune if signed
     Column("message_type", Integer),
     Column("signer_sha256", Text),
     Column("client_address", Text),
@@ -97,7 +97,7 @@ enrollments = Table(
     Index("enrollments_by_serial", "serial"),
 )
 
-# What an enrollment may be looked for by, in lower case.
+# The search index of enrollments: names in lower case.
 names = Table(
     "names",
     metadata,
@@ -105,7 +105,7 @@ names = Table(
     Column("enrollment", PREFIXED, primary_key=True),
     Column("requested_at", BigInteger, nullable=False),
     Index("names_by_enrollment", "enrollment"),
-    # All that a search asks of many names, so that the newest of them are found in the index.
+    # Covers a search that matches many names: the newest are found in the index alone.
     Index("names_with_times", "name", "requested_at", "enrollment"),
 )
 
@@ -146,11 +146,11 @@ devices = Table(
     Index("devices_by_time", "last_seen"),
 )
 
-# Ends of enrollments by the hour: what counters and charts show.
+# Ended enrollments by the hour, for counters and charts.
 counters = Table(
     "counters",
     metadata,
-    Column("hour", BigInteger, primary_key=True),  # Unix seconds of its beginning
+    Column("hour", BigInteger, primary_key=True),  # Unix seconds of its start
     Column("profile", Text, primary_key=True),
     Column("challenge", Text, primary_key=True),
     Column("result", String(64), primary_key=True),
@@ -169,8 +169,8 @@ replicas = Table(
 reloads = Table(
     "reloads",
     metadata,
-    Column("reload", Text, primary_key=True),  # the order's subject without its last tokens
-    Column("replica", Text, primary_key=True),  # "" for the order itself
+    Column("reload", Text, primary_key=True),  # the command's subject without its last tokens
+    Column("replica", Text, primary_key=True),  # "" for the command itself
     Column("profile", Text, nullable=False),
     Column("operator", Text),
     Column("done", Integer),
@@ -217,7 +217,7 @@ retries = Table(
     Column("recorded_at", BigInteger, nullable=False),
 )
 
-# What operators ordered, and what issuers or replicas answered: how many, how many said no.
+# Operators' commands, with how many issuers or replicas answered, and how many of them refused.
 commands = Table(
     "commands",
     metadata,
@@ -229,7 +229,7 @@ commands = Table(
     Column("about", Text),
     Column("note", Text),
     Column("ordered_at", BigInteger),
-    Column("expected", Integer),  # answers; none are to come where it is null
+    Column("expected", Integer),  # number of answers; null if none is expected
     Column("answered", BigInteger, nullable=False),
     Column("refused", BigInteger, nullable=False),
     Column("detail", Text),
@@ -238,7 +238,7 @@ commands = Table(
     Index("commands_by_kind", "kind", "ordered_at", "subject"),
 )
 
-# What is not made from the log, and stays when the rest is rebuilt.
+# Tables that are not made from the log, and stay when the others are rebuilt.
 own = MetaData()
 
 tokens = Table(
@@ -251,14 +251,14 @@ tokens = Table(
     Column("revoked_at", BigInteger),  # Unix seconds
 )
 
-# Who is signed in at the page.
+# Sessions of the page.
 sessions = Table(
     "sessions",
     own,
     Column("sha256", String(64), primary_key=True),
     Column("name", Text, nullable=False),
     Column("level", String(16), nullable=False),
-    Column("token", String(64)),  # the token's name that opened it; none where OIDC did
+    Column("token", String(64)),  # name of the API token that opened it; null for OIDC
     Column("expires_at", BigInteger, nullable=False),  # Unix seconds
     Index("sessions_by_end", "expires_at"),
 )

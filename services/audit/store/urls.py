@@ -1,4 +1,4 @@
-"""Which databases can hold the record: their URLs, and files that are SQLite's."""
+"""URLs of the supported databases, and recognition of SQLite files."""
 
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ _DRIVERS: Final = frozenset(
 def read_url(text: str) -> URL:
     """Parse the URL of a SQLite or PostgreSQL database.
 
-    `SettingsError` for anything else; it never quotes the URL, which may hold a password.
+    Raises `SettingsError` for anything else; it never quotes the URL, which may hold a password.
     """
     try:
         url = make_url(text)
@@ -28,8 +28,8 @@ def read_url(text: str) -> URL:
     return url
 
 
-@cache  # once a process: to close a file drops every lock that the process has on it
+@cache  # once per process: closing a file drops every lock that the process has on it
 def is_sqlite(path: Path) -> bool:
-    """Whether a file is a SQLite database, or empty: the mode of any other stays as it is."""
+    """Return whether a file is a SQLite database or empty: the mode of any other is not changed."""
     with path.open("rb") as file:
         return file.read(16) in (b"", b"SQLite format 3\0")

@@ -1,4 +1,4 @@
-"""The first schema: events, the model made from them, and what is not made from the log."""
+"""Initial schema: events, the read model, and the tables that are not made from the log."""
 
 from typing import Final
 
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The read model is rebuilt from the log, not migrated back."""
+    """Do nothing: the read model is rebuilt from the log, not migrated back."""
 
 
 def _certificates() -> None:
