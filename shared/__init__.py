@@ -1,1 +1,1 @@
-"""What the services share: the codec, the events, the bus."""
+"""Code that the services share: the codec, the events, the bus."""

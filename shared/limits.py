@@ -1,21 +1,21 @@
-"""Every bound on what enters the system: one table, from which docs/limits.md is made. Pure.
+"""The table of every bound on input to the system, from which docs/limits.md is generated. Pure.
 
-A bound is an `int` that knows its unit, what it bounds and what happens beyond it. Code compares
-with it as with any number; a new bound is one more line here.
+A bound is an `int` that also carries its unit, what it bounds and what happens above it. Code
+compares with it as with any number. To add a bound, add a line here.
 """
 
 from typing import Final, Self
 
 
 class Bound(int):
-    """The largest accepted value of something, in `unit`; `beyond` says what happens above it."""
+    """The largest accepted value of `of`, in `unit`; `beyond` says what happens above it."""
 
     unit: str
     of: str
     beyond: str
 
     def __new__(cls, value: int, unit: str, of: str, beyond: str) -> Self:
-        """Make a bound; the number is the value itself."""
+        """Create a bound; `value` is the number itself."""
         bound = super().__new__(cls, value)
         bound.unit, bound.of, bound.beyond = unit, of, beyond
         return bound
@@ -23,8 +23,8 @@ class Bound(int):
 
 _BAD_REQUEST: Final = "FAILURE badRequest that names what is too large"
 
-# What a CSR may hold. Together they keep a verdict far below EVENT_BYTES, whatever the bytes are:
-# JSON writes one control character in six bytes, base64 three in four.
+# CSRs. Together these bounds keep a verdict far below EVENT_BYTES, whatever the bytes are: JSON
+# writes one control character in six bytes, base64 three bytes in four.
 NAME_BYTES: Final = Bound(4096, "bytes", "the subject of a CSR, as DER", _BAD_REQUEST)
 SAN_BYTES: Final = Bound(16 * 1024, "bytes", "the subjectAltName of a CSR, as DER", _BAD_REQUEST)
 SAN_ENTRIES: Final = Bound(256, "entries", "the subjectAltName of a CSR", _BAD_REQUEST)
@@ -35,7 +35,7 @@ OID_BYTES: Final = Bound(
     64, "bytes", "an object identifier, as DER", "FAILURE badMessageCheck, or HTTP 400"
 )
 
-# What is written. Larger events would not pass the bus (max_payload 1 MB).
+# Events. Larger ones would exceed the bus's max_payload of 1 MB.
 EVENT_BYTES: Final = Bound(
     768 * 1024, "bytes", "an event, payload and headers", "not written; counts towards poison"
 )
@@ -142,7 +142,7 @@ TRIALS: Final = Bound(
 )
 
 
-# What operators wait for.
+# How long operators wait, and how many requests of theirs may wait.
 ADMIN_SECONDS: Final = Bound(
     8, "seconds", "a query at the admin port", "HTTP 503: the database does not answer"
 )
@@ -196,10 +196,10 @@ THROTTLED_SOURCES: Final = Bound(
 
 
 def shortened(text: str) -> str:
-    """A text of somebody else's, as long as an event may hold it."""
+    """Return a text from another party, cut to the length that an event may hold."""
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
 
 
 def bounds() -> dict[str, Bound]:
-    """Every bound of this table by name, in its order."""
+    """Return every bound of this table by name, in table order."""
     return {name: value for name, value in globals().items() if isinstance(value, Bound)}

@@ -1,1 +1,1 @@
-"""The bus: append-only subjects, direct reads, pulled deliveries and core hints, over JetStream."""
+"""The bus over JetStream: append-only subjects, direct reads, pull deliveries, core NATS hints."""

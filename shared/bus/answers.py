@@ -1,4 +1,4 @@
-"""What nats-server answers to an append or a direct get, read from untrusted headers."""
+"""Parsing of nats-server's replies to appends and direct gets, from untrusted headers."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,14 +14,14 @@ from shared.log.envelope import Stored
 
 WRONG_LAST_SEQUENCE: Final = 10071
 MAX_PER_SUBJECT: Final = 10077
-IN_FLIGHT: Final = 10164  # an append on the subject waits for its quorum: neither stored nor lost
+IN_FLIGHT: Final = 10164  # an append on the subject awaits its quorum: neither stored nor lost
 _NO_RESPONDERS: Final = "503"
 _NOT_FOUND: Final = "404"
 _BAD_REQUEST: Final = 400
 
 
 class PubAckFailure(msgspec.Struct, frozen=True):
-    """The error part of a PubAck: HTTP-like code, JetStream's own code, a sentence."""
+    """The error part of a PubAck: HTTP-like code, JetStream error code, description."""
 
     code: int = 0
     err_code: int = 0
@@ -29,7 +29,7 @@ class PubAckFailure(msgspec.Struct, frozen=True):
 
 
 class PubAck(msgspec.Struct, frozen=True):
-    """The server's answer to an append."""
+    """The server's reply to an append."""
 
     seq: int = 0
     error: PubAckFailure | None = None
@@ -39,7 +39,7 @@ _PUB_ACK: Final = msgspec.json.Decoder(PubAck)
 
 
 def read_pub_ack(data: bytes) -> PubAck:
-    """The PubAck in these bytes; `BusUnavailableError` where there is none."""
+    """Parse a PubAck; raise `BusUnavailableError` if the bytes are not one."""
     try:
         return _PUB_ACK.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -47,19 +47,19 @@ def read_pub_ack(data: bytes) -> PubAck:
 
 
 class _Config(msgspec.Struct, frozen=True):
-    """Of a stream: its limit, -1 for none."""
+    """A stream's configured size limit; -1 means unlimited."""
 
     max_bytes: int
 
 
 class _State(msgspec.Struct, frozen=True):
-    """Of a stream: what it holds."""
+    """A stream's current size."""
 
     bytes: int
 
 
 class _Info(msgspec.Struct, frozen=True):
-    """The part of a STREAM.INFO that is of use here."""
+    """The part of a STREAM.INFO reply that is used here."""
 
     config: _Config
     state: _State
@@ -69,7 +69,7 @@ _INFO: Final = msgspec.json.Decoder(_Info)
 
 
 def read_size(data: bytes) -> Size:
-    """Return the size in a STREAM.INFO; `BusUnavailableError` for anything else."""
+    """Return the size in a STREAM.INFO reply; raise `BusUnavailableError` for anything else."""
     try:
         info = _INFO.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -78,10 +78,10 @@ def read_size(data: bytes) -> Size:
 
 
 def failure_of(error: PubAckFailure) -> BusUnavailableError | BusRefusedError:
-    """An error of an append as what it means for the caller.
+    """Return the exception that an append's error means for the caller.
 
-    Code 400 is about the message itself (too large, a header the stream forbids); 500 and 503 are
-    about the server (no leader, no space), which waiting may cure.
+    Code 400 is about the message itself (too large, a header the stream forbids). Codes 500 and 503
+    are about the server (no leader, no space), and a retry may succeed.
     """
     if error.code == _BAD_REQUEST and error.err_code != IN_FLIGHT:
         return BusRefusedError(error.description)
@@ -89,7 +89,7 @@ def failure_of(error: PubAckFailure) -> BusUnavailableError | BusRefusedError:
 
 
 def check_size(subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-    """Refuse what is over EVENT_BYTES before it is sent; the server's own answer would be late."""
+    """Raise `BusRefusedError` for an event over EVENT_BYTES; the server would refuse it late."""
     size = len(payload) + sum(len(name) + len(value) + 4 for name, value in headers.items())
     if size > EVENT_BYTES:
         kind = subject.rpartition(".")[2]
@@ -97,16 +97,19 @@ def check_size(subject: str, payload: bytes, headers: Mapping[str, str]) -> None
 
 
 def nobody_listens(msg: Msg) -> bool:
-    """Whether the server says that no one answers on a subject.
+    """Return whether the server reports that nothing listens on a subject.
 
-    A stored message is none, whatever status its publisher gave it.
+    A stored message never counts as that report, whatever status its publisher gave it.
     """
     headers = msg.headers or {}
     return headers.get(STATUS) == _NO_RESPONDERS and "Nats-Sequence" not in headers
 
 
 def stored_in(msg: Msg) -> Stored | None:
-    """The message in a direct get's answer; None where the stream has none."""
+    """Return the message in a direct get's reply, or None if the stream has no such message.
+
+    Raises `BusUnavailableError` for any other reply.
+    """
     headers = msg.headers or {}
     if "Nats-Sequence" not in headers:
         if headers.get(STATUS) == _NOT_FOUND:
@@ -125,7 +128,7 @@ def stored_in(msg: Msg) -> Stored | None:
 
 
 def _nanoseconds(stamp: str) -> int:
-    """Unix nanoseconds of an RFC 3339 time with up to nine decimals."""
+    """Convert an RFC 3339 time with up to nine decimals to Unix nanoseconds."""
     seconds, _, fraction = stamp.removesuffix("Z").partition(".")
     moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)

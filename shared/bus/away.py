@@ -1,4 +1,4 @@
-"""One line for a bus that is away, and ever fewer while it stays away."""
+"""Rate-limited logging of failed connection attempts to the bus."""
 
 import math
 import time
@@ -18,7 +18,10 @@ _MOST_DETAIL: Final = 200
 
 @dataclass
 class Away:
-    """Logs failed attempts: the first, then one after 1, 2, 4 ... 60 seconds until one succeeds."""
+    """Logs the first failed attempt, then one after 1, 2, 4 ... 60 seconds until one succeeds.
+
+    `clock` returns monotonic seconds.
+    """
 
     urls: Sequence[str]
     clock: Callable[[], float] = time.monotonic
@@ -26,7 +29,7 @@ class Away:
     _next: float = -math.inf
 
     def note(self, error: Exception) -> None:
-        """An attempt failed; what is logged of the URLs holds no user name and no password."""
+        """Record a failed attempt; the log line shows no user name or password from the URLs."""
         now = self.clock()
         if now < self._next:
             return
@@ -36,5 +39,5 @@ class Away:
         self._next, self._gap = now + self._gap, min(self._gap * 2, _MOST_SECONDS)
 
     def over(self) -> None:
-        """An attempt succeeded."""
+        """Record a successful attempt: the next failure is logged at once."""
         self._gap, self._next = _FIRST_SECONDS, -math.inf

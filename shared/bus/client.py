@@ -1,12 +1,12 @@
 """A NATS client whose parsing never raises, whatever bytes another role stored or sent.
 
-nats-py decodes subjects as UTF-8 and takes a vertical tab in one for the end of it. One stored
-subject with a byte 0xFF or 0x0B ends its read loop, at every redelivery again: no handler ever gets
-the chance to give up on the message. Here a subject is any bytes without blanks, CR or LF, as it is
-to nats-server, and headers are any bytes.
+nats-py decodes subjects as UTF-8 and treats a vertical tab as the end of one. One stored subject
+with a byte 0xFF or 0x0B ends its read loop, and again at every redelivery, so no handler gets the
+chance to give up on the message. Here, as in nats-server, a subject is any bytes without spaces, CR
+or LF, and headers are any bytes.
 
 The server's own status (`NATS/1.0 404`) is kept apart from headers that a publisher named `Status`:
-it is found under `STATUS`, a key that no header line can have.
+it is stored under `STATUS`, a key that no header line can have.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from shared.observe.logs import log_failure
 
 _log = structlog.get_logger()
 OnMessage = Callable[[Msg], Awaitable[None]]
-# A colon never ends up in the name of a header, so neither key can be planted.
+# A header name never contains a colon, so a publisher cannot forge either key.
 STATUS: Final = ":status"
 DESCRIPTION: Final = ":description"
 _VERSION: Final = b"NATS/1.0"
@@ -36,9 +36,9 @@ _WITHOUT_REPLY: Final = 3  # the operation, the subject and the subscription's i
 
 
 def read_headers(block: bytes) -> dict[str, str]:
-    """The headers of a message, and the server's status where its first line has one.
+    """Return a message's headers, and the server's status if the first line has one.
 
-    The last of several equal names counts: nats-server appends its own after a publisher's.
+    If a name is repeated the last value counts: nats-server appends its own after a publisher's.
     """
     first, _, lines = block.partition(b"\r\n")
     found: dict[str, str] = {}
@@ -55,20 +55,20 @@ def read_headers(block: bytes) -> dict[str, str]:
 
 
 def text_of(written: bytes) -> str:
-    """A subject or header as text that terminals, databases and logs can hold.
+    """Return a subject or header as text that is safe for terminals, databases and logs.
 
-    Bytes that are no UTF-8, and control characters, are escaped: none of ours has any. PostgreSQL
-    takes no NUL, and one would stop the record for good.
+    Bytes that are not UTF-8 and control characters are escaped; our own subjects and headers have
+    neither. PostgreSQL rejects NUL, and one would stop the audit service's recording for good.
     """
     text = written.decode("utf-8", "backslashreplace")
     return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 class TolerantParser(Parser):
-    """The server's side of the protocol, by lengths and blanks alone."""
+    """A parser of the server's side of the protocol that relies only on lengths and spaces."""
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take more bytes; hand on every message that is complete."""
+        """Buffer more bytes and dispatch every complete message."""
         self.buf.extend(data)
         while self.buf:
             if self.state == AWAITING_CONTROL_LINE:
@@ -101,7 +101,7 @@ class TolerantParser(Parser):
             raise ProtocolError
 
     def _expect(self, operation: bytes, parts: list[bytes]) -> None:
-        """Remember whose message follows: `MSG subject sid [reply] size`, HMSG with two sizes."""
+        """Parse the header of the next message: `MSG subject sid [reply] size`; HMSG: two sizes."""
         sizes = 2 if operation == b"HMSG" else 1
         if len(parts) - sizes not in (_WITHOUT_REPLY, _WITHOUT_REPLY + 1):
             raise ProtocolError
@@ -128,29 +128,30 @@ class TolerantParser(Parser):
 
 
 class _Listener(partial[Awaitable[None]]):
-    """A callback of `listen`; nats-py takes a partial of a coroutine function for one."""
+    """A callback of `listen`; nats-py accepts a partial of a coroutine function as a callback."""
 
 
 class TolerantClient(Client):
-    """nats-py's client with parsing that never raises, and callbacks that the reader calls itself.
+    """nats-py's client with a parser that never raises and callbacks run by the reader itself.
 
-    nats-py hands each message to a task of its subscription, by a queue: a wake-up a message.
-    `on_reader_ended` is called if the read loop ends all the same while the connection stands:
-    the process would hear nothing any more and not know it.
+    nats-py passes each message through a queue to its subscription's task: one wake-up per message.
+    `on_reader_ended` is called if the read loop ends nevertheless while the connection is up: the
+    process would otherwise receive nothing more and not notice.
     """
 
     def __init__(self, on_reader_ended: Callable[[], None]) -> None:
-        """Make a client that is not connected yet."""
+        """Create a client that is not connected yet."""
         super().__init__()
         self._ps = TolerantParser(self)
         self._on_reader_ended = on_reader_ended
         self._listeners: dict[int, OnMessage] = {}
 
     async def listen(self, subject: str, callback: OnMessage) -> Subscription:
-        """Subscribe; what arrives is called back in order, before anything later is read.
+        """Subscribe; call back for each message in order, before the next one is read.
 
-        A callback must not wait: nothing else would arrive meanwhile. What it raises is logged and
-        ends nothing. The subscription counts nothing: `unsubscribe` takes no limit.
+        A callback must not wait, since nothing else is read meanwhile. Its exceptions are logged
+        and end nothing. The subscription does not count messages, so call `unsubscribe` without a
+        limit.
         """
         return await self.subscribe(subject, cb=_Listener(callback))
 

@@ -1,4 +1,4 @@
-"""What the services ask of a bus, and the errors it may answer with."""
+"""The interface of a bus that the services use, and its errors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,64 +8,64 @@ from shared.log.envelope import Message, Stored
 
 
 class BusError(Exception):
-    """Root of what a bus raises."""
+    """Base class of all errors of a bus."""
 
 
 class BusUnavailableError(BusError):
-    """Raised where the bus did not answer: the call may or may not have taken effect."""
+    """Raised if the bus did not answer: the call may or may not have taken effect."""
 
 
 class BusRefusedError(BusError):
-    """Raised where the bus will never take a message as it is: waiting cures nothing.
+    """Raised if the bus will never accept a message as it is; retrying does not help.
 
-    It is too large, or its subject or headers are none. It counts towards poison.
+    The message is too large, or its subject or headers are invalid. Counts towards poison.
     """
 
 
 class AppendConflictError(BusError):
-    """Raised where the subject holds an event already: go on from that one."""
+    """Raised if the subject already has an event: read it and continue from there."""
 
 
 class NobodyListensError(BusUnavailableError):
-    """Raised where no one answers on a subject.
+    """Raised if nothing listens on a subject.
 
-    Either the role may not reach it (its account imports only what it may use), or the stream
-    behind it is not there yet.
+    Either the role has no right to it (its account imports only what it may use), or the stream
+    behind it does not exist yet.
     """
 
 
 class NotAllowedError(NobodyListensError):
-    """Raised where nats-server refused a publish: the role has no right to the subject."""
+    """Raised if nats-server refused a publish: the role has no right to the subject."""
 
 
 class Delivery(Protocol):
-    """A message handed out by a consumer; `deliveries` counts from 1."""
+    """A message delivered by a consumer."""
 
     @property
     def stored(self) -> Stored:
-        """The message and its place in the stream."""
+        """The message and its position in the stream."""
 
     @property
     def stream(self) -> str:
-        """The stream it stands in."""
+        """The name of the message's stream."""
 
     @property
     def deliveries(self) -> int:
-        """How often it was handed out, this time included."""
+        """How often the message was delivered, counting this delivery: 1 the first time."""
 
     async def ack(self, count: int = 1) -> None:
-        """Done with it; on an ack-all consumer, with the `count` messages up to it."""
+        """Acknowledge the message; on an ack-all consumer, the `count` messages up to this one."""
 
     async def nak(self, delay: float) -> None:
-        """Not done: hand it out again after `delay` seconds."""
+        """Reject the message: deliver it again after `delay` seconds."""
 
     async def in_progress(self) -> None:
-        """Still at work: restart the acknowledgement wait."""
+        """Report that work continues: restart the acknowledgement wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bytes that a stream holds, and may hold; `most` is 0 where there is no limit."""
+    """A stream's current size and limit in bytes; `most` is 0 if there is no limit."""
 
     used: int
     most: int
@@ -75,10 +75,10 @@ class Consumption(Protocol):
     """A running subscription to a durable consumer."""
 
     async def stop(self) -> None:
-        """Ask for no more; what was handed out may still be acknowledged."""
+        """Stop pulling; messages already delivered may still be acknowledged."""
 
     async def resize(self, limit: int) -> None:
-        """Hand out at most `limit` unsettled at a time from now on."""
+        """Deliver at most `limit` unsettled messages at a time from now on."""
 
 
 OnDelivery = Callable[[Delivery], None]
@@ -86,90 +86,91 @@ OnHint = Callable[[str, bytes, Mapping[str, str]], None]
 
 
 class Bus(Protocol):
-    """Append, read, consume, hint.
+    """Appends, reads, consumers and hints.
 
-    Every call may raise `BusUnavailableError`: wait. One that sends an event may raise
-    `BusRefusedError`: waiting does not help.
+    Every call may raise `BusUnavailableError`, which a retry may cure. Calls that send an event may
+    also raise `BusRefusedError`, which no retry cures.
     """
 
     @property
     def connected(self) -> bool:
-        """Whether the bus can be asked now."""
+        """Whether the connection to the bus is up."""
 
     def problems(self) -> list[str]:
-        """What keeps this process from its work with the bus, for /readyz; [] when nothing does."""
+        """Return what keeps this process from using the bus, for /readyz; [] if nothing does."""
 
     async def append(self, subject: str, message: Message, ttl: int = 0) -> int:
-        """Store as the subject's only message; its sequence, or `AppendConflictError`.
+        """Store the subject's only message and return its sequence.
 
-        With `ttl` it leaves the stream after so many seconds (of a stream whose messages may).
+        Raises `AppendConflictError` if the subject already has a message. With `ttl` the message
+        expires after that many seconds (only in a stream that allows it); 0 means never.
         """
 
     async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
-        """Store as the subject's latest message (of a stream that keeps the latest)."""
+        """Store the subject's latest message (in a stream that keeps the latest); see `append`."""
 
     async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
-        """As `put`, if the subject's message is still the one at sequence `last` (0: none).
+        """Like `put`, if the subject's message is still the one at sequence `last` (0: none).
 
-        Else `AppendConflictError`: read it again.
+        Otherwise raises `AppendConflictError`: read the subject again.
         """
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
-        """The last message on a subject or wildcard, None where the replica that answers has none.
+        """Return the last message on a subject or wildcard; None if the answering replica has none.
 
-        A replica may be behind. Nothing may be refused or granted for good because of None.
+        A replica may lag behind. Never refuse or grant anything for good because of None.
         """
 
     async def get_sequence(self, stream: str, sequence: int) -> Stored | None:
-        """The message at this sequence, None where there is none."""
+        """Return the message at this sequence, or None if the answering replica has none."""
 
     async def get_next(self, stream: str, subject: str, sequence: int) -> Stored | None:
-        """The first message on a subject or wildcard at or after this sequence."""
+        """Return the first message on a subject or wildcard at or after this sequence, or None."""
 
     async def get_last_or_leader(self, stream: str, subject: str) -> Stored | None:
-        """As `get_last`, for who refuses where there is nothing: None is the leader's word.
+        """Like `get_last`, but None is confirmed by the leader: for callers that refuse on None.
 
-        What is there costs one read, as ever.
+        A message that exists costs one read, as with `get_last`.
         """
 
     async def get_last_from_leader(self, stream: str, subject: str) -> Stored | None:
-        """The last message as the leader has it now, where an older one or none misleads.
+        """Return the leader's last message, for callers that an older one or None would mislead.
 
-        Costs the time of one read, also where there is nothing.
+        Takes the time of one read, also if there is no message.
         """
 
     async def get_next_or_leader(self, stream: str, subject: str, sequence: int) -> Stored | None:
-        """As `get_next`; None is the leader's word."""
+        """Like `get_next`, but None is confirmed by the leader."""
 
     async def get_sequence_or_leader(self, stream: str, sequence: int) -> Stored | None:
-        """As `get_sequence`; None is the leader's word."""
+        """Like `get_sequence`, but None is confirmed by the leader."""
 
     async def size(self, stream: str) -> Size:
-        """How much a stream holds and may hold; for the audit service alone."""
+        """Return a stream's size and limit; only the audit service may call it."""
 
     async def count(self, stream: str) -> int:
-        """How many messages a stream holds."""
+        """Return how many messages a stream holds."""
 
     async def hint(self, subject: str, message: Message) -> None:
-        """A core publish: no storage, no acknowledgement."""
+        """Publish with core NATS: no storage, no acknowledgement."""
 
     async def on_hint(self, subject: str, callback: OnHint) -> None:
-        """Call back (subject, payload, headers) for each hint."""
+        """Call `callback(subject, payload, headers)` for each hint."""
 
     async def consume(
         self, stream: str, durable: str, callback: OnDelivery, limit: int
     ) -> Consumption:
-        """Hand out a durable consumer's messages, at most `limit` unsettled at a time."""
+        """Deliver a durable consumer's messages, at most `limit` unsettled at a time."""
 
     async def close(self) -> None:
-        """Flush and leave."""
+        """Flush and disconnect."""
 
 
 def expecting(last: int) -> dict[str, str]:
-    """The header of a compare-and-set: the sequence of the subject's message, 0 for none."""
+    """Return the header of a compare-and-set: `last` is the subject's last sequence, 0 for none."""
     return {"Nats-Expected-Last-Subject-Sequence": str(last)}
 
 
 def ending(ttl: int) -> dict[str, str]:
-    """The header of a message that leaves the stream after `ttl` seconds; 0: never."""
+    """Return the header of a message that expires after `ttl` seconds; no header for 0 (never)."""
     return {"Nats-TTL": f"{ttl}s"} if ttl else {}

@@ -1,4 +1,4 @@
-"""How an attempt ended, as far as the log and the signatures on it say."""
+"""Whether an attempt has ended without a certificate, according to its authentic events."""
 
 import structlog
 
@@ -14,10 +14,10 @@ _log = structlog.get_logger()
 
 
 async def has_failed(bus: Bus, prefix: str, validators: Trusted, issuers: Trusted) -> bool:
-    """Whether an attempt has ended without a certificate, or can never have one.
+    """Return whether an attempt has ended without a certificate or can never get one.
 
-    That is by our own signed word, or where a forgery stands in the place of its verdict: no
-    issuer acts on that. `prefix` is the one of the enrollment's subjects.
+    It has if our own signed outcome or verdict says so, and it never can if a forged event occupies
+    the verdict's subject, because no issuer acts on that. `prefix` is the attempt's subject prefix.
     """
     enrollment = parse_prefix(prefix)
     stream = enroll_stream(enrollment.shard)

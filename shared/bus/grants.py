@@ -1,4 +1,4 @@
-"""Who may call what: the table that accounts, permissions and self-tests are made from."""
+"""The table of which role may call what; accounts and permissions are generated from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ from shared.log.streams import (
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One subject of the log's account that a role may call; `stream` answers come in numbers.
+    """One subject of the log's account that a role may call.
 
-    `local` is what the role itself calls it. STREAM.INFO needs one: under its own name the server
-    would look for the stream in the asking account.
+    `answers` is "stream" if one call can get several replies. `local` is the subject under which
+    the role calls it. STREAM.INFO needs one: called under its own name, the server would look for
+    the stream in the calling account.
     """
 
     role: Role
@@ -42,13 +43,13 @@ class Grant:
 
     @property
     def called(self) -> str:
-        """The subject that the role publishes."""
+        """The subject that the role publishes to."""
         return self.local or self.subject
 
 
 @dataclass(frozen=True, slots=True)
 class HintGrant:
-    """Core subjects that one role publishes and another hears."""
+    """Core NATS subjects that one role publishes to and another subscribes to."""
 
     publisher: Role
     listener: Role
@@ -69,9 +70,9 @@ HINTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Which roles may read a stream: `get` by subject, `scan` in order, `ask` its leader.
+    """The roles that may read a stream: `get` by subject, `scan` in order, `ask` its leader.
 
-    A stream's leader is asked where the absence of a message decides: see shared/bus/leader.py.
+    The leader is asked where the absence of a message decides something: see shared/bus/leader.py.
     """
 
     get: tuple[Role, ...]
@@ -79,8 +80,8 @@ class Reading:
     ask: tuple[Role, ...]
 
 
-# Not the gateways, which face the Internet: they read what they answer with, by its subject
-# (`readers` in the catalogue).
+# Gateways are not included because they face the Internet: they may read only the kinds of events
+# that they reply with (`readers` in the catalogue).
 _INNER: Final = (Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
 _ENROLL: Final = Reading(_INNER, (), SERVICES)
 _READINGS: Final[Mapping[str, Reading]] = {
@@ -96,7 +97,7 @@ _READINGS: Final[Mapping[str, Reading]] = {
 
 
 def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
-    """Everything any role may call; what is not here, no role can."""
+    """Return everything that any role may call; a role can call nothing else."""
     readings = {**{enroll_stream(s): _ENROLL for s in shards}, **_READINGS}
     return (
         *(g for stream, reading in readings.items() for g in _stream_grants(stream, reading)),
@@ -104,12 +105,12 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
             Grant(Role.AUDIT, f"$JS.API.STREAM.INFO.{stream}", local=size_subject(stream))
             for stream in map(enroll_stream, shards)
         ),
-        # Its own heartbeat, with the time it was stored at: see shared/runtime/log_clock.py.
+        # A role reads back its own heartbeat for its storage time: see shared/runtime/log_clock.py.
         *(
             Grant(role, f"{_GET}.{REPLICAS}.{HEARTBEAT.wildcard(role=role)}")
             for role in (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)
         ),
-        # See shared/runtime/moving.py.
+        # Probes of whether appends work: see shared/runtime/moving.py.
         *(Grant(role, HEARTBEAT.wildcard(role=f"probe-{role}")) for role in SERVICES),
         *(
             Grant(Role.READER, f"{_GET}.{stream}{form}")
@@ -125,7 +126,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
 
 
 def _stream_grants(stream: str, reading: Reading) -> Iterator[Grant]:
-    """What its channels let roles write and read, and how all of it may be read."""
+    """Yield the grants of a stream: writers and readers of its channels, and its `reading`."""
     for row, wildcard in channels_of(stream):
         for role in row.writers:
             own = row.wildcard(role=role) if "role" in row.fields() else wildcard

@@ -1,8 +1,8 @@
-"""Whether the log takes what this process appends: the result of its last append, by stream.
+"""Whether each stream accepts this process's appends, judged by the result of the last one.
 
-nats-server keeps a write error: a stream that met a full disk answers no append any more, also
-after there is room again, until the server is restarted. Other streams, reads and even conflicts
-go on meanwhile, so nothing but an append of the stream itself can tell. See docs/decisions/0033.
+nats-server keeps a write error: a stream that hit a full disk answers no more appends, even after
+there is room again, until the server is restarted. Other streams, reads and even conflicts still
+work meanwhile, so only an append to the stream itself can tell. See docs/decisions/0033.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from shared.log.streams import stream_of
 
 _log = structlog.get_logger()
 TAKES_NO_APPENDS: Final = "takes no appends"
-# A failure is believed for so long if nothing was appended since: whoever has nothing left to
-# append, because it is not ready, would else never be ready again.
+# How long a failure counts if nothing was appended since. A process that is not ready may have
+# nothing left to append, and would otherwise never become ready again.
 _BELIEVED_SECONDS: Final = 30.0
 _FIRST_GAP_SECONDS: Final = 60.0
 _MAX_GAP_SECONDS: Final = 3600.0
@@ -28,7 +28,7 @@ _MAX_GAP_SECONDS: Final = 3600.0
 
 @dataclass
 class _Failing:
-    """A stream since its first failed append; `say_next` is when it is logged again."""
+    """A stream whose appends fail: since when, the last time, and when to log it again."""
 
     since: float
     last: float
@@ -38,14 +38,14 @@ class _Failing:
 
 @dataclass
 class AppendHealth:
-    """Counts what became of appends; `clock` gives seconds that only grow."""
+    """Tracks whether appends succeed, by stream; `clock` returns monotonic seconds."""
 
     clock: Callable[[], float] = time.monotonic
     _failing: dict[str, _Failing] = field(default_factory=dict)
 
     @contextmanager
     def watching(self, subject: str) -> Iterator[None]:
-        """Note what becomes of an append to this subject; a conflict says nothing."""
+        """Record the result of an append to this subject; a conflict says nothing about health."""
         stream = _stream(subject)
         try:
             yield
@@ -58,7 +58,7 @@ class AppendHealth:
             self._stored(stream)
 
     def problems(self) -> list[str]:
-        """A sentence for each stream whose last append failed."""
+        """Return a sentence for each stream whose last append failed."""
         believed = self.clock() - _BELIEVED_SECONDS
         return [
             f"{stream} {TAKES_NO_APPENDS}"
@@ -87,7 +87,7 @@ class AppendHealth:
 
 
 def _stream(subject: str) -> str:
-    """The stream of a subject; of a KV bucket, its stream."""
+    """Return the stream of a subject, which may be a key of a KV bucket."""
     tokens = subject.split(".")
     if tokens[0] == "$KV":
         return f"KV_{tokens[1]}"

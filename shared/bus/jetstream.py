@@ -1,4 +1,4 @@
-"""The bus on a real nats-server: one ack inbox with bare futures, pulled deliveries."""
+"""The bus over a nats-server connection: one reply inbox with plain futures, pull consumers."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ _ID_BYTES: Final = 12
 
 @dataclass(slots=True)
 class _Asked:
-    """An outstanding request: its subject, who waits for it, and until when (loop time)."""
+    """An outstanding request: its subject, the caller's future, its deadline (loop time)."""
 
     subject: str
     future: asyncio.Future[Msg]
@@ -66,14 +66,14 @@ class _Asked:
 
 @dataclass
 class JetStreamBus(LeaderReads):
-    """A `Bus` over one NATS connection; `connect` makes it."""
+    """A `Bus` over one NATS connection; create it with `connect`. `timeout` is in seconds."""
 
     client: TolerantClient
     timeout: float
     replicated: bool = False
     inbox: str = ""
     _asked: dict[str, _Asked] = field(default_factory=dict)
-    unheard: set[str] = field(default_factory=set)  # may not be subscribed to
+    unheard: set[str] = field(default_factory=set)  # subscriptions that the server refused
     _sweeper: asyncio.Task[None] | None = None
     _pulls: list[PullConsumption] = field(default_factory=list)
     health: AppendHealth = field(default_factory=AppendHealth)
@@ -87,15 +87,15 @@ class JetStreamBus(LeaderReads):
         name: str,
         timeout: float = 5.0,  # noqa: ASYNC109 - one limit for all calls, kept by the sweeper
     ) -> Self:
-        """Connect as the role whose nkey `seed` is; wait for a server as long as it takes."""
-        # A process that hears nothing of the bus any more stops; its supervisor starts another.
+        """Connect with the role's nkey `seed`; wait for a server as long as it takes."""
+        # A process that no longer reads from the bus stops; its supervisor starts another.
         client = TolerantClient(partial(signal.raise_signal, signal.SIGTERM))
         bus = cls(client, timeout, servers.replicated, away=Away(servers.urls))
         while True:
             try:
                 await client.connect(
                     servers.shuffled(),
-                    dont_randomize=True,  # where to move is chosen: see moving.py
+                    dont_randomize=True,  # moving.py chooses which server to move to
                     name=name,
                     nkeys_seed_str=seed,
                     max_reconnect_attempts=-1,
@@ -103,7 +103,7 @@ class JetStreamBus(LeaderReads):
                     connect_timeout=2,
                     ping_interval=5,
                     max_outstanding_pings=2,
-                    pending_size=0,  # nothing is stored behind our back after a reconnect
+                    pending_size=0,  # otherwise publishes are buffered and stored after a reconnect
                     error_cb=bus._on_error,
                     inbox_prefix=inbox_prefix(public_key_of(seed)),
                     reconnected_cb=bus._on_reconnected,
@@ -120,7 +120,7 @@ class JetStreamBus(LeaderReads):
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands."""
+        """Whether the connection is up."""
         return self.client.is_connected
 
     def problems(self) -> list[str]:
@@ -159,7 +159,7 @@ class JetStreamBus(LeaderReads):
         raise failure_of(ack.error)
 
     async def _holds(self, subject: str) -> bool:
-        """Tell "the subject has its one message" from "the stream is full": both are 10077."""
+        """Distinguish "the subject has its message" from "the stream is full": both are 10077."""
         stream = stream_of(subject)
         return stream is not None and await self.get_last(stream, subject) is not None
 
@@ -186,8 +186,8 @@ class JetStreamBus(LeaderReads):
     async def count(self, stream: str) -> int:
         """See `Bus.count`.
 
-        STREAM.INFO is of no use: the server looks for the stream in the asking account. The first
-        answer of a batch says how many would follow.
+        STREAM.INFO does not work: the server looks for the stream in the calling account. The first
+        reply of a batch says how many would follow.
         """
         body = json.dumps({"seq": 1, "batch": 1, "next_by_subj": ">"}).encode()
         answer = await self.request(f"$JS.API.DIRECT.GET.{stream}", body)
@@ -227,9 +227,10 @@ class JetStreamBus(LeaderReads):
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None
     ) -> Msg:
-        """Publish and wait for the one answer; ask again, once, where nobody listens.
+        """Publish and wait for the single reply; try once more if nothing listens.
 
-        While nats-server reloads permissions an account lacks its imports for a moment.
+        An account lacks its imports for a moment while nats-server reloads permissions. Raises
+        `NobodyListensError` if nothing listens the second time either.
         """
         answer = await self._ask(subject, payload, headers)
         if nobody_listens(answer):
@@ -240,7 +241,7 @@ class JetStreamBus(LeaderReads):
         return answer
 
     async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Msg:
-        """Publish with a reply subject of ours, whose end is a secret."""
+        """Publish with a reply subject of our own that ends in a secret id."""
         loop = asyncio.get_running_loop()
         key = secrets.token_hex(_ID_BYTES)
         asked = _Asked(subject, loop.create_future(), loop.time() + self.timeout)
@@ -269,7 +270,7 @@ class JetStreamBus(LeaderReads):
             asked.future.set_result(msg)
 
     async def _sweep(self) -> None:
-        """Fail what was not answered in time: one timer for all, none for each."""
+        """Fail requests that were not answered in time: one timer for all of them."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
@@ -281,7 +282,7 @@ class JetStreamBus(LeaderReads):
                         asked.future.set_exception(BusUnavailableError("no answer in time"))
 
     async def _on_error(self, error: Exception) -> None:
-        """Permission violations and slow consumers show up here and nowhere else."""
+        """Handle permission violations and slow consumers, which are reported only here."""
         if not self.client.is_connected:
             self.away.note(error)
             return

@@ -1,21 +1,21 @@
-"""Reads whose absence decides something: asked of the stream's leader, not of any replica.
+"""Reads that confirm the absence of a message with the stream's leader.
 
-Theory of operation. A direct get is answered by any replica of a stream, and a follower may be
-behind: what it does not have may be stored all the same. Where "there is nothing" would refuse a
-request for good, or grant what a revocation forbids, the leader is asked for the sequence of the
-newest message on the subject. With that sequence the ordinary direct get is repeated until the
-answering replica has caught up.
+Theory of operation. A direct get is answered by any replica of a stream. A follower may be behind,
+so a message that it does not have may be stored nevertheless. Where "no such message" would refuse
+a request for good, or grant what a revocation forbids, the leader is asked for the sequence of the
+newest message on the subject. The ordinary direct get is then repeated until the answering replica
+has caught up with that sequence.
 
-The leader is asked by an append that can never be stored: on `ask.<stream>`, expecting 2^64 - 1 as
-the last sequence. The refusal names the newest sequence on any wildcard of the stream (a header
-says which). So a role needs no right but that one subject, which tells sequences and no content.
-$JS.API.STREAM.MSG.GET would not do: its body names what is read, so the server cannot restrict it,
-and it looks for the stream in the asking account (tried).
+The leader is asked with an append that can never be stored: on `ask.<stream>`, expecting 2^64 - 1
+as the last sequence. The refusal names the newest sequence on any wildcard of the stream (a header
+says which). A role thus needs the right to that one subject only, which reveals sequences but no
+content. $JS.API.STREAM.MSG.GET does not work: its body names the message, so the server cannot
+restrict it, and it looks for the stream in the calling account (tried).
 
-A leader that was cut off from its peers may answer until it notices, some ten seconds: what it does
-not know yet was acknowledged by its successor. See docs/decisions/0036.
+A leader that is cut off from its peers answers until it notices, for some ten seconds, and does not
+know what its successor acknowledged meanwhile. See docs/decisions/0036.
 
-A stream with one replica answers every read from what it stored: nothing is asked twice.
+A stream with one replica answers every read from its only copy, so its leader is never asked.
 """
 
 import asyncio
@@ -40,14 +40,14 @@ _Read = Callable[[], Awaitable[Stored | None]]
 
 
 class LeaderReads:
-    """The part of a `Bus` that asks leaders, where streams are replicated."""
+    """The part of a `Bus` that asks leaders if streams are replicated."""
 
     replicated: bool
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None
     ) -> Msg:
-        """Publish and wait for the one answer."""
+        """Publish and wait for the single reply."""
         raise NotImplementedError
 
     async def get_last(self, stream: str, subject: str) -> Stored | None:
@@ -96,12 +96,12 @@ class LeaderReads:
         found = await self.get_sequence(stream, sequence)
         if found is not None or not self.replicated:
             return found
-        # A replica that has anything later has all that is before it.
+        # A replica that has a later message has everything before it.
         later = await self.get_next_or_leader(stream, ">", sequence)
         return later if later is not None and later.sequence == sequence else None
 
     async def _newest(self, stream: str, subject: str) -> int:
-        """The newest sequence on a subject or wildcard as the leader has it, 0 for none."""
+        """Return the leader's newest sequence on a subject or wildcard, 0 for none."""
         headers = {
             "Nats-Expected-Last-Subject-Sequence": _NEVER,
             "Nats-Expected-Last-Subject-Sequence-Subject": subject,
@@ -119,7 +119,10 @@ class LeaderReads:
         raise BusUnavailableError("the stream's leader names no sequence")
 
     async def _caught_up(self, read: _Read, newest: int) -> Stored | None:
-        """What `read` finds once its replica has sequence `newest`; 0: there is nothing."""
+        """Return what `read` finds once its replica has sequence `newest`; None if that is 0.
+
+        Raises `BusUnavailableError` if no replica catches up in time.
+        """
         if newest == 0:
             return None
         async for _ in _moments():
@@ -130,7 +133,7 @@ class LeaderReads:
 
 
 async def _moments() -> AsyncIterator[None]:
-    """Moments to look again, ever further apart, for `_PATIENCE_SECONDS`."""
+    """Yield when to try again, with growing pauses, for up to `_PATIENCE_SECONDS`."""
     loop = asyncio.get_running_loop()
     deadline, pause = loop.time() + _PATIENCE_SECONDS, _PAUSE_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""The event log as one role writes it, and what is done about events that are not authentic."""
+"""The event log for one role: signed appends, authenticated reads, reports of forged events."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,9 +33,9 @@ class Log:
     signer: EventSigner
 
     async def append(self, subject: str, event: SignedEvent, after: Stored | None = None) -> bool:
-        """Sign an event for a subject and append it; return whether it was the first there.
+        """Sign an event for a subject and append it; return False if the subject already has one.
 
-        What comes of it is in the trace of the message that it comes `after`.
+        The event continues the trace of the message `after`, which led to it.
         """
         message = sign(event, subject, self.signer)
         message.headers.update(carried(after.headers) if after is not None else {})
@@ -43,7 +43,7 @@ class Log:
 
 
 async def append_first(bus: Bus, subject: str, message: Message) -> bool:
-    """Append a message; return False where the subject has one already."""
+    """Append a message; return False if the subject already has one."""
     try:
         await bus.append(subject, message)
     except AppendConflictError:
@@ -52,7 +52,7 @@ async def append_first(bus: Bus, subject: str, message: Message) -> bool:
 
 
 def read_authentic(kind: type[_E], stored: Stored, trusted: Trusted, about: str) -> _E | None:
-    """Return a stored event of this kind; count and log it, and return None, where it is forged.
+    """Return a stored event of this kind; if it is forged, count and log it and return None.
 
     `about` is a label of `scepstream_security_events_total`.
     """
@@ -66,7 +66,7 @@ def read_authentic(kind: type[_E], stored: Stored, trusted: Trusted, about: str)
 def read_stage(
     stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
 ) -> EventPayload | None:
-    """Return the event of a stage like `read_authentic`; see `authenticate`."""
+    """Return a stage's event, or None if it is forged: `read_authentic` with `authenticate`."""
     try:
         return authenticate(stored, trusted, stage, request_sha256)
     except UnreadableEventError as error:
@@ -75,9 +75,9 @@ def read_stage(
 
 
 def report_forgery(stage: str, subject: str, problem: object) -> None:
-    """Count and log an event that is not what its subject says.
+    """Count and log an event that is not authentic on its subject.
 
-    `stage` is a label of `scepstream_security_events_total`, `problem` the sentence that says why.
+    `stage` is a label of `scepstream_security_events_total`, `problem` the reason in a sentence.
     """
     SECURITY_EVENTS.labels(stage).inc()
     _log.error("event_not_authentic", subject=subject, detail=str(problem))

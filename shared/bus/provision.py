@@ -1,4 +1,4 @@
-"""Makes streams and consumers as the topology says, and renders nats-server's configuration."""
+"""Creation of the topology's streams and consumers, and of nats-server's configuration."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -30,25 +30,25 @@ from shared.log.roles import ACCOUNTS, Role
 _LOG_ACCOUNT = "LOG"
 _MAX_ACK_PENDING = 16384
 _HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_BYTES does not count
-# The limits are those of the streams; the server's own default shrinks as the disk fills.
+# Large enough that only the streams' limits apply; the server's default shrinks as the disk fills.
 _MAX_FILE_STORE = "8TB"
 
 
-# Of the names of subjects, events and their fields: streams of other names are refused.
+# Version of the names of subjects, events and their fields; streams with another are refused.
 _NAMES_KEY = "scepstream-names"
 _NAMES = "1"
 
 
 class ForeignLogError(Exception):
-    """Raised for streams that another version made: waiting cures nothing."""
+    """Raised for streams that another version created; retrying does not help."""
 
 
 def stream_config(
     spec: StreamSpec, replicas: int, max_bytes: Mapping[Quota, int] | None = None
 ) -> StreamConfig:
-    """What JetStream is told of a stream: nothing on it can be deleted, purged or rolled up.
+    """Return a stream's configuration: nothing in it can be deleted, purged or rolled up.
 
-    A full stream refuses what is new; nothing is ever dropped to make room.
+    A full stream refuses new messages; nothing is ever dropped to make room.
     """
     first = spec.keep == "first"
     return StreamConfig(
@@ -72,7 +72,7 @@ def stream_config(
 
 
 def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
-    """What JetStream is told of a durable: it delivers for ever, workers end what is poison."""
+    """Return a durable consumer's configuration: it redelivers forever; workers end poison."""
     return ConsumerConfig(
         durable_name=spec.durable,
         filter_subjects=list(spec.filters),
@@ -92,11 +92,11 @@ async def provision(
     notified: Sequence[str] = (),
     max_bytes: Mapping[Quota, int] | None = None,
 ) -> None:
-    """Make, or bring up to date, every stream and consumer; wait for a cluster to form. Idempotent.
+    """Create or update every stream and consumer; wait for a cluster to form. Idempotent.
 
-    `seed` is the provisioner's nkey; running services hold none that could do this. `notified`
-    are the profiles whose enrollments somebody is told about. `ForeignLogError` for the streams of
-    a version with other names.
+    `seed` is the provisioner's nkey; running services have no key that could do this. `notified`
+    are the SCEP profiles with notifications. Raises `ForeignLogError` for streams of a version
+    with other names.
     """
     client = Client()
     await client.connect(
@@ -118,7 +118,7 @@ async def provision(
 
 
 async def _ignore(_: Exception) -> None:
-    """Refused connections while the server starts: `connect` raises in the end."""
+    """Ignore refused connections while the server starts: `connect` raises in the end."""
 
 
 async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
@@ -136,7 +136,10 @@ async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
 
 
 async def _notifier(context: JetStreamContext, spec: ConsumerSpec) -> None:
-    """Made where somebody is to be told; else taken away, so that it tells no old story later."""
+    """Create a consumer for notifications, or delete one that no profile needs any more.
+
+    If it stayed, it would later send notifications about old enrollments.
+    """
     if spec.filters:
         await context.add_consumer(spec.stream, consumer_config(spec))
         return
@@ -151,11 +154,11 @@ def server_config(
     listen: str,
     sync_interval: str,
 ) -> str:
-    """Render nats-server's configuration: an account a role, each importing only what it may use.
+    """Render nats-server's configuration: one account per role, importing only what it may use.
 
-    Permissions alone would not do: the server checks no reply subject, so that a role could have
-    a PubAck or a direct get's answer written into a stream. Across accounts it cannot. Within an
-    account they keep its users from forging each other's replies.
+    Permissions alone are not enough: the server does not check reply subjects, so a role could have
+    a PubAck or a direct get's reply written into a stream. Across accounts it cannot. Within an
+    account, permissions keep users from forging each other's replies.
     """
     table = grants(shards)
     accounts = "\n".join(

@@ -1,20 +1,20 @@
 """A durable pull consumer kept filled: callbacks, heartbeats, a watchdog, restart on reconnect.
 
-nats-py's fetch() in a loop costs four times as much and hangs over a restart of the server.
+nats-py's fetch() in a loop costs four times as much and hangs when the server restarts.
 
 Theory of operation. A pull is a request for a batch; the server delivers messages to its inbox
 until the batch is complete or the pull expires.
 
-* `limit` bounds what this replica has asked for and what it has not settled, together. `_refill`
-  sends another pull when half of that room is free, so that few pulls carry many messages.
+* `limit` bounds the messages that this replica has requested or not yet settled, together. When
+  half of that room is free, `_refill` sends another pull, so that few pulls carry many messages.
 * A message does not say which pull it answers. Pulls are served in order, so each message counts
-  for the oldest (see docs/decisions/0006-pulls-are-counted-not-matched.md).
+  against the oldest (see docs/decisions/0006-pulls-are-counted-not-matched.md).
 * While a pull is open the server sends a heartbeat every 2 seconds. After three intervals of
-  silence the watchdog subscribes to a new inbox and asks again; what was delivered to the old one
-  is delivered again after the acknowledgement wait.
+  silence the watchdog subscribes to a new inbox and pulls again; messages delivered to the old one
+  are delivered again after the acknowledgement wait.
 * A pull that ends in an error (no consumer, no leader) is not repeated at once, which would be a
-  busy loop: the watchdog does it, and `problem` says why nothing is delivered meanwhile.
-* Whatever is lost on the way, a pull or an acknowledgement, leads to a redelivery, never to a gap.
+  busy loop. The watchdog repeats it, and `problem` says meanwhile why nothing is delivered.
+* A lost pull or acknowledgement leads to a redelivery, never to a gap.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _DELETED: Final = "consumer deleted"
 
 @dataclass(slots=True)
 class PulledDelivery:
-    """See `Delivery`; settled once, by ack or nak."""
+    """A `Delivery` of a pull consumer; settled once, by ack or nak."""
 
     stored: Stored
     stream: str
@@ -67,7 +67,7 @@ class PulledDelivery:
         await self._pull.send(self._reply, b"+WPI")
 
     async def _settle(self, answer: bytes, count: int) -> None:
-        """A lost acknowledgement is a redelivery, which every handler must tolerate anyway."""
+        """Send ack or nak; if it is lost, a redelivery follows, which every handler tolerates."""
         if not self._settled:
             self._settled = True
             await self._pull.settled(count)
@@ -76,7 +76,7 @@ class PulledDelivery:
 
 @dataclass
 class PullConsumption:
-    """Keeps up to `limit` messages asked for or unsettled."""
+    """A running pull consumer with up to `limit` messages requested or unsettled."""
 
     client: TolerantClient
     stream: str
@@ -93,16 +93,16 @@ class PullConsumption:
 
     @property
     def problem(self) -> str:
-        """Why nothing is handed out, as of the server's last answer; "" when nothing is wrong."""
+        """Why nothing is delivered, as of the server's last reply; "" when nothing is wrong."""
         return "" if self._stopped else self._problem
 
     @property
     def stopped(self) -> bool:
-        """Whether it is over."""
+        """Whether `stop` was called."""
         return self._stopped
 
     async def start(self) -> None:
-        """Subscribe, ask, and watch."""
+        """Subscribe, send the first pull and start the watchdog."""
         await self._subscribe()
         self._watchdog = asyncio.create_task(self._watch())
 
@@ -117,12 +117,12 @@ class PullConsumption:
             await self._subscription.unsubscribe()
 
     async def resize(self, limit: int) -> None:
-        """See `Consumption.resize`; new room is filled even where less than half is free."""
+        """See `Consumption.resize`; new room is filled even if less than half is free."""
         self.limit = limit
         await self._refill(least=1)
 
     async def restart(self) -> None:
-        """Forget what was asked for, on a new inbox: after a reconnect, or silence."""
+        """Drop all open pulls and start over on a new inbox: after a reconnect, or silence."""
         if self._stopped:
             return
         try:
@@ -141,12 +141,12 @@ class PullConsumption:
         await self._refill()
 
     async def settled(self, count: int) -> None:
-        """So many messages less in work; ask for more when half the room is free."""
+        """Count messages as settled; pull more when half the room is free."""
         self._unsettled = max(0, self._unsettled - count)
         await self._refill()
 
     async def _refill(self, least: int = 0) -> None:
-        """Ask for what there is room for; for less than half of the limit only where told to."""
+        """Pull what there is room for, if that is at least `least` (0: half of the limit)."""
         wanted = self.limit - self._unsettled - sum(self._asked.values())
         if self._stopped or self._subscription is None:
             return
@@ -164,7 +164,7 @@ class PullConsumption:
         await self.send(subject, json.dumps(body).encode(), reply)
 
     async def send(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish if connected: what is lost is asked for, or delivered, again."""
+        """Publish if connected; a lost pull is repeated, a lost acknowledgement redelivered."""
         if not self.client.is_connected:
             return
         try:
@@ -178,7 +178,7 @@ class PullConsumption:
             self._well()
             self._count_down()
             self._unsettled += 1
-            if self.durable != Role.AUDIT:  # which knows better: what it has stored
+            if self.durable != Role.AUDIT:  # audit reports its lag itself, by what it has stored
                 BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
             return
@@ -189,14 +189,14 @@ class PullConsumption:
             return
         self._asked.pop(msg.subject.rpartition(".")[2], None)  # anything else ends this pull
         if status not in ("404", "408"):
-            # The watchdog asks again: at once would be a busy loop.
+            # The watchdog pulls again; doing so at once would be a busy loop.
             self._ended(status, headers.get(DESCRIPTION, ""))
             return
         self._well()
         await self._refill()
 
     def _ended(self, status: str, description: str) -> None:
-        """The server ended a pull: the consumer is gone, or has no leader now."""
+        """Record that the server ended a pull: the consumer is gone or has no leader now."""
         missing = status == _NOBODY or description.lower().startswith(_DELETED)
         problem = f"consumer {self.durable} of {self.stream} {MISSING if missing else description}"
         if problem != self._problem:
@@ -211,9 +211,9 @@ class PullConsumption:
         self._problem = ""
 
     def _count_down(self) -> None:
-        """Pulls are served in order: one message less to come for the oldest.
+        """Count a message against the oldest pull, since pulls are served in order.
 
-        Which pull a message answers cannot be seen: it arrives under its own subject.
+        A message does not show which pull it answers: it arrives under its own subject.
         """
         oldest = next(iter(self._asked), None)
         if oldest is None:
@@ -238,13 +238,16 @@ class PullConsumption:
 
 
 def _pending(reply: str) -> int:
-    """How many messages are to come after this one: the last number of its acknowledgement."""
+    """Return how many messages are pending after this one, from its acknowledgement subject."""
     tokens = reply.split(".")
     return int(tokens[8 if len(tokens) == _MIN_ACK_TOKENS else 10])
 
 
 def _delivery(msg: Msg, pull: PullConsumption) -> PulledDelivery:
-    """$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<cseq>.<time>.<pending>."""
+    """Build a delivery from a message, whose acknowledgement subject says where it is stored.
+
+    $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<seq>.<cseq>.<time>.<pending>
+    """
     tokens = msg.reply.split(".")
     first = 2 if len(tokens) == _MIN_ACK_TOKENS else 4
     stream, _, deliveries, sequence, _, time = tokens[first : first + 6]

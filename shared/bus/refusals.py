@@ -1,4 +1,4 @@
-"""What nats-server says when it refuses a publish or a subscription. Pure."""
+"""Parsing of nats-server's refusals of a publish or a subscription. Pure."""
 
 import re
 from typing import Final
@@ -7,9 +7,9 @@ _REFUSED: Final = re.compile('permissions violation for (publish|subscription) t
 
 
 def refused_by(error: Exception) -> tuple[str, str]:
-    """("publish" or "subscription", the subject in lower case), ("", "") for other errors.
+    """Return "publish" or "subscription" and the subject in lower case; ("", "") for other errors.
 
-    The server names no reply subject; nats-py makes the whole message lower case.
+    The server does not name the reply subject; nats-py lowercases the whole message.
     """
     found = _REFUSED.search(str(error).lower())
     return (found[1], found[2]) if found else ("", "")

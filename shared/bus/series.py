@@ -1,19 +1,19 @@
-"""Series: signed events of one thing under numbered subjects, of which forged ones never count.
+"""Series: signed events about one thing under numbered subjects, of which forged ones never count.
 
-Theory of operation. A subject of the log can be written once, and the server does not look at
-signatures: who holds a role's bus key can occupy any subject of that role with bytes that nobody
-signed. So what must be writable whatever stands there is a series: `<place>.0`, `<place>.1`, ...
-The order is the log's own (the stream sequence), the number only makes a subject of its own for
-the compare-and-set of two honest writers.
+Theory of operation. A subject of the log can be written once, and the server does not check
+signatures: whoever holds a role's bus key can occupy any subject of that role with unsigned bytes.
+What must stay writable nevertheless is stored as a series: `<place>.0`, `<place>.1`, ... Events are
+ordered by the log itself (the stream sequence). The number only gives each event a subject of its
+own, for the compare-and-set of two honest writers.
 
-* Reading the newest costs one direct get by wildcard; in a cluster the leader confirms it. Only
-  where that message does not authenticate are those before it read, in steps back that double.
-* At most `SERIES_LENGTH` forged messages are read past. Where that is not enough, nothing is
-  decided (`SeriesTooLongError`): a signed event that they hide may say the opposite.
-* Writing appends at the number after the newest authentic event. Where the subject is taken, the
-  series is read again: another writer's event is what the caller goes on from; a forged one makes
-  the writer take the next number, and after `_NEXT_NUMBERS` of them a random one, which nobody can
-  occupy beforehand.
+* Reading the newest event costs one direct get by wildcard; in a cluster the leader confirms it.
+  Earlier messages are read only if that one is forged, in backward steps that double.
+* At most `SERIES_LENGTH` forged messages are skipped. If there are more, nothing is decided
+  (`SeriesTooLongError`): a signed event hidden behind them may say the opposite.
+* Writing appends at the number after the newest authentic event. If that subject is taken, its
+  message is read. If it is another writer's event, the caller reads the series and decides again.
+  If it is forged, the writer tries the next number, and after `_NEXT_NUMBERS` of them a random
+  one, which nobody can occupy beforehand.
 """
 
 import secrets
@@ -39,36 +39,36 @@ _NEXT_NUMBERS: Final = 16
 _RANDOM_BITS: Final = 62
 _FIRST_STEP: Final = 64  # sequences of the stream
 _E = TypeVar("_E")
-# From a number: the subject, the signed event for it, and for how many seconds it stays (0: ever).
+# From a number: the subject, the event signed for it, and its lifetime in seconds (0: forever).
 Write = Callable[[int], tuple[str, Message, int]]
 
 
 class SeriesTooLongError(Exception):
-    """Raised for a series with more forged messages than are read: waiting cures nothing."""
+    """Raised for a series with more forged messages than are skipped; retrying does not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[_E]):
-    """An authentic event of a series and how it is stored."""
+    """An authentic event of a series and its stored message."""
 
     event: _E
     stored: Stored
 
     @property
     def number(self) -> int:
-        """The last token of its subject."""
+        """The event's number in the series: the last token of its subject."""
         return number_of(self.stored.subject)
 
 
 def number_of(subject: str) -> int:
-    """The number that ends a subject; -1 where there is none."""
+    """Return the number at the end of a subject, or -1 if its last token is not a number."""
     last = subject.rpartition(".")[2]
     return int(last) if last.isascii() and last.isdecimal() and len(last) <= _RANDOM_BITS else -1
 
 
 @dataclass(frozen=True, slots=True)
 class Series(Generic[_E]):
-    """The events of one kind under a wildcard of `stream`, believed if `trusted` signed them.
+    """The events of one kind under a wildcard of `stream` that a key in `trusted` signed.
 
     `about` names the series in metrics.
     """
@@ -81,7 +81,7 @@ class Series(Generic[_E]):
     about: str
 
     async def newest(self) -> Entry[_E] | None:
-        """Return the last authentic event; None where there is none, or `SeriesTooLongError`."""
+        """Return the last authentic event, or None. Raises `SeriesTooLongError`."""
         last = await self.bus.get_last_from_leader(self.stream, self.wildcard)
         if last is None:
             return None
@@ -97,17 +97,17 @@ class Series(Generic[_E]):
         return found
 
     async def first(self) -> Entry[_E] | None:
-        """Return the first authentic event; None where there is none, or `SeriesTooLongError`."""
+        """Return the first authentic event, or None. Raises `SeriesTooLongError`."""
         async for entry in self.all():
             return entry
         return None
 
     async def append(self, after: Entry[_E] | None, write: Write) -> int | None:
-        """Append the event that follows `after` at the first free number; its sequence.
+        """Append the event that follows `after` at the first free number; return its sequence.
 
-        None where another writer was faster: read the series again and decide again. What stands on
-        a number and is older than `after` is none of that: a low number is free again, and is taken
-        again, where its event has left the log before one with a higher number.
+        Returns None if another writer was faster: read the series and decide again. An event on a
+        tried number that is older than `after` is skipped: an event can expire before one with a
+        higher number, and its low number is then reused.
         """
         for number in _numbers(0 if after is None else after.number + 1):
             subject, message, ttl = write(number)
@@ -125,7 +125,7 @@ class Series(Generic[_E]):
     async def all(self, after: Entry[_E] | None = None) -> AsyncIterator[Entry[_E]]:
         """Yield the authentic events that follow `after`, in the order of the log.
 
-        `SeriesTooLongError` where forged ones are too many.
+        Raises `SeriesTooLongError` if there are too many forged ones.
         """
         forged = 0
         async for stored in self._stored(1 if after is None else after.stored.sequence + 1):
@@ -135,7 +135,7 @@ class Series(Generic[_E]):
                 yield entry
 
     async def _stored(self, begin: int, end: int | None = None) -> AsyncIterator[Stored]:
-        """Yield what stands between two sequences, the first included."""
+        """Yield the messages from sequence `begin` up to but not including `end`."""
         while True:
             stored = await self.bus.get_next_or_leader(self.stream, self.wildcard, begin)
             if stored is None or (end is not None and stored.sequence >= end):
@@ -144,7 +144,10 @@ class Series(Generic[_E]):
             yield stored
 
     def _counted(self, forged: int, entry: Entry[_E] | None) -> int:
-        """How many forged messages were read, with the one that became this entry."""
+        """Return the number of forged messages so far, with this one if `entry` is None.
+
+        Raises `SeriesTooLongError` if they are more than `SERIES_LENGTH`.
+        """
         if entry is not None:
             return forged
         if forged == SERIES_LENGTH:
@@ -160,7 +163,7 @@ class Series(Generic[_E]):
 
 
 def signing(place: Callable[[int], str], event: Any, signer: EventSigner, ttl: int = 0) -> Write:
-    """How an event is written into a series: signed for the subject of a number."""
+    """Return a `Write` that signs an event for the subject of its number."""
 
     def write(number: int) -> tuple[str, Message, int]:
         subject = place(number)
@@ -170,6 +173,6 @@ def signing(place: Callable[[int], str], event: Any, signer: EventSigner, ttl: i
 
 
 def _numbers(first: int) -> Iterator[int]:
-    """Numbers to try, from the one that is next: some in turn, then one that cannot be foreseen."""
+    """Yield the numbers to try: some in turn from `first` on, then an unpredictable one."""
     yield from range(first, first + _NEXT_NUMBERS)
     yield first + secrets.randbits(_RANDOM_BITS)

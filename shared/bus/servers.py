@@ -1,4 +1,4 @@
-"""Which nats-servers a service may use: the URLs of its configuration, checked."""
+"""The nats-servers that a service may use: the URLs of its configuration, validated."""
 
 import random
 from collections.abc import Sequence
@@ -13,23 +13,26 @@ _MOST: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Nodes of one cluster, or the one server; `replicated` says that streams have replicas."""
+    """The nodes of one cluster, or a single server; `replicated` if streams have replicas."""
 
     urls: tuple[str, ...]
     replicated: bool = False
 
     @classmethod
     def of(cls, url: str) -> "Servers":
-        """One server that keeps every stream alone."""
+        """Return a single server, whose streams are not replicated."""
         return cls((url,))
 
     def shuffled(self) -> list[str]:
-        """The URLs in any order, so that services spread over the nodes."""
+        """Return the URLs in random order, so that services spread over the nodes."""
         return random.SystemRandom().sample(self.urls, len(self.urls))
 
 
 def checked(urls: Sequence[str]) -> tuple[str, ...]:
-    """The URLs of `bus.url`; ValueError says what is wrong, without user names or passwords."""
+    """Return the validated URLs of `bus.url`.
+
+    Raises ValueError with what is wrong, without user names or passwords.
+    """
     found = tuple(_checked(url.strip()) for each in urls for url in each.split(","))
     if len(found) > _MOST:
         raise ValueError(f"{len(found)} URLs: at most {_MOST}")
@@ -71,7 +74,7 @@ def _is_host(host: str) -> bool:
 
 
 def place(url: str) -> str:
-    """HOST:PORT of a URL: what may be logged of it."""
+    """Return HOST:PORT of a URL: the part of it that may be logged."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{host}:{_port(parts)}"

@@ -1,4 +1,4 @@
-"""Streams and durable consumers, made from the catalogue of the log (shared/log/catalog.py)."""
+"""Streams and durable consumers, derived from the catalogue of the log (shared/log/catalog.py)."""
 
 import re
 from collections.abc import Sequence
@@ -29,27 +29,30 @@ _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
 
 def ask_subject(stream: str) -> str:
-    """Where a stream's leader is asked for sequences; nothing is ever stored there."""
+    """Return the subject on which a stream's leader is asked for sequences; stores nothing."""
     return f"ask.{stream}"
 
 
 def size_subject(stream: str) -> str:
-    """Where the audit service asks how full a stream is."""
+    """Return the subject on which the audit service asks how full a stream is."""
     return f"size.{stream}"
 
 
 def quota_hints(stream: str) -> str:
-    """Where the audit service tells gateways how full a stream is."""
+    """Return the subject on which the audit service tells gateways how full a stream is."""
     return f"quota.{stream}"
 
 
 def gateway_hints(gateway: str) -> str:
-    """Where terminal events are announced to a gateway; its name came in an unsigned event."""
+    """Return the subject on which terminal events are announced to a gateway.
+
+    The name comes from an unsigned event, so one that is not a valid token is replaced.
+    """
     return f"gw.{gateway if _GATEWAY.fullmatch(gateway) else 'nobody'}"
 
 
 class Quota(StrEnum):
-    """Classes of streams whose largest size is configured together."""
+    """Classes of streams that share a configured maximum size."""
 
     ENROLLMENTS = "enrollments"
     CERTIFICATES = "certificates"
@@ -61,11 +64,12 @@ class Quota(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream; `keep` says what a second message on a subject meets: refusal, or it replaces.
+    """A stream to create.
 
-    `max_age` is in seconds; without one nothing ever leaves the stream by itself, unless
-    `own_ends` lets each message say when. With `max_msgs` a stream that keeps the latest refuses
-    new subjects once it is full, and goes on taking those it has.
+    `keep` says whether a second message on a subject is refused ("first") or replaces the first
+    one ("latest"). Messages expire after `max_age` seconds (0: never) and, with `own_ends`, after
+    their own TTL. With `max_msgs`, a full stream that keeps the latest refuses new subjects but
+    still accepts messages on those that it has.
     """
 
     name: str
@@ -79,9 +83,10 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """A durable pull consumer; `ack_all` acknowledges everything up to a message.
+    """A durable pull consumer to create.
 
-    `from_now` begins with what comes after it was made.
+    With `ack_all` an acknowledgement covers all messages up to that one. With `from_now` the
+    consumer delivers only messages stored after its creation.
     """
 
     stream: str
@@ -92,16 +97,16 @@ class ConsumerSpec:
 
     @property
     def role(self) -> Role:
-        """Whose it is."""
+        """The role that uses the consumer."""
         return Role.VALIDATOR if self.durable == NOTIFIER else Role(self.durable)
 
 
 _CRL_DAYS: Final = 90
-_WINDOW_SECONDS: Final = 2 * 86400.0  # a device's window is of 24 hours, and lives one more
+_WINDOW_SECONDS: Final = 2 * 86400.0  # a device's window of 24 hours, kept for another 24
 
 
 def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
-    """All streams."""
+    """Return all streams."""
     return (
         *(StreamSpec(enroll_stream(s), _subjects(enroll_stream(s)), Quota.ENROLLMENTS)
           for s in shards),
@@ -120,13 +125,13 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
 
 
 def channels_of(stream: str) -> list[tuple[Channel, str]]:
-    """Return the channels whose messages a stream keeps, each with its wildcard there."""
+    """Return the channels whose messages a stream stores, each with its wildcard there."""
     kept = ((row, row.kept_by(stream)) for row in CHANNELS.rows)
     return [(row, row.wildcard(**fields)) for row, fields in kept if fields is not None]
 
 
 def _subjects(stream: str) -> tuple[str, ...]:
-    """Return what a stream keeps: wildcards over the channels that begin alike and are as long."""
+    """Return a stream's subjects: one wildcard per first token and number of tokens."""
     groups: dict[tuple[str, int], list[list[str]]] = {}
     for _, wildcard in channels_of(stream):
         tokens = wildcard.split(".")
@@ -138,7 +143,7 @@ def _subjects(stream: str) -> tuple[str, ...]:
 
 
 def _everything(stream: str) -> tuple[str, ...]:
-    """Return filters for all that a stream keeps: one of its own where one can say it."""
+    """Return filters that match everything in a stream, a single one where possible."""
     subjects = _subjects(stream)
     if len(subjects) > 1:
         return subjects
@@ -147,7 +152,7 @@ def _everything(stream: str) -> tuple[str, ...]:
 
 
 def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
-    """All durable consumers: of each role what the catalogue hands it, of the auditor all."""
+    """Return all durable consumers: each role's by the catalogue, the audit service's for all."""
     found = []
     for stream in (*map(enroll_stream, shards), CERTS, OPS, DEAD_LETTERS):
         channels = channels_of(stream)
@@ -160,7 +165,7 @@ def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
 
 
 def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:
-    """Consumers of the ends of these profiles' enrollments, for who is told of them."""
+    """Return the consumers of these profiles' verdicts and outcomes, for notifications."""
     return tuple(
         ConsumerSpec(
             enroll_stream(shard),
@@ -177,5 +182,5 @@ def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerS
 
 
 def recorded(shards: Sequence[str]) -> tuple[str, ...]:
-    """The streams that the audit service records where these shards are."""
+    """Return the streams that the audit service records, given these shards."""
     return tuple(spec.stream for spec in consumers(shards) if spec.durable == "audit")

@@ -1,18 +1,18 @@
-"""Who connects to the bus: an nkey each, and what it may publish and subscribe to.
+"""The users of the bus: an nkey each, and the subjects it may publish and subscribe to.
 
-Theory of operation. Accounts keep roles apart (docs/decisions/0001); inside an account the server
-would let everybody publish and hear everything, replies to other replicas included. So each user
-has two allow-lists, made from the same table as the accounts:
+Theory of operation. Accounts keep roles apart (docs/decisions/0001). Inside an account the server
+would let every user publish and receive everything, including replies to other replicas. So each
+user has two allow-lists, derived from the same table as the accounts:
 
-* publish: the subjects of its grants, and the hints of its role. No inbox is among them: nobody
-  but the server answers a request, so an answer cannot be forged.
-* subscribe: the inbox of its own public key, and the hints that its role hears. No service is
-  among them: a request of another replica, and the reply subject in it, cannot be overheard.
+* publish: the subjects of its grants, and the hints of its role. They include no inbox: only the
+  server answers requests, so a reply cannot be forged.
+* subscribe: the inbox of its own public key, and the hints that its role receives. They include no
+  service: a request of another replica, and the reply subject in it, cannot be overheard.
 
-Replicas of a role may share one key, or have one each. A key of its own narrows both lists to the
-replica's name: others' replies and hints cannot be read with it, nor their heartbeats written.
-The reply subject of a message is not checked by the server, so reply ids are secrets
-(`JetStreamBus.request`): with a key that is shared, answers could else be led to known ids.
+Replicas of a role may share one key or have one each. A key of its own narrows both lists to the
+replica's name: it cannot read others' replies and hints, nor write their heartbeats. The server
+does not check a message's reply subject, so reply ids are secret (`JetStreamBus.request`):
+otherwise, with a shared key, replies could be directed to known ids.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ from shared.log.streams import REPLICAS
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An nkey that the server lets in; `replica` names the one whose own key it is."""
+    """An nkey that the server accepts; `replica` names its replica, "" if the key is shared."""
 
     role: Role
     public_key: str
     replica: str = ""
 
     def own(self, subject: str) -> str:
-        """A subject of the table, narrowed to the replica where it names one."""
+        """Return a subject of the table, narrowed to the user's replica if it contains a name."""
         if not self.replica:
             return subject
         mine, probe = {"role": self.role}, {"role": f"probe-{self.role}"}
@@ -53,28 +53,28 @@ class User:
 
 
 def public_key_of(seed: str) -> str:
-    """The public key of an nkey seed."""
+    """Return the public key of an nkey seed."""
     pair = nkeys.from_seed(bytearray(seed.encode()))
     return str(pair.public_key.decode())
 
 
 def inbox_prefix(public_key: str) -> str:
-    """The subject below which a user's replies arrive."""
+    """Return the subject prefix under which a user's replies arrive."""
     return f"_INBOX.{public_key}"
 
 
 def publishes(user: User, shards: Sequence[str]) -> list[str]:
-    """Every subject that a user may publish."""
+    """Return every subject that a user may publish to."""
     granted = [grant.called for grant in grants(shards) if grant.role is user.role]
     hints = [hint.subject for hint in HINTS if hint.publisher is user.role]
     return [user.own(s) if s not in hints else s for s in dict.fromkeys((*granted, *hints))]
 
 
 def subscribes(user: User) -> list[str]:
-    """Every subject that a user may subscribe to.
+    """Return every subject that a user may subscribe to.
 
-    A reader is any NATS client, whose inbox is `_INBOX.>` unless told otherwise: readers may
-    overhear what they all may read.
+    A reader is any NATS client, whose inbox is below `_INBOX` by default. Readers can overhear each
+    other's replies, all of which they may read anyway.
     """
     if user.role is Role.READER:
         return ["_INBOX.>"]

@@ -1,4 +1,4 @@
-"""Waits until JetStream answers: a cluster that has just started first elects its leaders."""
+"""Retrying until JetStream answers: a cluster that has just started first elects its leaders."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ _log = structlog.get_logger()
 _WAIT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.5
 # JSClusterNoPeers, JSInsufficientResources, JSClusterNotAvail, JSClusterNotLeader,
-# JSClusterNotActive, JSStreamGeneral (nats-server's errors.json): they pass as nodes join.
+# JSClusterNotActive, JSStreamGeneral (nats-server's errors.json): they end as nodes join.
 _PASSING: Final = frozenset({10005, 10023, 10008, 10009, 10006, 10051})
 _T = TypeVar("_T")
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 async def until_it_answers(call: Callable[[], Awaitable[_T]], seconds: float = _WAIT_SECONDS) -> _T:
     """Return what `call` returns; repeat it while the cluster has no leader to answer it.
 
-    The last error is raised once `seconds` have passed, any other error at once.
+    Raises the last such error once `seconds` have passed, any other error at once.
     """
     loop = asyncio.get_running_loop()
     deadline, logged = loop.time() + seconds, False

@@ -1,1 +1,1 @@
-"""CAs as everybody sees them: chains and CRLs of the log, files, validity."""
+"""The public side of CAs: chains and CRLs from the log, validity."""

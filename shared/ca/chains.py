@@ -1,4 +1,4 @@
-"""CA chains as issuers publish them: read from the bus, believed only where a profile pins them."""
+"""CA chains that issuers publish: read from the bus, trusted only if a profile pins them."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -35,15 +35,15 @@ Wanted = tuple[str, tuple[str, ...]]
 
 
 class UntrustedChainError(Exception):
-    """Raised for a chain whose CA is not a pinned one, or that does not hang together."""
+    """Raised for a chain whose CA is not pinned, or whose certificates do not form a chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """An issuing CA and what stands above it, as DER and parsed, the CA first.
+    """An issuing CA and the CAs above it, as DER and parsed, the issuing CA first.
 
-    `previous` are CAs of the same issuer before a rollover, as DER; `next_signed` answers
-    GetNextCACert, empty where no next CA is planned.
+    `previous` are the issuer's CAs before a rollover, as DER. `next_signed` is the CA's signed
+    announcement for GetNextCACert; empty if no next CA is planned.
     """
 
     der: tuple[bytes, ...]
@@ -53,15 +53,15 @@ class Chain:
 
     @property
     def ca(self) -> x509.Certificate:
-        """The CA that issues."""
+        """The issuing CA."""
         return self.certificates[0]
 
     def issued(self, certificate: bytes) -> bool:
-        """Whether one of the issuer's keys, the current or an earlier one, signed it (DER)."""
+        """Return whether the issuer's current CA or an earlier one issued a certificate (DER)."""
         return any(_issued(ca, certificate) for ca in (self.der[0], *self.previous))
 
     def ca_named(self, name: bytes) -> bytes | None:
-        """The CA of this name (DER), the current one before earlier ones.
+        """Return the CA (DER) with this name (DER), the current one before earlier ones, or None.
 
         Clients re-encode names, so their text is compared.
         """
@@ -70,7 +70,7 @@ class Chain:
         return next((ca for ca in cas if read_name(read_certificate(ca).subject) == wanted), None)
 
     def ca_pinned(self, pin: str) -> bytes | None:
-        """The CA (DER) with this SPKI SHA-256; the current one for ""."""
+        """Return the CA (DER) with this SPKI SHA-256, or None; the current one for ""."""
         if not pin:
             return self.der[0]
         return next((ca for ca in (self.der[0], *self.previous) if _pin(ca) == pin), None)
@@ -87,9 +87,10 @@ def _ca(der: bytes) -> Certificate:
 
 
 def read_chain(stored: Stored, pins: Collection[str]) -> Chain:
-    """The chain in a stored message; each certificate signed by the next, the first one pinned.
+    """Return the chain in a stored message, whose CA must be pinned and each link signed.
 
-    Earlier CAs count as far as they are pinned too. `pins` are SHA-256 of SPKIs, in hex.
+    Earlier CAs that are not pinned are left out. `pins` are SHA-256 digests of SPKIs, in hex.
+    Raises `UntrustedChainError`.
     """
     try:
         event = decode(stored.payload, stored.headers)
@@ -113,7 +114,10 @@ def _pin(der: bytes) -> str:
 
 
 def _check_next(event: CaChain) -> None:
-    """The next CA must be announced by the CA itself, whoever signs what devices get of it."""
+    """Require that the CA itself signed the announcement of the next CA.
+
+    The RA signs the reply to devices: see docs/decisions/0027.
+    """
     if event.next_signed:
         signed = read_der_or_ber(event.next_signed, read_signed_data)
         verify(signed)
@@ -123,7 +127,7 @@ def _check_next(event: CaChain) -> None:
 
 @dataclass
 class ChainBook:
-    """The current chain of each wanted (issuer, pins): read until all are there, kept fresh."""
+    """The current chain of each wanted (issuer, pins), read repeatedly to stay current."""
 
     bus: Bus
     wanted: frozenset[Wanted]
@@ -133,13 +137,13 @@ class ChainBook:
 
     @classmethod
     def of(cls, bus: Bus, wanted: Iterable[Wanted]) -> "ChainBook":
-        """A book for these."""
+        """Return a book for these (issuer, pins)."""
         return cls(bus, frozenset(wanted))
 
     def want(self, wanted: Iterable[Wanted]) -> None:
-        """Look for these from now on: the configuration was reloaded.
+        """Replace what is wanted, after the configuration was reloaded.
 
-        A chain that is known and still pinned goes on being served while the log is asked.
+        A known chain that is still pinned remains in use until the log is read again.
         """
         self.wanted = frozenset(wanted)
         for issuer, pins in self.wanted:
@@ -151,36 +155,39 @@ class ChainBook:
         self._changed.set()
 
     def get(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
-        """The chain, None until it was read once."""
+        """Return the chain, or None if it has not been read yet."""
         return self._chains.get((issuer, pins))
 
     def issued(self, certificate: bytes) -> bool:
-        """Whether a CA of any wanted chain that is known signed a certificate (DER)."""
+        """Return whether a CA of any known wanted chain issued a certificate (DER)."""
         known = (self._chains.get(wanted) for wanted in self.wanted)
         return any(chain.issued(certificate) for chain in known if chain is not None)
 
     async def reread(self, issuer: str, pins: tuple[str, ...]) -> Chain | None:
-        """The chain as the log has it now; `BusUnavailableError` where that cannot be known."""
+        """Read the chain from the stream's leader now and return it.
+
+        Raises `BusUnavailableError` if the leader cannot be read.
+        """
         stored = await self.bus.get_last_from_leader(CA_CHAINS, chain_subject(issuer))
         self._take(issuer, pins, stored)
         return self.get(issuer, pins)
 
     def missing(self) -> list[str]:
-        """The issuers whose chain was not read yet."""
+        """Return the issuers whose chain has not been read yet."""
         return sorted({issuer for issuer, pins in self.wanted - self._chains.keys()})
 
     async def start(self) -> None:
-        """Begin to read and watch."""
+        """Start to read chains and to listen for hints."""
         await self.bus.on_hint("chain.*", self._on_hint)
         self._task = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop reading."""
         if self._task is not None:
             self._task.cancel()
 
     def _on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """A hint only says "read again": what it carries is not believed."""
+        """Read chains again at once; the hint's content is not trusted."""
         del subject, payload, headers
         self._changed.set()
 
@@ -199,7 +206,7 @@ class ChainBook:
             self._changed.clear()
 
     async def _read(self, issuer: str, pins: tuple[str, ...]) -> None:
-        """Read one chain; what was read before is kept where that fails."""
+        """Read one chain; keep the previous one if that fails."""
         try:
             stored = await self.bus.get_last(CA_CHAINS, chain_subject(issuer))
         except BusUnavailableError:

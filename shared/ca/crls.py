@@ -1,4 +1,4 @@
-"""CRLs on the log: the newest complete one of a CA, read and believed only if the CA signed it."""
+"""CRLs in the log: a CA's newest complete one, accepted only if the CA signed it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ CHUNK_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredCrl:
-    """A CRL as DER, and what was announced of it."""
+    """A CRL as DER, and the event that announced it."""
 
     head: CrlPublished
     der: bytes
 
 
 async def newest_head(bus: Bus, issuer: str, ca: bytes, trusted: Trusted) -> CrlPublished | None:
-    """What the newest authentic CRL of a CA (DER) says of itself; None where there is none."""
+    """Return the event of a CA's (DER) newest authentic CRL, or None if there is none."""
     pin = spki_sha256(read_certificate(ca).spki)
     heads = Series(bus, CRLS, crl_head(issuer, pin, "*"), CrlPublished, trusted, "crl")
     newest = await heads.newest()
@@ -35,7 +35,11 @@ async def newest_head(bus: Bus, issuer: str, ca: bytes, trusted: Trusted) -> Crl
 
 
 async def read_crl(bus: Bus, head: CrlPublished, ca: bytes) -> StoredCrl:
-    """The CRL itself, in one piece; `UnreadableEventError` where the CA (DER) did not sign it."""
+    """Read a CRL's pieces and return it.
+
+    Raises `UnreadableEventError` if the CA (DER) did not sign it or its digest is wrong, and
+    `BusUnavailableError` if a piece cannot be read yet.
+    """
     chunks = []
     for index in range(head.chunks):
         stored = await bus.get_last_or_leader(CRLS, crl_chunk(head.issuer, head.sha256, index))

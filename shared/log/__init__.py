@@ -1,1 +1,1 @@
-"""The event log's contents: subjects, events, signatures, states. Pure."""
+"""The contents of the event log: subjects, events, signatures, states. Pure."""

@@ -1,7 +1,7 @@
-"""The catalogue of the log: one row for each kind of event, from which the rest is derived.
+"""The catalogue of the log: one row for each kind of subject, from which the rest is derived.
 
 Subjects, NATS grants, consumers' filters, the AsyncAPI document, the log verifier's table of who
-may sign what, and the projector's dispatch are made from `CHANNELS`.
+may sign what, and the projector's dispatch are derived from `CHANNELS`.
 """
 
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ VERDICT: Final = Channel(
     f"{ATTEMPT}.{Stage.VERDICT}", (EnrollmentApproved, EnrollmentRejected), _ENROLL,
     writers=_VALIDATOR, consumers=(Role.ISSUER, Role.AUDIT), readers=_GATEWAY,
 )  # fmt: skip
-# Only where the issuer's connector cannot record the serial number before the CA is asked.
+# Written only if the issuer's connector cannot record the serial number before asking the CA.
 ORDER: Final = Channel(
     f"{ATTEMPT}.{Stage.ORDER}", (CertificateOrdered,), _ENROLL,
     writers=_ISSUER, consumers=_AUDIT,
@@ -108,7 +108,7 @@ KEY_COMPROMISE: Final = Channel(
     "key.{spki_sha256}.compromised.{number}", (KeyCompromised,), CERTS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
-# `kind` is head (an event, under the CA's key) or data (pieces, under the digest of the whole).
+# `kind` is "head" (an event, under the CA's key) or "data" (pieces, under the CRL's digest).
 CRL: Final = Channel(
     "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
 )
@@ -122,7 +122,7 @@ REVOCATION_ANSWER: Final = Channel(
     "ops.revoke.{issuer}.{serial}.{attempt}.answered", (CommandAnswered,), OPS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
-# Of a revocation that is tried again, the parts are issuer, serial number and attempt.
+# For a retried revocation, the parts are issuer, serial number and attempt.
 RETRY: Final = Channel(
     "ops.retry.{transaction}.{csr}.{attempt}.ordered", (RetryOrdered,), OPS,
     writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
@@ -135,7 +135,7 @@ RA_RELOAD: Final = Channel(
     "ops.ra.{profile}.{command}.all.ordered", (ReloadOrdered,), OPS,
     writers=_AUDIT, consumers=_AUDIT, readers=_GATEWAY,
 )  # fmt: skip
-# What gateways did the auditor sees in their heartbeats and writes down.
+# Written by the audit service, which sees in gateways' heartbeats what they did.
 RA_RELOAD_ANSWER: Final = Channel(
     "ops.ra.{profile}.{command}.{replica}.answered", (CommandAnswered,), OPS,
     writers=_AUDIT, consumers=_AUDIT,
@@ -179,7 +179,7 @@ HEARTBEAT: Final = Channel(
     "$KV.REPLICAS.{role}.{name}", (GatewayHeartbeat, Heartbeat), REPLICAS,
     writers=SERVICES,
 )  # fmt: skip
-QUOTA: Final = Channel("quota.{stream}", (StreamMeasured,), "", writers=_AUDIT)  # only a hint
+QUOTA: Final = Channel("quota.{stream}", (StreamMeasured,), "", writers=_AUDIT)  # not stored
 DEAD_LETTER: Final = Channel(
     "dead.{role}.{stream}.{sequence}", (DeadLetter,), DEAD_LETTERS,
     writers=(Role.VALIDATOR, Role.ISSUER), consumers=_AUDIT,

@@ -1,7 +1,7 @@
-"""Subjects with named parts: written, turned into wildcards and read back. Pure.
+"""Subjects with named parts: formatting, wildcards and parsing. Pure.
 
-The address `ops.revoke.{issuer}.{serial}.{attempt}.ordered` is one subject for each issuer, serial
-number and attempt. A part is never empty and holds no dot.
+The address `ops.revoke.{issuer}.{serial}.{attempt}.ordered` stands for one subject per issuer,
+serial number and attempt. A part is never empty and contains no dot.
 """
 
 import re
@@ -19,10 +19,10 @@ _FIELD: Final = re.compile(r"\{(\w+)\}")
 class Channel:
     """One kind of subject: what may be recorded there, by whom, and who acts on it.
 
-    `writers` may append. `consumers` are handed each message, in a durable consumer of the role.
-    `readers` may read a single subject; the roles that may read everything of a stream stand with
-    the stream (shared/bus/topology.py). With a field `{role}` or `{replica}` in the address, a
-    writer may write where its own name stands. A hint is kept by no stream: its `stream` is "".
+    `writers` may append. `consumers` receive each message through a durable consumer of the role.
+    `readers` may read single subjects; the roles that may read a whole stream are listed with the
+    stream (shared/bus/grants.py). If the address has a field `{role}` or `{replica}`, a writer may
+    write only where its own name is. No stream stores a hint: its `stream` is "".
     """
 
     address: str
@@ -34,12 +34,12 @@ class Channel:
     _pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Prepare to read subjects."""
+        """Compile the pattern that parses subjects."""
         text = r"\.".join(map(_pattern_of, self.address.split(".")))
         object.__setattr__(self, "_pattern", re.compile(text))
 
     def kept_by(self, stream: str) -> dict[str, str] | None:
-        """Return the parts that a stream's name gives (`{shard}`); None for another stream."""
+        """Return the parts in a stream's name (`{shard}`); None if another stream stores it."""
         found = re.fullmatch(_pattern_of(self.stream), stream)
         return found.groupdict() if found is not None else None
 
@@ -48,11 +48,11 @@ class Channel:
         return tuple(_FIELD.findall(self.address))
 
     def subject(self, **fields: str | int) -> str:
-        """Return the subject with all of these parts; `KeyError` where one is missing."""
+        """Return the subject with these parts; raise `KeyError` if one is missing."""
         return self.address.format_map(fields)
 
     def wildcard(self, **fields: str | int) -> str:
-        """Return the pattern of all subjects with these parts, whatever the others are."""
+        """Return the wildcard of all subjects with these parts, with `*` for the other tokens."""
         tokens = (self._token(token, fields) for token in self.address.split("."))
         return ".".join(tokens)
 
@@ -62,7 +62,7 @@ class Channel:
         return token.format_map(fields) if all(name in fields for name in names) else "*"
 
     def match(self, subject: str) -> dict[str, str] | None:
-        """Return the parts of a subject; None where it is no subject of this channel."""
+        """Return the parts of a subject, or None if it is not a subject of this channel."""
         found = self._pattern.fullmatch(subject)
         return found.groupdict() if found is not None else None
 
@@ -76,10 +76,10 @@ class Match:
 
 
 class Channels:
-    """All channels of a log, to find the one that a subject belongs to."""
+    """All channels of the log, with lookup by subject."""
 
     def __init__(self, rows: Iterable[Channel]) -> None:
-        """Keep the rows in their order; no subject may belong to two of them."""
+        """Index the rows, keeping their order; no subject may belong to two of them."""
         self.rows = tuple(rows)
         self._by_ends: dict[tuple[str, str], list[Channel]] = {}
         for row in self.rows:
@@ -87,7 +87,7 @@ class Channels:
             self._by_ends.setdefault((tokens[0], _fixed(tokens[-1])), []).append(row)
 
     def match(self, subject: str) -> Match | None:
-        """Return the channel and parts of a subject; None for one that is not ours."""
+        """Return the channel and parts of a subject, or None if no channel has it."""
         first, _, rest = subject.partition(".")
         for last in (rest.rpartition(".")[2], ""):
             for channel in self._by_ends.get((first, last), ()):
@@ -98,7 +98,7 @@ class Channels:
 
 
 def _pattern_of(token: str) -> str:
-    """Return a regular expression for one token; of several parts in it each ends at a dash."""
+    """Return a regular expression for one token; several parts in it are separated by dashes."""
     parts = _FIELD.split(token)
     part = "[^.]+" if len(parts) <= 3 else "[^.-]+"  # noqa: PLR2004 - before, name, behind
     return "".join(
@@ -108,5 +108,5 @@ def _pattern_of(token: str) -> str:
 
 
 def _fixed(token: str) -> str:
-    """Return a token of an address if it has no named part, else nothing."""
+    """Return a token of an address, or "" if it has a named part."""
     return "" if "{" in token else token

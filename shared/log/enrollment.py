@@ -1,4 +1,4 @@
-"""The life of an enrollment as a table, and what a repeated request gets. Pure."""
+"""The states of an enrollment's attempt, and the reply to a repeated request. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from shared.log.events.enrollment import CertificateIssued, Terminal
 
 
 class State(StrEnum):
-    """Where an attempt stands."""
+    """States of an attempt."""
 
     REQUESTED = "requested"
     HELD = "held"
@@ -24,7 +24,7 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.REQUESTED, "EnrollmentHeld"): State.HELD,
     (State.HELD, "HoldDecided"): State.DECIDED,
     (State.HELD, "EnrollmentApproved"): State.APPROVED,  # its key got a certificate meanwhile
-    (State.HELD, "EnrollmentRejected"): State.REJECTED,  # it killed its worker
+    (State.HELD, "EnrollmentRejected"): State.REJECTED,  # the request was poison
     (State.DECIDED, "EnrollmentApproved"): State.APPROVED,
     (State.DECIDED, "EnrollmentRejected"): State.REJECTED,
     (State.REQUESTED, "EnrollmentApproved"): State.APPROVED,
@@ -33,13 +33,13 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
 }
 TERMINAL: Final = frozenset({State.REJECTED, State.ISSUED, State.FAILED})
-# A failed enrollment may be attempted again, at growing intervals: a device in a loop must not
-# fill the log.
+# Seconds before a failed enrollment may be attempted again. They grow, so that a device in a loop
+# does not fill the log.
 RETRY_DELAYS: Final = (30, 120, 600, 3600)
 
 
 def evolve(state: State, event: EventPayload) -> State:
-    """The state after an event; ValueError where the table has no such step."""
+    """Return the state after an event; raise ValueError if the event cannot follow `state`."""
     try:
         return TRANSITIONS[state, type(event).__name__]
     except KeyError:
@@ -48,7 +48,7 @@ def evolve(state: State, event: EventPayload) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The attempt is in flight: wait for its terminal event."""
+    """The attempt is in progress: wait for its terminal event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class TryAnew:
 def on_repeat(
     attempt: int, terminal: Terminal | None, age: float, now: float
 ) -> Wait | Answer | TryAnew:
-    """What a request gets whose `attempt` is on the log already.
+    """Return how to answer a request whose `attempt` is already in the log.
 
-    `terminal` is that attempt's authenticated end, None while in flight; `age` is how many
-    seconds ago it was stored, `now` the time in Unix seconds. A certificate is the answer for as
-    long as it lives: the same request never yields a second one beside it.
+    `terminal` is that attempt's authenticated terminal event, None while it is in progress; `age`
+    is how many seconds ago it was stored, `now` the time in Unix seconds. A certificate is the
+    answer until it expires: the same request never yields a second one before that.
     """
     if terminal is None:
         return Wait()

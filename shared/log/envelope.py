@@ -1,4 +1,4 @@
-"""Events as the log holds them: JSON, signed for one subject, authenticated when read."""
+"""Events as stored in the log: JSON, signed for one subject, authenticated when read."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from shared.log.catalog import EVENT_TYPES, STAGES, VERSIONS
 from shared.log.events.base import EventPayload, SignedEvent
 from shared.log.stages import Stage
 
-NANOSECONDS: Final = 1_000_000_000  # of a second
+NANOSECONDS: Final = 1_000_000_000  # per second
 TYPE: Final = "Scepstream-Type"
 VERSION: Final = "Scepstream-Version"
 KEY: Final = "Scepstream-Key"
@@ -30,12 +30,12 @@ _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYP
 
 
 class UnreadableEventError(Exception):
-    """Raised for stored bytes that are no event of ours, or not authentic."""
+    """Raised for stored bytes that are not one of our events or are not authentic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event as it travels: its payload bytes and its headers."""
+    """An event as sent: its payload bytes and its headers."""
 
     payload: bytes
     headers: dict[str, str]
@@ -43,7 +43,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as the stream holds it; `time` is the server's, in Unix nanoseconds."""
+    """A message as stored in a stream; `time` is the server's, in Unix nanoseconds."""
 
     subject: str
     payload: bytes
@@ -53,16 +53,16 @@ class Stored:
 
     @property
     def seconds(self) -> int:
-        """The time in whole Unix seconds."""
+        """The storage time in whole Unix seconds."""
         return self.time // NANOSECONDS
 
     def sha256(self) -> str:
-        """The digest of the payload, in hex: how other events name a request."""
+        """Return the digest of the payload, in hex; other events refer to a request by it."""
         return hashlib.sha256(self.payload).hexdigest()
 
 
 def key_id(public_key: Ed25519PublicKey) -> str:
-    """How events name the key that signed them."""
+    """Return the id by which events name the key that signed them."""
     return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
 
 
@@ -75,19 +75,19 @@ class EventSigner:
 
     @classmethod
     def of(cls, key: Ed25519PrivateKey) -> "EventSigner":
-        """The signer for a key."""
+        """Return the signer for a key."""
         return cls(key, key_id(key.public_key()))
 
 
 def encode(event: EventPayload) -> Message:
-    """An event without a signature: only a request is one (the device signed it)."""
+    """Return an event as an unsigned message; `sign` adds a signature."""
     kind = type(event).__name__
     headers = {TYPE: kind, VERSION: str(VERSIONS[kind])}
     return Message(_ENCODER.encode(event), headers)
 
 
 def sign(event: SignedEvent, subject: str, signer: EventSigner) -> Message:
-    """An event signed for one subject and for the stored request that it names."""
+    """Return an event as a message signed for one subject and the stored request it names."""
     message = encode(event)
     signature = signer.key.sign(signed_bytes(subject, event.request_sha256, message.payload))
     message.headers[KEY] = signer.id
@@ -96,12 +96,12 @@ def sign(event: SignedEvent, subject: str, signer: EventSigner) -> Message:
 
 
 def signed_bytes(subject: str, request_sha256: str, payload: bytes) -> bytes:
-    """What is signed; the subject holds no NUL and the digest has one length: unambiguous."""
+    """Return the bytes to sign; unambiguous: no subject has a NUL, the digest has a fixed size."""
     return b"".join((_CONTEXT, subject.encode(), b"\0", bytes.fromhex(request_sha256), payload))
 
 
 def decode(payload: bytes, headers: Mapping[str, str]) -> EventPayload:
-    """The event in these bytes, whoever wrote it; `UnreadableEventError` where there is none."""
+    """Parse an event without checking its signature; raise `UnreadableEventError` if invalid."""
     decoder = _DECODERS.get(headers.get(TYPE, ""))
     if decoder is None:
         raise UnreadableEventError("unknown event type")
@@ -117,10 +117,11 @@ Trusted = Mapping[str, Ed25519PublicKey]
 def authenticate(
     stored: Stored, trusted: Trusted, stage: Stage, request_sha256: str | None = None
 ) -> EventPayload:
-    """The event, if a trusted key signed it for this very subject and request, at this stage.
+    """Return the event if a trusted key signed it for exactly this subject, request and stage.
 
-    `request_sha256` is what the caller knows of the stored request; a caller that has not read it
-    takes the event's own word, which the signature then covers.
+    `request_sha256` is the digest of the stored request. A caller that has not read the request
+    passes None and relies on the digest in the event, which the signature covers. Raises
+    `UnreadableEventError`.
     """
     event = decode(stored.payload, stored.headers)
     if stored.headers[TYPE] not in STAGE_TYPES[stage] or not stored.subject.endswith(f".{stage}"):
@@ -134,7 +135,10 @@ def authenticate(
 
 
 def authenticate_any(stored: Stored, trusted: Trusted) -> SignedEvent:
-    """The event, of whatever kind, if a trusted key signed it for this very subject."""
+    """Return the event, of any kind, if a trusted key signed it for exactly this subject.
+
+    Raises `UnreadableEventError`.
+    """
     event = decode(stored.payload, stored.headers)
     if not isinstance(event, SignedEvent):
         raise UnreadableEventError("this event carries no signature")
@@ -143,7 +147,10 @@ def authenticate_any(stored: Stored, trusted: Trusted) -> SignedEvent:
 
 
 def authenticate_as(kind: type[_Signed], stored: Stored, trusted: Trusted) -> _Signed:
-    """The event of this kind, if a trusted key signed it for this very subject."""
+    """Return the event if it is of this kind and a trusted key signed it for exactly this subject.
+
+    Raises `UnreadableEventError`.
+    """
     event = decode(stored.payload, stored.headers)
     if not isinstance(event, kind):
         raise UnreadableEventError("another event was expected here")

@@ -1,4 +1,4 @@
-"""Why an enrollment is refused, and the one map from reason to failInfo (RFC 8894 s3.2.1.4.4)."""
+"""Reasons for refusing an enrollment, and the map to failInfo (RFC 8894 s3.2.1.4.4)."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,7 +7,7 @@ from shared.scep.errors import FailInfo
 
 
 class Reason(StrEnum):
-    """The label under which a refusal is counted and recorded."""
+    """Labels under which refusals are counted and recorded."""
 
     BAD_MESSAGE = "bad_message"
     BAD_ALGORITHM = "bad_algorithm"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     POISON = "poison"
 
 
-# What a verifier may say no for: counted by profile and kind of challenge.
+# Reasons for which a verifier may refuse; counted by profile and kind of challenge.
 CHALLENGE_REASONS: Final = frozenset(
     {
         Reason.CHALLENGE_MISSING,
@@ -104,7 +104,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.UNREADABLE: FailInfo.BAD_REQUEST,
     Reason.POISON: FailInfo.BAD_REQUEST,
 }
-# How the codec's refusals are labelled.
+# Labels of the codec's refusals.
 REFUSALS: Final = {
     FailInfo.BAD_ALG: Reason.BAD_ALGORITHM,
     FailInfo.BAD_REQUEST: Reason.BAD_REQUEST,

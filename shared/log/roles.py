@@ -1,13 +1,14 @@
-"""The services and who else connects to the log. Pure."""
+"""The roles that connect to the log: the services, the provisioner, readers. Pure."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class Role(StrEnum):
-    """The services, each in an account of its own; the provisioner owns the log's account.
+    """Roles on the bus: each service in its own account; the provisioner owns the log's account.
 
-    The reader is whoever outside follows the log: it can read all of it and nothing else.
+    A reader is an outside program that follows the log. It can only read, and only the streams of
+    enrollments, CERTS, OPS and DEAD_LETTERS.
     """
 
     GATEWAY = "gateway"

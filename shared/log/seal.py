@@ -1,4 +1,4 @@
-"""HPKE of content keys: gateways seal to the validators and cannot open (RFC 9180)."""
+"""HPKE for content keys: gateways seal to the validators and cannot unseal (RFC 9180)."""
 
 import hashlib
 from typing import Final
@@ -11,21 +11,21 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 class SealError(Exception):
-    """Raised where a sealed key does not open: another key, another subject, other bytes."""
+    """Raised if a sealed key does not open: wrong key, wrong subject or altered bytes."""
 
 
 def sealing_key_id(public_key: X25519PublicKey) -> str:
-    """How a sealed key names the key that opens it."""
+    """Return the id by which a request names the key that its content key is sealed to."""
     return hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:16]
 
 
 def seal(content_key: bytes, subject: str, public_key: X25519PublicKey) -> bytes:
-    """Encapsulated key and ciphertext, bound to the subject of the request event."""
+    """Return the encapsulated key and ciphertext, bound to the subject of the request event."""
     return _SUITE.encrypt(content_key, public_key, subject.encode())
 
 
 def unseal(sealed: bytes, subject: str, private_key: X25519PrivateKey) -> bytes:
-    """The content key; `SealError` where it does not open."""
+    """Return the content key; raise `SealError` if it does not open."""
     try:
         return _SUITE.decrypt(sealed, private_key, subject.encode())
     except (InvalidTag, ValueError):

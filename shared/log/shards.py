@@ -1,4 +1,4 @@
-"""Which shard of the log an enrollment lives on, now and before a change of the map. Pure."""
+"""The shard of the log that holds an enrollment, now and before a change of the map. Pure."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-# From so long before an epoch on its shards must be there.
+# How long before an epoch takes effect its shards must exist.
 SOON_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """A shard map from `effective_at` (Unix seconds) on; `pinned` sends a profile to one shard."""
+    """A shard map and its start, in Unix seconds; `pinned` maps a profile to a fixed shard."""
 
     effective_at: float
     shards: tuple[str, ...]
     pinned: dict[str, str] = field(default_factory=dict)
 
     def shard(self, profile: str, transaction: str) -> str:
-        """The shard of a transaction: pinned by profile, else hashed by transaction."""
+        """Return the shard of a transaction: pinned by profile, else hashed by transaction."""
         if profile in self.pinned:
             return self.pinned[profile]
         digest = hashlib.sha256(transaction.encode()).digest()
@@ -29,7 +29,10 @@ class Epoch:
 def shards_for(
     epochs: Sequence[Epoch], profile: str, transaction: str, now: float, window: float
 ) -> tuple[str, ...]:
-    """The shard to append to, then those of epochs that ended within the last `window` seconds."""
+    """Return the shard to append to, then those of epochs that ended at most `window` seconds ago.
+
+    Raises ValueError if no epoch is in effect.
+    """
     newest_first = sorted(
         (e for e in epochs if e.effective_at <= now), key=lambda e: e.effective_at, reverse=True
     )
@@ -44,12 +47,12 @@ def shards_for(
 
 
 def all_shards(epochs: Sequence[Epoch]) -> tuple[str, ...]:
-    """Every shard that any epoch names, in order of first mention."""
+    """Return every shard that any epoch names, in order of first mention."""
     return tuple(
         dict.fromkeys(s for epoch in epochs for s in (*epoch.shards, *epoch.pinned.values()))
     )
 
 
 def begun(epochs: Sequence[Epoch], now: float) -> tuple[Epoch, ...]:
-    """The epochs in effect at this time or before it; enrollments may be open on all of them."""
+    """Return the epochs that started by `now`; enrollments may be open on the shards of each."""
     return tuple(epoch for epoch in epochs if epoch.effective_at <= now)

@@ -7,7 +7,7 @@ ATTEMPT: Final = "enroll.{shard}.{profile}.{transaction}.{csr}.{attempt}"
 
 
 class Stage(StrEnum):
-    """The last token of an enrollment's subjects; each has one writer role."""
+    """The stages, each the last token of its subjects; each has one writer role."""
 
     REQUEST = "request"
     HOLD = "hold"

@@ -1,4 +1,4 @@
-"""The streams of the log by name. Pure."""
+"""The names of the log's streams. Pure."""
 
 from typing import Final
 
@@ -27,12 +27,15 @@ REPLICAS: Final = "KV_REPLICAS"
 
 
 def enroll_stream(shard: str) -> str:
-    """The stream of a shard."""
+    """Return the name of a shard's stream."""
     return f"ENROLL_{shard}"
 
 
 def stream_of(subject: str) -> str | None:
-    """The stream that keeps the first message on this subject, where a role may read it back."""
+    """Return the stream that keeps the first message on a subject, None for any other subject.
+
+    Only streams that the writing role may also read back are included.
+    """
     first, _, rest = subject.partition(".")
     if first == "enroll":
         return enroll_stream(rest.partition(".")[0])

@@ -1,1 +1,1 @@
-"""What a running service is made of: process, HTTP, workers, reloads, clocks."""
+"""The parts of a running service: process, HTTP, workers, reloads, clocks."""

@@ -1,17 +1,17 @@
-"""The connections of a process: caps by source, deadlines, descriptors.
+"""The connections of a process: limits by source, deadlines, file descriptors.
 
-Theory of operation. A connection is always in one phase. In all phases but WORK it is the client
-that has to do something, so these have deadlines, and they can be closed to make room. WORK is
-ours: the services bound it themselves.
+Theory of operation. A connection is always in one phase. In all phases but WORK the server waits
+for the client, so these have deadlines, and such connections can be closed to make room. In WORK
+the client waits for the server, and the services bound it themselves.
 
-Room is made at the moment a connection is accepted or a request begins: when the source has its
-share, by closing that source's own connection that has been silent longest; when the whole process
-is full, or descriptors run short, by closing the longest silent one of the source that holds most.
-Only when everything is in work is the new connection refused. So slow clients push each other out,
-and a client that sends its request at once is served.
+Room is made when a connection is accepted or a request begins. If the source has used up its share,
+that source's longest silent connection is closed. If the whole process is full, or descriptors run
+short, the longest silent connection of the source that holds most is closed. The new connection is
+refused only if all are in WORK. So slow clients displace each other, and a client that sends its
+request immediately is served.
 
-Descriptors in use for other things are counted once a second. Between two counts the number of an
-accepted socket is a second witness: the kernel hands out the lowest free one.
+Descriptors in use for other purposes are counted once a second. Between two counts the number of
+an accepted socket is a second indicator, since the kernel assigns the lowest free one.
 """
 
 from collections import OrderedDict
@@ -40,7 +40,7 @@ _REPORT_SECONDS: Final = 10.0
 
 
 class Phase(StrEnum):
-    """What a connection waits for."""
+    """The phases of a connection: what it waits for."""
 
     HANDSHAKE = "handshake"
     QUIET = "quiet"
@@ -54,7 +54,7 @@ _UNFINISHED: Final = frozenset({Phase.HEAD, Phase.BODY})
 
 
 class Closed(StrEnum):
-    """Why the server closed a connection: a label of a metric."""
+    """Reasons why the server closed a connection; values are metric labels."""
 
     HEAD_DEADLINE = "head_deadline"
     BODY_DEADLINE = "body_deadline"
@@ -66,16 +66,16 @@ class Closed(StrEnum):
 
 
 class Link(Protocol):
-    """What the registry needs of a connection's transport."""
+    """The operations on a connection's transport that the registry needs."""
 
     def abort(self) -> None:
-        """Close at once, whatever is unsent."""
+        """Close at once, discarding unsent bytes."""
 
     def expire(self) -> None:
-        """Close for being late, saying so to the client if a request was begun."""
+        """Close because of a missed deadline; tell the client if a request had begun."""
 
     def unsent(self) -> int:
-        """Return how many bytes of answers the client has not taken yet."""
+        """Return how many bytes of responses the client has not received yet."""
 
     def is_paused(self) -> bool:
         """Return whether the server itself has stopped reading."""
@@ -83,7 +83,7 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How much one source may hold."""
+    """Limits for one source: open connections, and unfinished requests among them."""
 
     connections: int = 1024
     unfinished: int = 256
@@ -91,7 +91,7 @@ class Shares:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """An accepted socket; times are of the registry's clock, in seconds."""
+    """An accepted socket; times are in seconds of the registry's clock."""
 
     source: str
     link: Link
@@ -105,7 +105,7 @@ class Connection:
 
 @dataclass(slots=True)
 class _Source:
-    """What one source holds; those that wait for it, longest silent first."""
+    """The connections of one source; queues hold those that can be closed, longest silent first."""
 
     total: int = 0
     quiet: "OrderedDict[Connection, None]" = field(default_factory=OrderedDict)
@@ -120,15 +120,16 @@ class _Source:
         return len(self.quiet) + len(self.unfinished)
 
     def oldest(self) -> Connection | None:
-        """The connection that has been silent longest, of those that can be closed."""
+        """Return the longest silent connection of those that can be closed."""
         first = [next(iter(q)) for q in (self.quiet, self.unfinished) if q]
         return min(first, key=lambda c: c.progress, default=None)
 
 
 class Connections:
-    """All connections of some listeners; `exempt` tells sources without a share of their own.
+    """All connections of some listeners.
 
-    Those are trusted proxies: all clients behind one share its address.
+    `exempt` returns whether a peer has no limit of its own: a trusted proxy, whose clients all
+    share its address.
     """
 
     def __init__(
@@ -138,7 +139,10 @@ class Connections:
         exempt: Callable[[str], bool] = lambda _: False,
         descriptors: int | None = None,
     ) -> None:
-        """Start without any; `descriptors` is the process's limit, read from the system if None."""
+        """Start without connections; `clock` returns seconds.
+
+        `descriptors` is the process's limit, read from the system if None.
+        """
         self.shares, self.exempt = shares or Shares(), exempt
         self._clock = clock
         self._last_descriptor = (descriptors or descriptor_limit()) - DESCRIPTOR_RESERVE
@@ -149,7 +153,7 @@ class Connections:
         self._reported = float("-inf")
 
     def accept(self, peer: str, descriptor: int, link: Link, phase: Phase) -> Connection | None:
-        """Register an accepted socket; None where there is no room for it."""
+        """Register an accepted socket; return None if there is no room for it."""
         source = "" if self.exempt(peer) else source_key(peer)
         held = self._sources.get(source)
         if source and held is not None and held.total >= self.shares.connections:
@@ -174,7 +178,7 @@ class Connections:
         return used >= self._last_descriptor or held >= CONNECTIONS
 
     def drop(self, connection: Connection) -> None:
-        """Forget a connection that is closed; harmless if it was forgotten already."""
+        """Remove a closed connection; do nothing if it was removed already."""
         if connection not in self._all:
             return
         self._all.remove(connection)
@@ -186,7 +190,7 @@ class Connections:
         CONNECTIONS_OPEN.dec()
 
     def enter(self, connection: Connection, phase: Phase) -> None:
-        """Record that a connection is in another phase now."""
+        """Record a connection's new phase; make room if it begins a request."""
         if connection not in self._all:
             return
         entry = self._sources[connection.source]
@@ -199,7 +203,7 @@ class Connections:
         self._enter(entry, connection)
 
     def received(self, connection: Connection) -> None:
-        """Record that bytes came: of its source this one is now the last to be closed."""
+        """Record that bytes arrived: the connection is now the last of its source to be closed."""
         if connection not in self._all:
             return
         connection.progress = self._clock()
@@ -208,7 +212,7 @@ class Connections:
             queue.move_to_end(connection)
 
     def sweep(self) -> None:
-        """Close what is past its deadline; to be called about once a second."""
+        """Close connections past their deadline; call this about once a second."""
         now = self._clock()
         self._others = max(0, open_descriptors() - len(self._all))
         for connection in list(self._all):
@@ -240,7 +244,7 @@ class Connections:
 
     @staticmethod
     def _is_stalled(connection: Connection, now: float) -> bool:
-        """Whether the client takes nothing of an answer."""
+        """Return whether the client has stopped receiving a response."""
         unsent = connection.link.unsent()
         if not unsent or unsent != connection.unsent:
             connection.unsent, connection.unsent_since = unsent, now
@@ -284,7 +288,7 @@ class Connections:
         self._unfinished -= connection.phase in _UNFINISHED
 
     def _report(self) -> None:
-        """Say that the process is full, at most once in ten seconds."""
+        """Log that the process is full, at most once in ten seconds."""
         now = self._clock()
         if now - self._reported >= _REPORT_SECONDS:
             self._reported = now

@@ -8,7 +8,7 @@ from pathlib import Path
 def raise_descriptor_limit() -> None:
     """Raise the soft limit of open files to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems do not take "unlimited"
+    with suppress(ValueError, OSError):  # some systems reject "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -19,7 +19,7 @@ def descriptor_limit() -> int:
 
 
 def open_descriptors() -> int:
-    """Return how many files this process has open; 0 where the system does not tell."""
+    """Return how many files this process has open; 0 if the system does not say."""
     try:
         return sum(1 for _ in Path("/dev/fd").iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""HTTP on accepted sockets: uvicorn's protocol under deadlines, and the loop that accepts."""
+"""HTTP on accepted sockets: uvicorn's protocol with deadlines, and the accept loop."""
 
 import asyncio
 import errno
@@ -29,7 +29,7 @@ _FULL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 
 
 def closing_answer(status: HTTPStatus, sentence: str, *headers: str) -> bytes:
-    """Return an answer that closes the connection, to be written past the application."""
+    """Return a response that closes the connection, to be written without the application."""
     length = f"content-length: {len(sentence) + 1}"
     first = f"HTTP/1.1 {status.value} {status.phrase}"
     lines = (first, "content-type: text/plain", length, "connection: close")
@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """The other end of a connection, as the application sees it: scope[CLIENT]."""
+    """The client of a connection, as the application sees it in scope[CLIENT]."""
 
     gone: bool = False
     _tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
@@ -62,21 +62,21 @@ class Client:
             self._tasks.discard(task)
 
     def lost(self) -> None:
-        """Note that the client is gone: nobody waits for an answer any more."""
+        """Mark the client as gone and cancel the tasks that work for it."""
         self.gone = True
         for task in list(self._tasks):
             task.cancel()
 
 
 class _TooManyError(Exception):
-    """Raised for a request beyond those that may wait for their turn on one connection."""
+    """Raised for a request beyond the limit of pipelined requests on one connection."""
 
 
 class EdgeProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP with an end to everything a client may draw out.
+    """uvicorn's HTTP protocol with a limit on everything that a client can prolong.
 
-    Head, chunk framing and trailers have a size: the application bounds the body and sees none of
-    these. What the connection waits for is known to the registry, which has the deadlines.
+    The size of head, chunk framing and trailers is limited here, because the application limits
+    the body and sees none of these. The registry knows the connection's phase and its deadlines.
     """
 
     _around = 0
@@ -96,18 +96,18 @@ class EdgeProtocol(HttpToolsProtocol):
         self._entry, self._remote = entry, Client()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, the TLS handshake being over where there is one."""
+        """Begin, after the TLS handshake if there is one."""
         super().connection_made(transport)
         self._entry.begin(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; whoever still works for it may stop."""
+        """Remove the connection, and cancel tasks that still work for it."""
         super().connection_lost(exc)
         self._remote.lost()
         self._entry.end()
 
     def data_received(self, data: bytes) -> None:
-        """Count what is no body; a connection that sends no end to it is closed."""
+        """Count the bytes outside the body; close a connection that sends too many of them."""
         before = self._body
         self._entry.received()
         super().data_received(data)
@@ -116,8 +116,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin a request; with whose certificate it is made, if with one."""
-        if len(self.pipeline) >= PIPELINED:  # the parser stops at it, whatever is left of a read
+        """Begin a request; put the client and its TLS certificate, if any, into the scope."""
+        if len(self.pipeline) >= PIPELINED:  # the error stops the parser within a read
             raise _TooManyError
         self._around, self._is_reading = 0, True
         super().on_message_begin()
@@ -128,23 +128,23 @@ class EdgeProtocol(HttpToolsProtocol):
         self._entry.enter(Phase.HEAD)
 
     def on_headers_complete(self) -> None:
-        """Let the application begin; the body may be on its way yet."""
+        """Let the application begin; the body may still be arriving."""
         super().on_headers_complete()
         self._entry.enter(Phase.BODY)
 
     def on_body(self, body: bytes) -> None:
-        """Pass on what the application gets."""
+        """Pass a part of the body on to the application."""
         self._body += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the whole request is there: from now on it is the server that takes time."""
+        """Record that the request is complete: from now on the client waits for the server."""
         super().on_message_complete()
         self._is_reading = False
         self._entry.enter(Phase.QUIET if self.cycle.response_complete else Phase.WORK)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless the rest of one is still to come."""
+        """Wait for the next request, unless the rest of this one is still arriving."""
         super().on_response_complete()
         # The registry ends idle connections; uvicorn's timer would keep a closed one in memory.
         self._unset_keepalive_if_required()
@@ -152,7 +152,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._entry.enter(Phase.QUIET)
 
     def expire(self) -> None:
-        """Answer 408 to a request that was begun, and close."""
+        """Respond 408 to a request that has begun, and close."""
         if self._is_reading and not self.pipeline:
             cycle = self.cycle
             if cycle is None or cycle.response_complete or not cycle.response_started:
@@ -164,7 +164,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
 
 class _Link:
-    """An accepted socket from its first moment: handshake, protocol, end."""
+    """An accepted socket from accept to close: TLS handshake, protocol, end."""
 
     def __init__(self, sock: socket.socket, connections: Connections) -> None:
         self._sock, self._connections = sock, connections
@@ -215,17 +215,17 @@ MakeProtocol = Callable[["_Link"], EdgeProtocol]
 
 
 class Overload(Protocol):
-    """Refuses whole requests before they cost a connection, HTTP parser and task (0.3 ms)."""
+    """Refuses whole requests before they cost a connection, an HTTP parser and a task (0.3 ms)."""
 
     def is_busy(self) -> bool:
-        """Return whether there may be anything to refuse; asked for every connection."""
+        """Return whether there may be anything to refuse; called for every connection."""
 
     def refuse(self, received: bytes) -> bytes | None:
-        """Return the answer to what came on a new connection; None: serve it like any other."""
+        """Return the refusal of a new connection's first bytes, or None to serve it normally."""
 
 
 class Acceptor:
-    """Accepts from a listening socket, at once and as long as there is room."""
+    """Accepts connections from a listening socket."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class Acceptor:
         connections: Connections,
         overload: Overload | None = None,
     ) -> None:
-        """Begin to accept."""
+        """Start to accept connections at once."""
         self._listener, self._make_protocol, self._tls = listener, make_protocol, tls
         self._connections, self._overload = connections, overload
         self._loop = asyncio.get_running_loop()
@@ -251,7 +251,7 @@ class Acceptor:
         self._loop.remove_reader(self._listener.fileno())
 
     async def wait_closed(self) -> None:
-        """Wait until no handshake is under way."""
+        """Cancel handshakes in progress and wait until they have ended."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -267,12 +267,12 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _FULL:  # the reserve is used up: let the closed ones go first
+                if error.errno in _FULL:  # the reserve is used up: wait until closed ones are freed
                     _log.error("accept_failed", error=errno.errorcode[error.errno or 0])
                     self._loop.remove_reader(self._listener.fileno())
                     self._loop.call_later(_PAUSE_SECONDS, self._resume)
                     return
-                continue  # this connection broke off already
+                continue  # this connection is already broken
             self._take(sock, peer[0] if isinstance(peer, tuple) else "")
 
     def _take(self, sock: socket.socket, peer: str) -> None:
@@ -295,19 +295,19 @@ class Acceptor:
         task.add_done_callback(self._tasks.discard)
 
     def _is_refused(self, sock: socket.socket) -> bool:
-        """Answer a request that is refused anyway, if it has come as a whole."""
+        """Refuse a request without serving its connection, if it has arrived completely."""
         assert self._overload is not None
         try:
             answer = self._overload.refuse(sock.recv(_FIRST_BYTES, socket.MSG_PEEK))
         except OSError:
-            return False  # nothing came yet, or the connection broke off: the usual way shows it
-        except Exception as error:  # noqa: BLE001 - a bug must not stop the one who accepts
+            return False  # nothing arrived yet, or the connection broke: handled in the usual way
+        except Exception as error:  # noqa: BLE001 - a bug must not stop the accept loop
             log_failure("refusal_failed", error)
             return False
         if answer is None:
             return False
         with suppress(OSError):
-            sock.recv(_FIRST_BYTES)  # what is closed with bytes unread is reset, not answered
+            sock.recv(_FIRST_BYTES)  # closing with unread bytes would reset the connection
             sock.send(answer)
         return True
 
@@ -316,6 +316,6 @@ class Acceptor:
         try:
             make = partial(self._make_protocol, link)
             await self._loop.connect_accepted_socket(make, sock, ssl=self._tls, **options)
-        except (OSError, asyncio.CancelledError):  # no TLS, broken off, or closed to make room
+        except (OSError, asyncio.CancelledError):  # not TLS, broken, or closed to make room
             link.end()
             sock.close()

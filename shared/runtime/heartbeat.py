@@ -1,4 +1,4 @@
-"""A replica's heartbeat: what it reports, and the commands that it carries out at each beat."""
+"""A replica's heartbeat loop: carry out pending commands, then report."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -13,10 +13,11 @@ from shared.runtime.periodic import every
 
 @dataclass(kw_only=True)
 class HeartbeatLoop(ABC):
-    """Carries out what was ordered, then reports, every few seconds and at each hint.
+    """Carries out commands and then reports, every few seconds and at each hint.
 
-    Commands are heard of by a hint and looked for on the log, so that none is lost. `since` (Unix
-    seconds) is when the settings of the start had been read.
+    A hint announces a command, and the log is searched for commands at each beat, so that none is
+    lost. `since` (Unix seconds) is when the start-up settings had been read. `hint` is the subject
+    of the hints that concern this replica.
     """
 
     bus: Bus
@@ -27,29 +28,29 @@ class HeartbeatLoop(ABC):
     _hinted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Send heartbeats forever."""
         await self.bus.on_hint("command.*", self.on_hint)
         await every(self.log_clock.pause, self.beat, name="heartbeat", wake=self._hinted)
 
     async def beat(self) -> None:
-        """Beat once."""
+        """Carry out pending commands and send one heartbeat."""
         await self.obey()
         await self.log_clock.beat(self.message())
 
     def look_now(self) -> None:
-        """Do not wait until the next beat: the settings were read again."""
+        """Send the next heartbeat at once, because the settings were reloaded."""
         self._hinted.set()
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
-        """Look for a command; what the hint carries is not believed."""
+        """Look for commands in the log at once; the hint's content is not trusted."""
         del payload, headers
         if subject == self.hint:
             self._hinted.set()
 
     @abstractmethod
     async def obey(self) -> None:
-        """Carry out the commands that were given since the last beat."""
+        """Carry out the commands issued since the last beat."""
 
     @abstractmethod
     def message(self) -> Message:
-        """Return the heartbeat; it leaves the log by itself soon after the replica stops."""
+        """Return the heartbeat event; it expires soon after the replica stops."""

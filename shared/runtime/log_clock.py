@@ -1,8 +1,8 @@
-"""The log's time, measured by what a process appends itself: no local clock decides anything.
+"""The log's time, measured from a process's own appends, so that no local clock decides anything.
 
-A replica whose clock is a day off would refuse every device for good, or answer none of them
-again. Each heartbeat is read back with the time that the server stored it at; from there on this
-process's monotonic clock counts. The local clock is only compared with it.
+A replica whose clock is a day off would refuse every device for good, or never answer one again.
+Each heartbeat is read back with the time at which the server stored it; from then on this
+process's monotonic clock counts. The local clock is only compared with the result.
 """
 
 import time
@@ -28,9 +28,10 @@ _FIRST_SECONDS: Final = 0.5
 
 @dataclass
 class LogClock:
-    """Call it for the log's time in Unix seconds; `subject` is where this process's heartbeat is.
+    """A clock that returns the log's time in Unix seconds when called.
 
-    `local` is the machine's clock (Unix seconds), `monotonic` counts seconds and is never set.
+    `subject` is that of this process's heartbeat, `local` the machine's clock (Unix seconds) and
+    `monotonic` a clock in seconds that is never set.
     """
 
     bus: Bus
@@ -42,13 +43,13 @@ class LogClock:
     _told: bool = False
 
     def __call__(self) -> float:
-        """Return the log's time; `BusUnavailableError` before it was measured."""
+        """Return the log's time; raise `BusUnavailableError` if it has not been measured yet."""
         if self._base is None:
             raise BusUnavailableError("the time of the log was not measured yet")
         return self._base + self.monotonic()
 
     def problems(self) -> list[str]:
-        """What /readyz says of the clock; [] when nothing is wrong."""
+        """Return the clock's problems for /readyz; [] if nothing is wrong."""
         if self._base is None:
             return ["the time of the log was not measured yet"]
         if abs(self._skew) > CLOCK_SKEW_SECONDS:
@@ -56,12 +57,12 @@ class LogClock:
         return []
 
     async def beat(self, message: Message) -> None:
-        """Append a heartbeat, which ends by itself, and read back when the log stored it."""
+        """Store a heartbeat, which expires by itself, and read back when the log stored it."""
         sequence = await self.bus.put(self.subject, message)
         local, counted = self.local(), self.monotonic()
         stored = await self.bus.get_last(REPLICAS, self.subject)
         if stored is None or stored.sequence != sequence:
-            return  # by a replica of the log that lags behind; the next one may do
+            return  # read from a replica of the log that lags behind; the next beat tries again
         logged = stored.time / NANOSECONDS
         self._base, self._skew = logged - counted, local - logged
         CLOCK_SKEW.set(self._skew)
@@ -71,14 +72,14 @@ class LogClock:
         self._told = wrong
 
     def pause(self) -> float:
-        """Return how many seconds to wait until the next heartbeat: few until time is known."""
+        """Return the seconds until the next heartbeat; fewer until the time is measured."""
         return _FIRST_SECONDS if self._base is None else _BEAT_SECONDS
 
     async def run(self, message: Callable[[], Message]) -> None:
-        """Beat, for ever."""
+        """Store a heartbeat every few seconds, forever."""
         await every(self.pause, lambda: self.beat(message()), name="heartbeat")
 
 
 def heartbeat(role: str, name: str, since: int) -> Message:
-    """The heartbeat of a replica that has nothing to tell but that it is there."""
+    """Return the heartbeat of a replica that reports only that it is running."""
     return encode(Heartbeat(role=role, name=name, since=since, anchors={}))

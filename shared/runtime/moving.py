@@ -1,11 +1,11 @@
-"""Leaves a node on which appends do not work for one on which they do.
+"""Moving a bus connection from a node on which appends fail to one on which they work.
 
-A node that is cut off from its peers keeps its clients, and answers reads and even conflicts; only
-an append that needs a quorum tells. So each service puts a message of its own into KV_REPLICAS
-every two seconds, where `bus.url` has more than one node. After three seconds without an
-acknowledgement the other nodes are tried with connections of their own, and the service moves to
-the first that acknowledges the same put: at most once in ten seconds, after a random moment, so
-that not all move at once. Where no node does, it stays. See docs/decisions/0037.
+A node that is cut off from its peers keeps its clients and answers reads and even conflicts; only
+an append, which needs a quorum, reveals it. So each service puts a probe message into KV_REPLICAS
+every two seconds if `bus.url` has more than one node. After three seconds without an
+acknowledgement it probes the other nodes over separate connections and moves to the first that
+acknowledges the same put: at most once in ten seconds, after a random delay, so that services do
+not all move at once. If no node does, it stays. See docs/decisions/0037.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _JITTER_SECONDS: Final = 0.5
 
 @dataclass
 class Mover:
-    """Watches one bus; `run` it beside the service."""
+    """Watches one bus connection; `run` it beside the service. `seed` is the role's nkey."""
 
     bus: JetStreamBus
     servers: Servers
@@ -54,11 +54,11 @@ class Mover:
 
     @property
     def subject(self) -> str:
-        """Where this process puts its probes."""
+        """The subject of this process's probes."""
         return f"$KV.REPLICAS.probe-{self.role}.{self.name}"
 
     async def run(self) -> None:
-        """Probe, and move where that is better, for ever; nothing to do with one node."""
+        """Probe forever, and move when another node works better; return if there is only one."""
         loop = asyncio.get_running_loop()
         self._worked = loop.time()
         while len(self.servers.urls) > 1:
@@ -69,13 +69,13 @@ class Mover:
                     self._worked = now
                 elif now - max(self._worked + _PATIENCE_SECONDS, self._moved + _GAP_SECONDS) > 0:
                     await self._move()
-            except Exception as error:  # noqa: BLE001 - whatever it is, watching must go on
+            except Exception as error:  # noqa: BLE001 - a bug must not end the watch
                 log_failure("probe_failed", error)
                 works = False
             await asyncio.sleep(_HEALTHY_SECONDS if works else _RETRY_SECONDS)
 
     async def outlast(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step of the start, on another node where this one is of no use; wait for the bus."""
+        """Repeat a step of the start until the bus is available; move to another node if needed."""
         async with background(self.run()):
             said = ""
             while True:
@@ -88,7 +88,7 @@ class Mover:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _here_works(self) -> bool:
-        """Whether a put is acknowledged soon; a late one still counts for the bus's health."""
+        """Return whether a put is acknowledged in time; a late one still counts as bus health."""
         task = asyncio.create_task(self._put())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -118,7 +118,7 @@ class Mover:
             return
 
     async def _works(self, url: str) -> bool:
-        """Whether another node acknowledges this process's put."""
+        """Return whether another node acknowledges this process's put."""
         client = Client()
         try:
             async with asyncio.timeout(2 * _ACK_SECONDS):
@@ -136,4 +136,4 @@ class Mover:
 
 
 async def _ignore(_: Exception) -> None:
-    """A node that cannot be reached is one that does not work."""
+    """Ignore connection errors: an unreachable node counts as one that does not work."""

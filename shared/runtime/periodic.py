@@ -1,4 +1,4 @@
-"""Work that a service does again and again for as long as it runs."""
+"""Periodic work for as long as a service runs."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,10 @@ async def every(
     retry: float | None = None,
     delay: float = 0.0,
 ) -> None:
-    """Do `work` for ever, with a pause of `seconds` after each time; sooner once `wake` is set.
+    """Repeat `work` forever, with a pause of `seconds` after each run, cut short if `wake` is set.
 
-    The first time is after `delay` seconds. Whatever the work raises, it is done again: after
-    `retry` seconds where they are given. An outage of the bus is logged as `<name>_waiting`, all
-    else as `<name>_failed`.
+    The first run is after `delay` seconds. Work that raises is repeated too, after `retry` seconds
+    if given. An outage of the bus is logged as `<name>_waiting`, other errors as `<name>_failed`.
     """
     await asyncio.sleep(delay)
     while True:
@@ -36,7 +35,7 @@ async def every(
         except BusUnavailableError as error:
             _log.info(f"{name}_waiting", detail=str(error)[:_SHOWN])
             pause = retry
-        except Exception as error:  # noqa: BLE001 - a bug must not end it unheard
+        except Exception as error:  # noqa: BLE001 - a bug must not end the loop silently
             log_failure(f"{name}_failed", error)
             pause = retry
         if pause is None:

@@ -1,4 +1,4 @@
-"""Places: how many of a kind may wait at once for somebody outside."""
+"""Limits on how many requests may wait at once for an external service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from shared.limits import PROFILE_PLACES
 
 @dataclass
 class Places:
-    """How many requests may wait for one service outside at once.
+    """A limit of `most` requests that may wait for one external service at once.
 
-    One that answers slowly must not fill a worker with waiting requests: others share it.
+    A slow service must not fill a worker that others share with waiting requests.
     """
 
     most: int = PROFILE_PLACES
@@ -19,7 +19,7 @@ class Places:
 
     @contextmanager
     def taken(self) -> Iterator[bool]:
-        """Take a place for the length of a block; False where none is free."""
+        """Take a place for the duration of a block; yield False if none is free."""
         free = self._taken < self.most
         self._taken += free
         try:

@@ -1,4 +1,4 @@
-"""What every service process does alike: clock, signals, HTTP on a given socket."""
+"""What all service processes share: clock, signals, HTTP on a given socket."""
 
 import asyncio
 import contextlib
@@ -25,17 +25,17 @@ DRAIN_SECONDS: Final = 20.0
 CONFIGURATION_STATUS: Final = 78
 _LAST_WORDS_SECONDS: Final = 2.0
 _TICK_SECONDS: Final = 1.0
-# Cyclic garbage is rare here; Python's 700 has it looked for several times an enrollment.
+# Cyclic garbage is rare here; Python's 700 would search for it several times per enrollment.
 _NEW_OBJECTS: Final = 10_000
 
 
 def now() -> float:
-    """The time in Unix seconds: the one clock, handed on as an argument."""
+    """Return the time in Unix seconds. The only such clock; others get it as an argument."""
     return time.time()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with its own way to accept, and without its own signal handlers."""
+    """uvicorn with our accept loop and without its own signal handlers."""
 
     def __init__(
         self, config: uvicorn.Config, connections: Connections, overload: Overload | None
@@ -51,11 +51,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run`: the process has one way to stop."""
+        """Leave signals to `run`, so that the process has one way to stop."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
+        """Start to accept connections."""
         loop = asyncio.get_running_loop()
 
         def make(link: Any) -> EdgeProtocol:
@@ -69,9 +69,9 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def main_loop(self) -> None:
-        """Look at the deadlines, and renew the Date header, once a second.
+        """Enforce deadlines and refresh the Date header once a second.
 
-        uvicorn's own loop wakes an idle process ten times a second.
+        uvicorn's own loop would wake an idle process ten times a second.
         """
         while not await self.on_tick(0):
             self._connections.sweep()
@@ -80,7 +80,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """An ASGI application on sockets that somebody else bound."""
+    """An ASGI application on listening sockets that the caller bound."""
 
     def __init__(
         self,
@@ -90,17 +90,17 @@ class HttpServer:
         connections: Connections | None = None,
         overload: Overload | None = None,
     ) -> None:
-        """Take the application and its listening sockets; with `tls` they speak TLS.
+        """Configure the server for an application and its sockets, with TLS if `tls` is given.
 
-        `connections` is shared by listeners whose connections count together; `overload` refuses
-        requests on connections without TLS.
+        Pass the same `connections` to listeners whose connections count together. `overload`
+        refuses requests, on connections without TLS only.
         """
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # else anyone on this host could name any client address
+            proxy_headers=False,  # or anyone on this host could claim any client address
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=int(DRAIN_SECONDS),
@@ -117,11 +117,11 @@ class HttpServer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start to accept connections."""
         self._task = asyncio.create_task(self._server.serve(sockets=self._sockets))
 
     async def stop(self) -> None:
-        """Stop accepting, finish what is in flight."""
+        """Stop accepting and finish the requests in progress."""
         self._server.tell_to_exit()
         if self._task is not None:
             await self._task
@@ -129,18 +129,18 @@ class HttpServer:
 
 @dataclass(frozen=True)
 class Signals:
-    """What was asked of the process: to stop (SIGTERM, SIGINT), to reload (SIGHUP)."""
+    """Events set by signals: `stop` by SIGTERM and SIGINT, `hangup` (reload) by SIGHUP."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     hangup: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def run(main: Callable[[Signals], Awaitable[None]]) -> None:
-    """Run a service until SIGTERM or SIGINT; `main` gets the events that say so."""
+    """Run a service until SIGTERM or SIGINT; `main` gets the events that signals set."""
     raise_descriptor_limit()
 
     async def supervised() -> None:
-        gc.freeze()  # what is loaded by now lives as long as the process: never looked at again
+        gc.freeze()  # objects loaded by now live as long as the process: never scan them again
         gc.set_threshold(_NEW_OBJECTS)
         signals = Signals()
         loop = asyncio.get_running_loop()
@@ -151,7 +151,7 @@ def run(main: Callable[[Signals], Awaitable[None]]) -> None:
         stopping = asyncio.create_task(signals.stop.wait())
         await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        # A service that still waits for its bus does not look at `stop`: it is not asked twice.
+        # A service that still waits for its bus does not check `stop`: cancel it after a while.
         await asyncio.wait((task,), timeout=DRAIN_SECONDS + _LAST_WORDS_SECONDS)
         if not task.done():
             task.cancel()
@@ -163,7 +163,7 @@ def run(main: Callable[[Signals], Awaitable[None]]) -> None:
 
 @contextlib.asynccontextmanager
 async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Let `work` go on beside a block, and end it with the block."""
+    """Run `work` in the background of a block; cancel it at the block's end."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -173,7 +173,7 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 is any free one."""
+    """Return a listening TCP socket; port 0 means any free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -187,5 +187,5 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def inherited(descriptor: int) -> socket.socket:
-    """A listening socket that the supervisor bound and keeps."""
+    """Return a listening socket that the supervisor bound and keeps open."""
     return socket.socket(fileno=descriptor)

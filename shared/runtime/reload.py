@@ -1,4 +1,4 @@
-"""Settings reloaded while a service runs: all or nothing, the old ones kept on any error."""
+"""Reloading settings while a service runs: all or nothing; errors keep the old ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,39 +16,39 @@ S = TypeVar("S")
 
 @runtime_checkable
 class Partial(Protocol):
-    """Settings that some profiles may be left out of: name to what is wrong."""
+    """Settings that can leave out invalid profiles; `left_out` maps their names to the errors."""
 
     left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Source(Generic[S]):
-    """The settings of the start, and how to read them again from the same places."""
+    """The start-up settings, and how to read them again from the same sources."""
 
     first: S
     read: Callable[[], S]
 
 
 class Reloader(Generic[S]):
-    """Reads everything, then swaps it in; on any error keeps what was.
+    """Reads all settings, then swaps them in; on any error the old ones stay in effect.
 
-    Nor does a reload leave out a profile that is served: then, too, all stays as it was.
+    The old settings also stay if the new ones would leave out a profile that is served now.
     """
 
     def __init__(self, source: Source[S], apply: Callable[[S], Awaitable[None]]) -> None:
-        """Take the settings of the start, and what swaps others in."""
+        """Start with `source.first` in effect; `apply` swaps in other settings."""
         self._source, self._apply, self._served = source, apply, source.first
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> str:
-        """What is wrong, one sentence; "" where all was read and is in effect."""
+        """Reload the settings; return what is wrong in one sentence, "" if they are in effect."""
         async with self._one_at_a_time:
             try:
                 await self._swap()
             except SettingsError as error:
                 _log.error("reload_refused", detail=str(error))
                 return str(error)
-            except Exception as error:  # noqa: BLE001 - a bug must not make the next order unheard
+            except Exception as error:  # noqa: BLE001 - a bug must not block the next reload
                 log_failure("reload_failed", error)
                 return f"cannot be read: {type(error).__name__}"
         _log.info("reloaded")
@@ -62,7 +62,7 @@ class Reloader(Generic[S]):
         self._served = found
 
     async def on(self, hangup: asyncio.Event) -> None:
-        """At each SIGHUP, for ever."""
+        """Reload at each SIGHUP, forever."""
         while True:
             await hangup.wait()
             hangup.clear()
@@ -70,5 +70,5 @@ class Reloader(Generic[S]):
 
 
 def _left_out(settings: object) -> Mapping[str, str]:
-    """The profiles that cannot be served, and why; some services have none."""
+    """Return the profiles that cannot be served, and why; {} for settings without profiles."""
     return settings.left_out if isinstance(settings, Partial) else {}

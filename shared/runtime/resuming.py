@@ -1,9 +1,10 @@
-"""Orders to resume an attempt whose message no consumer delivers any more.
+"""Commands to resume an attempt whose message no consumer delivers any more.
 
-A role's consumer can pass over a message for good: a damaged block of its stream, a consumer that
-was recreated behind it. The audit service then orders the role to handle the stored message again.
-The handler is the one of a delivery and may see a message any number of times: the first verdict
-and the first outcome count. See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
+A role's consumer can skip a message for good, for example if a block of its stream is damaged or
+the consumer was recreated after that message. The audit service then commands the role to handle
+the stored message again. The handler is the one for deliveries and may see a message any number of
+times: the first verdict and the first outcome count.
+See docs/decisions/0034-the-log-decides-what-is-left-to-do.md.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +23,7 @@ from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
-# The messages that lead to a stage, the latest first. A hold is the operators' to end.
+# The messages that lead to a stage, the latest first. Only an operator ends a hold.
 _LEADING: Final[dict[Stage, tuple[Stage, ...]]] = {
     Stage.VERDICT: (Stage.DECISION, Stage.HOLD, Stage.REQUEST),
     Stage.OUTCOME: (Stage.VERDICT,),
@@ -30,7 +31,7 @@ _LEADING: Final[dict[Stage, tuple[Stage, ...]]] = {
 
 
 class Consumer(Protocol):
-    """What a role does with a delivery."""
+    """A role's handlers of a delivery."""
 
     async def handle(self, stored: Stored) -> None:
         """Handle a message."""
@@ -41,9 +42,9 @@ class Consumer(Protocol):
 
 @dataclass
 class ResumeConsumer:
-    """Obeys orders to resume whose missing `stage` is this role's to write; passes over others.
+    """Carries out resume commands for the missing `stage` that this role writes; ignores others.
 
-    `consumer` is the role's own; `trusted` gives the keys that may order.
+    `consumer` has the role's own handlers; `trusted` returns the keys that may sign commands.
     """
 
     bus: Bus
@@ -52,7 +53,7 @@ class ResumeConsumer:
     trusted: Callable[[], Trusted]
 
     async def handle(self, stored: Stored) -> None:
-        """Handle the attempt's message again, or end the attempt where the order says so."""
+        """Handle the attempt's message again, or end the attempt if the command says so."""
         ordered = self._ordered(stored)
         if ordered is not None:
             order, enrollment = ordered
@@ -62,13 +63,13 @@ class ResumeConsumer:
             )
 
     async def give_up(self, stored: Stored) -> None:
-        """End the attempt of an order that kills its worker or fails each time."""
+        """End the attempt of a command that kills its worker or always fails."""
         ordered = self._ordered(stored)
         if ordered is not None:
             await self._on(ordered[1], self.consumer.give_up, ordered[0].number)
 
     def _ordered(self, stored: Stored) -> tuple[ResumeOrdered, EnrollmentId] | None:
-        """Return an authentic order for this stage and its attempt; None for all else."""
+        """Return an authentic command for this stage and its attempt, or None for all others."""
         try:
             order = authenticate_as(ResumeOrdered, stored, self.trusted())
             enrollment = parse_prefix(order.enrollment)
@@ -83,7 +84,7 @@ class ResumeConsumer:
     async def _on(
         self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[None]], number: int
     ) -> None:
-        """Act on the attempt's message, unless the stage is there by now."""
+        """Call `act` with the attempt's message, unless the log has the stage by now."""
         stream, about = enroll_stream(enrollment.shard), enrollment.prefix()
         if await self.bus.get_last(stream, enrollment.subject(self.stage)) is not None:
             return
@@ -93,14 +94,14 @@ class ResumeConsumer:
             return
         try:
             await act(message)
-        except DeferredError:  # it waits for another attempt; the next order finds out
+        except DeferredError:  # it waits for another message; the next command tries again
             _log.info("resume_deferred", enrollment=about, number=number)
             return
         _log.info("attempt_resumed", enrollment=about, stage=self.stage, number=number)
 
 
 async def leading(bus: Bus, enrollment: EnrollmentId, stage: Stage) -> Stored | None:
-    """Return the message whose handling leads to this stage; None where there is none to handle."""
+    """Return the message whose handling leads to this stage, or None if nothing can be handled."""
     stream = enroll_stream(enrollment.shard)
     for before in _LEADING[stage]:
         message = await bus.get_last_or_leader(stream, enrollment.subject(before))

@@ -1,10 +1,10 @@
-"""Whether a process can use every shard of the log, before the epoch that needs it takes effect.
+"""Checks that a process can use every shard of the log before the epoch that needs it starts.
 
-A shard that an epoch names wants a stream, consumers, and rights of the role in nats-server's
-configuration. None of them can be made by a service. So each shard is read every few seconds, and
-one that cannot be is named by /readyz as soon as its epoch is in effect or about to be. Workers of
-a shard are started when it can be read for the first time, so that a reload that comes before the
-bus was provisioned costs no restart.
+A shard that an epoch names needs a stream, consumers, and rights for the role in nats-server's
+configuration. A service can create none of them. So each shard is read every few seconds, and
+/readyz reports one that cannot be read as soon as its epoch is in effect or about to be. A shard's
+workers are started when it can be read for the first time, so a reload before the bus was
+provisioned needs no restart later.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ Bring = Callable[[tuple[str, ...]], Awaitable[None]]
 
 
 async def bring_nothing(_: tuple[str, ...]) -> None:
-    """Start nothing: for a role without workers."""
+    """Do nothing: the default for roles without workers."""
 
 
 @dataclass
 class ShardWatch:
-    """Looks at the shards of `epochs`; `bring` starts and ends what works on them.
+    """Checks the shards of `epochs`; `bring` starts and ends the workers for usable shards.
 
-    `clock` gives Unix seconds, or raises `BusUnavailableError` before it was measured.
+    `clock` returns Unix seconds, or raises `BusUnavailableError` before time was measured.
     """
 
     bus: Bus
@@ -51,7 +51,7 @@ class ShardWatch:
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def problems(self) -> list[str]:
-        """What /readyz says: shards in effect, or soon, that cannot be used; [] when all can."""
+        """Return the unusable shards, in effect or soon, for /readyz; [] if all are usable."""
         if not begun(self.epochs, self._now()):
             return ["log.epochs: none is in effect"]
         due = self.due()
@@ -59,23 +59,23 @@ class ShardWatch:
         return [*found, self._stuck] if self._stuck else found
 
     def due(self) -> tuple[str, ...]:
-        """The shards of all epochs up to the one that is in effect soon."""
+        """Return the shards of all epochs that have started or start soon."""
         return all_shards(begun(self.epochs, self._now() + SOON_SECONDS))
 
     async def want(self, epochs: tuple[Epoch, ...]) -> None:
-        """Go over to these epochs, now."""
+        """Replace the epochs and check their shards at once."""
         self.epochs = epochs
         await self.look()
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Check the shards every few seconds, forever."""
         await every(self._pause, self.look, name="shards", retry=_RETRY_SECONDS)
 
     def _pause(self) -> float:
         return _RETRY_SECONDS if self._wrong or self._stuck else _LOOK_SECONDS
 
     async def look(self) -> None:
-        """Read every shard once, and bring the workers to those that can be used."""
+        """Read every shard once, and start or end workers so that they match the usable ones."""
         async with self._one_at_a_time:
             shards = all_shards(self.epochs)
             problems = await asyncio.gather(*(self._problem(shard) for shard in shards))
@@ -83,14 +83,14 @@ class ShardWatch:
             usable = [s for s in self.due() if s in self._open or s not in self._wrong]
             try:
                 await self.bring(tuple(usable))
-            except Exception as error:  # noqa: BLE001 - a bug must not end the watch unheard
+            except Exception as error:  # noqa: BLE001 - a bug must not end the watch silently
                 log_failure("shards_failed", error)
                 self._stuck = f"workers of a shard cannot be started: {type(error).__name__}"
             else:
                 self._stuck = ""
 
     async def _problem(self, shard: str) -> str:
-        """Why a shard cannot be read; what was known of it while the bus is away."""
+        """Return why a shard cannot be read, "" if it can; the last result if the bus is down."""
         nothing = f"enroll.{shard}.none.none.none.0.request"
         try:
             await self.bus.get_last(enroll_stream(shard), nothing)
@@ -117,7 +117,7 @@ class ShardWatch:
         self._wrong = {shard: problem for shard, problem in found.items() if problem}
 
     def _now(self) -> float:
-        """The log's time; until it is measured the machine's does."""
+        """Return the log's time, or the machine's until that is measured."""
         try:
             return self.clock()
         except BusUnavailableError:

@@ -1,4 +1,4 @@
-"""A worker: a durable consumer's messages through a handler, each until it is settled."""
+"""Workers that pass a durable consumer's messages to a handler until each is settled."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ _MAX_NAK_SECONDS: Final = 30.0
 _DEFERRED_SECONDS: Final = 0.25
 _MAX_DEFERRED_STEP: Final = 10
 _LOG_SECONDS: Final = 10.0
-# Other replicas may serve what this one does not: they get the first chances.
+# Deliveries that are handed back first, since other replicas may serve the profile.
 _HANDED_BACK: Final = 4
 
 Handler = Callable[[Stored], Awaitable[None]]
@@ -47,31 +47,35 @@ Handler = Callable[[Stored], Awaitable[None]]
 class NotServedError(Exception):
     """Raised for a message of a profile that this replica does not serve now.
 
-    Another replica may, or this one after a reload: it is neither poison nor a fault.
+    Another replica may serve it, or this one after a reload, so it is neither poison nor a failure.
     """
 
     def __init__(self, profile: str) -> None:
-        """Name the profile."""
+        """Record the profile's name."""
         super().__init__(profile)
         self.profile = profile
 
 
 class DeferredError(Exception):
-    """Raised for a message whose turn comes when another one is done: it is handed out later."""
+    """Raised for a message that must wait until another one is done; it is redelivered later."""
 
 
 @dataclass
 class Worker:
-    """Takes messages while it runs; `handle` may see one twice and must tolerate it.
+    """Handles a stream's messages, up to `concurrency` at once.
 
-    What a handler raises is one of four things. An outage (of the bus, or of the PKCS#11 token
-    with the CA's key) is waited out in place and counts for nothing. `NotServedError` gives the
-    message to other replicas first and then waits in place too, at most PROFILE_PLACES of one
-    profile. `DeferredError` hands it out again when another one may be done; a handler that
-    raises it knows such messages in `give_up`. Anything else, a permanent failure of the bus
-    included, counts: the message is handed out again later, and after `MAX_DELIVERIES` times
-    `give_up` ends it. So no message holds a place for ever. `durable` is the consumer, by default
-    the role's own.
+    `handle` may see a message twice and must tolerate it. Its exceptions are of four kinds:
+
+    * An outage (of the bus, or of the PKCS#11 token with the CA's key) is waited out in place and
+      does not count as a failure.
+    * `NotServedError` hands the message back to other replicas at first. Later deliveries wait in
+      place too, at most PROFILE_PLACES per profile.
+    * `DeferredError` has the message redelivered when another one may be done. A handler that
+      raises it must recognize such messages in `give_up`.
+    * Anything else, including a permanent refusal by the bus, is a failure: the message is
+      redelivered later, and after `MAX_DELIVERIES` deliveries `give_up` ends it.
+
+    So no message occupies a worker forever. `durable` is the consumer, by default the role's own.
     """
 
     bus: Bus
@@ -88,7 +92,7 @@ class Worker:
     _logged: float = 0.0
 
     async def start(self) -> None:
-        """Begin to pull; what has not happened yet is shown as 0."""
+        """Start to pull; initialize this role's counters, so that metrics show them as 0."""
         for counter in (DEAD_LETTERS, FAILURES, REDELIVERIES):
             counter.labels(self.role)
         self._consumption = await self.bus.consume(
@@ -97,7 +101,7 @@ class Worker:
         self._heart = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
-        """Pull no more; finish what is in hand, within the drain time."""
+        """Stop pulling and finish the messages in progress, within the drain time."""
         if self._consumption is not None:
             await self._consumption.stop()
         if self._running:
@@ -106,7 +110,7 @@ class Worker:
             self._heart.cancel()
 
     async def resize(self, concurrency: int) -> None:
-        """Have at most so many messages in hand from now on."""
+        """Handle at most `concurrency` messages at once from now on."""
         before, self.concurrency = self.concurrency, concurrency
         if self._consumption is not None and concurrency != before:
             await self._consumption.resize(concurrency)
@@ -157,7 +161,7 @@ class Worker:
                 await self._not_served(error, delivery)
 
     def _log_outage(self, delivery: Delivery, error: Exception) -> None:
-        """One line now and then, however many messages wait for the same thing."""
+        """Log at most one line every ten seconds, however many messages wait for the same thing."""
         now = time.monotonic()
         if now - self._logged < _LOG_SECONDS:
             return
@@ -168,7 +172,7 @@ class Worker:
         )
 
     async def _not_served(self, error: NotServedError, delivery: Delivery) -> None:
-        """Wait in place for a profile to be served; raise where others should get the message."""
+        """Wait in place for a profile to be served; raise `error` to hand the message back."""
         full = self._waiting[error.profile] >= PROFILE_PLACES
         if delivery.deliveries <= _HANDED_BACK or full:
             raise error
@@ -182,17 +186,17 @@ class Worker:
         await self.handle(delivery.stored)
 
     async def _bury(self, delivery: Delivery) -> None:
-        """End the enrollment with a signed failure and leave a letter for people.
+        """End the enrollment with a signed failure and append a dead letter for operators.
 
-        Where even that fails for good, the letter alone tells of it: a message is not handed out
-        for ever.
+        If even that fails permanently, only the dead letter records it: a message is not
+        redelivered forever.
         """
         subject = delivery.stored.subject
         try:
             await self.give_up(delivery.stored)
         except (BusUnavailableError, TokenUnavailableError, NotServedError, DeferredError):
             raise
-        except Exception as error:  # noqa: BLE001 - the end of the line: there is nobody to retry
+        except Exception as error:  # noqa: BLE001 - the last attempt: nothing is left to retry it
             FAILURES.labels(self.role).inc()
             log_failure("give_up_failed", error, subject=subject)
         try:
@@ -217,7 +221,7 @@ class Worker:
         )
 
     async def _beat(self) -> None:
-        """Tell the server of what takes long, so that it is not handed out a second time."""
+        """Report long-running messages to the server, so that it does not redeliver them."""
         while True:
             await asyncio.sleep(ACK_WAIT_SECONDS / 3)
             before = time.monotonic() - ACK_WAIT_SECONDS / 3
@@ -228,7 +232,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Job:
-    """One stream's work: its handlers are `handle` and `give_up` of a worker."""
+    """The work on one stream: the stream, handlers and consumer of a `Worker`."""
 
     stream: str
     handle: Handler
@@ -237,15 +241,18 @@ class Job:
 
 
 class Workers:
-    """A role's workers: started for jobs that are new, left running for those that are not."""
+    """A role's workers, one per job."""
 
     def __init__(self, bus: Bus, role: Role) -> None:
-        """Begin with none."""
+        """Start without workers."""
         self._bus, self._role = bus, role
         self._running: dict[tuple[str, str], Worker] = {}
 
     async def bring(self, jobs: Sequence[Job], concurrency: int) -> None:
-        """Work on these jobs and no others, each on so many messages at once."""
+        """Make these jobs the only ones, with `concurrency` messages each at once.
+
+        Starts workers for new jobs, keeps those of known jobs and stops the others.
+        """
         wanted = {(job.stream, job.durable): job for job in jobs}
         gone = [self._running.pop(key) for key in self._running.keys() - wanted.keys()]
         try:
@@ -265,7 +272,7 @@ class Workers:
         self._running[key] = worker
 
     async def stop(self) -> None:
-        """End all of them, each with what it has in hand."""
+        """Stop all workers; each finishes its messages in progress."""
         await asyncio.gather(*(worker.stop() for worker in self._running.values()))
 
 
@@ -273,7 +280,7 @@ class Workers:
 async def working(
     bus: Bus, role: Role, jobs: Sequence[Job], concurrency: int
 ) -> AsyncIterator[Workers]:
-    """Workers of a role, at first for these jobs."""
+    """Run a role's workers during a block, at first for these jobs."""
     workers = Workers(bus, role)
     await workers.bring(jobs, concurrency)
     yield workers

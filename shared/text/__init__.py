@@ -1,1 +1,1 @@
-"""Text of strangers: what may be shown of it, and secrets that it repeats. Pure."""
+"""Untrusted text: what may be shown of it, and secrets that it repeats. Pure."""

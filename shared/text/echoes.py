@@ -1,10 +1,10 @@
-"""Find a secret in text that another party sent, in any common escape or encoding. Pure.
+"""Detection of secrets in another party's text, in any common escape or encoding. Pure.
 
-Theory of operation. A service that refuses may quote what it was asked with: whole or cut, as HTML,
-JSON, a percent-encoding, base64 or hex. Replacing each spelling of a secret fails with the first
-spelling that nobody thought of. So the text is decoded, step by step and in every order, and each
-form is searched for any part of a secret that is long enough to help a guess. The caller withholds
-the whole text where there is one: a record without a sentence is better than half a password.
+Theory of operation. A service that refuses a request may quote it, whole or in part, as HTML, JSON,
+percent-encoding, base64 or hex. Replacing each spelling of a secret fails at the first spelling
+that nobody thought of. So the text is decoded, step by step and in every order, and each form is
+searched for any part of a secret that is long enough to help a guess. If there is one, the caller
+withholds the whole text: a record without a sentence is better than half a password.
 """
 
 import base64
@@ -18,7 +18,7 @@ from urllib.parse import unquote, unquote_plus
 
 from shared.text.printable import HIDDEN
 
-_PART: Final = 8  # characters; fewer in a row stand in a sentence by chance
+_PART: Final = 8  # characters; shorter parts occur in a sentence by chance
 _SHORTEST_PART: Final = 4
 _LONGEST: Final = 4096  # characters of a secret
 _DEPTH: Final = 4
@@ -35,11 +35,11 @@ _MAX_CODE: Final = 0x10FFFF
 
 
 def echoes(text: str, secrets: Iterable[str]) -> bool:
-    """Return whether `text` holds one of the secrets, or a part of one, in any form.
+    """Return whether `text` contains one of the secrets, or a part of one, in any form.
 
-    A part is eight characters in a row, or half of a shorter secret, but at least four. Upper and
-    lower case, blanks and hidden characters make no difference. What would take too much work is
-    taken for an echo: a text with too many forms, or a secret that is too long.
+    A part is eight consecutive characters, or half of a shorter secret, but at least four. Case,
+    whitespace and hidden characters are ignored. Input that would take too much work counts as an
+    echo: a text with too many forms, or a secret that is too long.
     """
     sought = {each for each in secrets if each.strip()}
     if not sought:
@@ -53,7 +53,7 @@ def echoes(text: str, secrets: Iterable[str]) -> bool:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """The secret, and what whoever decodes it once makes of it."""
+    """Yield the secret, and the results of unescaping it once."""
     yield secret
     for decode in _ESCAPES:
         yield decode(secret)
@@ -66,18 +66,18 @@ def _share_part(texts: Iterable[str], secret: str) -> bool:
 
 
 def _parts(text: str, length: int) -> Iterator[str]:
-    """Every part of this length."""
+    """Yield every part of this length."""
     return (text[start : start + length] for start in range(len(text) - length + 1))
 
 
 def _folded(text: str) -> str:
-    """The text as it is compared: one case, one width, nothing between the characters."""
+    """Return the text normalized for comparison: case-folded, NFKC, without whitespace."""
     shown = HIDDEN.sub("", _BLANKS.sub("", text))
     return _BLANKS.sub("", unicodedata.normalize("NFKC", shown).casefold())
 
 
 def _forms(text: str) -> set[str] | None:
-    """The text and all that decoding makes of it; None where that is too much."""
+    """Return the text and everything that decoding makes of it, or None if that is too much."""
     known = layer = {text}
     for _ in range(_DEPTH):
         layer = {decode(form) for form in layer for decode in _DECODERS} - known
@@ -88,7 +88,7 @@ def _forms(text: str) -> set[str] | None:
 
 
 def _unescaped(text: str) -> str:
-    r"""Undo \u002b, \u{2b}, \x2b and \/ ; what two halves of a surrogate pair mean together."""
+    r"""Undo \u002b, \u{2b}, \x2b and \/ ; join the two halves of surrogate pairs."""
     found = _ESCAPE.sub(_character, text)
     return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -97,7 +97,7 @@ def _character(found: re.Match[str]) -> str:
     digits = found["code"] or found["byte"]
     if not digits:
         return found["self"]
-    # JSON's escapes have four digits: more belong to what follows, unless in braces.
+    # JSON's escapes have four digits: unless in braces, further ones belong to the next character.
     braced = found[0].endswith("}")
     code, rest = (digits, "") if braced or found["byte"] else (digits[:4], digits[4:])
     number = int(code, 16)
@@ -105,7 +105,7 @@ def _character(found: re.Match[str]) -> str:
 
 
 def _base64(text: str, start: int) -> str:
-    """Decode each run of the alphabet from this character on: a path may stand before it."""
+    """Decode each run of base64 characters from index `start` on: a path may precede it."""
     return _BASE64.sub(lambda run: run[0][:start] + _from_base64(run[0][start:]), text)
 
 

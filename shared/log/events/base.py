@@ -1,4 +1,4 @@
-"""What all events are made of."""
+"""Base classes of all events."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -8,15 +8,15 @@ NO_REQUEST: Final = "0" * 64
 
 
 class EventPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What all events are: immutable, JSON objects, unknown fields ignored."""
+    """Base of all events: an immutable JSON object whose unknown fields are ignored."""
 
 
 class SignedEvent(EventPayload, frozen=True, kw_only=True):
-    """An event that its writer signs, for one subject and for one stored request.
+    """An event that its writer signs for one subject and one stored request.
 
-    `request_sha256` is the digest of that request's payload, in hex; `NO_REQUEST` in an event that
-    is about none. Each kind declares the field itself: a payload's fields stand in the order of
-    their declaration, and what is on a log is not to change.
+    `request_sha256` is the hex digest of that request's payload, or `NO_REQUEST` if the event is
+    not about a request. Each kind declares the field itself, because a payload's fields are written
+    in the order of their declaration, which must not change.
     """
 
     if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from shared.log.events.commands import RevocationReason
 
 
 class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
-    """The CERTS index: this serial belongs to this enrollment; appended before it is signed.
+    """An enrollment's serial number in the CERTS index, appended before the certificate is signed.
 
-    It stands under the serial and under the key. `names_sha256` is of subject and SANs.
+    Stored under the serial number and under the key. `names_sha256` covers subject and SANs.
     """
 
     request_sha256: str
@@ -26,7 +26,7 @@ class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
 
 
 class CertificateStatus(StrEnum):
-    """What became of a certificate after it was issued."""
+    """Changes of a certificate's status after it was issued."""
 
     REVOKED = "revoked"
     HELD = "held"
@@ -35,10 +35,10 @@ class CertificateStatus(StrEnum):
 
 
 class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
-    """The CERTS index: a new status of this serial; the newest authentic one counts.
+    """A new status of a serial number in the CERTS index; the newest authentic one counts.
 
-    Each tells all there is to tell: `revoked_at` (Unix seconds) and `reason` are those of the CRL.
-    `command` is the sequence of the operator's command in OPS; earlier ones change nothing.
+    Each event is complete: `revoked_at` (Unix seconds) and `reason` are those of the CRL. `command`
+    is the sequence of the operator's command in OPS; commands before it change nothing any more.
     """
 
     request_sha256: str
@@ -52,21 +52,21 @@ class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
 
     @property
     def revoked(self) -> bool:
-        """Whether the certificate is revoked now, for good or on hold."""
+        """Whether the certificate is revoked now, permanently or on hold."""
         return self.status is not CertificateStatus.RELEASED
 
 
 class KeyCompromised(SignedEvent, frozen=True, kw_only=True):
-    """A key whose certificate was revoked for compromise: it is refused for ever."""
+    """A key whose certificate was revoked for compromise; it is refused from then on."""
 
     request_sha256: str
     serial: str
 
 
 class CrlPublished(SignedEvent, frozen=True, kw_only=True):
-    """A complete CRL stands in the log, in `chunks` pieces; times are Unix seconds.
+    """A complete CRL is in the log, in `chunks` pieces; times are Unix seconds.
 
-    It holds every revocation up to sequence `position` of the CERTS stream.
+    It includes every revocation up to sequence `position` of the CERTS stream.
     """
 
     issuer: str
@@ -81,10 +81,11 @@ class CrlPublished(SignedEvent, frozen=True, kw_only=True):
 
 
 class CaChain(EventPayload, frozen=True, kw_only=True):
-    """An issuer's certificates as DER, the issuing CA first: what profiles pin by SPKI.
+    """An issuer's CA chain as DER, the issuing CA first; SCEP profiles pin it by SPKI.
 
-    `previous` are CAs whose certificates still live; `next_signed` is the answer to GetNextCACert,
-    signed by the CA, empty where no next CA is planned.
+    `previous` are earlier CAs whose certificates are still in use. `next_signed` announces the next
+    CA in a SignedData by the CA's key; empty if no next CA is planned. Gateways copy it into their
+    reply to GetNextCACert: see docs/decisions/0027.
     """
 
     certificates: tuple[bytes, ...]

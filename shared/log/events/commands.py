@@ -1,4 +1,4 @@
-"""Events of what operators order, and what is answered to them."""
+"""Events for operators' commands and their results."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from shared.log.stages import Stage
 class RevocationReason(StrEnum):
     """Why a certificate is revoked (RFC 5280 s5.3.1).
 
-    An order with `certificateHold` revokes until one with `removeFromCRL` releases it again.
+    A command with `certificateHold` revokes the certificate until one with `removeFromCRL`.
     """
 
     UNSPECIFIED = "unspecified"
@@ -24,14 +24,14 @@ class RevocationReason(StrEnum):
 
 
 class Ordered(SignedEvent, frozen=True, kw_only=True):
-    """What an operator orders; `operator` is their name as the log has it."""
+    """Base of operators' commands; `operator` is the operator's name as recorded in the log."""
 
     if TYPE_CHECKING:
         operator: str
 
 
 class RevocationOrdered(Ordered, frozen=True, kw_only=True):
-    """An operator wants a certificate revoked."""
+    """A command to revoke a certificate."""
 
     issuer: str
     serial: str
@@ -42,7 +42,7 @@ class RevocationOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class CommandAnswered(SignedEvent, frozen=True, kw_only=True):
-    """What became of an operator's order; `request_sha256` is of the order."""
+    """The result of an operator's command; `request_sha256` is the command's digest."""
 
     request_sha256: str
     done: bool
@@ -52,7 +52,7 @@ class CommandAnswered(SignedEvent, frozen=True, kw_only=True):
 class ReloadOrdered(Ordered, frozen=True, kw_only=True):
     """A command to reload a profile's anchors or its RA certificates; the subject says which.
 
-    `replicas` are those that ran then, and whose answers are waited for.
+    `replicas` are those that were running and whose answers are awaited.
     """
 
     profile: str
@@ -62,9 +62,9 @@ class ReloadOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class RetryOrdered(Ordered, frozen=True, kw_only=True):
-    """A command to retry what a worker gave up on, as this attempt.
+    """A command to retry a message that a worker gave up, as this attempt of the enrollment.
 
-    `stream` and `sequence` are those of the message given up on.
+    `stream` and `sequence` locate the message that was given up.
     """
 
     stream: str
@@ -76,9 +76,9 @@ class RetryOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class ResumeOrdered(Ordered, frozen=True, kw_only=True):
-    """The message that an attempt waits for is handled again: its consumer passed it over.
+    """A command to handle an attempt's message again because its consumer skipped it.
 
-    `stage` is the stage that is missing: a verdict or an outcome. `number` counts the orders for
+    `stage` is the stage that is missing: a verdict or an outcome. `number` counts the commands for
     one attempt from 0. With `give_up` the attempt ends with a signed failure.
     """
 
@@ -91,10 +91,9 @@ class ResumeOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class ChallengeCreated(Ordered, frozen=True, kw_only=True):
-    """An operator made a one-time challenge; only its digest stands on the log.
+    """An operator created a one-time challenge; the log holds only its digest.
 
-    `cn` and `sans` (`kind:value`) bind it to a device where they are given; `expires_at` is in
-    Unix seconds.
+    `cn` and `sans` (`kind:value`), if given, bind it to a device; `expires_at` is in Unix seconds.
     """
 
     profile: str
@@ -106,7 +105,7 @@ class ChallengeCreated(Ordered, frozen=True, kw_only=True):
 
 
 class ChallengeCancelled(Ordered, frozen=True, kw_only=True):
-    """An operator took a one-time challenge back."""
+    """An operator cancelled a one-time challenge."""
 
     profile: str
     operator: str
@@ -114,7 +113,7 @@ class ChallengeCancelled(Ordered, frozen=True, kw_only=True):
 
 
 class ApiTokenCreated(Ordered, frozen=True, kw_only=True):
-    """Somebody can use the operators' API from now on; of their token nothing stands here."""
+    """An API token was created; the event holds nothing of the token itself."""
 
     name: str
     level: str
@@ -123,7 +122,7 @@ class ApiTokenCreated(Ordered, frozen=True, kw_only=True):
 
 
 class ApiTokenRevoked(Ordered, frozen=True, kw_only=True):
-    """The token of this name is good no more, nor is a session that it opened."""
+    """The API token of this name was revoked, with all sessions that it opened."""
 
     name: str
     operator: str

@@ -11,7 +11,7 @@ from shared.scep.errors import FailInfo
 
 
 class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
-    """A device asks: its PKIMessage as received, the content key sealed to the validators."""
+    """A device's request: its pkiMessage as received, the content key sealed to the validators."""
 
     pki_message: bytes
     content_key: bytes
@@ -22,14 +22,14 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
     client_address: str
     gateway: str
     reply_budget_ms: int
-    sealed_attempt: int | None = None  # whose subject the key is sealed for, if retried
+    sealed_attempt: int | None = None  # if retried: the attempt whose subject the key is sealed to
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CSR says, without its secrets, and of which fleet it is: for the record.
+    """What the CSR contains, without its secrets, and its fleet, for the record.
 
-    `challenge` is the kind of verifier that judged it, "none" where the CSR brought nothing;
-    `device_id` is the GUID of an IntuneDeviceId URI.
+    `challenge` is the kind of verifier that handled the request, "none" if the CSR had no
+    challenge; `device_id` is the GUID of an IntuneDeviceId URI.
     """
 
     subject: str
@@ -44,7 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate's answer and what it compared, never a secret."""
+    """The result of one gate and what it compared; never contains a secret."""
 
     gate: str
     passed: bool
@@ -52,7 +52,7 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TemplateExtension(msgspec.Struct, frozen=True, kw_only=True):
-    """An extension of the certificate to be: dotted OID, criticality, DER value."""
+    """An extension of the certificate to issue: dotted OID, criticality, DER value."""
 
     oid: str
     critical: bool
@@ -60,7 +60,7 @@ class TemplateExtension(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CertificateTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """Exactly what is to be signed, but for the serial number; times are Unix seconds."""
+    """Everything in the certificate to sign except the serial number; times are Unix seconds."""
 
     issuer: str
     ca_spki_sha256: str
@@ -80,7 +80,7 @@ class RenewedCertificate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EnrollmentHeld(SignedEvent, frozen=True, kw_only=True):
-    """All gates are open and the profile wants an operator's word. Not terminal."""
+    """All gates passed and the profile requires an operator's decision. Not terminal."""
 
     request_sha256: str
     facts: Facts
@@ -89,7 +89,7 @@ class EnrollmentHeld(SignedEvent, frozen=True, kw_only=True):
 
 
 class HoldDecided(SignedEvent, frozen=True, kw_only=True):
-    """The operator's word on a held enrollment; the validator turns it into a verdict."""
+    """An operator's decision on a held enrollment; the validator turns it into a verdict."""
 
     request_sha256: str
     approved: bool
@@ -98,9 +98,10 @@ class HoldDecided(SignedEvent, frozen=True, kw_only=True):
 
 
 class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
-    """The validator's yes: the template to sign, and until when (Unix seconds) it may be.
+    """The validator's approval: the template, and until when (Unix seconds) it may be signed.
 
-    `existing` is the serial of the key's live certificate, which is then the answer instead.
+    `existing`, if set, is the serial number of the key's live certificate, which is then returned
+    instead of a new one.
     """
 
     request_sha256: str
@@ -115,7 +116,7 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
 
 
 class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
-    """The validator's no. Terminal."""
+    """The validator's rejection. Terminal."""
 
     request_sha256: str
     reason: Reason
@@ -129,8 +130,8 @@ class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
 class CertificateOrdered(SignedEvent, frozen=True, kw_only=True):
     """The intent to order a certificate from a CA, recorded before the CA is asked.
 
-    `key` names the order at the CA, so that it is found again and never made twice. Until
-    `lease_until` (Unix seconds) only the issuer that wrote this works on it. Not terminal.
+    `key` identifies the order at the CA, so that it can be found again and is never placed twice.
+    Until `lease_until` (Unix seconds) only the issuer that wrote this works on it. Not terminal.
     """
 
     request_sha256: str
@@ -140,7 +141,7 @@ class CertificateOrdered(SignedEvent, frozen=True, kw_only=True):
 
 
 class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
-    """The certificate, as DER. Terminal."""
+    """The issued certificate, as DER. Terminal."""
 
     request_sha256: str
     issuer: str
@@ -150,7 +151,7 @@ class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
 
 
 class IssuanceFailed(SignedEvent, frozen=True, kw_only=True):
-    """The issuer could not or would not. Terminal."""
+    """The issuer could not issue or refused to. Terminal."""
 
     request_sha256: str
     reason: Reason

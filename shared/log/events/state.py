@@ -1,4 +1,4 @@
-"""Events about who may enroll, the replicas that are there, and the log itself."""
+"""Events about used challenges and device quotas, running replicas, and the log itself."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from shared.log.events.base import NO_REQUEST, EventPayload, SignedEvent
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Who vouched for the device: a connector's token or an operator's one-time challenge.
+    """What vouched for the device: a signed challenge or an operator's one-time challenge.
 
     `record` names the subject under which its use is recorded; times are Unix seconds.
     """
@@ -20,10 +20,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
-    """A token or one-time challenge belongs to this enrollment from now on (REPLAYS).
+    """A signed or one-time challenge was claimed by this enrollment (stream REPLAYS).
 
-    The record leaves the stream some time after `expires_at` (Unix seconds), when what it guards
-    is of no use any more.
+    The record expires some time after `expires_at` (Unix seconds), when the challenge that it
+    guards is no longer usable.
     """
 
     request_sha256: str
@@ -34,21 +34,21 @@ class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
 
 
 class CountedEnrollment(msgspec.Struct, frozen=True, kw_only=True):
-    """An enrollment that takes a place in its device's window, and since when (Unix seconds)."""
+    """An enrollment counted in its device's window, and since when (Unix seconds)."""
 
     enrollment: str
     at: int
 
 
 class DeviceCounted(SignedEvent, frozen=True, kw_only=True):
-    """The enrollments of one device within a day; each write replaces the one before."""
+    """The enrollments of one device within a day; each event supersedes the one before."""
 
     request_sha256: str
     entries: tuple[CountedEnrollment, ...]
 
 
 class Heartbeat(SignedEvent, frozen=True, kw_only=True):
-    """A running replica says that it is there, and which anchors (SHA-256) each profile has."""
+    """A running replica's report, with the digest (SHA-256) of each profile's anchors."""
 
     role: str
     name: str
@@ -58,10 +58,10 @@ class Heartbeat(SignedEvent, frozen=True, kw_only=True):
 
 
 class GatewayHeartbeat(EventPayload, frozen=True, kw_only=True):
-    """A running gateway says that it is there, and which RA certificates (SHA-256) profiles have.
+    """A running gateway's report, with the digest (SHA-256) of each profile's RA certificates.
 
-    `command` is the sequence of the last command to reload them that it carried out, `error` what
-    was wrong then. Gateways have no key to sign with: only their account can write here.
+    `command` is the sequence of the last command to reload RA certificates that it carried out,
+    `error` what went wrong then. Gateways have no signing key: only their account can write here.
     """
 
     name: str
@@ -73,7 +73,7 @@ class GatewayHeartbeat(EventPayload, frozen=True, kw_only=True):
 
 
 class StreamMeasured(SignedEvent, frozen=True, kw_only=True):
-    """How full a stream is (bytes; `most` is 0 where it has no limit), at a time (Unix seconds).
+    """A stream's size and limit in bytes (`most` is 0 if unlimited) at a time (Unix seconds).
 
     Never stored: the audit service sends it to gateways every few seconds.
     """
@@ -86,9 +86,9 @@ class StreamMeasured(SignedEvent, frozen=True, kw_only=True):
 
 
 class CheckpointSigned(SignedEvent, frozen=True, kw_only=True):
-    """What a stream held up to a sequence: one digest (hex) over all of it, signed by the auditor.
+    """A hex digest over a stream's events up to a sequence, signed by the audit service.
 
-    Who rewrites the log cannot write a checkpoint that fits, and the old ones tell of it.
+    Whoever rewrites the log cannot sign matching checkpoints, and the old ones reveal the change.
     """
 
     stream: str
@@ -98,7 +98,7 @@ class CheckpointSigned(SignedEvent, frozen=True, kw_only=True):
 
 
 class DeadLetter(EventPayload, frozen=True, kw_only=True):
-    """A message that a worker gave up on: where it stands and how often it was tried."""
+    """A message that a worker gave up: where it is stored and how often it was delivered."""
 
     subject: str
     stream: str
