@@ -1,1 +1,1 @@
-"""Measurements: the codec against the crypto floor, the system against a peer server."""
+"""Benchmarks: the codec against the crypto floor, the system against a peer server."""

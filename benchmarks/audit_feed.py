@@ -1,7 +1,7 @@
-"""How fast the audit service takes events into its database. `python -m benchmarks.audit_feed`.
+"""Rate at which the audit service stores events: `python -m benchmarks.audit_feed`.
 
-Enrollments as a system writes them (request, verdict, outcome, two records of the certificate) with
-messages of the usual size, through the code that follows the log; no bus.
+Enrollments have the events of a real system (request, verdict, outcome, two records of the
+certificate) and messages of typical size. The code that follows the log stores them; no bus.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _GATES = tuple(
 
 
 def enrollment_events(number: int) -> Iterator[tuple[str, str, EventPayload]]:
-    """(stream, subject, event) of one enrollment."""
+    """Yield (stream, subject, event) of one enrollment."""
     digest = token(str(number).encode())
     enrollment = EnrollmentId("0", f"profile-{number % 5}", digest, digest, 0)
     name, sha256, serial = f"device-{number}", f"{number:064x}", f"{number:032x}"
@@ -80,7 +80,7 @@ def enrollment_events(number: int) -> Iterator[tuple[str, str, EventPayload]]:
 
 
 def feed(engine: Engine, count: int, batch: int, first: int = 0) -> float:
-    """Seconds to store the events of so many enrollments; making them does not count."""
+    """Return the seconds to store the events of `count` enrollments; creating them is not timed."""
     waiting: dict[str, list[Stored]] = {_STREAM: [], CERTS: []}
     sequences, spent = {_STREAM: first * 3, CERTS: first * 2}, 0.0
     for number in range(first, first + count):

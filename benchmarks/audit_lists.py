@@ -1,6 +1,6 @@
-"""How long lists and searches take over a million enrollments. `python -m benchmarks.audit_lists`.
+"""Time of lists and searches over a million enrollments: `python -m benchmarks.audit_lists`.
 
-The rows are made by the same code as in the audit service, without keeping the events.
+The audit service's code creates the rows; the events are not stored.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""A replay of a large log beside the live model. `python -m benchmarks.audit_replay --n 100000`.
+"""Replay a large log and compare with the live model: `-m benchmarks.audit_replay --n 100000`.
 
-A real nats-server; the events of so many enrollments are appended while the audit service's own
-code records them; then they are replayed into an empty database, and the two are held against
-each other by a digest of each table.
+Events of n enrollments are appended to a real nats-server while the audit service's code records
+them. Then they are replayed into an empty database, and the two databases are compared by a digest
+of each table.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _WRITERS = {"request": Role.GATEWAY, "verdict": Role.VALIDATOR}
 
 
 async def append_all(server: Server, count: int) -> None:
-    """Many enrollments at a time, each event after the one before, by the role whose it is."""
+    """Append the events of many enrollments concurrently, each one's in order, by their roles."""
     roles = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER)
     servers = Servers.of(server.url)
     buses = {r: await JetStreamBus.connect(servers, server.seeds[r], r.value) for r in roles}
@@ -56,7 +56,7 @@ async def append_all(server: Server, count: int) -> None:
 
 
 async def live(bus: JetStreamBus, engine: Engine, server: Server, count: int) -> float:
-    """Record what is appended meanwhile; seconds until the database has all of it."""
+    """Record events while they are appended; return the seconds until the database has all."""
     recorders = [StreamRecorder(bus, engine, stream, _BATCH) for stream in _STREAMS]
     for recorder in recorders:
         await recorder.start()
@@ -73,7 +73,7 @@ async def live(bus: JetStreamBus, engine: Engine, server: Server, count: int) ->
 
 
 async def replay(bus: JetStreamBus, engine: Engine) -> int:
-    """As `scepstream audit replay`; how many events."""
+    """Replay as `scepstream audit replay` does; return the number of events."""
     found = 0
     for stream in _STREAMS:
         last = await last_sequence(bus, stream)
@@ -83,7 +83,7 @@ async def replay(bus: JetStreamBus, engine: Engine) -> int:
 
 
 def digests(engine: Engine) -> dict[str, str]:
-    """Of each table's rows in the order of their keys."""
+    """Return a digest of each table's rows, ordered by primary key."""
     found = {}
     with engine.connect() as connection:
         for table in metadata.sorted_tables:

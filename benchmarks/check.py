@@ -1,4 +1,4 @@
-"""Judging CertReps in full with asn1crypto and cryptography, not with the codec under test."""
+"""Full checks of CertReps with asn1crypto and cryptography, not with the codec under test."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {
 _ISSUER_DEPTH = 4
 
 
-class WrongReply(Exception):  # noqa: N818 - it is the verdict, not a fault of ours
-    """Raised for every reply that is not the right one; says why."""
+class WrongReply(Exception):  # noqa: N818 - a result of the check, not an error in it
+    """Raised for an incorrect reply; says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A CertRep's outside: its signer verified, its content still encrypted."""
+    """The outer layer of a CertRep: its signer is verified, its content still encrypted."""
 
     attributes: dict[str, Asn1Value]
     content: bytes
@@ -57,9 +57,9 @@ def check(
     *,
     lenient: bool = False,
 ) -> x509.Certificate:
-    """The certificate that a right reply holds; `WrongReply` for any other reply.
+    """Return the certificate in a correct reply; raise `WrongReply` for any other.
 
-    `lenient` takes single DES, in which the peer server answers whatever it was asked in.
+    `lenient` accepts single DES, with which the peer server answers whatever the request used.
     """
     try:
         reply = _open(body, authorities)
@@ -70,12 +70,12 @@ def check(
         raise
     except InvalidSignature:
         raise WrongReply("certificate does not verify") from None
-    except Exception as error:  # whatever two libraries make of a stranger's bytes
+    except Exception as error:  # whatever the two libraries raise for malformed input
         raise WrongReply(f"unreadable: {type(error).__name__}: {error}"[:120]) from error
 
 
 def certificates(body: bytes) -> list[x509.Certificate]:
-    """The certificates of a degenerate SignedData, or the one certificate that `body` is."""
+    """Return the certificates of a degenerate SignedData, or the one certificate in `body`."""
     try:
         info = asn1.ContentInfo.load(definite(body), strict=True)
         choices = info["content"]["certificates"]
@@ -104,7 +104,7 @@ def _signer(
     carried: Iterable[x509.Certificate],
     authorities: Sequence[x509.Certificate],
 ) -> rsa.RSAPublicKey:
-    """The key of the RA or CA that signed: one of GetCACert's, or issued by one of them."""
+    """Return the signer's key; its certificate must be, or be issued by, one of GetCACert's."""
     named = sid.chosen
     for certificate in (*authorities, *carried):
         if certificate.serial_number != named["serial_number"].native:
@@ -142,7 +142,7 @@ def _may_issue(certificate: x509.Certificate) -> bool:
 
 
 def _verify(signer_info: asn1.SignerInfo, key: rsa.RSAPublicKey, reply: Reply) -> None:
-    """RFC 5652 s5.4 and s5.6, over the attributes as received."""
+    """Verify digest and signature (RFC 5652 s5.4 and s5.6) over the attributes as received."""
     algorithm = _HASHES[signer_info["digest_algorithm"]["algorithm"].native]
     state = hashes.Hash(algorithm)
     state.update(reply.content)
@@ -156,7 +156,7 @@ def _verify(signer_info: asn1.SignerInfo, key: rsa.RSAPublicKey, reply: Reply) -
 
 
 def _check_attributes(enrollment: Enrollment, reply: Reply) -> None:
-    """RFC 8894 s3.2.1 and s3.3.2."""
+    """Check the attributes of a CertRep (RFC 8894 s3.2.1 and s3.3.2)."""
     _expect(reply.value(_MESSAGE_TYPE) == b"3", "messageType is not CertRep")
     transaction = enrollment.transaction_id.encode()
     _expect(reply.value(_TRANSACTION_ID) == transaction, "transactionID differs")
@@ -169,7 +169,7 @@ def _check_attributes(enrollment: Enrollment, reply: Reply) -> None:
 
 
 def _decrypt(enrollment: Enrollment, content: bytes, *, lenient: bool) -> bytes:
-    """What the reply's envelope holds for the device."""
+    """Decrypt the reply's envelope with the device's key."""
     info = asn1.ContentInfo.load(definite(content), strict=True)
     _expect(info["content_type"].native == "enveloped_data", "content is not an EnvelopedData")
     recipient = info["content"]["recipient_infos"][0].chosen
@@ -207,7 +207,7 @@ def _leaf(
     found: Sequence[x509.Certificate],
     authorities: Sequence[x509.Certificate],
 ) -> x509.Certificate:
-    """The certificate of the requested key and name, valid now, chaining to GetCACert's CA."""
+    """Return the certificate with the requested key and name; valid now, chaining to the CA."""
     wanted = parties.spki(enrollment.device.key.public_key())
     leaves = [each for each in found if _spki(each) == wanted]
     _expect(leaves, "no certificate with the requested key")
@@ -230,7 +230,7 @@ def _chains(
     found: Sequence[x509.Certificate],
     authorities: Sequence[x509.Certificate],
 ) -> bool:
-    """Whether issuers among the reply's certificates lead to a CA of GetCACert."""
+    """Return whether issuers among the reply's certificates lead to a CA of GetCACert."""
     current = leaf
     for _ in range(_ISSUER_DEPTH):
         if any(_issued_by(current, authority) for authority in authorities):

@@ -1,4 +1,4 @@
-"""One enrollment through the codec, as a ratio to the crypto floor (`-m benchmarks.codec`)."""
+"""CPU time of one enrollment in the codec, relative to the crypto floor: -m benchmarks.codec."""
 
 import os
 import time
@@ -27,7 +27,7 @@ _DER, _BER = "codec, DER request", "codec, BER request"
 
 @dataclass(frozen=True, slots=True)
 class CodecFigures:
-    """Milliseconds of CPU time per enrollment and the ratios to the floor."""
+    """CPU time per enrollment in milliseconds, and its ratios to the floor."""
 
     floor_ms: float
     floor_best_ms: float
@@ -42,7 +42,7 @@ class CodecFigures:
 
 
 def codec(server: Server, message: bytes) -> Callable[[], bytes]:
-    """The whole path from request to CertRep; the CA's part is the floor's one raw signature."""
+    """Return the path from request to CertRep; the CA's part is the floor's raw signature."""
     ra = read_certificate(server.ra.der)
     keys = (pkimessage.DecryptionKey(server.ra.key, ra),)
     signer = signed_data.Signer(server.ra.key, ra)
@@ -63,11 +63,14 @@ def codec(server: Server, message: bytes) -> Callable[[], bytes]:
 
 
 def private_key_uses(sample: Sample) -> dict[str, int]:
-    """How often one enrollment uses each private key; a ratio of unlike things is no ratio."""
+    """Return how often one enrollment uses each private key.
+
+    `RuntimeError` if floor and codec differ: their ratio would be meaningless.
+    """
     pieces = dissect(sample)
     bare: Counter[str] = Counter()
     operations = floor(counted(sample.server, bare), pieces)
-    bare.clear()  # taking the content key out of the sample used the RA's key too
+    bare.clear()  # decrypting the sample's content key has used the RA's key too
     operations()
     for enrollment in (sample.der, sample.ber):
         ours: Counter[str] = Counter()
@@ -78,7 +81,7 @@ def private_key_uses(sample: Sample) -> dict[str, int]:
 
 
 def measure(rounds: int = 80, batch: int = 25) -> CodecFigures:
-    """Floor and codec in turns, then the floor's steps each alone."""
+    """Measure floor and codec in turns, then each step of the floor."""
     sample = new_sample()
     uses, pieces = private_key_uses(sample), dissect(sample)
     subjects: dict[str, Callable[[], object]] = {

@@ -1,4 +1,4 @@
-"""CPU seconds of processes, by name, from /proc."""
+"""CPU seconds of processes by name, from /proc."""
 
 import os
 import time
@@ -15,7 +15,7 @@ Pids = Iterable[tuple[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """Nanosecond counts of the live threads, and the coarser sum that has dead threads too."""
+    """CPU nanoseconds of the live threads, and coarser CPU seconds that include dead threads."""
 
     threads: dict[str, int]
     total: float
@@ -31,12 +31,12 @@ Snapshot = dict[tuple[str, int], _Process]
 
 
 def snapshot(pids: Pids) -> Snapshot:
-    """What each process has used until now; those that are gone are left out."""
+    """Return each process's CPU use so far; processes that have ended are left out."""
     return {(name, pid): found for name, pid in pids if (found := _read(Path(f"/proc/{pid}")))}
 
 
 def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
-    """CPU seconds by name; a process that went away in between counts as nothing."""
+    """Return CPU seconds by name; a process that ended in between counts as 0."""
     seconds: dict[str, float] = {}
     for (name, pid), now in after.items():
         then = before.get((name, pid), _Process({}, 0.0))
@@ -45,11 +45,14 @@ def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
 
 
 def settled(pids: Pids, limit: float) -> Snapshot:
-    """A snapshot once the processes are idle: work done after the last answer counts too."""
+    """Return a snapshot once the processes are idle, so that work after the last answer counts.
+
+    Wait at most `limit` seconds.
+    """
     pids, deadline = tuple(pids), time.monotonic() + limit
     last = snapshot(pids)
     while pids and time.monotonic() < deadline:
-        time.sleep(_SAMPLE_SECONDS)  # sampling, not waiting for anyone
+        time.sleep(_SAMPLE_SECONDS)  # the sampling interval, not a wait for an event
         this = snapshot(pids)
         if sum(spent(last, this).values()) < _QUIET * _SAMPLE_SECONDS:
             return this

@@ -1,6 +1,6 @@
-"""BER replies made definite for asn1crypto, apart from the codec under test.
+"""Convert BER replies to definite lengths for asn1crypto, without the codec under test.
 
-Go's CMS writers emit constructed strings of definite length, which asn1crypto refuses.
+Go's CMS writers emit constructed strings of definite length, which asn1crypto rejects.
 """
 
 _CONSTRUCTED = 0x20
@@ -9,7 +9,7 @@ _SEQUENCE, _OID, _CONTEXT_0 = 0x30, 0x06, 0x80
 
 
 def definite(data: bytes) -> bytes:
-    """The DER of the one element in `data`; `ValueError` or `IndexError` where it is none."""
+    """Return the one element in `data` as DER; `ValueError` or `IndexError` if it is malformed."""
     der, end = _element(data, 0)
     if end != len(data):
         raise ValueError("bytes after the reply")
@@ -31,7 +31,7 @@ def _element(data: bytes, pos: int) -> tuple[bytes, int]:
 
 
 def _header(data: bytes, pos: int) -> tuple[int, int, int | None]:
-    """(tag, start, stop or None where indefinite)."""
+    """Return (tag, start, stop) of an element; `stop` is None for an indefinite length."""
     tag, first, start = data[pos], data[pos + 1], pos + 2
     if first == 0x80:
         return tag, start, None
@@ -52,7 +52,10 @@ def _children(data: bytes, pos: int, stop: int | None) -> tuple[list[bytes], int
 
 
 def _is_encrypted_content_info(children: list[bytes]) -> bool:
-    """An OID, an AlgorithmIdentifier, and [0] around OCTET STRINGs (RFC 5652 s6.1)."""
+    """Return whether they are an OID, an AlgorithmIdentifier, and [0] around OCTET STRINGs.
+
+    See RFC 5652 s6.1.
+    """
     return (
         [child[0] for child in children] == [_OID, _SEQUENCE, _CONTEXT_0 | _CONSTRUCTED]
         and _contents(children[2])[:1] == bytes((_OCTETS,))

@@ -1,4 +1,4 @@
-"""GetCACert, asked and read apart from the codec: whom to trust and whom to encrypt to."""
+"""Fetch GetCACert without the codec: the certificates to trust and to encrypt to."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ _AGAIN_SECONDS = 0.1
 
 
 async def authorities(url: str, wait: float = 0.0) -> list[x509.Certificate]:
-    """The certificates of GetCACert; a server that is still starting is given `wait` seconds."""
+    """Return GetCACert's certificates; wait up to `wait` seconds for a server to start."""
     deadline = time.monotonic() + wait
     async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
         while True:
@@ -28,7 +28,7 @@ async def authorities(url: str, wait: float = 0.0) -> list[x509.Certificate]:
 
 
 def recipient(found: list[x509.Certificate]) -> bytes:
-    """The RA certificate meant for encryption, or the CA's where there is no RA (RFC 8894 s2.1)."""
+    """Return the RA certificate for encryption (DER), or the CA's without RA (RFC 8894 s2.1)."""
     able = [each for each in found if isinstance(each.public_key(), rsa.RSAPublicKey)]
     ranked = sorted(able, key=lambda each: (each.subject == each.issuer, not _encrypts(each)))
     if not ranked:

@@ -1,4 +1,4 @@
-"""Distinct PKCSReq messages, built before the clock starts: a device each, keys from a pool."""
+"""Distinct PKCSReq messages, built before the clock starts: one per device, keys from a pool."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ CIPHERS = {"aes128": AES128, "aes256": AES256, "des3": DES3}
 
 @dataclass(frozen=True, slots=True)
 class Enrollment:
-    """One request and what its answer must match."""
+    """A request, and what its answer must match."""
 
     common_name: str
     transaction_id: str
@@ -32,7 +32,7 @@ class Enrollment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How requests are made; `recipient` is the server's encryption certificate."""
+    """How to build requests; `recipient` is the server's encryption certificate (DER)."""
 
     recipient: bytes
     challenge: str
@@ -49,18 +49,18 @@ def key_pool(count: int) -> list[rsa.RSAPrivateKey]:
 def prebuild(
     recipe: Recipe, keys: Sequence[rsa.RSAPrivateKey], first: int, count: int
 ) -> list[Enrollment]:
-    """Enrollments number `first` and on; `cryptography` signs on all cores at once."""
+    """Build `count` enrollments from number `first`; `cryptography` signs on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         numbers = range(first, first + count)
         return list(pool.map(lambda i: enrollment(recipe, i, keys[i % len(keys)]), numbers))
 
 
 def enrollment(recipe: Recipe, number: int, key: rsa.RSAPrivateKey) -> Enrollment:
-    """One device: its own name, transactionID, nonce and self-signed certificate."""
+    """Build a device's enrollment, with its own name, transactionID, nonce and certificate."""
     common_name = f"dev-{recipe.run}-{number:06d}"
     device = parties.self_signed(common_name, key)
     public = parties.spki(key.public_key())
-    # Keys come from a pool, so the usual digest of the key alone would name several enrollments.
+    # Enrollments share keys of the pool, so the usual digest of the key alone is not unique.
     transaction_id = hashlib.sha256(public + common_name.encode()).hexdigest()
     head = request.RequestHead(transaction_id, os.urandom(16), SHA256)
     csr = parties.certification_request(common_name, key, recipe.challenge)
@@ -85,7 +85,7 @@ def _streamed_message(
     seal: Sealing,
     signer: signed_data.Signer,
 ) -> bytes:
-    """The same in BER, inside too: the envelope must be rewritten before it is signed."""
+    """Build the message in BER, the envelope too, which must be rewritten before it is signed."""
     content = streamed(write_envelope(csr, recipient, seal))
     attributes = (
         signed_data.attribute(pkimessage.MESSAGE_TYPE, tlv(PRINTABLE_STRING, b"19")),
@@ -98,6 +98,6 @@ def _streamed_message(
 
 
 def sealing(cipher: ContentCipher) -> Sealing:
-    """A fresh content key and IV."""
+    """Return a random content key and IV."""
     key, iv = os.urandom(cipher.key_size), os.urandom(cipher.block_size)
     return Sealing(cipher, PKCS1V15, key, iv)

@@ -1,4 +1,4 @@
-"""What a load run is asked for and what it found."""
+"""Parameters and results of a load run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and how long the same bytes are sent again after 503, a lost connection, PENDING.
+    """Limits of sending the same bytes again after 503, a lost connection, a timeout or PENDING.
 
-    Pauses double from `pause` to `longest_pause` seconds.
+    At most `attempts` within `seconds`. Pauses double from `pause` to `longest_pause` seconds.
     """
 
     attempts: int = 12
@@ -24,9 +24,9 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One load run. `keys` is the pool of device keys; empty means: make `key_count` of them.
+    """One load run. `keys` is the pool of device keys; if empty, `key_count` keys are generated.
 
-    `lenient` takes single DES and repeated serial numbers for good: what the peer server does.
+    `lenient` accepts single DES and repeated serial numbers, as the peer server produces.
     """
 
     url: str
@@ -67,7 +67,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one request: the certificate (DER) it got, or why it got none."""
+    """Result of one request: its certificate (DER), or the reason of its failure."""
 
     common_name: str
     transaction_id: str
@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run in numbers; `cpu` is in seconds, by process name, `failures` and `retries` counts."""
+    """Figures of one run: `cpu` in seconds by process name; `failures`, `retries` by reason."""
 
     url: str
     n: int
@@ -101,18 +101,18 @@ class Figures:
 
     @property
     def failed(self) -> int:
-        """Failed requests, those of the warm-up included."""
+        """Number of failed requests, warm-up included."""
         return sum(self.failures.values()) + self.warmup_failures
 
     @property
     def cpu_ms(self) -> float:
-        """All processes' CPU per good answer, in milliseconds."""
+        """CPU of all processes per good answer, in milliseconds."""
         return sum(self.cpu.values()) / max(self.good, 1) * 1e3
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """The numbers, and each answer for those who want to look closer."""
+    """The figures of a run, and each of its answers."""
 
     figures: Figures
     answers: tuple[Answer, ...] = field(repr=False)

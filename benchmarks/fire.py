@@ -1,4 +1,4 @@
-"""Firing ready-made requests at a server over keep-alive connections, with bounded retries."""
+"""Send prepared requests to a server over keep-alive connections, with bounded retries."""
 
 import asyncio
 import gc
@@ -12,14 +12,14 @@ from benchmarks.http1 import Connection, Endpoint, Response
 from shared.scep.asn1 import PRINTABLE_STRING, SET, tlv
 from shared.scep.pkimessage import PKI_STATUS
 
-# Looked for as bytes: a whole parse would cost the server's cores while the clock runs.
+# Searched for as bytes: parsing would take CPU from the server while the clock runs.
 _PENDING = PKI_STATUS + tlv(SET, tlv(PRINTABLE_STRING, b"3"))
 _OK, _UNAVAILABLE = 200, 503
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """The last response to one request (None: there was none), what it took, what was wrong."""
+    """The last response to one request or None, the reason of its failure, time and attempts."""
 
     response: Response | None
     trouble: str
@@ -29,7 +29,7 @@ class Shot:
 
 @dataclass(slots=True)
 class Volley:
-    """Everything that was fired in one go."""
+    """The results of one run."""
 
     shots: list[Shot | None]
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class Volley:
 
 @dataclass(frozen=True, slots=True)
 class Gun:
-    """How to fire: where to, how many at once, for how long each."""
+    """How to send: the server, the number of clients, the time limit (seconds) of an attempt."""
 
     endpoint: Endpoint
     concurrency: int
@@ -49,7 +49,7 @@ class Gun:
 
 
 async def fire(gun: Gun, messages: Sequence[bytes]) -> Volley:
-    """Send every message; the clock and the garbage collector stand still around it."""
+    """Send every message and measure; preparation is not timed, and garbage collection is off."""
     posts = [gun.endpoint.post(message) for message in messages]
     volley = Volley([None] * len(posts))
     queue = iter(enumerate(posts))
@@ -68,7 +68,7 @@ async def fire(gun: Gun, messages: Sequence[bytes]) -> Volley:
 
 
 class _Client:
-    """One of the concurrent clients: takes requests off the queue until none is left."""
+    """One of the concurrent clients; it takes requests from the queue until that is empty."""
 
     def __init__(self, gun: Gun, volley: Volley) -> None:
         self._gun, self._volley = gun, volley
@@ -80,7 +80,7 @@ class _Client:
         self._drop()
 
     async def _enroll(self, post: bytes) -> Shot:
-        """The same bytes until they get an answer to judge, or patience ends."""
+        """Send the same bytes until there is a final answer or the retries are used up."""
         limits, start = self._gun.retries, time.perf_counter()
         attempt = 1
         while True:
@@ -93,7 +93,7 @@ class _Client:
             attempt += 1
 
     async def _attempt(self, post: bytes) -> tuple[Response | None, str]:
-        """(response, why it is worth another attempt)."""
+        """Return (response, reason to retry or "")."""
         try:
             async with asyncio.timeout(self._gun.timeout):
                 response = await (await self._connected()).exchange(post)

@@ -1,4 +1,4 @@
-"""The crypto floor of one enrollment: its bare operations, nothing parsed and nothing written."""
+"""The crypto floor of one enrollment: only its cryptographic operations, no parsing or encoding."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,7 +15,7 @@ _AES_BLOCK = 16
 
 
 def floor(server: Server, pieces: Pieces) -> Callable[[], None]:
-    """One enrollment's operations, one after the other."""
+    """Return a function that runs the operations of one enrollment in sequence."""
     operations = tuple(steps(server, pieces).values())
 
     def enroll() -> None:
@@ -26,10 +26,10 @@ def floor(server: Server, pieces: Pieces) -> Callable[[], None]:
 
 
 def steps(server: Server, pieces: Pieces) -> Steps:
-    """RSA-2048 everywhere, AES-128-CBC, SHA-256.
+    """Return the operations by name: RSA-2048 everywhere, AES-128-CBC, SHA-256.
 
-    One public key is loaded, the device's: it verifies the request and the CSR and takes the
-    content key of the answer.
+    One public key is loaded, the device's. It verifies the request and the CSR, and the content key
+    of the reply is encrypted to it.
     """
     device = load_der_public_key(pieces.csr.spki)
     assert isinstance(device, rsa.RSAPublicKey)

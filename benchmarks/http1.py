@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 connection that posts ready-made bytes and costs little itself."""
+"""A keep-alive HTTP/1.1 connection that posts prepared bytes at little cost."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a SCEP server listens, and the head of every POST to it."""
+    """Address of a SCEP server, and the head of every POST to it."""
 
     host: str
     port: int
@@ -31,7 +31,7 @@ class Endpoint:
         return cls(parts.hostname, parts.port or 80, parts.path or "/")
 
     def post(self, body: bytes) -> bytes:
-        """A whole PKIOperation request (RFC 8894 s4.3)."""
+        """Return a complete PKIOperation request (RFC 8894 s4.3)."""
         head = (
             f"POST {self.path}?operation=PKIOperation HTTP/1.1\r\n"
             f"Host: {self.host}:{self.port}\r\n"
@@ -42,7 +42,7 @@ class Endpoint:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time; `ConnectionError` where it breaks."""
+    """One connection, one request at a time; `ConnectionError` if it breaks."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         return protocol
 
     async def exchange(self, request: bytes) -> Response:
-        """Write the request, wait for its response."""
+        """Send a request and return its response."""
         if self._transport is None or not self.usable:
             raise ConnectionError("closed")
         self._waiter = asyncio.get_running_loop().create_future()
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -1,10 +1,10 @@
-"""Can a client tell from time, status or text why its message did not open? By hand.
+"""Test whether time, status or text reveal why a message did not decrypt. Run by hand.
 
-Kinds of message that fail behind the key transport, sent in random order to a running system over
-one connection; for every pair the two-sample Kolmogorov-Smirnov statistic of the answering times,
-and whether statuses and texts are the same. The CSR is signed by its own key, or with --foreign by
-another one than the messages. With --polls the messages are CertPolls of an enrollment that has its
-certificate, whose envelopes open or do not.
+Messages that fail in several ways behind the key transport are sent in random order to a running
+system over one connection. For every pair of kinds it prints the two-sample Kolmogorov-Smirnov
+statistic of the response times, and then all distinct answers. The key of the CSR signs the
+messages, or with --foreign another one. With --polls the messages are CertPolls of an enrollment
+that has its certificate, whose envelopes decrypt or do not.
 `python -m benchmarks.indistinguishable`
 """
 
@@ -35,14 +35,14 @@ from shared.scep.pkimessage import MESSAGE_TYPE, SENDER_NONCE, TRANSACTION_ID
 from shared.scep.signed_data import attribute, write_signed_data
 
 _KEY: Final = 16
-# c(0.01) of the two-sample test: the statistic stays below this in 99 of 100 pairs of samples
-# from one distribution.
+# c(0.01) of the two-sample test: for samples of the same distribution, the statistic is below the
+# bound in 99 of 100 pairs.
 _COEFFICIENT: Final = 1.628
 
 
 @dataclass(frozen=True)
 class Failing:
-    """Makes messages that fail in one way each."""
+    """Creates messages, each of which fails in one way."""
 
     identity: Identity
     ra: Certificate
@@ -61,7 +61,7 @@ class Failing:
         }
 
     def polls(self) -> dict[str, Callable[[], bytes]]:
-        """CertPolls whose envelopes open, or fail in one way each."""
+        """Return the kinds of CertPolls, whose envelopes decrypt or fail in one way."""
         return {
             "opens": lambda: self._signed(self._envelope(self.csr, self.ra)),
             "undecryptable": lambda: self._signed(self._garbled()),
@@ -74,19 +74,19 @@ class Failing:
         return write_envelope(content, to, sealing)
 
     def _garbled(self) -> bytes:
-        """The encrypted key is random: RSA gives no padding."""
+        """Return an envelope with a random encrypted key: RSA decryption finds no padding."""
         envelope = bytearray(self._envelope(self.csr, self.ra))
         at = envelope.index(b"\x04\x82\x01\x00") + 5
         envelope[at : at + 200] = os.urandom(200)
         return bytes(envelope)
 
     def _bad_padding(self) -> bytes:
-        """The last block of the content is random: PKCS#7 padding is wrong but for 1 in 256."""
+        """Return an envelope with a random last block: PKCS#7 padding is wrong but for 1 in 256."""
         envelope = self._envelope(self.csr, self.ra)
         return envelope[:-_KEY] + os.urandom(_KEY)
 
     def _strange(self) -> bytes:
-        """A CSR whose signature is wrong."""
+        """Return a CSR with a wrong signature."""
         return self.csr[:-8] + os.urandom(8)
 
     def _signed(self, content: bytes) -> bytes:
@@ -102,7 +102,7 @@ class Failing:
 
 
 def other_certificate() -> Certificate:
-    """A recipient that the server does not know."""
+    """Return a recipient that the server does not know."""
     return read_certificate(new_identity("another RA").signer.certificate.der)
 
 
@@ -117,7 +117,7 @@ def send(client: httpx.Client, url: str, message: bytes) -> httpx.Response:
 def measure(
     url: str, challenge: str, tries: int, *, foreign: bool, polls: bool
 ) -> tuple[dict[str, list[float]], set[str]]:
-    """(milliseconds of each kind, every distinct answer) over one connection."""
+    """Return (milliseconds of each kind, all distinct answers) over one connection."""
     with httpx.Client(trust_env=False, timeout=30) as client:
         authority = read_authority(client.get(url, params={"operation": "GetCACert"}).content)
         identity = new_identity("device")
@@ -147,7 +147,7 @@ def measure(
 
 
 def statistic(left: list[float], right: list[float]) -> float:
-    """The two-sample Kolmogorov-Smirnov statistic: the largest distance of the two CDFs."""
+    """Return the two-sample Kolmogorov-Smirnov statistic: the largest distance of the CDFs."""
     left, right = sorted(left), sorted(right)
     largest, i, j = 0.0, 0, 0
     while i < len(left) and j < len(right):

@@ -1,4 +1,4 @@
-"""What became of each request of a load run: its certificate, or the reason why there is none."""
+"""Check the result of each request of a load run: its certificate, or why it failed."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ def judge(
     *,
     lenient: bool = False,
 ) -> tuple[Answer, ...]:
-    """Each answer checked in full; a serial number stands for one certificate (RFC 5280 s4.1.2.2).
+    """Check each answer in full; a serial number must be unique (RFC 5280 s4.1.2.2).
 
-    `lenient` marks a repeated serial number without calling the answer a failure.
+    With `lenient`, an answer with a repeated serial number is marked but is not a failure.
     """
     serials: set[int] = set()
     answers = []
@@ -38,7 +38,7 @@ def judge(
 def _judge(
     enrollment: Enrollment, shot: Shot, trusted: list[x509.Certificate], *, lenient: bool
 ) -> tuple[x509.Certificate | None, str]:
-    """(certificate, reason why none)."""
+    """Return (certificate or None, reason of the failure or "")."""
     if shot.trouble:
         return None, f"gave up: {shot.trouble}"
     assert shot.response is not None

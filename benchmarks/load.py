@@ -22,7 +22,7 @@ from benchmarks.judge import judge
 
 
 async def run_load(plan: Plan) -> LoadResult:
-    """Build, fire, judge. Building and judging leave the event loop free."""
+    """Build the requests, send them, check the answers; threads do all but the sending."""
     trusted = await authorities(plan.url, plan.wait)
     keys = plan.keys or await asyncio.to_thread(key_pool, plan.key_count)
     recipe = Recipe(recipient(trusted), plan.challenge, plan.cipher, plan.ber)

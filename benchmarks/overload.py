@@ -1,8 +1,8 @@
-"""Open-loop load: arrivals at a fixed rate whatever is answered, as devices of a fleet do.
+"""Open-loop load: requests arrive at a fixed rate whatever the answers, as from a fleet.
 
-Prints, for each rate: enrollments answered in time a second (goodput), refusals, how long a 503
-takes, clients that gave up; after the load how long a new client waits for its answer; and how many
-cores the generator, which runs on the same machine, and the system used.
+Prints for each rate: enrollments per second that were answered in time (goodput), refusals, the
+latency of 503, clients that gave up, how long a new client waits after the load, and how many cores
+the generator, which runs on the same machine, and the system used.
 
     python -m benchmarks.overload --base 100 --factors 1 2 5 --seconds 20
 """
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.1
 
 @dataclass
 class Tally:
-    """What became of the requests of one run; times in seconds."""
+    """Results of the requests of one run; times in seconds."""
 
     answered: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
@@ -44,9 +44,10 @@ class Tally:
 
 
 async def one(url: str, body: bytes, patience: float, tally: Tally) -> None:
-    """One client on a connection of its own, which gives up after `patience`.
+    """Run one client on its own connection, which gives up after `patience` seconds.
 
-    One address has ports for some 450 connections a second, for as long as the last ones linger.
+    Clients rotate over source addresses: while closed connections linger, one address has ports for
+    only some 450 connections a second.
     """
     parts, started = urlsplit(url), time.monotonic()
     source = (f"127.0.0.{next(SOURCES)}", 0)
@@ -76,7 +77,7 @@ async def one(url: str, body: bytes, patience: float, tally: Tally) -> None:
 
 
 async def run(url: str, bodies: Sequence[bytes], rate: float, patience: float) -> Tally:
-    """Send all bodies at this rate."""
+    """Send all bodies at `rate` requests a second."""
     tally, tasks, started = Tally(), [], time.monotonic()
     for number, body in enumerate(bodies):
         delay = started + number / rate - time.monotonic()
@@ -88,7 +89,7 @@ async def run(url: str, bodies: Sequence[bytes], rate: float, patience: float) -
 
 
 async def recovery(url: str, body: bytes, longest: float = RECOVERY_SECONDS) -> float | None:
-    """Seconds until a patient client that repeats its request is answered; None: it never was."""
+    """Return the seconds until a client that repeats its request is answered; None: never."""
     started = time.monotonic()
     while (left := started + longest - time.monotonic()) > 0:
         tally = Tally()
@@ -144,7 +145,7 @@ def main() -> None:
     if options.pinned and not others:
         parser.error("--pinned needs two cores")
     if options.pinned:
-        os.sched_setaffinity(0, {first})  # what is started inherits it
+        os.sched_setaffinity(0, {first})  # child processes inherit it
     with system() as target:
         os.sched_setaffinity(0, {*others} if options.pinned else {first, *others})
         count = sum(int(options.base * f * options.seconds) + 1 for f in options.factors)

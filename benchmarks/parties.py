@@ -1,4 +1,4 @@
-"""Throw-away keys, certificates and CSRs: a CA, its RA, and devices that enroll."""
+"""Temporary keys, certificates and CSRs: a CA, its RA, and devices that enroll."""
 
 import time
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _SIGNING = x509.KeyUsage(
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A key and the certificate that names it."""
+    """A key and its certificate."""
 
     key: rsa.RSAPrivateKey
     certificate: x509.Certificate
@@ -57,7 +57,7 @@ def name(common_name: str) -> x509.Name:
 
 
 def _builder(subject: x509.Name, key: rsa.RSAPublicKey, days: int) -> x509.CertificateBuilder:
-    """Everything but the issuer; it began an hour ago, for clocks that are a little apart."""
+    """Return all but the issuer; validity began an hour ago, to tolerate clocks that differ."""
     start = now() - timedelta(hours=1)
     return (
         x509.CertificateBuilder()
@@ -70,7 +70,7 @@ def _builder(subject: x509.Name, key: rsa.RSAPublicKey, days: int) -> x509.Certi
 
 
 def new_ca() -> Party:
-    """A self-signed CA."""
+    """Create a self-signed CA."""
     key, subject = new_key(), name("Benchmark CA")
     builder = _builder(subject, key.public_key(), 365).issuer_name(subject)
     constraints = x509.BasicConstraints(ca=True, path_length=0)
@@ -79,7 +79,7 @@ def new_ca() -> Party:
 
 
 def issue(ca: Party, common_name: str, key: rsa.RSAPublicKey) -> x509.Certificate:
-    """A leaf: an RA's or a device's."""
+    """Issue an RA's or a device's certificate."""
     builder = _builder(name(common_name), key, 30).issuer_name(ca.certificate.subject)
     builder = builder.add_extension(_SIGNING, critical=True)
     return builder.sign(ca.key, hashes.SHA256())
@@ -91,7 +91,7 @@ def new_ra(ca: Party) -> Party:
 
 
 def self_signed(common_name: str, key: rsa.RSAPrivateKey) -> Party:
-    """The certificate a device makes to sign its first request with (RFC 8894 s2.3)."""
+    """Create the certificate with which a device signs its first request (RFC 8894 s2.3)."""
     subject = name(common_name)
     builder = _builder(subject, key.public_key(), 7).issuer_name(subject)
     builder = builder.add_extension(_SIGNING, critical=True)
@@ -99,7 +99,7 @@ def self_signed(common_name: str, key: rsa.RSAPrivateKey) -> Party:
 
 
 def certification_request(common_name: str, key: rsa.RSAPrivateKey, challenge: str) -> bytes:
-    """A PKCS#10 with one DNS name, and a challengePassword unless that is empty."""
+    """Return a PKCS#10 request with one DNS name, and a challengePassword unless it is empty."""
     dns = x509.SubjectAlternativeName([x509.DNSName(f"{common_name}.example.test")])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name(common_name))
     builder = builder.add_extension(dns, critical=False)

@@ -1,4 +1,4 @@
-"""The peer: micromdm's `scepserver` (Debian package `scep`) in a network namespace of its own."""
+"""The peer: micromdm's `scepserver` (Debian package `scep`) in its own network namespace."""
 
 import shutil
 import subprocess
@@ -13,12 +13,12 @@ from benchmarks.target import Target, running, tail
 _CHALLENGE = "secret"
 _PORT = 8080
 _NAMESPACE_SECONDS = 10
-# It binds every address. `exec` keeps the pid: unshare, sh and the server are one process.
+# The server binds every address. With `exec`, unshare, sh and the server have one pid.
 _START = 'ip link set lo up && exec scepserver "$@"'
 
 
 def missing() -> str:
-    """Why there can be no peer here; empty when there can."""
+    """Return why the peer cannot run here, "" if it can."""
     if shutil.which("scepserver") is None:
         return "scepserver is not installed (Debian package scep)"
     try:
@@ -30,7 +30,7 @@ def missing() -> str:
 
 @contextmanager
 def peer() -> Iterator[Target]:
-    """A server with a fresh depot: what an enrollment costs it grows with what it has issued."""
+    """Run a server with a fresh depot: its cost per enrollment grows with what it has issued."""
     with tempfile.TemporaryDirectory(prefix="peer-") as folder:
         depot, log = Path(folder) / "depot", Path(folder) / "log"
         init = ["scepserver", "ca", "-init", "-keySize", "2048", "-depot", str(depot)]
@@ -51,7 +51,7 @@ def peer() -> Iterator[Target]:
 
 
 def _await_namespace(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it has left our namespace: who enters before that stays here, with other servers."""
+    """Wait until the process has left our namespace: entering its namespace earlier enters ours."""
     ours, deadline = _namespace("self"), time.monotonic() + _NAMESPACE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if _namespace(process.pid) != ours:

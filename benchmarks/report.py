@@ -1,4 +1,4 @@
-"""Tables of what the runs found."""
+"""Tables of results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.figures import Figures
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Both sides under the same load; a side that could not be run is None."""
+    """Both sides under the same load; None: the side could not be run."""
 
     concurrency: int
     ours: Figures | None
@@ -20,7 +20,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One side's load run after `issued` certificates."""
+    """A load run against one side after it issued `issued` certificates."""
 
     side: str
     issued: int
@@ -63,7 +63,7 @@ def _ratio(above: float, below: float) -> str:
 
 
 def _both(level: Level, value: Callable[[Figures], float], *, inverse: bool = False) -> str:
-    """Ours over the peer's, or the other way round where less is better."""
+    """Return the ratio of ours to the peer's, or `inverse` if less is better."""
     if level.ours is None or level.peer is None:
         return "-"
     ours, theirs = value(level.ours), value(level.peer)

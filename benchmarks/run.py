@@ -1,4 +1,4 @@
-"""All ratios in one run: codec to crypto floor, system to peer. `make bench`."""
+"""All ratios in one run: codec to crypto floor, system to peer. Run by `make bench`."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ _GROWTH_CLIENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One run of everything, as it goes to the JSON file."""
+    """Results of a complete run, as written to the JSON file."""
 
     started: str
     machine: Machine
@@ -33,7 +33,7 @@ class Results:
 
 
 class Bench:
-    """Both sides, where they can be run, and the tables as they come in."""
+    """Runs the sides that are available, and prints each table when it is complete."""
 
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
         self._arguments, self._console = arguments, console
@@ -49,7 +49,7 @@ class Bench:
         return figures
 
     def levels(self) -> list[Level]:
-        """Each level on both sides in turn: one system throughout, a fresh peer each time."""
+        """Run each level on both sides in turn: one system for all, a fresh peer for each."""
         found = []
         with self._system() as ours:
             for concurrency in self._arguments.levels:
@@ -63,7 +63,7 @@ class Bench:
         return found
 
     def growth(self) -> list[Slice]:
-        """Slices of load against servers that keep what they have issued."""
+        """Run slices of load against servers that keep what they have issued."""
         found = []
         with ExitStack() as stack:
             sides = [stack.enter_context(self._system()), stack.enter_context(self._peer_server())]
@@ -106,7 +106,7 @@ def _write(results: Results) -> Path:
 
 
 def main() -> int:
-    """0, or 1 where one of our own answers was wrong; ratios are for people to judge."""
+    """Return 1 if one of our own answers was wrong, else 0; ratios do not affect it."""
     arguments, console = _parser().parse_args(), Console()
     bench = Bench(arguments, console)
     results = Results(

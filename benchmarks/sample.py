@@ -1,4 +1,4 @@
-"""One enrollment taken apart: the material that floor and codec both work on."""
+"""One enrollment in pieces, on which both the floor and the codec work."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from shared.x509 import csr
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The keys of a server and the certificate it is about to give out."""
+    """A server's keys, and the certificate that it issues."""
 
     ca: parties.Party
     ra: parties.Party
@@ -28,7 +28,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A server and the same device's request in DER and in BER."""
+    """A server, and one device's request in DER and in BER."""
 
     server: Server
     der: Enrollment
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What the bare operations of one enrollment work on, as the codec met it."""
+    """The inputs of one enrollment's cryptographic operations, as the codec sees them."""
 
     request: pkimessage.PkiMessage
     enveloped: envelope.Envelope
@@ -60,7 +60,7 @@ def new_sample() -> Sample:
 
 
 def dissect(sample: Sample) -> Pieces:
-    """The pieces of the sample's DER request and of an answer to it."""
+    """Return the pieces of the sample's DER request and of a reply to it."""
     request = pkimessage.read_message(sample.der.message)
     enveloped = envelope.read_envelope(request.signed.content)
     ra = sample.server.ra
@@ -79,7 +79,7 @@ def dissect(sample: Sample) -> Pieces:
 
 
 class CountingKey:
-    """A private key that counts its uses, so that two numerators can be shown to match."""
+    """A private key that counts its uses, to show that floor and codec do the same operations."""
 
     def __init__(self, key: rsa.RSAPrivateKey, uses: Counter[str], name: str) -> None:
         self._key, self._uses, self._name = key, uses, name
@@ -94,7 +94,7 @@ class CountingKey:
 
 
 def counted(server: Server, uses: Counter[str]) -> Server:
-    """The same server with keys that count."""
+    """Return the server with counting keys."""
     ca: Any = CountingKey(server.ca.key, uses, "CA")
     ra: Any = CountingKey(server.ra.key, uses, "RA")
     return replace(server, ca=replace(server.ca, key=ca), ra=replace(server.ra, key=ra))

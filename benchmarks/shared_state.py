@@ -1,7 +1,7 @@
-"""Replay records and device windows by the hundred thousand: memory and latency as they grow.
+"""Memory and latency of replay records and device windows as their number grows.
 
-`python -m benchmarks.shared_state --n 1000000`: on a real nats-server, through the code and the
-account of a validator, signatures included.
+`python -m benchmarks.shared_state --n 1000000` uses a real nats-server, and the code and account
+of a validator, signatures included.
 """
 
 import argparse
@@ -48,7 +48,7 @@ _LIMIT = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What it costs with so many entries: seconds, bytes."""
+    """Costs with this number of entries, in seconds and bytes."""
 
     entries: int
     memory: int
@@ -60,7 +60,7 @@ class Row:
 
 
 class Server:
-    """A provisioned nats-server of its own, as `up` configures it."""
+    """A separate nats-server, configured as by `up`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.port = directory, nats_port(0)
@@ -89,7 +89,7 @@ class Server:
         self.process = self._start()
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return the resident memory in bytes."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -111,7 +111,7 @@ def server() -> Iterator[Server]:
 
 
 def asked(number: int, now: int) -> ChallengeRequest:
-    """A request as the verifier sees it, another for each number."""
+    """Return a request as the verifier sees it, distinct for each number."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
     facts = Facts(
         subject="CN=device", sans=(), key_type="rsa", key_bits=2048, spki_sha256=digest,
@@ -123,7 +123,7 @@ def asked(number: int, now: int) -> ChallengeRequest:
 
 
 class Load:
-    """Claims and places one after another, `_CONCURRENCY` at a time."""
+    """Claims of challenges and places in device windows; `fill` runs `_CONCURRENCY` at a time."""
 
     def __init__(self, records: Records) -> None:
         self.records, self.now, self.number = records, int(time.time()), 0
@@ -138,7 +138,7 @@ class Load:
         await self.records.take_place(asked(number, self.now), device, _LIMIT)
 
     async def fill(self, count: int) -> float:
-        """Seconds for so many new tokens of new devices."""
+        """Add `count` new challenges of new devices; return the seconds."""
         numbers, started = iter(range(self.number, self.number + count)), time.monotonic()
 
         async def work() -> None:
@@ -151,7 +151,7 @@ class Load:
         return time.monotonic() - started
 
     async def sample(self, step: Callable[[int], Awaitable[None]]) -> list[float]:
-        """Seconds of each of some steps, one at a time."""
+        """Run `_SAMPLE` steps one after another; return the seconds of each."""
         found = []
         for number in range(self.number, self.number + _SAMPLE):
             started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The whole system as `scepstream up` runs it, on free ports and in a folder of its own."""
+"""The whole system, run by `scepstream up` on free ports in a temporary directory."""
 
 import subprocess
 import sys
@@ -23,14 +23,14 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What of run.json is needed here."""
+    """The part of run.json that is needed here."""
 
     profiles: dict[str, Profile]
     pids: dict[str, int | list[int]]
 
 
 def missing() -> str:
-    """Why the system cannot be run here; empty when it can."""
+    """Return why the system cannot run here, "" if it can."""
     if not COMMAND.exists():
         return f"{COMMAND} is not there: make install"
     probe = subprocess.run([COMMAND, "up", "--help"], capture_output=True, text=True, check=False)
@@ -41,7 +41,7 @@ def missing() -> str:
 
 @contextmanager
 def system(profile: str = "demo") -> Iterator[Target]:
-    """Everything started, the profile's URL and the pids of all processes known."""
+    """Run the system; yield the SCEP profile's URL and challenge and the pids of all processes."""
     with tempfile.TemporaryDirectory(prefix="scepstream-") as folder:
         data, log = Path(folder) / "data", Path(folder) / "log"
         data.mkdir()
@@ -53,7 +53,7 @@ def system(profile: str = "demo") -> Iterator[Target]:
 
 
 def _started(process: subprocess.Popen[bytes], path: Path, log: Path) -> Run:
-    """run.json, once it is there and whole."""
+    """Wait for a complete run.json and return it."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""A running server to measure, and load runs against it in a process of their own."""
+"""A running server to measure, and load runs against it in a separate process."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ _STOP_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a server listens, whose CPU counts, and whose network namespace it lives in."""
+    """A server's URL, the processes whose CPU counts, and a pid in its network namespace."""
 
     name: str
     url: str
@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a level loads a server."""
+    """The load of one level."""
 
     n: int
     concurrency: int
@@ -41,7 +41,7 @@ class Shape:
 
 
 def load(target: Target, shape: Shape) -> Figures:
-    """One load run as a child process, inside the server's namespace where it has its own."""
+    """Run the load generator as a child process, in the server's own namespace if there is one."""
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "figures.json"
         command = [*_enter(target), *_command(target, shape), "--json", str(figures)]
@@ -69,9 +69,9 @@ def _command(target: Target, shape: Shape) -> list[str]:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, stopped by its own pid; it writes to `log`, lest a full pipe stops it."""
+    """Run a server process. It writes to the file `log`: a full pipe would block it."""
     with log.open("wb") as out:
-        # All load comes from one address: its rate is what is measured.
+        # All load comes from one address, so its rate must not be limited.
         environment = {**inherited_environment(), "SCEPSTREAM_GATEWAY_RATE_PER_SOURCE": "0"}
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
         try:
@@ -86,5 +86,5 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def tail(log: Path) -> str:
-    """The last words of a server that did not start."""
+    """Return the end of the log of a server that did not start."""
     return log.read_text(errors="replace")[-2000:]

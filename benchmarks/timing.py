@@ -1,4 +1,4 @@
-"""CPU time of functions compared with each other, taken in turns on the same machine state."""
+"""Compare the CPU time of functions by running them in turns, in the same machine state."""
 
 import gc
 import statistics
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds of thread CPU time a call, one value per round."""
+    """Thread CPU time per call in milliseconds, one value per round."""
 
     rounds: tuple[float, ...]
 
@@ -22,7 +22,7 @@ class Timing:
         return statistics.median(self.rounds)
 
     def ratio(self, base: "Timing") -> float:
-        """Median of the ratios round by round: what slows a round down slows both."""
+        """Return the median of the ratios per round: what slows down a round slows down both."""
         pairs = zip(self.rounds, base.rounds, strict=True)
         return statistics.median(mine / theirs for mine, theirs in pairs)
 
@@ -30,7 +30,7 @@ class Timing:
 def interleave(
     subjects: Mapping[str, Callable[[], object]], rounds: int, batch: int
 ) -> dict[str, Timing]:
-    """Time `batch` calls of every subject, `rounds` times over, each round starting elsewhere."""
+    """Time `batch` calls of each subject in `rounds` rounds, each starting with the next one."""
     names = list(subjects)
     spent: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()

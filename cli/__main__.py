@@ -41,9 +41,9 @@ for command in (services.gateway, services.validator, services.issuer):
 
 
 def main() -> None:
-    """Entry point of the `scepstream` script."""
+    """Run the `scepstream` script."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale without a letter ends no command
+        if isinstance(stream, io.TextIOWrapper):  # no command fails on text outside the locale
             stream.reconfigure(errors="backslashreplace")
     app()
 

@@ -1,4 +1,4 @@
-"""`scepstream anchors`: every validator reloads a profile's anchors and reports the result."""
+"""`scepstream anchors`: make every validator reload a profile's anchors and report the result."""
 
 import secrets
 from typing import Annotated
@@ -23,7 +23,7 @@ def reload_anchors(
     profile: Annotated[str, typer.Option(help="which of the profiles")],
     config: Config = None,
 ) -> None:
-    """Reload the anchors of a profile on every validator; one that cannot keeps the old ones."""
+    """Reload the anchors of a profile on every validator, which keeps the old ones on errors."""
     answers = with_operator(
         config_path(config), lambda context: order_reload(context, profile, secrets.token_hex(8))
     )

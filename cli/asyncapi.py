@@ -1,4 +1,4 @@
-"""The log as an AsyncAPI 3.0 document, made from the event types themselves."""
+"""The AsyncAPI 3.0 document of the event log, generated from the event types."""
 
 from typing import Any, Final
 
@@ -11,12 +11,12 @@ from shared.log.envelope import KEY, SIGNATURE, TYPE, VERSION
 from shared.log.roles import Role
 from shared.observe.tracing import TRACEPARENT
 
-# What the auditor records; services keep the rest among themselves.
+# The channels that the audit service records; the others are private to the services.
 CHANNELS: Final = tuple(row for row in catalog.CHANNELS.rows if Role.AUDIT in row.consumers)
 
 
 def document() -> dict[str, Any]:
-    """The whole document; its schemas are those that the services read and write by."""
+    """Return the document; its schemas are those of the types that the services use."""
     kinds = sorted({kind.__name__ for row in CHANNELS for kind in row.events})
     _, schemas = msgspec.json.schema_components(
         [EVENT_TYPES[kind] for kind in kinds], ref_template="#/components/schemas/{name}"
@@ -35,7 +35,7 @@ def document() -> dict[str, Any]:
 
 
 def _name(address: str) -> str:
-    """A name out of an address's fixed parts."""
+    """Return a name made of the fixed parts of an address."""
     return "_".join(part for part in address.split(".") if not part.startswith("{"))
 
 

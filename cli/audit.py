@@ -1,4 +1,4 @@
-"""`scepstream audit list|show|serve`: what happened to device X, from the read model."""
+"""`scepstream audit list|show|serve`: query the read model for what happened to a device."""
 
 import json
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def show(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """Show every event of the newest enrollment with this name or id."""
+    """Show every event of the newest enrollment with this name or ID."""
     engine = _engine(config)
     try:
         events = story(engine, _meant(engine, wanted))
@@ -86,7 +86,7 @@ def show(
 
 
 def _meant(engine: Engine, wanted: str) -> str:
-    """The newest enrollment that is named so; of names that only begin so a person may choose."""
+    """Return the newest enrollment with this name; prompt if names only begin with it."""
     lines = named_lines(engine, wanted)
     if lines:
         _say_others(lines)
@@ -98,7 +98,7 @@ def _meant(engine: Engine, wanted: str) -> str:
 
 
 def _say_others(lines: Sequence[EnrollmentLine]) -> None:
-    """Two devices of one name are not one device: whoever looks has to know."""
+    """Name the other devices that have the same name: the user must know that there are several."""
     newest = lines[0]
     names = {(line.profile, line.device) for line in lines} - {(newest.profile, newest.device)}
     if names:

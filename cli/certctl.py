@@ -1,4 +1,4 @@
-"""certctl's CERTCTL_SCEP_* variables as profiles of this configuration. Pure."""
+"""Convert certctl's CERTCTL_SCEP_* variables to SCEP profiles. Pure."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +25,12 @@ _GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|\u00b5s|\u
 _LONGEST: Final = 10**12
 _LONG: Final = 100
 _PATH_ID: Final = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-# The single-profile form is served at /scep itself.
+# Name of the profile of the single-profile form, which /scep itself serves.
 DEFAULT: Final = "default"
 
 
 class NotImportableError(Exception):
-    """Raised for a variable that has no meaning here; the message names it and says what to do."""
+    """Raised for a variable that cannot be converted; the message names it and says what to do."""
 
 
 def _text(value: str) -> str:
@@ -38,7 +38,7 @@ def _text(value: str) -> str:
 
 
 def _boolean(value: str) -> bool:
-    """Certctl takes whatever it does not know for false, without a word: here it must be said."""
+    """Parse a boolean; reject unknown values, which certctl silently takes for false."""
     if value in _TRUE:
         return True
     if value in _FALSE:
@@ -47,7 +47,7 @@ def _boolean(value: str) -> bool:
 
 
 def _duration(value: str) -> str:
-    """Go's durations ("1h30m") as this configuration writes them."""
+    """Convert a Go duration ("1h30m") to the form of this configuration."""
     text = value.removeprefix("+")
     parts = _GO_PART.findall(text)
     if text == "0":
@@ -63,7 +63,7 @@ def _duration(value: str) -> str:
 
 
 def _fraction(number: str) -> Fraction:
-    """Exactly what is written; Go allows ".5" and "5."."""
+    """Return the exact value of a decimal number; Go allows ".5" and "5."."""
     whole, _, part = number.partition(".")
     return Fraction(int(f"{whole}{part}"), 10 ** len(part))
 
@@ -93,9 +93,9 @@ _FLAT: Final = ("ISSUER_ID", "PROFILE_ID", "CHALLENGE_PASSWORD", "RA_CERT_PATH",
 
 
 def import_profiles(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Path id to the profile's table, keys as this configuration names them.
+    """Return the profiles' tables by path ID, with this configuration's key names.
 
-    `NotImportableError` names a variable that means nothing, or nothing here.
+    `NotImportableError` names a variable that is unknown or has an unusable value.
     """
     ours = {name: value for name, value in variables.items() if name.startswith(_PREFIX)}
     named = [item.strip() for item in ours.get("CERTCTL_SCEP_PROFILES", "").split(",")]
@@ -129,7 +129,7 @@ def _flat(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return what is set; an empty variable is unset, as in certctl."""
+    """Return the keys that are set; an empty variable is unset, as in certctl."""
     table = {}
     for key in keys:
         value = variables.get(prefix + key, "")
@@ -146,7 +146,7 @@ def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> 
 
 
 def read_variables(text: str) -> dict[str, str]:
-    """An environment file: NAME=value lines, comments, `export`, quotes around a whole value."""
+    """Parse an environment file: NAME=value lines, comments, `export`, quotes around a value."""
     found = {}
     for line in text.splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")

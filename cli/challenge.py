@@ -41,7 +41,7 @@ def new(
 
 
 def _san(text: str) -> str:
-    """As facts write a name: kind and value."""
+    """Return a name in the form that `Facts` use: kind and value."""
     try:
         kind, value = san_parts(text)
     except ValueError as error:
@@ -56,7 +56,7 @@ def list_challenges(
     every: Annotated[bool, typer.Option("--all", help="used and expired ones too")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
-    """List the challenges of a profile by id, newest last; the challenges are not stored."""
+    """List the one-time challenges of a profile by ID, newest last. Their values are not stored."""
     lines = with_operator(
         config_path(config), lambda context: challenges_of(context, profile, now())
     )
@@ -83,7 +83,7 @@ def cancel(
     profile: Profile,
     config: Config = None,
 ) -> None:
-    """Cancel a challenge that was not used."""
+    """Cancel an unused challenge."""
     cancelled = with_operator(
         config_path(config), lambda context: take_back(context, profile, challenge_id, now())
     )

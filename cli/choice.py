@@ -1,4 +1,4 @@
-"""Which of several enrollments a command means: a person is asked, a script is refused."""
+"""Select one of several enrollments: prompt on a terminal, fail in a script."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from services.audit.query.lookup import EnrollmentLine
 
 
 def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
-    """The one that was meant; `CommandError` with all of them where nobody can be asked."""
+    """Prompt for one of the lines; without a terminal raise `CommandError`, which lists them."""
     if not sys.stdin.isatty():
         raise CommandError(f"{complaint}: {'; '.join(map(described, lines))}")
     say(f"{complaint}:", err=True)
@@ -24,6 +24,6 @@ def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
 
 
 def described(line: EnrollmentLine) -> str:
-    """Name, transactionID and profile, in one line."""
+    """Return name, transactionID and profile as one line."""
     name = line.device or "unknown device"
     return f"{name} (transactionID {line.transaction_id}, profile {line.profile})"

@@ -1,4 +1,4 @@
-"""`scepstream config`: check a configuration, print its reference, bring one over from certctl."""
+"""`scepstream config`: check a configuration, print the reference, import one from certctl."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def check(
 ) -> None:
     """Check the configuration as every service would, and print it without its secrets.
 
-    Exit status 1 and one sentence where a service would not start.
+    Exit status 1, with the reason, if a service would not start.
     """
     try:
         configuration = load(config)
@@ -109,7 +109,7 @@ def _text(path: Path) -> str:
 
 
 def _check(base: Path, text: str) -> None:
-    """Nothing is printed or written that would not load; read where it is to stand."""
+    """Check that the result loads, in a temporary file beside `base`: paths in it are relative."""
     trial = base.with_name(f".{base.name}.trial")
     try:
         write_private(trial, text.encode())
@@ -121,7 +121,7 @@ def _check(base: Path, text: str) -> None:
 
 
 def _imported(base: Path, variables: dict[str, str]) -> tuple[str, list[str]]:
-    """(the configuration, what to look at again)."""
+    """Return (the configuration as TOML, notes on what to review)."""
     configuration = load(base, {})
     table = read_table(base)
     notes: list[str] = []
@@ -138,7 +138,10 @@ def _imported(base: Path, variables: dict[str, str]) -> tuple[str, list[str]]:
 def _completed(
     configuration: Configuration, name: str, profile: dict[str, Any], notes: list[str]
 ) -> dict[str, Any]:
-    """What certctl keeps elsewhere: issuers and certificate profiles are the base's."""
+    """Complete an imported profile: issuers, certificate profiles and the CA's pin are the base's.
+
+    Add what changed or needs a review to `notes`.
+    """
     for key, known in (
         ("issuer_id", configuration.issuers),
         ("profile_id", configuration.certificate_profiles),
@@ -156,7 +159,7 @@ def _completed(
     issuer = configuration.issuers[profile["issuer_id"]]
     ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]
     paths = {
-        key: str(Path(os.path.abspath(value)))  # noqa: PTH100 - a path need not be there
+        key: str(Path(os.path.abspath(value)))  # noqa: PTH100 - a path need not exist
         for key, value in profile.items()
         if key.endswith("_path")
     }

@@ -1,4 +1,4 @@
-"""Where a command finds the configuration when it is not told."""
+"""The --config option, and where the configuration is by default."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ Config = Annotated[
 
 
 def config_path(given: Path | None) -> Path:
-    """As asked, else here, else where `up` keeps it by default."""
+    """Return `given`, else ./scepstream.toml if it exists, else the default path of `up`."""
     if given is not None:
         return given
     here = Path("scepstream.toml")

@@ -1,4 +1,4 @@
-"""`scepstream approve|deny`: the operator's word on a held enrollment."""
+"""`scepstream approve|deny`: record an operator's decision on a held enrollment."""
 
 import asyncio
 from pathlib import Path
@@ -43,14 +43,14 @@ def _decide(wanted: str, config: Path | None, note: str, *, approved: bool) -> N
 async def _record(
     context: OperatorContext, wanted: str, note: str, *, approved: bool
 ) -> EnrollmentLine:
-    # In a thread: a person who is asked may think for longer than the bus waits for a pong.
+    # In a thread: a user may take longer to answer the prompt than the bus waits for a pong.
     line = await asyncio.to_thread(_held, context, wanted)
     await decide(context, line.enrollment, note, approved=approved)
     return line
 
 
 def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
-    """The one held enrollment that this names; one that only begins so is never decided unasked."""
+    """Return the held enrollment with this name; a mere prefix match always needs a prompt."""
     engine = open_existing(context.settings.database_url)
     try:
         lines = named_lines(engine, wanted, State.HELD)

@@ -1,4 +1,4 @@
-"""Durations on the command line, written as in the configuration."""
+"""Durations on the command line, in the form of the configuration."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ DURATION: Final = 'as "90s", "60m", "24h", "7d"'
 
 
 def seconds(text: str) -> int:
-    """Whole seconds, at least one."""
+    """Return a duration in whole seconds, from one second to ten years."""
     try:
         found = int(parse_duration(text))
     except ValueError as error:

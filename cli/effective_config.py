@@ -1,4 +1,4 @@
-"""The configuration as it is in effect, as TOML, without its secrets."""
+"""The effective configuration as TOML, without its secrets."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,10 @@ _COMPUTED: Final = frozenset({"directory", "left_out"})
 
 
 def effective(configuration: Configuration) -> str:
-    """Every key with the value that is in force: file, environment, secrets and defaults."""
+    """Return every key with its effective value, from file, environment, secret files or defaults.
+
+    Secrets are masked; keys without a value are left out.
+    """
     table = _table(configuration)
     table["audit"]["database_url"] = _hidden(table["audit"]["database_url"])
     table["bus"]["url"] = [_hidden(url) for url in table["bus"]["url"]]
@@ -25,7 +28,7 @@ def effective(configuration: Configuration) -> str:
 
 
 def _hidden(url: str) -> str:
-    """A URL without what lets somebody in: user information after a colon, or all of it."""
+    """Mask the credentials in a URL: what follows a colon in the user information, or all of it."""
     url = _PASSWORD.sub(rf"\1{MASK}", url)
     scheme, found, rest = url.partition("://") if "://" in url else ("", "", url)
     user, at, host = rest.rpartition("@")
@@ -58,14 +61,14 @@ def _value(field: FieldInfo, value: Any) -> Any:
 
 
 def _masked(value: Any) -> Any:
-    """A secret, each of several, or each of a table."""
+    """Mask a secret, each of a list, or each value of a table."""
     if isinstance(value, dict):
         return {key: _masked(each) for key, each in value.items()}
     return [MASK] * len(value) if isinstance(value, tuple | list) else MASK
 
 
 def _plain(value: Any) -> Any:
-    """As TOML has it."""
+    """Convert a value to a TOML type, and mask PINs in PKCS#11 URIs."""
     if isinstance(value, Section):
         return _table(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The page of all bounds, made from the table that enforces them."""
+"""The page of all limits, generated from the table that enforces them."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ that the code enforces; a test keeps the two equal. Bounds that operators can ch
 
 
 def render() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     rows = (
         f"| `{name}` | {int(bound)} {bound.unit} | {bound.of} | {bound.beyond} |\n"
         for name, bound in bounds().items()

@@ -1,4 +1,4 @@
-"""What operators' commands share: the audit service's place on the bus, and its signature."""
+"""Context of operators' commands: they use the audit service's bus account and signing key."""
 
 import asyncio
 import getpass
@@ -27,8 +27,8 @@ _T = TypeVar("_T")
 
 
 def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]) -> _T:
-    """Run an operator's command; one sentence and exit status 1 where it cannot be."""
-    # What the bus logs is for services: here one sentence says it.
+    """Run an operator's command; print one line and exit with status 1 if it fails."""
+    # Silence the bus's log lines, which are for services: one error line says it here.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     async def run() -> _T:
@@ -60,7 +60,7 @@ async def _open(configuration: Configuration) -> AsyncIterator[OperatorContext]:
 
 
 def operator_name() -> str:
-    """Who gives an order, as the machine knows them."""
+    """Return the login name of the user who runs the command."""
     try:
         return getpass.getuser()[:_MOST_NAME]
     except (KeyError, OSError):

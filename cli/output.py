@@ -1,4 +1,4 @@
-"""What commands print: text that others chose stands there literally, and a terminal obeys none."""
+"""Output of commands: untrusted text is printed literally, without terminal escapes."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ def say(text: object, *, err: bool = False) -> None:
 
 
 def failed(reason: object) -> typer.Exit:
-    """Print to standard error why a command failed; return its exit, with status 1."""
+    """Print why a command failed to standard error; return an exit with status 1 to raise."""
     say(reason, err=True)
     return typer.Exit(1)
 
@@ -30,14 +30,14 @@ def heading(text: str, rest: str = "") -> None:
 
 
 def json_line(value: object) -> None:
-    """Print one line of JSON; what a terminal would obey is escaped as JSON has it."""
+    """Print one line of JSON; control characters are escaped as in JSON."""
     print(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def show_table(
     headings: Iterable[str], rows: Iterable[Iterable[str]], *, plain: bool = False
 ) -> None:
-    """Print a table; `plain` is without rules."""
+    """Print a table; `plain` leaves out the rules."""
     table = Table(box=None, padding=(0, 2, 0, 0)) if plain else Table()
     for each in headings:
         table.add_column(each)

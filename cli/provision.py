@@ -1,4 +1,4 @@
-"""`scepstream provision`: streams, consumers and nats-server's configuration from the topology."""
+"""`scepstream provision`: create streams, consumers and nats-server's configuration."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ from shared.log.shards import all_shards
 app = typer.Typer(no_args_is_help=True, help="Set up NATS JetStream.")
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 _DEFAULT = Path("scepstream.toml")
-# Keys that services sign and open events with; `up` keeps them in the same directory.
+# Public keys of signatures and of sealing, not of bus users; `up` keeps them beside the nkeys.
 _NO_USERS = ("-signing.pub", "-opening.pub")
 
 
@@ -68,9 +68,9 @@ def server(
 def read_users(directory: Path) -> list[User]:
     """Read every role's users: `gateway.nkey` is for all gateways, `gateway-1.nkey` for one.
 
-    The name of a replica's key is the name it runs under (`--name gateway-1`). Instead of a seed a
-    file NAME.pub may hold the public key, so that the server's host needs no secret. The public
-    keys of signatures that stand beside them (`issuer-signing.pub`) are passed over.
+    A replica's key has the name that it runs under (`--name gateway-1`). Instead of a seed, a file
+    NAME.pub may hold the public key, so that the server's host needs no secret. Public keys for
+    signatures in the same directory (`issuer-signing.pub`) are ignored.
     """
     users = []
     for role in Role:

@@ -1,4 +1,4 @@
-"""`scepstream audit reconcile`: rebuild the database from the log that there is."""
+"""`scepstream audit reconcile`: rebuild the database from the current log."""
 
 import asyncio
 import json
@@ -33,15 +33,15 @@ def reconcile(
     ] = Path("lost-events.jsonl"),
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
-    """Rebuild the database from the log, and report what only the database had.
+    """Rebuild the database from the log, and report events that only the database had.
 
-    For a log that was replaced by an older one. Events that the log lacks are written to a file
-    and leave the database: certificates among them exist, but nothing on the log says so.
+    Use it after the log was replaced by an older copy. Events that the log lacks are written to a
+    file and removed from the database: their certificates exist, but the log has no record of them.
     """
     path = config_path(config)
     _report(with_operator(path, _with_database(_lost)))
     if not yes:
-        # Between two connections: a person may think for longer than the bus waits for a pong.
+        # Between two connections: a user may take longer to answer than the bus waits for a pong.
         typer.confirm("rebuild the database from the log", abort=True)
     with_operator(path, _with_database(partial(_rebuild, kept=kept)))
 
@@ -60,14 +60,14 @@ def _with_database(
 
 
 async def _lost(context: OperatorContext, engine: Engine) -> dict[str, list[Stored]]:
-    """What the database has and the log has not, by stream."""
+    """Return the events that only the database has, by stream."""
     streams = context.settings.streams
     return {stream: await lost(context.bus, engine, stream) for stream in streams}
 
 
 async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None:
     streams, gone = context.settings.streams, await _lost(context, engine)
-    # A log that does not answer now must not leave the database empty.
+    # Before the database is emptied: a log that does not answer must not leave it so.
     ends = {stream: await last_sequence(context.bus, stream) for stream in streams}
     if any(gone.values()):
         await asyncio.to_thread(_write, kept, gone)
@@ -87,7 +87,7 @@ def _report(gone: dict[str, list[Stored]]) -> None:
 
 
 def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
-    """Write the events to a new file; it is on the disk when this returns."""
+    """Write the events to a new file and sync it to disk."""
     try:
         with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
             for stream, events in gone.items():
@@ -106,7 +106,7 @@ def _for_owner(path: str, flags: int) -> int:
 
 
 def _sync(directory: Path) -> None:
-    """Keep the entries of a directory through a crash of the machine."""
+    """Sync a directory, so that its entries survive a crash of the machine."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The reference of the configuration, made from the classes that read it."""
+"""The configuration reference, generated from the classes that validate it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
@@ -13,7 +13,7 @@ _ALSO: Final[Mapping[type[Section], str]] = {ConnectorSection: " of another kind
 
 
 def render() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     parts = [_INTRODUCTION]
     for name, field in Configuration.model_fields.items():
         heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
@@ -24,7 +24,7 @@ def render() -> str:
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
-    """The model of a table, or those of the values of a table of tables."""
+    """Yield the model of a table, or those of the values of a table of tables."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
         return
@@ -42,7 +42,7 @@ def _table(heading: str, model: type[Section], also: str) -> str:
 
 
 def _default(field: Any) -> str:
-    """As it would be written in TOML."""
+    """Return a key's default as written in TOML, or whether it is required."""
     value = field.default
     if value is None or field.default_factory is dict:
         return "none"

@@ -1,4 +1,4 @@
-"""How subjectAltNames are written on the command line."""
+"""The form of subjectAltNames on the command line."""
 
 from typing import Final
 
@@ -6,9 +6,9 @@ KINDS: Final = ("dns", "email", "uri", "ip", "upn")
 
 
 def san_parts(text: str) -> tuple[str, str]:
-    """(kind, value) of `dns:`, `email:`, `ip:`, `uri:` or `upn:` and a value; bare: a DNS name.
+    """Split a name into (kind, value): `dns:`, `email:`, `ip:`, `uri:` or `upn:`, then the value.
 
-    ValueError says what is wrong.
+    A name without a kind is a DNS name. `ValueError` says what is wrong.
     """
     kind, colon, value = text.partition(":")
     if not colon:

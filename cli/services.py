@@ -1,4 +1,4 @@
-"""`scepstream gateway|validator|issuer|audit`: one service process, alone or under `up`."""
+"""`scepstream gateway|validator|issuer`, `audit serve`: run one service, alone or under `up`."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -45,7 +45,7 @@ def gateway(
     operations_listen: OperationsListen = "127.0.0.1:9101",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Run a gateway: SCEP over HTTP."""
+    """Run a gateway, which serves SCEP over HTTP."""
     from services.gateway import service  # noqa: PLC0415 - only this service's extra
     from services.gateway.settings import read_settings  # noqa: PLC0415
 
@@ -107,7 +107,7 @@ def audit(
     operations_listen: OperationsListen = "127.0.0.1:8090",
     operations_fd: OperationsFd = None,
 ) -> None:
-    """Run the audit service: database, operators' API and page."""
+    """Run the audit service: read model, operators' API and page."""
     from services.audit import service  # noqa: PLC0415
     from services.audit.settings import read_settings  # noqa: PLC0415
 
@@ -125,7 +125,10 @@ def audit(
 def _source(
     config: Path, role: Role, read: Callable[[Configuration], _S]
 ) -> tuple[Source[_S], TracingSection]:
-    """The settings, how to read them again, and where traces go; one sentence on an error."""
+    """Return the settings with how to reload them, and the section on traces.
+
+    Print one line and exit on an error.
+    """
 
     def part() -> Configuration:
         return load_apart(config, role) if role is Role.GATEWAY else load(config, role=role)
@@ -141,7 +144,7 @@ def _source(
 def _run(
     which: tuple[TracingSection, str, str], main: Callable[[Signals], Awaitable[None]]
 ) -> None:
-    """Run a service; `which` says where its traces go, what service it is, and its name."""
+    """Run a service; `which` is (where its traces go, the service, the replica's name)."""
     traces, service, name = which
     try:
         with tracing(traces.endpoint, traces.sample_ratio, service, name):

@@ -1,4 +1,4 @@
-"""`scepstream audit token`: who may use the operators' API."""
+"""`scepstream audit token`: manage the API tokens of operators and programs."""
 
 from datetime import UTC, datetime
 from pathlib import Path

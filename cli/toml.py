@@ -1,4 +1,4 @@
-"""Setting keys in a TOML file that people edit too: every other line stays as it is."""
+"""Set keys in a TOML file that people also edit: every other line is left as it is."""
 
 import json
 import tomllib
@@ -11,10 +11,10 @@ _BY_HAND: Final = "[{}] is not written as `up` writes it: edit it by hand"
 
 
 def set_keys(text: str, table: str, keys: Mapping[str, Any]) -> str:
-    """The text with these keys of a table set, or removed where the value is None.
+    """Return the text with these keys of a table set, or removed if the value is None.
 
-    Keys must stand on a line of their own, as `up` writes them; `SettingsError` where what comes
-    out would not say exactly that.
+    Each key must be on its own line, as `up` writes them. `SettingsError` if the result would not
+    differ in exactly these keys.
     """
     lines = text.splitlines()
     try:
@@ -33,7 +33,7 @@ def set_keys(text: str, table: str, keys: Mapping[str, Any]) -> str:
 
 
 def _check(before: str, after: str, table: str, keys: Mapping[str, Any]) -> None:
-    """Nothing but these keys may have changed."""
+    """Check that only these keys have changed."""
     wanted = tomllib.loads(before)
     place = wanted
     for part in table.split("."):

@@ -1,4 +1,4 @@
-"""`scepstream audit replay|verify|checkpoint|export`: the log against the database."""
+"""`scepstream audit replay|verify|checkpoint|export|asyncapi`: work with the whole event log."""
 
 import json
 import sys
@@ -95,7 +95,7 @@ def verify(
 ) -> None:
     """Verify the log's signatures and checkpoints, and compare the database with it.
 
-    Exit status 1 where something does not hold; the first finding comes first.
+    Exit status 1 if anything does not hold; the first finding is printed first.
     """
 
     async def work(context: OperatorContext) -> int:
@@ -139,7 +139,7 @@ async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, ev
 
 
 async def _authorities(context: OperatorContext) -> dict[str, tuple[bytes, ...]]:
-    """Each issuer's CAs as it publishes them, as far as profiles pin them."""
+    """Return each issuer's CA certificates (DER) as published and as far as profiles pin them."""
     found: dict[str, tuple[bytes, ...]] = {}
     for issuer, pins in _pins(context.configuration).items():
         stored = await context.bus.get_last_or_leader(CA_CHAINS, chain_subject(issuer))
@@ -159,7 +159,7 @@ def _pins(configuration: Configuration) -> dict[str, set[str]]:
 
 
 def checkpoint(config: Config = None) -> None:
-    """Sign a checkpoint of every stream. Keep a copy of the lines elsewhere."""
+    """Sign a checkpoint of every stream. Keep a copy of the output elsewhere."""
 
     async def work(context: OperatorContext) -> list[tuple[str, int, str]]:
         engine = open_existing(context.settings.database_url)
@@ -183,7 +183,7 @@ def export(
 ) -> None:
     """Print the events of the log for a SIEM, as JSON Lines or CloudEvents 1.0."""
     window = _window(profile, since, until)
-    looked_at = sys.stdout.isatty()  # a terminal obeys what a file only holds
+    looked_at = sys.stdout.isatty()  # a terminal would interpret control characters
 
     async def work(context: OperatorContext) -> None:
         for stream in context.settings.streams:
@@ -202,13 +202,13 @@ def asyncapi() -> None:
 
 
 def render_asyncapi() -> str:
-    """As it stands in docs/."""
+    """Return docs/asyncapi.json."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
 @asynccontextmanager
 async def _bar(total: int) -> AsyncIterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal."""
+    """Show a progress bar on standard error if that is a terminal; yield its advance function."""
     columns: list[Any] = [TextColumn("events"), BarColumn(), MofNCompleteColumn()]
     with Progress(*columns, TimeRemainingColumn(), console=_console, transient=True) as progress:
         task = progress.add_task("events", total=total)

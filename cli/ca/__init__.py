@@ -1,1 +1,1 @@
-"""`scepstream ca`: revoke certificates, roll a CA over."""
+"""`scepstream ca`: revoke certificates and roll over a CA."""

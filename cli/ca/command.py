@@ -28,7 +28,7 @@ def revoke(
     issuer: Issuer = "local",
     config: Config = None,
 ) -> None:
-    """Revoke a certificate; it is on the CRL when the command succeeds."""
+    """Revoke a certificate. It is on the CRL once the command succeeds."""
     say(
         with_operator(
             config_path(config),
@@ -43,7 +43,7 @@ def next_ca(
     issuer: Issuer = "local",
     data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
 ) -> None:
-    """Create the next CA and its RA certificates, and announce it by GetNextCACert."""
+    """Create the next CA and its RA certificates, and announce it with GetNextCACert."""
     try:
         say(make_next(data, issuer, kind, now()))
     except (UpError, SettingsError) as error:
@@ -55,7 +55,7 @@ def activate(
     issuer: Issuer = "local",
     data: Annotated[Path, typer.Option(help="data directory of `up`")] = Path("data"),
 ) -> None:
-    """Activate the next CA; the previous one keeps signing the CRL of its certificates."""
+    """Activate the next CA. The previous one keeps signing the CRL for its certificates."""
     try:
         say(activate_next(data, issuer))
     except (UpError, SettingsError) as error:

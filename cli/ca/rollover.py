@@ -1,7 +1,7 @@
-"""From one CA to the next in the data directory of `up`: made, shown, activated.
+"""CA rollover in the data directory of `up`: create the next CA, announce it, activate it.
 
-Each step writes new files first and the configuration last, in one rename; then the running
-processes are told to reload it. A kill in between leaves the step undone or done.
+Each step writes new files first and the configuration last, in one rename, and then signals the
+running processes to reload it. A kill at any point leaves the step either undone or done.
 """
 
 import json
@@ -25,7 +25,10 @@ _RELOADED: Final = ("issuer", "validator", "gateway")
 
 
 def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
-    """Make CA and RA pairs beside the current ones, and let all profiles believe them."""
+    """Create CA and RA pairs beside the current ones; all profiles of the issuer trust them.
+
+    `now` is in Unix seconds. Return a line for the user.
+    """
     if kind not in CA_KINDS:
         raise UpError(f"--kind {kind}: choose one of {', '.join(CA_KINDS)}")
     layout, configuration, section = _open(data, issuer)
@@ -62,7 +65,7 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
 
 
 def _ra_form(configuration: Configuration, profile: ProfileSection) -> tuple[str, ...]:
-    """The uses of the RA certificates that a profile shows now: clients depend on their number."""
+    """Return the uses of a profile's current RA certificates: clients depend on their number."""
     found = [read_certificates(configuration.path(path))[0] for path in profile.ra_cert_path]
     newest = max(
         (c for c in found if ra_use(c) != "encryption"), key=lambda c: c.not_valid_before_utc
@@ -71,7 +74,10 @@ def _ra_form(configuration: Configuration, profile: ProfileSection) -> tuple[str
 
 
 def activate_next(data: Path, issuer: str) -> str:
-    """The next CA becomes the one that signs; the current one stays, for its own certificates."""
+    """Make the next CA the one that signs; the current one stays, for its own certificates.
+
+    Return a line for the user.
+    """
     layout, _, section = _open(data, issuer)
     if section.next_ca_cert_path is None or section.next_ca_key_path is None:
         raise UpError(f"issuer {issuer} has no next CA: make one with `scepstream ca next`")
@@ -104,7 +110,7 @@ def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSe
 
 
 def _rewrite(layout: Layout, changes: dict[str, dict[str, Any]]) -> None:
-    """The configuration with these keys set, checked before it replaces the old one."""
+    """Set keys (by table) in the configuration, and check it before it replaces the old one."""
     text = layout.config.read_text()
     for table, keys in changes.items():
         text = set_keys(text, table, keys)
@@ -118,7 +124,10 @@ def _rewrite(layout: Layout, changes: dict[str, dict[str, Any]]) -> None:
 
 
 def _tell(layout: Layout) -> str:
-    """SIGHUP to what runs: those that sign first, those that show last."""
+    """Send SIGHUP to the running services: issuers, which sign, first; gateways, which show, last.
+
+    Return the end of the line for the user, "" if services were running.
+    """
     try:
         pids = json.loads(layout.run_file.read_text())["pids"]
     except (OSError, ValueError, KeyError):

@@ -1,1 +1,1 @@
-"""`scepstream connector`: a stand-in for the service that makes signed challenges."""
+"""`scepstream connector`: a stand-in for the service that signs challenges."""

@@ -36,7 +36,7 @@ def init(
     key: Annotated[str, typer.Option(help=", ".join(KINDS))] = "rsa:2048",
     name: Annotated[str, typer.Option(help="the `iss` of its tokens")] = "scepstream connector",
 ) -> None:
-    """Create a signing certificate and key; the certificate is the profile's anchor."""
+    """Create a signing certificate and key. The certificate is the profile's anchor."""
     with _one_sentence():
         if key not in KINDS:
             raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")
@@ -83,7 +83,7 @@ def _claims(
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """What is wrong, and exit status 1."""
+    """Turn errors into one line on standard error and exit status 1."""
     try:
         yield
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""A connector's certificate and key, and the tokens it signs for devices (RFC 7515)."""
+"""A connector's certificate and key, and the challenges that it signs for devices (RFC 7515)."""
 
 import base64
 import json
@@ -30,9 +30,9 @@ _HALF: Final = 32
 
 @dataclass(frozen=True)
 class ChallengeClaims:
-    """Who a token is for: the claims of version 1, and how long it is good (seconds).
+    """The claims (version 1) of a signed challenge, and its lifetime `ttl` in seconds.
 
-    `device_name` and the names are None where the token is not to speak of them.
+    A claim that is None is left out of the challenge.
     """
 
     subject: str
@@ -47,9 +47,9 @@ class ChallengeClaims:
     def for_device(
         cls, subject: str, cn: str, sans: Sequence[str], audience: str | None, ttl: int = 3600
     ) -> "ChallengeClaims":
-        """A claims for these names; `sans` as `enroll --san` writes them, ValueError where not.
+        """Return the claims for these names; `sans` have the form of `enroll --san`.
 
-        Kinds for which there is no claim are left out.
+        Kinds of names that have no claim are left out. `ValueError` if a name is malformed.
         """
         parts = [san_parts(san) for san in sans]
 
@@ -59,7 +59,7 @@ class ChallengeClaims:
         return cls(subject, cn, values("dns"), values("email"), values("upn"), audience, ttl)
 
     def claims(self, issuer: str, nonce: str, now: int) -> dict[str, Any]:
-        """As the token carries them; times in Unix seconds."""
+        """Return the JWT claims; times are in Unix seconds."""
         optional = {
             "aud": self.audience,
             "device_name": self.device_name,
@@ -79,14 +79,14 @@ class ChallengeClaims:
 
 
 def make_key(kind: str) -> CaKey:
-    """A signing key: RSA for RS256, P-256 for ES256."""
+    """Generate a signing key: RSA for RS256, P-256 for ES256."""
     if kind == "ec:p256":
         return ec.generate_private_key(ec.SECP256R1())
     return rsa.generate_private_key(65537, int(kind.partition(":")[2]))
 
 
 def make_certificate(key: CaKey, name: str, now: float) -> bytes:
-    """A self-signed certificate of a year, as PEM: what a profile trusts as an anchor."""
+    """Return a self-signed certificate as PEM, valid for a year: the anchor of a profile."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = datetime.fromtimestamp(now, UTC) - _BACKDATE
     certificate = (
@@ -101,21 +101,21 @@ def make_certificate(key: CaKey, name: str, now: float) -> bytes:
 
 
 def connector_files(kind: str, name: str, now: float) -> tuple[bytes, bytes]:
-    """(certificate, key) of a new connector, as PEM."""
+    """Return (certificate, key) of a new connector, as PEM."""
     key = make_key(kind)
     return make_certificate(key, name, now), pem(key)
 
 
 @dataclass(frozen=True)
 class Connector:
-    """A directory's connector; `name` is the `iss` of its tokens."""
+    """A connector's key; `name` is the `iss` of the challenges that it signs."""
 
     key: CaKey
     name: str
 
     @classmethod
     def read(cls, directory: Path) -> "Connector":
-        """The connector of a directory; `SettingsError` or `ValueError` where there is none."""
+        """Load a directory's connector; `SettingsError`, `ValueError` or `OSError` on failure."""
         cert_path, key_path = directory / CERTIFICATE, directory / KEY
         with loading():
             certificate = x509.load_pem_x509_certificate(cert_path.read_bytes())
@@ -125,7 +125,7 @@ class Connector:
         return cls(key, str(name.value))
 
     def mint(self, claims: ChallengeClaims, nonce: str, now: int) -> str:
-        """A token: RS256 or ES256, as the key is."""
+        """Return a signed challenge: RS256 or ES256, depending on the key."""
         rs256 = isinstance(self.key, rsa.RSAPrivateKey)
         header = {"alg": "RS256" if rs256 else "ES256", "typ": "JWT"}
         parts = [_encode(_json(header)), _encode(_json(claims.claims(self.name, nonce, now)))]

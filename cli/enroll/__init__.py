@@ -1,1 +1,1 @@
-"""`scepstream enroll`: a real SCEP client."""
+"""`scepstream enroll`: a SCEP client."""

@@ -1,4 +1,4 @@
-"""Whom the client believes: GetCACert's certificates, pinned by file or fingerprint."""
+"""The authority that the client trusts: GetCACert's certificates, pinned by file or fingerprint."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from shared.x509.loading import loading
 
 
 class UntrustedError(Exception):
-    """Raised where the server's certificates are not those the operator pinned, or do not fit."""
+    """Raised if the server's certificates are not the pinned ones, or are inconsistent."""
 
 
 @dataclass(frozen=True)
 class Authority:
-    """The CA and the RA certificates it vouches for."""
+    """The issuing CA, the recipient of requests, the signers of replies (DER), and the chain."""
 
     ca: x509.Certificate
     recipient: Certificate
@@ -33,9 +33,9 @@ class Authority:
 
 
 def read_authority(body: bytes) -> Authority:
-    """Sort GetCACert's certificates into CA, recipient and signers; all RAs must be the CA's.
+    """Sort GetCACert's certificates into CA, recipient and signers; the CA must issue all RAs.
 
-    `ValueError` where one of them does not load.
+    `UntrustedError` if they do not fit together, `ValueError` if one of them does not load.
     """
     ders = read_ca_certs(body)
     with loading():
@@ -59,7 +59,7 @@ def read_authority(body: bytes) -> Authority:
 
 
 def _chain(issuing: x509.Certificate, cas: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """The issuing CA and those above it; a certificate that nobody below vouches for is left."""
+    """Return the issuing CA and those above it; CAs that issued none of the chain are left out."""
     chain = [issuing]
     while above := [ca for ca in cas if ca not in chain and _issued(ca, chain[-1])]:
         chain.append(above[0])
@@ -69,7 +69,7 @@ def _chain(issuing: x509.Certificate, cas: list[x509.Certificate]) -> tuple[x509
 def check_pin(
     authority: Authority, pinned: x509.Certificate | None, fingerprint: str | None
 ) -> bool:
-    """Whether the CA was pinned; `UntrustedError` where it is another one."""
+    """Return whether the CA is pinned; `UntrustedError` if it does not match the pin."""
     if pinned is not None:
         if authority.ca != pinned and not _issued(pinned, authority.ca):
             raise UntrustedError("the server's CA is not the one in --ca-file")
@@ -83,7 +83,7 @@ def check_pin(
 
 
 def issued_by(authority: Authority, certificate: x509.Certificate) -> bool:
-    """Whether one of the CAs signed it."""
+    """Return whether one of the CAs signed a certificate."""
     return any(_issued(ca, certificate) for ca in authority.chain)
 
 
@@ -96,7 +96,10 @@ def _issued(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 def _usable(certificate: x509.Certificate, usage: str) -> bool:
-    """An RSA certificate that may be used so; one without KeyUsage, or a CA on its own, may."""
+    """Return whether an RSA certificate allows a usage.
+
+    A certificate without KeyUsage and a CA certificate (a CA without RA) allow any.
+    """
     if not isinstance(certificate.public_key(), rsa.RSAPublicKey):
         return False
     try:

@@ -1,4 +1,4 @@
-"""One device's exchange with a server: ask, and verify everything that comes back."""
+"""One device's exchange with a server: send messages, and verify every reply."""
 
 import secrets
 from dataclasses import dataclass
@@ -51,12 +51,12 @@ _MAX_KEY: Final = 32
 
 
 class BadReplyError(Exception):
-    """Raised where a reply does not verify: nothing in it is believed."""
+    """Raised if a reply does not verify; nothing in it is trusted."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How messages are written; None leaves the choice to what the server says it can do."""
+    """How messages are written; None selects an algorithm by the server's GetCACaps."""
 
     cipher: AnyCipher | None = None
     digest: Digest | None = None
@@ -67,7 +67,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Exchange:
-    """How to talk to one server about one key; `challenge` opens replies to an EC key."""
+    """An exchange with one server about one key; `challenge` decrypts replies to an EC key."""
 
     server: Server
     authority: Authority
@@ -78,14 +78,14 @@ class Exchange:
 
     @property
     def cipher(self) -> AnyCipher:
-        """As asked, else the best that the server lists."""
+        """The requested algorithm, else the best of GetCACaps."""
         if self.style.cipher is not None:
             return self.style.cipher
         return AES128 if self.caps & {"AES", "SCEPSTANDARD"} else DES3
 
     @property
     def digest(self) -> Digest:
-        """As asked, else the best that the server lists."""
+        """The requested algorithm, else the best of GetCACaps."""
         if self.style.digest is not None:
             return self.style.digest
         return SHA256 if self.caps & {"SHA-256", "SCEPSTANDARD"} else SHA1
@@ -96,17 +96,17 @@ class Exchange:
         return isinstance(self.identity.signing_key, rsa.RSAPrivateKey)
 
     def send(self, message_type: MessageType, csr: bytes) -> CertRep:
-        """A PKCSReq or RenewalReq."""
+        """Send a PKCSReq or RenewalReq with this CSR (DER)."""
         return self._ask(message_type, csr)
 
     def poll(self) -> CertRep:
-        """A CertPoll for the same transaction."""
+        """Send a CertPoll for the same transaction."""
         issuer = self.authority.ca.subject.public_bytes()
         payload = issuer_and_subject(issuer, self.identity.name.public_bytes())
         return self._ask(MessageType.CERT_POLL, payload)
 
     def query(self, message_type: MessageType, serial: int) -> CertRep:
-        """GetCert, or GetCRL, for a certificate of the CA."""
+        """Send a GetCert or GetCRL for a certificate of the CA."""
         contents = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
         issuer = self.authority.ca.subject.public_bytes()
         return self._ask(message_type, issuer_and_serial(issuer, contents))
@@ -140,7 +140,7 @@ class Exchange:
         return reply
 
     def issued(self, reply: CertRep) -> bytes:
-        """The certificate (DER) of a SUCCESS: for our key, by the CA."""
+        """Return the certificate (DER) of a SUCCESS; it must have our key and a CA's signature."""
         mine = [c for c in self._certificates(reply) if _spki(c) == self.identity.spki]
         if not mine:
             raise BadReplyError("the reply holds no certificate with our key")
@@ -149,7 +149,7 @@ class Exchange:
         return mine[0]
 
     def fetched(self, reply: CertRep, serial: int) -> bytes:
-        """The certificate (DER) that GetCert asked for, by the CA or its own."""
+        """Return the certificate (DER) that GetCert requested, if a CA of the chain issued it."""
         for der in self._certificates(reply):
             certificate = x509.load_der_x509_certificate(der)
             if certificate.serial_number == serial and issued_by(self.authority, certificate):
@@ -167,7 +167,7 @@ class Exchange:
         return found
 
     def crl(self, reply: CertRep) -> bytes:
-        """The CRL (DER) that GetCRL asked for, signed by the CA."""
+        """Return the CRL (DER) that GetCRL requested, which must have the CA's signature."""
         try:
             crls = read_crls(self._open(reply))
             ca_key = self.authority.ca.public_key()
@@ -179,7 +179,7 @@ class Exchange:
         return good[0]
 
     def _open(self, reply: CertRep) -> bytes:
-        """The content of a SUCCESS, by our key or, where that cannot decrypt, by the challenge."""
+        """Decrypt the content of a SUCCESS with our key or, if that is an EC key, the challenge."""
         envelope = read_envelope(reply.signed.content)
         key = self.identity.signing_key
         if isinstance(key, rsa.RSAPrivateKey):

@@ -1,4 +1,4 @@
-"""The `enroll` command: options in, files and an exit status out."""
+"""The `enroll` command, from its options to files and an exit status."""
 
 import re
 from collections.abc import Mapping
@@ -109,7 +109,7 @@ def enroll(
 def _vouching(
     connector: Path | None, device_id: str | None, audience: str | None
 ) -> ChallengeSource | None:
-    """The connector that is to sign, if one is."""
+    """Return the connector that signs the challenge, or None."""
     if connector is not None:
         return ChallengeSource(connector, device_id, audience)
     for option, given in (("--device-id", device_id), ("--audience", audience)):
@@ -121,11 +121,11 @@ def _vouching(
 def _challenged(
     device: o.Device, source: ChallengeSource | None, files: Files, *, renew: bool
 ) -> o.Device:
-    """The device with the challenge that a connector signs for it, where one is to."""
+    """Return the device with the challenge that `source` signs for it; unchanged without one."""
     if source is None:
         return device
     if not renew and not device.cn:
-        return device  # it is refused for that, or asks questions that need no challenge
+        return device  # refused later without --cn, unless it is a query, which needs no challenge
     if device.challenge is not None:
         raise RequestError("--challenge and --connector: one of them")
     if renew:
@@ -134,7 +134,7 @@ def _challenged(
 
 
 def read_certificate(files: Files) -> x509.Certificate:
-    """The certificate that an earlier run wrote."""
+    """Load the certificate that an earlier run wrote."""
     path = files.certificate
     try:
         with loading():
@@ -146,7 +146,7 @@ def read_certificate(files: Files) -> x509.Certificate:
 def _style(
     cipher: str | None, digest: str | None, transport: str, *, ber: bool, get: bool
 ) -> Style:
-    """Names to algorithms."""
+    """Map the names of algorithms to a style."""
     return Style(
         _named(cipher, CIPHER_NAMES, "--cipher") if cipher else None,
         _named(digest, DIGEST_NAMES, "--digest") if digest else None,
@@ -176,7 +176,7 @@ class Session:
     pss: bool
 
     def run(self, questions: o.Questions, renewal: o.Renewal, waiting: o.Waiting) -> int:
-        """The exit status."""
+        """Run the command and return its exit status."""
         if not (questions or renewal.wanted):
             self._check_files(waiting)
         pinned = _trusted(self.ca_file)
@@ -215,7 +215,10 @@ class Session:
         return signed_by(identity, make_identity(signer, _SIGNER_NAME, now(), pss=self.pss))
 
     def _renewing(self, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
-        """The key to be, kept if it is waited for already, and the old one that signs."""
+        """Return the identity of a renewal: the new key, signed for by the old one.
+
+        A key for which an earlier run already waits is used again.
+        """
         if self.device.signer_key is not None:
             raise RequestError("--signer-key: a renewal is signed by the certificate it renews")
         files = self.files
@@ -251,7 +254,7 @@ class Session:
 
 
 def _kept_or_new(files: Files, path: Path, kind: str, *, kept: bool) -> Key:
-    """The key that an earlier run wrote, where it goes on waiting with that one, or a new one."""
+    """Return the key that an earlier run wrote if it is to be `kept` and exists, else a new one."""
     return read_key(files.read(path), path.name) if kept and path.exists() else make_key(kind)
 
 
@@ -270,7 +273,7 @@ def _trusted(path: Path | None) -> x509.Certificate | None:
 def _authority(
     server: Server, pinned: x509.Certificate | None, fingerprint: str | None
 ) -> Authority:
-    """Ask who the server is, and say so."""
+    """Fetch and check the server's CA, and print whether it is pinned."""
     try:
         authority = read_authority(server.get("GetCACert")[1])
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the client says, and how it ends."""
+"""Output and exit statuses of the client."""
 
 from typing import Final
 
@@ -14,11 +14,11 @@ UNREACHABLE: Final = 5
 
 
 def say(label: str, text: str) -> None:
-    """One line of what happens."""
+    """Print one line of progress."""
     heading(f"{label:>8}", f"  {text}")
 
 
 def fail(code: int, text: str) -> typer.Exit:
-    """One sentence, and an exit status."""
+    """Print one line to standard error; return the exit to raise."""
     complain(f"scepstream enroll: {text}", err=True)
     return typer.Exit(code)

@@ -1,4 +1,4 @@
-"""Enrollment, renewal and polling, from the first request to the files."""
+"""Enrollment, renewal and polling, from the first request to the files that are written."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _POLL_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class EnrollmentRequest:
-    """What is asked for: the message, the CSR, and how long to poll (seconds; 0: not at all)."""
+    """A request: its message type, the CSR (DER), and how long to poll (seconds; 0: not at all)."""
 
     message_type: MessageType
     csr: bytes
@@ -28,12 +28,12 @@ class EnrollmentRequest:
 
     @property
     def name(self) -> str:
-        """As the RFC spells it."""
+        """Name of the message in RFC 8894."""
         return "PKCSReq" if self.message_type is MessageType.PKCS_REQ else "RenewalReq"
 
 
 def ask(exchange: Exchange, request: EnrollmentRequest) -> CertRep:
-    """Send it; with polling wait until it is no longer PENDING."""
+    """Send a request and return the reply; with polling, wait until it is no longer PENDING."""
     say("sent", f"{request.name}, {exchange.digest.name}, {exchange.cipher.name}")
     reply = exchange.send(request.message_type, request.csr)
     deadline = time.monotonic() + request.poll_for
@@ -51,21 +51,21 @@ def ask(exchange: Exchange, request: EnrollmentRequest) -> CertRep:
 
 
 def finish(exchange: Exchange, reply: CertRep, files: Files, key: bytes | None) -> int:
-    """Write what came of it; the exit status. `key` (PEM) replaces the old one on SUCCESS."""
+    """Write the result and return the exit status; `key` (PEM) replaces the old one on SUCCESS."""
     kept = files.key if key is None else files.renewal_key
     if reply.status is PkiStatus.PENDING:
         say("got", f"PENDING: the key is kept in {kept}; run again with --poll")
         return PENDING
     if reply.status is PkiStatus.FAILURE:
         say_failure(reply)
-        kept.unlink(missing_ok=True)  # of no use to anyone: the next try makes a new one
+        kept.unlink(missing_ok=True)  # no longer useful: the next try creates a new one
         return REFUSED
     _write(exchange, exchange.issued(reply), files, key)
     return 0
 
 
 def say_failure(reply: CertRep) -> None:
-    """FailInfo and failInfoText."""
+    """Print failInfo and failInfoText."""
     name = reply.fail_info.name if reply.fail_info is not None else "no failInfo"
     say("got", f"FAILURE {name} {reply.fail_info_text}".rstrip())
 

@@ -1,4 +1,4 @@
-"""Where the client keeps its key, certificate and chain."""
+"""The files in which the client keeps its keys, certificate and chain."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cli.enroll.identity import RequestError
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one device; nothing is overwritten unless told to."""
+    """The files of one device; `check` refuses to overwrite them without `force`."""
 
     directory: Path
     force: bool
@@ -21,12 +21,12 @@ class Files:
 
     @property
     def renewal_key(self) -> Path:
-        """The private key that a renewal asks a certificate for, until it has one."""
+        """The private key of a pending renewal, until it has a certificate."""
         return self.directory / "renewal-key.pem"
 
     @property
     def signer_key(self) -> Path:
-        """The private key that signs messages where it is not the device's own, mode 0600."""
+        """The private key that signs messages if it is not the device's own, mode 0600."""
         return self.directory / "signer-key.pem"
 
     @property
@@ -36,18 +36,18 @@ class Files:
 
     @property
     def chain(self) -> Path:
-        """The CA and what stands above it."""
+        """The CA and the certificates above it."""
         return self.directory / "chain.pem"
 
     def check(self, *, keep_key: bool) -> None:
-        """Refuse before anything is sent."""
+        """Refuse to overwrite existing files, before anything is sent."""
         taken = [self.certificate, self.chain] + ([] if keep_key else [self.key])
         for path in taken:
             if path.exists() and not self.force:
                 raise RequestError(f"{path} exists: --force overwrites it")
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file, keys readable to their owner alone."""
+        """Write a file; keys are readable by their owner only."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             mode = 0o600 if path in (self.key, self.renewal_key, self.signer_key) else 0o644
@@ -58,7 +58,7 @@ class Files:
             raise RequestError(f"{path}: {error.strerror}") from None
 
     def read(self, path: Path) -> bytes:
-        """What an earlier run wrote."""
+        """Read a file that an earlier run wrote."""
         try:
             return path.read_bytes()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""SCEP over HTTP from the client's side."""
+"""SCEP over HTTP, client side."""
 
 import base64
 from dataclasses import dataclass
@@ -12,25 +12,25 @@ _PKI_MESSAGE: Final = "application/x-pki-message"
 
 
 class UnreachableError(Exception):
-    """Raised where the server does not answer, or says it cannot now."""
+    """Raised if the server does not answer, or answers 503."""
 
 
 class ServerError(Exception):
-    """Raised where the server answers with an HTTP error."""
+    """Raised if the server answers with another HTTP error."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A SCEP URL."""
+    """A server at a SCEP URL."""
 
     url: str
 
     def get(self, operation: str) -> tuple[str, bytes]:
-        """(Content-Type, body) of a GET operation."""
+        """Return (Content-Type, body) of a GET operation."""
         return self._send("GET", f"operation={operation}&message=scepstream", None)
 
     def pki_operation(self, message: bytes, *, post: bool) -> bytes:
-        """The CertRep for a pkiMessage."""
+        """Send a pkiMessage by POST or GET and return the CertRep."""
         if post:
             return self._send("POST", "operation=PKIOperation", message)[1]
         parameter = quote(base64.b64encode(message), safe="")

@@ -1,4 +1,4 @@
-"""The device's side: its key, its CSR, its self-signed certificate."""
+"""A device's key, CSR and self-signed certificate."""
 
 import ipaddress
 from collections.abc import Callable
@@ -45,7 +45,7 @@ _GENERAL_NAMES: Final[dict[str, Callable[[str], x509.GeneralName]]] = {
 
 
 class RequestError(Exception):
-    """Raised for options that make no request; the message says which."""
+    """Raised for options from which no request can be made; the message names the option."""
 
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -53,9 +53,9 @@ Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 @dataclass(frozen=True)
 class Identity:
-    """A key that wants a certificate, its name, and who signs for it.
+    """A key to certify, its name, and the signer of its messages.
 
-    That is itself, a key beside it, or on renewal the key of the certificate that is renewed.
+    The signer is the key itself, a separate key, or in a renewal that of the old certificate.
     """
 
     key: Key
@@ -65,17 +65,17 @@ class Identity:
 
     @property
     def spki(self) -> bytes:
-        """The public key as DER."""
+        """The SubjectPublicKeyInfo as DER."""
         return self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def transaction_id(self) -> str:
-        """As RFC 8894 s3.2.1.1 suggests: a digest of the public key."""
+        """A digest of the public key, as RFC 8894 s3.2.1.1 suggests."""
         return spki_sha256(self.spki)
 
 
 def make_key(kind: str) -> Key:
-    """A new key, `rsa:<bits>` or `ec:<curve>`."""
+    """Generate a key, `rsa:<bits>` or `ec:<curve>`."""
     if kind in _CURVES:
         return ec.generate_private_key(_CURVES[kind])
     algorithm, _, bits = kind.partition(":")
@@ -86,12 +86,12 @@ def make_key(kind: str) -> Key:
 
 
 def key_pem(key: Key) -> bytes:
-    """The key as PEM, without a password."""
+    """Return the key as PEM, without a password."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_key(pem: bytes, name: str) -> Key:
-    """A key written before."""
+    """Load a key that an earlier run wrote; `name` is for the error."""
     try:
         with loading():
             key = load_pem_private_key(pem, None)
@@ -103,7 +103,7 @@ def read_key(pem: bytes, name: str) -> Key:
 
 
 def make_identity(key: Key, common_name: str, now: float, *, pss: bool = False) -> Identity:
-    """The key under a self-signed certificate of a day (RFC 8894 s2.3)."""
+    """Return an identity with a self-signed certificate, valid for a day (RFC 8894 s2.3)."""
     try:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     except ValueError as error:
@@ -127,18 +127,18 @@ def make_identity(key: Key, common_name: str, now: float, *, pss: bool = False) 
 
 
 def signed_by(identity: Identity, signer: Identity) -> Identity:
-    """The same request, whose messages another key signs and whose replies that one reads."""
+    """Return the identity with another signer, whose key also decrypts the replies."""
     return replace(identity, signer=signer.signer, signing_key=signer.key)
 
 
 def renewing(key: Key, old_key: Key, old: x509.Certificate, *, pss: bool = False) -> Identity:
-    """A new key (or the old one) under the old certificate's name, signed for by that."""
+    """Return the identity of a renewal: `key` with the old certificate's name and signer."""
     der = old.public_bytes(Encoding.DER)
     return Identity(key, old.subject, signer_of(old_key, der, pss=pss), old_key)
 
 
 def signer_of(key: Key, certificate: bytes, *, pss: bool) -> Signer:
-    """How a key signs messages under this certificate (DER)."""
+    """Return the signer for messages with this key and certificate (DER)."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return Signer(key, read_certificate(certificate), ECDSA_SIGNATURE)
     scheme = pss_scheme(SHA256) if pss else PKCS1V15_SIGNATURE
@@ -146,7 +146,7 @@ def signer_of(key: Key, certificate: bytes, *, pss: bool) -> Signer:
 
 
 def make_csr(identity: Identity, challenge: str | None, sans: list[str]) -> bytes:
-    """A PKCS#10 with challengePassword and SANs, as DER."""
+    """Return a PKCS#10 request with challengePassword and subjectAltNames, as DER."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(identity.name)
     if sans:
         names = x509.SubjectAlternativeName([general_name(san) for san in sans])
@@ -163,7 +163,7 @@ def _signed(
 
 
 def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
-    """The subjectAltName that a renewal has to ask for again."""
+    """Return the subjectAltName of a certificate, which its renewal requests again, or None."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -172,13 +172,13 @@ def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | Non
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """The name of the device in a certificate; "" without one."""
+    """Return the common name in a certificate, "" if it has none."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else ""
 
 
 def san_texts(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The names that a connector vouches for, as `--san` writes them."""
+    """Return the subjectAltNames that have claims in signed challenges, in the form of `--san`."""
     names = names_of(certificate)
     if names is None:
         return ()
@@ -193,7 +193,7 @@ def san_texts(certificate: x509.Certificate) -> tuple[str, ...]:
 def make_renewal_csr(
     identity: Identity, challenge: str | None, names: x509.SubjectAlternativeName | None
 ) -> bytes:
-    """A PKCS#10 with the names of the certificate that is renewed, as DER."""
+    """Return a PKCS#10 request with the names of the certificate to renew, as DER."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(identity.name)
     if names is not None:
         builder = builder.add_extension(names, critical=False)
@@ -201,7 +201,7 @@ def make_renewal_csr(
 
 
 def general_name(text: str) -> x509.GeneralName:
-    """`dns:`, `email:`, `ip:`, `uri:` or `upn:` and a value; a bare value is a DNS name."""
+    """Parse a name in the form of `--san`; see `san_parts`."""
     try:
         kind, value = san_parts(text)
     except ValueError as error:

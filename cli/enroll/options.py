@@ -72,7 +72,7 @@ Get = Annotated[bool, typer.Option("--get", help="send messages by GET", rich_he
 
 @dataclass(frozen=True)
 class Device:
-    """Who enrolls, with which kind of key, and of the key that signs where that is another."""
+    """The device: its names, and the kinds of its key and, if separate, of the signing key."""
 
     cn: str
     challenge: str | None
@@ -83,7 +83,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked instead of enrolling."""
+    """The queries to send instead of enrolling."""
 
     get_cert: str | None
     get_crl: bool
@@ -91,13 +91,13 @@ class Questions:
     caps: bool
 
     def __bool__(self) -> bool:
-        """Whether anything is."""
+        """Return whether there is a query."""
         return bool(self.get_cert or self.get_crl or self.next_ca or self.caps)
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """Whether and how the certificate in the directory is renewed."""
+    """Whether and how to renew the certificate in the directory."""
 
     wanted: bool
     reuse_key: bool
@@ -106,7 +106,7 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Whether a PENDING is waited out, for how many seconds at most."""
+    """Whether to poll while PENDING, and for how many seconds at most."""
 
     poll: bool
     seconds: int

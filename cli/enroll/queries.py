@@ -1,4 +1,4 @@
-"""Questions that enroll nobody: GetCert, GetCRL, GetNextCACert."""
+"""Operations other than enrollment: GetCert, GetCRL, GetNextCACert."""
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,7 +18,7 @@ from shared.x509.loading import loading
 
 
 def get_cert(exchange: Exchange, serial: str, files: Files) -> int:
-    """Fetch a certificate of the CA by its serial number (hex) into <serial>.pem."""
+    """Fetch a certificate by its serial number (hex) into <serial>.pem; return the exit status."""
     try:
         number = int(serial.replace(":", ""), 16)
     except ValueError:
@@ -37,7 +37,7 @@ def get_cert(exchange: Exchange, serial: str, files: Files) -> int:
 
 
 def get_crl(exchange: Exchange, files: Files) -> int:
-    """Fetch the CA's CRL into crl.pem."""
+    """Fetch the CA's CRL into crl.pem; return the exit status."""
     say("sent", f"GetCRL, {exchange.digest.name}, {exchange.cipher.name}")
     reply = exchange.query(MessageType.GET_CRL, exchange.authority.ca.serial_number)
     if reply.status is not PkiStatus.SUCCESS:
@@ -52,7 +52,7 @@ def get_crl(exchange: Exchange, files: Files) -> int:
 
 
 def get_next_ca(server: Server, authority: Authority, files: Files) -> int:
-    """Fetch the next CA's certificates, if the CA or its RA signed them, into next-ca.pem."""
+    """Fetch the next CA's certificates, which the CA or its RA must sign, into next-ca.pem."""
     _, body = server.get("GetNextCACert")
     try:
         ca = authority.ca.public_bytes(Encoding.DER)

@@ -1,4 +1,4 @@
-"""A challenge of one's own making: the stand-in connector signs for the device that enrolls."""
+"""Signed challenges for the device that enrolls, from the stand-in connector."""
 
 import secrets
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from shared.runtime.process import now
 
 @dataclass(frozen=True)
 class ChallengeSource:
-    """Which connector signs, for which device id (`sub`), to which audience."""
+    """The connector's directory, the device ID (`sub`) and the audience of signed challenges."""
 
     directory: Path
     device: str | None
     audience: str | None
 
     def challenge(self, cn: str, sans: tuple[str, ...]) -> str:
-        """The token that a first enrollment brings."""
+        """Return the signed challenge of a first enrollment."""
         try:
             claims = ChallengeClaims.for_device(self.device or cn, cn, sans, self.audience)
         except ValueError as error:
@@ -34,5 +34,5 @@ class ChallengeSource:
         return connector.mint(claims, secrets.token_hex(16), int(now()))
 
     def renewal_challenge(self, old: x509.Certificate) -> str:
-        """The token that a renewal brings: for the names that the certificate has."""
+        """Return the signed challenge of a renewal, for the names in the old certificate."""
         return self.challenge(common_name(old), san_texts(old))

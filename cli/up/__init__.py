@@ -1,1 +1,1 @@
-"""`scepstream up`: the whole system on one machine, from nothing."""
+"""`scepstream up`: set up and run the whole system on one machine."""

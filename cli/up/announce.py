@@ -1,4 +1,4 @@
-"""What `up` says once everything runs: where, and how to try it."""
+"""What `up` prints once everything runs: URLs, and commands to try."""
 
 import hashlib
 import sys
@@ -10,7 +10,10 @@ from shared.config.keys import read_certificates, spki
 
 
 def announce(run: dict[str, Any], *, secrets: bool) -> None:
-    """Say what runs and how to try it; challenges only where they are for somebody's eyes."""
+    """Print what runs and how to try it; challenges only with `secrets`.
+
+    `run` is the content of run.json.
+    """
     heading("scepstream is up")
     show_table(
         ("profile", "SCEP URL", "challenge"),
@@ -46,12 +49,12 @@ def _challenge(profile: dict[str, str], *, secrets: bool) -> str:
 
 
 def _say_try(run: dict[str, Any], arguments: str) -> None:
-    """A line that can be pasted."""
+    """Print an `enroll` command that can be pasted."""
     say(f"try        {_program()} enroll {arguments} --ca-file {run['ca_file']}")
 
 
 def _program() -> str:
-    """How this program was called, so that the line above can be pasted."""
+    """Return the path by which this program was called, so that the command can be pasted."""
     return sys.argv[0] if sys.argv[0].endswith("scepstream") else "scepstream"
 
 

@@ -1,4 +1,4 @@
-"""A CA and RA certificates for `up`: made at first start, RA pairs renewed before they end."""
+"""Create the CA, RA and TLS certificates of `up`."""
 
 import ipaddress
 import secrets
@@ -25,8 +25,8 @@ _RA_USAGES: Final = {
     "encryption": ("key_encipherment",),
     "combined": ("digital_signature", "key_encipherment"),
 }
-# Certificate Request Agent: Windows refuses RA certificates without it. emailProtection: without
-# it OpenSSL verifies what they sign for `-purpose any` alone.
+# Certificate Request Agent: Windows rejects RA certificates without it. emailProtection: without
+# it, OpenSSL verifies the RA's signatures with `-purpose any` only.
 _RA_EXTENDED_USAGES: Final = (
     x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.1"),
     ExtendedKeyUsageOID.EMAIL_PROTECTION,
@@ -35,7 +35,7 @@ _RA_EXTENDED_USAGES: Final = (
 
 @dataclass(frozen=True)
 class Authority:
-    """A CA's certificate and key, and the certificates above it, the next one first."""
+    """A CA's certificate and key, and the certificates above it, nearest first."""
 
     certificate: x509.Certificate
     key: CaKey
@@ -43,7 +43,7 @@ class Authority:
 
 
 def pem(key: CaKey) -> bytes:
-    """A private key as PEM, without a password: the file's mode protects it."""
+    """Return a private key as PEM, without a password: the file's mode protects it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -60,7 +60,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def make_ca(kind: str, now: float) -> Authority:
-    """A self-signed root, `rsa:2048` or `ec:p256`, whose name is its own."""
+    """Create a self-signed root with a random name; `kind` is one of `CA_KINDS`."""
     key: CaKey = (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ec:p256"
@@ -82,7 +82,7 @@ def make_ca(kind: str, now: float) -> Authority:
 
 
 def ra_use(certificate: x509.Certificate) -> str:
-    """What an RA certificate is for, as `make_ra` calls it; without a KeyUsage for both."""
+    """Return the `use` of an RA certificate, as in `make_ra`; "combined" without a KeyUsage."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
@@ -93,7 +93,7 @@ def ra_use(certificate: x509.Certificate) -> str:
 
 
 def make_ra(ca: Authority, use: str, now: float) -> bytes:
-    """An RA pair, certificate and key in one PEM; `use` is signing, encryption or combined."""
+    """Create an RA certificate and key in one PEM; `use` is signing, encryption or combined."""
     key = rsa.generate_private_key(65537, 2048)
     start = datetime.fromtimestamp(now, UTC) - _BACKDATE
     end = min(start + RA_LIFETIME, ca.certificate.not_valid_after_utc)
@@ -114,7 +114,7 @@ def make_ra(ca: Authority, use: str, now: float) -> bytes:
 
 
 def make_tls(ca: Authority, hosts: list[str], now: float) -> bytes:
-    """A TLS server certificate for these names and addresses, and its key, in one PEM."""
+    """Create a TLS server certificate for these names and addresses, and its key, in one PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     start = datetime.fromtimestamp(now, UTC) - _BACKDATE
     end = min(start + TLS_LIFETIME, ca.certificate.not_valid_after_utc)

@@ -1,8 +1,8 @@
-"""Heals what services report of the bus: a stream that takes no appends, a missing part.
+"""Repair the bus when services report a stream that takes no appends, or a missing part.
 
-A stream that met a full disk takes no appends until nats-server is restarted, also when there is
-room again (docs/decisions/0033). No service may make a stream or a consumer; `up` has the key that
-may.
+After the disk was full, a stream takes no appends until nats-server is restarted, even when there
+is room again (docs/decisions/0033). No service may create a stream or a consumer; `up` has the
+provisioner's key, which may.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from shared.bus.health import TAKES_NO_APPENDS
 from shared.bus.pull import MISSING
 
 _LOOK_SECONDS: Final = 3.0
-# A leader that changes or a busy disk is not helped by a restart.
+# A restart does not help when a leader changes or the disk is busy, which pass by themselves.
 _PATIENCE_SECONDS: Final = 10.0
 _FIRST_GAP_SECONDS: Final = 30.0
 _MAX_GAP_SECONDS: Final = 600.0
@@ -27,7 +27,10 @@ _ROOM_BYTES: Final = 64 * 1024 * 1024
 
 @dataclass
 class BusWatch:
-    """Looks at what services say (`reports`) and acts, with growing gaps between restarts."""
+    """Acts on the services' readiness reports, with growing gaps between restarts.
+
+    `reports` returns what each service says is missing; `store` is the log's directory.
+    """
 
     store: Path
     reports: Callable[[], Awaitable[list[str]]]
@@ -41,7 +44,7 @@ class BusWatch:
     _said: str = ""
 
     async def run(self) -> None:
-        """Look, for ever."""
+        """Check the reports periodically until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -50,7 +53,7 @@ class BusWatch:
                 self._say(f"the bus cannot be looked after: {error}")
 
     async def look(self) -> None:
-        """Ask the services once and act on what they say."""
+        """Fetch the services' reports once and act on them."""
         reports = await self.reports()
         if any(TAKES_NO_APPENDS in report for report in reports):
             await self._heal()

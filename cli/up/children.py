@@ -1,4 +1,4 @@
-"""Child processes: started, restarted when they die, ended with the supervisor however it dies."""
+"""Child processes, restarted when they die, and killed if the supervisor dies in any way."""
 
 import asyncio
 import contextlib
@@ -25,25 +25,26 @@ Notice = Callable[[str], None]
 
 
 def _die_with(parent: int) -> None:
-    """In the child, before exec: the kernel kills it when the supervisor is gone."""
+    """Have the kernel kill this process when the supervisor dies; run in the child before exec."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def say(text: str) -> None:
-    """Write a line to standard error; a terminal that is gone or a full disk stops nothing."""
+    """Write a line to standard error; ignore a closed terminal or a full disk."""
     with contextlib.suppress(OSError, ValueError):
         print(f"scepstream up: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass
 class Child:
-    """One supervised process; `descriptors` are the sockets it inherits.
+    """One supervised process; `descriptors` are the sockets that it inherits.
 
-    From `start` until `stop` it is started again whenever it ends. Whatever else fails on the way
-    (its log, `on_restart`, starting the program) is said once and tried again. `refused` is what it
-    said when it ended because of its configuration before it had run for a while.
+    Between `start` and `stop` it is restarted whenever it ends. Other failures (its log,
+    `on_restart`, starting the program) are reported once and retried. `refused` is the last log
+    line of a process that ended soon after its start with a status in `refusals`, by default the
+    status of an unusable configuration.
     """
 
     role: str
@@ -64,16 +65,16 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before the first start."""
+        """The process ID, 0 before the first start."""
         return self.process.pid if self.process else 0
 
     @property
     def ended(self) -> int | None:
-        """The status that its process ended with, None while it runs; negative: by a signal."""
+        """The exit status, negative for a signal; None while it runs."""
         return self.process.returncode if self.process else None
 
     async def start(self) -> None:
-        """Start it, and again whenever it ends by itself."""
+        """Start the process, and restart it whenever it ends by itself."""
         await self._spawn()
         self._watcher = asyncio.create_task(self._watch())
 
@@ -96,7 +97,7 @@ class Child:
                 os.close(descriptor)
 
     def _open_log(self) -> int:
-        """A descriptor of its log; where that cannot be opened, our own standard error."""
+        """Return a descriptor of its log, or our own standard error if that cannot be opened."""
         try:
             self.log.parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -122,7 +123,7 @@ class Child:
             await self._start_again(backoff)
 
     async def _start_again(self, backoff: float) -> None:
-        """Start it after `backoff` seconds, and try for as long as that fails."""
+        """Start it after `backoff` seconds, and retry until that succeeds or `stop` is called."""
         while not await self._stopped_within(backoff):
             try:
                 await self._spawn()
@@ -149,13 +150,13 @@ class Child:
         return self._stopping.is_set()
 
     def _say(self, text: str) -> None:
-        """Say what happened, but what repeats only once until the child has run for a while."""
+        """Report an event; report it again only after the child has run for a while."""
         if text not in self._said:
             self._said.add(text)
             self.notice(text)
 
     async def restart(self) -> None:
-        """SIGTERM, time to drain, then SIGKILL; the watcher starts it again."""
+        """Send SIGTERM, wait for it to drain, then SIGKILL; the watcher starts it again."""
         process = self.process
         if process is None:
             return
@@ -167,11 +168,11 @@ class Child:
             process.kill()
 
     def reload(self) -> None:
-        """SIGHUP: reload the configuration."""
+        """Send SIGHUP, on which it reloads its configuration."""
         self._signal(signal.SIGHUP)
 
     async def stop(self) -> None:
-        """SIGTERM, time to drain, then SIGKILL."""
+        """Send SIGTERM, wait for it to drain, then SIGKILL."""
         self._stopping.set()
         if self.process is None:
             return
@@ -185,7 +186,7 @@ class Child:
             await ending
 
     async def _end(self) -> None:
-        """Wait for the end of the watcher, and of a process that it has started meanwhile."""
+        """Wait for the watcher to end, and for a process that it has started meanwhile."""
         if self._watcher is not None:
             await self._watcher
         if self.process is not None:
@@ -196,7 +197,7 @@ class Child:
             self.process.send_signal(number)
 
     def last_words(self) -> str:
-        """The last line of its log: why it would not start."""
+        """Return the last line of its log, which says why it did not start."""
         try:
             lines = self.log.read_text(errors="replace").strip().splitlines()
         except OSError:
@@ -205,7 +206,7 @@ class Child:
 
 
 def _status(status: int | None) -> str:
-    """How a process ended, for people."""
+    """Describe how a process ended."""
     if status is None:
         return "not running"
     return f"signal {-status}" if status < 0 else f"exit status {status}"

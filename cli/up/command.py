@@ -59,12 +59,12 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Run nats-server and all services; everything needed is made at first start and kept."""
+    """Run nats-server and all services. Keys, CA and configuration are created at first start."""
     try:
         told = partial(announce, secrets=show_secrets or sys.stdout.isatty())
         given = _given(ca, ca_cert, ca_key)
         if given and is_first(Layout(data)):
-            read_given(*given, now())  # a CA that will not do leaves nothing behind
+            read_given(*given, now())  # before anything is created: an unusable CA leaves no files
         layout = open_directory(data)
         bus_port = _prepare(layout, ca, given)
         if tls_port is not None or mtls_port is not None:
@@ -77,7 +77,7 @@ def up(
 
 
 def _given(ca: str, cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
-    """The CA to use, if one was given."""
+    """Return the CA's certificate and key files if they were given."""
     if ca not in CA_KINDS:
         raise UpError(f"--ca {ca}: choose one of {', '.join(CA_KINDS)}")
     if bool(cert) != bool(key):
@@ -86,7 +86,7 @@ def _given(ca: str, cert: Path | None, key: Path | None) -> tuple[Path, Path] | 
 
 
 def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
-    """First start or renewal, and the bus's port of this start."""
+    """Set up the data directory or renew its certificates; return this start's port of the bus."""
     bus_port = nats_port(read_ports(layout).nats)
     try:
         if is_first(layout):
@@ -105,7 +105,7 @@ def _prepare(layout: Layout, ca: str, given: tuple[Path, Path] | None) -> int:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where `up` was asked to listen; None for ports that are kept or not wanted."""
+    """Where `up` was asked to listen; None: the kept or default port, for TLS and mTLS none."""
 
     host: str
     port: int | None
@@ -115,7 +115,7 @@ class Wanted:
 
 
 def _plan(layout: Layout, wanted: Wanted, replicas: tuple[int, int, int], bus_port: int) -> Plan:
-    """Bind every socket before anything is started."""
+    """Bind every socket, before anything is started."""
     kept, host = read_ports(layout), wanted.host
     gateways, validators, issuers = replicas
     listeners = []
@@ -137,7 +137,7 @@ def _plan(layout: Layout, wanted: Wanted, replicas: tuple[int, int, int], bus_po
 
 
 def _optional(host: str, port: int | None, index: int, what: str) -> socket.socket | None:
-    """A listener that was asked for; 0 is any free port."""
+    """Bind a listener if it was requested; 0 is any free port."""
     if port is None:
         return None
     return bind(host, port + index if port else 0, f"the gateway's {what} listener")

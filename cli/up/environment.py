@@ -1,4 +1,4 @@
-"""Which of `up`'s environment variables each of its children is given."""
+"""The environment variables that `up` passes to each of its children."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -7,8 +7,8 @@ from shared.config.load import PREFIX, SECRET_KEYS
 from shared.config.sections import Configuration
 
 _DATABASE: Final = "SCEPSTREAM_AUDIT_DATABASE_URL"
-# In place of a secret that a role has no use for: every role reads the whole configuration, and a
-# key that is missing there would be a mistake.
+# Replaces a secret that a role does not need: every role reads the whole configuration, in which a
+# missing key is an error.
 WITHHELD: Final = "withheld-from-this-service"
 _NO_DATABASE: Final = "sqlite:///withheld-from-this-service"
 
@@ -16,8 +16,8 @@ _NO_DATABASE: Final = "sqlite:///withheld-from-this-service"
 def environment_of(
     role: str, configuration: Configuration, given: Mapping[str, str]
 ) -> dict[str, str]:
-    """The variables of one role: secrets that it has no use for are withheld."""
-    # A gateway opens requests with the passwords of these profiles.
+    """Return the variables for one role, without the secrets that it does not need."""
+    # Gateways decrypt requests with the passwords of these profiles.
     recipients = frozenset(
         name.upper().replace("-", "_")
         for name, profile in configuration.profiles.items()

@@ -1,4 +1,4 @@
-"""First start: keys, CA, RA pairs, challenges and the configuration, made once and then kept."""
+"""First start: create keys, CA, RA pairs, challenges and the configuration, once."""
 
 import os
 import secrets
@@ -101,16 +101,17 @@ reply_budget = "10s"
 
 
 def is_first(layout: Layout) -> bool:
-    """Return whether the directory still has to be made; one that was left half made is remade."""
+    """Return whether the directory is not set up yet; an interrupted first start is repeated."""
     return not layout.version.exists()
 
 
 def first_start(
     layout: Layout, ca_kind: str, given: tuple[Path, Path] | None, nats_port: int, now: float
 ) -> None:
-    """Make everything; the version file comes last, so that a kill in between starts over.
+    """Create everything; the version file comes last, so that an interrupted start is repeated.
 
-    `given` is a CA's certificate (chain) and key to use instead of making one.
+    `given` is a CA's certificate (chain) and key to use instead of creating one; `now` is in Unix
+    seconds.
     """
     copied = read_given(*given, now) if given else None
     write_private(layout.marker, b"")
@@ -135,7 +136,7 @@ def first_start(
 
 
 def ensure_nkeys(layout: Layout) -> None:
-    """A bus key for each role that has none: at the first start all, later those of new roles."""
+    """Create bus keys for roles that have none: all at first start, later those of new roles."""
     for role in Role:
         if not layout.key(f"{role}.nkey").exists():
             write_private(layout.key(f"{role}.nkey"), _nkey_seed())
@@ -162,7 +163,7 @@ def _opening_pair(layout: Layout) -> None:
 
 
 def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
-    """Read an existing (sub-)CA with the chain above it; `UpError` says why it will not do."""
+    """Load an existing (sub-)CA with the chain above it; `UpError` says why it is unusable."""
     try:
         (certificate, *above), key = read_ca(cert_path, key_path)
     except SettingsError as error:
@@ -178,7 +179,7 @@ def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
 
 def _configuration(ca: Authority, nats_port: int) -> str:
     pin = spki_sha256(spki(ca.certificate))
-    # Clients that know the root alone need a sub-CA's certificate.
+    # Clients that trust only the root need the sub-CA's certificate.
     sub_ca = ca.certificate.issuer != ca.certificate.subject
     chain = "include_chain = true\n" if sub_ca else ""
     profiles = "".join(
@@ -189,5 +190,5 @@ def _configuration(ca: Authority, nats_port: int) -> str:
 
 
 def _challenge() -> str:
-    """Letters and digits: a PrintableString that every client takes."""
+    """Return a password of letters and digits: a PrintableString that every client accepts."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(_CHALLENGE_LENGTH))

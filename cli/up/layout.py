@@ -1,4 +1,4 @@
-"""Where things stand in the data directory, and how files are written there."""
+"""Paths in the data directory, and how files are written there."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ VERSION: Final = "1"
 
 
 class UpError(Exception):
-    """Raised where `up` cannot go on; the message is the one sentence the user reads."""
+    """Raised if `up` cannot continue; the message is the line that the user reads."""
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,32 @@ class Layout:
 
     @property
     def version(self) -> Path:
-        """Present when a first start was completed."""
+        """Exists once a first start is complete."""
         return self.root / "VERSION"
 
     @property
     def marker(self) -> Path:
-        """Present while a first start is under way."""
+        """Exists during a first start."""
         return self.root / ".first-start"
 
     @property
     def config(self) -> Path:
-        """What the services read."""
+        """The configuration that the services read."""
         return self.root / "scepstream.toml"
 
     @property
     def run_file(self) -> Path:
-        """What is running, for people and tools."""
+        """What is running, for users and tools."""
         return self.root / "run.json"
 
     @property
     def ports(self) -> Path:
-        """Ports chosen once and kept."""
+        """Ports that earlier starts chose and that are kept."""
         return self.root / "ports.json"
 
     @property
     def admin_token(self) -> Path:
-        """The first operator's token."""
+        """The API token of the first admin."""
         return self.root / "admin-token"
 
     @property
@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def nats_store(self) -> Path:
-        """The event log itself."""
+        """The directory of the event log."""
         return self.root / "nats" / "jetstream"
 
     @property
@@ -67,24 +67,24 @@ class Layout:
 
     @property
     def connector(self) -> Path:
-        """The stand-in for a connector: its certificate and key."""
+        """The directory of the stand-in connector's certificate and key."""
         return self.root / "connector"
 
     def key(self, name: str) -> Path:
-        """A role's key file."""
+        """Return the path of a role's key file."""
         return self.root / "keys" / name
 
     def ra(self, name: str) -> Path:
-        """An RA pair: certificate and key in one file, so that one rename replaces both."""
+        """Return the path of an RA pair: one file, so that one rename replaces both parts."""
         return self.root / "ra" / f"{name}.pem"
 
     def log(self, name: str) -> Path:
-        """A process's log."""
+        """Return the path of a process's log."""
         return self.root / "logs" / f"{name}.log"
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, all of it or nothing."""
+    """Write a file that only its owner can read, atomically and synced to disk."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -96,7 +96,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def open_directory(root: Path) -> Layout:
-    """The data directory: made if need be, checked, locked while this process lives."""
+    """Create the data directory if necessary, check it, and lock it while this process lives."""
     layout = Layout(root.resolve())
     try:
         layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def open_directory(root: Path) -> Layout:
 
 
 def _check_owner(status: os.stat_result, root: Path) -> None:
-    """Whoever may write here can put files of their own in the place of keys."""
+    """Reject a directory that another user could write to, and so replace keys in it."""
     if status.st_uid != os.geteuid():
         raise UpError(
             f"the data directory {root} is owned by user {status.st_uid}, not by the user that"

@@ -1,4 +1,4 @@
-"""What `up` is going to run: sockets already bound, replicas, where."""
+"""What `up` will run: bound sockets, numbers of replicas, addresses."""
 
 import socket
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from cli.up.ports import Ports
 
 @dataclass(frozen=True)
 class GatewaySockets:
-    """What one gateway listens on: SCEP, and where wanted SCEP over TLS and with mTLS."""
+    """The sockets of one gateway: SCEP and, if requested, SCEP over TLS and mTLS."""
 
     scep: socket.socket
     tls: socket.socket | None = None
     mtls: socket.socket | None = None
 
     def options(self) -> dict[str, socket.socket]:
-        """The command line's option for each."""
+        """Return the sockets by the gateway's command line option."""
         found = {"--fd": self.scep, "--tls-fd": self.tls, "--mtls-fd": self.mtls}
         return {option: sock for option, sock in found.items() if sock is not None}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What runs: sockets already bound, replicas, where."""
+    """What to run: bound sockets, numbers of replicas, addresses."""
 
     layout: Layout
     host: str
@@ -34,7 +34,7 @@ class Plan:
     issuers: int
 
     def ports(self) -> Ports:
-        """The ports to keep."""
+        """Return the ports to keep for later starts."""
         return Ports(
             tuple(s.scep.getsockname()[1] for s in self.gateways),
             self.admin.getsockname()[1],

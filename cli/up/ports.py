@@ -1,4 +1,4 @@
-"""Sockets that the supervisor binds and keeps, and ports that are chosen once."""
+"""The sockets that the supervisor binds, and the ports that it chooses once and keeps."""
 
 import errno
 import json
@@ -11,16 +11,15 @@ from typing import Final
 from cli.up.layout import Layout, UpError, write_private
 from shared.runtime.process import listen
 
-# Below the range from which Linux takes the ports of outgoing connections: a client that
-# reconnects to a port of that range while nothing listens there can connect to itself and so
-# keep nats-server from coming back.
+# Below Linux's range of ephemeral ports: a client that reconnects to a port of that range while
+# nothing listens there can connect to itself, which keeps nats-server from starting again.
 _NATS_PORTS: Final = (20000, 32000)
 _TRIES: Final = 200
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports in use; 0 where none was chosen yet."""
+    """The chosen ports; 0: not chosen yet."""
 
     gateways: tuple[int, ...] = ()
     admin: int = 0
@@ -28,7 +27,7 @@ class Ports:
 
 
 def read_ports(layout: Layout) -> Ports:
-    """What earlier starts chose."""
+    """Return the ports that earlier starts chose."""
     try:
         table = json.loads(layout.ports.read_text())
         return Ports(tuple(table["gateways"]), table["admin"], table["nats"])
@@ -37,14 +36,14 @@ def read_ports(layout: Layout) -> Ports:
 
 
 def write_ports(layout: Layout, ports: Ports) -> None:
-    """Keep them for later starts; those of more gateways than run now are kept too."""
+    """Store the ports for later starts, and keep those of gateways that do not run now."""
     kept = read_ports(layout).gateways[len(ports.gateways) :]
     table = asdict(ports) | {"gateways": [*ports.gateways, *kept]}
     write_private(layout.ports, json.dumps(table).encode())
 
 
 def bind(host: str, port: int, what: str) -> socket.socket:
-    """A listening socket; `UpError` says what is in the way."""
+    """Return a listening socket; `UpError` says why it cannot listen. `what` is for the error."""
     try:
         return listen(host, port)
     except OSError as error:
@@ -59,7 +58,7 @@ def bind(host: str, port: int, what: str) -> socket.socket:
 
 
 def wanted_port(option: int | None, default: int, index: int, kept: int | None) -> int:
-    """The port of replica `index`: as asked, else as kept, else the default; 0 is any free one."""
+    """Return the port of replica `index`: requested, kept or default; 0: any free one."""
     if option is None and kept is not None:
         return kept
     base = default if option is None else option
@@ -69,7 +68,7 @@ def wanted_port(option: int | None, default: int, index: int, kept: int | None) 
 
 
 def nats_port(kept: int) -> int:
-    """The kept port if it is free, else one that is."""
+    """Return the kept port if it is free, else a random free one; `kept` 0: none."""
     candidates = [kept] if kept else []
     candidates += random.SystemRandom().sample(range(*_NATS_PORTS), _TRIES)
     for port in candidates:
@@ -82,7 +81,7 @@ def nats_port(kept: int) -> int:
 
 
 def config_port(config: Path, port: int) -> None:
-    """Put the port of this start into the services' configuration."""
+    """Write this start's port of nats-server into the services' configuration."""
     lines = [
         f'url = "nats://127.0.0.1:{port}"' if line.startswith('url = "nats://127.0.0.1:') else line
         for line in config.read_text().splitlines()

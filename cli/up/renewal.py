@@ -1,4 +1,4 @@
-"""At every start: RA and TLS pairs that end soon are replaced; old RA keys still decrypt."""
+"""Renewals at every start: replace RA and TLS pairs that expire soon; old RA keys still decrypt."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,14 +22,17 @@ _RENEW_BEFORE: Final = timedelta(days=30)
 
 
 def renew_ra(layout: Layout, now: float) -> list[str]:
-    """Replace what is due and say which; killed at any point, the next start goes on."""
+    """Replace RA pairs that expire soon and return their uses.
+
+    After a kill at any point, the next start continues.
+    """
     ends_before = datetime.fromtimestamp(now, UTC) + _RENEW_BEFORE
     configuration = load(layout.config)
     done = []
     for profile in configuration.profiles.values():
         ca = _current_ca(configuration, configuration.issuers[profile.issuer_id])
         if ca is None or ca.certificate.not_valid_after_utc < ends_before:
-            continue  # where the CA ends as soon, a new pair would live no longer
+            continue  # a new pair cannot outlive the CA
         for path, use in _due(configuration, profile, ca, ends_before):
             if use != "signing":
                 _keep_previous(layout, path)
@@ -39,7 +42,7 @@ def renew_ra(layout: Layout, now: float) -> list[str]:
 
 
 def _current_ca(configuration: Configuration, issuer: AnyIssuerSection) -> Authority | None:
-    """The CA that signs, if its key is a file."""
+    """Return the issuer's signing CA if its key is in a file, else None."""
     if not isinstance(issuer, LocalIssuerSection):
         return None
     key_path = configuration.path(issuer.ca_key_path[0])
@@ -54,7 +57,11 @@ def _current_ca(configuration: Configuration, issuer: AnyIssuerSection) -> Autho
 def _due(
     configuration: Configuration, profile: ProfileSection, ca: Authority, ends_before: datetime
 ) -> Iterator[tuple[Path, str]]:
-    """Pairs of this CA, in a file together, that end soon and have no successor: (file, use)."""
+    """Yield (file, use) of RA pairs to renew.
+
+    They were issued by this CA, expire soon, are not a previous pair, and certificate and key are
+    in one file.
+    """
     for cert_path, key_path in zip(profile.ra_cert_path, profile.ra_key_path, strict=True):
         path = configuration.path(cert_path)
         if cert_path != key_path or path.stem.endswith(_PREVIOUS) or not path.exists():
@@ -76,7 +83,7 @@ _PREVIOUS: Final = "-previous"
 
 
 def _keep_previous(layout: Layout, path: Path) -> None:
-    """Devices that cached GetCACert go on encrypting to the old key for a while."""
+    """Keep an RA pair for decryption: devices that cached GetCACert still encrypt to its key."""
     previous = path.with_stem(path.stem + _PREVIOUS)
     write_private(previous, path.read_bytes())
     name, kept = (f'"{p.relative_to(layout.root)}"' for p in (path, previous))
@@ -86,7 +93,7 @@ def _keep_previous(layout: Layout, path: Path) -> None:
 
 
 def renew_connector(layout: Layout, now: float) -> bool:
-    """Reissue the stand-in's certificate for its key if it ends soon; return whether it did."""
+    """Reissue the stand-in's certificate for its key if it expires soon; return whether it did."""
     path = layout.connector / CERTIFICATE
     if not path.exists():
         return False
@@ -99,7 +106,7 @@ def renew_connector(layout: Layout, now: float) -> bool:
 
 
 def ensure_admin_token(layout: Layout) -> None:
-    """Tell the audit service of a directory from before it asked for the admin's token."""
+    """Add `admin_token_path` to the configuration of an older directory that has the token."""
     configuration = load(layout.config)
     if configuration.audit.admin_token_path is None and layout.admin_token.exists():
         keys = {"admin_token_path": str(layout.admin_token.relative_to(layout.root))}
@@ -108,7 +115,7 @@ def ensure_admin_token(layout: Layout) -> None:
 
 
 def ensure_tls(layout: Layout, host: str, now: float) -> None:
-    """A TLS pair of the CA's for `up`'s own TLS listeners, unless the operator configured one."""
+    """Issue a TLS pair for the listeners of `up`, unless the operator configured another one."""
     configuration = load(layout.config)
     own = layout.root / "tls" / "server.pem"
     if configuration.gateway.tls_cert_path not in (None, own.relative_to(layout.root)):

@@ -1,4 +1,4 @@
-"""run.json: what runs where, for people and tools; written again until it could be written."""
+"""run.json, which says what runs where, for users and tools. Writing it is retried."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ _RETRY_SECONDS: Final = 1.0
 
 @dataclass
 class RunFile:
-    """The file at `path`; `table` makes what it holds, as of now."""
+    """The file at `path`; `table` returns its current contents."""
 
     path: Path
     table: Callable[[], dict[str, Any]]
@@ -28,7 +28,7 @@ class RunFile:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def first(self) -> dict[str, Any]:
-        """Write the file for the first time, or have `keep` do it; what it says."""
+        """Write the file for the first time, on failure leave it to `keep`; return its contents."""
         table = self.table()
         try:
             self._write(table)
@@ -38,7 +38,7 @@ class RunFile:
         return table
 
     def changed(self) -> None:
-        """Have `keep` write it again, after the first time."""
+        """Have `keep` write the file again."""
         self._changed.set()
 
     def _write(self, table: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class RunFile:
         write_private(self.path, json.dumps(table, indent=2).encode())
 
     async def keep(self) -> None:
-        """Write it after every change, for ever; what fails is said once and tried again."""
+        """Write the file after every change until cancelled; report a failure once and retry."""
         said = ""
         while True:
             await self._changed.wait()
@@ -69,7 +69,7 @@ def run_table(
     children: Sequence[Child],
     operations: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What run.json holds; `operations` is the port of each service's health and metrics."""
+    """Return the contents of run.json; `operations` maps services to their metrics ports."""
     layout, issuers = plan.layout, configuration.issuers
     issuer = issuers.get("local") or next(iter(issuers.values()))
     urls = [f"http://{_host(s.scep)}/scep" for s in plan.gateways]
@@ -102,7 +102,7 @@ def _pids(children: Sequence[Child]) -> dict[str, Any]:
 
 
 def _way_in(layout: Layout, profile: ProfileSection) -> dict[str, str]:
-    """What a try of a profile needs: its password, or the stand-in that makes tokens for it."""
+    """Return what a test enrollment needs: the password, or the stand-in connector's directory."""
     if profile.challenge_password:
         return {"challenge": profile.challenge_password[0]}
     if profile.intune_enabled and layout.connector.exists():
@@ -111,7 +111,7 @@ def _way_in(layout: Layout, profile: ProfileSection) -> dict[str, str]:
 
 
 def _host(sock: socket.socket) -> str:
-    """host:port of a URL for a bound socket; a wildcard address is reached by loopback."""
+    """Return host:port of a bound socket for a URL, with loopback for a wildcard address."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
     return f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""Waits for children that start, for as long as it takes, and says what is waited for."""
+"""Wait for children to become ready, and report what they wait for."""
 
 import asyncio
 import time
@@ -17,9 +17,9 @@ _SAY_SECONDS: Final = 10.0
 
 @dataclass
 class Patience:
-    """Says every ten seconds that something is still waited for, and why.
+    """Waits for a child, and reports every `seconds` what is still missing.
 
-    `limit` is how many seconds it waits in all: None for ever, where there is nothing else to do.
+    `limit` is the longest wait in seconds; None: without end, if there is nothing else to do.
     """
 
     notice: Notice = say
@@ -27,15 +27,15 @@ class Patience:
     limit: float | None = None
 
     async def until(self, child: Child, missing: Callable[[], Awaitable[str]]) -> None:
-        """Return when nothing is missing; `UpError` when the child cannot be started at all.
+        """Return once `missing` returns "".
 
-        `UpError` as well when `limit` is over.
+        `UpError` if the child refuses to start, or after `limit` seconds.
         """
         reason, next_word = "it does not answer", time.monotonic() + self.seconds
         try:
             async with asyncio.timeout(self.limit) as bound:
                 while reason := await missing():
-                    if bound.expired():  # what was awaited has swallowed the cancellation
+                    if bound.expired():  # `missing` has swallowed the cancellation
                         raise UpError(f"{child.name}: {reason}")
                     if child.refused:
                         raise UpError(f"{child.name} would not start: {child.refused}")
@@ -48,7 +48,7 @@ class Patience:
 
 
 async def missing_of(client: httpx.AsyncClient, url: str) -> str:
-    """What a service says that it lacks, "" when it is ready."""
+    """Return what a service's /readyz says is missing, "" if it is ready."""
     try:
         answer = await client.get(url, timeout=2)
     except httpx.HTTPError:

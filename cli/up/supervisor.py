@@ -1,4 +1,4 @@
-"""Starts nats-server and the services in order, keeps run.json true, stops in reverse order."""
+"""Start nats-server and the services in order, keep run.json current, stop in reverse order."""
 
 import asyncio
 import os
@@ -42,9 +42,9 @@ _SUBCOMMAND: Final = {"audit": ("audit", "serve")}
 def write_nats_config(
     layout: Layout, configuration: Configuration, port: int, sync_interval: str
 ) -> bool:
-    """nats-server's configuration; whether it is another one than before.
+    """Write nats-server's configuration and return whether it changed.
 
-    nats-server takes no other `sync_interval` while it runs, so that it is the one of the start.
+    `sync_interval` is that of the start: nats-server cannot change it while it runs.
     """
     users = [User(role, public_key_of(read_nkey(layout.key(f"{role}.nkey")))) for role in Role]
     text = server_config(
@@ -62,7 +62,7 @@ def write_nats_config(
 
 @dataclass
 class Supervisor:
-    """The running system."""
+    """The running system: nats-server and the services as child processes."""
 
     plan: Plan
     _children: list[Child] = field(default_factory=list)
@@ -75,9 +75,9 @@ class Supervisor:
         self._run_file = RunFile(self.plan.layout.run_file, self._table)
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
-        """Bring everything up, say so, and keep it up until SIGTERM or SIGINT.
+        """Start everything, announce it, and keep it running until SIGTERM or SIGINT.
 
-        SIGHUP reloads, unless it says that the terminal was closed: then that is the end.
+        SIGHUP reloads the configuration, unless the terminal was closed: then it also stops.
         """
         stop, hangup = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Supervisor:
             await self._launch(child)
         self._audit = asyncio.ensure_future(self._ready("audit"))
         await asyncio.gather(*(self._ready(role) for role in ("issuer", "validator", "gateway")))
-        # Devices need no record to be served, so that they do not wait for one that is long.
+        # Serving devices does not need the read model, so a long catch-up does not delay them.
         await asyncio.wait((self._audit,), timeout=_RECORD_SECONDS)
         if self._audit.done():
             self._audit.result()
@@ -141,16 +141,16 @@ class Supervisor:
         await patience.until(self._children[0], missing)
 
     async def _prepare(self, configuration: Configuration) -> None:
-        """Bring the running bus to the configuration: rights first, then streams and consumers.
+        """Apply the configuration to the running bus: permissions, then streams and consumers.
 
-        `UpError` where it cannot be: to wait for ever would leave the next SIGHUP unheard.
+        `UpError` if that fails within a limit: waiting without end would ignore the next SIGHUP.
         """
         if write_nats_config(self.plan.layout, configuration, self.plan.nats_port, self._sync):
             self._children[0].reload()
         await self._provision(configuration, Patience(limit=_RELOAD_SECONDS))
 
     async def _reload_on(self, hangup: asyncio.Event) -> None:
-        """At each SIGHUP the bus, then all services; a file that does not read changes nothing."""
+        """On each SIGHUP reload the bus, then all services; an unusable file changes nothing."""
         while True:
             await hangup.wait()
             hangup.clear()
@@ -213,7 +213,7 @@ class Supervisor:
         listening: GatewaySockets | None = None,
         operations: socket.socket | None = None,
     ) -> Child:
-        """A service with its sockets; they stay ours, so that a restart keeps the port."""
+        """Return a service with its sockets, which this process keeps: a restart keeps the port."""
         layout, name = self.plan.layout, f"{role}-{index}"
         operations = operations or bind("127.0.0.1", 0, name)
         self._operations[name] = operations
@@ -227,7 +227,7 @@ class Supervisor:
         return Child(role, name, command, layout.log(name), descriptors, environment)
 
     async def _ready(self, role: str) -> None:
-        """Wait until the /readyz of all of a role says so, however long it takes."""
+        """Wait, without a limit, until every replica of a role is ready."""
         async with httpx.AsyncClient(trust_env=False) as client:
             children = [child for child in self._children if child.role == role]
             await asyncio.gather(
@@ -241,12 +241,12 @@ class Supervisor:
         return int(self._operations[name].getsockname()[1])
 
     def _table(self) -> dict[str, Any]:
-        """What run.json holds now."""
+        """Return the current contents of run.json."""
         ports = {name: self._operations_port(name) for name in self._operations}
         return run_table(self.plan, self._read(), self._children, ports)
 
     def _read(self) -> Configuration:
-        """The configuration as it is now, or as it was when last it could be read."""
+        """Return the current configuration, or the last one that could be read."""
         try:
             self._configuration = load(self.plan.layout.config)
         except SettingsError as error:
@@ -255,18 +255,18 @@ class Supervisor:
         return self._configuration
 
     async def _stop(self) -> None:
-        """Edge first: what is in flight can still finish behind it."""
+        """Stop the gateways first: requests in flight can still finish behind them."""
         for roles in (("gateway",), ("validator",), ("issuer",), ("audit",), ("nats",)):
             await asyncio.gather(*(c.stop() for c in self._children if c.role in roles))
 
 
 def _hung_up(on_terminal: bool, stop: asyncio.Event, hangup: asyncio.Event) -> None:  # noqa: FBT001
-    """Tell a terminal that was closed from an order to reload."""
+    """Stop if SIGHUP means that the terminal was closed, else reload."""
     (stop if on_terminal and not os.isatty(_STDIN) else hangup).set()
 
 
 async def _first(work: Awaitable[None], stop: asyncio.Event) -> bool:
-    """Run `work` unless stopped before it is done; whether it is."""
+    """Run `work` until it is done or `stop` is set; return whether it is done."""
     task = asyncio.ensure_future(work)
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -1,1 +1,1 @@
-"""The configuration: what it may hold, how it is read and checked, files it names."""
+"""Configuration: its schema, loading, validation, and the files it refers to."""

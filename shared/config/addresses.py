@@ -1,7 +1,7 @@
-"""Network addresses as text: parsed, normalized, and taken from X-Forwarded-For. Pure.
+"""Parse and normalize network addresses, and find the client's in X-Forwarded-For. Pure.
 
-Addresses are never compared as text: `::ffff:127.0.0.1` and `127.0.0.1` are one host. What does not
-parse is no address and never becomes part of a record or a key of a limit.
+Addresses are never compared as text: `::ffff:127.0.0.1` and `127.0.0.1` are one host. Text that
+does not parse never becomes part of a record or the key of a limit.
 """
 
 import ipaddress
@@ -23,9 +23,9 @@ _SITE_BITS: Final = 64
 
 
 def parse_address(text: str) -> str | None:
-    """Return the normalized address in `text`, without port, brackets and zone; None if none.
+    """Return the normalized address in `text` without port, brackets and zone, or None.
 
-    An IPv4 address mapped into IPv6 (RFC 4291 2.5.5.2) is the IPv4 address.
+    An IPv4-mapped IPv6 address (RFC 4291 2.5.5.2) is returned as the IPv4 address.
     """
     address = _parse(text)
     return str(address) if address is not None else None
@@ -36,7 +36,7 @@ def _parse(text: str) -> _Address | None:
     return _parse_bare(bare) if len(bare) <= _LONGEST else None
 
 
-@lru_cache(maxsize=256)  # the same peers ask again, and each is looked at several times
+@lru_cache(maxsize=256)  # the same peers return, and each address is parsed several times
 def _parse_bare(bare: str) -> _Address | None:
     if found := _BRACKETS.fullmatch(bare):
         bare = found[1]
@@ -53,9 +53,9 @@ def _parse_bare(bare: str) -> _Address | None:
 
 
 def source_key(address: str) -> str:
-    """Return what limits by source count under: an IPv4 address, the /64 of an IPv6 address.
+    """Return the key for limits by source: an IPv4 address, or the /64 of an IPv6 address.
 
-    Whoever has one IPv6 address usually has the whole /64. "" for what is no address.
+    A client with one IPv6 address usually has the whole /64. Return "" if `address` does not parse.
     """
     found = _parse(address)
     if found is None:
@@ -73,7 +73,7 @@ class Networks:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Networks":
-        """Parse addresses and CIDR blocks; `ValueError` names the first text that is neither."""
+        """Parse addresses and CIDR blocks; `ValueError` quotes the first text that is neither."""
         return cls(tuple(map(parse_network, texts)))
 
     def __contains__(self, address: object) -> bool:
@@ -82,7 +82,7 @@ class Networks:
 
 
 def parse_network(text: str) -> _Network:
-    """Return the network of a CIDR block or a single address; `ValueError` names the text."""
+    """Return the network of a CIDR block or a single address; `ValueError` quotes other text."""
     try:
         network = ipaddress.ip_network(text.strip())
     except ValueError:
@@ -97,12 +97,12 @@ def parse_network(text: str) -> _Network:
 
 
 def client_address(peer: str, forwarded: Sequence[str], proxies: Networks) -> str:
-    """Return the address a request came from.
+    """Return the address that a request came from, "" if `peer` does not parse.
 
-    `forwarded` holds the X-Forwarded-For header lines in their order; they count only when the
-    peer is a trusted proxy. The lines are one list (RFC 9110 5.3), read from the right: the first
-    address that is no trusted proxy is the client. A hop that is no address ends the search; then
-    the answer is the peer. "" when not even the peer has an address.
+    `forwarded` holds the X-Forwarded-For header lines in order; they count only if the peer is a
+    trusted proxy. The lines form one list (RFC 9110 5.3), read from the right: the first address
+    that is not a trusted proxy is the client. If a hop does not parse, or all hops are trusted
+    proxies, the peer is returned. At most `FORWARDED_HOPS` hops are read.
     """
     known_peer = parse_address(peer) or ""
     if known_peer not in proxies:

@@ -1,8 +1,8 @@
-"""Reads a service's part of the configuration in a process of its own.
+"""Read a service's part of the configuration in a separate process.
 
-A gateway faces the Internet. Were it to read a file that holds everybody's secrets, they would be
-in its memory, used or not. So another process reads the file, the environment and the directory of
-secrets, and hands over the part that is the gateway's.
+A gateway faces the Internet. If it read a file that holds the secrets of all services, they would
+be in its memory whether it uses them or not. So another process reads the file, the environment
+and the secrets directory, and returns only the gateway's part.
 """
 
 import json
@@ -20,7 +20,7 @@ _SECONDS: Final = 60
 
 
 def load_apart(path: Path, role: Role) -> Configuration:
-    """Read the configuration of a role; `SettingsError` names the file and the key."""
+    """Return a role's configuration, read by a child process; `SettingsError` names the file."""
     command = [sys.executable, "-m", "shared.config.apart", role, str(path)]
     try:
         done = subprocess.run(  # noqa: S603 - our own program
@@ -35,7 +35,7 @@ def load_apart(path: Path, role: Role) -> Configuration:
 
 
 def main(role: str, path: Path) -> int:
-    """Print the part of a role as JSON; the exit status."""
+    """Print a role's part of the configuration as JSON and return the exit status."""
     try:
         part = part_of(effective_table(path), Role(role))
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""A CA's certificate, chain and key out of files: checked, and sorted from the CA to its root."""
+"""Load a CA's certificate, chain and key from files, check them, and sort the chain."""
 
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from shared.config.load import SettingsError
 def read_ca(
     cert_path: Path, key_path: Path, chain_path: Path | None = None
 ) -> tuple[tuple[x509.Certificate, ...], AnyKey]:
-    """Return the chain, the CA first, and the CA's key; `SettingsError` says what does not fit.
+    """Return the chain, starting with the CA, and the CA's key.
 
-    The certificates may stand in any order: the CA's is the one with the key.
+    The certificates may be in any order: the CA's is the one that matches the key. `SettingsError`
+    says what does not match.
     """
     own, key = read_certificates(cert_path), read_ca_key(key_path)
     ca = next((c for c in own if spki(c) == spki(key)), own[0])
@@ -23,14 +24,14 @@ def read_ca(
     shared = read_certificates(chain_path) if chain_path else []
     chain = sort_chain(ca, [*own, *shared])
     _check_all_used(chain, own, cert_path)
-    # A chain file is for all CAs of an issuer: a self-signed one has nothing to do with it.
+    # One chain file serves all CAs of an issuer; a self-signed CA uses none of it.
     if chain_path and not (len(chain) == 1 and ca.issuer == ca.subject):
         _check_all_used(chain, shared, chain_path)
     return chain, key
 
 
 def check_ca(certificate: x509.Certificate, path: Path) -> None:
-    """Refuse a certificate that may not sign certificates or CRLs (RFC 5280 4.2.1.3, 4.2.1.9)."""
+    """Reject a certificate that may not sign certificates or CRLs (RFC 5280 4.2.1.3, 4.2.1.9)."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
@@ -51,7 +52,7 @@ def _says(path: Path, certificate: x509.Certificate, what: str) -> str:
 
 
 def sort_chain(ca: x509.Certificate, given: list[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Return the CA and, of the given certificates, those above it in order."""
+    """Return the CA, then those of the given certificates that are above it, in order."""
     chain, left = [ca], [c for c in given if c != ca]
     while above := next((c for c in left if _signed(chain[-1], c)), None):
         chain.append(above)

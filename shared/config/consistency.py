@@ -1,4 +1,4 @@
-"""What no single key of a configuration can say wrong, but several together."""
+"""Consistency checks across several keys of a configuration."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
 
 
 def problems(configuration: Configuration) -> Iterator[str]:
-    """Each as "key: sentence"; those of single profiles are `profile_problems`."""
+    """Yield each problem as "key: sentence"; `profile_problems` finds those of one profile."""
     yield from _issuers(configuration)
     gateway, default = configuration.gateway, configuration.gateway.default_profile
     if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
@@ -39,7 +39,7 @@ def _issuers(configuration: Configuration) -> Iterator[str]:
 
 
 def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
-    """Each as "key: sentence", the key within the profile's table."""
+    """Yield each problem of a profile as ".key: sentence", relative to the profile's table."""
     profile = configuration.profiles[name]
     if name == "intune":
         yield ": this path id is reserved"
@@ -67,7 +67,7 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
 
 
 def _verifiers(profile: ProfileSection) -> Iterator[str]:
-    """Exactly one verifier judges a request, so what it brings must tell which."""
+    """Check that the format of a challenge selects exactly one verifier."""
     passwords = [c for c in profile.challenge_password if c]
     if not profile.verifiers:
         yield ".challenge_password: a profile needs a verifier"
@@ -110,7 +110,7 @@ def _webhooks(profile: ProfileSection) -> Iterator[str]:
 
 
 def _is_protected(url: str) -> bool:
-    """Challenges go there."""
+    """Return whether challenges may be sent to a URL: https, or http on loopback; no user info."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

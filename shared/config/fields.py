@@ -1,4 +1,4 @@
-"""What configuration is made of: closed tables, durations, lists of one, names, pins."""
+"""Field types of the configuration: closed tables, durations, sizes, lists, names, pins."""
 
 import re
 from collections.abc import Callable
@@ -20,14 +20,14 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _duration(value: object) -> object:
-    """Seconds of "250ms", "90s", "60m", "24h", "365d"."""
+    """Return the seconds of "250ms", "90s", "60m", "24h", "365d"."""
     if not isinstance(value, str):
         raise ValueError('write a duration as a string: "90s", "60m", "24h"')  # noqa: TRY004 - pydantic collects ValueErrors
     return parse_duration(value)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds; ValueError says how to write one."""
+    """Return a duration in seconds; `ValueError` says how to write one."""
     found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", text)
     if found is None:
         raise ValueError('not a duration: write "90s", "60m", "24h"')
@@ -35,7 +35,7 @@ def parse_duration(text: str) -> float:
 
 
 def write_duration(seconds: float) -> str:
-    """As `parse_duration` reads it, in the largest unit that is whole."""
+    """Write a duration for `parse_duration`, in the largest unit that divides it."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{int(seconds / _UNITS[unit])}{unit}"
@@ -43,7 +43,7 @@ def write_duration(seconds: float) -> str:
 
 
 def _size(value: object) -> object:
-    """Bytes of "256MiB", "16GiB"; 0 (no limit) only by the word "unlimited"."""
+    """Return the bytes of "256MiB", "16GiB"; 0 (no limit) only for "unlimited"."""
     if isinstance(value, str):
         if value == "unlimited":
             return 0
@@ -53,25 +53,25 @@ def _size(value: object) -> object:
 
 
 def write_size(size: int) -> str:
-    """As `_size` reads it, in the largest unit that is whole."""
+    """Write a size for `_size`, in the largest unit that divides it."""
     unit = next((u for u in reversed(_SIZES) if size and size % _SIZES[u] == 0), "")
     return f"{size // _SIZES[unit]}{unit}" if unit else "unlimited"
 
 
 def _list(value: object) -> object:
-    """One value is a list of one."""
+    """Wrap a single string in a list."""
     return [value] if isinstance(value, str) else value
 
 
 def _secrets(value: object) -> object:
-    """A secret, or a list of them; another type is refused without a word of the value."""
+    """Accept a secret or a list of them; reject other types without quoting the value."""
     if not isinstance(value, str | list | tuple):
         raise ValueError("write it as a string, or as a list of strings")  # noqa: TRY004 - pydantic collects ValueErrors
     return _list(value)
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what is neither an address nor a network."""
+    """Reject text that is neither an address nor a network."""
     Networks.of(value)
     return value
 
@@ -116,7 +116,7 @@ PathId = Annotated[str, Field(pattern=f"^{PATH_ID}$", max_length=63)]
 
 
 class Section(BaseModel):
-    """What every part of the configuration is: frozen, and closed to unknown keys."""
+    """Base of all configuration tables: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
@@ -124,12 +124,12 @@ class Section(BaseModel):
 
 
 def is_duration(field: FieldInfo) -> bool:
-    """Whether a key holds a duration."""
+    """Return whether a key holds a duration."""
     return _is_read_by(field, _duration)
 
 
 def is_size(field: FieldInfo) -> bool:
-    """Whether a key holds a size in bytes."""
+    """Return whether a key holds a size in bytes."""
     return _is_read_by(field, _size)
 
 
@@ -140,5 +140,5 @@ def _is_read_by(field: FieldInfo, reader: Callable[[object], object]) -> bool:
 
 
 def is_token_uri(path: Path) -> bool:
-    """Whether a configured key is in a PKCS#11 token (RFC 7512)."""
+    """Return whether a configured path is a PKCS#11 URI (RFC 7512)."""
     return str(path).startswith(TOKEN_SCHEME)

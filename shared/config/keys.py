@@ -1,4 +1,4 @@
-"""Keys and certificates out of files, each failure naming its file."""
+"""Load keys and certificates from files; every error names the file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +27,7 @@ AnyKey = CaKey | TokenRsaKey | TokenEcKey
 
 
 def read_private_key(path: Path) -> object:
-    """Any private key; PEM without a password."""
+    """Load a private key of any type from unencrypted PEM."""
     pem = read_secret_file(path)
     try:
         return load_pem_private_key(pem, password=None)
@@ -41,7 +41,7 @@ def read_private_key(path: Path) -> object:
 
 
 def read_rsa_key(path: Path) -> RsaKey:
-    """An RSA private key: an EC key can never decrypt a SCEP request."""
+    """Load an RSA private key: an EC key cannot decrypt SCEP requests."""
     key = token_key(str(path)) if is_token_uri(path) else read_private_key(path)
     if not isinstance(key, RsaKey):
         raise SettingsError(f"{path}: must be an RSA key")
@@ -49,12 +49,12 @@ def read_rsa_key(path: Path) -> RsaKey:
 
 
 def read_ca_key(path: Path) -> AnyKey:
-    """A CA's private key, RSA or EC, in a file or a token."""
+    """Load a CA's private key, RSA or P-256, from a file or a PKCS#11 token."""
     return token_key(str(path)) if is_token_uri(path) else read_ca_key_file(path)
 
 
 def read_ca_key_file(path: Path) -> CaKey:
-    """A CA's private key in a file."""
+    """Load a CA's private key, RSA or P-256, from a file."""
     key = read_private_key(path)
     if not isinstance(key, CaKey):
         raise SettingsError(f"{path}: must be an RSA or EC key")
@@ -64,7 +64,7 @@ def read_ca_key_file(path: Path) -> CaKey:
 
 
 def read_event_signer(path: Path) -> EventSigner:
-    """The Ed25519 key with which a role signs its events."""
+    """Load the Ed25519 key with which a role signs its events."""
     key = read_private_key(path)
     if not isinstance(key, Ed25519PrivateKey):
         raise SettingsError(f"{path}: must be an Ed25519 key")
@@ -72,7 +72,7 @@ def read_event_signer(path: Path) -> EventSigner:
 
 
 def read_opening_key(path: Path) -> X25519PrivateKey:
-    """An X25519 key that opens sealed content keys."""
+    """Load an X25519 private key that opens sealed content keys."""
     key = read_private_key(path)
     if not isinstance(key, X25519PrivateKey):
         raise SettingsError(f"{path}: must be an X25519 key")
@@ -80,7 +80,7 @@ def read_opening_key(path: Path) -> X25519PrivateKey:
 
 
 def read_sealing_key(path: Path) -> X25519PublicKey:
-    """The X25519 public key to which gateways seal."""
+    """Load the X25519 public key to which gateways seal content keys."""
     key = _public_key(path)
     if not isinstance(key, X25519PublicKey):
         raise SettingsError(f"{path}: must be an X25519 public key")
@@ -88,7 +88,7 @@ def read_sealing_key(path: Path) -> X25519PublicKey:
 
 
 def read_trusted(paths: Iterable[Path]) -> dict[str, Ed25519PublicKey]:
-    """Ed25519 public keys by key id."""
+    """Load Ed25519 public keys and return them by key ID."""
     trusted = {}
     for path in paths:
         key = _public_key(path)
@@ -107,7 +107,7 @@ def _public_key(path: Path) -> object:
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """The certificates of a PEM file, at least one."""
+    """Load the certificates of a PEM file, which must hold at least one."""
     try:
         with loading():
             found = x509.load_pem_x509_certificates(read_file(path))
@@ -123,12 +123,12 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
 
 
 def read_nkey(path: Path) -> str:
-    """The seed of a role's nkey."""
+    """Load the seed of a role's nkey."""
     return read_secret_file(path).decode("ascii", "replace").strip()
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether BasicConstraints say so; an old self-signed one without them counts too."""
+    """Return whether BasicConstraints say CA; an old self-signed one without them counts too."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
@@ -136,11 +136,11 @@ def is_ca(certificate: x509.Certificate) -> bool:
 
 
 def spki(holder: x509.Certificate | AnyKey) -> bytes:
-    """The SubjectPublicKeyInfo of a certificate or of a private key, as DER."""
+    """Return the SubjectPublicKeyInfo of a certificate or a private key, as DER."""
     return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def check_pair(certificate: x509.Certificate, key: AnyKey, cert_path: Path, key_path: Path) -> None:
-    """Refuse a certificate and a key that do not belong together."""
+    """Reject a key that does not match its certificate."""
     if spki(key) != spki(certificate):
         raise SettingsError(f"{key_path}: is not the key of {cert_path}")

@@ -1,4 +1,4 @@
-"""The configuration: one strict TOML file, under environment variables, under secret files.
+"""Load the configuration: one TOML file, overridden by the environment, then by secret files.
 
 An unknown key, an unknown SCEPSTREAM_* variable or secret file, or a value that does not parse is
 an error that names it. Relative paths are relative to the file.
@@ -27,11 +27,11 @@ PREFIX: Final = "SCEPSTREAM_"
 CONFIG_VARIABLE: Final = "SCEPSTREAM_CONFIG"
 SECRETS_VARIABLE: Final = "SCEPSTREAM_SECRETS_DIR"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
-# Keys of profiles that hold a secret themselves, not the path of one.
+# Profile keys whose value is a secret, not the path of one.
 SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
 _PASSWORD_IN_URL: Final = re.compile(r"[^/]+://[^/@]*:[^/@]+@")
 _T = TypeVar("_T")
-_TAG: Final = 2  # behind the name of an issuer pydantic says which form its table has
+_TAG: Final = 2  # pydantic puts the union's tag after an issuer's name in an error's location
 _SECTIONS: Final = {
     name: field.annotation
     for name, field in Configuration.model_fields.items()
@@ -40,22 +40,22 @@ _SECTIONS: Final = {
 
 
 class SettingsError(Exception):
-    """Raised for a configuration that cannot be used; the message says what is wrong, and where."""
+    """Raised for an unusable configuration; the message says what is wrong, and where."""
 
 
 def load(
     path: Path, environment: Mapping[str, str] | None = None, role: Role | None = None
 ) -> Configuration:
-    """Read, override, check; `SettingsError` names the file and the key.
+    """Load and check the configuration; `SettingsError` names the file and the key.
 
-    With a `role` it is that service's part: the secrets of others are not needed, nor kept.
+    With a `role`, load that service's part: the secrets of others are neither needed nor kept.
     """
     table = effective_table(path, environment)
     return parse(table if role is None else part_of(table, role), path)
 
 
 def effective_table(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The file's table with environment variables and secret files laid over it."""
+    """Return the file's table, overridden by environment variables, then by secret files."""
     environment = os.environ if environment is None else environment
     table = read_table(path)
     _check_mode(path, table)
@@ -66,7 +66,7 @@ def effective_table(path: Path, environment: Mapping[str, str] | None = None) ->
 
 
 def parse(table: Mapping[str, Any], path: Path) -> Configuration:
-    """Check what `path` said; `SettingsError` names the key."""
+    """Validate a table that was read from `path`; `SettingsError` names the key."""
     for computed in ("directory", "left_out"):
         if computed in table:
             raise SettingsError(f"{path}: {computed}: Extra inputs are not permitted")
@@ -80,7 +80,7 @@ def parse(table: Mapping[str, Any], path: Path) -> Configuration:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The file as it stands; a byte order mark before its text is passed over."""
+    """Return the TOML file's table, without overrides; a leading byte order mark is ignored."""
     try:
         return tomllib.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     except OSError as error:
@@ -92,7 +92,10 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
-    """Who may write here decides who enrolls, and who may read gets what secrets stand here."""
+    """Reject a file that others may write to, or that holds secrets which others may read.
+
+    Whoever can write to the file decides who may enroll.
+    """
     try:
         status = path.stat()
     except OSError as error:
@@ -106,7 +109,7 @@ def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of the file that hold a secret themselves."""
+    """Yield the keys of the file whose value is a secret."""
     for name, profile in _tables(table.get("profiles")):
         for key in (*SECRET_KEYS, "verifier"):
             if _holds_something(profile.get(key)):
@@ -121,26 +124,26 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tables(value: object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tables of a table; what else stands there is complained of later."""
+    """Yield the tables in a table; validation reports other values later."""
     for name, each in value.items() if isinstance(value, dict) else ():
         if isinstance(each, dict):
             yield name, each
 
 
 def _holds_something(value: object) -> bool:
-    """Whether a secret stands there, in whatever type: a list of empty strings holds none."""
+    """Return whether a value of any type holds a secret; a list of empty strings does not."""
     if isinstance(value, dict):
         return any(map(_holds_something, value.values()))
     return any(value) if isinstance(value, list) else bool(value)
 
 
 def inherited_environment() -> dict[str, str]:
-    """The environment of this process."""
+    """Return a copy of this process's environment."""
     return dict(os.environ)
 
 
 def _first_error(error: ValidationError) -> str:
-    """Key and complaint, without the value: it may be a secret."""
+    """Return the key and message of the first error, without the value: it may be a secret."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = list(map(str, first["loc"]))
     if place[0] == "issuers":
@@ -149,7 +152,7 @@ def _first_error(error: ValidationError) -> str:
 
 
 def _checked(configuration: Configuration, path: Path) -> Configuration:
-    """Refuse what does not fit together; single profiles are left out where that is wanted."""
+    """Reject inconsistent settings; leave inconsistent profiles out if `start` allows it."""
     for problem in problems(configuration):
         raise SettingsError(f"{path}: {problem}")
     wrong = {
@@ -161,7 +164,10 @@ def _checked(configuration: Configuration, path: Path) -> Configuration:
 
 
 def without(configuration: Configuration, wrong: Mapping[str, str]) -> Configuration:
-    """The configuration less these profiles (name to what is wrong), if it may start so."""
+    """Return the configuration without these profiles (name to problem).
+
+    `SettingsError` with the first problem if `start` is "all" or no profile is left.
+    """
     if not wrong:
         return configuration
     left = {n: p for n, p in configuration.profiles.items() if n not in wrong}
@@ -175,7 +181,7 @@ def without(configuration: Configuration, wrong: Mapping[str, str]) -> Configura
 def read_profiles(
     configuration: Configuration, read: Callable[[str, ProfileSection], _T]
 ) -> tuple[dict[str, _T], Mapping[str, str]]:
-    """(what `read` makes of each profile, those left out and why), as `start` wants it."""
+    """Return (`read`'s result for each profile, reasons for those left out); see `without`."""
     found: dict[str, _T] = {}
     wrong: dict[str, str] = {}
     for name, profile in configuration.profiles.items():
@@ -187,20 +193,21 @@ def read_profiles(
 
 
 def _override(table: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Lay SCEPSTREAM_* variables over the file's table."""
+    """Override keys of the table with SCEPSTREAM_* variables."""
     for variable, value in sorted(environment.items()):
         if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
             continue
         section, key, model = _place(table, variable)
         annotation = model.model_fields[key].annotation
-        if isinstance(section, dict):  # what is no table is refused with the whole file
+        if isinstance(section, dict):  # validation rejects a section that is not a table
             section[key] = _from_text(value, annotation, variable)
 
 
 def _secret_files(directory: Path) -> dict[str, str]:
-    """Variable to value: a file each, named like the variable that it stands for.
+    """Return variable to value: one file each, named like the variable.
 
-    Names that begin with a dot are the mount's own (Kubernetes), one line end is not the value's.
+    Names that begin with a dot belong to the mount (Kubernetes) and are skipped. One trailing line
+    end is not part of the value.
     """
     found = {}
     try:
@@ -223,7 +230,7 @@ def _secret_files(directory: Path) -> dict[str, str]:
 
 
 def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, type[Section]]:
-    """(table, key, model) that a variable sets."""
+    """Return the (table, key, model) that a variable sets."""
     if variable.startswith(_PROFILE_PREFIX):
         rest = variable.removeprefix(_PROFILE_PREFIX).lower()
         profiles = table.get("profiles", {})
@@ -245,7 +252,7 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
 
 
 def _from_text(value: str, annotation: Any, variable: str) -> object:
-    """Booleans as operators write them, numbers as numbers; the rest stays text."""
+    """Parse booleans (true, 1, yes, ...) and whole numbers; leave other values as text."""
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
     if len(kinds) == 1 and NoneType in get_args(annotation):
         annotation = kinds[0]
@@ -264,10 +271,10 @@ def _from_text(value: str, annotation: Any, variable: str) -> object:
 
 
 def exposed(status: os.stat_result) -> str:
-    """What is wrong with the mode of a file that holds secrets, "" where nothing is.
+    """Return what is wrong with the mode of a file that holds secrets, "" if nothing is.
 
-    Its owner alone may use it; or a group of this process may read it too, if the file is root's
-    or ours: that is how Kubernetes hands secrets out (fsGroup).
+    Only the owner may access it. A group of this process may also read it if root or this user
+    owns the file: that is how Kubernetes mounts secrets (fsGroup).
     """
     mode = stat.S_IMODE(status.st_mode)
     if not mode & 0o077:
@@ -283,7 +290,7 @@ def exposed(status: os.stat_result) -> str:
 
 
 def read_secret_file(path: Path) -> bytes:
-    """The contents of a key file that nobody else may read."""
+    """Read a file that holds a secret; reject one that others may read."""
     try:
         if problem := exposed(path.stat()):
             raise SettingsError(f"{path}: {problem}")
@@ -293,7 +300,7 @@ def read_secret_file(path: Path) -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """The contents of a file that is no secret."""
+    """Read a file that holds no secret."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The part of a configuration that one service needs: without the secrets of the others. Pure.
+"""The part of a configuration that one service needs, without the others' secrets. Pure.
 
-A secret that a service does not need is left out, and where its being there means something (a
-profile with a password has a verifier) a placeholder stands for it. So a file may hold the secrets
-of all services, or only those of the one that reads it.
+A secret that a service does not need is removed, or replaced by a placeholder if its presence
+matters (a profile with a password has a verifier). So a file may hold the secrets of all services,
+or only those of the service that reads it.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _BOOLEAN: Final = TypeAdapter(bool)
 
 
 def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The table as a service of this role may know it; what is not as it should be is left so."""
+    """Return the table as a service of this role may see it; malformed values are left alone."""
     part = dict(table)
     issuers = part.get("issuers")
     if role is not Role.ISSUER and isinstance(issuers, dict):
@@ -50,14 +50,17 @@ def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
 
 
 def _without_options(issuer: object) -> object:
-    """Only issuers know how to reach a CA."""
+    """Remove a connector's options: only issuers need to reach a CA."""
     if not isinstance(issuer, dict):
         return issuer
     return {key: value for key, value in issuer.items() if key != "options"}
 
 
 def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """Only validators verify challenges; a gateway opens what is encrypted to a password."""
+    """Remove the secrets that verify challenges, which only validators do.
+
+    A gateway keeps the passwords if it decrypts requests with them (`password_recipients`).
+    """
     found = {k: v for k, v in profile.items() if k not in _VALIDATORS_ALONE}
     opens = role is Role.GATEWAY and _is_true(found.get("password_recipients"))
     has_other = (
@@ -74,9 +77,9 @@ def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
 
 
 def _is_true(value: object) -> bool:
-    """Read a boolean as the whole configuration is read: 1, "true" and "yes" are true as well.
+    """Parse a boolean as validation does: 1, "true" and "yes" are true as well.
 
-    Anything else would let a gateway open requests with the placeholder, which anybody knows.
+    Otherwise a gateway could open requests with the placeholder, which is public.
     """
     try:
         return _BOOLEAN.validate_python(value, strict=False)

@@ -1,4 +1,4 @@
-"""Private keys in PKCS#11 tokens, named by URIs (RFC 7512); python-pkcs11 is an optional extra."""
+"""Private keys in PKCS#11 tokens, named by URIs (RFC 7512). Needs the extra `pkcs11`."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from shared.scep.asn1 import OCTET_STRING, Der
 from shared.scep.errors import FailInfo, ScepError
 
 _T = TypeVar("_T")
-# What says that the token, not the input, is at fault: the next try reopens it.
+# Errors of the PKCS#11 token rather than of the input: the next use opens a new session.
 _AWAY: Final = frozenset(
     {
         "DeviceError", "DeviceMemory", "DeviceRemoved", "HostMemory", "KeyHandleInvalid",
@@ -29,13 +29,13 @@ _UNKNOWN: Final = frozenset({"ArgumentsBad", "MechanismInvalid", "MechanismParam
 
 
 class TokenUnavailableError(Exception):
-    """Raised where a token does not answer: nothing is said of the input."""
+    """Raised if a PKCS#11 token does not respond; it says nothing about the input."""
 
 
 def token_key(uri: str) -> "TokenRsaKey | TokenEcKey":
-    """The key that a URI names; `SettingsError` where it cannot be had.
+    """Return the key that a URI names; `SettingsError` if it is not available.
 
-    `pkcs11:token=LABEL;object=LABEL?module-path=FILE&pin-source=FILE`
+    The URI has the form `pkcs11:token=LABEL;object=LABEL?module-path=FILE&pin-source=FILE`.
     """
     place = _parse(uri)
     slot = _Slot(place)
@@ -49,7 +49,7 @@ def token_key(uri: str) -> "TokenRsaKey | TokenEcKey":
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a key is; the PIN stays in its file until it is used."""
+    """The location of a key; the PIN stays in its file until it is used."""
 
     token: str
     object: str
@@ -67,26 +67,29 @@ def _parse(uri: str) -> _Place:
     wanted = ("token", "object", "module-path", "pin-source")
     missing = [name for name in wanted if not found.get(name)]
     if missing:
-        # Not the URI: somebody may have put a PIN into it.
+        # The query is left out: it may contain a PIN.
         raise SettingsError(f"{TOKEN_SCHEME}{path}: {missing[0]} is missing")
     token, label, module, pin = (found[name] for name in wanted)
     return _Place(token, label, module, Path(pin.removeprefix("file:")))
 
 
-# A token is logged in to once for the whole process, whatever keys of it are used.
+# The process logs in to a PKCS#11 token once, however many of its keys are used.
 _sessions: Final[dict[tuple[str, str], Any]] = {}
 
 
 @dataclass
 class _Slot:
-    """A private key in a token, looked up again after the token was lost."""
+    """A private key in a PKCS#11 token, looked up again after the token was lost."""
 
     place: _Place
     _session: Any = None
     _key: Any = None
 
     def with_key(self, work: Callable[[Any, Any], _T]) -> _T:
-        """`work` on (session, private key)."""
+        """Return `work(session, private key)`, opening the session if necessary.
+
+        `SettingsError` if the key was never available, `TokenUnavailableError` if it no longer is.
+        """
         try:
             import pkcs11  # noqa: PLC0415 - an optional extra
         except ImportError:
@@ -98,7 +101,7 @@ class _Slot:
         except SettingsError as error:
             if self._key is None:
                 raise
-            raise TokenUnavailableError(str(error)) from None  # it was there once
+            raise TokenUnavailableError(str(error)) from None  # the key was available before
         except pkcs11.exceptions.PKCS11Error as error:
             kind = type(error).__name__
             if kind in _AWAY:
@@ -128,7 +131,7 @@ def _session(pkcs11: Any, place: _Place) -> Any:
 
 
 def _public_parts(session: Any, key: Any) -> tuple[int | None, int | None, bytes | None]:
-    """(modulus, exponent, None) of an RSA key, (None, None, point) of an EC key."""
+    """Return (modulus, exponent, None) of an RSA key, (None, None, point) of an EC key."""
     import pkcs11  # noqa: PLC0415 - as above
 
     if key.key_type is pkcs11.KeyType.RSA:
@@ -140,24 +143,24 @@ def _public_parts(session: Any, key: Any) -> tuple[int | None, int | None, bytes
 
 @dataclass(frozen=True)
 class TokenRsaKey:
-    """An RSA key in a token: what the codec and the local CA want of one."""
+    """An RSA key in a PKCS#11 token, with the methods that the codec and the local CA use."""
 
     _slot: _Slot = field(repr=False)
     _public: rsa.RSAPublicKey
 
     @property
     def key_size(self) -> int:
-        """Bits of the modulus."""
+        """Size of the modulus in bits."""
         return self._public.key_size
 
     def public_key(self) -> rsa.RSAPublicKey:
-        """The public half."""
+        """Return the public key."""
         return self._public
 
     def sign(
         self, data: bytes, padding: padding.AsymmetricPadding, algorithm: hashes.HashAlgorithm
     ) -> bytes:
-        """A PKCS#1 v1.5 signature: what CAs and RAs make."""
+        """Return a PKCS#1 v1.5 signature, as CAs and RAs use; `padding` is ignored."""
         import pkcs11  # noqa: PLC0415 - as above
 
         del padding
@@ -165,7 +168,10 @@ class TokenRsaKey:
         return bytes(self._slot.with_key(lambda _, key: key.sign(data, mechanism=mechanism)))
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
-        """The plaintext; ValueError where there is none, badAlg where the token cannot."""
+        """Return the plaintext.
+
+        `ValueError` if the ciphertext does not decrypt, badAlg if the token lacks the mechanism.
+        """
         import pkcs11  # noqa: PLC0415 - as above
 
         options = _decryption(pkcs11, padding)
@@ -180,7 +186,7 @@ class TokenRsaKey:
 def _decryption(pkcs11: Any, how: padding.AsymmetricPadding) -> dict[str, Any]:
     if not isinstance(how, padding.OAEP):
         return {"mechanism": pkcs11.Mechanism.RSA_PKCS}
-    digest, mgf = how.algorithm.name.upper(), how.mgf._algorithm.name.upper()  # noqa: SLF001 - OAEP does not tell otherwise
+    digest, mgf = how.algorithm.name.upper(), how.mgf._algorithm.name.upper()  # noqa: SLF001 - there is no public accessor
     mechanism = {"SHA1": pkcs11.Mechanism.SHA_1}.get(digest) or getattr(pkcs11.Mechanism, digest)
     parameters = (mechanism, getattr(pkcs11.MGF, mgf), None)
     return {"mechanism": pkcs11.Mechanism.RSA_PKCS_OAEP, "mechanism_param": parameters}
@@ -188,17 +194,17 @@ def _decryption(pkcs11: Any, how: padding.AsymmetricPadding) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TokenEcKey:
-    """An EC key on P-256 in a token: for a local CA."""
+    """A P-256 key in a PKCS#11 token, for a local CA."""
 
     _slot: _Slot = field(repr=False)
     _public: ec.EllipticCurvePublicKey
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
-        """The public half."""
+        """Return the public key."""
         return self._public
 
     def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        """An ECDSA signature over the SHA-256 of `data`, as DER."""
+        """Return an ECDSA signature over the SHA-256 of `data`, as DER."""
         import pkcs11  # noqa: PLC0415 - as above
 
         del signature_algorithm

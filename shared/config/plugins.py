@@ -1,4 +1,4 @@
-"""What packages add with entry points: found by name, imported only where it is named."""
+"""Plug-ins that installed packages provide as entry points; imported only when configured."""
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
@@ -9,9 +9,9 @@ _T = TypeVar("_T")
 
 
 def load_plugin(group: str, name: str, kind: type[_T]) -> _T:
-    """Return the object of this type and name; `SettingsError` where nothing provides it.
+    """Return the plug-in of this type and name; `SettingsError` if not exactly one is installed.
 
-    The object's `kind` must be the entry point's name.
+    The plug-in's `kind` attribute must equal the entry point's name.
     """
     found = tuple(entry_points(group=group, name=name))
     if not found:

@@ -1,1 +1,1 @@
-"""What operators see of a process: metrics, traces, log lines."""
+"""Observability of a process: metrics, traces, logs."""

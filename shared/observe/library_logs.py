@@ -1,4 +1,4 @@
-"""Log records of libraries (uvicorn, asyncio, nats) as our own JSON lines, without contents."""
+"""Log records of libraries (uvicorn, asyncio, nats) as our JSON lines, without client data."""
 
 import logging
 from typing import Final
@@ -9,9 +9,9 @@ _LONGEST: Final = 200
 
 
 class LibraryLogs(logging.Handler):
-    """Writes what libraries log: the sentence they have in their code, an error's type and place.
+    """Logs the literal message of a library's record, and an error's type and place.
 
-    Arguments, tracebacks and the texts of errors may hold what a client sent: they are left out.
+    Arguments, tracebacks and error messages are left out: they may hold what a client sent.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -28,7 +28,7 @@ class LibraryLogs(logging.Handler):
 
 
 def place_of(error: BaseException) -> str:
-    """Return file and line where an error was raised, "" if it never was."""
+    """Return file:line where an error was raised, "" if it was not raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -36,7 +36,7 @@ def place_of(error: BaseException) -> str:
 
 
 def take_library_logs() -> None:
-    """Write warnings and errors of every library from now on."""
+    """Log the warnings and errors of all libraries from now on."""
     root = logging.getLogger()
     if not any(isinstance(handler, LibraryLogs) for handler in root.handlers):
         root.addHandler(LibraryLogs(logging.WARNING))

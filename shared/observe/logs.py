@@ -1,4 +1,4 @@
-"""Log lines: JSON on standard error, without what strangers sent."""
+"""Logs: JSON lines on standard error, without client data."""
 
 import contextlib
 import io
@@ -14,26 +14,25 @@ from shared.observe.library_logs import place_of, take_library_logs
 
 
 class _LossyStream(io.TextIOBase):
-    """Standard error that loses lines where they cannot be written (a full disk), and no more.
+    """Standard error that drops lines that cannot be written (a full disk).
 
-    A log is written where errors are handled: one that raised would end the very task that was
-    about to go on.
+    Error handlers write logs: if that raised, it would end a task that is about to recover.
     """
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write the text if possible; return 0 if not."""
         with contextlib.suppress(OSError, ValueError):
             return sys.stderr.write(text)
         return 0
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush if possible."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
 
 
 def configure_logging(service: str, name: str) -> None:
-    """JSON lines on standard error, each with the service and the replica."""
+    """Log JSON lines to standard error, each with the service and the replica's name."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -49,18 +48,18 @@ def configure_logging(service: str, name: str) -> None:
 
 
 def _line(event: Mapping[str, Any], **options: Any) -> str:
-    """JSON in ASCII: whoever looks at a log with a terminal sees text that others chose."""
+    """Return JSON in ASCII, so that untrusted text cannot control the terminal of a reader."""
     return json.dumps(event, **options).replace("\x7f", "\\u007f")
 
 
 def log_left_out(profiles: Mapping[str, str]) -> None:
-    """One line for each profile (name to what is wrong) that is not served."""
+    """Log one line for each profile (name to problem) that is not served."""
     for name, problem in profiles.items():
         structlog.get_logger().error("profile_left_out", profile=name, detail=problem)
 
 
 def log_failure(event: str, error: BaseException, **details: Any) -> None:
-    """One line for an unexpected error: its type and place, never its text (it may hold input)."""
+    """Log an unexpected error: its type and place, never its message, which may hold input."""
     structlog.get_logger().error(
         event, error=type(error).__name__, place=place_of(error), **details
     )

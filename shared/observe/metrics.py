@@ -1,4 +1,4 @@
-"""Metrics, and the small HTTP application that serves them with liveness and readiness."""
+"""Prometheus metrics, and the HTTP application that serves them with liveness and readiness."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -93,7 +93,8 @@ EXPIRY_DAYS: Final = Gauge(
 
 _DAY: Final = 86400
 _measured: Final[dict[str, set[str]]] = {}
-# What stored events are called that did not authenticate: from 0 on, or the first would not count.
+# Kinds of stored events that may fail to authenticate. Their series must begin at 0: increase()
+# misses the first event of a series that begins at 1.
 for _stage in (
     "request",
     "hold",
@@ -109,7 +110,10 @@ for _stage in (
 
 
 def measure_expiry(kind: str, ends: Mapping[str, float], clock: Callable[[], float]) -> None:
-    """Show how long these of a kind live yet (name to Unix s), as of each look, and no others."""
+    """Export the days until each of these certificates of a kind expires, and of no others.
+
+    `ends` maps names to Unix seconds; the days are computed at each scrape.
+    """
     for name in _measured.get(kind, set()) - ends.keys():
         EXPIRY_DAYS.remove(kind, name)
     for name, end in ends.items():
@@ -125,7 +129,7 @@ Ready = Callable[[], str]
 
 
 def operations_routes(ready: Ready) -> list[Route]:
-    """/healthz and /readyz; `ready` says what is missing, "" when nothing is."""
+    """Return /healthz and /readyz; `ready` returns what is missing, "" if nothing is."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -138,7 +142,7 @@ def operations_routes(ready: Ready) -> list[Route]:
 
 
 def operations_app(ready: Ready) -> Starlette:
-    """What operators and Prometheus ask of any service."""
+    """Return the application for operators and Prometheus: health, readiness and metrics."""
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry, sent by OTLP over HTTP: what the extra `tracing` is for."""
+"""OpenTelemetry spans, exported by OTLP over HTTP. Needs the extra `tracing`."""
 
 import logging
 import threading
@@ -38,16 +38,16 @@ _MOST_LINKS: Final = 32
 
 
 class _Once(logging.Handler):
-    """What the exporter complains of, once for each complaint: a collector may be away for long."""
+    """Logs each of the exporter's messages once: a collector may be unreachable for long."""
 
     def __init__(self) -> None:
-        """Nothing was said yet; the threads that send do not know whose they are."""
+        """Bind the context of the service: the exporter's threads do not have it."""
         super().__init__(logging.WARNING)
         self.said: set[str] = set()
         self.log = structlog.get_logger().bind(**structlog.contextvars.get_contextvars())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line like all others of the service."""
+        """Log a message as a line of the service."""
         if record.msg not in self.said:
             self.said.add(record.msg)
             self.log.warning("tracing_complains", detail=record.getMessage()[:200])
@@ -55,13 +55,13 @@ class _Once(logging.Handler):
 
 @dataclass(frozen=True)
 class Otlp:
-    """The spans of this process."""
+    """The tracer of this process."""
 
     provider: TracerProvider
 
     @classmethod
     def to(cls, endpoint: str, ratio: float, service: str, name: str) -> "Otlp":
-        """Of this replica of a service, this part of the traces that begin here."""
+        """Return a replica's tracer; `ratio` (0 to 1) is the share of new traces to sample."""
         complaints = logging.getLogger("opentelemetry")
         complaints.handlers, complaints.propagate = [_Once()], False
         names = {"service.name": f"scepstream-{service}", "service.instance.id": name}
@@ -76,14 +76,17 @@ class Otlp:
 
     @contextmanager
     def span(self, name: str, kind: Kind, parent: Mapping[str, str]) -> Iterator[None]:
-        """A span for the length of a block; of an error its type alone is told."""
-        # What is extracted is empty where there is nothing, or nonsense.
+        """Trace a block as a span; of an error, only the type is recorded."""
+        # The extracted context is empty if `parent` has no valid trace context.
         with self._begun(name, kind, _TRACE_CONTEXT.extract(parent), ()):
             yield
 
     @contextmanager
     def batch(self, name: str, messages: Iterable[Mapping[str, str]]) -> Iterator[None]:
-        """In the first trace of these that is sampled, and linked to the others; else none."""
+        """Trace a block in the first sampled trace of these messages, with links to the others.
+
+        There is no span if none is sampled.
+        """
         places = [place for place in map(_place, messages) if place.trace_flags.sampled]
         if not places:
             yield
@@ -111,24 +114,24 @@ class Otlp:
                 raise
 
     def annotate(self, attributes: Mapping[str, str | int]) -> None:
-        """Attributes of the current span."""
+        """Set attributes of the current span."""
         current = get_current_span()
         for name, value in attributes.items():
             current.set_attribute(f"scepstream.{name}", value)
 
     def carrier(self) -> dict[str, str]:
-        """The current span as headers, none where there is none."""
+        """Return the current span as headers; none if there is no span."""
         found: dict[str, str] = {}
         _TRACE_CONTEXT.inject(found)
         return found
 
     def stop(self) -> None:
-        """Send what is left, if it can be sent soon: a service that stops waits for nobody."""
+        """Send the remaining spans, with a short limit: stopping a service must not take long."""
         sending = threading.Thread(target=self.provider.shutdown, daemon=True)
         sending.start()
         sending.join(_STOP_SECONDS)
 
 
 def _place(headers: Mapping[str, str]) -> SpanContext:
-    """The span that a message was written in; one that is not valid where it names none."""
+    """Return the span in which a message was written; an invalid one if the headers name none."""
     return get_current_span(_TRACE_CONTEXT.extract(headers)).get_span_context()

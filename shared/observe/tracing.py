@@ -1,6 +1,6 @@
 """OpenTelemetry traces across services, carried by `traceparent` in event headers.
 
-Where no endpoint is configured nothing is traced, and the extra `tracing` is not needed.
+Without an endpoint nothing is traced, and the extra `tracing` is not needed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,14 +15,14 @@ _active: "Otlp | None" = None
 
 
 class MissingExtraError(Exception):
-    """Raised where tracing is configured and not installed."""
+    """Raised if tracing is configured but not installed."""
 
 
 @contextmanager
 def tracing(endpoint: str | None, ratio: float, service: str, name: str) -> Iterator[None]:
-    """Trace a share (`ratio`, 0 to 1) of what happens in a block, to an OTLP endpoint.
+    """Send a share (`ratio`, 0 to 1) of the traces that begin in a block to an OTLP endpoint.
 
-    `MissingExtraError` where the extra `tracing` is not installed.
+    `MissingExtraError` if the extra `tracing` is not installed.
     """
     global _active  # noqa: PLW0603 - one for the process, like the metrics
     if endpoint is None:
@@ -42,7 +42,7 @@ def tracing(endpoint: str | None, ratio: float, service: str, name: str) -> Iter
 
 @contextmanager
 def span(name: str, kind: "Kind", parent: Mapping[str, str] | None = None) -> Iterator[None]:
-    """One service's work on a request, or on a message (`parent`: its headers)."""
+    """Trace a service's work on one request or message; `parent` is its headers."""
     if _active is None:
         yield
         return
@@ -52,7 +52,7 @@ def span(name: str, kind: "Kind", parent: Mapping[str, str] | None = None) -> It
 
 @contextmanager
 def batch(name: str, messages: Iterable[Mapping[str, str]]) -> Iterator[None]:
-    """One service's work on many messages (their headers) at once."""
+    """Trace a service's work on a batch of messages, given by their headers."""
     if _active is None:
         yield
         return
@@ -61,16 +61,16 @@ def batch(name: str, messages: Iterable[Mapping[str, str]]) -> Iterator[None]:
 
 
 def annotate(**attributes: str | int) -> None:
-    """Say more of the current span; never what is secret."""
+    """Set attributes of the current span; never secrets."""
     if _active is not None:
         _active.annotate(attributes)
 
 
 def carrier() -> dict[str, str]:
-    """The headers that let whoever reads a message go on with the current trace."""
+    """Return the headers with which the reader of a message continues the current trace."""
     return _active.carrier() if _active is not None else {}
 
 
 def carried(headers: Mapping[str, str]) -> dict[str, str]:
-    """What of a message's headers is handed on where its reader makes no span of its own."""
+    """Return the trace headers to pass on if the reader of a message creates no span itself."""
     return {TRACEPARENT: headers[TRACEPARENT]} if TRACEPARENT in headers else {}
