@@ -9,9 +9,8 @@ from pydantic.fields import FieldInfo
 
 from shared.config.fields import Section, is_duration, is_size, write_duration, write_size
 from shared.config.sections import Configuration
+from shared.config.urls import MASK, masked_url
 
-MASK: Final = "********"
-_PASSWORD: Final = re.compile(r"((?:password|passfile|sslpassword)=)[^&]+", re.IGNORECASE)
 _PIN_VALUE: Final = re.compile(r"(pin-value=)[^;&]+")
 _COMPUTED: Final = frozenset({"directory", "left_out"})
 
@@ -22,23 +21,9 @@ def effective(configuration: Configuration) -> str:
     Secrets are masked; keys without a value are left out.
     """
     table = _table(configuration)
-    table["audit"]["database_url"] = _hidden(table["audit"]["database_url"])
-    table["bus"]["url"] = [_hidden(url) for url in table["bus"]["url"]]
+    table["audit"]["database_url"] = masked_url(table["audit"]["database_url"])
+    table["bus"]["url"] = [masked_url(url) for url in table["bus"]["url"]]
     return tomli_w.dumps(table)
-
-
-def _hidden(url: str) -> str:
-    """Mask the credentials in a URL: what follows a colon in the user information, or all of it."""
-    url = _PASSWORD.sub(rf"\1{MASK}", url)
-    scheme, found, rest = url.partition("://") if "://" in url else ("", "", url)
-    user, at, host = rest.rpartition("@")
-    if not at or rest.startswith("/"):
-        return url
-    name, colon, _ = user.partition(":")
-    shown = f"{name}:{MASK}" if colon and name else MASK
-    if not colon and scheme.startswith("postgres"):
-        shown = name  # a user without a password
-    return f"{scheme}{found}{shown}@{host}"
 
 
 def _table(section: Section) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from shared.config.fields import Section
 from shared.config.parts import part_of
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
+from shared.config.urls import holds_secret
 from shared.log.roles import Role
 
 PREFIX: Final = "SCEPSTREAM_"
@@ -29,7 +30,8 @@ SECRETS_VARIABLE: Final = "SCEPSTREAM_SECRETS_DIR"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
 # Profile keys whose value is a secret, not the path of one.
 SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
-_PASSWORD_IN_URL: Final = re.compile(r"[^/]+://[^/@]*:[^/@]+@")
+# Keys of URLs that may carry credentials.
+_URLS: Final = (("audit", "database_url"), ("bus", "url"))
 _T = TypeVar("_T")
 _TAG: Final = 2  # pydantic puts the union's tag after an issuer's name in an error's location
 _SECTIONS: Final = {
@@ -117,10 +119,12 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
     for name, issuer in _tables(table.get("issuers")):
         if _holds_something(issuer.get("options")):
             yield f"issuers.{name}.options"
-    audit = table.get("audit")
-    url = audit.get("database_url") if isinstance(audit, dict) else None
-    if isinstance(url, str) and _PASSWORD_IN_URL.match(url):
-        yield "the password of audit.database_url"
+    for section, key in _URLS:
+        found = table.get(section)
+        value = found.get(key) if isinstance(found, dict) else None
+        urls = value if isinstance(value, list) else [value]
+        if any(isinstance(url, str) and holds_secret(url) for url in urls):
+            yield f"the password of {section}.{key}"
 
 
 def _tables(value: object) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -149,3 +149,23 @@ def test_a_byte_order_mark_is_passed_over_and_another_encoding_named(tmp_path: P
     path.write_bytes(text().encode("utf-16"))
     with pytest.raises(SettingsError, match="its text is not UTF-8"):
         load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("sqlite:///audit.db", "postgresql://db/scep?user=a&password=b", "audit.database_url"),
+        ("sqlite:///audit.db", "postgresql://keeper:b@db/scep", "audit.database_url"),
+        ("nats://127.0.0.1:4222", "nats://user:b@127.0.0.1:4222", "bus.url"),
+    ],
+)
+def test_a_password_in_a_url_is_a_secret_wherever_it_stands(
+    tmp_path: Path, old: str, new: str, key: str
+) -> None:
+    bare = text().replace(f'challenge_password = "{MARKER}"', "one_time_enabled = true")
+    assert old in bare
+    path = write(tmp_path, bare.replace(old, new))
+    path.chmod(0o644)
+
+    with pytest.raises(SettingsError, match=f"0644.*it holds the password of {key}"):
+        load(path, {})
