@@ -7,6 +7,7 @@ running processes to reload it. A kill at any point leaves the step either undon
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.toml import set_keys
 from cli.up.authority import CA_KINDS, make_ca, make_ra, pem, ra_use
-from cli.up.layout import Layout, UpError, write_private
+from cli.up.layout import Layout, UpError, is_running, write_private
 from shared.config.keys import read_certificates, spki
 from shared.config.load import load
 from shared.config.profiles import ProfileSection
@@ -129,10 +130,13 @@ def _tell(layout: Layout) -> str:
     Return the end of the line for the user, "" if services were running.
     """
     try:
-        pids = json.loads(layout.run_file.read_text())["pids"]
+        pids = json.loads(layout.run_file.read_text())["pids"] if is_running(layout) else None
     except (OSError, ValueError, KeyError):
+        pids = None
+    if pids is None:
         return "; nothing runs: it counts from the next start"
     for role in _RELOADED:
         for pid in pids.get(role, []):
-            os.kill(pid, signal.SIGHUP)
+            with suppress(ProcessLookupError):  # it reads the new configuration when it restarts
+                os.kill(pid, signal.SIGHUP)
     return ""

@@ -112,6 +112,21 @@ def open_directory(root: Path) -> Layout:
     return layout
 
 
+def is_running(layout: Layout) -> bool:
+    """Return whether an `up` runs on the data directory: run.json may be of one that was killed."""
+    try:
+        lock = os.open(layout.root / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _check_owner(status: os.stat_result, root: Path) -> None:
     """Reject a directory that another user could write to, and so replace keys in it."""
     if status.st_uid != os.geteuid():

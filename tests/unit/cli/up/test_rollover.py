@@ -50,3 +50,30 @@ def test_a_combined_ra_stays_combined_and_a_split_one_split(layout: Layout) -> N
         current = profile.ra.under(ca.public_bytes(gateway.Encoding.DER)).certificates
         assert len(current) == (1 if profile.name == "demo" else 2)
     assert renew_ra(layout, NOW) == []
+
+
+def test_a_run_file_of_an_up_that_was_killed_signals_nobody(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, _: signalled.append(pid))
+    (layout.root / "run.json").write_text('{"pids": {"issuer": [4711], "gateway": [4712]}}')
+    make_next(layout.root, "local", "ec:p256", NOW)
+    assert signalled == [4711, 4712]  # this process holds the lock of a running `up`
+
+    (layout.root / "lock").unlink()
+    (layout.root / "lock").touch()
+    assert "next start" in activate_next(layout.root, "local")
+    assert signalled == [4711, 4712]
+
+
+def test_a_process_that_has_just_ended_is_no_error(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(pid: int, _: int) -> None:
+        raise ProcessLookupError(pid)
+
+    monkeypatch.setattr("os.kill", gone)
+    (layout.root / "run.json").write_text('{"pids": {"issuer": [4711]}}')
+
+    assert make_next(layout.root, "local", "ec:p256", NOW)
