@@ -1,5 +1,6 @@
 """`scepstream audit replay|verify|checkpoint|export|asyncapi`: work with the whole event log."""
 
+import asyncio
 import json
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from services.audit.proof.window import Window, moment
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import last_sequence, read
-from services.audit.record.write import position
+from services.audit.record.write import count_events, position
 from services.audit.store.engine import (
     DatabaseError,
     Engine,
@@ -80,13 +81,11 @@ def _window(profile: str | None, since: str | None, until: str | None) -> Window
 async def _replay(context: OperatorContext, engine: Engine, window: Window) -> int:
     ends = {s: await last_sequence(context.bus, s) for s in context.settings.streams}
     done = sum(position(engine, stream) for stream in ends)
-    count = 0
     async with _bar(sum(ends.values()) - done) as advance:
         for stream, last in ends.items():
             async for stored in fill(context.bus, engine, stream, last, window.holds):
-                count += stored
                 advance(stored)
-    return count
+    return await asyncio.to_thread(count_events, engine)
 
 
 def verify(

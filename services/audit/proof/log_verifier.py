@@ -110,7 +110,10 @@ class LogVerifier:
 
     def _check_step(self, begun: _Open, event: EventPayload) -> None:
         """Check that the state allows the step, and that a certificate is what was approved."""
-        begun.state = evolve(begun.state, event)
+        try:
+            begun.state = evolve(begun.state, event)
+        except ValueError as error:
+            raise DiscrepancyError(f"out of order: {error}") from None
         if isinstance(event, EnrollmentApproved):
             begun.spki, begun.issuer = event.template.spki, event.template.issuer
         if isinstance(event, CertificateIssued):

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from services.audit.record.event_row import DecodedMessage
 from shared.log.envelope import NANOSECONDS
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.subjects import parse_prefix
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ def moment(text: str | None) -> int | None:
         raise ValueError(f"{text}: write a time as 2026-01-31T12:00:00Z") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return int(found.timestamp() * NANOSECONDS)
+    since = found - _EPOCH  # integers: a float cannot hold nanoseconds since 1970
+    return (since.days * 86400 + since.seconds) * NANOSECONDS + since.microseconds * 1000
 
 
 def profile_of(found: DecodedMessage) -> str | None:
