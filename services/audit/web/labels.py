@@ -160,12 +160,15 @@ def certificate_status(row: Mapping[str, Any], now: float) -> Status:
 
 def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
     """Return the badge of a certificate's status; "revoked" is shown even after expiry."""
-    if row["revoked_at"] and row["revocation_reason"] == RevocationReason.CERTIFICATE_HOLD:
-        return Badge("on hold", "warn")
-    if row["revoked_at"]:
-        return Badge(f"revoked: {row['revocation_reason']}", "bad")
-    expired = certificate_status(row, now) == "expired"
-    return Badge("expired", "none") if expired else Badge("good", "good")
+    match certificate_status(row, now):
+        case "revoked":
+            return Badge(f"revoked: {row['revocation_reason']}", "bad")
+        case "held":
+            return Badge("on hold", "warn")
+        case "expired":
+            return Badge("expired", "none")
+        case _:
+            return Badge("good", "good")
 
 
 def revocation_reasons(status: Status) -> list[RevocationReason]:

@@ -15,6 +15,8 @@ from services.audit.web.labels import (
     CHIPS,
     Badge,
     action_name,
+    certificate_badge,
+    certificate_status,
     day,
     expiry_badge,
     iso,
@@ -26,6 +28,7 @@ from services.audit.web.labels import (
     state_badge,
 )
 from shared.log.enrollment import State
+from shared.log.events.commands import RevocationReason
 
 SECOND: Final = 1_000_000_000
 MINUTE: Final = 60 * SECOND
@@ -263,3 +266,14 @@ def test_every_order_has_a_name_for_people() -> None:
     assert len(names) == len(Command)
     assert not names & {kind.value for kind in Command}
     assert order_name("unheard-of") == "unheard-of"
+
+
+def test_a_certificate_that_expired_on_hold_is_shown_as_its_commands_treat_it() -> None:
+    row = {
+        "revoked_at": 1,
+        "revocation_reason": RevocationReason.CERTIFICATE_HOLD,
+        "not_after": 1000,
+    }
+
+    assert [certificate_badge(row, now).text for now in (999.0, 1001.0)] == ["on hold", "expired"]
+    assert [certificate_status(row, now) for now in (999.0, 1001.0)] == ["held", "expired"]
