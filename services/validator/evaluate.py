@@ -49,6 +49,7 @@ class Evaluator:
     live: Live[Settings]
     chains: ChainBook
     _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
+    _waiting: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
 
     async def case(
         self, enrollment: EnrollmentId, stored: Stored
@@ -191,7 +192,8 @@ class Evaluator:
         access = settings.access[profile]
         ready = self._ready.get(profile)
         if ready is None or ready[0] is not access:
-            records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
+            trusted, waiting = settings.validators, self._waiting.setdefault(profile, {})
+            records = Records(self.bus, settings.signer, trusted, settings.issuers, waiting)
             context = VerifierContext(profile, records, settings.operators)
             ready = access, verifiers(access, context)
             self._ready[profile] = ready

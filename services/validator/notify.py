@@ -97,20 +97,20 @@ class Notifier:
 
 
 class Telling:
-    """Runs the notifiers, if any profile of the first settings wants notifications."""
+    """Runs the notifiers while any profile wants notifications."""
 
     def __init__(self, evaluator: Evaluator, clock: Callable[[], float]) -> None:
         """Start without shards; `clock` returns Unix seconds."""
-        access = evaluator.live.current.access.values()
-        self._wanted = any(each.notify is not None for each in access)
-        self._notifier = Notifier(evaluator, clock)
+        self._evaluator, self._notifier = evaluator, Notifier(evaluator, clock)
         self._workers = Workers(evaluator.bus, Role.VALIDATOR)
 
     async def bring(self, shards: Sequence[str]) -> None:
         """Send the results on these shards and on no others."""
         tell = self._notifier
         jobs = [Job(enroll_stream(s), tell.handle, tell.give_up, NOTIFIER) for s in shards]
-        await self._workers.bring(jobs if self._wanted else [], _CONCURRENCY)
+        access = self._evaluator.live.current.access.values()
+        wanted = any(each.notify is not None for each in access)
+        await self._workers.bring(jobs if wanted else [], _CONCURRENCY)
 
     async def stop(self) -> None:
         """Stop sending notifications."""

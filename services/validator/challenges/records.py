@@ -82,13 +82,17 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Records:
-    """The state that all validator replicas share, stored in the log's own server."""
+    """The state that all validator replicas share, stored in the log's own server.
+
+    `waiting` is what waits in this replica: an attempt's prefix to the attempt that it waits for,
+    and when it last did so (loop time). It outlives a reload, or its limits would start again.
+    """
 
     bus: Bus
     signer: EventSigner
     validators: Trusted
     issuers: Trusted
-    _waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
+    waiting: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     async def claim(self, asked: ChallengeRequest, kind: str, digest: str, until: int) -> Claimed:
         """Bind a challenge to this enrollment unless it is bound; return who holds it.
@@ -150,13 +154,13 @@ class Records:
         stops delivering when too many messages are not acknowledged.
         """
         prefix, now = asked.enrollment.prefix(), asyncio.get_running_loop().time()
-        for gone in [p for p, w in self._waiting.items() if now - w[1] > _WAITS_SECONDS]:
-            del self._waiting[gone]
-        same = sum(holder == record.enrollment for holder, _ in self._waiting.values())
-        full = same >= SAME_CSR_PLACES or len(self._waiting) >= WAITING_PLACES
-        if full and prefix not in self._waiting:
+        for gone in [p for p, w in self.waiting.items() if now - w[1] > _WAITS_SECONDS]:
+            del self.waiting[gone]
+        same = sum(holder == record.enrollment for holder, _ in self.waiting.values())
+        full = same >= SAME_CSR_PLACES or len(self.waiting) >= WAITING_PLACES
+        if full and prefix not in self.waiting:
             raise TooManyWaitError
-        self._waiting[prefix] = record.enrollment, now
+        self.waiting[prefix] = record.enrollment, now
         event = msgspec.structs.replace(record, kind=_DEFERRED, enrollment=prefix)
         place = partial(replay_record, _DEFERRED, token(prefix.encode()))
         written = signing(place, event, self.signer, _MARK_SECONDS)

@@ -357,3 +357,19 @@ async def test_what_is_never_taken_leaves_a_dead_letter_and_changes_no_verdict(
     assert letter.subject == f"dead.validator.ENROLL_0.{verdict.sequence}"
     assert messages_of(world.bus, "ENROLL_0") == before
     assert CertificateIssued.__name__.encode() not in letter.payload
+
+
+async def test_a_profile_that_wants_it_after_a_reload_is_told_of(
+    world: World, service: Service
+) -> None:
+    wanted = world.evaluator.live.current.access[PROFILE]
+    world.accept(accepting(passwords=(PASSWORD,)))
+    await judged(world, await ask(world, holder(), "wrong"))
+    working = Telling(world.evaluator, lambda: FAR)
+    await working.bring(["0"])
+    world.accept(wanted)
+    await working.bring(["0"])  # as a reload does
+    await until(lambda: done(world))
+    await working.stop()
+
+    assert [posted.json["profile"] for posted in service.posted] == [PROFILE]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -154,6 +155,16 @@ async def test_of_one_csr_only_so_many_wait(world: World) -> None:
     for number in range(SAME_CSR_PLACES):
         assert await waits(world, await again(world, 2 + number))
 
+    last = await again(world, 2 + SAME_CSR_PLACES)
+    assert await judgement(world, last) == Reason.RATE_LIMITED
+
+
+async def test_a_reload_does_not_let_more_wait(world: World) -> None:
+    await world.consumer.handle(await again(world, 1))
+    for number in range(SAME_CSR_PLACES):
+        assert await waits(world, await again(world, 2 + number))
+
+    world.accept(replace(world.evaluator.live.current.access[PROFILE]))
     last = await again(world, 2 + SAME_CSR_PLACES)
     assert await judgement(world, last) == Reason.RATE_LIMITED
 
