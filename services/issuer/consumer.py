@@ -333,7 +333,11 @@ class VerdictConsumer:
             holder = await self._holder(verdict.template.issuer, record.serial)
             if holder == record.enrollment:
                 return _issued(verdict, serial, times[1], der)
-            problem = "the CA used the serial number before"
+            problem = (
+                "the CA used the serial number before"
+                if holder
+                else "the record of the serial number is forged"
+            )
         SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
         _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
         failed = _failed(verdict, Reason.UNREADABLE, problem)

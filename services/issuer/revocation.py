@@ -224,11 +224,9 @@ class RevocationConsumer:
     async def _revoke(self, stored: Stored, order: RevocationOrdered) -> tuple[bool, str]:
         if stored.subject != revocation_command(order.issuer, order.serial, order.attempt):
             return False, "the order is for another certificate"
-        place = certificate_issued(order.issuer, order.serial)
-        recorded = await self.bus.get_last_or_leader(CERTS, place)
-        if recorded is None:
-            return False, "no such certificate"
-        record = authenticate_as(CertificateRecorded, recorded, self.live.current.trusted_issuers)
+        record = await self._recorded(order)
+        if isinstance(record, str):
+            return False, record
         connector = self.live.current.issuers.get(order.issuer)
         if connector is None or connector.pinned(record.ca_spki_sha256) is None:
             return False, "the certificate's CA is not here"
@@ -239,6 +237,16 @@ class RevocationConsumer:
             return False, refused
         number = await self._published(order.issuer, connector, record.ca_spki_sha256)
         return True, _WORDS[order.reason] + (f"; on CRL number {number}" if number else "")
+
+    async def _recorded(self, order: RevocationOrdered) -> CertificateRecorded | str:
+        """Return the certificate's record, or why there is none."""
+        place = certificate_issued(order.issuer, order.serial)
+        stored = await self.bus.get_last_or_leader(CERTS, place)
+        if stored is None:
+            return "no such certificate"
+        trusted = self.live.current.trusted_issuers
+        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
+        return record or "the certificate's record is forged"
 
     async def _at_ca(self, stored: Stored, order: RevocationOrdered, connector: Connector) -> str:
         """Set the certificate's newest status at an external CA; return why the CA refused, or "".

@@ -84,7 +84,9 @@ class World:
         """The serials on the newest CRL."""
         return [f"{found.serial_number:x}" for found in await self.crl(ca)]
 
-    async def issue(self, number: str = SERIAL, **changes: Any) -> None:
+    async def issue(
+        self, number: str = SERIAL, *, by: EventSigner = ISSUING, **changes: Any
+    ) -> None:
         """Put a certificate on record."""
         values: dict[str, Any] = {
             "request_sha256": REQUEST_SHA256,
@@ -97,7 +99,7 @@ class World:
             "ca_spki_sha256": self.ca.pin,
         }
         record = CertificateRecorded(**(values | changes))
-        await append_signed(self.bus, certificate_issued(ISSUER, number), record, ISSUING)
+        await append_signed(self.bus, certificate_issued(ISSUER, number), record, by)
 
     async def revoke(
         self, number: str = SERIAL, by: EventSigner = ISSUING, place: int = 0, **changes: Any

@@ -13,8 +13,8 @@ from shared.log.events.commands import RevocationReason
 from shared.runtime.worker import DeferredError
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.unit import pki
-from tests.unit.services.issuer.revocations import World, make_world
-from tests.unit.world import ISSUER
+from tests.unit.services.issuer.revocations import World, make_world, serial
+from tests.unit.world import ISSUER, STRANGER
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
 HOLD: Final = RevocationReason.CERTIFICATE_HOLD
@@ -99,3 +99,16 @@ async def test_a_command_that_comes_again_after_a_later_one_does_not_undo_it(
     await world.orders.handle(hold)
 
     assert connector.heard == [RELEASE, RELEASE]
+
+
+async def test_a_certificate_with_a_forged_record_is_refused_and_answered(
+    world: World, connector: Moody
+) -> None:
+    forged = serial(7)
+    await world.issue(forged, by=STRANGER)
+    order = await world.order(forged)
+    await world.orders.handle(order)
+
+    assert not world.answer(order).done
+    assert world.answer(order).detail == "the certificate's record is forged"
+    assert connector.heard == []
