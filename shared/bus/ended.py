@@ -33,5 +33,6 @@ async def has_failed(bus: Bus, prefix: str, validators: Trusted, issuers: Truste
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels(stage).inc()
             _log.error("event_not_authentic", about=stored.subject, detail=str(error))
-            return stage is Stage.VERDICT
+            if stage is Stage.VERDICT:
+                return True
     return False

@@ -282,6 +282,8 @@ async def working(
 ) -> AsyncIterator[Workers]:
     """Run a role's workers during a block, at first for these jobs."""
     workers = Workers(bus, role)
-    await workers.bring(jobs, concurrency)
-    yield workers
-    await workers.stop()
+    try:
+        await workers.bring(jobs, concurrency)
+        yield workers
+    finally:
+        await workers.stop()

@@ -222,7 +222,7 @@ def verifies(key: PublicKey, scheme: Scheme, digest: Digest, signature: bytes, d
             key.verify(signature, data, scheme.padding(), digest.hash)
         else:
             key.verify(signature, data, ec.ECDSA(digest.hash))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
         return False
     return True
 
