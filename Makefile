@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := .venv/.run
 DEV := .venv/.dev
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up test check lint fmt lock fuzz chaos plants bench clean
+.PHONY: help install install-dev up unit test check lint fmt lock fuzz chaos plants bench clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: $(DEV)  ## ruff, mypy, import contracts
 fmt: $(DEV)  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+unit: $(DEV)  ## the quick unit tests: no server, few examples, under a minute
+	TEST_EXAMPLES=10 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests/unit
 
 test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture

@@ -1,12 +1,17 @@
 """Keys that many unit tests share: made once for each process."""
 
+import os
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import settings
 
 from tests.unit.shared.scep.messages import Identity, identity
 
-settings.register_profile("unit", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure. `make unit` tries fewer examples.
+settings.register_profile(
+    "unit", deadline=None, max_examples=int(os.environ.get("TEST_EXAMPLES", "100"))
+)
 settings.load_profile("unit")
 
 

@@ -37,6 +37,8 @@ from tests.unit.services.audit.stories import (
 )
 from tests.unit.world import NOW
 
+pytestmark = pytest.mark.slow
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 # What rich itself writes to a terminal for bold type and rules; nothing else may be obeyed.
 STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")

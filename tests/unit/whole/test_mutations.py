@@ -20,6 +20,8 @@ from tests.unit.whole.client import NAME, Device, Style
 from tests.unit.whole.system import Whole
 from tests.unit.whole.test_every_style import key_of
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS = int(os.getenv("TEST_MUTATIONS", "50000"))
 SEED = int(os.getenv("TEST_SEED", "8894"))
 # Two halves, so that two processes can share them.

@@ -16,6 +16,8 @@ from cli.up.children import Child
 from cli.up.layout import UpError
 from cli.up.starting import Patience
 
+pytestmark = pytest.mark.slow
+
 FOREVER = [sys.executable, "-c", "import signal; signal.pause()"]
 
 

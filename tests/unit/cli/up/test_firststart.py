@@ -29,6 +29,8 @@ from tests.unit import pki
 from tests.unit.shared.scep.messages import Identity
 from tests.unit.world import NOW
 
+pytestmark = pytest.mark.slow
+
 CAS = Path(__file__).parents[3] / "vectors" / "cas"
 DAY = 86400.0
 DUE = NOW + RA_LIFETIME.total_seconds() - 29 * DAY

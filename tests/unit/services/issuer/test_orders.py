@@ -356,7 +356,7 @@ async def test_a_refusal_waits_for_an_order_that_the_ca_has_not_decided(outside:
     assert outside.world.outcomes() == []
 
 
-async def test_a_serial_number_that_another_enrollment_has_is_not_passed_on(
+async def test_a_certificate_whose_record_is_planted_is_not_passed_on(
     outside: Outside,
 ) -> None:
     verdict = await outside.pend()
@@ -368,7 +368,7 @@ async def test_a_serial_number_that_another_enrollment_has_is_not_passed_on(
     await outside.world.bus.append(place, Message(b"planted", {}))
     await outside.handle(verdict)
 
-    assert "used the serial number before" in outside.failure().detail
+    assert "record of the serial number is forged" in outside.failure().detail
     assert outside.revoked() == [serial_token(serial)]
 
 

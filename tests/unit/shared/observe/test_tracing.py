@@ -28,6 +28,8 @@ from shared.observe.tracing import (
     tracing,
 )
 
+pytestmark = pytest.mark.slow
+
 SOON = 5.0
 NOWHERE = "http://127.0.0.1:9/v1/traces"
 

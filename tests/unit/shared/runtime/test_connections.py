@@ -15,6 +15,8 @@ import pytest
 from shared import limits
 from shared.runtime.connections import Connection, Connections, Phase, Shares
 
+pytestmark = pytest.mark.slow
+
 SERVER = Path(__file__).parent / "slow_server.py"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 REQUEST = HEAD + b"0123456789"

@@ -11,6 +11,8 @@ from shared.runtime.edge import EdgeProtocol
 from shared.runtime.process import HttpServer
 from tests.unit.world import until
 
+pytestmark = pytest.mark.slow
+
 ASKED = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CONNECTIONS = 20
 

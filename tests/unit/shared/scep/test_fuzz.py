@@ -41,6 +41,8 @@ from tests.unit.shared.scep.sealing import PASSWORD, authenticated, password_rec
 from tests.unit.shared.scep.signing import signed_so
 from tests.unit.shared.scep.vectors import recorded_ra
 
+pytestmark = pytest.mark.slow
+
 MUTATIONS: Final = int(os.getenv("TEST_MUTATIONS", "20000"))
 POLICY: Final = AlgorithmPolicy(legacy=True)
 FALLBACK: Final = bytes(32)

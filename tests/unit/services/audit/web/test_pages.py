@@ -337,7 +337,7 @@ FROM_HELD: Final = [("release", [RELEASE.value]), ("revoke-held", FOR_GOOD)]
         (CertificateStatus.REVOKED, RevocationReason.SUPERSEDED, 86400, "superseded", []),
         (CertificateStatus.REVOKED, RevocationReason.SUPERSEDED, -1, "superseded", []),
         (None, None, -1, "expired", FROM_EXPIRED),
-        (CertificateStatus.HELD, HOLD, -1, "on hold", FROM_EXPIRED),
+        (CertificateStatus.HELD, HOLD, -1, "expired", FROM_EXPIRED),
     ],
 )  # fmt: skip
 def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(

@@ -25,6 +25,8 @@ from tests.unit.services.validator.challenges.tokens import (
 from tests.unit.shared.scep.messages import BMP, PRINTABLE, UTF8, tlv
 from tests.unit.world import NOW
 
+pytestmark = pytest.mark.slow
+
 POOL: Final = AnchorPool((anchor(rsa_key()), anchor(p256())))
 ASKED: Final = request(dns("device.example"))
 LAST_SECOND: Final = 253_402_300_799

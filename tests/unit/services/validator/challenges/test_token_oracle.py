@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,8 @@ from tests.unit.services.validator.challenges.tokens import (
 )
 from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, name, tlv
 from tests.unit.world import NOW
+
+pytestmark = pytest.mark.slow
 
 POOL: Final = AnchorPool((anchor(p256()),))
 LAST_SECOND: Final = 253_402_300_799
