@@ -158,3 +158,21 @@ def test_all_that_was_ordered_verifies_and_replays(system: System, api: Api, ope
     done = command("audit", "verify", "--all", *config(system))
 
     assert done.returncode == 0, done.stdout
+
+
+def test_statuses_say_whether_a_command_is_malformed_unknown_or_in_conflict(
+    system: System, api: Api
+) -> None:
+    demo, device = Endpoint.of(system), Device.new()
+    enroll(demo, device)
+    recorded(system, device, "issued")
+    (row,) = api.get("/api/v1/enrollments", search=device.name)["enrollments"]
+    unknown = row["enrollment"].rpartition(".")[0] + ".99"
+
+    def status(path: str, **values: str) -> int:
+        return api.post(f"/api/v1/{path}", **values).status_code
+
+    assert status(f"enrollments/{row['enrollment']}/approve") == 409
+    assert status(f"enrollments/{unknown}/approve") == 404
+    assert status("certificates/local/0123/revoke", reason="superseded") == 404
+    assert status("certificates/local/not-hex/revoke", reason="superseded") == 400

@@ -10,7 +10,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from services.audit.commands.context import CommandError, ConflictError, NotFoundError
+from services.audit.commands.context import (
+    CommandError,
+    ConflictError,
+    MalformedError,
+    NotFoundError,
+)
 from services.audit.query.filters import BadCursorError
 from services.audit.store.engine import DatabaseError
 from shared.bus.core import BusError
@@ -42,6 +47,7 @@ def problem(
 
 
 _STATUS: Final[dict[type[Exception], int]] = {
+    MalformedError: 400,
     NotFoundError: 404,
     ConflictError: 409,
     CommandError: 502,

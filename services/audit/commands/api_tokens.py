@@ -4,8 +4,8 @@ import asyncio
 import secrets
 
 from services.audit.commands.context import (
-    CommandError,
     ConflictError,
+    MalformedError,
     NotFoundError,
     OperatorContext,
 )
@@ -31,10 +31,10 @@ async def make_token(
     """Create an API token under an unused name and return it; only its digest is stored.
 
     `secret` is the token to use, None for a random one; `now` is in Unix seconds. Raises
-    `CommandError` for an invalid name, `ConflictError` for one that is taken.
+    `MalformedError` for an invalid name, `ConflictError` for one that is taken.
     """
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
-        raise CommandError(f"a token name has 1 to {_MOST_NAME} printable characters")
+        raise MalformedError(f"a token name has 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
         raise ConflictError(f"{name}: there is a token of this name")
     event = ApiTokenCreated(name=name, level=level.value, operator=context.operator)

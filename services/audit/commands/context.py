@@ -23,6 +23,10 @@ class CommandError(Exception):
     """Raised if a command cannot be executed; the message is one sentence for the operator."""
 
 
+class MalformedError(CommandError):
+    """Raised for a command with a value that can never be valid."""
+
+
 class NotFoundError(CommandError):
     """Raised for a command about something that does not exist."""
 

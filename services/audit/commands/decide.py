@@ -11,7 +11,8 @@ from shared.log.subjects import parse_prefix
 async def decide(context: OperatorContext, enrollment: str, note: str, *, approved: bool) -> None:
     """Approve or deny a held enrollment; the validator turns the decision into a verdict.
 
-    Raises `NotFoundError` if it is not held, `ConflictError` if it was decided before.
+    Raises `NotFoundError` if there is no such enrollment, `ConflictError` if it is not held or is
+    already decided.
     """
     try:
         found = parse_prefix(enrollment)
@@ -21,7 +22,10 @@ async def decide(context: OperatorContext, enrollment: str, note: str, *, approv
     held = await context.bus.get_last_or_leader(enroll_stream(found.shard), place)
     event = authenticate(held, context.validators, Stage.HOLD) if held is not None else None
     if not isinstance(event, EnrollmentHeld):
-        raise NotFoundError(f"{enrollment} is not held")
+        request = found.subject(Stage.REQUEST)
+        if await context.bus.get_last_or_leader(enroll_stream(found.shard), request) is None:
+            raise NotFoundError(f"{enrollment}: no such enrollment")
+        raise ConflictError(f"{enrollment} is not held")
     decided = HoldDecided(
         request_sha256=event.request_sha256, approved=approved, operator=context.operator, note=note
     )

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Final
 
 from services.audit.commands.context import (
-    CommandError,
     ConflictError,
     NotFoundError,
     OperatorContext,
@@ -70,7 +69,7 @@ async def create(
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
-        raise CommandError("this challenge exists already: try again")
+        raise ConflictError("this challenge exists already: try again")
     return Made(digest, challenge, expires_at)
 
 

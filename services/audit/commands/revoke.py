@@ -6,7 +6,12 @@ from typing import Final
 
 import structlog
 
-from services.audit.commands.context import CommandError, NotFoundError, OperatorContext
+from services.audit.commands.context import (
+    CommandError,
+    MalformedError,
+    NotFoundError,
+    OperatorContext,
+)
 from shared.bus.log import report_forgery
 from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
@@ -86,10 +91,10 @@ async def _answer(context: OperatorContext, order: str) -> CommandAnswered:
 def written_serial(text: str) -> str:
     """Return a serial number as the log writes it: an INTEGER's contents in hex.
 
-    `text` is hex as people write it, also with 0x or colons. Raises `NotFoundError` for others.
+    `text` is hex as people write it, also with 0x or colons. Raises `MalformedError` for others.
     """
     digits = text.strip().lower().removeprefix("0x").replace(":", "")
     if not _HEX.fullmatch(digits):
-        raise NotFoundError(f"{text}: not a serial number in hex")
+        raise MalformedError(f"{text}: not a serial number in hex")
     number = int(digits, 16)
     return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()
