@@ -15,11 +15,14 @@ from services.audit.web.rendering import page_problem
 from shared.observe.metrics import Ready, operations_app
 
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": Problem, "description": "What cannot be meant"},
-    401: {"model": Problem, "description": "No token, one that is not known, or too many of those"},
-    413: {"model": Problem, "description": "The body is too large"},
-    403: {"model": Problem, "description": "The token's level is too low"},
-    503: {"model": Problem, "description": "Log, database or configuration cannot be had now"},
+    400: {"model": Problem, "description": "Invalid request"},
+    401: {
+        "model": Problem,
+        "description": "Missing or unknown API token, or too many failed attempts",
+    },
+    413: {"model": Problem, "description": "Request body too large"},
+    403: {"model": Problem, "description": "Role too low, or CSRF token missing"},
+    503: {"model": Problem, "description": "Log, database or configuration unavailable"},
 }
 
 

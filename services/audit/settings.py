@@ -89,7 +89,7 @@ def _oidc(configuration: Configuration) -> Oidc | None:
         return None
     for name in ("public_url", "oidc_client_id"):
         if getattr(section, name) is None:
-            raise SettingsError(f"audit.{name}: oidc_issuer wants it")
+            raise SettingsError(f"audit.{name}: required by audit.oidc_issuer")
     secret = None
     if section.oidc_client_secret_path is not None:
         raw = read_secret_file(configuration.path(section.oidc_client_secret_path))
@@ -98,7 +98,10 @@ def _oidc(configuration: Configuration) -> Oidc | None:
     levels |= dict.fromkeys(section.oidc_operators, Level.OPERATOR)
     levels |= dict.fromkeys(section.oidc_admins, Level.ADMIN)
     if not levels:
-        raise SettingsError("audit.oidc_viewers: no role has a level, nobody could sign in")
+        raise SettingsError(
+            "audit.oidc_viewers: nobody could sign in; name a role here, in oidc_operators"
+            " or in oidc_admins"
+        )
     return Oidc(
         section.oidc_issuer,
         section.oidc_client_id or "",

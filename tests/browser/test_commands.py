@@ -144,7 +144,7 @@ def test_an_order_that_cannot_be_sent_is_said_and_may_be_given_again(
     dialog = reloading(operator, "corp")
     operator.route("**/reload-trust", lambda route: route.abort())
     send(dialog)
-    expect(dialog.get_by_role("alert")).to_contain_text("not answered")
+    expect(dialog.get_by_role("alert")).to_contain_text("got no answer")
     operator.unroute("**/reload-trust")
     send(dialog)
 
@@ -242,7 +242,7 @@ def test_who_decides_second_is_told_so(operator: Page, fleet: Fleet, watch: Watc
     dialog = opened(late, late.get_by_role("button", name="Deny"), "deny")
     send(dialog)
 
-    expect(dialog.get_by_role("alert")).to_contain_text("decided before")
+    expect(dialog.get_by_role("alert")).to_contain_text("already decided")
     expect(dialog).to_be_visible()
     late.close()
     assert asked.end().status is PkiStatus.SUCCESS

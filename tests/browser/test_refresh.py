@@ -151,7 +151,7 @@ def test_who_is_signed_out_is_told_by_the_next_refresh(desktop: Desktop, system:
         expect(page.locator("#refresh")).to_be_visible()
         take_back(system, name)
         page.locator("#refresh").click()
-        expect(page.get_by_role("status")).to_contain_text("signed out")
+        expect(page.get_by_role("status")).to_contain_text("Session expired")
 
 
 def test_a_service_that_is_away_is_said_and_what_was_shown_stays(timed: Page) -> None:

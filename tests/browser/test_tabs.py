@@ -63,7 +63,7 @@ def test_a_card_tells_what_its_profile_asks_for(
     card = viewer.get_by_role("article", name=profile, exact=True)
 
     expect(card.get_by_role("list").first.locator(".pill")).to_have_text(pills)
-    expect(fact(card, "Validators")).to_contain_text("2 alive")
+    expect(fact(card, "Validators")).to_contain_text("2 running")
     expect(card.get_by_role("link")).to_have_count(1 if "Intune enabled" in pills else 0)
 
 

@@ -158,9 +158,9 @@ def test_a_token_taken_back_is_none(system: System, viewer: Api) -> None:
 
     is_problem(api.ask("GET", "/api/v1/dead-letters"), 401)
     again = command("audit", "token", "add", "gone", *config)
-    assert (again.returncode, again.stderr) == (1, "gone: there is a token of this name\n")
+    assert (again.returncode, again.stderr) == (1, "API token gone already exists\n")
     twice = command("audit", "token", "revoke", "gone", *config)
-    assert (twice.returncode, twice.stderr) == (1, "gone: no such token\n")
+    assert (twice.returncode, twice.stderr) == (1, "no valid API token gone\n")
     assert "gone" in command("audit", "token", "list", *config).stdout
 
 
@@ -312,7 +312,7 @@ def test_a_held_device_gets_its_certificate_when_an_operator_says_so(
     assert ended(manual, request).status is PkiStatus.SUCCESS
     recorded(system, device, "issued")
     assert operator.get(path)["enrollment"]["operator"] == "a-operator"
-    assert "decided before" in is_problem(operator.post(f"{path}/deny"), 409)
+    assert "already decided" in is_problem(operator.post(f"{path}/deny"), 409)
 
 
 def test_a_held_device_that_is_denied_is_refused(system: System, operator: Api) -> None:
@@ -369,7 +369,7 @@ def test_a_one_time_challenge_enrolls_one_device(system: System, operator: Api) 
     assert {line["id"]: line["state"] for line in lines}[told["id"]] == "used"
     assert {line["operator"] for line in lines if line["id"] == told["id"]} == {"a-operator"}
     gone = operator.ask("DELETE", f"/api/v1/challenges/corp/{told['id']}")
-    assert "is used" in is_problem(gone, 409)
+    assert "already used" in is_problem(gone, 409)
 
 
 def test_a_challenge_taken_back_enrolls_nobody(system: System, operator: Api) -> None:

@@ -211,7 +211,7 @@ def test_a_missing_database_is_one_sentence_and_none_is_made(
     done = scepstream("audit", *command, *past.config, env=environment)
 
     assert done.returncode == 1
-    assert f"there is no database at {missing}" in done.stderr
+    assert f"no database at {missing}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not missing.exists()
 

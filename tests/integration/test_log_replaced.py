@@ -46,7 +46,7 @@ def test_an_older_log_is_told_and_the_database_can_be_made_to_agree_with_it(
 
     with running(data) as system:  # devices are served although the audit service is not ready
         enroll(system, "after")
-        assert "record of ENROLL_0" in missing(system)
+        assert "recorder of ENROLL_0" in missing(system)
         status, said = audit(system, "verify")
         assert status == 1
         assert "audit reconcile" in said

@@ -146,7 +146,7 @@ def test_who_has_no_role_here_is_told_and_gets_nothing(
     back = visitor.get(consent(to_provider(visitor), sub))
 
     assert back.status_code == 403
-    assert "has no role that may look at this page" in back.text
+    assert "has no role with access to this page" in back.text
     assert visitor.get("/api/v1/enrollments").status_code == 401
 
 
@@ -156,7 +156,7 @@ def test_who_is_refused_by_the_provider_is_told(engine: Engine, issuer: str) -> 
     back = visitor.get("/login/oidc/callback", params={"error": "access_denied", "state": state})
 
     assert back.status_code == 403
-    assert "did not let you in" in back.text
+    assert "denied the sign-in" in back.text
     assert visitor.get("/api/v1/enrollments").status_code == 401
 
 

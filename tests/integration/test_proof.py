@@ -132,12 +132,12 @@ IN_SQL: dict[str, Change] = {
         "update enrollments set device = 'CN=other' where profile = 'corp'", "device is CN=other"
     ),
     "an enrollment is removed": run(
-        "delete from enrollments where state = 'rejected'", "the row is missing"
+        "delete from enrollments where state = 'rejected'", "row is missing"
     ),
     "an enrollment is invented": run(
         "insert into enrollments (enrollment, profile, state, requested_at)"
         " values ('enroll.0.demo.x.y.0', 'demo', 'issued', 1)",
-        "knows nothing",
+        "not derived from the log",
     ),
     "a time is moved": run(
         "update enrollments set requested_at = requested_at + 1", "requested_at"

@@ -119,7 +119,7 @@ def test_a_dead_letter_that_is_driven_again_ends_in_a_certificate(system: System
     assert (told["retried"], told["open"]) == (1, False)
     again = api.post(f"{place}/retry")
     assert again.status_code == 409
-    assert "attempt 1 has got its certificate" in again.json()["detail"]
+    assert "attempt 1 has been issued" in again.json()["detail"]
     held = command("audit", "verify", "--config", str(system.config))
     assert held.returncode == 0, held.stdout
 
@@ -139,7 +139,7 @@ def test_what_is_being_worked_on_is_not_driven_again(system: System, api: Api) -
         assert api.post(f"{place}/retry").status_code == 200
         found = api.post(f"{place}/retry")
     assert found.status_code == 409
-    assert "attempt 1 is being worked on" in found.json()["detail"]
+    assert "attempt 1 is in progress" in found.json()["detail"]
     certificate(quick, device, ended(quick, request))
 
 

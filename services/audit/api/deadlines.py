@@ -30,8 +30,8 @@ from shared.limits import (
 
 _UNBOUNDED: Final = ("/healthz", "/readyz", "/metrics")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_DATABASE: Final = "the database does not answer now"
-_BUSY: Final = "too many are signing in at once: try again"
+_DATABASE: Final = "the database is not responding"
+_BUSY: Final = "too many sign-ins in progress; try again"
 _RETRY: Final = {"retry-after": "5"}
 
 
@@ -55,12 +55,12 @@ QUERY: Final = Kind(ADMIN_SECONDS, ADMIN_UNANSWERED)
 ORDER: Final = Kind(
     ADMIN_ORDER_SECONDS,
     ADMIN_UNANSWERED,
-    "no answer in time: see whether the order was carried out",
-    "too many commands are unanswered: this one was not begun",
+    "no answer in time; check under Commands whether it was carried out",
+    "too many unanswered commands; this one was not started",
 )
 SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, full=_BUSY, is_anyones=True)
 PROVIDER: Final = Kind(
-    ADMIN_PROVIDER_SECONDS, ADMIN_SIGNING_IN, "no answer in time: try again", _BUSY, is_anyones=True
+    ADMIN_PROVIDER_SECONDS, ADMIN_SIGNING_IN, "no answer in time; try again", _BUSY, is_anyones=True
 )
 
 

@@ -25,7 +25,9 @@ from shared.config.addresses import source_key
 from shared.config.sections import Configuration
 from shared.limits import LOGIN_FAILURES, THROTTLED_SOURCES, TOKEN_FAILURES
 
-_BEARER: Final = HTTPBearer(auto_error=False, description="A token of `scepstream audit token`.")
+_BEARER: Final = HTTPBearer(
+    auto_error=False, description="An API token, created with `scepstream audit token add`."
+)
 _CHALLENGE: Final = {"www-authenticate": "Bearer"}
 _SAFE: Final = frozenset({"GET", "HEAD"})
 CSRF_HEADER: Final = "x-csrf-token"
@@ -34,7 +36,10 @@ COOKIES: Final = {False: "scepstream", True: "__Host-scepstream"}
 _COOKIE: Final = APIKeyCookie(
     name=COOKIES[False],
     auto_error=False,
-    description=f"A session of the page; commands want its {CSRF_HEADER} too.",
+    description=(
+        f"Session cookie of the page; with TLS its name is `{COOKIES[True]}`."
+        f" Commands also require the header `{CSRF_HEADER}`."
+    ),
 )
 
 
@@ -108,7 +113,7 @@ async def identify(request: Request, deps: Dependencies) -> Operator:
         return await _by_token(request, deps, token)
     operator = await signed_in(request, deps)
     if operator is None:
-        raise ProblemError(401, "a bearer token is needed", _CHALLENGE)
+        raise ProblemError(401, "bearer token required", _CHALLENGE)
     _check_csrf(request, deps)
     return operator
 
@@ -117,14 +122,14 @@ async def _by_token(request: Request, deps: Dependencies, token: str) -> Operato
     """Return the token's operator. A token that was valid before is exempt from throttling."""
     digest, source, now = token_sha256(token), source_of(request), deps.clock()
     if digest not in deps.good and (wait := deps.guesses.wait(source, now)):
-        said = f"too many unknown tokens from this address: try again in {wait} s"
+        said = f"too many unknown tokens from this address; try again in {wait} s"
         raise ProblemError(401, said, {**_CHALLENGE, "retry-after": str(wait)})
     with deps.guesses.looking_up(source) if digest not in deps.good else nullcontext():
         operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
         deps.good.pop(digest, None)
         deps.guesses.failed(source, now)
-        raise ProblemError(401, "the token is not known", _CHALLENGE)
+        raise ProblemError(401, "unknown or revoked token", _CHALLENGE)
     deps.good[digest] = None
     if len(deps.good) > THROTTLED_SOURCES:
         deps.good.popitem(last=False)
@@ -160,7 +165,7 @@ def asked_once(request: Request) -> None:
     """Refuse (400) a repeated query parameter: which value counts would be ambiguous."""
     names = [name for name, _ in request.query_params.multi_items()]
     if len(names) != len(set(names)):
-        raise ProblemError(400, "a parameter of the query is given more than once")
+        raise ProblemError(400, "duplicate query parameter")
 
 
 Injected = Annotated[Dependencies, Depends(desk_of)]

@@ -192,7 +192,10 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     },
     ("get", "/certificates"): {"certificates": [_CERTIFICATE], "next": None},
     ("get", "/certificates/{issuer}/{serial}"): _CERTIFICATE,
-    ("post", "/certificates/{issuer}/{serial}/revoke"): {"done": True, "detail": "on CRL 12"},
+    ("post", "/certificates/{issuer}/{serial}/revoke"): {
+        "done": True,
+        "detail": "revoked; on CRL number 12",
+    },
     ("get", "/challenges"): {
         "challenges": [
             {
@@ -208,7 +211,7 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     },
     ("post", "/challenges"): {
         "id": "abcdefghijklmnopqrstuvwxyz",
-        "challenge": "told-this-once",
+        "challenge": "OT-7K2QX-M9FDH-4ZRTB-0WNCE-Y6VJA",
         "expires_at": 1767312000,
     },
     ("delete", "/challenges/{profile}/{challenge}"): {"done": True, "detail": "cancelled"},

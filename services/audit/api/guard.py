@@ -47,7 +47,7 @@ class Guard:
         path = request.url.path
         is_page = not path.startswith(_API) and path not in _OPERATIONS
         if is_page and not is_served(request, self._desk.public_url):
-            said = "this host name is not served: set audit.public_url to the page's address"
+            said = "this host name is not served; set audit.public_url to the page's address"
             raise ProblemError(421, said)
         declared = request.headers.get("content-length", "0")
         has_body = declared != "0" or "transfer-encoding" in request.headers

@@ -34,15 +34,15 @@ async def make_token(
     `MalformedError` for an invalid name, `ConflictError` for one that is taken.
     """
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
-        raise MalformedError(f"a token name has 1 to {_MOST_NAME} printable characters")
+        raise MalformedError(f"API token name must have 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
-        raise ConflictError(f"{name}: there is a token of this name")
+        raise ConflictError(f"API token {name} already exists")
     event = ApiTokenCreated(name=name, level=level.value, operator=context.operator)
     subject = api_token_created(name, secrets.token_hex(_ORDER_BYTES))
     await context.append(subject, event)
     token = secret or secrets.token_urlsafe(_SECRET_BYTES)
     if not await asyncio.to_thread(add_token, engine, name, level, token, int(now)):
-        raise ConflictError(f"{name}: there is a token of this name")
+        raise ConflictError(f"API token {name} already exists")
     return token
 
 
@@ -54,7 +54,7 @@ async def take_token(context: OperatorContext, engine: Engine, name: str, now: f
     """
     names = await _names(engine)
     if name not in names or names[name] is not None:
-        raise NotFoundError(f"{name}: no such token")
+        raise NotFoundError(f"no valid API token {name}")
     event = ApiTokenRevoked(name=name, operator=context.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
     await context.append(subject, event)

@@ -29,5 +29,5 @@ async def ensure_admin(
     except ConflictError:
         return  # another replica has just created it
     if configured is None:
-        sys.stderr.write(f"admin token, shown this once: {token}\n")
+        sys.stderr.write(f"admin token (shown once): {token}\n")
         sys.stderr.flush()

@@ -69,7 +69,7 @@ async def create(
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
-        raise ConflictError("this challenge exists already: try again")
+        raise ConflictError("challenge already exists; try again")
     return Made(digest, challenge, expires_at)
 
 
@@ -78,7 +78,9 @@ def _check(context: OperatorContext, profile: str) -> None:
     if found is None:
         raise NotFoundError(f"no such profile: {profile}")
     if not found.one_time_enabled:
-        raise ConflictError(f"profile {profile} takes no one-time challenges: one_time_enabled")
+        raise ConflictError(
+            f"profile {profile} does not accept one-time challenges; set one_time_enabled"
+        )
 
 
 async def list_challenges(context: OperatorContext, profile: str, now: float) -> list[Line]:
@@ -148,16 +150,16 @@ async def cancel(context: OperatorContext, profile: str, wanted: str, now: float
     lines = await list_challenges(context, profile, now)
     found = [line for line in lines if wanted in (line.id, line.id[:SHORT])]
     if len(found) != 1:
-        said = f"{len(found) or 'no'} challenges of profile {profile} have this id"
-        raise NotFoundError(f"{wanted}: {said}")
+        said = "several challenges" if found else "no challenge"
+        raise NotFoundError(f"{wanted}: {said} of profile {profile} with this id")
     challenge = found[0].id
     if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
-        raise ConflictError(f"{challenge[:SHORT]}: is {found[0].state}")
+        raise ConflictError(f"{challenge[:SHORT]}: already {found[0].state}")
     event = ChallengeCancelled(profile=profile, operator=context.operator)
     place = partial(one_time_cancelled, profile, challenge)
     written = signing(place, event, context.settings.signer)
     await _cancelled(context, profile, challenge).append(None, written)
     after = {each.id: each for each in await list_challenges(context, profile, now)}
     if after[challenge].state != "cancelled":
-        raise ConflictError(f"{challenge[:SHORT]}: was used meanwhile")
+        raise ConflictError(f"{challenge[:SHORT]}: was used before it could be cancelled")
     return challenge

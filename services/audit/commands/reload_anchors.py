@@ -32,7 +32,7 @@ async def reload_anchors(context: OperatorContext, profile: str, order: str) -> 
     if found is None:
         raise NotFoundError(f"no such profile: {profile}")
     if not found.intune_enabled:
-        raise ConflictError(f"profile {profile} has no anchors: intune_enabled")
+        raise ConflictError(f"profile {profile} has no trust anchors; set intune_enabled")
     names = [seen.name for seen in await replicas(context)]
     if not names:
         raise CommandError("no validator is running")

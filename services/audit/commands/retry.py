@@ -63,7 +63,7 @@ async def _letter(context: OperatorContext, stream: str, sequence: int) -> DeadL
     except UnreadableEventError:
         letter = None
     if not isinstance(letter, DeadLetter) or (letter.stream, letter.sequence) != (stream, sequence):
-        raise NotFoundError(f"no dead letter of {stream} {sequence}")
+        raise NotFoundError(f"no dead letter for message {sequence} of {stream}")
     return letter
 
 
@@ -71,7 +71,7 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     """Order the revocation again, for the same reason."""
     stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
-        raise NotFoundError(f"{letter.subject}: no such order")
+        raise NotFoundError(f"{letter.subject}: no such command")
     order = authenticate_as(RevocationOrdered, stored, context.operators)
     said = await revoke_certificate(context, order.issuer, order.serial, order.reason)
     # For the record only: the issuer acted on the command to revoke.
@@ -110,9 +110,9 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
             end = authenticate(stored, trusted, stage)
             break
     if isinstance(end, CertificateIssued):
-        raise ConflictError(f"{attempt} has got its certificate")
+        raise ConflictError(f"{attempt} has been issued")
     if not isinstance(end, EnrollmentRejected | IssuanceFailed):
-        raise ConflictError(f"{attempt} is being worked on")
+        raise ConflictError(f"{attempt} is in progress")
     if end.reason is not Reason.POISON:
         raise ConflictError(f"{attempt} was refused: {end.reason}")
 
@@ -132,5 +132,5 @@ async def _order(context: OperatorContext, letter: DeadLetter, newest: Enrollmen
     await context.bus.hint("command.retry", Message(subject.encode(), {}))
     stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
     if await context.until(stream, request, _ANSWER_SECONDS) is None:
-        raise CommandError("the order is on the log; no gateway has executed it yet")
+        raise CommandError("command recorded; no gateway has executed it yet")
     return f"retried as attempt {following.attempt}"

@@ -46,7 +46,7 @@ async def revoke_certificate(
             done = await _carried_out(context, stored) or done
             attempt += 1
         elif done.reason is reason:
-            return f"was ordered before: {done.detail}"
+            return f"already done: {done.detail}"
         else:
             order = RevocationOrdered(
                 issuer=issuer,
@@ -84,7 +84,7 @@ async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None
 async def _answer(context: OperatorContext, order: str) -> CommandAnswered:
     stored: Stored | None = await context.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
     if stored is None:
-        raise CommandError("the order is on the log; no issuer has answered it yet")
+        raise CommandError("command recorded; no issuer has answered yet")
     return authenticate_as(CommandAnswered, stored, context.issuers)
 
 

@@ -23,10 +23,10 @@ def _table(kept: TableRows, told: TableRows) -> Iterator[str]:
     while ours is not None or theirs is not None:
         if theirs is None or (ours is not None and ours[0] < theirs[0]):
             assert ours is not None
-            yield f"{_place(kept, ours[0])}: the log knows nothing of this row"
+            yield f"{_place(kept, ours[0])}: row is not derived from the log"
             ours = next(kept.rows, None)
         elif ours is None or theirs[0] < ours[0]:
-            yield f"{_place(kept, theirs[0])}: the row is missing"
+            yield f"{_place(kept, theirs[0])}: row is missing"
             theirs = next(told.rows, None)
         else:
             yield from _row(kept, ours, theirs)
@@ -39,7 +39,7 @@ def _row(
     for column, mine, right in zip(table.columns, ours[1], theirs[1], strict=True):
         if mine != right:
             place = _place(table, ours[0])
-            yield f"{place}: {column} is {_short(mine)}, the log says {_short(right)}"
+            yield f"{place}: {column} is {_short(mine)}, expected {_short(right)} from the log"
 
 
 def _place(table: TableRows, key: Values) -> str:

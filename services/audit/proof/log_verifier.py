@@ -77,7 +77,7 @@ class LogVerifier:
         except ScepError as error:
             return error.detail
         except ValueError:
-            return "its subject is not one of the log's"
+            return "unknown subject"
         return ""
 
     def unfinished(self) -> list[str]:
@@ -93,7 +93,7 @@ class LogVerifier:
             return
         begun = self._open.get(prefix)
         if begun is None:
-            raise DiscrepancyError("no enrollment waits for this event")
+            raise DiscrepancyError("no open enrollment for this event")
         event = authenticate(stored, self._trusted(STAGES[stage]), stage, begun.request_sha256)
         self._check_step(begun, event)
         if begun.state in TERMINAL:
@@ -122,20 +122,20 @@ class LogVerifier:
     def _check_certificate(self, begun: _Open, event: CertificateIssued) -> None:
         certificate = read_certificate(event.certificate)
         if certificate.spki != begun.spki:
-            raise DiscrepancyError("the certificate is for another key than was approved")
+            raise DiscrepancyError("certificate key is not the approved key")
         for authority in self.keys.authorities.get(begun.issuer, ()):
             ca = read_certificate(authority)
             if is_issued_by(event.certificate, ca.subject, public_key(ca.spki)):
                 return
-        raise DiscrepancyError("the certificate is not signed by a CA of the issuer")
+        raise DiscrepancyError("certificate is not signed by a CA of the issuer")
 
     def _other(self, stored: Stored) -> None:
         """Check what is not of an enrollment: records of certificates, commands, their answers."""
         at = CHANNELS.match(stored.subject)
         if at is None or Role.AUDIT not in at.channel.consumers:
-            raise DiscrepancyError("its subject is not one of the log's")
+            raise DiscrepancyError("unknown subject")
         if type(decode(stored.payload, stored.headers)) not in at.channel.events:
-            raise DiscrepancyError("an event of this kind does not belong here")
+            raise DiscrepancyError("event type does not belong on the subject")
         authenticate_any(stored, self._trusted(at.channel))
 
 
@@ -149,11 +149,11 @@ def _check_request(enrollment: EnrollmentId, stored: Stored) -> None:
     if _transaction(enrollment, message) != enrollment.transaction:
         raise DiscrepancyError("recorded under another transaction's subject")
     if hashlib.sha256(message.signer.der).hexdigest() != event.signer_sha256:
-        raise DiscrepancyError("names another signer than its message has")
+        raise DiscrepancyError("signer does not match the message")
     if message.transaction_id.text() != event.transaction_id:
-        raise DiscrepancyError("names another transactionID than its message has")
+        raise DiscrepancyError("transactionID does not match the message")
     if int(message.message_type) != event.message_type:
-        raise DiscrepancyError("names another messageType than its message has")
+        raise DiscrepancyError("messageType does not match the message")
 
 
 def _transaction(enrollment: EnrollmentId, message: PkiMessage) -> str:

@@ -52,8 +52,8 @@ async def verify(
         recorded, last = position_of(kept, stream), await last_sequence(bus, stream)
         if last < recorded:
             found.findings.append(
-                f"{stream}: the log ends at {last}, the database at {recorded}: the log was"
-                " replaced by an older one or lost its end; see `scepstream audit reconcile`"
+                f"{stream}: the log ends at {last}, the database at {recorded}; the log was"
+                " replaced by an older one or truncated; see `scepstream audit reconcile`"
             )
         await look.along(min(recorded, last))
         found.unrecorded[stream] = max(0, last - recorded)
@@ -99,15 +99,15 @@ class _Look:
             return
         self.found.checkpoints += 1
         if wanted != self.digest:
-            said = "up to here the log is not that of the signed checkpoint"
+            said = "log digest does not match the signed checkpoint"
             self.found.findings.append(f"{place}: {said}")
 
     def _missing(self, until: int) -> None:
         first, last = self.expected, until - 1
         if first < last:
-            self.found.findings.append(f"{self.stream}#{first}-{last}: are missing from the log")
+            self.found.findings.append(f"{self.stream}#{first}-{last}: missing from the log")
         elif first == last:
-            self.found.findings.append(f"{self.stream}#{first}: is missing from the log")
+            self.found.findings.append(f"{self.stream}#{first}: missing from the log")
 
 
 async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:

@@ -43,7 +43,7 @@ async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
     stored = await bus.get_sequence(stream, sequence)
     if stored is None or (stored.subject, stored.time) == (subject, time):
         return Standing(last, recorded)
-    problem = f"at {sequence} the log holds {stored.subject}, the database another event"
+    problem = f"sequence {sequence}: log has {stored.subject}, database has a different event"
     return Standing(last, recorded, problem)
 
 

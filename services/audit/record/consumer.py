@@ -53,7 +53,7 @@ class StreamRecorder:
     engine: Engine
     stream: str
     batch: int
-    problem: str = "not read yet"
+    problem: str = "not started"
     _waiting: list[Delivery] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _consumption: Consumption | None = None
@@ -97,7 +97,7 @@ class StreamRecorder:
 
     def _failed(self, error: Exception) -> None:
         FAILURES.labels("audit").inc()
-        said = f"waits: {type(error).__name__}"
+        said = f"retrying after {type(error).__name__}"
         if said != self._said:
             log_failure("audit_waiting", error, stream=self.stream)
         self.problem = self._said = said
@@ -126,12 +126,12 @@ class StreamRecorder:
     async def _look(self) -> None:
         """Store what the log has and the database lacks, whatever the consumer delivered."""
         if self.problem:
-            self.problem = "rows are being made from events"
+            self.problem = "projecting recorded events"
             await asyncio.to_thread(catch_up, self.engine, self.stream)
         standing = await compare(self.bus, self.engine, self.stream)
         if standing.problem:
             raise ReplacedLogError(
-                f"{standing.problem}: see `scepstream audit verify`, then `audit reconcile`"
+                f"{standing.problem}; run `scepstream audit verify`, then `audit reconcile`"
             )
         known = {d.stored.sequence: d.stored for d in self._waiting}
         behind = standing.last - standing.recorded
@@ -162,7 +162,7 @@ class StreamRecorder:
     async def _store_after(self, done: int, last: int, known: dict[int, Stored]) -> None:
         for first in range(done + 1, last + 1, self.batch):
             if last - first > _FAR:
-                self.problem = f"{first - 1} of {last} events"
+                self.problem = f"recorded {first - 1} of {last} events"
             numbers = range(first, min(first + self.batch, last + 1))
             there = await self._messages(numbers, known)
             traced = batch("audit record", (message.headers for message in there))

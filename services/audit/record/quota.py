@@ -30,7 +30,7 @@ class Room:
 
     async def run(self) -> None:
         """Measure every few seconds, forever."""
-        await every(_SECONDS, self._look_at_all, name="room")
+        await every(_SECONDS, self._look_at_all, name="quota")
 
     async def _look_at_all(self) -> None:
         for stream in self.streams:

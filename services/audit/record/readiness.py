@@ -40,7 +40,7 @@ class Readiness:
         return ", ".join([*found, *self._records()])
 
     def _records(self) -> list[str]:
-        return [f"record of {r.stream}: {r.problem}" for r in self.recorders if r.problem]
+        return [f"recorder of {r.stream}: {r.problem}" for r in self.recorders if r.problem]
 
     async def run(self) -> None:
         """Look every few seconds, forever."""

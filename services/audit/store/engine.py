@@ -48,7 +48,7 @@ def open_existing(url: str) -> Engine:
     parsed = read_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise NoDatabaseError(
-            f"there is no database at {parsed.database}: the audit service makes it when it starts"
+            f"no database at {parsed.database}; start the audit service to create it"
         )
     return open_engine(url)
 
@@ -115,8 +115,8 @@ def migrate(engine: Engine) -> None:
         return
     if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
         raise SettingsError(
-            f"the database has schema {current}, which this version does not know: use the version "
-            "that made it, or an empty database, which is filled from the event log"
+            f"this version does not know the database's schema {current}; use the version that "
+            "created it, or an empty database, which is filled from the event log"
         )
     with engine.begin() as connection:
         lock_all(connection)

@@ -22,9 +22,9 @@ def read_url(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise SettingsError("not a database URL: sqlite:///FILE or postgresql://...") from None
+        raise SettingsError("not a database URL; use sqlite:///FILE or postgresql://...") from None
     if url.drivername not in _DRIVERS:
-        raise SettingsError("not a database URL of SQLite or of PostgreSQL with psycopg")
+        raise SettingsError("unsupported database URL; use SQLite, or PostgreSQL with psycopg")
     return url
 
 

@@ -36,7 +36,7 @@ async def login(request: Request, deps: Injected, next: Next = HOME) -> Response
     token = (await form(request)).get("token", "").strip()
     wait = deps.attempts.wait(address, deps.clock())
     if wait:
-        said = f"Too many failed logins: try again in {wait} s."
+        said = f"Too many failed logins; try again in {wait} s."
         found = _form(deps, next, 429, said)
         found.headers["retry-after"] = str(wait)
         return found
@@ -44,7 +44,7 @@ async def login(request: Request, deps: Injected, next: Next = HOME) -> Response
         operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
         deps.attempts.failed(address, deps.clock())
-        said = "Unknown or revoked token."
+        said = "Unknown or revoked API token."
         return _form(deps, next, 401, said)
     return await sign_in(deps, operator, operator.name, local(next))
 
@@ -119,5 +119,5 @@ async def form(request: Request) -> dict[str, str]:
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10, errors="strict")
     except ValueError:
-        raise ProblemError(400, "not a form") from None
+        raise ProblemError(400, "malformed form") from None
     return {name: values[0] for name, values in fields.items()}

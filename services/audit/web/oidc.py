@@ -67,7 +67,7 @@ async def callback(
             400, "this sign-in was started in another browser or has expired; start again"
         )
     if error or not code:
-        raise ProblemError(403, "the identity provider did not let you in")
+        raise ProblemError(403, "the identity provider denied the sign-in")
     try:
         operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, deps.clock())
     except ProviderAwayError as problem:
@@ -106,4 +106,4 @@ def _away(error: ProviderAwayError) -> ProblemError:
 
 def _misfit(error: MisfitError) -> ProblemError:
     _log.error("provider_misconfigured", detail=str(error))
-    return ProblemError(502, f"the identity provider and this page do not fit: {error}")
+    return ProblemError(502, f"identity provider misconfigured: {error}")

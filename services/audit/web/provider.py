@@ -114,13 +114,13 @@ def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
     levels = [oidc.levels[r] for r in roles or () if r in oidc.levels]
     subject, name = _shown(claims, "sub"), _shown(claims, "preferred_username", "email")
     if not subject:
-        raise NotSignedInError("the provider's ID token names nobody")
+        raise NotSignedInError("the ID token has no subject")
     # Only `sub` identifies a user permanently (s5.7); the other name is for display.
     shown = f"{name} ({subject})" if name else subject
     if not levels:
         missing = f"the ID token has no claim {oidc.roles_claim}"
         told = missing if roles is None else f"{oidc.roles_claim}: {_listed(roles)}"
-        raise NotSignedInError(f"{shown} has no role that may look at this page ({told})")
+        raise NotSignedInError(f"{shown} has no role with access to this page ({told})")
     return Operator(f"oidc:{shown}", max(levels, key=list(Level).index))
 
 
@@ -155,7 +155,7 @@ async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, Any]:
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
     if found.get("issuer") != oidc.issuer:
         other = visible(str(found.get("issuer")))[:_MAX_NAME]
-        raise MisfitError(f"audit.oidc_issuer is {oidc.issuer}, the provider says {other}")
+        raise MisfitError(f"audit.oidc_issuer is {oidc.issuer}, the provider's issuer is {other}")
     for name in names:
         if not isinstance(found.get(name), str):
             raise MisfitError(f"the provider's metadata has no {name}")
@@ -206,7 +206,7 @@ async def _json(
     place = url.partition("?")[0]
     answer = await _ask(client, method, url, place, options)
     if answer.is_server_error or answer.status_code in _BUSY:
-        raise ProviderAwayError(f"{place} answers HTTP {answer.status_code}")
+        raise ProviderAwayError(f"{place} returned HTTP {answer.status_code}")
     try:
         found = answer.json()
     except (ValueError, RecursionError):
@@ -214,7 +214,7 @@ async def _json(
     if not answer.is_success:
         raise _refused(place, answer.status_code, found, secrets)
     if not isinstance(found, dict):
-        raise MisfitError(f"{place} answers no JSON object")
+        raise MisfitError(f"{place} did not return a JSON object")
     return found
 
 
@@ -226,12 +226,13 @@ async def _ask(
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await client.request(method, url, **options)
     except TimeoutError:
-        raise ProviderAwayError(f"{place} does not answer in time") from None
+        raise ProviderAwayError(f"{place} did not answer in time") from None
     except httpx.InvalidURL:
-        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is no URL") from None
+        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is not a URL") from None
     except httpx.HTTPError as error:
         if _is_untrusted(error):
-            raise MisfitError(f"the certificate of {place} is not trusted: oidc_ca_path") from None
+            said = f"the certificate of {place} is not trusted; set audit.oidc_ca_path"
+            raise MisfitError(said) from None
         raise ProviderAwayError(place) from None
 
 
@@ -249,7 +250,7 @@ def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -
         return NotSignedInError("this sign-in was used before or has expired; start again")
     shown = error[:_MAX_NAME] if isinstance(error, str) else ""
     told = f": {visible(shown)}" if shown and not echoes(shown, secrets) else ""
-    return MisfitError(f"{place} answers HTTP {status}{told}")
+    return MisfitError(f"{place} returned HTTP {status}{told}")
 
 
 def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dict[str, Any]:
@@ -269,18 +270,18 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
     except ExpiredTokenError:
         raise NotSignedInError("the ID token has expired; start again") from None
     except MissingClaimError as error:
-        raise NotSignedInError(f"the provider's ID token has no claim {error.claim}") from None
+        raise NotSignedInError(f"the ID token has no claim {error.claim}") from None
     except ClaimError as error:
         told = visible(str(claims.get(error.claim)))[:_MAX_NAME]
         wanted = {"iss": oidc.issuer, "aud": oidc.client_id}.get(error.claim)
         expected = f", expected {wanted}" if wanted else ""
-        sentence = f"the provider's ID token does not hold: {error.claim} is {told}{expected}"
+        sentence = f"invalid ID token: {error.claim} is {told}{expected}"
         raise NotSignedInError(sentence) from None
     except (JoseError, ValueError, TypeError):
-        raise NotSignedInError("the provider's ID token does not hold") from None
+        raise NotSignedInError("invalid ID token") from None
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else oidc.client_id) != oidc.client_id:
-        raise NotSignedInError("the provider's ID token is for another client")
+        raise NotSignedInError("the ID token is for another client")
     return claims
 
 
@@ -290,9 +291,11 @@ def _decoded(token: object, keys: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return jwt.decode(str(token), key_set, algorithms=_ALGORITHMS).claims
     except BadSignatureError:
-        raise NotSignedInError("no key of the provider signed its ID token") from None
+        raise NotSignedInError(
+            "the ID token's signature does not match any of the provider's keys"
+        ) from None
     except (JoseError, ValueError, KeyError, TypeError):
-        raise NotSignedInError("the provider's ID token cannot be read") from None
+        raise NotSignedInError("the ID token cannot be decoded") from None
 
 
 def _key_set(keys: Mapping[str, Any]) -> KeySet:
@@ -303,5 +306,5 @@ def _key_set(keys: Mapping[str, Any]) -> KeySet:
         with contextlib.suppress(JoseError, ValueError, KeyError, TypeError):
             found += KeySet.import_key_set({"keys": [each]}).keys
     if not found:
-        raise MisfitError("the provider shows no key that can be read here")
+        raise MisfitError("the provider's JWKS has no usable key")
     return KeySet(found)

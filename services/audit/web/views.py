@@ -88,7 +88,7 @@ async def _intune(deps: Dependencies, who: PageUser, profile: str, reach: Reach)
     found = [each for each in await described(deps, who.operator) if "intune" in each]
     names = [each["path_id"] for each in found]
     if profile and profile not in names:
-        raise ProblemError(404, f"no Intune profile is called {profile}")
+        raise ProblemError(404, f"no such Intune profile: {profile}")
 
     only, now = profile or None, deps.clock()
     failed = EnrollmentFilter(only, _UNSUCCESSFUL, actions=CHIPS["intune"], limit=_FAILURES)

@@ -1,5 +1,6 @@
 """`audit replay --into`: a database that cannot be used is one line, not a traceback."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def test_a_url_of_no_database_is_a_wrong_option(url: str) -> None:
     done = command("audit", "replay", "--into", url)
 
     assert done.returncode == 2
-    assert "--into: not a database URL" in done.stderr
+    assert re.search(r"--into: (not a|unsupported) database URL;", done.stderr)
     assert SECRET not in done.stderr + done.stdout
 
 

@@ -20,10 +20,10 @@ async function refresh(regions) {
   try {
     const response = await fetch(location.href, { headers: { accept: "text/html" } });
     if (new URL(response.url).pathname === "/login") {
-      status.textContent = "You are signed out: load the page again to sign in.";
+      status.textContent = "Session expired; reload the page to sign in.";
       return;
     }
-    if (!response.ok) throw new Error(`the service answered ${response.status}`);
+    if (!response.ok) throw new Error(`the service returned HTTP ${response.status}`);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const region of regions()) replace(region, page.getElementById(region.id));
     status.textContent = "";
@@ -81,11 +81,11 @@ async function order(form) {
     });
     const answer = await response.json();
     if (stale()) return;
-    const done = answer.replicas ? "All have reloaded." : `Done: ${answer.detail}.`;
+    const done = answer.replicas ? "All replicas reloaded." : `Done: ${answer.detail}.`;
     tell(form, response.ok, response.ok ? done : `${answer.title}: ${answer.detail}`, answer.replicas ?? []);
     if (response.ok) settle(form, button);
   } catch (error) {
-    if (!stale()) tell(form, false, `The order was not answered: ${error.message}`, []);
+    if (!stale()) tell(form, false, `The command got no answer: ${error.message}`, []);
   } finally {
     if (!stale()) {
       button.disabled = false;

@@ -100,7 +100,7 @@ async def test_orders_that_are_left_behind_take_no_place_of_queries(world: World
     assert set(await asyncio.gather(*waiting)) == {503}
     answer = await world.client.post(REVOKE)
     assert answer.status_code == 503
-    assert "not begun" in answer.text
+    assert "not started" in answer.text
     assert world.arrived.locked(), "it has reached the application"
     await world.waiting(1, "GET", OIDC)
 
@@ -109,7 +109,7 @@ async def test_orders_that_are_left_behind_take_no_place_of_queries(world: World
 async def test_places_are_given_back_by_what_was_left_behind(world: World) -> None:
     for each in await world.waiting(ADMIN_SIGNING_IN, "GET", OIDC):
         assert await each == 503
-    assert "signing in" in (await world.client.get(OIDC)).text
+    assert "sign-ins in progress" in (await world.client.get(OIDC)).text
     world.go_on.set()
     while await world.status("GET", OIDC) != 200:
         await asyncio.sleep(0)

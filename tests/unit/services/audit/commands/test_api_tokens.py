@@ -111,10 +111,10 @@ async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
 ) -> None:
     await make_token(context, engine, "desk", Level.VIEWER, 5.0)
     await take_token(context, engine, "desk", 6.0)
-    with pytest.raises(ConflictError, match="desk: there is a token of this name"):
+    with pytest.raises(ConflictError, match="API token desk already exists"):
         await make_token(context, engine, "desk", Level.ADMIN, 7.0)
     for name in ("desk", "nobody"):
-        with pytest.raises(NotFoundError, match=f"{name}: no such token"):
+        with pytest.raises(NotFoundError, match=f"no valid API token {name}"):
             await take_token(context, engine, name, 7.0)
 
     assert [each["kind"] for each in told(context, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]
@@ -192,7 +192,7 @@ async def test_the_first_token_is_made_once(
 ) -> None:
     await ensure_admin(context, engine, lambda: configured, 1.0)
     printed = capsys.readouterr().err
-    token = configured or printed.removeprefix("admin token, shown this once: ").strip()
+    token = configured or printed.removeprefix("admin token (shown once): ").strip()
     await ensure_admin(context, engine, never, 2.0)
 
     assert bool(printed) is (configured is None)

@@ -99,7 +99,7 @@ async def test_what_is_open_can_be_taken_back(context: OperatorContext) -> None:
     await cancel(context, PROFILE, challenge, NOW)
 
     assert await state(context) == "cancelled"
-    with pytest.raises(ConflictError, match="is cancelled"):
+    with pytest.raises(ConflictError, match="already cancelled"):
         await cancel(context, PROFILE, challenge, NOW)
 
 
@@ -107,7 +107,7 @@ async def test_what_is_used_cannot(context: OperatorContext, bus: MemoryBus) -> 
     challenge = await made(context)
     await used(bus, challenge)
 
-    with pytest.raises(ConflictError, match="is used"):
+    with pytest.raises(ConflictError, match="already used"):
         await cancel(context, PROFILE, challenge, NOW)
     assert await state(context) == "used"
 
@@ -141,5 +141,5 @@ async def test_of_several_uses_one_that_has_not_failed_holds_the_challenge(
     await failed(bus, 0)
     await used(bus, challenge, 1)
 
-    with pytest.raises(ConflictError, match="is used"):
+    with pytest.raises(ConflictError, match="already used"):
         await cancel(context, PROFILE, challenge, NOW)

@@ -182,7 +182,7 @@ async def test_a_recorder_that_never_started_stops(migrated: Engine) -> None:
 async def test_a_new_database_is_complete_without_another_event(world: World) -> None:
     await world.log(8)
     world.bus.consumers[f"{STREAM}/audit"].position = 8
-    assert world.recorder.problem == "not read yet"
+    assert world.recorder.problem == "not started"
     await world.recorder.start()
     await until(lambda: not world.recorder.problem)
 
@@ -317,7 +317,7 @@ async def test_an_older_log_under_a_newer_database_is_an_error_and_nothing_is_re
     assert "audit reconcile" in recorder.problem
 
     await world.log(10)
-    await until(lambda: "at 10 the log holds" in recorder.problem)
+    await until(lambda: "sequence 10: log has" in recorder.problem)
     assert world.kept() == list(range(1, 11))
     await recorder.stop()
 

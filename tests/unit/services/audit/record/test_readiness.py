@@ -15,7 +15,7 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     engine, bus = open_engine(f"sqlite:///{kept / 'audit.db'}"), MemoryBus()
     migrate(engine)
     recorder = StreamRecorder(bus, engine, "ENROLL_0", 1)
-    assert Readiness(bus, engine, [recorder]).missing() == "record of ENROLL_0: not read yet"
+    assert Readiness(bus, engine, [recorder]).missing() == "recorder of ENROLL_0: not started"
     recorder.problem = ""
     readiness = Readiness(bus, engine, [recorder])
     await readiness.look()
@@ -28,8 +28,8 @@ async def test_what_is_away_is_named_and_what_comes_back_is_not(tmp_path: Path) 
     bus.connected = False
     assert readiness.missing() == "bus, database"
 
-    recorder.problem = "812 of 1034 events"
-    assert readiness.missing() == "bus, database, record of ENROLL_0: 812 of 1034 events"
+    recorder.problem = "recorded 812 of 1034 events"
+    assert readiness.missing() == "bus, database, recorder of ENROLL_0: recorded 812 of 1034 events"
 
     shutil.move(away, kept)
     recorder.problem = ""
