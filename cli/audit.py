@@ -13,7 +13,13 @@ from cli.config_option import Config, config_path
 from cli.output import failed, heading, json_line, say, show_table
 from cli.services import audit as serve
 from services.audit.commands.context import CommandError
-from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
+from services.audit.query.lookup import (
+    EnrollmentLine,
+    exact_lines,
+    history,
+    recent,
+    suggested_lines,
+)
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
 from shared.config.load import SettingsError, load
@@ -69,7 +75,7 @@ def show(
     """Show every event of the newest enrollment with this name or ID."""
     engine = _engine(config)
     try:
-        events = story(engine, _meant(engine, wanted))
+        events = history(engine, _meant(engine, wanted))
     except DatabaseError as error:
         raise _unreadable(error) from None
     except CommandError as error:
@@ -87,11 +93,11 @@ def show(
 
 def _meant(engine: Engine, wanted: str) -> str:
     """Return the newest enrollment with this name; prompt if names only begin with it."""
-    lines = named_lines(engine, wanted)
+    lines = exact_lines(engine, wanted)
     if lines:
         _say_others(lines)
         return lines[0].enrollment
-    others = near_lines(engine, wanted)
+    others = suggested_lines(engine, wanted)
     if not others:
         raise CommandError(f"nothing on record for {wanted}")
     return choose(others, f"nothing on record is named {wanted} exactly; what begins so").enrollment

@@ -10,7 +10,7 @@ from cli.durations import DURATION, seconds
 from cli.operator import with_operator
 from cli.output import json_line, say, show_table
 from cli.san import san_parts
-from services.audit.commands.one_time import SHORT, Line, create
+from services.audit.commands.one_time import SHORT, ChallengeSummary, create
 from services.audit.commands.one_time import cancel as take_back
 from services.audit.commands.one_time import list_challenges as challenges_of
 from shared.runtime.process import now
@@ -63,7 +63,7 @@ def list_challenges(
     shown = [line for line in lines if every or line.state == "open"]
     if as_json:
         for line in shown:
-            json_line({name: getattr(line, name) for name in Line.__dataclass_fields__})
+            json_line({name: getattr(line, name) for name in ChallengeSummary.__dataclass_fields__})
         return
     show_table(
         ("id", "for", "made by", "made (UTC)", "until (UTC)", "state"),

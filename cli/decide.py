@@ -12,7 +12,7 @@ from cli.operator import with_operator
 from cli.output import say
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.commands.decide import decide
-from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines
+from services.audit.query.lookup import EnrollmentLine, exact_lines, suggested_lines
 from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
@@ -53,10 +53,10 @@ def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
     """Return the held enrollment with this name; a mere prefix match always needs a prompt."""
     engine = open_existing(context.settings.database_url)
     try:
-        lines = named_lines(engine, wanted, State.HELD)
+        lines = exact_lines(engine, wanted, State.HELD)
         if len(lines) == 1:
             return lines[0]
-        others = lines or near_lines(engine, wanted, State.HELD)
+        others = lines or suggested_lines(engine, wanted, State.HELD)
     finally:
         engine.dispose()
     if not others:

@@ -9,7 +9,7 @@ import typer
 from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import failed, say, show_table
-from services.audit.commands.api_tokens import make_token, take_token
+from services.audit.commands.api_tokens import create_token, revoke_token
 from services.audit.roles import Level
 from services.audit.settings import database_url
 from services.audit.store.api_tokens import list_tokens
@@ -29,7 +29,9 @@ def add(
 ) -> None:
     """Create an API token. It is printed once; only its digest is stored."""
     engine = _engine(config)
-    print(with_operator(config_path(config), lambda at: make_token(at, engine, name, level, now())))
+    print(
+        with_operator(config_path(config), lambda at: create_token(at, engine, name, level, now()))
+    )
 
 
 @app.command("list")
@@ -48,7 +50,7 @@ def list_all(config: Config = None) -> None:
 def revoke(name: Name, config: Config = None) -> None:
     """Revoke an API token; its name cannot be used again."""
     engine = _engine(config)
-    with_operator(config_path(config), lambda at: take_token(at, engine, name, now()))
+    with_operator(config_path(config), lambda at: revoke_token(at, engine, name, now()))
     say(f"revoked: {name}")
 
 

@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 
 from services.audit.api import problems, records, scep
-from services.audit.api.dependencies import Dependencies, asked_once
+from services.audit.api.dependencies import Dependencies, reject_repeated_parameters
 from services.audit.api.document import openapi
 from services.audit.api.guard import Guard
 from services.audit.api.schemas import Problem
@@ -38,13 +38,13 @@ def admin_app(deps: Dependencies, ready: Ready) -> FastAPI:
     )
     app.state.deps = deps
     problems.handle(app, page_problem)
-    once = [Depends(asked_once)]
+    once = [Depends(reject_repeated_parameters)]
     for router in (scep.router, records.router):
         app.include_router(router, responses=_ERRORS, dependencies=once)
     app.include_router(views.router, dependencies=once)
     for router in (login.router, oidc.router, assets.router):
         app.include_router(router)
-    app.middleware("http")(_unkept)
+    app.middleware("http")(_no_store)
     app.add_middleware(Guard, deps=deps)
     document = openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to override it
@@ -52,9 +52,9 @@ def admin_app(deps: Dependencies, ready: Ready) -> FastAPI:
     return app
 
 
-async def _unkept(request: Request, answer: RequestResponseEndpoint) -> Response:
+async def _no_store(request: Request, answer: RequestResponseEndpoint) -> Response:
     """Forbid caching of API responses."""
-    found = await answer(request)
+    response = await answer(request)
     if request.url.path.startswith("/api/"):
-        found.headers["cache-control"] = "no-store"
-    return found
+        response.headers["cache-control"] = "no-store"
+    return response

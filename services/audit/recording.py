@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.consumer import StreamRecorder
 from services.audit.record.lag import Backlog
-from services.audit.record.quota import Room
+from services.audit.record.quota import QuotaMonitor
 from services.audit.store.engine import Engine
 from shared.bus.core import Bus
 from shared.bus.topology import recorded
@@ -26,7 +26,7 @@ class Recording:
     batch: int
     checkpoints: Checkpoints
     backlog: Backlog
-    room: Room
+    quota: QuotaMonitor
     recorders: list[StreamRecorder] = field(default_factory=list)
 
     async def bring(self, shards: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class Recording:
                 await recorder.start()
                 self.recorders.append(recorder)
         self.checkpoints.streams = self.backlog.streams = streams
-        self.room.streams = [enroll_stream(shard) for shard in shards]
+        self.quota.streams = [enroll_stream(shard) for shard in shards]
 
     async def stop(self) -> None:
         """Stop all recorders."""

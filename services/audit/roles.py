@@ -11,10 +11,10 @@ class Level(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
 
-    def covers(self, wanted: "Level") -> bool:
-        """Return whether this level includes `wanted`."""
+    def covers(self, required: "Level") -> bool:
+        """Return whether this level includes `required`."""
         order = list(Level)
-        return order.index(self) >= order.index(wanted)
+        return order.index(self) >= order.index(required)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from services.audit.commands.first_admin import ensure_admin
 from services.audit.commands.sweeper import Sweeper
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
-from services.audit.record.quota import Room
+from services.audit.record.quota import QuotaMonitor
 from services.audit.record.readiness import Readiness
 from services.audit.recording import Recording
 from services.audit.settings import Settings, admin_token
@@ -51,8 +51,8 @@ async def serve(
     checkpoints = Checkpoints(bus, engine, settings.signer, (), clock)
     deps = Dependencies(engine, bus, settings, configuration, now)
     sweeper = Sweeper(bus, engine, settings.signer, context.validators, clock)
-    room, backlog = Room(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
-    recording = Recording(bus, engine, settings.batch, checkpoints, backlog, room)
+    quota, backlog = QuotaMonitor(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
+    recording = Recording(bus, engine, settings.batch, checkpoints, backlog, quota)
     shards = replica.watch(recording.bring)
     readiness = Readiness(
         bus, engine, recording.recorders, lambda: [*clock.problems(), *shards.problems()]
@@ -62,7 +62,7 @@ async def serve(
     server.start()
     await shards.look()
     reloader = replica.reloader(lambda new: shards.want(new.epochs))
-    work = (checkpoints.run(), readiness.run(), backlog.run(), room.run(), sweeper.run())
+    work = (checkpoints.run(), readiness.run(), backlog.run(), quota.run(), sweeper.run())
     async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work):
         await signals.stop.wait()
     await recording.stop()

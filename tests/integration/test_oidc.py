@@ -26,7 +26,7 @@ from services.audit.store.engine import migrate, open_engine
 from services.audit.web import provider
 from shared.config.load import SettingsError
 from tests.system import wait_until
-from tests.unit.services.audit.desks import Browser
+from tests.unit.services.audit.operator_api import Browser
 from tests.unit.world import OPERATOR, memory_bus
 
 PAGE: Final = "https://admin.example"
@@ -93,8 +93,8 @@ def browser(engine: Engine, found: Oidc) -> Browser:
         raise SettingsError("nothing to see")
 
     settings = Settings("", "", OPERATOR, ("0",), (), "", 1, PageSettings(PAGE, 3600.0, found))
-    desk = Dependencies(engine, memory_bus(), settings, broken, RealClock())
-    return Browser(admin_app(desk, lambda: ""), RealClock(), PAGE)  # type: ignore[arg-type]
+    deps = Dependencies(engine, memory_bus(), settings, broken, RealClock())
+    return Browser(admin_app(deps, lambda: ""), RealClock(), PAGE)  # type: ignore[arg-type]
 
 
 def to_provider(visitor: Browser, following: str = "/scep") -> str:
@@ -132,9 +132,9 @@ def test_a_viewer_by_role_gives_no_orders(engine: Engine, issuer: str) -> None:
     csrf = visitor.get("/scep/held").text
     assert visitor.get("/api/v1/certificates").status_code == 200
     assert "configuration cannot be read" in csrf  # the page is there, its profiles are not
-    desk = visitor.app.state.deps
-    plain = replace(desk.settings, page=PageSettings(PAGE, 3600.0))
-    visitor.app.state.deps = replace(desk, settings=plain)
+    deps = visitor.app.state.deps
+    plain = replace(deps.settings, page=PageSettings(PAGE, 3600.0))
+    visitor.app.state.deps = replace(deps, settings=plain)
     assert visitor.get("/api/v1/certificates").status_code == 401  # its session ends with OIDC
 
 
@@ -209,9 +209,9 @@ def test_metadata_of_another_issuer_is_not_taken(engine: Engine, issuer: str) ->
 def test_without_a_provider_there_is_no_such_login(engine: Engine, issuer: str) -> None:
     visitor = browser(engine, oidc(issuer))
     assert "/login/oidc" in visitor.get("/login").text
-    desk = visitor.app.state.deps
-    plain = replace(desk.settings, page=PageSettings(PAGE, 3600.0))
-    visitor.app.state.deps = replace(desk, settings=plain)
+    deps = visitor.app.state.deps
+    plain = replace(deps.settings, page=PageSettings(PAGE, 3600.0))
+    visitor.app.state.deps = replace(deps, settings=plain)
 
     assert "/login/oidc" not in visitor.get("/login").text
     assert visitor.get("/login/oidc").status_code == 404
@@ -255,7 +255,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, token: object) -> None:
 
 def judged(token: object, monkeypatch: pytest.MonkeyPatch) -> Any:
     answered(monkeypatch, token)
-    attempt = provider.Attempt("s", "n", "v")
+    attempt = provider.LoginState("s", "n", "v")
     return asyncio.run(provider.signed_in_as(oidc("https://login.example"), attempt, "code", NOW))
 
 
@@ -313,7 +313,7 @@ def test_a_code_is_exchanged_with_its_verifier_and_the_secret_where_there_is_one
         return {}
 
     monkeypatch.setattr(provider, "_json", answer)
-    metadata, attempt = {"token_endpoint": "https://x/token"}, provider.Attempt("s", "n", "v")
+    metadata, attempt = {"token_endpoint": "https://x/token"}, provider.LoginState("s", "n", "v")
     found = oidc("https://login.example", secret)
     asyncio.run(provider._exchange(httpx.AsyncClient(), metadata, found, attempt, "c"))
 

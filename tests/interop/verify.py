@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from services.audit.query.lookup import EnrollmentLine, recent, story
+from services.audit.query.lookup import EnrollmentLine, history, recent
 from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
 from shared.config.load import load
@@ -85,7 +85,7 @@ def events(system: System, wanted: str) -> dict[str, Any]:
     """What each event of an enrollment says, by its type."""
     engine = open_engine(database_url(load(system.config)))
     try:
-        return {row["type"]: json.loads(row["payload"]) for row in story(engine, wanted)}
+        return {row["type"]: json.loads(row["payload"]) for row in history(engine, wanted)}
     finally:
         engine.dispose()
 

@@ -39,7 +39,7 @@ _RETRY: Final = {"retry-after": "5"}
 class Kind:
     """Requests that wait for the same thing: a time limit, slots, and the texts of a 503.
 
-    `late` is the text for a request that was started, `full` for one that was not. `is_anyones`
+    `late` is the text for a request that was started, `full` for one that was not. `is_anonymous`
     marks requests from clients that are not signed in: each takes a slot while it runs, others only
     once they are abandoned.
     """
@@ -48,19 +48,23 @@ class Kind:
     places: int
     late: str = _DATABASE
     full: str = _DATABASE
-    is_anyones: bool = False
+    is_anonymous: bool = False
 
 
 QUERY: Final = Kind(ADMIN_SECONDS, ADMIN_UNANSWERED)
-ORDER: Final = Kind(
+COMMAND: Final = Kind(
     ADMIN_ORDER_SECONDS,
     ADMIN_UNANSWERED,
     "no answer in time; check under Commands whether it was carried out",
     "too many unanswered commands; this one was not started",
 )
-SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, full=_BUSY, is_anyones=True)
+SIGN_IN: Final = Kind(ADMIN_SECONDS, ADMIN_SIGNING_IN, full=_BUSY, is_anonymous=True)
 PROVIDER: Final = Kind(
-    ADMIN_PROVIDER_SECONDS, ADMIN_SIGNING_IN, "no answer in time; try again", _BUSY, is_anyones=True
+    ADMIN_PROVIDER_SECONDS,
+    ADMIN_SIGNING_IN,
+    "no answer in time; try again",
+    _BUSY,
+    is_anonymous=True,
 )
 
 
@@ -70,7 +74,7 @@ def kind_of(method: str, path: str) -> Kind:
         return PROVIDER
     if path == "/login":
         return SIGN_IN
-    return ORDER if path.startswith("/api/") and method not in _SAFE else QUERY
+    return COMMAND if path.startswith("/api/") and method not in _SAFE else QUERY
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Bounded:
                 await send(message)
 
         task = asyncio.ensure_future(self._run(scope, receive, guarded))
-        if kind.is_anyones:
+        if kind.is_anonymous:
             self._take(kind, task)
         await asyncio.wait((task,), timeout=kind.seconds)
         if task.done() or begun:

@@ -12,7 +12,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
-from services.audit.api.failed_tokens import Attempts
+from services.audit.api.failed_tokens import FailureLimiter
 from services.audit.api.problems import ProblemError
 from services.audit.commands.context import OperatorContext
 from services.audit.roles import Level, Operator
@@ -52,9 +52,9 @@ class Dependencies:
     settings: Settings
     configuration: Callable[[], Configuration]
     clock: Callable[[], float]
-    attempts: Attempts = field(default_factory=lambda: Attempts(LOGIN_FAILURES))
-    guesses: Attempts = field(default_factory=lambda: Attempts(TOKEN_FAILURES))
-    good: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
+    login_failures: FailureLimiter = field(default_factory=lambda: FailureLimiter(LOGIN_FAILURES))
+    token_failures: FailureLimiter = field(default_factory=lambda: FailureLimiter(TOKEN_FAILURES))
+    known_tokens: "OrderedDict[str, None]" = field(default_factory=OrderedDict)
 
     @property
     def public_url(self) -> str | None:
@@ -70,33 +70,33 @@ class Dependencies:
         """Return the context in which this operator's commands run."""
         return OperatorContext.of(self.bus, self.settings, self.configuration(), operator.name)
 
-    def order_name(self) -> str:
+    def command_id(self) -> str:
         """Return a unique name for a command."""
         return secrets.token_hex(8)
 
 
-def desk_of(request: Request) -> Dependencies:
+def dependencies_of(request: Request) -> Dependencies:
     """Return the dependencies of the application."""
     found: Any = request.app.state.deps
     assert isinstance(found, Dependencies)
     return found
 
 
-def allowed(wanted: Level) -> Callable[..., Awaitable[Operator]]:
+def require(level: Level) -> Callable[..., Awaitable[Operator]]:
     """Return a FastAPI dependency: 401 without valid credentials, 403 below the level."""
 
     async def check(
         request: Request,
-        deps: Annotated[Dependencies, Depends(desk_of)],
+        deps: Annotated[Dependencies, Depends(dependencies_of)],
         _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
         __: Annotated[str | None, Security(_COOKIE)],
     ) -> Operator:
         operator = getattr(request.state, "operator", None)  # set by the guard if it has checked
         if not isinstance(operator, Operator):
             operator = await identify(request, deps)
-        if not operator.level.covers(wanted):
-            said = f"requires the {wanted} role; {operator.name} has {operator.level}"
-            raise ProblemError(403, said)
+        if not operator.level.covers(level):
+            detail = f"requires the {level} role; {operator.name} has {operator.level}"
+            raise ProblemError(403, detail)
         return operator
 
     return check
@@ -121,18 +121,20 @@ async def identify(request: Request, deps: Dependencies) -> Operator:
 async def _by_token(request: Request, deps: Dependencies, token: str) -> Operator:
     """Return the token's operator. A token that was valid before is exempt from throttling."""
     digest, source, now = token_sha256(token), source_of(request), deps.clock()
-    if digest not in deps.good and (wait := deps.guesses.wait(source, now)):
-        said = f"too many unknown tokens from this address; try again in {wait} s"
-        raise ProblemError(401, said, {**_CHALLENGE, "retry-after": str(wait)})
-    with deps.guesses.looking_up(source) if digest not in deps.good else nullcontext():
+    if digest not in deps.known_tokens and (wait := deps.token_failures.wait(source, now)):
+        detail = f"too many unknown tokens from this address; try again in {wait} s"
+        raise ProblemError(401, detail, {**_CHALLENGE, "retry-after": str(wait)})
+    with (
+        deps.token_failures.looking_up(source) if digest not in deps.known_tokens else nullcontext()
+    ):
         operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
-        deps.good.pop(digest, None)
-        deps.guesses.failed(source, now)
+        deps.known_tokens.pop(digest, None)
+        deps.token_failures.failed(source, now)
         raise ProblemError(401, "unknown or revoked token", _CHALLENGE)
-    deps.good[digest] = None
-    if len(deps.good) > THROTTLED_SOURCES:
-        deps.good.popitem(last=False)
+    deps.known_tokens[digest] = None
+    if len(deps.known_tokens) > THROTTLED_SOURCES:
+        deps.known_tokens.popitem(last=False)
     return operator
 
 
@@ -161,13 +163,13 @@ def _check_csrf(request: Request, deps: Dependencies) -> None:
         raise ProblemError(403, "this page belongs to another session; reload it")
 
 
-def asked_once(request: Request) -> None:
+def reject_repeated_parameters(request: Request) -> None:
     """Refuse (400) a repeated query parameter: which value counts would be ambiguous."""
     names = [name for name, _ in request.query_params.multi_items()]
     if len(names) != len(set(names)):
         raise ProblemError(400, "duplicate query parameter")
 
 
-Injected = Annotated[Dependencies, Depends(desk_of)]
-Viewer = Annotated[Operator, Depends(allowed(Level.VIEWER))]
-OperatorUser = Annotated[Operator, Depends(allowed(Level.OPERATOR))]
+Injected = Annotated[Dependencies, Depends(dependencies_of)]
+Viewer = Annotated[Operator, Depends(require(Level.VIEWER))]
+OperatorUser = Annotated[Operator, Depends(require(Level.OPERATOR))]

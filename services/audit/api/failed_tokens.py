@@ -22,7 +22,7 @@ _SOON: Final = 1  # second, if only lookups in progress use up the limit
 
 
 @dataclass
-class Attempts:
+class FailureLimiter:
     """Failures of the last minute, by source and in total.
 
     `most` is the limit per source. The last `THROTTLED_SOURCES` sources are remembered.

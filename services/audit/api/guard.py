@@ -23,7 +23,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, deps: Dependencies) -> None:
         """Wrap an application that has these dependencies."""
-        self._app, self._desk = app, deps
+        self._app, self._deps = app, deps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on with a body of limited size."""
@@ -46,13 +46,13 @@ class Guard:
     async def _check(self, request: Request) -> None:
         path = request.url.path
         is_page = not path.startswith(_API) and path not in _OPERATIONS
-        if is_page and not is_served(request, self._desk.public_url):
-            said = "this host name is not served; set audit.public_url to the page's address"
-            raise ProblemError(421, said)
+        if is_page and not is_served(request, self._deps.public_url):
+            detail = "this host name is not served; set audit.public_url to the page's address"
+            raise ProblemError(421, detail)
         declared = request.headers.get("content-length", "0")
         has_body = declared != "0" or "transfer-encoding" in request.headers
         if path.startswith(_API) and has_body and request.method not in _SAFE:
-            request.state.operator = await identify(request, self._desk)
+            request.state.operator = await identify(request, self._deps)
         if declared.isdigit() and int(declared) > ADMIN_BODY_BYTES:
             raise ProblemError(413, "the request is too large")
 

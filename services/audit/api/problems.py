@@ -101,10 +101,10 @@ async def _known(request: Request, error: Exception) -> Response:
 
 async def _away(request: Request, error: Exception) -> Response:
     log_failure("request_failed", error)
-    said = next(sentence for kind, sentence in _AWAY.items() if isinstance(error, kind))
+    detail = next(sentence for kind, sentence in _AWAY.items() if isinstance(error, kind))
     if isinstance(error, SettingsError):
-        said = f"{said}: {error}"
-    return _answer(request, 503, said, {"retry-after": "5"})
+        detail = f"{detail}: {error}"
+    return _answer(request, 503, detail, {"retry-after": "5"})
 
 
 async def _own(request: Request, error: Exception) -> Response:

@@ -25,7 +25,7 @@ RESULTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RuntimeState:
     """Runtime state: heartbeats of validators and gateways, counters, replay records.
 
     `counted` maps a profile to its results and how often each occurred. `replay_records` is None
@@ -38,10 +38,10 @@ class Seen:
     replay_records: int | None
 
 
-def describe(configuration: Configuration, seen: Seen, now: float) -> list[dict[str, Any]]:
+def describe(configuration: Configuration, state: RuntimeState, now: float) -> list[dict[str, Any]]:
     """Describe every profile, sorted by path id; `now` is in Unix seconds."""
     return [
-        _profile(configuration, name, section, seen, now)
+        _profile(configuration, name, section, state, now)
         for name, section in sorted(configuration.profiles.items())
     ]
 
@@ -50,7 +50,7 @@ def _profile(
     configuration: Configuration,
     name: str,
     section: ProfileSection,
-    seen: Seen,
+    state: RuntimeState,
     now: float,
 ) -> dict[str, Any]:
     bundle = section.mtls_client_ca_trust_bundle_path
@@ -62,12 +62,12 @@ def _profile(
         **_ra(configuration, section, now),
         "mtls_enabled": section.mtls_enabled,
         "mtls_trust_bundle_path": str(bundle) if section.mtls_enabled and bundle else None,
-        "replicas": _replicas(name, seen),
+        "replicas": _replicas(name, state),
     }
     if section.intune_enabled:
-        counted = seen.counted.get(name, {})
+        counted = state.counted.get(name, {})
         found["intune"] = _intune(configuration, section, counted, now)
-        found["intune"]["replay_cache_size"] = seen.replay_records
+        found["intune"]["replay_cache_size"] = state.replay_records
     return found
 
 
@@ -102,13 +102,13 @@ def _intune(
     }
 
 
-def _replicas(name: str, seen: Seen) -> dict[str, Any]:
+def _replicas(name: str, state: RuntimeState) -> dict[str, Any]:
     """List the running replicas and whether all use the same anchors and RA certificates."""
-    anchors = len({each.anchors.get(name) for each in seen.validators}) <= 1
-    ra = len({each.ra.get(name) for each in seen.gateways}) <= 1
+    anchors = len({each.anchors.get(name) for each in state.validators}) <= 1
+    ra = len({each.ra.get(name) for each in state.gateways}) <= 1
     return {
-        "gateways": [each.name for each in seen.gateways],
-        "validators": [each.name for each in seen.validators],
+        "gateways": [each.name for each in state.gateways],
+        "validators": [each.name for each in state.validators],
         "anchors_agree": anchors,
         "ra_agree": ra,
         "agree": anchors and ra,

@@ -15,7 +15,9 @@ from services.audit.api.schemas import (
     Certificates,
     ChallengeRow,
     Challenges,
+    CommandRow,
     Commands,
+    CreatedChallenge,
     DeadLetterRow,
     DeadLetters,
     Decision,
@@ -25,9 +27,7 @@ from services.audit.api.schemas import (
     Enrollments,
     Entry,
     EventRow,
-    MadeChallenge,
     NewChallenge,
-    Ordered,
     Problem,
     Revocation,
     rows_of,
@@ -37,11 +37,11 @@ from services.audit.commands.one_time import cancel, create, list_challenges
 from services.audit.commands.retry import retry
 from services.audit.commands.revoke import revoke_certificate, written_serial
 from services.audit.query.certificates import find_certificate, list_certificates
-from services.audit.query.commands import CommandFilter, list_orders
-from services.audit.query.dead_letters import list_letters
+from services.audit.query.commands import CommandFilter, list_commands
+from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import count_enrollments, list_enrollments
 from services.audit.query.filters import EnrollmentFilter
-from services.audit.query.history import story_of
+from services.audit.query.history import history_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
 from services.audit.store.commands import Command
@@ -78,12 +78,12 @@ async def enrollments(
     `search` is the beginning of a device, a name, a transaction ID or a serial number.
     """
     states, actions = (state,) if state else (), (action,) if action is not None else ()
-    wanted = EnrollmentFilter(profile, states, actions, search, since, until, cursor, limit)
+    filter_ = EnrollmentFilter(profile, states, actions, search, since, until, cursor, limit)
 
     def work() -> Enrollments:
         with deps.engine.connect() as connection:
-            page = list_enrollments(connection, wanted)
-        return Enrollments(enrollments=rows_of(EnrollmentRow, page.rows), next=page.following)
+            page = list_enrollments(connection, filter_)
+        return Enrollments(enrollments=rows_of(EnrollmentRow, page.rows), next=page.next_cursor)
 
     return await asyncio.to_thread(work)
 
@@ -105,14 +105,14 @@ async def audit(
     Actions are scep_pkcsreq, scep_pkcsreq_intune, scep_renewalreq and scep_renewalreq_intune.
     """
     actions = (action,) if action is not None else ()
-    wanted = EnrollmentFilter(profile, (), actions, None, since, until, cursor, limit)
+    filter_ = EnrollmentFilter(profile, (), actions, None, since, until, cursor, limit)
 
     def work() -> Audit:
         with deps.engine.connect() as connection:
-            page = list_enrollments(connection, wanted)
-            total = count_enrollments(connection, wanted)
+            page = list_enrollments(connection, filter_)
+            total = count_enrollments(connection, filter_)
         entries = [Entry.model_validate(row | {"at": row["requested_at"]}) for row in page.rows]
-        return Audit(entries=entries, total=total, next=page.following)
+        return Audit(entries=entries, total=total, next=page.next_cursor)
 
     return await asyncio.to_thread(work)
 
@@ -130,9 +130,9 @@ async def commands(
 
     def work() -> Commands:
         with deps.engine.connect() as connection:
-            page = list_orders(connection, CommandFilter(operator, kind, cursor, limit))
-        found = [Ordered.model_validate(row | {"at": row["ordered_at"]}) for row in page.rows]
-        return Commands(commands=found, next=page.following)
+            page = list_commands(connection, CommandFilter(operator, kind, cursor, limit))
+        found = [CommandRow.model_validate(row | {"at": row["ordered_at"]}) for row in page.rows]
+        return Commands(commands=found, next=page.next_cursor)
 
     return await asyncio.to_thread(work)
 
@@ -145,7 +145,7 @@ async def enrollment(enrollment: Name, deps: Injected, _: Viewer) -> Enrollment:
 
 def _enrollment(deps: Dependencies, name: str) -> Enrollment:
     with deps.engine.connect() as connection:
-        story = story_of(connection, name)
+        story = history_of(connection, name)
     if story is None:
         raise ProblemError(404, "no such enrollment")
     return Enrollment(
@@ -185,9 +185,9 @@ async def certificates(
 
     def work() -> Certificates:
         with deps.engine.connect() as connection:
-            wanted = EnrollmentFilter(profile=profile, cursor=cursor, limit=limit)
-            page = list_certificates(connection, wanted)
-        return Certificates(certificates=rows_of(CertificateRow, page.rows), next=page.following)
+            filter_ = EnrollmentFilter(profile=profile, cursor=cursor, limit=limit)
+            page = list_certificates(connection, filter_)
+        return Certificates(certificates=rows_of(CertificateRow, page.rows), next=page.next_cursor)
 
     return await asyncio.to_thread(work)
 
@@ -215,8 +215,8 @@ async def revoke(
     issuer: Name, serial: Name, body: Revocation, deps: Injected, operator: OperatorUser
 ) -> Done:
     """Revoke a certificate. The CRL is published before the response."""
-    said = await revoke_certificate(deps.context(operator), issuer, serial, body.reason)
-    return Done(done=True, detail=said)
+    answer = await revoke_certificate(deps.context(operator), issuer, serial, body.reason)
+    return Done(done=True, detail=answer)
 
 
 @router.get("/challenges", tags=["One-time challenges"], responses=_PROBLEMS)
@@ -231,11 +231,11 @@ async def challenges(
 @router.post("/challenges", tags=["One-time challenges"], status_code=201, responses=_PROBLEMS)
 async def new_challenge(
     body: NewChallenge, deps: Injected, operator: OperatorUser
-) -> MadeChallenge:
+) -> CreatedChallenge:
     """Create a one-time challenge. Only this response contains it."""
     expires_at = int(deps.clock()) + body.ttl
     made = await create(deps.context(operator), body.profile, body.cn, tuple(body.sans), expires_at)
-    return MadeChallenge(id=made.id, challenge=made.challenge, expires_at=made.expires_at)
+    return CreatedChallenge(id=made.id, challenge=made.challenge, expires_at=made.expires_at)
 
 
 @router.delete(
@@ -255,7 +255,9 @@ async def dead_letters(deps: Injected, _: Viewer, limit: Limit = 50) -> DeadLett
 
     def work() -> DeadLetters:
         with deps.engine.connect() as connection:
-            return DeadLetters(dead_letters=rows_of(DeadLetterRow, list_letters(connection, limit)))
+            return DeadLetters(
+                dead_letters=rows_of(DeadLetterRow, list_dead_letters(connection, limit))
+            )
 
     return await asyncio.to_thread(work)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from services.audit.api.dependencies import Dependencies, Injected, OperatorUser, Viewer
 from services.audit.api.problems import ProblemError
-from services.audit.api.profiles import Seen, describe
+from services.audit.api.profiles import RuntimeState, describe
 from services.audit.api.schemas import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
 from services.audit.commands.reload_anchors import reload_anchors, replicas
 from services.audit.commands.reload_ra import gateways, reload_ra
@@ -46,24 +46,28 @@ async def stats(deps: Injected, operator: Viewer) -> Stats:
 )
 async def reload_trust(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
     """Reload a profile's anchors on every running validator and return each one's result."""
-    answers = await reload_anchors(deps.context(operator), body.path_id, deps.order_name())
+    answers = await reload_anchors(deps.context(operator), body.path_id, deps.command_id())
     results = {
         name: _error(answer.detail if answer else None, done=bool(answer and answer.done))
         for name, answer in answers
     }
-    return _told(deps, body.path_id, results, "at least one validator kept its old anchors")
+    return _reload_response(
+        deps, body.path_id, results, "at least one validator kept its old anchors"
+    )
 
 
 @router.post("/reload-ra", responses={code: {"model": Problem} for code in (404, 502)})
 async def reload_ra_certificates(body: Reload, deps: Injected, operator: OperatorUser) -> Reloaded:
     """Reload RA certificates and keys on every running gateway and return each one's result."""
-    read = await reload_ra(deps.context(operator), body.path_id, deps.order_name())
-    results = {each.name: each.error or None for each in read}
-    return _told(deps, body.path_id, results, "at least one gateway kept its old RA certificates")
+    reloads = await reload_ra(deps.context(operator), body.path_id, deps.command_id())
+    results = {each.name: each.error or None for each in reloads}
+    return _reload_response(
+        deps, body.path_id, results, "at least one gateway kept its old RA certificates"
+    )
 
 
-def _told(
-    deps: Dependencies, path_id: str, results: Mapping[str, str | None], otherwise: str
+def _reload_response(
+    deps: Dependencies, path_id: str, results: Mapping[str, str | None], problem: str
 ) -> Reloaded:
     """Return the results, given each replica's error or None; 502 if there is any error."""
     replicas = [
@@ -71,7 +75,7 @@ def _told(
         for name, error in results.items()
     ]
     if any(results.values()):
-        raise ProblemError(502, otherwise, replicas=[each.model_dump() for each in replicas])
+        raise ProblemError(502, problem, replicas=[each.model_dump() for each in replicas])
     return Reloaded(reloaded=True, path_id=path_id, reloaded_at=_now(deps), replicas=replicas)
 
 
@@ -98,8 +102,8 @@ async def described(deps: Dependencies, operator: Operator) -> list[dict[str, An
         now = deps.clock()
         with deps.engine.connect() as connection:
             counted = count_results(connection)
-        seen = Seen(validators, there, counted, remembered)
-        return describe(context.configuration, seen, now)
+        state = RuntimeState(validators, there, counted, remembered)
+        return describe(context.configuration, state, now)
 
     return await asyncio.to_thread(work)
 

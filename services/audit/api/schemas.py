@@ -17,7 +17,7 @@ San = Annotated[str, Field(pattern=r"^(dns|rfc822|uri|ip|upn):[^\x00]+$", max_le
 _Row = TypeVar("_Row", bound=BaseModel)
 
 
-class Shape(BaseModel):
+class RequestBody(BaseModel):
     """Base of request bodies: rejects unknown members."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,7 +46,7 @@ class Stats(BaseModel):
     generated_at: str
 
 
-class Reload(Shape):
+class Reload(RequestBody):
     """The profile whose files are reloaded."""
 
     path_id: Annotated[str, Field(max_length=63, examples=["corp"])]
@@ -163,7 +163,7 @@ class Audit(BaseModel):
     next: str | None
 
 
-class Ordered(BaseModel):
+class CommandRow(BaseModel):
     """An operator's command and its result: done, refused, or waiting for an answer.
 
     `at` is in Unix nanoseconds of the log. `expected`, `answered` and `refused` count the answers
@@ -191,11 +191,11 @@ class Ordered(BaseModel):
 class Commands(BaseModel):
     """A page of commands, newest first; `next` is the cursor of the next page."""
 
-    commands: list[Ordered]
+    commands: list[CommandRow]
     next: str | None
 
 
-class Decision(Shape):
+class Decision(RequestBody):
     """An operator's decision. If it is a denial, the note is sent to the device."""
 
     note: Note = ""
@@ -237,13 +237,13 @@ class Certificates(BaseModel):
     next: str | None
 
 
-class Revocation(Shape):
+class Revocation(RequestBody):
     """The reason of a revocation."""
 
     reason: RevocationReason = RevocationReason.UNSPECIFIED
 
 
-class NewChallenge(Shape):
+class NewChallenge(RequestBody):
     """Parameters of a new challenge.
 
     `sans` are `kind:value` with kind dns, rfc822, uri, ip or upn; `ttl` is in seconds.
@@ -255,7 +255,7 @@ class NewChallenge(Shape):
     ttl: Annotated[int, Field(ge=1, le=3653 * 86400)] = 86400
 
 
-class MadeChallenge(BaseModel):
+class CreatedChallenge(BaseModel):
     """A new challenge, which cannot be retrieved again; `expires_at` is in Unix seconds."""
 
     id: str

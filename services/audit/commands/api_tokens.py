@@ -10,7 +10,7 @@ from services.audit.commands.context import (
     OperatorContext,
 )
 from services.audit.roles import Level
-from services.audit.store.api_tokens import add_token, list_tokens, revoke_token
+from services.audit.store.api_tokens import add_token, list_tokens, mark_revoked
 from services.audit.store.engine import Engine
 from shared.log.events.commands import ApiTokenCreated, ApiTokenRevoked
 from shared.log.subjects import api_token_created, api_token_revoked
@@ -20,7 +20,7 @@ _ORDER_BYTES = 8
 _MOST_NAME = 64  # the length of the table's column
 
 
-async def make_token(
+async def create_token(
     context: OperatorContext,
     engine: Engine,
     name: str,
@@ -46,7 +46,7 @@ async def make_token(
     return token
 
 
-async def take_token(context: OperatorContext, engine: Engine, name: str, now: float) -> None:
+async def revoke_token(context: OperatorContext, engine: Engine, name: str, now: float) -> None:
     """Revoke an API token at `now` (Unix s).
 
     If a first call stopped between log and database, a second one appends the event again. Raises
@@ -58,7 +58,7 @@ async def take_token(context: OperatorContext, engine: Engine, name: str, now: f
     event = ApiTokenRevoked(name=name, operator=context.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
     await context.append(subject, event)
-    await asyncio.to_thread(revoke_token, engine, name, int(now))
+    await asyncio.to_thread(mark_revoked, engine, name, int(now))
 
 
 async def _names(engine: Engine) -> dict[str, int | None]:

@@ -73,7 +73,7 @@ class OperatorContext:
         """
         return await Log(self.bus, self.settings.signer).append(subject, event, after)
 
-    async def presences(self, role: Role) -> AsyncIterator[Stored]:
+    async def heartbeats(self, role: Role) -> AsyncIterator[Stored]:
         """Yield the heartbeats of a role's replicas from the last seconds.
 
         They are not authenticated: the caller does that.

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from services.audit.commands.api_tokens import make_token
+from services.audit.commands.api_tokens import create_token
 from services.audit.commands.context import ConflictError, OperatorContext
 from services.audit.roles import Level
 from services.audit.store.api_tokens import is_first
@@ -25,7 +25,7 @@ async def ensure_admin(
         return
     configured = read()
     try:
-        token = await make_token(context, engine, ADMIN, Level.ADMIN, now, configured)
+        token = await create_token(context, engine, ADMIN, Level.ADMIN, now, configured)
     except ConflictError:
         return  # another replica has just created it
     if configured is None:

@@ -31,7 +31,7 @@ SHORT: Final = 10
 
 
 @dataclass(frozen=True)
-class Line:
+class ChallengeSummary:
     """A challenge in a list; times are Unix seconds; state is open, used, cancelled or expired."""
 
     id: str
@@ -44,7 +44,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Made:
+class CreatedChallenge:
     """A new challenge, returned to its creator and not stored; `expires_at` is in Unix seconds."""
 
     id: str
@@ -54,7 +54,7 @@ class Made:
 
 async def create(
     context: OperatorContext, profile: str, cn: str, sans: tuple[str, ...], expires_at: int
-) -> Made:
+) -> CreatedChallenge:
     """Create a challenge that is valid until `expires_at` (Unix s).
 
     It is bound to `cn` and `sans` where they are not empty. Raises `NotFoundError` for an unknown
@@ -70,7 +70,7 @@ async def create(
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
         raise ConflictError("challenge already exists; try again")
-    return Made(digest, challenge, expires_at)
+    return CreatedChallenge(digest, challenge, expires_at)
 
 
 def _check(context: OperatorContext, profile: str) -> None:
@@ -83,13 +83,17 @@ def _check(context: OperatorContext, profile: str) -> None:
         )
 
 
-async def list_challenges(context: OperatorContext, profile: str, now: float) -> list[Line]:
+async def list_challenges(
+    context: OperatorContext, profile: str, now: float
+) -> list[ChallengeSummary]:
     """Return a profile's challenges, the newest last."""
     _check(context, profile)
     return [line async for line in _lines(context, profile, now)]
 
 
-async def _lines(context: OperatorContext, profile: str, now: float) -> AsyncIterator[Line]:
+async def _lines(
+    context: OperatorContext, profile: str, now: float
+) -> AsyncIterator[ChallengeSummary]:
     wildcard, position = one_time_created(profile, "*"), 0
     while stored := await context.bus.get_next_or_leader(OPS, wildcard, position + 1):
         position = stored.sequence
@@ -100,7 +104,7 @@ async def _lines(context: OperatorContext, profile: str, now: float) -> AsyncIte
             continue  # an old key, or no operator: validators reject it too
         state = await _state(context, profile, digest, event, now)
         created_at = stored.seconds
-        yield Line(
+        yield ChallengeSummary(
             digest, event.cn, event.sans, event.operator, created_at, event.expires_at, state
         )
 
@@ -142,16 +146,16 @@ async def _is_free_again(context: OperatorContext, challenge: str, state: str) -
     return state == "used" and (await _use(context, challenge))[1] is None
 
 
-async def cancel(context: OperatorContext, profile: str, wanted: str, now: float) -> str:
+async def cancel(context: OperatorContext, profile: str, id_: str, now: float) -> str:
     """Cancel the challenge with this id and return the whole id.
 
-    `wanted` is the whole id, or as much of it as lists print.
+    `id_` is the whole id, or as much of it as lists print.
     """
     lines = await list_challenges(context, profile, now)
-    found = [line for line in lines if wanted in (line.id, line.id[:SHORT])]
+    found = [line for line in lines if id_ in (line.id, line.id[:SHORT])]
     if len(found) != 1:
-        said = "several challenges" if found else "no challenge"
-        raise NotFoundError(f"{wanted}: {said} of profile {profile} with this id")
+        problem = "several challenges" if found else "no challenge"
+        raise NotFoundError(f"{id_}: {problem} of profile {profile} with this id")
     challenge = found[0].id
     if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
         raise ConflictError(f"{challenge[:SHORT]}: already {found[0].state}")

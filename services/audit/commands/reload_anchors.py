@@ -22,11 +22,11 @@ _ANSWER_SECONDS: Final = 20.0
 Answers = Sequence[tuple[str, CommandAnswered | None]]
 
 
-async def reload_anchors(context: OperatorContext, profile: str, order: str) -> Answers:
+async def reload_anchors(context: OperatorContext, profile: str, command_id: str) -> Answers:
     """Reload the anchors of a profile; return (replica, its answer) of each validator.
 
-    The answer is None if there was none in time. `order` is a unique id of this command. Raises
-    `CommandError` if no validator is running.
+    The answer is None if there was none in time. `command_id` is unique. Raises `CommandError` if
+    no validator is running.
     """
     found = context.configuration.profiles.get(profile)
     if found is None:
@@ -37,7 +37,7 @@ async def reload_anchors(context: OperatorContext, profile: str, order: str) -> 
     if not names:
         raise CommandError("no validator is running")
     event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
-    subject = anchor_reload_command(profile, order)
+    subject = anchor_reload_command(profile, command_id)
     await context.append(subject, event)
     await context.bus.hint("command.reload", Message(b"", {}))
     answers = await asyncio.gather(*(_answer(context, subject, name) for name in names))
@@ -47,7 +47,7 @@ async def reload_anchors(context: OperatorContext, profile: str, order: str) -> 
 async def replicas(context: OperatorContext) -> list[Heartbeat]:
     """Return the newest heartbeat of each running validator, by name."""
     found: dict[str, Heartbeat] = {}
-    async for stored in context.presences(Role.VALIDATOR):
+    async for stored in context.heartbeats(Role.VALIDATOR):
         try:
             seen = authenticate_as(Heartbeat, stored, context.validators)
         except UnreadableEventError:
@@ -56,6 +56,6 @@ async def replicas(context: OperatorContext) -> list[Heartbeat]:
     return [found[name] for name in sorted(found)]
 
 
-async def _answer(context: OperatorContext, order: str, name: str) -> CommandAnswered | None:
-    stored = await context.until(OPS, reload_answer(order, name), _ANSWER_SECONDS)
+async def _answer(context: OperatorContext, command: str, name: str) -> CommandAnswered | None:
+    stored = await context.until(OPS, reload_answer(command, name), _ANSWER_SECONDS)
     return authenticate_as(CommandAnswered, stored, context.validators) if stored else None

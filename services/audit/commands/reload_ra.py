@@ -26,7 +26,7 @@ _MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class GatewayReload:
     """One gateway's result; `error` is "" if it has read everything."""
 
     name: str
@@ -36,7 +36,7 @@ class Read:
 async def gateways(context: OperatorContext) -> list[GatewayHeartbeat]:
     """Return the newest heartbeat of each running gateway, by name; at most 256."""
     found: dict[str, GatewayHeartbeat] = {}
-    async for stored in context.presences(Role.GATEWAY):
+    async for stored in context.heartbeats(Role.GATEWAY):
         try:
             seen = decode(stored.payload, stored.headers)
         except UnreadableEventError:
@@ -50,11 +50,13 @@ async def gateways(context: OperatorContext) -> list[GatewayHeartbeat]:
     return [found[name] for name in sorted(list(found)[-_MOST:])]
 
 
-async def reload_ra(context: OperatorContext, profile: str, order: str) -> Sequence[Read]:
+async def reload_ra(
+    context: OperatorContext, profile: str, command_id: str
+) -> Sequence[GatewayReload]:
     """Order all gateways to reload their RAs; return each one's result.
 
-    Gateways read all settings again, not only those of `profile`. `order` is a unique id of this
-    command. Raises `CommandError` if no gateway is running.
+    Gateways read all settings again, not only those of `profile`. `command_id` is unique.
+    Raises `CommandError` if no gateway is running.
     """
     if profile not in context.configuration.profiles:
         raise NotFoundError(f"no such profile: {profile}")
@@ -62,7 +64,7 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
     if not names:
         raise CommandError("no gateway is running")
     event = ReloadOrdered(profile=profile, operator=context.operator, replicas=tuple(names))
-    subject = ra_reload_command(profile, order)
+    subject = ra_reload_command(profile, command_id)
     await context.append(subject, event)
     stored = await context.bus.get_last_or_leader(OPS, subject)
     if stored is None:
@@ -72,28 +74,30 @@ async def reload_ra(context: OperatorContext, profile: str, order: str) -> Seque
     recorded = (_record(context, stored, each) for each in results)
     for outcome in await asyncio.gather(*recorded, return_exceptions=True):
         if isinstance(outcome, Exception):  # the gateways' results are returned all the same
-            log_failure("result_record_failed", outcome, order=subject)
+            log_failure("result_record_failed", outcome, command=subject)
     return results
 
 
-async def _record(context: OperatorContext, order: Stored, read: Read) -> None:
+async def _record(context: OperatorContext, command: Stored, reload: GatewayReload) -> None:
     """Record a gateway's result: it has no key to sign with, so the audit service states it."""
     event = CommandAnswered(
-        request_sha256=order.sha256(), done=not read.error, detail=read.error or "reloaded"
+        request_sha256=command.sha256(), done=not reload.error, detail=reload.error or "reloaded"
     )
-    subject = reload_answer(order.subject, read.name)
+    subject = reload_answer(command.subject, reload.name)
     await context.append(subject, event)
 
 
-async def _results(context: OperatorContext, names: Sequence[str], order: int) -> list[Read]:
+async def _results(
+    context: OperatorContext, names: Sequence[str], sequence: int
+) -> list[GatewayReload]:
     """Return each gateway's result once it has executed this command (sequence) or a later one.
 
     One that has not answered in time has that as its error.
     """
     deadline = asyncio.get_running_loop().time() + _ANSWER_SECONDS
     while True:
-        done = {s.name: s.error for s in await gateways(context) if s.command >= order}
+        done = {s.name: s.error for s in await gateways(context) if s.command >= sequence}
         late = asyncio.get_running_loop().time() >= deadline
         if late or done.keys() >= set(names):
-            return [Read(name, done.get(name, "did not answer in time")) for name in names]
+            return [GatewayReload(name, done.get(name, "did not answer in time")) for name in names]
         await asyncio.sleep(_POLL_SECONDS)

@@ -28,7 +28,7 @@ from shared.log.streams import DEAD_LETTERS, OPS, enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject, retry_command
 
 _ANSWER_SECONDS: Final = 10.0
-_DRIVEN: Final[dict[str, frozenset[Stage]]] = {
+_RETRYABLE: Final[dict[str, frozenset[Stage]]] = {
     Role.VALIDATOR: frozenset({Stage.REQUEST, Stage.DECISION}),
     Role.ISSUER: frozenset({Stage.VERDICT}),
 }
@@ -47,11 +47,11 @@ async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
         enrollment, stage = parse_subject(letter.subject)
     except ValueError:
         raise NotFoundError(f"{letter.subject}: cannot be retried") from None
-    if stage not in _DRIVEN.get(letter.role, frozenset()):
+    if stage not in _RETRYABLE.get(letter.role, frozenset()):
         raise ConflictError("notifications cannot be retried; the enrollment has ended")
     newest = await _newest(context, enrollment)
     await _check_failed(context, newest)
-    return await _order(context, letter, newest)
+    return await _append_command(context, letter, newest)
 
 
 async def _letter(context: OperatorContext, stream: str, sequence: int) -> DeadLetter:
@@ -72,19 +72,21 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
         raise NotFoundError(f"{letter.subject}: no such command")
-    order = authenticate_as(RevocationOrdered, stored, context.operators)
-    said = await revoke_certificate(context, order.issuer, order.serial, order.reason)
+    command = authenticate_as(RevocationOrdered, stored, context.operators)
+    answer = await revoke_certificate(context, command.issuer, command.serial, command.reason)
     # For the record only: the issuer acted on the command to revoke.
     event = RetryOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
         enrollment="",
-        attempt=order.attempt + 1,
+        attempt=command.attempt + 1,
         operator=context.operator,
     )
-    subject = RETRY.subject(transaction=order.issuer, csr=order.serial, attempt=order.attempt + 1)
+    subject = RETRY.subject(
+        transaction=command.issuer, csr=command.serial, attempt=command.attempt + 1
+    )
     await context.append(subject, event)
-    return said
+    return answer
 
 
 async def _newest(context: OperatorContext, enrollment: EnrollmentId) -> EnrollmentId:
@@ -117,20 +119,22 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
         raise ConflictError(f"{attempt} was refused: {end.reason}")
 
 
-async def _order(context: OperatorContext, letter: DeadLetter, newest: EnrollmentId) -> str:
+async def _append_command(
+    context: OperatorContext, letter: DeadLetter, newest: EnrollmentId
+) -> str:
     """Append the command, and wait until a gateway has executed it."""
-    following = newest.at(newest.attempt + 1)
+    next_attempt = newest.at(newest.attempt + 1)
     event = RetryOrdered(
         stream=letter.stream,
         sequence=letter.sequence,
         enrollment=newest.prefix(),
-        attempt=following.attempt,
+        attempt=next_attempt.attempt,
         operator=context.operator,
     )
-    subject = retry_command(following)
+    subject = retry_command(next_attempt)
     await context.append(subject, event)
     await context.bus.hint("command.retry", Message(subject.encode(), {}))
-    stream, request = enroll_stream(following.shard), following.subject(Stage.REQUEST)
+    stream, request = enroll_stream(next_attempt.shard), next_attempt.subject(Stage.REQUEST)
     if await context.until(stream, request, _ANSWER_SECONDS) is None:
         raise CommandError("command recorded; no gateway has executed it yet")
-    return f"retried as attempt {following.attempt}"
+    return f"retried as attempt {next_attempt.attempt}"

@@ -48,14 +48,14 @@ async def revoke_certificate(
         elif done.reason is reason:
             return f"already done: {done.detail}"
         else:
-            order = RevocationOrdered(
+            command = RevocationOrdered(
                 issuer=issuer,
                 serial=token,
                 attempt=attempt,
                 reason=reason,
                 operator=context.operator,
             )
-            if await context.append(subject, order):
+            if await context.append(subject, command):
                 answer = await _answer(context, subject)
                 if not answer.done:
                     raise CommandError(f"not revoked: {answer.detail}")
@@ -73,16 +73,16 @@ class _Done:
 async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None:
     """Return the result of an earlier command; None if it failed or no operator gave it."""
     try:
-        order = authenticate_as(RevocationOrdered, stored, context.operators)
+        command = authenticate_as(RevocationOrdered, stored, context.operators)
         answer = await _answer(context, stored.subject)
     except UnreadableEventError as error:
         report_forgery("command", stored.subject, error)
         return None
-    return _Done(order.reason, answer.detail) if answer.done else None
+    return _Done(command.reason, answer.detail) if answer.done else None
 
 
-async def _answer(context: OperatorContext, order: str) -> CommandAnswered:
-    stored: Stored | None = await context.until(OPS, revocation_answer(order), _ANSWER_SECONDS)
+async def _answer(context: OperatorContext, command: str) -> CommandAnswered:
+    stored: Stored | None = await context.until(OPS, revocation_answer(command), _ANSWER_SECONDS)
     if stored is None:
         raise CommandError("command recorded; no issuer has answered yet")
     return authenticate_as(CommandAnswered, stored, context.issuers)

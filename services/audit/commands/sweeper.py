@@ -80,7 +80,7 @@ class Sweeper:
         now = int(self.clock() * NANOSECONDS)
         written = 0
         for each in await asyncio.to_thread(self._look, now):
-            written += await self._order(each)
+            written += await self._append_command(each)
         return written
 
     def _look(self, now: int) -> list[Overdue]:
@@ -100,38 +100,38 @@ class Sweeper:
         for _, enrollment, since in rows:
             yield Waiting(parse_prefix(enrollment), state, since)
 
-    async def _order(self, wanted: Overdue) -> bool:
+    async def _append_command(self, overdue: Overdue) -> bool:
         """Write a command if the log confirms that it is needed; return whether it is new."""
-        enrollment = wanted.enrollment
-        stage = await self._missing(wanted)
+        enrollment = overdue.enrollment
+        stage = await self._missing(overdue)
         if stage is None:
             return False
         event = ResumeOrdered(
             enrollment=enrollment.prefix(),
             stage=stage,
-            number=wanted.number,
-            give_up=wanted.give_up,
+            number=overdue.number,
+            give_up=overdue.give_up,
             operator=_NAME,
         )
-        subject = resume_command(enrollment, wanted.number)
+        subject = resume_command(enrollment, overdue.number)
         if not await Log(self.bus, self.signer).append(subject, event):
             return False  # another replica wrote it
-        RESUMES.labels(stage, str(wanted.give_up).lower()).inc()
+        RESUMES.labels(stage, str(overdue.give_up).lower()).inc()
         _log.warning(
             "resume_ordered",
             enrollment=enrollment.prefix(),
             stage=stage,
-            number=wanted.number,
-            give_up=wanted.give_up,
+            number=overdue.number,
+            give_up=overdue.give_up,
         )
         return True
 
-    async def _missing(self, wanted: Overdue) -> Stage | None:
+    async def _missing(self, overdue: Overdue) -> Stage | None:
         """Return the stage that the log lacks of an attempt; None if no command would help.
 
         The log may have more than the model, which then catches up, or less, if it lost a verdict.
         """
-        enrollment = wanted.enrollment
+        enrollment = overdue.enrollment
         stream = enroll_stream(enrollment.shard)
         verdict = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.VERDICT))
         if verdict is None:
@@ -139,7 +139,7 @@ class Sweeper:
                 return Stage.VERDICT
             await self._report_lost(enrollment)
             return None
-        if wanted.stage is Stage.VERDICT:
+        if overdue.stage is Stage.VERDICT:
             return None
         # Once there is an order, the issuer polls the CA until there is an outcome.
         for stage in (Stage.OUTCOME, Stage.ORDER):
@@ -167,14 +167,14 @@ def _newest(connection: Connection, waiting: Collection[Waiting]) -> dict[Queue,
 
     Only for queues that an attempt waits in.
     """
-    wanted = {
+    needed = {
         (w.enrollment.profile, stage, state)
         for w in waiting
         for stage in (MISSING[w.state],)
         for state in PASSED[stage]
     }
     newest: dict[Queue, int] = {}
-    for profile, stage, state in wanted:
+    for profile, stage, state in needed:
         for requested_at, enrollment in newest_requests(connection, profile, state, _NEWEST):
             queue = queue_of(parse_prefix(enrollment), stage)
             newest[queue] = max(newest.get(queue, 0), requested_at)

@@ -9,28 +9,28 @@ from services.audit.store.rows import TableRows, Values, tables
 _SHOWN: Final = 80
 
 
-def differences(kept: Connection, told: Connection) -> Iterator[str]:
-    """Yield what is wrong in `kept`, compared with `told`, the database made from the log.
+def differences(actual: Connection, expected: Connection) -> Iterator[str]:
+    """Yield what is wrong in `actual`, compared with `expected`, the database made from the log.
 
     In the order of tables and keys.
     """
-    for ours, theirs in zip(tables(kept), tables(told), strict=True):
+    for ours, theirs in zip(tables(actual), tables(expected), strict=True):
         yield from _table(ours, theirs)
 
 
-def _table(kept: TableRows, told: TableRows) -> Iterator[str]:
-    ours, theirs = next(kept.rows, None), next(told.rows, None)
+def _table(actual: TableRows, expected: TableRows) -> Iterator[str]:
+    ours, theirs = next(actual.rows, None), next(expected.rows, None)
     while ours is not None or theirs is not None:
         if theirs is None or (ours is not None and ours[0] < theirs[0]):
             assert ours is not None
-            yield f"{_place(kept, ours[0])}: row is not derived from the log"
-            ours = next(kept.rows, None)
+            yield f"{_place(actual, ours[0])}: row is not derived from the log"
+            ours = next(actual.rows, None)
         elif ours is None or theirs[0] < ours[0]:
-            yield f"{_place(kept, theirs[0])}: row is missing"
-            theirs = next(told.rows, None)
+            yield f"{_place(actual, theirs[0])}: row is missing"
+            theirs = next(expected.rows, None)
         else:
-            yield from _row(kept, ours, theirs)
-            ours, theirs = next(kept.rows, None), next(told.rows, None)
+            yield from _row(actual, ours, theirs)
+            ours, theirs = next(actual.rows, None), next(expected.rows, None)
 
 
 def _row(

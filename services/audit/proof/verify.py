@@ -35,50 +35,50 @@ class Verification:
 
 async def verify(
     bus: Bus,
-    kept: Connection,
+    actual: Connection,
     scratch: Engine,
     streams: Sequence[str],
-    examiner: LogVerifier,
+    verifier: LogVerifier,
     progress: Progress,
 ) -> Verification:
     """Verify the log as far as the database has it, and compare the two.
 
-    `kept` reads one state of the database, whatever is written meanwhile. The log is replayed into
-    `scratch`, which must be empty.
+    `actual` reads one snapshot of the database. The log is replayed into `scratch`, which must be
+    empty.
     """
     found = Verification()
     for stream in streams:
-        look = _Look(bus, stream, scratch, examiner, found, progress)
-        recorded, last = position_of(kept, stream), await last_sequence(bus, stream)
+        verification = _StreamVerification(bus, stream, scratch, verifier, found, progress)
+        recorded, last = position_of(actual, stream), await last_sequence(bus, stream)
         if last < recorded:
             found.findings.append(
                 f"{stream}: the log ends at {last}, the database at {recorded}; the log was"
                 " replaced by an older one or truncated; see `scepstream audit reconcile`"
             )
-        await look.along(min(recorded, last))
+        await verification.run(min(recorded, last))
         found.unrecorded[stream] = max(0, last - recorded)
-    with scratch.connect() as told:
-        found.findings += differences(kept, told)
-    found.unfinished = examiner.unfinished()
+    with scratch.connect() as expected:
+        found.findings += differences(actual, expected)
+    found.unfinished = verifier.unfinished()
     return found
 
 
 @dataclass
-class _Look:
+class _StreamVerification:
     """One stream: verified, compared with its checkpoints, replayed."""
 
     bus: Bus
     stream: str
     scratch: Engine
-    examiner: LogVerifier
+    verifier: LogVerifier
     found: Verification
     progress: Progress
     digest: str = BEGIN
     expected: int = 1
 
-    async def along(self, last: int) -> None:
+    async def run(self, last: int) -> None:
         """Verify from the first event to `last`, the last one that the database has."""
-        digests = await _checkpoints(self.bus, self.stream, self.examiner.keys.operators)
+        digests = await _checkpoints(self.bus, self.stream, self.verifier.keys.operators)
         async for batch in read(self.bus, self.stream, 1, last):
             for message in batch:
                 self._event(message, digests)
@@ -91,16 +91,16 @@ class _Look:
         self._missing(message.sequence)
         self.expected = message.sequence + 1
         place = f"{self.stream}#{message.sequence}"
-        if problem := self.examiner.examine(message):
+        if problem := self.verifier.examine(message):
             self.found.findings.append(f"{place} {message.subject}: {problem}")
         self.digest = advance(self.digest, message, own_headers(message))
-        wanted = digests.get(message.sequence)
-        if wanted is None:
+        signed = digests.get(message.sequence)
+        if signed is None:
             return
         self.found.checkpoints += 1
-        if wanted != self.digest:
-            said = "log digest does not match the signed checkpoint"
-            self.found.findings.append(f"{place}: {said}")
+        if signed != self.digest:
+            problem = "log digest does not match the signed checkpoint"
+            self.found.findings.append(f"{place}: {problem}")
 
     def _missing(self, until: int) -> None:
         first, last = self.expected, until - 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select, tuple_
 
-from services.audit.query.filters import cursor_of, place_of
+from services.audit.query.filters import decode_cursor, encode_cursor
 from services.audit.query.pages import MAX_LIMIT, Page, fitting
 from services.audit.store.commands import result
 from services.audit.store.tables import commands, enrollments
@@ -21,18 +21,18 @@ class CommandFilter:
     limit: int = 50
 
 
-def list_orders(connection: Connection, wanted: CommandFilter) -> Page:
+def list_commands(connection: Connection, filter_: CommandFilter) -> Page:
     """Return a page of commands with their `result`, newest first. Raises `BadCursorError`."""
-    limit = min(max(wanted.limit, 1), MAX_LIMIT)
-    found = connection.execute(ordered(wanted).limit(limit + 1)).mappings()
+    limit = min(max(filter_.limit, 1), MAX_LIMIT)
+    found = connection.execute(ordered(filter_).limit(limit + 1)).mappings()
     rows = [row | {"result": result(row)} for row in map(dict, found)]
-    limit, following = fitting(rows, limit), None
+    limit, next_cursor = fitting(rows, limit), None
     if len(rows) > limit:
-        following = cursor_of(rows[limit - 1]["ordered_at"], rows[limit - 1]["subject"])
-    return Page(rows[:limit], following)
+        next_cursor = encode_cursor(rows[limit - 1]["ordered_at"], rows[limit - 1]["subject"])
+    return Page(rows[:limit], next_cursor)
 
 
-def ordered(wanted: CommandFilter) -> Select[Any]:
+def ordered(filter_: CommandFilter) -> Select[Any]:
     """Return the query for commands joined with the state of their enrollments."""
     columns = commands.c
     of_it = enrollments.c.enrollment == columns.enrollment
@@ -42,10 +42,10 @@ def ordered(wanted: CommandFilter) -> Select[Any]:
         .where(columns.ordered_at.is_not(None))  # otherwise the row has answers without a command
         .order_by(columns.ordered_at.desc(), columns.subject.desc())
     )
-    for column, value in ((columns.operator, wanted.operator), (columns.kind, wanted.kind)):
+    for column, value in ((columns.operator, filter_.operator), (columns.kind, filter_.kind)):
         if value is not None:
             query = query.where(column == value)
-    if wanted.cursor is not None:
+    if filter_.cursor is not None:
         place = tuple_(columns.ordered_at, columns.subject)
-        query = query.where(place < tuple_(*place_of(wanted.cursor)))
+        query = query.where(place < tuple_(*decode_cursor(filter_.cursor)))
     return query

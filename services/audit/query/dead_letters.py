@@ -14,7 +14,7 @@ _MOST: Final = 500
 _NOTIFICATIONS: Final = frozenset({Stage.VERDICT, Stage.OUTCOME})
 
 
-def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
+def list_dead_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """Return dead letters, newest first.
 
     `retried` is the last attempt that one was retried as, or None. `open` says whether it needs
@@ -22,12 +22,12 @@ def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
     certificate in any attempt and is not a notification of the validator.
     """
     columns = dead_letters.c
-    driven = (
+    retried = (
         select(func.max(retries.c.attempt))
         .where(retries.c.stream == columns.stream, retries.c.sequence == columns.sequence)
         .scalar_subquery()
     )
-    query = select(dead_letters, driven.label("retried"))
+    query = select(dead_letters, retried.label("retried"))
     query = query.order_by(columns.recorded_at.desc()).limit(limit)
     found = [dict(row) for row in connection.execute(query).mappings()]
     return [row | {"open": _is_open(connection, row)} for row in found]
@@ -35,7 +35,7 @@ def list_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
 
 def count_open(connection: Connection) -> int:
     """Count the dead letters that need action, among the newest 500."""
-    return sum(row["open"] for row in list_letters(connection, _MOST))
+    return sum(row["open"] for row in list_dead_letters(connection, _MOST))
 
 
 def _is_open(connection: Connection, row: dict[str, Any]) -> bool:

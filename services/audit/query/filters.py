@@ -35,38 +35,38 @@ class EnrollmentFilter:
     limit: int = 50
 
 
-def filtered(wanted: EnrollmentFilter) -> Select[Any]:
+def filtered(filter_: EnrollmentFilter) -> Select[Any]:
     """Return the query for a filter with at most one state and one action, newest first."""
     columns = enrollments.c
     query = select(enrollments).order_by(columns.requested_at.desc(), columns.enrollment.desc())
     for column, value in (
-        (columns.profile, wanted.profile),
-        (columns.state, next(iter(wanted.states), None)),
-        (columns.action, next(iter(wanted.actions), None)),
+        (columns.profile, filter_.profile),
+        (columns.state, next(iter(filter_.states), None)),
+        (columns.action, next(iter(filter_.actions), None)),
     ):
         if value is not None:
             query = query.where(column == value)
-    return query.where(*times(enrollments, wanted))
+    return query.where(*times(enrollments, filter_))
 
 
-def times(table: Table, wanted: EnrollmentFilter) -> Iterator[ColumnElement[bool]]:
+def times(table: Table, filter_: EnrollmentFilter) -> Iterator[ColumnElement[bool]]:
     """Yield the conditions for the time range and the cursor."""
     columns = table.c
-    if wanted.since is not None:
-        yield columns.requested_at >= wanted.since
-    if wanted.until is not None:
-        yield columns.requested_at < wanted.until
-    if wanted.cursor is not None:
+    if filter_.since is not None:
+        yield columns.requested_at >= filter_.since
+    if filter_.until is not None:
+        yield columns.requested_at < filter_.until
+    if filter_.cursor is not None:
         place = tuple_(columns.requested_at, columns.enrollment)
-        yield place < tuple_(*place_of(wanted.cursor))
+        yield place < tuple_(*decode_cursor(filter_.cursor))
 
 
-def cursor_of(*place: int | str) -> str:
+def encode_cursor(*place: int | str) -> str:
     """Return an opaque cursor for the sort key of a page's last row."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode("ascii").rstrip("=")
 
 
-def place_of(cursor: str, length: int = 2) -> list[int | str]:
+def decode_cursor(cursor: str, length: int = 2) -> list[int | str]:
     """Return the sort key in a cursor: a time and what distinguishes rows of that time.
 
     Raises:

@@ -12,7 +12,7 @@ _ATTEMPTS: Final = 20  # a device that keeps failing adds one every hour
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class History:
     """The history of an enrollment. Rows are by column name, events in order of the log's time."""
 
     enrollment: dict[str, Any]
@@ -21,18 +21,18 @@ class Story:
     attempts: Sequence[str]  # enrollment keys, the newest last
 
 
-def story_of(connection: Connection, enrollment: str) -> Story | None:
+def history_of(connection: Connection, enrollment: str) -> History | None:
     """Return the history of an enrollment, or None if it does not exist."""
     query = select(enrollments).where(enrollments.c.enrollment == enrollment)
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
     place = (events.c.recorded_at, events.c.stream, events.c.sequence)
-    told = connection.execute(select(events).where(_about(row)).order_by(*place)).mappings()
-    return Story(
+    rows = connection.execute(select(events).where(_about(row)).order_by(*place)).mappings()
+    return History(
         enrollment=dict(row),
         certificate=_certificate(connection, row),
-        events=[dict(each) for each in told],
+        events=[dict(each) for each in rows],
         attempts=_attempts(connection, enrollment),
     )
 

@@ -7,8 +7,8 @@ from sqlalchemy import Engine
 
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
-from services.audit.query.history import story_of
-from services.audit.query.names import named, near
+from services.audit.query.history import history_of
+from services.audit.query.names import find_exact, suggest
 from services.audit.query.pages import MAX_LIMIT
 from shared.log.enrollment import State
 
@@ -43,16 +43,16 @@ def recent(
     found: list[EnrollmentLine] = []
     cursor: str | None = None
     with engine.connect() as connection:
-        if search and (told := story_of(connection, search)) is not None:
-            fits = state in (None, told.enrollment["state"])
-            return [_line(told.enrollment)] if fits else []
+        if search and (match := history_of(connection, search)) is not None:
+            fits = state in (None, match.enrollment["state"])
+            return [_line(match.enrollment)] if fits else []
         while len(found) < limit:
             states = (state,) if state is not None else ()
             size = min(limit - len(found), MAX_LIMIT)
-            wanted = EnrollmentFilter(profile, states, search=search, cursor=cursor, limit=size)
-            page = list_enrollments(connection, wanted)
+            filter_ = EnrollmentFilter(profile, states, search=search, cursor=cursor, limit=size)
+            page = list_enrollments(connection, filter_)
             found += map(_line, page.rows)
-            cursor = page.following
+            cursor = page.next_cursor
             if cursor is None:
                 break
     return found
@@ -72,21 +72,21 @@ def _line(row: dict[str, Any]) -> EnrollmentLine:
     )
 
 
-def named_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
-    """Return the newest enrollments (up to 10) that `wanted` names exactly, newest first."""
+def exact_lines(engine: Engine, text: str, state: State | None = None) -> list[EnrollmentLine]:
+    """Return the newest enrollments (up to 10) that `text` names exactly, newest first."""
     with engine.connect() as connection:
-        return list(map(_line, named(connection, wanted, _SEVERAL, state)))
+        return list(map(_line, find_exact(connection, text, _SEVERAL, state)))
 
 
-def near_lines(engine: Engine, wanted: str, state: State | None = None) -> list[EnrollmentLine]:
-    """Return a few enrollments with a name that starts with `wanted`, as suggestions."""
+def suggested_lines(engine: Engine, text: str, state: State | None = None) -> list[EnrollmentLine]:
+    """Return a few enrollments with a name that starts with `text`, as suggestions."""
     with engine.connect() as connection:
-        return list(map(_line, near(connection, wanted, state)))
+        return list(map(_line, suggest(connection, text, state)))
 
 
-def story(engine: Engine, wanted: str) -> list[dict[str, Any]]:
-    """Return all events of the newest enrollment that `wanted` names exactly."""
+def history(engine: Engine, text: str) -> list[dict[str, Any]]:
+    """Return all events of the newest enrollment that `text` names exactly."""
     with engine.connect() as connection:
-        rows = named(connection, wanted, 1)
-        told = story_of(connection, rows[0]["enrollment"]) if rows else None
-    return list(told.events) if told is not None else []
+        rows = find_exact(connection, text, 1)
+        match = history_of(connection, rows[0]["enrollment"]) if rows else None
+    return list(match.events) if match is not None else []

@@ -17,21 +17,21 @@ from shared.x509.dn import read_dn
 _NEAR: Final = 10
 
 
-def named(
-    connection: Connection, wanted: str, limit: int, state: State | None = None
+def find_exact(
+    connection: Connection, text: str, limit: int, state: State | None = None
 ) -> list[dict[str, Any]]:
-    """Return up to `limit` rows that `wanted` names exactly, newest first.
+    """Return up to `limit` rows that `text` names exactly, newest first.
 
     It may be the enrollment's key, its transaction ID, its serial number, or the whole device name
     or CN.
     """
-    if not wanted.strip():
+    if not text.strip():
         return []
     columns = enrollments.c
-    entries = {storable(each) for each in (folded(wanted), *spellings(wanted))}
+    entries = {storable(each) for each in (folded(text), *spellings(text))}
     indexed = select(names.c.enrollment).where(names.c.name.in_(entries))
     query = select(enrollments).where(
-        columns.enrollment.in_(indexed) | (columns.enrollment == storable(wanted))
+        columns.enrollment.in_(indexed) | (columns.enrollment == storable(text))
     )
     if state is not None:
         query = query.where(columns.state == state)
@@ -39,30 +39,30 @@ def named(
     query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
     # The index has every part of a name: another device's OU may equal this device's name.
     with connection.execution_options(yield_per=100).execute(query) as result:
-        fitting = (dict(row) for row in result.mappings() if is_called(row, wanted))
+        fitting = (dict(row) for row in result.mappings() if matches_exactly(row, text))
         return list(islice(fitting, limit))
 
 
-def is_called(row: RowMapping | dict[str, Any], wanted: str) -> bool:
-    """Return whether `wanted` is the row's key, transaction ID, serial number, whole name or CN."""
-    if storable(wanted) in (row["enrollment"], row["transaction_id"]):
+def matches_exactly(row: RowMapping | dict[str, Any], text: str) -> bool:
+    """Return whether `text` is the row's key, transaction ID, serial number, whole name or CN."""
+    if storable(text) in (row["enrollment"], row["transaction_id"]):
         return True
-    if row["serial"] and row["serial"] in spellings(wanted):
+    if row["serial"] and row["serial"] in spellings(text):
         return True
     device = row["device"] or ""
     common_names = (value for kind, value in read_dn(device) if kind == "CN")
     called = {_composed(name) for name in (device, *common_names) if name}
-    return _composed(storable(wanted)) in called
+    return _composed(storable(text)) in called
 
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def near(connection: Connection, wanted: str, state: State | None = None) -> list[dict[str, Any]]:
-    """Return a few rows with a name that starts with `wanted`, as suggestions; none if blank."""
-    if not wanted.strip():
+def suggest(connection: Connection, text: str, state: State | None = None) -> list[dict[str, Any]]:
+    """Return a few rows with a name that starts with `text`, as suggestions; none if blank."""
+    if not text.strip():
         return []
     states = (state,) if state is not None else ()
-    page = list_enrollments(connection, EnrollmentFilter(None, states, search=wanted, limit=_NEAR))
+    page = list_enrollments(connection, EnrollmentFilter(None, states, search=text, limit=_NEAR))
     return list(page.rows)

@@ -14,7 +14,7 @@ class Page:
     """Rows by column name, and the cursor of the next page (None on the last one)."""
 
     rows: Sequence[dict[str, Any]]
-    following: str | None
+    next_cursor: str | None
 
 
 def fitting(rows: Sequence[dict[str, Any]], limit: int) -> int:

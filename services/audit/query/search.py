@@ -35,71 +35,71 @@ _SAMPLED: Final = 61
 Begins = tuple[ColumnElement[bool], ...]
 
 
-def search(connection: Connection, wanted: EnrollmentFilter, limit: int) -> list[dict[str, Any]]:
-    """Return up to `limit` rows with a name that starts with `wanted.search`, newest first.
+def search(connection: Connection, filter_: EnrollmentFilter, limit: int) -> list[dict[str, Any]]:
+    """Return up to `limit` rows with a name that starts with `filter_.search`, newest first.
 
-    `wanted` has at most one state and one action. An empty search matches nothing.
+    `filter_` has at most one state and one action. An empty search matches nothing.
     """
     found = {
         row["enrollment"]: row
-        for name in spellings(wanted.search or "")
-        for row in _search(connection, wanted, name, limit)
+        for name in spellings(filter_.search or "")
+        for row in _search(connection, filter_, name, limit)
     }
     newest = sorted(found.values(), key=lambda r: (r["requested_at"], r["enrollment"]))
     return newest[::-1][:limit]
 
 
 def _search(
-    connection: Connection, wanted: EnrollmentFilter, name: str, limit: int
+    connection: Connection, filter_: EnrollmentFilter, name: str, limit: int
 ) -> list[dict[str, Any]]:
     """Return the rows with a name that starts with one spelling of the search."""
     begins = (names.c.name >= name, names.c.name < name + _LAST)
     beyond = select(names.c.name).where(*begins).offset(_MANY).limit(1)
     many = connection.execute(beyond).first() is not None
     if many:
-        found = _among_newest(connection, wanted, begins, limit)
+        found = _among_newest(connection, filter_, begins, limit)
         if len(found) == limit:
             return _rows(connection, found)
-    if wanted.profile or wanted.states or wanted.actions:
-        return _filtered(connection, wanted, begins, limit)
-    since = _threshold(connection, wanted, begins, limit) if many else None
-    found = _by_names(connection, wanted, begins, limit, since)
+    if filter_.profile or filter_.states or filter_.actions:
+        return _filtered(connection, filter_, begins, limit)
+    since = _threshold(connection, filter_, begins, limit) if many else None
+    found = _by_names(connection, filter_, begins, limit, since)
     if len(found) < limit and since is not None:  # the sample was not representative
-        found = _by_names(connection, wanted, begins, limit, None)
+        found = _by_names(connection, filter_, begins, limit, None)
     return _rows(connection, found)
 
 
 def _among_newest(
-    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+    connection: Connection, filter_: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[str]:
     """Return matches among the newest 2 000 enrollments, or the 2 000 up to the newest match.
 
     Fewer than `limit` does not mean that there are no more.
     """
-    found = _among(connection, wanted, begins, limit)
+    found = _among(connection, filter_, begins, limit)
     if len(found) < limit:
-        newest = select(func.max(names.c.requested_at)).where(*begins, *times(names, wanted))
+        newest = select(func.max(names.c.requested_at)).where(*begins, *times(names, filter_))
         if (time := connection.execute(newest).scalar()) is not None:
-            found = _among(connection, replace(wanted, until=time + 1), begins, limit)
+            found = _among(connection, replace(filter_, until=time + 1), begins, limit)
     return found
 
 
 def _among(
-    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+    connection: Connection, filter_: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[str]:
-    """Return matches among the newest `_LOOKED_AT` enrollments that `wanted` allows."""
+    """Return matches among the newest `_LOOKED_AT` enrollments that `filter_` allows."""
     columns = enrollments.c
-    times_back = filtered(wanted).with_only_columns(columns.requested_at)
+    times_back = filtered(filter_).with_only_columns(columns.requested_at)
     oldest = times_back.offset(_LOOKED_AT).limit(1)
     fitting = exists().where(names.c.enrollment == columns.enrollment, *begins)
-    query = filtered(wanted).with_only_columns(columns.enrollment).where(fitting)
+    query = filtered(filter_).with_only_columns(columns.enrollment).where(fitting)
     if (last := connection.execute(oldest).scalar()) is not None:
         query = query.where(columns.requested_at >= last)
     return list(connection.execute(query.limit(limit)).scalars())
 
 
 def _threshold(
-    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+    connection: Connection, filter_: EnrollmentFilter, begins: Begins, limit: int
 ) -> int | None:
     """Return a time after which there are about twice as many matching names as needed.
 
@@ -107,21 +107,21 @@ def _threshold(
     """
     columns, several = names.c, 2 * limit * _NAMES_EACH // _SAMPLED
     query = select(columns.requested_at).where(
-        *begins, *times(names, wanted), columns.requested_at % _SAMPLED == 0
+        *begins, *times(names, filter_), columns.requested_at % _SAMPLED == 0
     )
     sample = sorted(connection.execute(query).scalars(), reverse=True)
     return sample[several] if len(sample) > several else None
 
 
 def _by_names(
-    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int, since: int | None
+    connection: Connection, filter_: EnrollmentFilter, begins: Begins, limit: int, since: int | None
 ) -> list[str]:
     """Return the newest matches, no older than `since`, from the table of names alone.
 
     An enrollment appears once per matching name, so `limit * _NAMES_EACH` rows are enough.
     """
     columns = names.c
-    query = select(columns.enrollment).where(*begins, *times(names, wanted))
+    query = select(columns.enrollment).where(*begins, *times(names, filter_))
     if since is not None:
         query = query.where(columns.requested_at >= since)
     # `+ 0` keeps PostgreSQL off the index by time, which it would scan for the few matches.
@@ -131,12 +131,12 @@ def _by_names(
 
 
 def _filtered(
-    connection: Connection, wanted: EnrollmentFilter, begins: Begins, limit: int
+    connection: Connection, filter_: EnrollmentFilter, begins: Begins, limit: int
 ) -> list[dict[str, Any]]:
     """Return the newest matches, each checked against the other filters."""
     columns = enrollments.c
     begun = select(names.c.enrollment).where(*begins)
-    query = filtered(wanted).where(columns.enrollment.in_(begun)).order_by(None)
+    query = filtered(filter_).where(columns.enrollment.in_(begun)).order_by(None)
     query = query.order_by((columns.requested_at + 0).desc(), columns.enrollment.desc())
     return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
 

@@ -16,7 +16,7 @@ class ReplacedLogError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Agreement:
     """The last sequence of a stream (`last`), and of what is recorded of it (`recorded`).
 
     `problem` says why log and database do not match, "" if they do.
@@ -27,7 +27,7 @@ class Standing:
     problem: str = ""
 
 
-async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
+async def compare(bus: Bus, engine: Engine, stream: str) -> Agreement:
     """Compare the newest recorded event with the log.
 
     A replica of the log that lags behind may answer: compare again before acting on a problem.
@@ -35,16 +35,16 @@ async def compare(bus: Bus, engine: Engine, stream: str) -> Standing:
     recorded = await asyncio.to_thread(position, engine, stream)
     last = await last_sequence(bus, stream)
     if last < recorded:
-        return Standing(last, recorded, f"the log ends at {last}, the database at {recorded}")
+        return Agreement(last, recorded, f"the log ends at {last}, the database at {recorded}")
     newest = await asyncio.to_thread(_newest, engine, stream)
     if newest is None:
-        return Standing(last, recorded)
+        return Agreement(last, recorded)
     sequence, subject, time = newest
     stored = await bus.get_sequence(stream, sequence)
     if stored is None or (stored.subject, stored.time) == (subject, time):
-        return Standing(last, recorded)
+        return Agreement(last, recorded)
     problem = f"sequence {sequence}: log has {stored.subject}, database has a different event"
-    return Standing(last, recorded, problem)
+    return Agreement(last, recorded, problem)
 
 
 def _newest(engine: Engine, stream: str) -> tuple[int, str, int] | None:

@@ -16,7 +16,7 @@ async def fill(
     engine: Engine,
     stream: str,
     last: int,
-    wanted: Callable[[DecodedMessage], bool] = everything,
+    is_selected: Callable[[DecodedMessage], bool] = everything,
 ) -> AsyncIterator[int]:
     """Store what the log has after the database's position, up to `last`; yield counts by batch.
 
@@ -26,7 +26,7 @@ async def fill(
         done = await asyncio.to_thread(position, engine, stream)
         try:
             async for batch in read(bus, stream, done + 1, last):
-                yield await asyncio.to_thread(store, engine, stream, batch, wanted, after=done)
+                yield await asyncio.to_thread(store, engine, stream, batch, is_selected, after=done)
                 done = batch[-1].sequence if batch else done
         except EmptiedError:
             continue

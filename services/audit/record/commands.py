@@ -62,13 +62,13 @@ def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
     """Project an operator's decision on a held enrollment."""
     assert isinstance(event, HoldDecided)
     enrollment = parse_subject(stored.subject)[0]
-    told = {
+    columns = {
         "kind": Command.APPROVE if event.approved else Command.DENY,
         "profile": at.fields["profile"],
         "enrollment": enrollment.prefix(),
         "note": event.note,
     }
-    _give(changes, stored, event.operator, told)
+    _give(changes, stored, event.operator, columns)
 
 
 def ordered(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
@@ -99,8 +99,10 @@ def _row(changes: Changes, subject: str) -> Row:
     return changes.commands.setdefault(subject, new)
 
 
-def _give(changes: Changes, stored: Stored, operator: str, told: Mapping[str, str | None]) -> None:
-    texts = {name: storable(value) for name, value in told.items()}
+def _give(
+    changes: Changes, stored: Stored, operator: str, columns: Mapping[str, str | None]
+) -> None:
+    texts = {name: storable(value) for name, value in columns.items()}
     row = {"operator": storable(operator), "ordered_at": stored.time}
     _row(changes, stored.subject).update(texts | row)
 
@@ -126,20 +128,20 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
 
 def _retry(event: RetryOrdered) -> dict[str, str | None]:
     """Return the dead letter and the attempt to make; a retried revocation has no attempt."""
-    told: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
+    columns: dict[str, str | None] = {"about": f"{event.stream} {event.sequence}"}
     try:
         found = parse_prefix(event.enrollment).at(event.attempt)
     except ValueError:
-        return told
-    return told | {"profile": found.profile, "enrollment": found.prefix()}
+        return columns
+    return columns | {"profile": found.profile, "enrollment": found.prefix()}
 
 
 def _resume(event: ResumeOrdered) -> dict[str, str | None]:
     """Return the attempt that waits, and the stage that it waits for."""
     note = f"give up: {event.stage}" if event.give_up else str(event.stage)
-    told: dict[str, str | None] = {"note": note}
+    columns: dict[str, str | None] = {"note": note}
     try:
         found = parse_prefix(event.enrollment)
     except ValueError:
-        return told
-    return told | {"profile": found.profile, "enrollment": found.prefix()}
+        return columns
+    return columns | {"profile": found.profile, "enrollment": found.prefix()}

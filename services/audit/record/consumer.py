@@ -59,7 +59,7 @@ class StreamRecorder:
     _consumption: Consumption | None = None
     _task: asyncio.Task[None] | None = None
     _next_look: float = 0.0
-    _said: str = ""
+    _reported: str = ""
     _done: int | None = None  # the last sequence that this process has recorded
 
     async def start(self) -> None:
@@ -97,15 +97,15 @@ class StreamRecorder:
 
     def _failed(self, error: Exception) -> None:
         FAILURES.labels("audit").inc()
-        said = f"retrying after {type(error).__name__}"
-        if said != self._said:
+        problem = f"retrying after {type(error).__name__}"
+        if problem != self._reported:
             log_failure("audit_waiting", error, stream=self.stream)
-        self.problem = self._said = said
+        self.problem = self._reported = problem
 
     def _wait_for(self, problem: str) -> None:
-        if problem != self._said:
+        if problem != self._reported:
             _log.error("log_replaced", stream=self.stream, detail=problem)
-        self.problem = self._said = problem
+        self.problem = self._reported = problem
 
     async def _step(self) -> None:
         """Look if it is time, then record what arrives until the next look."""
@@ -113,7 +113,7 @@ class StreamRecorder:
         if loop.time() >= self._next_look or self.problem:
             await self._look()
             self._next_look = loop.time() + _LOOK_SECONDS
-        self.problem = self._said = ""
+        self.problem = self._reported = ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._next_look):
                 await self._arrived.wait()
@@ -128,17 +128,17 @@ class StreamRecorder:
         if self.problem:
             self.problem = "projecting recorded events"
             await asyncio.to_thread(catch_up, self.engine, self.stream)
-        standing = await compare(self.bus, self.engine, self.stream)
-        if standing.problem:
+        agreement = await compare(self.bus, self.engine, self.stream)
+        if agreement.problem:
             raise ReplacedLogError(
-                f"{standing.problem}; run `scepstream audit verify`, then `audit reconcile`"
+                f"{agreement.problem}; run `scepstream audit verify`, then `audit reconcile`"
             )
         known = {d.stored.sequence: d.stored for d in self._waiting}
-        behind = standing.last - standing.recorded
+        behind = agreement.last - agreement.recorded
         if behind > _FAR:
             _log.info("record_behind", stream=self.stream, events=behind)
-        self._done = standing.recorded
-        await self._store_to(standing.last, known)
+        self._done = agreement.recorded
+        await self._store_to(agreement.last, known)
 
     async def _record(self, deliveries: list[Delivery]) -> None:
         """Commit a batch, then acknowledge everything up to its last message."""

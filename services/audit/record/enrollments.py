@@ -62,7 +62,7 @@ class EnrollmentRow:
     name: str
     known: Known | None
 
-    def take(self, stored: Stored, event: EventPayload) -> None:
+    def apply(self, stored: Stored, event: EventPayload) -> None:
         """Merge an event into the row."""
         row = self._row(stored)
         match event:
@@ -113,7 +113,9 @@ class EnrollmentRow:
 
     def _facts(self, row: Row, facts: Facts, claim: Claim | None) -> None:
         # A missing value keeps an earlier one, as in `merge`: batching must not matter.
-        row |= {name: value for name, value in _told(facts, claim).items() if value is not None}
+        row |= {
+            name: value for name, value in _facts_columns(facts, claim).items() if value is not None
+        }
         row["action"] = _action(row, renews=False)
         for name in _names(facts, claim):
             self._name(name, row)
@@ -191,7 +193,7 @@ def _requested(event: EnrollmentRequested) -> Row:
     }
 
 
-def _told(facts: Facts, claim: Claim | None) -> Row:
+def _facts_columns(facts: Facts, claim: Claim | None) -> Row:
     """Return the columns from the CSR, and from the connector's claim about the device."""
     return {
         "fleet": storable(facts.fleet),

@@ -97,19 +97,19 @@ def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
         "enrollment": enrollment,
         "headers": found.headers,
         "payload": stored.payload,
-        **_told(found.event),
+        **_event_columns(found.event),
     }
 
 
-def _told(event: EventPayload | None) -> dict[str, str | None]:
+def _event_columns(event: EventPayload | None) -> dict[str, str | None]:
     """Return the device, transaction, result and serial number that the event states."""
-    told = {
+    columns = {
         "transaction_id": getattr(event, "transaction_id", None),
         "device": _device(event),
         "result": _result(event),
         "serial": getattr(event, "serial", None),
     }
-    return {name: storable(value) for name, value in told.items()}
+    return {name: storable(value) for name, value in columns.items()}
 
 
 def _device(event: EventPayload | None) -> str | None:

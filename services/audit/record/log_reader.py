@@ -28,8 +28,8 @@ async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, 
 async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[list[Stored]]:
     """Yield the messages from `first` to `last` in ordered batches, without those the log lacks."""
     for start in range(first, last + 1, _AT_ONCE):
-        wanted = range(start, min(start + _AT_ONCE, last + 1))
-        yield await _at_once(bus, stream, wanted)
+        numbers = range(start, min(start + _AT_ONCE, last + 1))
+        yield await _at_once(bus, stream, numbers)
 
 
 async def _at_once(bus: Bus, stream: str, numbers: Iterable[int]) -> list[Stored]:

@@ -12,7 +12,7 @@ from services.audit.store.tables import positions
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """The last recorded event of a stream, the last projected one, and the digest up to that."""
 
     sequence: int = 0
@@ -20,18 +20,18 @@ class Place:
     digest: str = BEGIN
 
 
-_PLACE: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
+_POSITION: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
     positions.c.stream == bindparam("stream")
 )
 
 
-def place_of(connection: Connection, stream: str) -> Place:
+def read_position(connection: Connection, stream: str) -> Position:
     """Return where a stream stands; the beginning if nothing was recorded yet."""
-    found = connection.execute(_PLACE, {"stream": stream}).first()
-    return Place(*found) if found is not None else Place()
+    found = connection.execute(_POSITION, {"stream": stream}).first()
+    return Position(*found) if found is not None else Position()
 
 
-def move(connection: Connection, stream: str, place: Place) -> None:
+def move(connection: Connection, stream: str, place: Position) -> None:
     """Store where a stream stands now."""
     values = {
         "stream": stream,

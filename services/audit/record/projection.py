@@ -67,7 +67,7 @@ def fold(messages: Iterable[DecodedMessage], known: Mapping[str, Known]) -> Chan
             enrollment = enrollment_of(stored)
             if enrollment is None:
                 continue
-            EnrollmentRow(changes, enrollment, known.get(enrollment)).take(stored, event)
+            EnrollmentRow(changes, enrollment, known.get(enrollment)).apply(stored, event)
         for project in PROJECTORS.get(at.channel, ()):
             project(changes, at, stored, event)
     return changes

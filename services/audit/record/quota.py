@@ -20,7 +20,7 @@ _SECONDS: Final = 5.0
 
 
 @dataclass
-class Room:
+class QuotaMonitor:
     """Measures the streams every few seconds; `clock` returns Unix seconds."""
 
     bus: Bus

@@ -19,9 +19,9 @@ from services.audit.record.digest import advance
 from services.audit.record.enrollments import enrollment_of
 from services.audit.record.event_row import DecodedMessage, row
 from services.audit.record.merge import insert_into, known, merge
-from services.audit.record.positions import Place, move, place_of
+from services.audit.record.positions import Position, move, read_position
 from services.audit.record.projection import fold
-from services.audit.store.engine import wait_in_line
+from services.audit.store.engine import lock_stream
 from services.audit.store.tables import events
 from shared.log.envelope import Stored
 
@@ -35,18 +35,18 @@ class EmptiedError(Exception):
 def position(engine: Engine, stream: str) -> int:
     """Return the last recorded sequence of a stream, 0 if there is none."""
     with engine.connect() as connection:
-        return place_of(connection, stream).sequence
+        return read_position(connection, stream).sequence
 
 
 def position_of(connection: Connection, stream: str) -> int:
     """Return the last recorded sequence of a stream, as of the connection's snapshot."""
-    return place_of(connection, stream).sequence
+    return read_position(connection, stream).sequence
 
 
 def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
     """Return (sequence, digest) as a checkpoint of the stream would state them."""
     with engine.connect() as connection:
-        place = place_of(connection, stream)
+        place = read_position(connection, stream)
     return place.projected, place.digest
 
 
@@ -64,29 +64,29 @@ def store(
     engine: Engine,
     stream: str,
     messages: Sequence[Stored],
-    wanted: Callable[[DecodedMessage], bool] = everything,
+    is_selected: Callable[[DecodedMessage], bool] = everything,
     *,
     after: int = 0,
 ) -> int:
     """Store events, their rows and the position in one transaction; return how many are new.
 
     Messages at or before the position are stored already: a redelivery adds nothing. Writers of a
-    stream take turns, so that none counts what another has stored. Messages that are not `wanted`
-    are passed over, but counted.
+    stream take turns, so that none counts what another has stored. Messages that `is_selected`
+    rejects are not stored, but counted.
 
     `messages` must be all that the log has after the position `after`, up to the last of them. If
     the database is behind `after`, because `audit reconcile` emptied it or a backup was restored,
     storing them would leave a gap that no later look finds: this raises `EmptiedError`.
     """
     with engine.begin() as connection:
-        wait_in_line(connection, stream)
-        place = place_of(connection, stream)
+        lock_stream(connection, stream)
+        place = read_position(connection, stream)
         if place.sequence < after:
             raise EmptiedError(f"{stream}: at {place.sequence}, expected {after}")
         new = [message for message in messages if message.sequence > place.sequence]
         if not new:
             return 0
-        read = [found for message in new if wanted(found := DecodedMessage.of(message))]
+        read = [found for message in new if is_selected(found := DecodedMessage.of(message))]
         rows = [row(stream, found) for found in read]
         if rows:
             connection.execute(_recording(connection.dialect.name), rows)
@@ -108,8 +108,8 @@ def catch_up(engine: Engine, stream: str) -> None:
     """Project the recorded events that the model lacks, after a migration that emptied it."""
     while True:
         with engine.begin() as connection:
-            wait_in_line(connection, stream)
-            place = place_of(connection, stream)
+            lock_stream(connection, stream)
+            place = read_position(connection, stream)
             messages = _events_after(connection, stream, place.projected)
             if not messages:
                 return
@@ -118,7 +118,7 @@ def catch_up(engine: Engine, stream: str) -> None:
             move(connection, stream, place)
 
 
-def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Place) -> Place:
+def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Position) -> Position:
     """Merge these events into the model; return the place with the digest after them."""
     about = {name for found in read if (name := enrollment_of(found.stored)) is not None}
     merge(connection, fold(read, known(connection, about)))

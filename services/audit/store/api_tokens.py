@@ -38,7 +38,7 @@ def add_token(engine: Engine, name: str, level: Level, token: str, now: int) -> 
     return True
 
 
-def revoke_token(engine: Engine, name: str, now: int) -> bool:
+def mark_revoked(engine: Engine, name: str, now: int) -> bool:
     """Revoke a token at `now` (Unix s); return False if no valid one has this name."""
     with engine.begin() as connection:
         done = connection.execute(

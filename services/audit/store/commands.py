@@ -49,5 +49,5 @@ def result(row: Mapping[str, Any]) -> Result:
     if row["refused"]:
         return Result.REFUSED
     # A command from before replicas were named expects 0: one answer was enough.
-    wanted = max(row["expected"], 1) if row["expected"] is not None else 0
-    return Result.DONE if row["answered"] >= wanted else Result.WAITING
+    needed = max(row["expected"], 1) if row["expected"] is not None else 0
+    return Result.DONE if row["answered"] >= needed else Result.WAITING

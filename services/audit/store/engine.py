@@ -135,7 +135,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def wait_in_line(connection: Connection, what: str) -> None:
+def lock_stream(connection: Connection, what: str) -> None:
     """Take the write lock of `what` (a stream, or all migrations) until the transaction ends.
 
     In PostgreSQL it is an advisory lock; recording also shares the lock that migrations take
@@ -158,7 +158,7 @@ def lock_all(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-    wait_in_line(connection, _MIGRATIONS)
+    lock_stream(connection, _MIGRATIONS)
 
 
 def _lock_number(what: str) -> int:

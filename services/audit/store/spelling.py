@@ -12,8 +12,8 @@ _SIGNED: Final = 8  # INTEGERs are signed: from this first digit on, a zero octe
 
 def folded(name: str) -> str:
     """Return a name as the index holds it: NFC, in lower case, without surrounding whitespace."""
-    told = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be encoded
-    composed = unicodedata.normalize("NFC", told).strip()
+    text = name.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be encoded
+    composed = unicodedata.normalize("NFC", text).strip()
     return unicodedata.normalize("NFC", composed.lower())
 
 

@@ -43,7 +43,7 @@ _TONES: Final[Mapping[str, Tone]] = {
 }
 
 
-_ORDERS: Final[Mapping[str, str]] = {
+_COMMANDS: Final[Mapping[str, str]] = {
     Command.APPROVE: "Approve enrollment",
     Command.DENY: "Deny enrollment",
     Command.REVOKE: "Revoke certificate",
@@ -88,20 +88,20 @@ def action_name(action: str | None) -> str:
     return _ACTIONS.get(action or "", action or "")
 
 
-def order_name(kind: str) -> str:
+def command_name(kind: str) -> str:
     """Return the label of a command."""
-    return _ORDERS.get(kind, kind)
+    return _COMMANDS.get(kind, kind)
 
 
-def order_badge(row: Mapping[str, Any]) -> Badge:
-    """Return the badge of a command's result (a row of `list_orders`), with counts of answers."""
+def command_badge(row: Mapping[str, Any]) -> Badge:
+    """Return the badge of a command's result (a row of `list_commands`), with counts of answers."""
     refused, answered = row["refused"], row["answered"]
     match row["result"]:
         case Result.DONE:
             return Badge(f"done by {answered}" if answered > 1 else "done", "good")
         case Result.REFUSED:
-            said = f"{refused} of {answered} refused" if answered > 1 else "refused"
-            return Badge(said, "bad")
+            text = f"{refused} of {answered} refused" if answered > 1 else "refused"
+            return Badge(text, "bad")
         case _:
             of_all = f"{answered} of {row['expected']} answered"
             return Badge(of_all if answered else "waiting", "warn")

@@ -34,18 +34,18 @@ async def login(request: Request, deps: Injected, next: Next = HOME) -> Response
     refuse_others(request, deps.public_url)
     address = source_of(request)
     token = (await form(request)).get("token", "").strip()
-    wait = deps.attempts.wait(address, deps.clock())
+    wait = deps.login_failures.wait(address, deps.clock())
     if wait:
-        said = f"Too many failed logins; try again in {wait} s."
-        found = _form(deps, next, 429, said)
+        wrong = f"Too many failed logins; try again in {wait} s."
+        found = _form(deps, next, 429, wrong)
         found.headers["retry-after"] = str(wait)
         return found
-    with deps.attempts.looking_up(address):
+    with deps.login_failures.looking_up(address):
         operator = await asyncio.to_thread(operator_of, deps.engine, token)
     if operator is None:
-        deps.attempts.failed(address, deps.clock())
-        said = "Unknown or revoked API token."
-        return _form(deps, next, 401, said)
+        deps.login_failures.failed(address, deps.clock())
+        wrong = "Unknown or revoked API token."
+        return _form(deps, next, 401, wrong)
     return await sign_in(deps, operator, operator.name, local(next))
 
 

@@ -14,10 +14,10 @@ from services.audit.api.problems import ProblemError
 from services.audit.settings import Oidc
 from services.audit.web.login import Next, local, sign_in
 from services.audit.web.provider import (
-    Attempt,
-    MisfitError,
+    LoginState,
     NotSignedInError,
-    ProviderAwayError,
+    ProviderMismatchError,
+    ProviderUnavailableError,
     authorization_url,
     signed_in_as,
 )
@@ -36,17 +36,17 @@ Text = Annotated[str, Query(max_length=4000)]
 async def begin(deps: Injected, next: Next = HOME) -> Response:  # noqa: A002 - the query's word for it
     """Redirect to the provider, and keep the values that identify the login in a cookie."""
     oidc = _configured(deps)
-    attempt = Attempt(*(secrets.token_urlsafe(32) for _ in range(3)))
+    login = LoginState(*(secrets.token_urlsafe(32) for _ in range(3)))
     try:
-        location = await authorization_url(oidc, attempt)
-    except ProviderAwayError as error:
-        raise _away(error) from None
-    except MisfitError as error:
-        raise _misfit(error) from None
+        location = await authorization_url(oidc, login)
+    except ProviderUnavailableError as error:
+        raise _unavailable(error) from None
+    except ProviderMismatchError as error:
+        raise _mismatch(error) from None
     found = RedirectResponse(location, 303)
     found.set_cookie(
         _cookie(deps),
-        " ".join((attempt.state, attempt.nonce, attempt.verifier, _kept(next))),
+        " ".join((login.state, login.nonce, login.verifier, _kept(next))),
         max_age=_SECONDS,
         httponly=True,
         samesite="lax",
@@ -69,11 +69,11 @@ async def callback(
     if error or not code:
         raise ProblemError(403, "the identity provider denied the sign-in")
     try:
-        operator = await signed_in_as(oidc, Attempt(*parts[:3]), code, deps.clock())
-    except ProviderAwayError as problem:
-        raise _away(problem) from None
-    except MisfitError as problem:
-        raise _misfit(problem) from None
+        operator = await signed_in_as(oidc, LoginState(*parts[:3]), code, deps.clock())
+    except ProviderUnavailableError as problem:
+        raise _unavailable(problem) from None
+    except ProviderMismatchError as problem:
+        raise _mismatch(problem) from None
     except NotSignedInError as problem:
         raise ProblemError(403, str(problem)) from None
     _log.info("operator_signed_in", operator=operator.name, level=operator.level.value)
@@ -99,11 +99,11 @@ def _cookie(deps: Dependencies) -> str:
     return f"{deps.cookie}-login"
 
 
-def _away(error: ProviderAwayError) -> ProblemError:
+def _unavailable(error: ProviderUnavailableError) -> ProblemError:
     log_failure("provider_unavailable", error)
     return ProblemError(502, "the identity provider is unavailable; try again")
 
 
-def _misfit(error: MisfitError) -> ProblemError:
+def _mismatch(error: ProviderMismatchError) -> ProblemError:
     _log.error("provider_misconfigured", detail=str(error))
     return ProblemError(502, f"identity provider misconfigured: {error}")

@@ -35,11 +35,11 @@ _MAX_NAME: Final = 200
 _BUSY: Final = (408, 425, 429)
 
 
-class ProviderAwayError(Exception):
+class ProviderUnavailableError(Exception):
     """Raised if the provider is unreachable, too slow, or answers with a temporary error."""
 
 
-class MisfitError(Exception):
+class ProviderMismatchError(Exception):
     """Raised if provider and configuration do not match; retrying does not help. One sentence."""
 
 
@@ -48,7 +48,7 @@ class NotSignedInError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LoginState:
     """The values that tie a callback to its login; kept in a cookie of the browser."""
 
     state: str
@@ -65,44 +65,44 @@ def _client(oidc: Oidc) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, verify=oidc.tls or True)
 
 
-async def authorization_url(oidc: Oidc, attempt: Attempt) -> str:
+async def authorization_url(oidc: Oidc, login: LoginState) -> str:
     """Return the URL at which the user signs in.
 
     Raises:
-        ProviderAwayError: the provider is unavailable.
-        MisfitError: the provider's metadata do not match the configuration.
+        ProviderUnavailableError: the provider is unavailable.
+        ProviderMismatchError: the provider's metadata do not match the configuration.
     """
     async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
-    asked = {
+    parameters = {
         "response_type": "code",
         "client_id": oidc.client_id,
         "redirect_uri": oidc.redirect_uri,
         "scope": "openid profile email",
-        "state": attempt.state,
-        "nonce": attempt.nonce,
-        "code_challenge": attempt.challenge(),
+        "state": login.state,
+        "nonce": login.nonce,
+        "code_challenge": login.challenge(),
         "code_challenge_method": "S256",
     }
     endpoint = metadata["authorization_endpoint"]
-    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(parameters)}"
 
 
-async def signed_in_as(oidc: Oidc, attempt: Attempt, code: str, now: float) -> Operator:
+async def signed_in_as(oidc: Oidc, login: LoginState, code: str, now: float) -> Operator:
     """Exchange the code for the user, with the highest level of their roles.
 
     Raises:
-        ProviderAwayError: the provider is unavailable.
-        MisfitError: the provider does not match the configuration.
+        ProviderUnavailableError: the provider is unavailable.
+        ProviderMismatchError: the provider does not match the configuration.
         NotSignedInError: the login is invalid, or the user has no role.
     """
     async with _client(oidc) as client:
         metadata = await _metadata(client, oidc)
-        tokens = await _exchange(client, metadata, oidc, attempt, code)
+        tokens = await _exchange(client, metadata, oidc, login, code)
         keys = await _json(client, "GET", metadata["jwks_uri"])
     claims = _claims(oidc, tokens.get("id_token"), keys, int(now))
     if not hmac.compare_digest(
-        str(claims.get("nonce")).encode("utf-8", "replace"), attempt.nonce.encode()
+        str(claims.get("nonce")).encode("utf-8", "replace"), login.nonce.encode()
     ):
         raise NotSignedInError("the ID token belongs to another sign-in")
     return operator_of_claims(oidc, claims)
@@ -119,33 +119,35 @@ def operator_of_claims(oidc: Oidc, claims: Mapping[str, Any]) -> Operator:
     shown = f"{name} ({subject})" if name else subject
     if not levels:
         missing = f"the ID token has no claim {oidc.roles_claim}"
-        told = missing if roles is None else f"{oidc.roles_claim}: {_listed(roles)}"
-        raise NotSignedInError(f"{shown} has no role with access to this page ({told})")
+        roles_text = missing if roles is None else f"{oidc.roles_claim}: {_listed(roles)}"
+        raise NotSignedInError(f"{shown} has no role with access to this page ({roles_text})")
     return Operator(f"oidc:{shown}", max(levels, key=list(Level).index))
 
 
 def _roles(claims: Mapping[str, Any], path: str) -> list[str] | None:
     """Return the roles in the claim of this name or dotted path; None if there is no such claim."""
-    told: Any = claims.get(path)
-    if told is None:
-        told = claims
+    value: Any = claims.get(path)
+    if value is None:
+        value = claims
         for name in path.split("."):
-            told = told.get(name) if isinstance(told, dict) else None
-    if told is None:
+            value = value.get(name) if isinstance(value, dict) else None
+    if value is None:
         return None
-    return [each for each in (told if isinstance(told, list) else [told]) if isinstance(each, str)]
+    return [
+        each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)
+    ]
 
 
 def _listed(roles: list[str]) -> str:
     """Return the roles as text, shortened to fit into an error message."""
-    told = visible(", ".join(roles)) or "none"
-    return told if len(told) <= _MAX_NAME else f"{told[:_MAX_NAME]}..."
+    text = visible(", ".join(roles)) or "none"
+    return text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}..."
 
 
 def _shown(claims: Mapping[str, Any], *names: str) -> str:
     """Return the printable characters of the first of these claims that is non-empty text."""
-    told = (each for name in names if isinstance(each := claims.get(name), str) and each)
-    return "".join(c for c in next(told, "") if c.isprintable())[:_MAX_NAME]
+    texts = (each for name in names if isinstance(each := claims.get(name), str) and each)
+    return "".join(c for c in next(texts, "") if c.isprintable())[:_MAX_NAME]
 
 
 async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, Any]:
@@ -155,10 +157,12 @@ async def _metadata(client: httpx.AsyncClient, oidc: Oidc) -> dict[str, Any]:
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
     if found.get("issuer") != oidc.issuer:
         other = visible(str(found.get("issuer")))[:_MAX_NAME]
-        raise MisfitError(f"audit.oidc_issuer is {oidc.issuer}, the provider's issuer is {other}")
+        raise ProviderMismatchError(
+            f"audit.oidc_issuer is {oidc.issuer}, the provider's issuer is {other}"
+        )
     for name in names:
         if not isinstance(found.get(name), str):
-            raise MisfitError(f"the provider's metadata has no {name}")
+            raise ProviderMismatchError(f"the provider's metadata has no {name}")
     methods = found.get("token_endpoint_auth_methods_supported")
     return {name: found[name] for name in names} | {"methods": methods}
 
@@ -167,7 +171,7 @@ async def _exchange(
     client: httpx.AsyncClient,
     metadata: Mapping[str, Any],
     oidc: Oidc,
-    attempt: Attempt,
+    login: LoginState,
     code: str,
 ) -> dict[str, Any]:
     """Exchange the code for tokens (RFC 6749 s4.1.3, RFC 7636 s4.5)."""
@@ -175,7 +179,7 @@ async def _exchange(
         "grant_type": "authorization_code",
         "code": code,
         "redirect_uri": oidc.redirect_uri,
-        "code_verifier": attempt.verifier,
+        "code_verifier": login.verifier,
     }
     basic = None
     if oidc.client_secret is None:
@@ -185,7 +189,7 @@ async def _exchange(
     else:
         # RFC 6749 s2.3.1: ID and secret are form-encoded first.
         basic = httpx.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
-    secrets = (oidc.client_secret or "", code, attempt.verifier)
+    secrets = (oidc.client_secret or "", code, login.verifier)
     endpoint = metadata["token_endpoint"]
     return await _json(client, "POST", endpoint, secrets, data=form, auth=basic)
 
@@ -206,7 +210,7 @@ async def _json(
     place = url.partition("?")[0]
     answer = await _ask(client, method, url, place, options)
     if answer.is_server_error or answer.status_code in _BUSY:
-        raise ProviderAwayError(f"{place} returned HTTP {answer.status_code}")
+        raise ProviderUnavailableError(f"{place} returned HTTP {answer.status_code}")
     try:
         found = answer.json()
     except (ValueError, RecursionError):
@@ -214,7 +218,7 @@ async def _json(
     if not answer.is_success:
         raise _refused(place, answer.status_code, found, secrets)
     if not isinstance(found, dict):
-        raise MisfitError(f"{place} did not return a JSON object")
+        raise ProviderMismatchError(f"{place} did not return a JSON object")
     return found
 
 
@@ -226,14 +230,14 @@ async def _ask(
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await client.request(method, url, **options)
     except TimeoutError:
-        raise ProviderAwayError(f"{place} did not answer in time") from None
+        raise ProviderUnavailableError(f"{place} did not answer in time") from None
     except httpx.InvalidURL:
-        raise MisfitError(f"{visible(place)[:_MAX_NAME]} is not a URL") from None
+        raise ProviderMismatchError(f"{visible(place)[:_MAX_NAME]} is not a URL") from None
     except httpx.HTTPError as error:
         if _is_untrusted(error):
-            said = f"the certificate of {place} is not trusted; set audit.oidc_ca_path"
-            raise MisfitError(said) from None
-        raise ProviderAwayError(place) from None
+            problem = f"the certificate of {place} is not trusted; set audit.oidc_ca_path"
+            raise ProviderMismatchError(problem) from None
+        raise ProviderUnavailableError(place) from None
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
@@ -249,8 +253,8 @@ def _refused(place: str, status: int, found: object, secrets: tuple[str, ...]) -
     if error == "invalid_grant":
         return NotSignedInError("this sign-in was used before or has expired; start again")
     shown = error[:_MAX_NAME] if isinstance(error, str) else ""
-    told = f": {visible(shown)}" if shown and not echoes(shown, secrets) else ""
-    return MisfitError(f"{place} returned HTTP {status}{told}")
+    code = f": {visible(shown)}" if shown and not echoes(shown, secrets) else ""
+    return ProviderMismatchError(f"{place} returned HTTP {status}{code}")
 
 
 def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dict[str, Any]:
@@ -272,10 +276,10 @@ def _claims(oidc: Oidc, token: object, keys: Mapping[str, Any], now: int) -> dic
     except MissingClaimError as error:
         raise NotSignedInError(f"the ID token has no claim {error.claim}") from None
     except ClaimError as error:
-        told = visible(str(claims.get(error.claim)))[:_MAX_NAME]
-        wanted = {"iss": oidc.issuer, "aud": oidc.client_id}.get(error.claim)
-        expected = f", expected {wanted}" if wanted else ""
-        sentence = f"invalid ID token: {error.claim} is {told}{expected}"
+        value = visible(str(claims.get(error.claim)))[:_MAX_NAME]
+        expected = {"iss": oidc.issuer, "aud": oidc.client_id}.get(error.claim)
+        suffix = f", expected {expected}" if expected else ""
+        sentence = f"invalid ID token: {error.claim} is {value}{suffix}"
         raise NotSignedInError(sentence) from None
     except (JoseError, ValueError, TypeError):
         raise NotSignedInError("invalid ID token") from None
@@ -306,5 +310,5 @@ def _key_set(keys: Mapping[str, Any]) -> KeySet:
         with contextlib.suppress(JoseError, ValueError, KeyError, TypeError):
             found += KeySet.import_key_set({"keys": [each]}).keys
     if not found:
-        raise MisfitError("the provider's JWKS has no usable key")
+        raise ProviderMismatchError("the provider's JWKS has no usable key")
     return KeySet(found)

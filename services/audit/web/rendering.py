@@ -58,7 +58,7 @@ class PageUser:
     csrf: str
 
     @property
-    def may_order(self) -> bool:
+    def may_command(self) -> bool:
         """Whether the user may run commands, so that buttons are shown."""
         return self.operator.level.covers(Level.OPERATOR)
 
@@ -73,8 +73,8 @@ _WORDS: Final = (
     words.lasting,
     words.moment,
     words.names_text,
-    words.order_badge,
-    words.order_name,
+    words.command_badge,
+    words.command_name,
     words.revocation_reasons,
     words.state_badge,
 )
@@ -119,7 +119,7 @@ def page_problem(
     return found
 
 
-async def visitor(request: Request, deps: Dependencies) -> PageUser:
+async def require_user(request: Request, deps: Dependencies) -> PageUser:
     """Return the signed-in user; otherwise redirect to the login page, which leads back here."""
     operator = await signed_in(request, deps)
     if operator is None:

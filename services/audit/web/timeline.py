@@ -128,9 +128,9 @@ def _pairs(name: str, value: object) -> list[tuple[str, str]]:
 
 def _gate(gate: dict[str, Any]) -> tuple[str, str]:
     """Return a gate's name and its result with the detail."""
-    said = "passed" if gate.get("passed") is True else "refused"
+    result = "passed" if gate.get("passed") is True else "refused"
     detail = gate.get("detail")
-    return f"gate {_short(gate.get('gate'))}", f"{said}: {_short(detail)}" if detail else said
+    return f"gate {_short(gate.get('gate'))}", f"{result}: {_short(detail)}" if detail else result
 
 
 def _short(value: object) -> str:

@@ -13,18 +13,18 @@ from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import RESULTS
 from services.audit.api.scep import described
 from services.audit.query.certificates import list_certificates
-from services.audit.query.commands import CommandFilter, list_orders
-from services.audit.query.dead_letters import list_letters
+from services.audit.query.commands import CommandFilter, list_commands
+from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
-from services.audit.query.history import story_of
+from services.audit.query.history import history_of
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
 from services.audit.store.commands import Command
 from services.audit.store.engine import Connection
 from services.audit.web.chart import beginning, draw
 from services.audit.web.labels import CHIPS
-from services.audit.web.rendering import HOME, PageUser, page, visitor, waiting
+from services.audit.web.rendering import HOME, PageUser, page, require_user, waiting
 from services.audit.web.timeline import spans, steps
 from shared.log.enrollment import State
 
@@ -61,7 +61,7 @@ async def scep(
     reach: Reach = "24h",
 ) -> Response:
     """Show a tab. Every selection is part of the URL."""
-    who = await visitor(request, deps)
+    who = await require_user(request, deps)
     if tab == "profiles":
         return await _profiles(deps, who)
     if tab == "intune":
@@ -75,7 +75,7 @@ async def intune(
     request: Request, deps: Injected, profile: Text = "", reach: Reach = "24h"
 ) -> Response:
     """Show the Intune tab under its own path."""
-    return await _intune(deps, await visitor(request, deps), profile, reach)
+    return await _intune(deps, await require_user(request, deps), profile, reach)
 
 
 async def _profiles(deps: Dependencies, who: PageUser) -> Response:
@@ -114,7 +114,7 @@ async def _intune(deps: Dependencies, who: PageUser, profile: str, reach: Reach)
 async def _activity(
     deps: Dependencies, who: PageUser, chosen: Mapping[str, str], cursor: str
 ) -> Response:
-    wanted = EnrollmentFilter(
+    filter_ = EnrollmentFilter(
         profile=chosen["profile"] or None,
         states=(chosen["state"],) if chosen["state"] else (),
         actions=CHIPS[chosen["chip"]],
@@ -122,7 +122,7 @@ async def _activity(
         cursor=cursor or None,
         limit=_PAGE,
     )
-    found = await _read(deps, lambda connection: list_enrollments(connection, wanted))
+    found = await _read(deps, lambda connection: list_enrollments(connection, filter_))
     return page(
         "activity.html",
         **await _common(deps, who, "activity"),
@@ -142,19 +142,19 @@ async def enrollment(
     enrollment: Annotated[str, Path(max_length=400, pattern=_TEXT)],
 ) -> Response:
     """Show the history of an enrollment."""
-    who = await visitor(request, deps)
-    story = await _read(deps, lambda connection: story_of(connection, enrollment))
-    if story is None:
+    who = await require_user(request, deps)
+    history = await _read(deps, lambda connection: history_of(connection, enrollment))
+    if history is None:
         raise ProblemError(404, "no such enrollment")
-    told = steps(story.events)
+    timeline = steps(history.events)
     return page(
         "enrollment.html",
         **await _common(deps, who, "activity"),
-        row=story.enrollment,
-        certificate=story.certificate,
-        attempts=story.attempts,
-        steps=told,
-        spans=spans(told),
+        row=history.enrollment,
+        certificate=history.certificate,
+        attempts=history.attempts,
+        steps=timeline,
+        spans=spans(timeline),
         now=deps.clock(),
     )
 
@@ -162,9 +162,9 @@ async def enrollment(
 @router.get("/scep/held")
 async def held(request: Request, deps: Injected, cursor: Cursor = "") -> Response:
     """Show the enrollments that wait for an operator's decision."""
-    who = await visitor(request, deps)
-    wanted = EnrollmentFilter(states=(State.HELD,), cursor=cursor or None, limit=_PAGE)
-    found = await _read(deps, lambda connection: list_enrollments(connection, wanted))
+    who = await require_user(request, deps)
+    filter_ = EnrollmentFilter(states=(State.HELD,), cursor=cursor or None, limit=_PAGE)
+    found = await _read(deps, lambda connection: list_enrollments(connection, filter_))
     return page("held.html", **await _common(deps, who, "held"), found=found, cursor=cursor)
 
 
@@ -173,9 +173,9 @@ async def certificates(
     request: Request, deps: Injected, profile: Text = "", cursor: Cursor = ""
 ) -> Response:
     """Show issued and revoked certificates."""
-    who = await visitor(request, deps)
-    wanted = EnrollmentFilter(profile=profile or None, cursor=cursor or None, limit=_PAGE)
-    found = await _read(deps, lambda connection: list_certificates(connection, wanted))
+    who = await require_user(request, deps)
+    filter_ = EnrollmentFilter(profile=profile or None, cursor=cursor or None, limit=_PAGE)
+    found = await _read(deps, lambda connection: list_certificates(connection, filter_))
     return page(
         "certificates.html",
         **await _common(deps, who, "certificates"),
@@ -190,8 +190,8 @@ async def certificates(
 @router.get("/scep/dead-letters")
 async def dead_letters(request: Request, deps: Injected) -> Response:
     """Show dead letters."""
-    who = await visitor(request, deps)
-    found = await _read(deps, lambda connection: list_letters(connection, MAX_LIMIT))
+    who = await require_user(request, deps)
+    found = await _read(deps, lambda connection: list_dead_letters(connection, MAX_LIMIT))
     return page("dead_letters.html", **await _common(deps, who, "letters"), letters=found)
 
 
@@ -204,9 +204,9 @@ async def commands(
     cursor: Cursor = "",
 ) -> Response:
     """Show operators' commands and their results."""
-    who = await visitor(request, deps)
-    wanted = CommandFilter(operator.strip() or None, kind or None, cursor or None, _PAGE)
-    found = await _read(deps, lambda connection: list_orders(connection, wanted))
+    who = await require_user(request, deps)
+    filter_ = CommandFilter(operator.strip() or None, kind or None, cursor or None, _PAGE)
+    found = await _read(deps, lambda connection: list_commands(connection, filter_))
     return page(
         "commands.html",
         **await _common(deps, who, "commands"),

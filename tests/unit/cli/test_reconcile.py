@@ -19,7 +19,7 @@ from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import TYPE, Message
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.services.audit.desks import settings
+from tests.unit.services.audit.operator_api import settings
 from tests.unit.services.audit.stories import STREAM, requested, stored
 from tests.unit.world import append, memory_bus
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
-from services.audit.record.quota import Room
+from services.audit.record.quota import QuotaMonitor
 from services.audit.record.write import position
 from services.audit.recording import Recording
 from services.audit.store.engine import migrate, open_engine
@@ -20,8 +20,8 @@ async def test_a_shard_that_comes_is_recorded_and_told_to_all_who_go_through_str
     migrate(engine)
     bus = memory_bus(clock, ("0", "1"))
     checkpoints = Checkpoints(bus, engine, OPERATOR, (), clock)
-    room, backlog = Room(bus, OPERATOR, (), clock), Backlog(bus, engine, (), clock)
-    recording = Recording(bus, engine, 8, checkpoints, backlog, room)
+    quota, backlog = QuotaMonitor(bus, OPERATOR, (), clock), Backlog(bus, engine, (), clock)
+    recording = Recording(bus, engine, 8, checkpoints, backlog, quota)
     await recording.bring(["0"])
     first = list(recording.recorders)
     await recording.bring(["0", "1"])
@@ -31,7 +31,7 @@ async def test_a_shard_that_comes_is_recorded_and_told_to_all_who_go_through_str
     assert recording.recorders[: len(first)] == first
     assert [r.stream for r in recording.recorders if r not in first] == ["ENROLL_1"]
     assert set(checkpoints.streams) == set(backlog.streams) == set(recorded(["0", "1"]))
-    assert room.streams == ["ENROLL_0", "ENROLL_1"]
+    assert quota.streams == ["ENROLL_0", "ENROLL_1"]
 
     await recording.bring(["1"])
     assert "ENROLL_0" not in {recorder.stream for recorder in recording.recorders}

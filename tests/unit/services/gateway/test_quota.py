@@ -3,7 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.audit.record.quota import Room
+from services.audit.record.quota import QuotaMonitor
 from services.gateway.refusals import RefusedError
 from shared.bus.topology import quota_hints
 from shared.log.envelope import EventSigner, sign
@@ -105,7 +105,7 @@ async def test_what_is_said_of_another_stream_does_not_count(world: World) -> No
 async def test_the_audit_service_says_what_gateways_understand(world: World) -> None:
     await world.bus.on_hint(quota_hints("*"), world.enroller.quota.on_hint)
     world.bus.most[STREAM] = 1
-    room = Room(world.bus, OPERATOR, [STREAM], world.clock)
+    room = QuotaMonitor(world.bus, OPERATOR, [STREAM], world.clock)
     await world.enroll()
     await room.look(STREAM)
     await turn(3)

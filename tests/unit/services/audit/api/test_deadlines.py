@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.audit.api.deadlines import ORDER, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
+from services.audit.api.deadlines import COMMAND, PROVIDER, QUERY, SIGN_IN, Bounded, Kind, kind_of
 from services.audit.commands import reload_anchors as reload
 from services.audit.commands import reload_ra as ra
 from services.audit.commands import retry, revoke
@@ -68,7 +68,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     ("method", "path", "kind"),
     [
         ("GET", ROWS, QUERY), ("GET", "/scep", QUERY), ("POST", "/logout", QUERY),
-        ("POST", REVOKE, ORDER), ("DELETE", "/api/v1/challenges/corp/1", ORDER),
+        ("POST", REVOKE, COMMAND), ("DELETE", "/api/v1/challenges/corp/1", COMMAND),
         ("GET", "/login", SIGN_IN), ("POST", "/login", SIGN_IN),
         ("GET", OIDC, PROVIDER), ("GET", f"{OIDC}/callback", PROVIDER),
     ],
@@ -79,7 +79,7 @@ def test_a_request_is_of_the_kind_of_what_it_waits_for(method: str, path: str, k
 
 def test_limits_are_longer_than_what_requests_wait_for() -> None:
     answers = [module._ANSWER_SECONDS for module in (ra, retry, reload, revoke)]
-    assert ORDER.seconds > BODY_SECONDS + max(answers)
+    assert COMMAND.seconds > BODY_SECONDS + max(answers)
     assert PROVIDER.seconds > _QUESTIONS * TIMEOUT_SECONDS + QUERY.seconds
 
 

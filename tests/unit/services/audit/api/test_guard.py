@@ -25,7 +25,7 @@ from shared.limits import (
     TOKEN_FAILURES,
 )
 from shared.runtime.process import HttpServer
-from tests.unit.services.audit.desks import TLS, TOKEN, Browser, browser
+from tests.unit.services.audit.operator_api import TLS, TOKEN, Browser, browser
 
 ORDER = "/api/v1/enrollments/none/approve"
 CHUNK = b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n"
@@ -256,6 +256,6 @@ def test_a_page_of_a_list_ends_at_its_size_and_nothing_is_left_out(engine: Engin
             size = sum(len(repr(value)) for each in page.rows for value in each.values())
             assert size <= PAGE_BYTES or len(page.rows) == 1
             seen += [each["serial"] for each in page.rows]
-            cursor, pages = page.following, pages + 1
+            cursor, pages = page.next_cursor, pages + 1
     assert seen == [f"{number:04d}" for number in reversed(range(20))]
     assert pages > 5

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.commands.api_tokens import make_token, take_token
+from services.audit.commands.api_tokens import create_token, revoke_token
 from services.audit.commands.context import (
     CommandError,
     ConflictError,
@@ -20,14 +20,14 @@ from services.audit.store.api_tokens import (
     add_token,
     is_first,
     list_tokens,
+    mark_revoked,
     operator_of,
-    revoke_token,
 )
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import authenticate_any
 from shared.log.streams import OPS
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.services.audit.desks import settings
+from tests.unit.services.audit.operator_api import settings
 from tests.unit.world import memory_bus, messages_of
 
 TOKEN = "a-token-that-is-long-enough-for-it"
@@ -64,8 +64,8 @@ def test_a_token_is_good_until_it_is_taken_back(engine: Engine) -> None:
     assert add_token(engine, "desk", Level.OPERATOR, TOKEN, 5)
     assert operator_of(engine, TOKEN) == Operator("desk", Level.OPERATOR)
     assert operator_of(engine, TOKEN[:-1]) is None
-    assert revoke_token(engine, "desk", 9)
-    assert not revoke_token(engine, "desk", 10)
+    assert mark_revoked(engine, "desk", 9)
+    assert not mark_revoked(engine, "desk", 10)
 
     assert operator_of(engine, TOKEN) is None
     assert list_tokens(engine) == [("desk", "operator", 5, 9)]
@@ -92,9 +92,9 @@ def test_levels_cover_those_before_them() -> None:
 async def test_a_token_made_and_taken_back_is_on_the_log_and_its_secret_is_not(
     context: OperatorContext, bus: MemoryBus, engine: Engine
 ) -> None:
-    token = await make_token(context, engine, "desk", Level.OPERATOR, 5.0)
+    token = await create_token(context, engine, "desk", Level.OPERATOR, 5.0)
     good = operator_of(engine, token)
-    await take_token(context, engine, "desk", 9.0)
+    await revoke_token(context, engine, "desk", 9.0)
 
     assert good == Operator("desk", Level.OPERATOR)
     assert operator_of(engine, token) is None
@@ -109,13 +109,13 @@ async def test_a_token_made_and_taken_back_is_on_the_log_and_its_secret_is_not(
 async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
     context: OperatorContext, bus: MemoryBus, engine: Engine
 ) -> None:
-    await make_token(context, engine, "desk", Level.VIEWER, 5.0)
-    await take_token(context, engine, "desk", 6.0)
+    await create_token(context, engine, "desk", Level.VIEWER, 5.0)
+    await revoke_token(context, engine, "desk", 6.0)
     with pytest.raises(ConflictError, match="API token desk already exists"):
-        await make_token(context, engine, "desk", Level.ADMIN, 7.0)
+        await create_token(context, engine, "desk", Level.ADMIN, 7.0)
     for name in ("desk", "nobody"):
         with pytest.raises(NotFoundError, match=f"no valid API token {name}"):
-            await take_token(context, engine, name, 7.0)
+            await revoke_token(context, engine, name, 7.0)
 
     assert [each["kind"] for each in told(context, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]
 
@@ -124,7 +124,7 @@ async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
 async def test_any_name_has_its_place_on_the_log(
     context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
-    await make_token(context, engine, name, Level.VIEWER, 5.0)
+    await create_token(context, engine, name, Level.VIEWER, 5.0)
 
     assert [each["name"] for each in told(context, bus)] == [name]
 
@@ -134,7 +134,7 @@ async def test_a_name_that_no_column_or_page_holds_is_refused_before_the_log(
     context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
     with pytest.raises(CommandError, match="1 to 64 printable characters"):
-        await make_token(context, engine, name, Level.VIEWER, 5.0)
+        await create_token(context, engine, name, Level.VIEWER, 5.0)
 
     assert told(context, bus) == []
 
@@ -142,21 +142,21 @@ async def test_a_name_that_no_column_or_page_holds_is_refused_before_the_log(
 async def test_what_the_log_cannot_keep_does_not_happen(
     context: OperatorContext, bus: MemoryBus, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await make_token(context, engine, "desk", Level.VIEWER, 5.0, TOKEN)
+    await create_token(context, engine, "desk", Level.VIEWER, 5.0, TOKEN)
 
     async def away(*_: object) -> int:
         raise BusUnavailableError("away")
 
     monkeypatch.setattr(bus, "append", away)
     with pytest.raises(BusUnavailableError):
-        await make_token(context, engine, "other", Level.VIEWER, 6.0)
+        await create_token(context, engine, "other", Level.VIEWER, 6.0)
     with pytest.raises(BusUnavailableError):
-        await take_token(context, engine, "desk", 6.0)
+        await revoke_token(context, engine, "desk", 6.0)
 
     assert list_tokens(engine) == [("desk", "viewer", 5, None)]
 
 
-@pytest.mark.parametrize(("call", "left"), [(make_token, None), (take_token, 1)])
+@pytest.mark.parametrize(("call", "left"), [(create_token, None), (revoke_token, 1)])
 async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done_again(
     context: OperatorContext,
     engine: Engine,
@@ -165,14 +165,14 @@ async def test_a_process_that_dies_between_log_and_database_leaves_it_to_be_done
     left: int | None,
 ) -> None:
     if left:
-        await make_token(context, engine, "desk", Level.VIEWER, 5.0)
-    arguments = (context, engine, "desk", *((Level.VIEWER,) if call is make_token else ()), 6.0)
+        await create_token(context, engine, "desk", Level.VIEWER, 5.0)
+    arguments = (context, engine, "desk", *((Level.VIEWER,) if call is create_token else ()), 6.0)
 
     def dies(*_: object) -> bool:
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        for name in ("add_token", "revoke_token"):
+        for name in ("add_token", "mark_revoked"):
             patched.setattr(f"services.audit.commands.api_tokens.{name}", dies)
         with pytest.raises(asyncio.CancelledError):
             await call(*arguments)
@@ -205,7 +205,7 @@ async def test_an_admin_taken_back_does_not_come_again(
     context: OperatorContext, engine: Engine
 ) -> None:
     await ensure_admin(context, engine, lambda: TOKEN, 1.0)
-    revoke_token(engine, "admin", 2)
+    mark_revoked(engine, "admin", 2)
     await ensure_admin(context, engine, never, 3.0)
 
     assert not is_first(engine)

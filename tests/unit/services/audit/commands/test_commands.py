@@ -5,9 +5,9 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.query.commands import CommandFilter, list_orders
+from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.filters import BadCursorError
-from services.audit.query.history import story_of
+from services.audit.query.history import history_of
 from services.audit.record.write import store
 from services.audit.store.commands import Command, Result
 from shared.log.events.base import EventPayload
@@ -60,7 +60,7 @@ def ops(engine: Engine, *found: tuple[str, EventPayload], first: int = 1) -> Non
 
 def listed(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
     with engine.connect() as connection:
-        return list(list_orders(connection, CommandFilter(**wanted)).rows)
+        return list(list_commands(connection, CommandFilter(**wanted)).rows)
 
 
 def only(engine: Engine) -> dict[str, Any]:
@@ -271,13 +271,13 @@ def test_orders_are_listed_newest_first_a_page_at_a_time(engine: Engine) -> None
     cursor = None
     for _ in range(3):
         with engine.connect() as connection:
-            page = list_orders(connection, CommandFilter(cursor=cursor, limit=2))
+            page = list_commands(connection, CommandFilter(cursor=cursor, limit=2))
         seen += [row["about"] for row in page.rows]
-        cursor = page.following
+        cursor = page.next_cursor
 
     assert (seen, cursor) == (["t4", "t3", "t2", "t1", "t0"], None)
     with engine.connect() as connection, pytest.raises(BadCursorError):
-        list_orders(connection, CommandFilter(cursor="what nobody gave"))
+        list_commands(connection, CommandFilter(cursor="what nobody gave"))
 
 
 def test_orders_are_found_by_operator_and_kind(engine: Engine) -> None:
@@ -317,7 +317,7 @@ def test_the_attempts_of_a_request_know_of_each_other(engine: Engine) -> None:
         told = {
             each.prefix(): story.attempts
             for each in (enrollment(1), again, enrollment(2))
-            if (story := story_of(connection, each.prefix())) is not None
+            if (story := history_of(connection, each.prefix())) is not None
         }
 
     both = [enrollment(1).prefix(), again.prefix()]

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.query.lookup import recent, story
+from services.audit.query.lookup import history, recent
 from services.audit.record.write import store
 from shared.log.enrollment import State
 from shared.log.envelope import Stored
@@ -111,7 +111,7 @@ def test_a_state_goes_together_with_a_profile_and_a_search(log: Engine) -> None:
 
 
 def test_the_story_of_a_held_enrollment_is_told_in_order(log: Engine) -> None:
-    assert [e["type"] for e in story(log, "T4")] == [
+    assert [e["type"] for e in history(log, "T4")] == [
         "EnrollmentRequested", "EnrollmentHeld", "HoldDecided", "EnrollmentRejected",
     ]  # fmt: skip
 
@@ -134,7 +134,7 @@ def test_the_story_of_a_certificate_goes_on_with_its_revocation(engine: Engine) 
         stream="OPS",
     )
 
-    assert [e["type"] for e in story(engine, SERIAL)] == [
+    assert [e["type"] for e in history(engine, SERIAL)] == [
         "EnrollmentRequested",
         "EnrollmentApproved",
         "CertificateRecorded",

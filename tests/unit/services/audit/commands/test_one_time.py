@@ -15,7 +15,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, replay_record
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.services.audit.desks import settings
+from tests.unit.services.audit.operator_api import settings
 from tests.unit.world import (
     ISSUING,
     NOW,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, event
 from services.audit.commands import sweeper as module
 from services.audit.commands.overdue import Patience
 from services.audit.commands.sweeper import Sweeper
-from services.audit.query.commands import CommandFilter, list_orders
+from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.record.write import store
 from services.audit.store.commands import Command
 from services.audit.store.engine import migrate, open_engine
@@ -274,7 +274,7 @@ async def test_orders_are_shown_where_orders_are_shown(story: Story) -> None:
     await story.sweep(300)
     story.record()
     with story.engine.connect() as connection:
-        (row,) = list_orders(connection, CommandFilter(kind=Command.RESUME)).rows
+        (row,) = list_commands(connection, CommandFilter(kind=Command.RESUME)).rows
     assert (row["enrollment"], row["operator"]) == (enrollment(1).prefix(), "scepstream")
     assert (row["note"], row["result"], row["profile"]) == ("verdict", "waiting", "corp")
 

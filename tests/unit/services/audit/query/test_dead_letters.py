@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.query.dead_letters import count_open, list_letters
+from services.audit.query.dead_letters import count_open, list_dead_letters
 from services.audit.record.write import store
 from shared.log.events.commands import RetryOrdered
 from shared.log.events.state import DeadLetter
@@ -32,7 +32,7 @@ def letter(engine: Engine, subject: str, role: str = "validator", sequence: int 
 
 def letters(engine: Engine) -> list[dict[str, Any]]:
     with engine.connect() as connection:
-        return list_letters(connection, 50)
+        return list_dead_letters(connection, 50)
 
 
 def open_ones(engine: Engine) -> int:

@@ -12,9 +12,9 @@ from services.audit.query.enrollments import count_enrollments, list_enrollments
 from services.audit.query.filters import (
     BadCursorError,
     EnrollmentFilter,
-    cursor_of,
+    decode_cursor,
+    encode_cursor,
     filtered,
-    place_of,
 )
 from services.audit.record.write import store
 from tests.unit.services.audit.record.test_enrollments import log, rows
@@ -47,7 +47,7 @@ def pages(engine: Engine, **wanted: Any) -> list[dict[str, Any]]:
         with engine.connect() as connection:
             page = list_enrollments(connection, EnrollmentFilter(cursor=cursor, **wanted))
         found += page.rows
-        cursor = page.following
+        cursor = page.next_cursor
         if cursor is None:
             return found
 
@@ -183,7 +183,7 @@ def test_every_list_walks_an_index_and_sorts_nothing(
     place = None
     if cursor:
         with filled.connect() as connection:
-            place = list_enrollments(connection, EnrollmentFilter(limit=1)).following
+            place = list_enrollments(connection, EnrollmentFilter(limit=1)).next_cursor
     plan = explained(filled, filtered(EnrollmentFilter(cursor=place, **wanted)).limit(51))
 
     assert "enrollments_by_" in plan
@@ -218,7 +218,7 @@ def test_names_are_found_by_a_range_of_their_index(filled: Engine) -> None:
 
 @pytest.mark.parametrize("key", ["enroll.0.corp.\u00e9.csr.0", "", "'; --", "\U0001f511"])
 def test_a_cursor_that_a_list_gave_is_taken_whatever_somebody_planted(key: str) -> None:
-    assert place_of(cursor_of(7, key)) == [7, key]
+    assert decode_cursor(encode_cursor(7, key)) == [7, key]
 
 
 def test_an_action_that_nothing_has_finds_nothing(filled: Engine) -> None:

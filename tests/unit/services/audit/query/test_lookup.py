@@ -1,7 +1,13 @@
 import pytest
 from sqlalchemy import Engine
 
-from services.audit.query.lookup import EnrollmentLine, named_lines, near_lines, recent, story
+from services.audit.query.lookup import (
+    EnrollmentLine,
+    exact_lines,
+    history,
+    recent,
+    suggested_lines,
+)
 from services.audit.record.write import store
 from shared.log.enrollment import State
 from shared.log.envelope import Stored
@@ -111,7 +117,7 @@ def test_a_search_finds_the_same_in_either_database(log: Engine) -> None:
 
 def test_an_empty_log_has_nothing_recent(engine: Engine) -> None:
     assert recent(engine, 10) == []
-    assert story(engine, "T1") == []
+    assert history(engine, "T1") == []
 
 
 def test_a_story_is_every_event_of_the_enrollment_and_its_serial(log: Engine) -> None:
@@ -123,26 +129,26 @@ def test_a_story_is_every_event_of_the_enrollment_and_its_serial(log: Engine) ->
     ]
 
     for wanted in ("T1", SERIAL, "printer_1", enrollment(1).prefix()):
-        assert [(e["stream"], e["type"]) for e in story(log, wanted)] == expected
+        assert [(e["stream"], e["type"]) for e in history(log, wanted)] == expected
 
 
 def test_a_story_without_a_certificate_ends_with_its_verdict(log: Engine) -> None:
-    assert [e["type"] for e in story(log, "T2")] == ["EnrollmentRequested", "EnrollmentRejected"]
-    assert story(log, "unheard") == []
+    assert [e["type"] for e in history(log, "T2")] == ["EnrollmentRequested", "EnrollmentRejected"]
+    assert history(log, "unheard") == []
 
 
 def test_a_story_is_never_that_of_a_name_which_only_begins_so(log: Engine) -> None:
     for wanted in ("printer", "50% Lab", "Lab", "T", SERIAL[:10], "PRINTER_1", " "):
-        assert story(log, wanted) == []
-    assert names(near_lines(log, "printer")) == ["T1"]
-    assert near_lines(log, "printer", State.HELD) == []
+        assert history(log, wanted) == []
+    assert names(suggested_lines(log, "printer")) == ["T1"]
+    assert suggested_lines(log, "printer", State.HELD) == []
 
 
 @pytest.mark.parametrize("wanted", ["", " ", "\t"])
 def test_no_name_stands_for_nobody(log: Engine, wanted: str) -> None:
     """Else a person would choose among devices that they did not mean."""
-    assert named_lines(log, wanted) == []
-    assert near_lines(log, wanted) == []
+    assert exact_lines(log, wanted) == []
+    assert suggested_lines(log, wanted) == []
 
 
 def test_a_unit_that_poses_as_a_name_is_not_that_name(engine: Engine) -> None:
@@ -153,16 +159,16 @@ def test_a_unit_that_poses_as_a_name_is_not_that_name(engine: Engine) -> None:
         fill(engine, requested(2 * number, number), approved(2 * number + 1, number, name))
 
     for wanted in ("printer-7", r"CN=printer-7, OU=a\, b"):
-        assert names(named_lines(engine, wanted)) == ["T2"]
-    assert names(named_lines(engine, posing)) == ["T1"]
-    assert named_lines(engine, "printer-7", State.HELD) == []
+        assert names(exact_lines(engine, wanted)) == ["T2"]
+    assert names(exact_lines(engine, posing)) == ["T1"]
+    assert exact_lines(engine, "printer-7", State.HELD) == []
 
 
 def test_a_name_is_the_same_in_either_unicode_form(engine: Engine) -> None:
     fill(engine, requested(1, 1), approved(2, 1, "CN=Zoe\u0308"), issued(3, 1, "00c84a"))
 
     for wanted in ("Zo\xeb", "Zoe\u0308", "CN=Zo\xeb", "C8:4A", "0xc84a", "00C84A"):
-        assert names(named_lines(engine, wanted)) == ["T1"], wanted
+        assert names(exact_lines(engine, wanted)) == ["T1"], wanted
 
 
 def test_of_several_attempts_the_newest_is_told(engine: Engine) -> None:
@@ -171,4 +177,4 @@ def test_of_several_attempts_the_newest_is_told(engine: Engine) -> None:
         engine, requested(1, 1), stored(2, again, event("EnrollmentRequested", transaction_id="T1"))
     )
 
-    assert [e["subject"] for e in story(engine, "T1")] == [again]
+    assert [e["subject"] for e in history(engine, "T1")] == [again]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
 from services.audit.api import failed_tokens as attempts
-from services.audit.api.failed_tokens import Attempts
+from services.audit.api.failed_tokens import FailureLimiter
 from services.audit.roles import Level, Operator
-from services.audit.store.api_tokens import add_token, revoke_token
+from services.audit.store.api_tokens import add_token, mark_revoked
 from services.audit.store.sessions import (
     close_session,
     csrf_token,
@@ -88,7 +88,7 @@ def test_a_session_ends_with_the_token_that_opened_it(engine: Engine) -> None:
     add_token(engine, "other", Level.OPERATOR, f"{TOKEN}-2", 0)
     sign_in(engine, SECRET, token="desk")
     sign_in(engine, OTHER, token="other")
-    revoke_token(engine, "desk", int(NOW))
+    mark_revoked(engine, "desk", int(NOW))
 
     assert whose(engine, SECRET, NOW) is None
     assert whose(engine, OTHER, NOW) == DESK
@@ -98,7 +98,7 @@ def test_a_session_that_no_token_opened_outlives_a_token_of_its_name(engine: Eng
     """Names of tokens and of people at an OIDC provider are not the same."""
     add_token(engine, "desk", Level.OPERATOR, TOKEN, 0)
     sign_in(engine)
-    revoke_token(engine, "desk", int(NOW))
+    mark_revoked(engine, "desk", int(NOW))
 
     assert whose(engine, SECRET, NOW) == DESK
 
@@ -161,15 +161,15 @@ def test_whatever_else_is_shown_is_no_csrf_token(shown: str) -> None:
     assert not is_csrf_token(SECRET, shown)
 
 
-# Attempts
+# FailureLimiter
 
 TRIES: Final = 10
 MINUTE: Final = 60
 ADDRESSES: Final = int(THROTTLED_SOURCES)
 
 
-def failing(times: int, now: float = 0.0, address: str = "192.0.2.1") -> Attempts:
-    found = Attempts(TRIES)
+def failing(times: int, now: float = 0.0, address: str = "192.0.2.1") -> FailureLimiter:
+    found = FailureLimiter(TRIES)
     for _ in range(times):
         found.failed(address, now)
     return found
@@ -209,7 +209,7 @@ def test_another_address_is_not_concerned() -> None:
 
 def test_the_window_slides_with_each_failure() -> None:
     """Failures two seconds apart: each makes room a minute after it was."""
-    found = Attempts(TRIES)
+    found = FailureLimiter(TRIES)
     for second in range(0, 2 * TRIES, 2):
         found.failed("a", second)
     assert found.wait("a", 59) > 0
@@ -227,7 +227,7 @@ MOMENTS: Final = st.lists(st.integers(0, 300), max_size=60).map(sorted)
 def test_an_address_waits_when_ten_of_its_failures_are_of_the_last_minute(
     moments: list[int], later: int
 ) -> None:
-    found, counted = Attempts(TRIES), []
+    found, counted = FailureLimiter(TRIES), []
     for moment in moments:  # as the login page does: who must wait is not heard
         if not found.wait("a", moment):
             found.failed("a", moment)
@@ -273,7 +273,7 @@ def test_guesses_that_come_at_once_are_no_more_than_one_after_another() -> None:
             assert found.wait("192.0.2.2", 1.0) == 0
     assert found.wait("192.0.2.1", 1.0) == 0
 
-    fresh = Attempts(1)
+    fresh = FailureLimiter(1)
     with fresh.looking_up("a"):
         assert fresh.wait("a", 0.0) == 1
     assert not fresh._under_way
@@ -281,7 +281,7 @@ def test_guesses_that_come_at_once_are_no_more_than_one_after_another() -> None:
 
 def test_failures_of_all_together_concern_who_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "FAILURES_IN_ALL", 5)
-    found = Attempts(TRIES)
+    found = FailureLimiter(TRIES)
     for number in range(5):
         assert found.wait(f"address {number}", 0.0) == 0
         found.failed(f"address {number}", 0.0)
@@ -291,7 +291,7 @@ def test_failures_of_all_together_concern_who_has_failed(monkeypatch: pytest.Mon
 
 
 def test_asking_of_an_address_remembers_nothing() -> None:
-    found = Attempts(TRIES)
+    found = FailureLimiter(TRIES)
     for number in range(100):
         found.wait(str(number), 0.0)
 

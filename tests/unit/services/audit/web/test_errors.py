@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import Engine
 
 from services.audit.roles import Level
-from services.audit.store.api_tokens import revoke_token
+from services.audit.store.api_tokens import mark_revoked
 from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import metadata, sessions
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
-from tests.unit.services.audit.desks import HOUR, TOKEN, Browser, browser
+from tests.unit.services.audit.operator_api import HOUR, TOKEN, Browser, browser
 
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html; charset=utf-8"
@@ -142,7 +142,7 @@ def test_a_session_that_has_ended_is_good_for_nothing(
     if end == "time":
         deps.clock.seconds += HOUR
     else:
-        revoke_token(engine, "desk", 1)
+        mark_revoked(engine, "desk", 1)
 
     assert deps.get("/api/v1/enrollments").status_code == 401
     assert deps.get("/scep/held").status_code == 303

@@ -17,14 +17,14 @@ from services.audit.web.labels import (
     action_name,
     certificate_badge,
     certificate_status,
+    command_badge,
+    command_name,
     day,
     expiry_badge,
     iso,
     lasting,
     moment,
     names_text,
-    order_badge,
-    order_name,
     state_badge,
 )
 from shared.log.enrollment import State
@@ -255,17 +255,17 @@ def test_an_orders_badge_counts_those_who_answered(
     result: str, answered: int, refused: int, text: str, tone: str
 ) -> None:
     row = {"result": Result(result), "answered": answered, "refused": refused, "expected": 3}
-    found = order_badge(row)
+    found = command_badge(row)
 
     assert (found.text, found.tone) == (text, tone)
 
 
 def test_every_order_has_a_name_for_people() -> None:
-    names = {order_name(kind) for kind in Command}
+    names = {command_name(kind) for kind in Command}
 
     assert len(names) == len(Command)
     assert not names & {kind.value for kind in Command}
-    assert order_name("unheard-of") == "unheard-of"
+    assert command_name("unheard-of") == "unheard-of"
 
 
 def test_a_certificate_that_expired_on_hold_is_shown_as_its_commands_treat_it() -> None:

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
-from services.audit.store.api_tokens import revoke_token
+from services.audit.store.api_tokens import mark_revoked
 from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import sessions
 from services.audit.web.login import local
 from shared.config.sections import Configuration
-from tests.unit.services.audit.desks import HOUR, PLAIN, TLS, TOKEN, Browser, browser
+from tests.unit.services.audit.operator_api import HOUR, PLAIN, TLS, TOKEN, Browser, browser
 
 SHARED: Final = settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -108,7 +108,7 @@ def test_a_token_is_taken_with_the_white_space_around_it(deps: Browser) -> None:
 
 
 def test_a_token_taken_back_signs_nobody_in(deps: Browser, engine: Engine) -> None:
-    revoke_token(engine, "desk", 1)
+    mark_revoked(engine, "desk", 1)
     found = deps.sign_in()
 
     assert (found.status_code, opened(engine)) == (401, 0)

@@ -33,7 +33,7 @@ from shared.log.subjects import (
     revocation_command,
 )
 from shared.text.printable import HIDDEN
-from tests.unit.services.audit.desks import TOKEN, Browser, browser
+from tests.unit.services.audit.operator_api import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,

@@ -16,10 +16,10 @@ from joserfc.jwk import RSAKey
 from services.audit.roles import Level
 from services.audit.settings import Oidc
 from services.audit.web.provider import (
-    Attempt,
-    MisfitError,
+    LoginState,
     NotSignedInError,
-    ProviderAwayError,
+    ProviderMismatchError,
+    ProviderUnavailableError,
     authorization_url,
     operator_of_claims,
     signed_in_as,
@@ -27,7 +27,7 @@ from services.audit.web.provider import (
 from tests.unit.services.validator.http_services import Papers, Posted, Service, http, serving
 from tests.unit.world import NOW
 
-ATTEMPT: Final = Attempt("state", "nonce", "verifier")
+ATTEMPT: Final = LoginState("state", "nonce", "verifier")
 KEY: Final = RSAKey.generate_key(2048, {"kid": "1"})
 STRANGER: Final = RSAKey.generate_key(2048, {"kid": "1"})
 CLAIMS: Final[Mapping[str, Any]] = {
@@ -108,7 +108,7 @@ async def test_keys_that_cannot_be_read_stand_in_nobodys_way() -> None:
         ]
         assert await login(provider) == "oidc:7"
         provider.keys = provider.keys[:4]
-        with pytest.raises(MisfitError, match="no usable key"):
+        with pytest.raises(ProviderMismatchError, match="no usable key"):
             await login(provider)
 
 
@@ -148,13 +148,13 @@ async def test_another_key_is_told_apart_from_a_token_that_cannot_be_read() -> N
     ("answer", "kind", "told"),
     [
         ((400, b'{"error": "invalid_grant"}'), NotSignedInError, "start again"),
-        ((401, b'{"error": "invalid_client"}'), MisfitError, "HTTP 401: invalid_client"),
-        ((404, b"<h1>"), MisfitError, "HTTP 404"),
-        ((200, b"<h1>"), MisfitError, "did not return a JSON object"),
-        ((200, b"[]"), MisfitError, "did not return a JSON object"),
-        ((500, b""), ProviderAwayError, "HTTP 500"),
-        ((503, b'{"error": "x"}'), ProviderAwayError, "HTTP 503"),
-        ((429, b""), ProviderAwayError, "HTTP 429"),
+        ((401, b'{"error": "invalid_client"}'), ProviderMismatchError, "HTTP 401: invalid_client"),
+        ((404, b"<h1>"), ProviderMismatchError, "HTTP 404"),
+        ((200, b"<h1>"), ProviderMismatchError, "did not return a JSON object"),
+        ((200, b"[]"), ProviderMismatchError, "did not return a JSON object"),
+        ((500, b""), ProviderUnavailableError, "HTTP 500"),
+        ((503, b'{"error": "x"}'), ProviderUnavailableError, "HTTP 503"),
+        ((429, b""), ProviderUnavailableError, "HTTP 429"),
     ],
 )
 async def test_what_waiting_cures_is_told_apart_from_what_it_does_not(
@@ -172,7 +172,7 @@ async def test_an_error_that_repeats_what_was_sent_is_not_repeated(said: str) ->
     async with serving(Service()) as service:
         provider = Provider(service)
         provider.refusal = (401, json.dumps({"error": said}).encode())
-        with pytest.raises(MisfitError, match=r"HTTP 401$"):
+        with pytest.raises(ProviderMismatchError, match=r"HTTP 401$"):
             await login(provider)
 
 
@@ -181,11 +181,11 @@ async def test_metadata_that_do_not_fit_name_what_is_wrong() -> None:
         provider = Provider(service)
         provider.metadata = {"issuer": "https://login.example/other"}
         with pytest.raises(
-            MisfitError, match=r"the provider's issuer is https://login\.example/other"
+            ProviderMismatchError, match=r"the provider's issuer is https://login\.example/other"
         ):
             await login(provider)
         provider.metadata = {"jwks_uri": None}
-        with pytest.raises(MisfitError, match="jwks_uri"):
+        with pytest.raises(ProviderMismatchError, match="jwks_uri"):
             await login(provider)
 
 
@@ -207,7 +207,7 @@ async def test_a_provider_with_a_certificate_of_a_private_ca_is_asked(
         trusted = ssl.create_default_context(cafile=str(papers.ca))
         url = await authorization_url(oidc(provider.url, tls=trusted), ATTEMPT)
         assert url.startswith(f"{provider.url}/authorization_endpoint?")
-        with pytest.raises(MisfitError, match="oidc_ca_path"):
+        with pytest.raises(ProviderMismatchError, match="oidc_ca_path"):
             await authorization_url(oidc(provider.url), ATTEMPT)
 
 
@@ -232,6 +232,6 @@ async def test_a_provider_that_answers_byte_by_byte_is_away(
     async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(10):
-            with pytest.raises(ProviderAwayError, match="did not answer in time"):
-                await authorization_url(oidc(f"http://127.0.0.1:{port}"), Attempt("s", "n", "v"))
+            with pytest.raises(ProviderUnavailableError, match="did not answer in time"):
+                await authorization_url(oidc(f"http://127.0.0.1:{port}"), LoginState("s", "n", "v"))
             await ended.wait()

@@ -1,4 +1,4 @@
-"""The admin application over a database, and a browser before it; no server, no network."""
+"""The admin application over a database, and a browser for it, without server or network."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ HOUR: Final = 3600.0
 
 @dataclass
 class Browser:
-    """What keeps cookies, and shows where it is led instead of going there."""
+    """A client that keeps cookies and does not follow redirects."""
 
     app: FastAPI
     clock: Clock
@@ -62,7 +62,7 @@ class Browser:
 
 
 def settings(public_url: str | None = None) -> Settings:
-    """Of an audit service whose bus and database a test brings itself."""
+    """Settings of an audit service whose bus and database the test provides."""
     return Settings(
         servers=Servers.of("nats://127.0.0.1:4222"),
         nkey_seed="",
@@ -82,7 +82,7 @@ def browser(
     level: Level = Level.ADMIN,
     public_url: str | None = None,
 ) -> Browser:
-    """Before an application whose only token is TOKEN; its time is a test's."""
+    """Return a browser for an application whose only token is TOKEN, with a test's clock."""
     add_token(engine, "desk", level, TOKEN, 0)
     clock = Clock()
     deps = Dependencies(engine, memory_bus(), settings(public_url), configuration, clock)
