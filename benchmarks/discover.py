@@ -32,7 +32,7 @@ def recipient(found: list[x509.Certificate]) -> bytes:
     able = [each for each in found if isinstance(each.public_key(), rsa.RSAPublicKey)]
     ranked = sorted(able, key=lambda each: (each.subject == each.issuer, not _encrypts(each)))
     if not ranked:
-        raise ValueError("GetCACert holds no RSA certificate")
+        raise ValueError("GetCACert returned no RSA certificate")
     return ranked[0].public_bytes(Encoding.DER)
 
 

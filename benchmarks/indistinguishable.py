@@ -161,7 +161,7 @@ def statistic(left: list[float], right: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, default=1000, help="tries of each kind")
+    parser.add_argument("--n", type=int, default=1000, help="requests of each kind")
     parser.add_argument("--foreign", action="store_true", help="sign with another key")
     parser.add_argument("--polls", action="store_true", help="CertPolls instead of PKCSReqs")
     chosen = parser.parse_args()

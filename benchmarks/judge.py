@@ -30,7 +30,7 @@ def judge(
         if certificate is not None:
             serials.add(certificate.serial_number)
         if repeated and not lenient:
-            certificate, failure = None, "serial number given out twice"
+            certificate, failure = None, "duplicate serial number"
         answers.append(_answer(enrollment, shot, certificate, failure, repeated=repeated))
     return tuple(answers)
 

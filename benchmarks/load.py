@@ -67,17 +67,21 @@ def _figures(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--url", required=True, help="plain HTTP")
+    parser.add_argument("--url", required=True, help="SCEP URL, http only")
     parser.add_argument("--challenge", default="")
-    parser.add_argument("--n", type=int, default=2000, help="requests a level")
-    parser.add_argument("--concurrency", default="1,8,32", help="levels, each run in its turn")
-    parser.add_argument("--warmup", type=int, default=50, help="requests before the clock starts")
+    parser.add_argument("--n", type=int, default=2000, help="requests per level")
+    parser.add_argument(
+        "--concurrency", default="1,8,32", help="concurrent clients, one run for each"
+    )
+    parser.add_argument("--warmup", type=int, default=50, help="requests before the measurement")
     parser.add_argument("--cipher", choices=sorted(CIPHERS), default="aes128")
     parser.add_argument("--ber", action="store_true", help="indefinite lengths, segmented content")
-    parser.add_argument("--lenient", action="store_true", help="pass DES replies, repeated serials")
-    parser.add_argument("--keys", type=int, default=50, help="device keys to take turns with")
-    parser.add_argument("--timeout", type=float, default=60, help="seconds for one attempt")
-    parser.add_argument("--wait", type=float, default=0, help="seconds a server may take to start")
+    parser.add_argument("--lenient", action="store_true", help="accept DES and repeated serials")
+    parser.add_argument("--keys", type=int, default=50, help="number of device keys")
+    parser.add_argument(
+        "--timeout", type=float, default=60, help="timeout of one attempt, in seconds"
+    )
+    parser.add_argument("--wait", type=float, default=0, help="seconds to wait for the server")
     parser.add_argument("--pid", action="append", default=[], metavar="NAME=PID", type=_pid)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser
@@ -132,7 +136,7 @@ def main() -> int:
     try:
         found = uvloop.run(_levels(arguments))
     except httpx.HTTPError as error:
-        print(f"no GetCACert from {arguments.url}: {error}", file=sys.stderr)
+        print(f"{arguments.url}: GetCACert failed: {error}", file=sys.stderr)
         return 1
     if arguments.json:
         arguments.json.write_bytes(msgspec.json.encode(found))

@@ -138,12 +138,16 @@ def main() -> None:
     parser.add_argument("--base", type=float, default=100.0, help="enrollments/s at factor 1")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 5.0])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--patience", type=float, default=5.0, help="when a client gives up, s")
-    parser.add_argument("--pinned", action="store_true", help="the system on the first core alone")
+    parser.add_argument(
+        "--patience", type=float, default=5.0, help="seconds after which a client gives up"
+    )
+    parser.add_argument(
+        "--pinned", action="store_true", help="run the system on the first core only"
+    )
     options = parser.parse_args()
     first, *others = sorted(os.sched_getaffinity(0))
     if options.pinned and not others:
-        parser.error("--pinned needs two cores")
+        parser.error("--pinned requires two cores")
     if options.pinned:
         os.sched_setaffinity(0, {first})  # child processes inherit it
     with system() as target:

@@ -24,7 +24,7 @@ def missing() -> str:
     try:
         subprocess.run(["unshare", "--net", "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        return "no network namespace can be made here (needs root), and scepserver binds everywhere"
+        return "cannot create a network namespace, which scepserver requires: run as root"
     return ""
 
 

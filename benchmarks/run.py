@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
         self._arguments, self._console = arguments, console
         reasons = {"system": system.missing(), "peer": peer.missing()}
-        self.left_out = [f"{side} left out: {why}" for side, why in reasons.items() if why]
+        self.left_out = [f"{side} skipped: {why}" for side, why in reasons.items() if why]
         self._ours, self._peer = not reasons["system"], not reasons["peer"]
         for line in self.left_out:
             console.print(line, style="bold red")
@@ -84,13 +84,13 @@ class Bench:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--n", type=int, default=2000, help="requests a level, or a slice")
+    parser.add_argument("--n", type=int, default=2000, help="requests per level or slice")
     parser.add_argument("--levels", type=_levels, default="1,8,32", help="concurrent clients")
-    parser.add_argument("--ber", action="store_true", help="BER requests to our side")
+    parser.add_argument("--ber", action="store_true", help="send BER requests to scepstream")
     parser.add_argument("--growth", action="store_true", help="cost as certificates accumulate")
     parser.add_argument("--slices", type=int, default=10, help="slices of --growth")
-    parser.add_argument("--no-codec", action="store_true", help="leave floor and codec out")
-    parser.add_argument("--no-levels", action="store_true", help="leave system and peer out")
+    parser.add_argument("--no-codec", action="store_true", help="skip floor and codec")
+    parser.add_argument("--no-levels", action="store_true", help="skip system and peer")
     return parser
 
 

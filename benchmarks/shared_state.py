@@ -214,7 +214,7 @@ def _quantiles(seconds: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--n", type=int, default=100_000, help="entries in each of the two")
+    parser.add_argument("--n", type=int, default=100_000, help="entries in each stream")
     wanted = parser.parse_args().n
     steps = [step for step in (1000, 10_000, 100_000) if step < wanted] + [wanted]
     console = Console()

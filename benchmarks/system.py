@@ -32,11 +32,11 @@ class Run(msgspec.Struct, frozen=True):
 def missing() -> str:
     """Return why the system cannot run here, "" if it can."""
     if not COMMAND.exists():
-        return f"{COMMAND} is not there: make install"
+        return f"{COMMAND} not found: run `make install`"
     probe = subprocess.run([COMMAND, "up", "--help"], capture_output=True, text=True, check=False)
     if probe.returncode == 0:
         return ""
-    return "scepstream up does not run: " + "".join(probe.stderr.splitlines()[-1:])
+    return "scepstream up fails: " + "".join(probe.stderr.splitlines()[-1:])
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def load(target: Target, shape: Shape) -> Figures:
         command = [*_enter(target), *_command(target, shape), "--json", str(figures)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if not figures.exists():
-            raise RuntimeError(f"load run against {target.name} died: {done.stderr[-2000:]}")
+            raise RuntimeError(f"load run against {target.name} failed: {done.stderr[-2000:]}")
         return msgspec.json.decode(figures.read_bytes(), type=list[Figures])[0]
 
 

@@ -10,7 +10,7 @@ from cli.operator import with_operator
 from cli.output import show_table
 from services.audit.commands.reload_anchors import reload_anchors as order_reload
 
-app = typer.Typer(no_args_is_help=True, help="Reload the anchors of a profile.")
+app = typer.Typer(no_args_is_help=True, help="Reload the anchors of a SCEP profile.")
 
 
 @app.callback()
@@ -20,16 +20,16 @@ def anchors() -> None:
 
 @app.command("reload")
 def reload_anchors(
-    profile: Annotated[str, typer.Option(help="which of the profiles")],
+    profile: Annotated[str, typer.Option(help="SCEP profile")],
     config: Config = None,
 ) -> None:
-    """Reload the anchors of a profile on every validator, which keeps the old ones on errors."""
+    """Reload a SCEP profile's anchors on every validator, which keeps the old ones on errors."""
     answers = with_operator(
         config_path(config), lambda context: order_reload(context, profile, secrets.token_hex(8))
     )
     rows = []
     for name, answer in answers:
-        result = "silent" if answer is None else "reloaded" if answer.done else "refused"
+        result = "no answer" if answer is None else "reloaded" if answer.done else "refused"
         rows.append((name, result, answer.detail if answer else "did not answer in time"))
     show_table(("validator", "result", ""), rows)
     if not all(answer is not None and answer.done for _, answer in answers):

@@ -26,8 +26,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "scepstream event log",
             "version": "1",
-            "description": "Every message is a JSON object; bytes are base64. A subject holds one"
-            " message, for ever. Unknown fields are to be ignored: new ones may come.",
+            "description": "Every message is a JSON object; bytes are base64. A subject holds at"
+            " most one message, which never changes. Readers must ignore unknown fields.",
         },
         "channels": {_name(row.address): _describe(row) for row in CHANNELS},
         "components": {"messages": {kind: _message(kind) for kind in kinds}, "schemas": schemas},

@@ -26,7 +26,9 @@ from shared.config.load import SettingsError, load
 from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 
-app = typer.Typer(no_args_is_help=True, help="List, show, verify and replay what was recorded.")
+app = typer.Typer(
+    no_args_is_help=True, help="List and show enrollments, verify and replay the event log."
+)
 app.command("serve")(serve)
 _SHOWN_BYTES = 64
 
@@ -34,14 +36,14 @@ _SHOWN_BYTES = 64
 @app.command("list")
 def list_enrollments(
     config: Config = None,
-    profile: Annotated[str | None, typer.Option(help="of this profile only")] = None,
+    profile: Annotated[str | None, typer.Option(help="only of this SCEP profile")] = None,
     search: Annotated[
         str | None,
-        typer.Option(help="device name, transactionID or serial number, or the beginning of one"),
+        typer.Option(help="device name, transactionID or serial number, or a prefix of one"),
     ] = None,
-    state: Annotated[State | None, typer.Option(help="in this state only")] = None,
+    state: Annotated[State | None, typer.Option(help="only in this state")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """List enrollments, newest first."""
     try:
@@ -67,10 +69,10 @@ def list_enrollments(
 @app.command()
 def show(
     wanted: Annotated[
-        str, typer.Argument(help="whole name or CN, transactionID, serial or enrollment")
+        str, typer.Argument(help="full name or CN, transactionID, serial number or enrollment ID")
     ],
     config: Config = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """Show every event of the newest enrollment with this name or ID."""
     engine = _engine(config)
@@ -99,8 +101,8 @@ def _meant(engine: Engine, wanted: str) -> str:
         return lines[0].enrollment
     others = suggested_lines(engine, wanted)
     if not others:
-        raise CommandError(f"nothing on record for {wanted}")
-    return choose(others, f"nothing on record is named {wanted} exactly; what begins so").enrollment
+        raise CommandError(f"no enrollment found: {wanted}")
+    return choose(others, f"no exact match for {wanted}; names that begin with it").enrollment
 
 
 def _say_others(lines: Sequence[EnrollmentLine]) -> None:
@@ -109,7 +111,7 @@ def _say_others(lines: Sequence[EnrollmentLine]) -> None:
     names = {(line.profile, line.device) for line in lines} - {(newest.profile, newest.device)}
     if names:
         others = "; ".join(f"{device} (profile {profile})" for profile, device in sorted(names))
-        say(f"the newest is shown, of profile {newest.profile}; also named so: {others}", err=True)
+        say(f"showing the newest, of profile {newest.profile}; same name: {others}", err=True)
 
 
 def _engine(config: Path | None) -> Engine:

@@ -43,7 +43,7 @@ def _boolean(value: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise NotImportableError("certctl reads this as false: write true or false")
+    raise NotImportableError("not a boolean, and certctl reads it as false: write true or false")
 
 
 def _duration(value: str) -> str:
@@ -58,7 +58,7 @@ def _duration(value: str) -> str:
         (_fraction(number) * _MILLISECONDS[unit] for number, unit in parts), Fraction(0)
     )
     if milliseconds.denominator != 1 or milliseconds > _LONGEST:
-        raise NotImportableError("cannot be written here: milliseconds are the least")
+        raise NotImportableError("must be whole milliseconds, at most 1000000000s")
     return write_duration(int(milliseconds) / 1000)
 
 
@@ -104,7 +104,7 @@ def import_profiles(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     known = {"CERTCTL_SCEP_ENABLED", "CERTCTL_SCEP_PROFILES", *_used(names)}
     known |= {_PREFIX + key for key in _FLAT}
     for name in sorted(set(ours) - known):
-        raise NotImportableError(f"{name}: no such setting, or of a profile that is not listed")
+        raise NotImportableError(f"{name}: no such setting, or its profile is not listed")
     return found
 
 
@@ -119,7 +119,7 @@ def _structured(
     for name in names:
         path_id = name.lower()
         if not _PATH_ID.fullmatch(path_id) or path_id in seen:
-            raise NotImportableError(f"CERTCTL_SCEP_PROFILES: {name}: not a path id, or twice")
+            raise NotImportableError(f"CERTCTL_SCEP_PROFILES: {name}: not a path ID, or duplicate")
         seen.add(path_id)
         yield path_id, _table(variables, f"{_PROFILE}{name.upper()}_", tuple(_KEYS))
 
@@ -139,7 +139,7 @@ def _table(variables: Mapping[str, str], prefix: str, keys: tuple[str, ...]) -> 
             value.encode("utf-8")
             table[key.lower()] = _KEYS[key](value)
         except UnicodeEncodeError:
-            raise NotImportableError(f"{prefix}{key}: not text") from None
+            raise NotImportableError(f"{prefix}{key}: not UTF-8 text") from None
         except NotImportableError as error:
             raise NotImportableError(f"{prefix}{key}: {error}") from None
     return table

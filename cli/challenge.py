@@ -17,18 +17,19 @@ from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and cancel one-time challenges.")
 
-Profile = Annotated[str, typer.Option(help="which of the profiles")]
+Profile = Annotated[str, typer.Option(help="SCEP profile")]
 
 
 @app.command()
 def new(
     profile: Profile,
     config: Config = None,
-    cn: Annotated[str, typer.Option(help="for this common name only")] = "",
+    cn: Annotated[str, typer.Option(help="valid only for this common name")] = "",
     san: Annotated[
-        list[str] | None, typer.Option(help="for these names only: dns:, email:, uri:, ip:, upn:")
+        list[str] | None,
+        typer.Option(help="valid only for these names: dns:, email:, uri:, ip:, upn:"),
     ] = None,
-    ttl: Annotated[int, typer.Option(parser=seconds, help=f"how long it is good, {DURATION}")] = (
+    ttl: Annotated[int, typer.Option(parser=seconds, help=f"validity, {DURATION}")] = (
         "24h"  # type: ignore[assignment]  # typer parses the default too
     ),
 ) -> None:
@@ -53,8 +54,10 @@ def _san(text: str) -> str:
 def list_challenges(
     profile: Profile,
     config: Config = None,
-    every: Annotated[bool, typer.Option("--all", help="used and expired ones too")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="include used, expired and cancelled ones")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """List the one-time challenges of a profile by ID, newest last. Their values are not stored."""
     lines = with_operator(
@@ -66,7 +69,7 @@ def list_challenges(
             json_line({name: getattr(line, name) for name in ChallengeSummary.__dataclass_fields__})
         return
     show_table(
-        ("id", "for", "made by", "made (UTC)", "until (UTC)", "state"),
+        ("id", "for", "created by", "created (UTC)", "expires (UTC)", "state"),
         (
             (
                 line.id[:SHORT], ", ".join(filter(None, (line.cn, *line.sans))) or "any device",
@@ -79,11 +82,13 @@ def list_challenges(
 
 @app.command()
 def cancel(
-    challenge_id: Annotated[str, typer.Argument(help="its id, in full or as `list` prints it")],
+    challenge_id: Annotated[
+        str, typer.Argument(help="challenge ID, in full or as `list` prints it")
+    ],
     profile: Profile,
     config: Config = None,
 ) -> None:
-    """Cancel an unused challenge."""
+    """Cancel a challenge that is unused, or of which every use has failed."""
     cancelled = with_operator(
         config_path(config), lambda context: take_back(context, profile, challenge_id, now())
     )

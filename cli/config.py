@@ -53,7 +53,7 @@ def check(
     print(effective(configuration))
     for problem in left_out.values():
         say(f"# left out: {problem}")
-    print(f"# {config}: good; profiles {', '.join(good)}")
+    print(f"# {config}: valid; profiles {', '.join(good)}")
 
 
 @app.command()
@@ -67,7 +67,7 @@ def import_certctl(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="configuration to take all but the profiles from (default: data/scepstream.toml)"
+            help="source of everything except the profiles (default: data/scepstream.toml)"
         ),
     ] = None,
     env_file: Annotated[
@@ -98,14 +98,16 @@ def import_certctl(
 
 def _check_place(base: Path, out: Path | None) -> None:
     if out is not None and out.resolve().parent != base.resolve().parent:
-        raise SettingsError(f"--out {out}: must stand beside {base}: paths in it are relative")
+        raise SettingsError(
+            f"--out {out}: must be in the directory of {base}: its paths are relative"
+        )
 
 
 def _text(path: Path) -> str:
     try:
         return read_file(path).decode("utf-8")
     except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not text") from None
+        raise SettingsError(f"{path}: not UTF-8 text") from None
 
 
 def _check(base: Path, text: str) -> None:
@@ -149,12 +151,13 @@ def _completed(
         wanted = profile.get(key, "")
         if wanted not in known:
             profile[key] = next(iter(known))
-            notes.append(f"profiles.{name}.{key}: {wanted or 'nothing'} became {profile[key]}")
+            notes.append(f"profiles.{name}.{key}: {wanted or 'none'} replaced by {profile[key]}")
     if profile.get("intune_enabled"):
         profile["allowed_subject_attributes"] = ANY_ATTRIBUTE
         notes.append(
-            f"profiles.{name}.allowed_subject_attributes: any, as in certctl: a token's device may"
-            " put OU, UID, DC and emailAddress into its subject. Leave the key out to refuse them"
+            f"profiles.{name}.allowed_subject_attributes: any, as in certctl: with a signed"
+            " challenge a subject may contain OU, UID, DC and emailAddress."
+            " Remove the key to refuse them"
         )
     issuer = configuration.issuers[profile["issuer_id"]]
     ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]

@@ -60,7 +60,7 @@ def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
     finally:
         engine.dispose()
     if not others:
-        raise CommandError(f"nothing held on record for {wanted}")
+        raise CommandError(f"no held enrollment found: {wanted}")
     if lines:
-        return choose(lines, f"several are held as {wanted}, name one by its transactionID")
-    return choose(others, f"nothing held is named {wanted} exactly; what begins so")
+        return choose(lines, f"several held enrollments match {wanted}, use a transactionID")
+    return choose(others, f"no exact match for {wanted}; held ones that begin with it")

@@ -7,7 +7,7 @@ import typer
 from shared.config.fields import parse_duration
 
 _LONGEST: Final = 3653 * 86400
-DURATION: Final = 'as "90s", "60m", "24h", "7d"'
+DURATION: Final = 'such as "90s", "60m", "24h" or "7d"'
 
 
 def seconds(text: str) -> int:
@@ -17,7 +17,7 @@ def seconds(text: str) -> int:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if found < 1:
-        raise typer.BadParameter("at least a second")
+        raise typer.BadParameter("must be at least 1 second")
     if found > _LONGEST:
-        raise typer.BadParameter("ten years at most")
+        raise typer.BadParameter("must be at most 10 years")
     return found

@@ -7,9 +7,9 @@ from shared.limits import bounds
 _INTRODUCTION: Final = """\
 # Limits
 
-Everything that enters the system has a bound. This page is made from `shared/limits.py`, the table
-that the code enforces; a test keeps the two equal. Bounds that operators can change are keys of the
-[configuration](configuration.md).
+Everything that enters the system has a bound. This page is generated from `shared/limits.py`, the
+table that the code enforces; a test fails if they differ. Bounds that operators can change are keys
+of the [configuration](configuration.md).
 
 | limit | value | of | beyond it |
 |---|---|---|---|

@@ -54,7 +54,7 @@ def server(
     listen: Annotated[str, typer.Option(help="HOST:PORT")] = "127.0.0.1:4222",
     sync: Annotated[str, typer.Option(help='sync_interval: "100ms" or "always"')] = "100ms",
     shard: Annotated[
-        list[str] | None, typer.Option(help="a shard; repeat for each (default: 0)")
+        list[str] | None, typer.Option(help="shard name; repeat for each shard (default: 0)")
     ] = None,
 ) -> None:
     """Print nats-server's configuration: one account for each role, with least privilege."""
@@ -76,7 +76,7 @@ def read_users(directory: Path) -> list[User]:
     for role in Role:
         found = [user for path in sorted(directory.glob(f"{role}*")) for user in _user(role, path)]
         if not found:
-            raise SettingsError(f"{directory}: no key of the {role}: {role}.nkey is missing")
+            raise SettingsError(f"{directory}: no key for the {role}: {role}.nkey is missing")
         users += found
     return list({user.public_key: user for user in users}.values())
 
@@ -90,5 +90,5 @@ def _user(role: Role, path: Path) -> list[User]:
         return [User(role, public_key_of(read_nkey(path)), replica)]
     public = read_file(path).decode("ascii", "replace").strip()
     if not re.fullmatch("U[A-Z2-7]{55}", public):
-        raise SettingsError(f"{path}: not the public key of an nkey (U and 55 more characters)")
+        raise SettingsError(f"{path}: not an nkey's public key (U and 55 more characters)")
     return [User(role, public, replica)]

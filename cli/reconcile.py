@@ -29,9 +29,9 @@ _T = TypeVar("_T")
 def reconcile(
     config: Config = None,
     kept: Annotated[
-        Path, typer.Option("--lost", help="write what only the database had to this new file")
+        Path, typer.Option("--lost", help="new file for the events that only the database has")
     ] = Path("lost-events.jsonl"),
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Rebuild the database from the log, and report events that only the database had.
 
@@ -42,7 +42,7 @@ def reconcile(
     _report(with_operator(path, _with_database(_lost)))
     if not yes:
         # Between two connections: a user may take longer to answer than the bus waits for a pong.
-        typer.confirm("rebuild the database from the log", abort=True)
+        typer.confirm("Rebuild the database from the log?", abort=True)
     with_operator(path, _with_database(partial(_rebuild, kept=kept)))
 
 
@@ -71,7 +71,7 @@ async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None
     ends = {stream: await last_sequence(context.bus, stream) for stream in streams}
     if any(gone.values()):
         await asyncio.to_thread(_write, kept, gone)
-        say(f"what only the database had is in {kept}")
+        say(f"events that only the database had: {kept}")
     await asyncio.to_thread(forget, engine)
     for stream, last in ends.items():
         async for _ in fill(context.bus, engine, stream, last):
@@ -83,7 +83,8 @@ def _report(gone: dict[str, list[Stored]]) -> None:
     for stream, events in gone.items():
         kinds = Counter(event.headers.get(TYPE, "unknown") for event in events)
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        say(f"{stream}: {len(events)} events are not on the log{': ' if told else ''}{told}")
+        end = f": {told}" if told else ""
+        say(f"{stream}: {len(events)} events are missing from the log{end}")
 
 
 def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
@@ -98,7 +99,7 @@ def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
             os.fsync(file.fileno())
         _sync(path.parent)
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}: name another file with --lost") from None
+        raise CommandError(f"{path}: {error.strerror}: choose another file with --lost") from None
 
 
 def _for_owner(path: str, flags: int) -> int:

@@ -9,18 +9,31 @@ from shared.config.fields import Section, is_duration, is_size, write_duration, 
 from shared.config.sections import Configuration, ConnectorSection
 
 _NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
-_ALSO: Final[Mapping[type[Section], str]] = {ConnectorSection: " of another kind"}
+_ALSO: Final[Mapping[type[Section], str]] = {ConnectorSection: " with another `kind`"}
 
 
 def render() -> str:
     """Return the reference as Markdown."""
-    parts = [_INTRODUCTION]
+    parts = [_INTRODUCTION, _top_level()]
     for name, field in Configuration.model_fields.items():
         heading = f"{name}.{_NAMED[name]}" if name in _NAMED else name
         for model in _sections(field.annotation):
-            also = _ALSO.get(model, "")
-            parts.append(_table(heading, model, also))
+            parts.append(_section(f"`[{heading}]`{_ALSO.get(model, '')}", model))
+            parts += _lists_of_tables(heading, model)
     return "\n".join(parts)
+
+
+def _top_level() -> str:
+    """Return the keys outside all tables; a field without a description is not read from files."""
+    keys = {n: f for n, f in Configuration.model_fields.items() if f.description}
+    return _table("Top-level keys", "Set them above the first table.", keys)
+
+
+def _lists_of_tables(heading: str, model: type[Section]) -> Iterator[str]:
+    """Yield the sections of a table's keys that are themselves lists of tables."""
+    for name, field in model.model_fields.items():
+        for inner in _sections(field.annotation):
+            yield _section(f"`[[{heading}.{name}]]`", inner)
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
@@ -32,10 +45,13 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
         yield from _sections(part)
 
 
-def _table(heading: str, model: type[Section], also: str) -> str:
-    lines = [f"## `[{heading}]`{also}", "", (model.__doc__ or "").strip(), ""]
-    lines += ["| key | default | meaning |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
+def _section(heading: str, model: type[Section]) -> str:
+    return _table(heading, (model.__doc__ or "").strip(), model.model_fields)
+
+
+def _table(heading: str, text: str, keys: Mapping[str, Any]) -> str:
+    lines = [f"## {heading}", "", text, "", "| key | default | meaning |", "|---|---|---|"]
+    for name, field in keys.items():
         meaning = " ".join((field.description or "").split())
         lines.append(f"| `{name}` | {_default(field)} | {meaning} |")
     return "\n".join([*lines, ""])
@@ -62,26 +78,27 @@ _INTRODUCTION: Final = """\
 # Configuration
 
 One TOML file, named by `SCEPSTREAM_CONFIG` or `--config`, by default `scepstream.toml`. It is
-strict: an unknown key, an unknown `SCEPSTREAM_*` variable or a value that does not parse stops the
-service with a sentence that names it, before a port opens. `scepstream config check` reads a file
-as every service would.
+strict: for an unknown key, an unknown `SCEPSTREAM_*` variable or a value that does not parse, the
+service prints an error that names it and exits before it opens a port. `scepstream config check`
+checks a file as every service would.
 
 Environment variables override the file: `SCEPSTREAM_<SECTION>_<KEY>`, for example
 `SCEPSTREAM_GATEWAY_BODY_LIMIT=131072`, and for a profile `SCEPSTREAM_PROFILE_<NAME>_<KEY>`, where
-`-` in the name is written `_`. Over both lies a directory of secrets that `SCEPSTREAM_SECRETS_DIR`
-names (a mounted Kubernetes secret, for example): a file for each value, named like the variable it
-stands for; one line end is not part of the value.
+`-` in the name is written `_`. Files in the directory `SCEPSTREAM_SECRETS_DIR` (a mounted
+Kubernetes secret, for example) override both: each file holds one value and has the name of its
+variable. A line end at the end of a file is not part of the value.
 
-A file that holds a secret itself (a challenge password, a webhook's secret or token, the password
-of a database) must be for its owner alone, mode 0600 or 0400, as key files must. Mode 0640 or 0440
-is accepted where the file is root's or the service's own and its group is one of the service's
-(Kubernetes' `fsGroup`). A configuration without secrets may be read by anybody, but not written.
+A configuration file that contains a secret (a challenge password, a webhook's secret or token, the
+password of a database) must be accessible only to its owner, mode 0600 or 0400, like key files.
+Mode 0640 or 0440 is accepted if the file is owned by root or by the service's user and its group is
+one of the service's (Kubernetes' `fsGroup`). A configuration without secrets may be readable by
+everyone, but not writable.
 
-Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`, `"365d"`; booleans in the environment
-true, false, 1, 0, yes or no. Relative paths are relative to the file. Where a key takes several
-values, one may stand alone.
+Durations are written `"250ms"`, `"90s"`, `"60m"`, `"24h"`, `"365d"`; sizes `"256MiB"`, `"16GiB"` or
+`"unlimited"`; booleans in the environment true, false, 1, 0, yes or no. Relative paths are relative
+to the file. A key that takes a list also accepts a single value.
 
-Sizes are written `"256MiB"`, `"16GiB"` or `"unlimited"`.
+In the tables below, square brackets in the third column say what applies if the key is not set.
 
-This page is printed by `scepstream config reference`; a test keeps the two equal.
+This page is printed by `scepstream config reference`; a test fails if they differ.
 """

@@ -14,7 +14,7 @@ def san_parts(text: str) -> tuple[str, str]:
     if not colon:
         kind, value = "dns", text
     if not value:
-        raise ValueError(f"{text}: there is no value")
+        raise ValueError(f"{text}: the value is missing")
     if kind.lower() not in KINDS:
-        raise ValueError(f"{text}: write dns:, email:, ip:, uri: or upn: and a value")
+        raise ValueError(f"{text}: must be dns:, email:, ip:, uri: or upn:, then a value")
     return kind.lower(), value

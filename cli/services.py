@@ -20,8 +20,8 @@ from shared.runtime.process import CONFIGURATION_STATUS, Signals, inherited, lis
 from shared.runtime.reload import Source
 
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
-Name = Annotated[str, typer.Option(help="name of this replica: letters, digits, hyphens")]
-OperationsListen = Annotated[str, typer.Option(help="HOST:PORT of health and metrics")]
+Name = Annotated[str, typer.Option(help="replica name: letters, digits, hyphens")]
+OperationsListen = Annotated[str, typer.Option(help="HOST:PORT for health and metrics")]
 OperationsFd = Annotated[int | None, typer.Option(help="or an inherited socket", hidden=True)]
 _DEFAULT = Path("scepstream.toml")
 _S = TypeVar("_S")
@@ -30,14 +30,14 @@ _S = TypeVar("_S")
 def gateway(
     config: Config = _DEFAULT,
     name: Name = "gateway-0",
-    listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT of SCEP")] = (
+    listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT for SCEP")] = (
         "127.0.0.1:8080"
     ),
     tls_listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of SCEP over TLS (default: none)")
+        str | None, typer.Option(help="HOST:PORT for SCEP over TLS (default: none)")
     ] = None,
     mtls_listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of SCEP with client certificates (default: none)")
+        str | None, typer.Option(help="HOST:PORT for SCEP with client certificates (default: none)")
     ] = None,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     tls_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -159,13 +159,13 @@ def _run(
     except Exception as error:
         log_failure("service_failed", error)
         raise
-    structlog.get_logger().info("stopped")
+    structlog.get_logger().info("service_stopped")
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdigit():
-        raise typer.BadParameter(f"{text}: write HOST:PORT")
+        raise typer.BadParameter(f"{text}: must be HOST:PORT")
     return host.strip("[]"), int(port)
 
 

@@ -38,7 +38,7 @@ def add(
 def list_all(config: Config = None) -> None:
     """List API tokens by name."""
     show_table(
-        ("name", "level", "made (UTC)", "revoked (UTC)"),
+        ("name", "level", "created (UTC)", "revoked (UTC)"),
         (
             (name, level, _time(created_at), _time(revoked_at))
             for name, level, created_at, revoked_at in list_tokens(_engine(config))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from shared.config.load import SettingsError
 
-_BY_HAND: Final = "[{}] is not written as `up` writes it: edit it by hand"
+_BY_HAND: Final = "[{}] does not have the layout that `up` writes: edit it by hand"
 
 
 def set_keys(text: str, table: str, keys: Mapping[str, Any]) -> str:
@@ -20,9 +20,7 @@ def set_keys(text: str, table: str, keys: Mapping[str, Any]) -> str:
     try:
         start = lines.index(f"[{table}]") + 1
     except ValueError:
-        raise SettingsError(
-            f"[{table}] is not written as `up` writes it: edit it by hand"
-        ) from None
+        raise SettingsError(_BY_HAND.format(table)) from None
     ends = (i for i in range(start, len(lines)) if lines[i].startswith("["))
     stop = next(ends, len(lines))
     kept = [line for line in lines[start:stop] if line.partition("=")[0].strip() not in keys]

@@ -43,13 +43,13 @@ from shared.runtime.process import now
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20
-Profile = Annotated[str | None, typer.Option(help="of this profile only")]
-From = Annotated[str | None, typer.Option("--from", help="from this time on (RFC 3339)")]
-Until = Annotated[str | None, typer.Option(help="before this time (RFC 3339)")]
+Profile = Annotated[str | None, typer.Option(help="only of this SCEP profile")]
+From = Annotated[str | None, typer.Option("--from", help="from this time (RFC 3339), inclusive")]
+Until = Annotated[str | None, typer.Option(help="until this time (RFC 3339), exclusive")]
 
 
 def replay(
-    into: Annotated[str, typer.Option(help="URL of a database: an empty one, or one to continue")],
+    into: Annotated[str, typer.Option(help="URL of a database, empty or from an earlier replay")],
     config: Config = None,
     profile: Profile = None,
     since: From = None,
@@ -68,7 +68,7 @@ def replay(
         raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
         engine.dispose()
-    print(f"{count} events are in {engine.url.render_as_string(hide_password=True)}")
+    print(f"stored {count} events in {engine.url.render_as_string(hide_password=True)}")
 
 
 def _window(profile: str | None, since: str | None, until: str | None) -> Window:
@@ -90,16 +90,18 @@ async def _replay(context: OperatorContext, engine: Engine, window: Window) -> i
 
 def verify(
     config: Config = None,
-    every: Annotated[bool, typer.Option("--all", help="every finding, not the first ones")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help=f"print all findings, not only {_SHOWN}")
+    ] = False,
 ) -> None:
     """Verify the log's signatures and checkpoints, and compare the database with it.
 
-    Exit status 1 if anything does not hold; the first finding is printed first.
+    Print findings in the order in which they are found. Exit status 1 if there are any.
     """
 
     async def work(context: OperatorContext) -> int:
         with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
-            scratch = open_engine(f"sqlite:///{folder}/told.db")
+            scratch = open_engine(f"sqlite:///{folder}/scratch.db")
             kept = open_existing(context.settings.database_url)
             try:
                 migrate(scratch)
@@ -125,14 +127,14 @@ async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, ev
     for finding in shown:
         say(finding)
     if len(found.findings) > len(shown):
-        print(f"... and {len(found.findings) - len(shown)} more: --all")
+        print(f"... and {len(found.findings) - len(shown)} more; --all prints them")
     for stream, count in found.unrecorded.items():
         if count:
             print(f"{stream}: {count} events of the log are not in the database yet")
-    verdict = "does not hold" if found.findings else "holds"
+    verdict = "verification failed" if found.findings else "verified"
     print(
         f"{verdict}: {found.events} events, {found.checkpoints} checkpoints,"
-        f" {len(found.unfinished)} enrollments without an end yet"
+        f" {len(found.unfinished)} unfinished enrollments"
     )
     return 1 if found.findings else 0
 
@@ -175,7 +177,7 @@ def checkpoint(config: Config = None) -> None:
 
 def export(
     config: Config = None,
-    form: Annotated[Form, typer.Option("--format", help="one event a line")] = Form.JSONL,
+    form: Annotated[Form, typer.Option("--format", help="one event per line")] = Form.JSONL,
     profile: Profile = None,
     since: From = None,
     until: Until = None,

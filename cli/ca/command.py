@@ -15,14 +15,14 @@ from shared.config.load import SettingsError
 from shared.log.events.commands import RevocationReason
 from shared.runtime.process import now
 
-app = typer.Typer(no_args_is_help=True, help="Revoke certificates, roll a CA over.")
-Issuer = Annotated[str, typer.Option(help="which of the issuers")]
+app = typer.Typer(no_args_is_help=True, help="Revoke certificates and roll over a CA.")
+Issuer = Annotated[str, typer.Option(help="issuer")]
 
 
 @app.command()
 def revoke(
     serial: Annotated[str, typer.Argument(help="serial number in hex")],
-    reason: Annotated[RevocationReason, typer.Option(help="RFC 5280 s5.3.1")] = (
+    reason: Annotated[RevocationReason, typer.Option(help="reason code (RFC 5280 5.3.1)")] = (
         RevocationReason.UNSPECIFIED
     ),
     issuer: Issuer = "local",

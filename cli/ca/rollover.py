@@ -34,7 +34,7 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
         raise UpError(f"--kind {kind}: choose one of {', '.join(CA_KINDS)}")
     layout, configuration, section = _open(data, issuer)
     if section.next_ca_cert_path is not None:
-        raise UpError(f"issuer {issuer} has a next CA already: {section.next_ca_cert_path}")
+        raise UpError(f"issuer {issuer} already has a next CA: {section.next_ca_cert_path}")
     ca = make_ca(kind, now)
     pin = spki_sha256(spki(ca.certificate))
     stem = f"ca/{issuer}-{pin[:12]}"
@@ -62,7 +62,9 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
             "ra_key_path": [*map(str, profile.ra_key_path), *added],
         }
     _rewrite(layout, changes)
-    return f"next CA: {stem}.pem, SHA-256 of its key {pin}; shown by GetNextCACert{_tell(layout)}"
+    return (
+        f"next CA: {stem}.pem, SHA-256 of its key {pin}; announced by GetNextCACert{_tell(layout)}"
+    )
 
 
 def _ra_form(configuration: Configuration, profile: ProfileSection) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ def activate_next(data: Path, issuer: str) -> str:
     """
     layout, _, section = _open(data, issuer)
     if section.next_ca_cert_path is None or section.next_ca_key_path is None:
-        raise UpError(f"issuer {issuer} has no next CA: make one with `scepstream ca next`")
+        raise UpError(f"issuer {issuer} has no next CA: create one with `scepstream ca next`")
     certificates = [section.next_ca_cert_path, *section.ca_cert_path]
     keys = [section.next_ca_key_path, *section.ca_key_path]
     changes: dict[str, dict[str, Any]] = {
@@ -94,7 +96,7 @@ def activate_next(data: Path, issuer: str) -> str:
     }
     _rewrite(layout, changes)
     ca = read_certificates(layout.root / certificates[0])[0]
-    return f"{ca.subject.rfc4514_string()} signs from now on{_tell(layout)}"
+    return f"{ca.subject.rfc4514_string()} is now the signing CA{_tell(layout)}"
 
 
 def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSection]:
@@ -106,7 +108,7 @@ def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSe
     if section is None:
         raise UpError(f"no such issuer: {issuer}")
     if not isinstance(section, LocalIssuerSection):
-        raise UpError(f"issuer {issuer}: it has no local CA")
+        raise UpError(f"issuer {issuer} has no local CA")
     return layout, configuration, section
 
 
@@ -134,7 +136,7 @@ def _tell(layout: Layout) -> str:
     except (OSError, ValueError, KeyError):
         pids = None
     if pids is None:
-        return "; nothing runs: it counts from the next start"
+        return "; not running: takes effect at the next start"
     for role in _RELOADED:
         for pid in pids.get(role, []):
             with suppress(ProcessLookupError):  # it reads the new configuration when it restarts

@@ -24,7 +24,7 @@ from shared.runtime.process import now
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="A stand-in for the service that makes signed challenges: to try, and to test with.",
+    help="A stand-in for the service that signs challenges, for trials and tests.",
 )
 Directory = Annotated[Path, typer.Option("--dir", help="directory of the connector's files")]
 _DIRECTORY = Path("connector")
@@ -34,7 +34,7 @@ _DIRECTORY = Path("connector")
 def init(
     directory: Directory = _DIRECTORY,
     key: Annotated[str, typer.Option(help=", ".join(KINDS))] = "rsa:2048",
-    name: Annotated[str, typer.Option(help="the `iss` of its tokens")] = "scepstream connector",
+    name: Annotated[str, typer.Option(help="`iss` of its challenges")] = "scepstream connector",
 ) -> None:
     """Create a signing certificate and key. The certificate is the profile's anchor."""
     with _one_sentence():
@@ -42,7 +42,7 @@ def init(
             raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")
         for file in (CERTIFICATE, KEY):
             if (directory / file).exists():
-                raise SettingsError(f"{directory / file} exists")
+                raise SettingsError(f"{directory / file} already exists")
         try:
             certificate, private = connector_files(key, name, now())
         except ValueError as error:
@@ -54,14 +54,14 @@ def init(
 
 @app.command()
 def token(
-    cn: Annotated[str, typer.Option(help="the device's common name")],
+    cn: Annotated[str, typer.Option(help="common name of the device")],
     directory: Directory = _DIRECTORY,
     device: Annotated[
-        str | None, typer.Option(help="the `sub`: the device's id (default: the cn)")
+        str | None, typer.Option(help="`sub`, the device ID (default: the CN)")
     ] = None,
     san: Annotated[list[str] | None, typer.Option(help="dns:, email:, upn:")] = None,
-    audience: Annotated[str | None, typer.Option(help="the `aud` (default: none)")] = None,
-    ttl: Annotated[int, typer.Option(parser=seconds, help=f"how long it is good, {DURATION}")] = (
+    audience: Annotated[str | None, typer.Option(help="`aud` (default: none)")] = None,
+    ttl: Annotated[int, typer.Option(parser=seconds, help=f"validity, {DURATION}")] = (
         "60m"  # type: ignore[assignment]  # typer parses the default too
     ),
 ) -> None:
@@ -91,7 +91,7 @@ def _one_sentence() -> Iterator[None]:
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
     except ValueError as error:
-        reason = f"no connector's certificate: {type(error).__name__}"
+        reason = f"not a connector's certificate: {type(error).__name__}"
     else:
         return
     raise failed(reason)

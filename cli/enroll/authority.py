@@ -44,16 +44,16 @@ def read_authority(body: bytes) -> Authority:
             certificate.public_key()
     cas = [c for c in certificates if is_ca(c)]
     if not cas:
-        raise UntrustedError("GetCACert holds no CA certificate")
+        raise UntrustedError("GetCACert returned no CA certificate")
     ras = [(c, der) for c, der in zip(certificates, ders, strict=True) if c not in cas]
     issuing = next((ca for ca in cas if any(_issued(ca, ra) for ra, _ in ras)), cas[0])
     if any(not _issued(issuing, ra) for ra, _ in ras):
-        raise UntrustedError("an RA certificate was not issued by the CA beside it")
+        raise UntrustedError("GetCACert returned an RA certificate that its CA did not issue")
     own = [(c, d) for c, d in zip(certificates, ders, strict=True) if c == issuing]
     candidates = ras or own
     recipient = next((der for c, der in candidates if _usable(c, "key_encipherment")), None)
     if recipient is None:
-        raise UntrustedError("no certificate can receive an encrypted request")
+        raise UntrustedError("GetCACert returned no certificate to encrypt requests to")
     signers = tuple(der for c, der in candidates if _usable(c, "digital_signature"))
     return Authority(issuing, read_certificate(recipient), signers, _chain(issuing, cas))
 
@@ -77,7 +77,7 @@ def check_pin(
     if fingerprint is not None:
         wanted = fingerprint.replace(":", "").replace(" ", "").lower()
         if wanted != authority.fingerprint:
-            raise UntrustedError(f"the CA's fingerprint is {authority.fingerprint}")
+            raise UntrustedError(f"--fingerprint: the CA's is {authority.fingerprint}")
         return True
     return False
 

@@ -132,18 +132,18 @@ class Exchange:
         except ScepError as error:
             raise BadReplyError(f"the reply does not verify: {error.detail}") from None
         if reply.signed.signer.der not in self.authority.signers:
-            raise BadReplyError("the reply is signed by none of GetCACert's certificates")
+            raise BadReplyError("the reply is not signed by a certificate from GetCACert")
         if reply.transaction_id != self.identity.transaction_id.encode():
             raise BadReplyError("the reply is for another transaction")
         if reply.recipient_nonce != nonce:
-            raise BadReplyError("the reply answers another request")
+            raise BadReplyError("the reply has another request's nonce")
         return reply
 
     def issued(self, reply: CertRep) -> bytes:
         """Return the certificate (DER) of a SUCCESS; it must have our key and a CA's signature."""
         mine = [c for c in self._certificates(reply) if _spki(c) == self.identity.spki]
         if not mine:
-            raise BadReplyError("the reply holds no certificate with our key")
+            raise BadReplyError("the reply contains no certificate for the device's key")
         if not issued_by(self.authority, x509.load_der_x509_certificate(mine[0])):
             raise BadReplyError("the certificate is not signed by the CA")
         return mine[0]
@@ -154,7 +154,7 @@ class Exchange:
             certificate = x509.load_der_x509_certificate(der)
             if certificate.serial_number == serial and issued_by(self.authority, certificate):
                 return der
-        raise BadReplyError("the reply does not hold the certificate asked for")
+        raise BadReplyError("the reply does not contain the requested certificate")
 
     def _certificates(self, reply: CertRep) -> tuple[bytes, ...]:
         try:
@@ -163,7 +163,7 @@ class Exchange:
                 with loading():
                     x509.load_der_x509_certificate(der).public_key()
         except (ScepError, ValueError) as error:
-            raise BadReplyError(f"the reply does not open: {error}") from None
+            raise BadReplyError(f"the reply cannot be read: {error}") from None
         return found
 
     def crl(self, reply: CertRep) -> bytes:
@@ -173,9 +173,9 @@ class Exchange:
             ca_key = self.authority.ca.public_key()
             good = [crl for crl in crls if is_signed_by(crl, ca_key)]  # type: ignore[arg-type]  # a CA's key is RSA or EC
         except ScepError as error:
-            raise BadReplyError(f"the reply does not open: {error.detail}") from None
+            raise BadReplyError(f"the reply cannot be read: {error.detail}") from None
         if not good:
-            raise BadReplyError("the reply holds no CRL of the CA")
+            raise BadReplyError("the reply contains no CRL signed by the CA")
         return good[0]
 
     def _open(self, reply: CertRep) -> bytes:
@@ -187,7 +187,7 @@ class Exchange:
             return envelope.decrypt(unwrap_content_key(envelope, [mine], bytes(_MAX_KEY)))
         opened = unwrap_with_password(envelope, [self.challenge] if self.challenge else [])
         if opened is None:
-            raise ScepError("neither key nor challenge opens it")
+            raise ScepError("neither the key nor the challenge decrypts it")
         return envelope.decrypt(opened[1])
 
 

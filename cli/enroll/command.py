@@ -103,7 +103,7 @@ def enroll(
     except (ServerError, UntrustedError, BadReplyError, RequestError) as error:
         raise fail(ERROR, str(error)) from None
     except ScepError as error:
-        raise fail(ERROR, f"the message cannot be written or read: {error.detail}") from None
+        raise fail(ERROR, f"cannot encode or decode a message: {error.detail}") from None
 
 
 def _vouching(
@@ -114,7 +114,7 @@ def _vouching(
         return ChallengeSource(connector, device_id, audience)
     for option, given in (("--device-id", device_id), ("--audience", audience)):
         if given is not None:
-            raise RequestError(f"{option}: goes with --connector")
+            raise RequestError(f"{option} requires --connector")
     return None
 
 
@@ -127,7 +127,7 @@ def _challenged(
     if not renew and not device.cn:
         return device  # refused later without --cn, unless it is a query, which needs no challenge
     if device.challenge is not None:
-        raise RequestError("--challenge and --connector: one of them")
+        raise RequestError("--challenge and --connector are mutually exclusive")
     if renew:
         return replace(device, challenge=source.renewal_challenge(read_certificate(files)))
     return replace(device, challenge=source.challenge(device.cn, device.sans))
@@ -183,7 +183,7 @@ class Session:
         identity = self._identity(questions, renewal, waiting)
         server = Server(self.url)
         caps = read_caps(server.get("GetCACaps")[1])
-        say("server", f"can do {' '.join(sorted(caps)) or 'nothing it tells'}")
+        say("server", f"capabilities: {' '.join(sorted(caps)) or 'none'}")
         if questions.caps:
             return 0
         authority = _authority(server, pinned, self.fingerprint)
@@ -194,7 +194,7 @@ class Session:
 
     def _check_files(self, waiting: o.Waiting) -> None:
         if not self.device.cn:
-            raise RequestError("--cn: the device needs a name")
+            raise RequestError("--cn is required")
         self.files.check(keep_key=waiting.poll)
 
     def _identity(self, questions: o.Questions, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
@@ -205,7 +205,7 @@ class Session:
             key, old = read_key(files.read(files.key), files.key.name), read_certificate(files)
             der = old.public_bytes(Encoding.DER)
             return Identity(key, old.subject, signer_of(key, der, pss=self.pss), key)
-        waits, name = waiting.poll and not questions, self.device.cn or "a device that asks"
+        waits, name = waiting.poll and not questions, self.device.cn or "SCEP client"
         key = _kept_or_new(files, files.key, self.device.key, kept=waits)
         identity = make_identity(key, name, now(), pss=self.pss)
         if self.device.signer_key is None:
@@ -220,7 +220,9 @@ class Session:
         A key for which an earlier run already waits is used again.
         """
         if self.device.signer_key is not None:
-            raise RequestError("--signer-key: a renewal is signed by the certificate it renews")
+            raise RequestError(
+                "--signer-key: not with --renew, which signs with the old certificate"
+            )
         files = self.files
         old_key = read_key(files.read(files.key), files.key.name)
         if renewal.reuse_key:
@@ -277,9 +279,9 @@ def _authority(
     try:
         authority = read_authority(server.get("GetCACert")[1])
     except ValueError:
-        raise UntrustedError("GetCACert holds no readable certificates") from None
+        raise UntrustedError("GetCACert returned unreadable certificates") from None
     trusted = check_pin(authority, pinned, fingerprint)
-    said = "pinned" if trusted else "NOT pinned: compare it, then pass --fingerprint"
+    said = "pinned" if trusted else "NOT pinned: verify it, then pass --fingerprint"
     say("CA", name_text(authority.ca.subject.public_bytes()))
     say("", f"SHA-256 {authority.fingerprint} ({said})")
     return authority

@@ -38,7 +38,7 @@ def ask(exchange: Exchange, request: EnrollmentRequest) -> CertRep:
     reply = exchange.send(request.message_type, request.csr)
     deadline = time.monotonic() + request.poll_for
     while reply.status is PkiStatus.PENDING and time.monotonic() < deadline:
-        say("got", "PENDING; asking again")
+        say("got", "PENDING; polling")
         time.sleep(_POLL_SECONDS)
         # A poll carries no challenge that could encrypt the reply to an EC key.
         again = (
@@ -54,7 +54,7 @@ def finish(exchange: Exchange, reply: CertRep, files: Files, key: bytes | None) 
     """Write the result and return the exit status; `key` (PEM) replaces the old one on SUCCESS."""
     kept = files.key if key is None else files.renewal_key
     if reply.status is PkiStatus.PENDING:
-        say("got", f"PENDING: the key is kept in {kept}; run again with --poll")
+        say("got", f"PENDING: the key is saved in {kept}; run again with --poll")
         return PENDING
     if reply.status is PkiStatus.FAILURE:
         say_failure(reply)
@@ -80,6 +80,6 @@ def _write(exchange: Exchange, issued: bytes, files: Files, key: bytes | None) -
     files.renewal_key.unlink(missing_ok=True)
     say("got", f"SUCCESS: {name_text(read_certificate(issued).subject)}")
     say("", f"serial {certificate.serial_number:x}")
-    say("", f"until  {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    say("", f"expires {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     for path in (files.key, files.certificate, files.chain):
         say("wrote", str(path))

@@ -44,7 +44,7 @@ class Files:
         taken = [self.certificate, self.chain] + ([] if keep_key else [self.key])
         for path in taken:
             if path.exists() and not self.force:
-                raise RequestError(f"{path} exists: --force overwrites it")
+                raise RequestError(f"{path} already exists; --force overwrites it")
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file; keys are readable by their owner only."""

@@ -8,7 +8,7 @@ import typer
 
 from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
 
-_HOW = "How messages are written"
+_HOW = "Message format"
 _ASK = "Other operations"
 _RENEW = "Renewal"
 
@@ -18,19 +18,17 @@ Challenge = Annotated[str | None, typer.Option(envvar="SCEP_CHALLENGE", help="ch
 ConnectorDir = Annotated[
     Path | None,
     typer.Option(
-        "--connector", help="let this stand-in (`scepstream connector`) sign a challenge instead"
+        "--connector", help="directory of a stand-in (`scepstream connector`) to sign a challenge"
     ),
 ]
-DeviceId = Annotated[
-    str | None, typer.Option(help="with --connector: the device's id (default: the cn)")
-]
-Audience = Annotated[str | None, typer.Option(help="with --connector: the token's audience")]
+DeviceId = Annotated[str | None, typer.Option(help="with --connector: device ID (default: the CN)")]
+Audience = Annotated[str | None, typer.Option(help="with --connector: `aud` of the challenge")]
 San = Annotated[list[str] | None, typer.Option(help="dns:, email:, ip:, uri:, upn:")]
 KeyKind = Annotated[str, typer.Option(help="rsa:2048|3072|4096, ec:p256|p384|p521")]
 SignerKey = Annotated[
     str | None,
     typer.Option(
-        help="sign messages with another key, of this kind, as macOS does", rich_help_panel=_HOW
+        help="sign messages with a separate key of this type, as macOS does", rich_help_panel=_HOW
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]
@@ -42,32 +40,32 @@ Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
 Poll = Annotated[
     bool, typer.Option("--poll", help="poll while pending, or resume with the saved key")
 ]
-PollFor = Annotated[int, typer.Option(help="seconds to poll at most")]
+PollFor = Annotated[int, typer.Option(help="maximum seconds to poll")]
 Renew = Annotated[
     bool,
-    typer.Option("--renew", help="renew what is in the directory", rich_help_panel=_RENEW),
+    typer.Option("--renew", help="renew the certificate in the directory", rich_help_panel=_RENEW),
 ]
-ReuseKey = Annotated[
-    bool, typer.Option("--reuse-key", help="with the same key", rich_help_panel=_RENEW)
-]
+ReuseKey = Annotated[bool, typer.Option("--reuse-key", help="keep the key", rich_help_panel=_RENEW)]
 AsPkcsReq = Annotated[
     bool,
-    typer.Option("--as-pkcsreq", help="by a PKCSReq, as old clients do", rich_help_panel=_RENEW),
+    typer.Option("--as-pkcsreq", help="send a PKCSReq, as old clients do", rich_help_panel=_RENEW),
 ]
 GetCert = Annotated[
     str | None, typer.Option(help="fetch a certificate by serial (hex)", rich_help_panel=_ASK)
 ]
 GetCrl = Annotated[bool, typer.Option("--get-crl", help="fetch the CRL", rich_help_panel=_ASK)]
 NextCa = Annotated[bool, typer.Option("--next-ca", help="fetch the next CA", rich_help_panel=_ASK)]
-Caps = Annotated[bool, typer.Option("--caps", help="show GetCACaps", rich_help_panel=_ASK)]
+Caps = Annotated[
+    bool, typer.Option("--caps", help="show the capabilities (GetCACaps)", rich_help_panel=_ASK)
+]
 Cipher = Annotated[str | None, typer.Option(help=", ".join(CIPHER_NAMES), rich_help_panel=_HOW)]
 DigestName = Annotated[str | None, typer.Option(help=", ".join(DIGEST_NAMES), rich_help_panel=_HOW)]
 Transport = Annotated[str, typer.Option(help=", ".join(TRANSPORTS), rich_help_panel=_HOW)]
-Pss = Annotated[bool, typer.Option("--pss", help="sign by RSASSA-PSS", rich_help_panel=_HOW)]
+Pss = Annotated[bool, typer.Option("--pss", help="sign with RSASSA-PSS", rich_help_panel=_HOW)]
 Ber = Annotated[
-    bool, typer.Option("--ber", help="indefinite lengths, segments", rich_help_panel=_HOW)
+    bool, typer.Option("--ber", help="use BER: indefinite lengths, segments", rich_help_panel=_HOW)
 ]
-Get = Annotated[bool, typer.Option("--get", help="send messages by GET", rich_help_panel=_HOW)]
+Get = Annotated[bool, typer.Option("--get", help="send messages with GET", rich_help_panel=_HOW)]
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def get_next_ca(server: Server, authority: Authority, files: Files) -> int:
         with loading():
             certificates = [x509.load_der_x509_certificate(der) for der in found]
     except (ScepError, ValueError):
-        raise BadReplyError("the CA does not vouch for what GetNextCACert shows") from None
+        raise BadReplyError("GetNextCACert's answer is not signed by the CA or its RA") from None
     for certificate in certificates:
         say("next CA", certificate.subject.rfc4514_string())
     path = files.directory / "next-ca.pem"

@@ -30,7 +30,7 @@ class ChallengeSource:
             connector = Connector.read(self.directory)
         except (OSError, ValueError, SettingsError) as error:
             said = str(error) if isinstance(error, SettingsError) else type(error).__name__
-            raise RequestError(f"--connector {self.directory}: no connector: {said}") from None
+            raise RequestError(f"--connector {self.directory}: not a connector: {said}") from None
         return connector.mint(claims, secrets.token_hex(16), int(now()))
 
     def renewal_challenge(self, old: x509.Certificate) -> str:

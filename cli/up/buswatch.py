@@ -50,7 +50,7 @@ class BusWatch:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001 - only a stop ends supervision
-                self._say(f"the bus cannot be looked after: {error}")
+                self._say(f"bus check failed: {error}")
 
     async def look(self) -> None:
         """Fetch the services' reports once and act on them."""
@@ -62,7 +62,7 @@ class BusWatch:
             if self.clock() > self._not_before:
                 self._gap, self._said = _FIRST_GAP_SECONDS, ""
         if any(MISSING in report for report in reports):
-            self._say("a part of the log is missing: making it")
+            self._say("a stream or consumer is missing: creating it")
             await self.provision()
 
     async def _heal(self) -> None:
@@ -73,7 +73,7 @@ class BusWatch:
             return
         free = shutil.disk_usage(self.store).free
         if free < _ROOM_BYTES:
-            self._say(f"the log takes no appends: {free >> 20} MiB are free at {self.store}")
+            self._say(f"the log takes no appends: {free >> 20} MiB free at {self.store}")
             return
         self._say("the log takes no appends although the disk has room: restarting nats-server")
         self._since, self._not_before = None, now + self._gap

@@ -102,7 +102,7 @@ class Child:
             self.log.parent.mkdir(mode=0o700, exist_ok=True)
             return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
-            self._say(f"{self.name} writes no log: {self.log}: {error.strerror}")
+            self._say(f"{self.name}: cannot open the log {self.log}: {error.strerror}")
             return _STDERR
 
     async def _watch(self) -> None:
@@ -119,7 +119,7 @@ class Child:
                 self._said.clear()
             elif self.ended in self.refusals:
                 self.refused = self.last_words()
-            self._say(f"{self.name} ended ({_status(self.ended)}): starting it again")
+            self._say(f"{self.name} ended ({_status(self.ended)}): restarting it")
             await self._start_again(backoff)
 
     async def _start_again(self, backoff: float) -> None:
@@ -141,7 +141,7 @@ class Child:
         try:
             self.on_restart(self)
         except Exception as error:  # noqa: BLE001 - only a stop ends supervision
-            self._say(f"{self.name} runs again, but: {error}")
+            self._say(f"{self.name} restarted, but: {error}")
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

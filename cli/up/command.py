@@ -31,10 +31,10 @@ def up(
     host: Annotated[str, typer.Option(help="address of the SCEP and admin ports")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(help="port of the first gateway (default: 8080); 0: any free one, kept"),
+        typer.Option(help="port of the first gateway (default: 8080); 0: a free one, reused"),
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="admin port (default: 8090); 0: any free one, kept")
+        int | None, typer.Option(help="admin port (default: 8090); 0: a free one, reused")
     ] = None,
     tls_port: Annotated[
         int | None, typer.Option(help="port of SCEP over TLS (default: none); gateway i: port + i")
@@ -45,17 +45,17 @@ def up(
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,
     validators: Annotated[int, typer.Option(min=1, max=64)] = 1,
     issuers: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    ca: Annotated[str, typer.Option(help="CA to make at first start: " + ", ".join(CA_KINDS))] = (
+    ca: Annotated[str, typer.Option(help="CA to create at first start: " + ", ".join(CA_KINDS))] = (
         "rsa:2048"
     ),
     ca_cert: Annotated[
-        Path | None, typer.Option(help="or use this CA: PEM, chain after it")
+        Path | None, typer.Option(help="use this CA instead: PEM, then its chain")
     ] = None,
-    ca_key: Annotated[Path | None, typer.Option(help="and its key, mode 0600")] = None,
+    ca_key: Annotated[Path | None, typer.Option(help="key of --ca-cert, mode 0600")] = None,
     show_secrets: Annotated[
         bool,
         typer.Option(
-            "--show-secrets", help="print challenges to any output, not only to a terminal"
+            "--show-secrets", help="print challenges even if the output is not a terminal"
         ),
     ] = False,
 ) -> None:
@@ -81,7 +81,7 @@ def _given(ca: str, cert: Path | None, key: Path | None) -> tuple[Path, Path] | 
     if ca not in CA_KINDS:
         raise UpError(f"--ca {ca}: choose one of {', '.join(CA_KINDS)}")
     if bool(cert) != bool(key):
-        raise UpError("--ca-cert and --ca-key go together")
+        raise UpError("--ca-cert and --ca-key require each other")
     return (cert, key) if cert and key else None
 
 

@@ -29,8 +29,8 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 _CHALLENGE_LENGTH: Final = 24
 
 _CONFIG: Final = """\
-# Made by the first `scepstream up`. Keys and their meaning: docs/configuration.md.
-# Holds the challenges: nobody but its owner may read it.
+# Created by the first `scepstream up`. All keys: docs/configuration.md.
+# Contains challenges: only its owner may read it.
 version = 1
 
 [bus]
@@ -169,7 +169,7 @@ def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
     except SettingsError as error:
         raise UpError(str(error)) from None
     if not isinstance(key, CaKey):
-        raise UpError(f"{key_path}: `up` copies keys from files only")
+        raise UpError(f"{key_path}: not a key file, and `up` copies keys only from files")
     for each in (certificate, *above):
         if each.not_valid_after_utc.timestamp() <= now:
             name, end = each.subject.rfc4514_string(), f"{each.not_valid_after_utc:%Y-%m-%d %H:%M}"

@@ -131,14 +131,14 @@ def _check_owner(status: os.stat_result, root: Path) -> None:
     """Reject a directory that another user could write to, and so replace keys in it."""
     if status.st_uid != os.geteuid():
         raise UpError(
-            f"the data directory {root} is owned by user {status.st_uid}, not by the user that"
-            f" runs this ({os.geteuid()}): keys would be in their hands"
+            f"the data directory {root} is owned by user {status.st_uid}, who could read"
+            f" its keys: run this as that user, or chown it to user {os.geteuid()}"
         )
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o022:
         raise UpError(
             f"the data directory {root} has mode {mode:04o}, others may write to it:"
-            " chmod 0700 it first"
+            " run chmod 0700 on it"
         )
 
 
@@ -147,7 +147,7 @@ def _check_version(layout: Layout, root: Path) -> None:
         found = layout.version.read_text().strip()
         if found != VERSION:
             raise UpError(
-                f"the data directory {root} is of version {found}, this program needs {VERSION}"
+                f"the data directory {root} has version {found}, this program requires {VERSION}"
             )
         return
     foreign = {p.name for p in layout.root.iterdir()} - {

@@ -48,9 +48,9 @@ def bind(host: str, port: int, what: str) -> socket.socket:
         return listen(host, port)
     except OSError as error:
         reason = {
-            errno.EADDRINUSE: "the port is taken",
-            errno.EACCES: "the port needs more rights",
-            errno.EADDRNOTAVAIL: "no such address here",
+            errno.EADDRINUSE: "the port is in use",
+            errno.EACCES: "the port requires more privileges",
+            errno.EADDRNOTAVAIL: "this machine does not have the address",
         }.get(error.errno or 0, error.strerror or "cannot listen")
         raise UpError(f"{what} cannot listen on {host}:{port}: {reason}") from None
     except OverflowError:

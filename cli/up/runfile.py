@@ -33,7 +33,7 @@ class RunFile:
         try:
             self._write(table)
         except OSError as error:
-            self.notice(f"{self.path} cannot be written, trying again: {error}")
+            self.notice(f"cannot write {self.path}, retrying: {error}")
             self.changed()
         return table
 
@@ -55,7 +55,7 @@ class RunFile:
                 self._write(self.table())
                 said = ""
             except Exception as error:  # noqa: BLE001 - no file may end supervision
-                text = f"{self.path} cannot be written, trying again: {error}"
+                text = f"cannot write {self.path}, retrying: {error}"
                 if text != said:
                     self.notice(text)
                 said = text

@@ -38,7 +38,7 @@ class Patience:
                     if bound.expired():  # `missing` has swallowed the cancellation
                         raise UpError(f"{child.name}: {reason}")
                     if child.refused:
-                        raise UpError(f"{child.name} would not start: {child.refused}")
+                        raise UpError(f"{child.name} refused to start: {child.refused}")
                     if time.monotonic() >= next_word:
                         self.notice(f"waiting for {child.name}: {reason}")
                         next_word = time.monotonic() + self.seconds

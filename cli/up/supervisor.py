@@ -126,7 +126,7 @@ class Supervisor:
 
         async def missing() -> str:
             if not _listens(port):
-                return "it does not listen yet"
+                return "it is not listening yet"
             try:
                 await provision(
                     configuration.servers(), seed, shards, log.replicas, configuration.notified(),
@@ -135,7 +135,7 @@ class Supervisor:
             except ForeignLogError as error:
                 raise UpError(str(error)) from None
             except (NatsError, OSError, TimeoutError) as error:
-                return f"streams cannot be made yet: {type(error).__name__} {error}"
+                return f"cannot create the streams yet: {type(error).__name__} {error}"
             return ""
 
         await patience.until(self._children[0], missing)
@@ -157,7 +157,7 @@ class Supervisor:
             try:
                 await self._prepare(load(self.plan.layout.config))
             except Exception as error:  # noqa: BLE001 - only a stop ends supervision
-                say(f"nothing is reloaded: {error}")
+                say(f"reload failed, keeping the old configuration: {error}")
                 continue
             for child in self._children[1:]:
                 child.reload()

@@ -37,7 +37,7 @@ def check_ca(certificate: x509.Certificate, path: Path) -> None:
     except x509.ExtensionNotFound:
         raise SettingsError(_says(path, certificate, "has no BasicConstraints")) from None
     if not constraints.ca:
-        raise SettingsError(_says(path, certificate, "says CA:FALSE in its BasicConstraints"))
+        raise SettingsError(_says(path, certificate, "has CA:FALSE in its BasicConstraints"))
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
@@ -67,7 +67,7 @@ def _check_all_used(
     if unused is not None:
         raise SettingsError(
             f'{path}: "{unused.subject.rfc4514_string()}" is not in the chain above '
-            f'"{chain[0].subject.rfc4514_string()}": leave it out, or add what stands between'
+            f'"{chain[0].subject.rfc4514_string()}": remove it, or add those in between'
         )
 
 

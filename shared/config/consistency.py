@@ -23,7 +23,7 @@ def problems(configuration: Configuration) -> Iterator[str]:
     yield from _issuers(configuration)
     gateway, default = configuration.gateway, configuration.gateway.default_profile
     if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
-        yield "gateway.tls_key_path: a certificate and its key, or neither"
+        yield "gateway.tls_key_path: set it together with tls_cert_path, or neither"
     if default is not None and default not in configuration.profiles:
         yield f"gateway.default_profile: no such profile: {default}"
 
@@ -33,16 +33,16 @@ def _issuers(configuration: Configuration) -> Iterator[str]:
         if not isinstance(issuer, LocalIssuerSection):
             continue
         if len(issuer.ca_cert_path) != len(issuer.ca_key_path):
-            yield f"issuers.{name}.ca_key_path: one key for each certificate"
+            yield f"issuers.{name}.ca_key_path: must have one key for each certificate"
         if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):
-            yield f"issuers.{name}.next_ca_key_path: one key for the next certificate"
+            yield f"issuers.{name}.next_ca_key_path: set it together with next_ca_cert_path"
 
 
 def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     """Yield each problem of a profile as ".key: sentence", relative to the profile's table."""
     profile = configuration.profiles[name]
     if name == "intune":
-        yield ": this path id is reserved"
+        yield ": this path ID is reserved"
     if profile.issuer_id not in configuration.issuers:
         yield f".issuer_id: no such issuer: {profile.issuer_id}"
     certificate = configuration.certificate_profiles.get(profile.profile_id)
@@ -51,16 +51,16 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
         yield f".profile_id: no such certificate profile: {profile.profile_id}"
     elif issuer is not None and certificate.backdate > issuer.max_backdate:
         yield (
-            f".profile_id: the backdate of {profile.profile_id}, {certificate.backdate:.0f}s, is "
-            f"more than issuer {profile.issuer_id} signs: max_backdate {issuer.max_backdate:.0f}s"
+            f".profile_id: backdate of {profile.profile_id}, {certificate.backdate:.0f}s, exceeds "
+            f"max_backdate of issuer {profile.issuer_id}, {issuer.max_backdate:.0f}s"
         )
     if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
-        yield ".mtls_client_ca_trust_bundle_path: mtls_enabled needs it"
+        yield ".mtls_client_ca_trust_bundle_path: required with mtls_enabled"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):
-        yield ".ra_key_path: one key for each certificate"
+        yield ".ra_key_path: must have one key for each certificate"
     beside = profile.allowed_subject_attributes
     if ANY_ATTRIBUTE in beside and len(beside) > 1:
-        yield '.allowed_subject_attributes: "any" stands alone'
+        yield '.allowed_subject_attributes: "any" cannot be combined with others'
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)
@@ -70,28 +70,31 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     """Check that the format of a challenge selects exactly one verifier."""
     passwords = [c for c in profile.challenge_password if c]
     if not profile.verifiers:
-        yield ".challenge_password: a profile needs a verifier"
+        yield ".challenge_password: the profile has no verifier: set a password or enable one"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
-        yield f".verifier.{kind}: a built-in verifier has keys of its own"
+        yield f".verifier.{kind}: the name of a built-in verifier: set its own keys instead"
     if passwords and profile.webhook_url is not None:
-        yield ".webhook_url: cannot stand beside challenge_password: nothing tells them apart"
+        yield (
+            ".webhook_url: cannot be combined with challenge_password: "
+            "the challenges are indistinguishable"
+        )
     if profile.one_time_enabled and any(ONE_TIME_SHAPE.fullmatch(p) for p in passwords):
         yield ".challenge_password: looks like a one-time challenge"
     if profile.intune_enabled and any(map(looks_signed, passwords)):
         yield ".challenge_password: looks like a signed challenge"
     if profile.password_recipients and not passwords:
-        yield ".password_recipients: needs challenge_password"
+        yield ".password_recipients: requires challenge_password"
 
 
 def _signed(profile: ProfileSection) -> Iterator[str]:
     if profile.device_state is not None and not profile.intune_enabled:
-        yield ".device_state: is asked about tokens only: intune_enabled"
+        yield ".device_state: requires intune_enabled"
     if not profile.intune_enabled:
         return
     if profile.device_state == "":
-        yield ".device_state: names no plug-in"
+        yield ".device_state: must be module:attribute, not empty"
     if profile.intune_connector_cert_path is None:
-        yield ".intune_connector_cert_path: intune_enabled needs it"
+        yield ".intune_connector_cert_path: required with intune_enabled"
     if profile.intune_clock_skew_tolerance >= profile.intune_challenge_validity:
         yield ".intune_clock_skew_tolerance: must be less than intune_challenge_validity"
 
@@ -102,11 +105,11 @@ def _webhooks(profile: ProfileSection) -> Iterator[str]:
         if url is not None and not _is_protected(url):
             yield f".{key}: must be https://, or http:// on loopback"
     if not _HEADER.fullmatch(profile.webhook_bearer_token or ""):
-        yield ".webhook_bearer_token: no header can carry it"
+        yield ".webhook_bearer_token: contains characters that are not allowed in an HTTP header"
     if profile.webhook_secret is not None and len(profile.webhook_secret) < _MIN_SECRET:
         yield f".webhook_secret: shorter than {_MIN_SECRET} characters"
     if (profile.webhook_client_cert_path is None) != (profile.webhook_client_key_path is None):
-        yield ".webhook_client_key_path: a certificate and its key, or neither"
+        yield ".webhook_client_key_path: set it together with webhook_client_cert_path, or neither"
 
 
 def _is_protected(url: str) -> bool:

@@ -33,8 +33,8 @@ def read_private_key(path: Path) -> object:
         return load_pem_private_key(pem, password=None)
     except TypeError:
         raise SettingsError(
-            f"{path}: the key is encrypted: write it without a password "
-            "(openssl pkey -in FILE -out NEW) and protect the file by its mode, 0600"
+            f"{path}: the key is encrypted: remove its password "
+            "(openssl pkey -in FILE -out NEW) and protect the file with mode 0600"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(f"{path}: no private key in PEM") from None

@@ -104,7 +104,7 @@ def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
         raise SettingsError(f"{path}: {error.strerror}") from None
     if key := next(_secrets(table), None):
         if problem := exposed(status):
-            raise SettingsError(f"{path}: {problem}: it holds {key}")
+            raise SettingsError(f"{path}: {problem}: it contains {key}")
     elif stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
         mode = stat.S_IMODE(status.st_mode)
         raise SettingsError(f"{path}: mode is {mode:04o}, others may write to it")
@@ -225,11 +225,11 @@ def _secret_files(directory: Path) -> dict[str, str]:
         if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, SECRETS_VARIABLE):
             raise SettingsError(f"{file}: no such setting")
         if variable in found:
-            raise SettingsError(f"{file}: stands there twice")
+            raise SettingsError(f"{file}: duplicate setting")
         try:
             found[variable] = read_file(file).decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            raise SettingsError(f"{file}: not text") from None
+            raise SettingsError(f"{file}: not UTF-8 text") from None
     return found
 
 
@@ -245,7 +245,7 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
             and key in ProfileSection.model_fields
         ]
         if len(found) > 1:
-            raise SettingsError(f"{variable}: could be a key of more than one profile")
+            raise SettingsError(f"{variable}: ambiguous: a key of more than one profile")
         if found:
             return *found[0], ProfileSection
     for name, model in _SECTIONS.items():
@@ -287,7 +287,7 @@ def exposed(status: os.stat_result) -> str:
     if mode & 0o037:
         return told
     if status.st_uid not in (0, os.geteuid()):
-        return f"{told}: it is another user's"
+        return f"{told}: it is owned by another user"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
         return f"{told}: this process is not in its group {status.st_gid}"
     return ""

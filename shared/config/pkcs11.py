@@ -93,7 +93,7 @@ class _Slot:
         try:
             import pkcs11  # noqa: PLC0415 - an optional extra
         except ImportError:
-            raise SettingsError("a key in a token needs the extra scepstream[pkcs11]") from None
+            raise SettingsError("a PKCS#11 key requires the extra scepstream[pkcs11]") from None
         try:
             if self._session is None:
                 self._open(pkcs11)
@@ -179,7 +179,9 @@ class TokenRsaKey:
             return bytes(self._slot.with_key(lambda _, key: key.decrypt(ciphertext, **options)))
         except pkcs11.exceptions.PKCS11Error as error:
             if type(error).__name__ in _UNKNOWN:
-                raise ScepError("the RA's token cannot do this", FailInfo.BAD_ALG) from None
+                raise ScepError(
+                    "the RA's PKCS#11 token does not support this algorithm", FailInfo.BAD_ALG
+                ) from None
             raise ValueError("does not decrypt") from None
 
 

@@ -88,7 +88,7 @@ class ProfileSection(Section):
     intune_challenge_validity: Annotated[Duration, Field(ge=1)] = 3600.0
     """Maximum age of a signed challenge, even if it expires later."""
     intune_clock_skew_tolerance: Annotated[Duration, Field(ge=0)] = 60.0
-    """How far the connector's clock may be off."""
+    """Tolerated difference of the connector's clock."""
     intune_per_device_rate_limit_24h: int = Field(default=3, ge=0, le=1000)
     """Enrollments of one device (`sub`, `iss`) within 24 hours; 0: unlimited."""
     unclaimed_sans: Literal["refuse", "allow"] = "refuse"

@@ -85,7 +85,7 @@ class TrustSection(Section):
 
 
 class TracingSection(Section):
-    """OpenTelemetry traces of every service; needs the extra `tracing`."""
+    """OpenTelemetry traces of every service; requires the extra `tracing`."""
 
     endpoint: Annotated[str, Field(pattern=r"^https?://[!-?A-~]+$", max_length=255)] | None = None
     """OTLP/HTTP endpoint, http(s)://HOST:PORT/v1/traces [no traces]."""
@@ -107,17 +107,17 @@ class GatewaySection(Section):
     max_in_flight_per_source: int = Field(default=1024, ge=1)
     """Concurrent requests from one client address."""
     max_wait: Annotated[Duration, Field(gt=0)] = 1.5
-    """How long a profile's requests may queue under load; those that would wait longer get 503."""
+    """How long a profile's requests may queue under load; others get 503 at once."""
     rate_per_source: float = Field(default=100.0, ge=0.0)
-    """PKIOperations a second from one address (IPv6: /64); beyond it 503; 0: unlimited."""
+    """PKIOperations a second from one address (IPv6: /64); others get 503; 0: unlimited."""
     burst_per_source: int = Field(default=1000, ge=1)
     """PKIOperations that one address may send at once."""
     max_connections_per_source: int = Field(default=1024, ge=1)
-    """Connections from one address (IPv6: /64); beyond it, the longest idle of them is closed."""
+    """Connections from one address (IPv6: /64); if exceeded, its longest idle one is closed."""
     max_unfinished_per_source: int = Field(default=256, ge=1)
-    """Requests from one address whose head or body is still arriving; beyond it as above."""
+    """Requests from one address that are still arriving; if exceeded, as above."""
     failure_floor: Duration = 0.05
-    """How long after a request the uniform answer to decryption failures is sent."""
+    """Delay of the uniform answer to decryption failures, from the request's arrival."""
     trusted_proxies: NetworkNames = ()
     """Proxies (addresses, CIDR networks) whose X-Forwarded-For and Client-Cert are trusted."""
     tls_cert_path: Path | None = None
@@ -138,7 +138,7 @@ class ValidatorSection(Section):
     verdict_ttl: Duration = 86400.0
     """How long the issuer may act on an approval."""
     concurrency: int = Field(default=64, ge=1, le=1024)
-    """Messages that are handled concurrently."""
+    """Messages handled concurrently."""
 
 
 class IssuerSection(Section):
@@ -149,7 +149,7 @@ class IssuerSection(Section):
     signing_key_path: Path
     """Ed25519 key that signs this role's events, PEM, mode 0600."""
     concurrency: int = Field(default=64, ge=1, le=1024)
-    """Messages that are handled concurrently."""
+    """Messages handled concurrently."""
 
 
 class AuditSection(Section):
@@ -171,7 +171,7 @@ class AuditSection(Section):
     session_ttl: Duration = 12 * 3600.0
     """How long a login at the page is valid."""
     oidc_issuer: Issuer | None = None
-    """OpenID Connect provider for sign-in at the page; needs `public_url` [API tokens only]."""
+    """OpenID Connect provider for sign-in at the page; requires `public_url` [API tokens only]."""
     oidc_client_id: str | None = None
     """Client ID of the page there; its redirect URI is PUBLIC_URL/login/oidc/callback."""
     oidc_client_secret_path: Path | None = None

@@ -17,17 +17,19 @@ REQUESTS: Final = Counter(
 )
 REPLIES: Final = Counter(
     "scepstream_replies_total",
-    "CertReps sent, by message type, status, reason and the client's family",
+    "CertReps sent, by message type, status, reason and client software",
     ["profile", "message_type", "status", "reason", "client"],
 )
 REFUSED: Final = Counter(
     "scepstream_refused_total",
-    "Requests the gateway refused before the log",
+    "Requests refused before they were appended to the log",
     ["profile", "reason"],
 )
-CONNECTIONS_OPEN: Final = Gauge("scepstream_connections_open", "HTTP connections of this process")
+CONNECTIONS_OPEN: Final = Gauge("scepstream_connections_open", "Open HTTP connections")
 CONNECTIONS_CLOSED: Final = Counter(
-    "scepstream_connections_closed_total", "HTTP connections the server closed, by cause", ["cause"]
+    "scepstream_connections_closed_total",
+    "HTTP connections closed by the server, by cause",
+    ["cause"],
 )
 VERDICTS: Final = Counter(
     "scepstream_verdicts_total", "Verdicts written, by result and reason", ["profile", "reason"]
@@ -43,10 +45,10 @@ CHALLENGES: Final = Counter(
 SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )
-DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
+DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Dead letters written", ["role"])
 RESUMES: Final = Counter(
     "scepstream_resumes_ordered_total",
-    "Orders to resume an attempt whose message no consumer delivers, by the stage that it lacks",
+    "Commands to resume an attempt whose message was not delivered, by missing stage",
     ["stage", "give_up"],
 )
 REDELIVERIES: Final = Counter(
@@ -54,24 +56,26 @@ REDELIVERIES: Final = Counter(
 )
 BUS_LAG: Final = Gauge(
     "scepstream_bus_lag",
-    "Messages of a consumer not handed out yet, as of the last one that was; of audit, not stored",
+    "Undelivered messages at the consumer's last delivery; audit service: not yet stored",
     ["stream", "consumer"],
 )
 WAITING: Final = Gauge(
     "scepstream_waiting_enrollments",
-    "Enrollments that began to wait for a service within a day, by the audit service's record",
+    "Enrollments of the last 24 hours that wait for a service, from the read model",
     ["role"],
 )
 OLDEST_WAITING: Final = Gauge(
-    "scepstream_oldest_waiting_seconds", "How long the first of them has waited", ["role"]
+    "scepstream_oldest_waiting_seconds",
+    "How long the oldest waiting enrollment has waited",
+    ["role"],
 )
 FAILURES: Final = Counter("scepstream_failures_total", "Unexpected errors in a handler", ["role"])
 HANDLING: Final = Histogram(
     "scepstream_handling_seconds",
-    "Time spent on one message or request; of the audit service on one batch",
+    "Time to handle one message or request; audit service: one batch",
     ["role"],
 )
-IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests being worked on", ["role"])
+IN_FLIGHT: Final = Gauge("scepstream_in_flight", "Messages or requests in progress", ["role"])
 CLOCK_SKEW: Final = Gauge(
     "scepstream_clock_skew_seconds",
     "Seconds that the local clock is ahead of the log",
@@ -80,15 +84,17 @@ EVENTS_STORED: Final = Counter(
     "scepstream_audit_events_total", "Events written to the database", ["stream"]
 )
 STREAM_BYTES: Final = Gauge(
-    "scepstream_stream_bytes", "Bytes that a stream of enrollments holds", ["stream"]
+    "scepstream_stream_bytes", "Size of a stream of enrollments in bytes", ["stream"]
 )
 STREAM_FILL: Final = Gauge(
     "scepstream_stream_fill_ratio",
-    "Part of its largest size that it holds; gateways refuse new requests from 0.8 on",
+    "Share of its maximum size in use; from 0.8 on gateways refuse new requests",
     ["stream"],
 )
 EXPIRY_DAYS: Final = Gauge(
-    "scepstream_certificate_expiry_days", "Days until a certificate of ours ends", ["kind", "name"]
+    "scepstream_certificate_expiry_days",
+    "Days until one of our certificates expires",
+    ["kind", "name"],
 )
 
 _DAY: Final = 86400

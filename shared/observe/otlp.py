@@ -50,7 +50,7 @@ class _Once(logging.Handler):
         """Log a message as a line of the service."""
         if record.msg not in self.said:
             self.said.add(record.msg)
-            self.log.warning("tracing_complains", detail=record.getMessage()[:200])
+            self.log.warning("trace_export_failed", detail=record.getMessage()[:200])
 
 
 @dataclass(frozen=True)

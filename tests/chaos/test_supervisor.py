@@ -204,7 +204,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, taken: str, free: str, wh
         port = address.partition(":")[2]
         sentence = refused("--data", str(tmp_path / "data"), taken, port, free, "0")
 
-    assert sentence == f"scepstream up: {what} cannot listen on {address}: the port is taken"
+    assert sentence == f"scepstream up: {what} cannot listen on {address}: the port is in use"
     assert not (tmp_path / "data" / "run.json").exists()
     assert not is_mentioned(str(tmp_path))
 
@@ -235,6 +235,6 @@ def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
 
     sentence = refused("--data", str(tmp_path))
 
-    expected = f"the data directory {tmp_path} is of version 9, this program needs 1"
+    expected = f"the data directory {tmp_path} has version 9, this program requires 1"
     assert sentence == f"scepstream up: {expected}"
     assert (tmp_path / "scepstream.toml").read_text() == "version = 9\n"

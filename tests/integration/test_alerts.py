@@ -43,7 +43,7 @@ CASES: Final = (
     Case("CertificateExpiresSoon", EXPIRY, "8x10 6x200", 12, RA, 9, "6"),
     Case("BusLag", 'scepstream_bus_lag{stream="ENROLL_0",consumer="audit"}', "1000x10 1001x100", 20,
          {"stream": "ENROLL_0", "consumer": "audit"}, 13, "1001"),
-    Case("StandsStill", 'scepstream_oldest_waiting_seconds{role="issuer"}', "0x5 61x100", 8,
+    Case("ServiceStalled", 'scepstream_oldest_waiting_seconds{role="issuer"}', "0x5 61x100", 8,
          {"role": "issuer"}, 5, "1m 1s"),
     Case("DeadLetters", 'scepstream_dead_letters_total{role="validator"}', "0x5 1x200", 8,
          {"role": "validator"}, 5),
@@ -122,6 +122,6 @@ def test_a_service_that_works_on_others_does_not_stand_still(tmp_path: Path) -> 
         {"series": 'scepstream_handling_seconds_count{role="issuer"}', "values": "0+1x100"},
     ]
     path = tmp_path / "case.yml"
-    path.write_text(yaml.safe_dump(document(series, [asked_at("StandsStill", 50)])))
+    path.write_text(yaml.safe_dump(document(series, [asked_at("ServiceStalled", 50)])))
 
     assert "SUCCESS" in promtool("test", "rules", str(path))

@@ -260,7 +260,7 @@ def test_nothing_is_decided_twice(
 def test_what_is_not_held_is_said_so(wide: System, wanted: str) -> None:
     done = decide(wide, "approve", wanted)
     assert done.returncode == 1
-    assert "nothing held" in done.stderr
+    assert "no held enrollment found" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

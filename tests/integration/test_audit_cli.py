@@ -190,7 +190,7 @@ def test_what_is_not_on_record_is_said_so_with_status_1(
 ) -> None:
     done = past.system.cli("audit", "show", wanted, *form, *past.config)
     assert done.returncode == 1
-    assert "nothing on record" in done.stderr
+    assert "no enrollment found" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -71,7 +71,7 @@ def test_an_honest_log_and_database_hold(system: System) -> None:
     status, (summary,) = verified(system.config)
 
     assert status == 0
-    assert summary.startswith("holds: ")
+    assert summary.startswith("verified: ")
     assert "0 checkpoints" not in summary
 
 
@@ -185,7 +185,7 @@ def test_a_change_in_sql_is_found_and_named(system: System, tmp_path: Path, kind
 
     assert status == 1
     assert any(named in finding for finding in findings), findings
-    assert findings[-1].startswith("does not hold")
+    assert findings[-1].startswith("verification failed")
 
 
 def copied(system: System, folder: Path) -> Path:

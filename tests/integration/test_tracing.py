@@ -135,9 +135,9 @@ def test_a_collector_that_is_away_costs_no_enrollment_and_one_line_of_log(
     with running(layout.root) as system:
         for _ in range(3):
             enroll(Endpoint.of(system), Device.new())
-        wait_until(lambda: logged(system, "tracing_complains", "gateway-0"), 30, "a complaint")
+        wait_until(lambda: logged(system, "trace_export_failed", "gateway-0"), 30, "a complaint")
 
-        complaints = logged(system, "tracing_complains", "gateway-0")
+        complaints = logged(system, "trace_export_failed", "gateway-0")
         assert len(complaints) <= 3
         assert {(c["service"], c["name"]) for c in complaints} == {("gateway", "gateway-0")}
     for log in (layout.root / "logs").glob("*.log"):

@@ -27,8 +27,8 @@ FORMS = ("split", "combined")
 
 NO_QUERIES = "It has no command for GetCert and GetCRL."
 NO_COMBINED = (
-    "It takes for encryption no certificate that may sign as well: it encrypts to the CA's own, "
-    "whose key no gateway has, and is refused. Give such clients split RA certificates."
+    "It does not encrypt to a certificate that may also sign: it encrypts to the CA's own, whose "
+    "key no gateway has, and is refused. Give such clients split RA certificates."
 )
 
 

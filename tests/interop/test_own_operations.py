@@ -94,7 +94,7 @@ def test_polls_until_the_operator_has_approved(held: Device) -> None:
         asking = thread.submit(held, "--poll")
         held.side.approve(held.name)
         done = ended(asking.result(), ISSUED)
-    assert "PENDING; asking again" in done.stdout, told(done)
+    assert "PENDING; polling" in done.stdout, told(done)
     held.check()
 
 

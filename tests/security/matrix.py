@@ -64,26 +64,26 @@ def acts() -> Iterator[Act]:
     for pattern in dict.fromkeys(_single_reads()):
         yield Act("read by subject", pattern, lambda nats, on=pattern: _by_subject(nats, on))
     for stream in streams([SHARD]):
-        yield Act("read on and on", stream.name, lambda nats, on=stream.name: _on_and_on(nats, on))
+        yield Act("read all", stream.name, lambda nats, on=stream.name: _on_and_on(nats, on))
     for spec in consumers([SHARD]):
         name = f"{spec.stream}.{spec.durable}"
-        yield Act("take work", name, lambda nats, on=name: _take(nats, on))
+        yield Act("pull work", name, lambda nats, on=name: _take(nats, on))
         yield Act(
-            "settle work", name, lambda nats, on=name: _publish(nats, f"$JS.ACK.{on}{SETTLED}")
+            "acknowledge work", name, lambda nats, on=name: _publish(nats, f"$JS.ACK.{on}{SETTLED}")
         )
     for subject in dict.fromkeys(hint.subject for hint in HINTS):
-        yield Act("send hints", subject, lambda nats, on=subject: _publish(nats, on))
-        yield Act("hear hints", subject, lambda nats, on=subject: _hear(nats, on))
+        yield Act("publish hints", subject, lambda nats, on=subject: _publish(nats, on))
+        yield Act("receive hints", subject, lambda nats, on=subject: _hear(nats, on))
     yield from _forbidden()
 
 
 def _forbidden() -> Iterator[Act]:
     """What nobody is meant to do."""
     for subject in ("_INBOX.>", "_INBOX.*.*", ">"):
-        yield Act("hear others' answers", subject, lambda nats, on=subject: _hear(nats, on))
+        yield Act("receive others' replies", subject, lambda nats, on=subject: _hear(nats, on))
     for subject in ("enroll.>", "ops.>", "$JS.API.>"):
-        yield Act("hear others' requests", subject, lambda nats, on=subject: _hear(nats, on))
-    yield Act("forge answers", "_INBOX.*.*", lambda nats: _publish(nats, "_INBOX.x.1"))
+        yield Act("receive others' requests", subject, lambda nats, on=subject: _hear(nats, on))
+    yield Act("forge replies", "_INBOX.*.*", lambda nats: _publish(nats, "_INBOX.x.1"))
     for call in MANAGEMENT:
         yield Act("manage", call, lambda nats, on=call: _call(nats, on))
 

@@ -195,7 +195,7 @@ def assert_proof_holds(system: System, honest: set[str]) -> None:
     """`audit verify` ends, and finds no fault with the database or with honest transactions."""
     done = command("audit", "verify", "--all", "--config", str(system.config))
     *findings, last = done.stdout.splitlines() or [""]
-    assert re.match(r"(holds|does not hold): \d+ events", last), done.stdout + done.stderr
+    assert re.match(r"(verified|verification failed): \d+ events", last), done.stdout + done.stderr
     false = [line for line in findings if not (_planted(line, honest) or _LATER.search(line))]
     if false:
         pytest.fail("\n".join(["audit verify finds fault:", *false[:10]]), pytrace=False)

@@ -242,7 +242,7 @@ def test_judge_refuses_a_serial_number_given_out_twice(server: Server, device: E
 
     answers = judge([device, device], [_shot(reply), _shot(reply)], server.trusted)
 
-    assert [each.failure for each in answers] == ["", "serial number given out twice"]
+    assert [each.failure for each in answers] == ["", "duplicate serial number"]
     lenient = judge([device, device], [_shot(reply), _shot(reply)], server.trusted, lenient=True)
     assert [(each.failure, each.repeated_serial) for each in lenient] == [("", False), ("", True)]
 

@@ -393,14 +393,14 @@ def test_the_command_shows_what_is_in_effect_and_that_it_is_good(complete: Path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert MARKER not in done.stdout
-    assert done.stdout.endswith(f"# {complete}: good; profiles {PROFILE}\n")
+    assert done.stdout.endswith(f"# {complete}: valid; profiles {PROFILE}\n")
     assert tomllib.loads(done.stdout) == shown(load(complete, {}))
 
 
 def test_the_command_finds_the_file_by_its_variable(complete: Path) -> None:
     done = command("config", "check", env={"SCEPSTREAM_CONFIG": str(complete)})
 
-    assert f"{complete}: good" in done.stdout
+    assert f"{complete}: valid" in done.stdout
 
 
 def test_what_is_left_out_is_said_and_is_no_error(complete: Path) -> None:
@@ -419,7 +419,7 @@ def test_what_is_left_out_is_said_and_is_no_error(complete: Path) -> None:
         ("bad-anchors", "absent-anchors.pem: No such file"),
     ):
         assert any(name in line and reason in line for line in said), name
-    assert done.stdout.endswith(f"# {complete}: good; profiles {PROFILE}\n")
+    assert done.stdout.endswith(f"# {complete}: valid; profiles {PROFILE}\n")
     assert tomllib.loads(done.stdout)
 
 

@@ -171,8 +171,8 @@ def test_what_certctl_calls_otherwise_is_said(base: Path) -> None:
     notes = [line for line in done.stdout.splitlines() if line.startswith("#")]
 
     assert notes == [
-        "# profiles.default.issuer_id: iss-vault became local",
-        "# profiles.default.profile_id: prof-wifi became device",
+        "# profiles.default.issuer_id: iss-vault replaced by local",
+        "# profiles.default.profile_id: prof-wifi replaced by device",
     ]
     assert imported(base, variables).profiles["default"].issuer_id == "local"
 
@@ -235,7 +235,7 @@ def test_config_check_finds_the_file_good(base: Path) -> None:
     run(base, several(base.parent), "--out", str(out))
     done = command("config", "check", "--config", str(out))
 
-    assert done.stdout.endswith(f"# {out}: good; profiles corp, my-iot\n")
+    assert done.stdout.endswith(f"# {out}: valid; profiles corp, my-iot\n")
 
 
 def test_the_base_itself_may_be_replaced(base: Path) -> None:
@@ -258,7 +258,7 @@ def test_what_would_be_refused_leaves_what_was_there(base: Path) -> None:
     before = base.read_bytes()
     said = sentence(run(base, variables, "--out", str(base)))
 
-    assert "a profile needs a verifier" in said
+    assert "the profile has no verifier" in said
     assert base.read_bytes() == before
 
 

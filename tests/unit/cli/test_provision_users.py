@@ -62,14 +62,14 @@ def test_a_role_may_have_keys_of_replicas_alone(keys: Path) -> None:
 def test_what_is_no_public_key_is_named(keys: Path, text: str) -> None:
     (keys / "gateway-1.pub").write_text(text)
 
-    with pytest.raises(SettingsError, match=r"gateway-1\.pub: not the public key of an nkey"):
+    with pytest.raises(SettingsError, match=r"gateway-1\.pub: not an nkey's public key"):
         read_users(keys)
 
 
 def test_a_role_without_a_key_is_named(keys: Path) -> None:
     (keys / "audit.nkey").unlink()
 
-    with pytest.raises(SettingsError, match="no key of the audit"):
+    with pytest.raises(SettingsError, match="no key for the audit"):
         read_users(keys)
 
 

@@ -93,7 +93,7 @@ def test_init_overwrites_nothing(directory: Path, file: str) -> None:
     (directory / other.pop()).unlink()
     before = (directory / file).read_bytes()
 
-    assert sentence(init(directory)) == f"{directory / file} exists"
+    assert sentence(init(directory)) == f"{directory / file} already exists"
     assert [p.name for p in directory.iterdir()] == [file]
     assert (directory / file).read_bytes() == before
 

@@ -97,14 +97,14 @@ def test_without_a_ca_nothing_is_believed(make_ra: Any) -> None:
 def test_an_ra_of_another_ca_is_not_believed(root: x509.Certificate, make_ra: Any) -> None:
     foreign = make_ra(*DECRYPT, by=OTHER_KEY)
 
-    with pytest.raises(UntrustedError, match="not issued by the CA beside it"):
+    with pytest.raises(UntrustedError, match="an RA certificate that its CA did not issue"):
         read_authority(sent(make_ra(*SIGN), foreign, root))
 
 
 def test_an_ra_that_only_claims_its_issuer_is_not_believed(
     root: x509.Certificate, make_ra: Any
 ) -> None:
-    with pytest.raises(UntrustedError, match="not issued by the CA beside it"):
+    with pytest.raises(UntrustedError, match="an RA certificate that its CA did not issue"):
         read_authority(sent(make_ra(*SIGN, *DECRYPT, by=OTHER_KEY), root))
 
 
@@ -112,7 +112,7 @@ def test_without_a_certificate_that_can_receive_there_is_no_request(
     root: x509.Certificate, make_ra: Any
 ) -> None:
     for lacking in (make_ra(*SIGN), make_ra(*SIGN, *DECRYPT, key=OTHER_KEY.public_key())):
-        with pytest.raises(UntrustedError, match="no certificate can receive"):
+        with pytest.raises(UntrustedError, match="no certificate to encrypt requests to"):
             read_authority(sent(lacking, root))
 
 

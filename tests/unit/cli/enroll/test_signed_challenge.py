@@ -150,7 +150,7 @@ def test_a_connector_that_is_none_is_named(
         (directory / file).write_bytes(content)
         (directory / file).chmod(0o600)
 
-    with pytest.raises(RequestError, match=f"^--connector {directory}: no connector: "):
+    with pytest.raises(RequestError, match=f"^--connector {directory}: not a connector: "):
         ChallengeSource(directory, None, None).challenge("laptop", ())
 
 
@@ -178,7 +178,7 @@ def test_enroll_says_in_a_sentence_that_there_is_no_connector(tmp_path: Path) ->
 def test_a_device_brings_one_challenge_not_two(directory: Path, tmp_path: Path) -> None:
     said = enroll(tmp_path, "--connector", str(directory), "--challenge", "s3cret")
 
-    assert said.endswith("--challenge and --connector: one of them")
+    assert said.endswith("--challenge and --connector are mutually exclusive")
     assert "s3cret" not in said
 
 

@@ -172,7 +172,7 @@ async def test_what_is_waited_for_is_said_until_it_is_there(child: Child, notice
     assert set(notices) == {"waiting for gateway-0: 812 of 1034 events"}
 
     child.refused = "the configuration is no TOML"
-    with pytest.raises(UpError, match="gateway-0 would not start: the configuration is no TOML"):
+    with pytest.raises(UpError, match="gateway-0 refused to start: the configuration is no TOML"):
         await Patience(notices).until(child, lambda: asyncio.sleep(0, "no answer yet"))
 
 

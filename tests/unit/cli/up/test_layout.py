@@ -68,7 +68,7 @@ def test_a_first_start_killed_while_it_wrote_its_first_file_is_taken_up_again(
 def test_a_directory_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
     (tmp_path / "VERSION").write_text(version)
 
-    assert f"is of version {version}, this program needs {VERSION}" in refused(tmp_path)
+    assert f"has version {version}, this program requires {VERSION}" in refused(tmp_path)
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:

@@ -70,7 +70,10 @@ def test_a_bound_port_listens() -> None:
 
 @pytest.mark.parametrize(
     ("host", "port", "reason"),
-    [("127.0.0.1", 70000, "invalid port number"), ("192.0.2.1", 0, "no such address here")],
+    [
+        ("127.0.0.1", 70000, "invalid port number"),
+        ("192.0.2.1", 0, "this machine does not have the address"),
+    ],
 )
 def test_what_is_in_the_way_of_a_port_is_said(host: str, port: int, reason: str) -> None:
     with pytest.raises(UpError, match=f"the gateway cannot listen on {host}:{port}: {reason}"):
@@ -80,7 +83,7 @@ def test_what_is_in_the_way_of_a_port_is_said(host: str, port: int, reason: str)
 def test_a_taken_port_is_said_to_be_taken() -> None:
     with bind("127.0.0.1", 0, "it") as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(UpError, match="the port is taken"):
+        with pytest.raises(UpError, match="the port is in use"):
             bind("127.0.0.1", port, "the admin port")
 
 

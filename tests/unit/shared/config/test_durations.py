@@ -124,7 +124,7 @@ def test_the_command_line_takes_the_same_durations(number: int, unit: str) -> No
 
 @pytest.mark.parametrize("text", ["0s", "0d", "0ms", "1ms", "999ms"])
 def test_the_command_line_takes_no_less_than_a_second(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="a second"):
+    with pytest.raises(typer.BadParameter, match="at least 1 second"):
         seconds(text)
 
 

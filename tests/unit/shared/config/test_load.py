@@ -112,22 +112,19 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
             text().replace(
                 "[certificate_profiles.device]", '[certificate_profiles.device]\nbackdate = "2h"'
             ),
-            (
-                "profile_id: the backdate of device, 7200s, is more than issuer local signs: "
-                "max_backdate 3600s"
-            ),
+            ("profile_id: backdate of device, 7200s, exceeds max_backdate of issuer local, 3600s"),
         ),
         (
             text().replace(f'"{MARKER}"', "[]"),
-            "challenge_password: a profile needs a verifier",
+            "challenge_password: the profile has no verifier: set a password or enable one",
         ),
         (
             text().replace(f'"{MARKER}"', '["", ""]'),
-            "challenge_password: a profile needs a verifier",
+            "challenge_password: the profile has no verifier: set a password or enable one",
         ),
         (
             text().replace('"ra.key"', '["ra.key", "old.key"]'),
-            "ra_key_path: one key for each certificate",
+            "ra_key_path: must have one key for each certificate",
         ),
     ],
 )

@@ -126,7 +126,9 @@ def test_a_secret_that_is_a_number_is_for_its_owner_alone_too(tmp_path: Path) ->
     path = write(tmp_path, text().replace(f'challenge_password = "{MARKER}"', changed))
     path.chmod(0o644)
 
-    with pytest.raises(SettingsError, match=r"0644.*it holds profiles\.corp-2\.challenge_password"):
+    with pytest.raises(
+        SettingsError, match=r"0644.*it contains profiles\.corp-2\.challenge_password"
+    ):
         load(path, {})
 
 

@@ -94,7 +94,7 @@ def test_what_a_service_needs_itself_is_still_asked_for(
         with pytest.raises(SettingsError, match=f"{role}: Field required"):
             load(write(tmp_path, broken), {}, role)
     del table["profiles"]["corp-2"]["challenge_password"]
-    with pytest.raises(SettingsError, match="needs a verifier"):
+    with pytest.raises(SettingsError, match="has no verifier"):
         load(write(tmp_path, table), {}, Role.VALIDATOR)
 
 
@@ -106,7 +106,7 @@ def test_a_gateway_holds_the_password_of_a_profile_that_needs_it_there(
     assert found.challenge_password == (INLINE[0], "another-password")
     del table["profiles"]["corp-2"]["challenge_password"]
 
-    with pytest.raises(SettingsError, match="needs a verifier"):
+    with pytest.raises(SettingsError, match="has no verifier"):
         load(write(tmp_path, table), {}, Role.GATEWAY)
 
 

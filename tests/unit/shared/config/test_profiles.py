@@ -186,8 +186,14 @@ def test_the_validity_of_crls_is_configured(configured: Configured) -> None:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ('ca_cert_path = ["ca.pem", "old.pem"]', "issuers.local.ca_key_path: one key for each"),
-        ('ca_key_path = ["ca.key", "old.key"]', "issuers.local.ca_key_path: one key for each"),
+        (
+            'ca_cert_path = ["ca.pem", "old.pem"]',
+            "issuers.local.ca_key_path: must have one key for each",
+        ),
+        (
+            'ca_key_path = ["ca.key", "old.key"]',
+            "issuers.local.ca_key_path: must have one key for each",
+        ),
         ('next_ca_cert_path = "next.pem"', "issuers.local.next_ca_key_path"),
         ('next_ca_key_path = "next.key"', "issuers.local.next_ca_key_path"),
     ],
@@ -273,7 +279,7 @@ def test_a_bundle_without_mtls_is_not_used(configured: Configured, tls: Path) ->
 def test_mtls_needs_a_bundle(configured: Configured) -> None:
     found = complaint(configured, profile="mtls_enabled = true")
 
-    assert "profiles.corp-2.mtls_client_ca_trust_bundle_path: mtls_enabled needs it" in found
+    assert "profiles.corp-2.mtls_client_ca_trust_bundle_path: required with mtls_enabled" in found
 
 
 def test_a_bundle_of_nothing_but_expired_cas_is_refused(configured: Configured, tls: Path) -> None:

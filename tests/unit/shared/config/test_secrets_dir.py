@@ -159,7 +159,8 @@ def test_an_empty_file_is_an_empty_value(config: Path, secrets: Path, content: s
     (secrets / CHALLENGE).write_text(content)
 
     assert refused(config, secrets).endswith(
-        f"profiles.{PROFILE}.challenge_password: a profile needs a verifier"
+        f"profiles.{PROFILE}.challenge_password: the profile has no verifier: "
+        "set a password or enable one"
     )
 
 
@@ -213,7 +214,7 @@ def test_a_file_that_is_no_text_is_named(config: Path, secrets: Path) -> None:
     (secrets / CHALLENGE).write_bytes(MARKER.encode() + b"\xff")
     complaint = refused(config, secrets)
 
-    assert "not text" in complaint
+    assert "not UTF-8 text" in complaint
     assert CHALLENGE in complaint
 
 

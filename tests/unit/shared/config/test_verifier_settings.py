@@ -121,7 +121,8 @@ def test_a_profile_has_the_verifiers_that_are_configured(
 )  # fmt: skip
 def test_a_profile_without_a_verifier_is_refused(config: Path, keys: Keys) -> None:
     assert refused(config, **keys) == (
-        f"profiles.{PROFILE}.challenge_password: a profile needs a verifier"
+        f"profiles.{PROFILE}.challenge_password: the profile has no verifier: "
+        "set a password or enable one"
     )
 
 

@@ -114,8 +114,8 @@ def test_a_verifier_that_no_package_provides_is_an_error_with_its_name(config: P
     [
         ("no_such_module_here:KIND", "cannot be loaded: ModuleNotFoundError"),
         ("json:no_such_name", "cannot be loaded: AttributeError"),
-        ("json:dumps", "is no VerifierKind of that name"),
-        ("services.validator.challenges.static:KIND", "is no VerifierKind of that name"),
+        ("json:dumps", "is not a VerifierKind with that name"),
+        ("services.validator.challenges.static:KIND", "is not a VerifierKind with that name"),
     ],
 )
 def test_a_package_that_provides_something_else_is_an_error_with_its_name(
@@ -176,8 +176,9 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
 @pytest.mark.parametrize("kind", ["static", "signed", "one_time", "webhook"])
 def test_a_built_in_verifier_is_not_enabled_by_a_table(config: Path, kind: str) -> None:
     """Its own keys do that, with their checks."""
-    assert f"verifier.{kind}: a built-in verifier has keys of its own" in complaint(
-        config, verifier={kind: {}}
+    assert (
+        f"verifier.{kind}: the name of a built-in verifier: set its own keys instead"
+        in complaint(config, verifier={kind: {}})
     )
 
 
@@ -199,5 +200,5 @@ def test_a_package_that_fails_over_its_options_is_a_sentence(
 def test_options_may_hold_secrets_so_the_file_is_for_its_owner_alone(config: Path) -> None:
     path = change(config, **NO_PASSWORD, verifier={"voucher": {"key": "s3cret"}})
     path.chmod(0o644)
-    with pytest.raises(SettingsError, match=r"0644.*it holds profiles\.corp-2\.verifier"):
+    with pytest.raises(SettingsError, match=r"0644.*it contains profiles\.corp-2\.verifier"):
         load(path, {})
