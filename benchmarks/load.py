@@ -15,10 +15,10 @@ import uvloop
 from benchmarks import cpu
 from benchmarks.discover import authorities, recipient
 from benchmarks.enrollments import CIPHERS, Recipe, key_pool, prebuild
+from benchmarks.evaluate import evaluate
 from benchmarks.figures import Answer, Figures, Latency, LoadResult, Plan
 from benchmarks.fire import Gun, Volley, fire
 from benchmarks.http1 import Endpoint
-from benchmarks.judge import judge
 
 
 async def run_load(plan: Plan) -> LoadResult:
@@ -35,7 +35,7 @@ async def run_load(plan: Plan) -> LoadResult:
     volley = await fire(gun, messages[plan.warmup :])
     after = await asyncio.to_thread(cpu.settled, plan.pids, plan.settle)
     shots = [shot for shot in (*warm.shots, *volley.shots) if shot is not None]
-    answers = await asyncio.to_thread(judge, enrollments, shots, trusted, lenient=plan.lenient)
+    answers = await asyncio.to_thread(evaluate, enrollments, shots, trusted, lenient=plan.lenient)
     figures = _figures(plan, volley, answers, cpu.spent(before, after))
     return LoadResult(figures, answers[plan.warmup :])
 

@@ -68,7 +68,7 @@ def list_enrollments(
 
 @app.command()
 def show(
-    wanted: Annotated[
+    name_or_id: Annotated[
         str, typer.Argument(help="full name or CN, transactionID, serial number or enrollment ID")
     ],
     config: Config = None,
@@ -77,7 +77,7 @@ def show(
     """Show every event of the newest enrollment with this name or ID."""
     engine = _engine(config)
     try:
-        events = history(engine, _meant(engine, wanted))
+        events = history(engine, _select(engine, name_or_id))
     except DatabaseError as error:
         raise _unreadable(error) from None
     except CommandError as error:
@@ -93,16 +93,16 @@ def show(
             say(f"    {name}: {_short(value)}")
 
 
-def _meant(engine: Engine, wanted: str) -> str:
+def _select(engine: Engine, name_or_id: str) -> str:
     """Return the newest enrollment with this name; prompt if names only begin with it."""
-    lines = exact_lines(engine, wanted)
+    lines = exact_lines(engine, name_or_id)
     if lines:
         _say_others(lines)
         return lines[0].enrollment
-    others = suggested_lines(engine, wanted)
+    others = suggested_lines(engine, name_or_id)
     if not others:
-        raise CommandError(f"no enrollment found: {wanted}")
-    return choose(others, f"no exact match for {wanted}; names that begin with it").enrollment
+        raise CommandError(f"no enrollment found: {name_or_id}")
+    return choose(others, f"no exact match for {name_or_id}; names that begin with it").enrollment
 
 
 def _say_others(lines: Sequence[EnrollmentLine]) -> None:

@@ -11,7 +11,7 @@ from cli.operator import with_operator
 from cli.output import json_line, say, show_table
 from cli.san import san_parts
 from services.audit.commands.one_time import SHORT, ChallengeSummary, create
-from services.audit.commands.one_time import cancel as take_back
+from services.audit.commands.one_time import cancel as cancel_challenge
 from services.audit.commands.one_time import list_challenges as challenges_of
 from shared.runtime.process import now
 
@@ -90,7 +90,7 @@ def cancel(
 ) -> None:
     """Cancel a challenge that is unused, or of which every use has failed."""
     cancelled = with_operator(
-        config_path(config), lambda context: take_back(context, profile, challenge_id, now())
+        config_path(config), lambda context: cancel_challenge(context, profile, challenge_id, now())
     )
     say(f"cancelled: {cancelled[:SHORT]}")
 

@@ -16,51 +16,51 @@ from services.audit.query.lookup import EnrollmentLine, exact_lines, suggested_l
 from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
-Wanted = Annotated[str, typer.Argument(help="full name or CN, transactionID or enrollment ID")]
+NameOrId = Annotated[str, typer.Argument(help="full name or CN, transactionID or enrollment ID")]
 Note = Annotated[
     str, typer.Option(help="reason, recorded with the decision; on denial also sent to the device")
 ]
 
 
-def approve(wanted: Wanted, config: Config = None, note: Note = "") -> None:
+def approve(name_or_id: NameOrId, config: Config = None, note: Note = "") -> None:
     """Approve a held enrollment."""
-    _decide(wanted, config, note, approved=True)
+    _decide(name_or_id, config, note, approved=True)
 
 
-def deny(wanted: Wanted, config: Config = None, note: Note = "") -> None:
+def deny(name_or_id: NameOrId, config: Config = None, note: Note = "") -> None:
     """Deny a held enrollment."""
-    _decide(wanted, config, note, approved=False)
+    _decide(name_or_id, config, note, approved=False)
 
 
-def _decide(wanted: str, config: Path | None, note: str, *, approved: bool) -> None:
+def _decide(name_or_id: str, config: Path | None, note: str, *, approved: bool) -> None:
     line = with_operator(
-        config_path(config), lambda context: _record(context, wanted, note, approved=approved)
+        config_path(config), lambda context: _record(context, name_or_id, note, approved=approved)
     )
     done = "approved" if approved else "denied"
     say(f"{done}: {line.device or line.transaction_id}")
 
 
 async def _record(
-    context: OperatorContext, wanted: str, note: str, *, approved: bool
+    context: OperatorContext, name_or_id: str, note: str, *, approved: bool
 ) -> EnrollmentLine:
     # In a thread: a user may take longer to answer the prompt than the bus waits for a pong.
-    line = await asyncio.to_thread(_held, context, wanted)
+    line = await asyncio.to_thread(_held, context, name_or_id)
     await decide(context, line.enrollment, note, approved=approved)
     return line
 
 
-def _held(context: OperatorContext, wanted: str) -> EnrollmentLine:
+def _held(context: OperatorContext, name_or_id: str) -> EnrollmentLine:
     """Return the held enrollment with this name; a mere prefix match always needs a prompt."""
     engine = open_existing(context.settings.database_url)
     try:
-        lines = exact_lines(engine, wanted, State.HELD)
+        lines = exact_lines(engine, name_or_id, State.HELD)
         if len(lines) == 1:
             return lines[0]
-        others = lines or suggested_lines(engine, wanted, State.HELD)
+        others = lines or suggested_lines(engine, name_or_id, State.HELD)
     finally:
         engine.dispose()
     if not others:
-        raise CommandError(f"no held enrollment found: {wanted}")
+        raise CommandError(f"no held enrollment found: {name_or_id}")
     if lines:
-        return choose(lines, f"several held enrollments match {wanted}, use a transactionID")
-    return choose(others, f"no exact match for {wanted}; held ones that begin with it")
+        return choose(lines, f"several held enrollments match {name_or_id}, use a transactionID")
+    return choose(others, f"no exact match for {name_or_id}; held ones that begin with it")

@@ -82,8 +82,8 @@ async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None
 def _report(gone: dict[str, list[Stored]]) -> None:
     for stream, events in gone.items():
         kinds = Counter(event.headers.get(TYPE, "unknown") for event in events)
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        end = f": {told}" if told else ""
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        end = f": {counts}" if counts else ""
         say(f"{stream}: {len(events)} events are missing from the log{end}")
 
 

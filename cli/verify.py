@@ -184,14 +184,14 @@ def export(
 ) -> None:
     """Print the events of the log for a SIEM, as JSON Lines or CloudEvents 1.0."""
     window = _window(profile, since, until)
-    looked_at = sys.stdout.isatty()  # a terminal would interpret control characters
+    to_terminal = sys.stdout.isatty()  # a terminal would interpret control characters
 
     async def work(context: OperatorContext) -> None:
         for stream in context.settings.streams:
             last = await last_sequence(context.bus, stream)
             async for batch in read(context.bus, stream, 1, last):
                 for found in filter(window.holds, map(DecodedMessage.of, batch)):
-                    line = json.dumps(lines(form, stream, found), ensure_ascii=looked_at)
+                    line = json.dumps(lines(form, stream, found), ensure_ascii=to_terminal)
                     print(line.replace("\x7f", "\\u007f"))
 
     with_operator(config_path(config), work)

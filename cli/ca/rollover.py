@@ -63,7 +63,8 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
         }
     _rewrite(layout, changes)
     return (
-        f"next CA: {stem}.pem, SHA-256 of its key {pin}; announced by GetNextCACert{_tell(layout)}"
+        f"next CA: {stem}.pem, SHA-256 of its key {pin}; "
+        f"announced by GetNextCACert{_signal_reload(layout)}"
     )
 
 
@@ -96,7 +97,7 @@ def activate_next(data: Path, issuer: str) -> str:
     }
     _rewrite(layout, changes)
     ca = read_certificates(layout.root / certificates[0])[0]
-    return f"{ca.subject.rfc4514_string()} is now the signing CA{_tell(layout)}"
+    return f"{ca.subject.rfc4514_string()} is now the signing CA{_signal_reload(layout)}"
 
 
 def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSection]:
@@ -126,7 +127,7 @@ def _rewrite(layout: Layout, changes: dict[str, dict[str, Any]]) -> None:
     write_private(layout.config, text.encode())
 
 
-def _tell(layout: Layout) -> str:
+def _signal_reload(layout: Layout) -> str:
     """Send SIGHUP to the running services: issuers, which sign, first; gateways, which show, last.
 
     Return the end of the line for the user, "" if services were running.

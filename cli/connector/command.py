@@ -37,7 +37,7 @@ def init(
     name: Annotated[str, typer.Option(help="`iss` of its challenges")] = "scepstream connector",
 ) -> None:
     """Create a signing certificate and key. The certificate is the profile's anchor."""
-    with _one_sentence():
+    with _report_errors():
         if key not in KINDS:
             raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")
         for file in (CERTIFICATE, KEY):
@@ -66,7 +66,7 @@ def token(
     ),
 ) -> None:
     """Print a signed challenge for one device, valid for one enrollment."""
-    with _one_sentence():
+    with _report_errors():
         claims = _claims(device or cn, cn, san or [], audience, ttl)
         found = Connector.read(directory).mint(claims, secrets.token_hex(16), int(now()))
     print(found)
@@ -82,7 +82,7 @@ def _claims(
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
+def _report_errors() -> Iterator[None]:
     """Turn errors into one line on standard error and exit status 1."""
     try:
         yield

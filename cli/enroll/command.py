@@ -92,7 +92,7 @@ def enroll(
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
         style = _style(cipher, digest, transport, ber=ber, get=get)
-        source = _vouching(connector, device_id, audience)
+        source = _challenge_source(connector, device_id, audience)
         device = _challenged(device, source, files, renew=renew)
         session = Session(url, ca_file, fingerprint, device, files, style, pss)
         questions = o.Questions(get_cert, get_crl, next_ca, caps)
@@ -106,7 +106,7 @@ def enroll(
         raise fail(ERROR, f"cannot encode or decode a message: {error.detail}") from None
 
 
-def _vouching(
+def _challenge_source(
     connector: Path | None, device_id: str | None, audience: str | None
 ) -> ChallengeSource | None:
     """Return the connector that signs the challenge, or None."""

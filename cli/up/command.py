@@ -61,7 +61,7 @@ def up(
 ) -> None:
     """Run nats-server and all services. Keys, CA and configuration are created at first start."""
     try:
-        told = partial(announce, secrets=show_secrets or sys.stdout.isatty())
+        announce_run = partial(announce, secrets=show_secrets or sys.stdout.isatty())
         given = _given(ca, ca_cert, ca_key)
         if given and is_first(Layout(data)):
             read_given(*given, now())  # before anything is created: an unusable CA leaves no files
@@ -71,7 +71,7 @@ def up(
             ensure_tls(layout, host, now())
         wanted = Wanted(host, port, admin_port, tls_port, mtls_port)
         plan = _plan(layout, wanted, (gateways, validators, issuers), bus_port)
-        asyncio.run(Supervisor(plan).run(told))
+        asyncio.run(Supervisor(plan).run(announce_run))
     except (UpError, SettingsError) as error:
         raise failed(f"scepstream up: {error}") from None
 

@@ -76,7 +76,7 @@ def run_table(
     return {
         "scep_url": urls[0],
         "profiles": {
-            name: {"url": f"{urls[0]}/{name}", **_way_in(layout, profile)}
+            name: {"url": f"{urls[0]}/{name}", **_test_credentials(layout, profile)}
             for name, profile in configuration.profiles.items()
         },
         "admin_url": f"http://{_host(plan.admin)}",
@@ -101,7 +101,7 @@ def _pids(children: Sequence[Child]) -> dict[str, Any]:
     return pids
 
 
-def _way_in(layout: Layout, profile: ProfileSection) -> dict[str, str]:
+def _test_credentials(layout: Layout, profile: ProfileSection) -> dict[str, str]:
     """Return what a test enrollment needs: the password, or the stand-in connector's directory."""
     if profile.challenge_password:
         return {"challenge": profile.challenge_password[0]}

@@ -283,13 +283,13 @@ def exposed(status: os.stat_result) -> str:
     mode = stat.S_IMODE(status.st_mode)
     if not mode & 0o077:
         return ""
-    told = f"mode is {mode:04o}, must be 0600 or stricter"
+    problem = f"mode is {mode:04o}, must be 0600 or stricter"
     if mode & 0o037:
-        return told
+        return problem
     if status.st_uid not in (0, os.geteuid()):
-        return f"{told}: it is owned by another user"
+        return f"{problem}: it is owned by another user"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{told}: this process is not in its group {status.st_gid}"
+        return f"{problem}: this process is not in its group {status.st_gid}"
     return ""
 
 

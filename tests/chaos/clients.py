@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from benchmarks.check import certificates, check
 from benchmarks.discover import recipient
 from benchmarks.enrollments import Enrollment, Recipe, enrollment
+from benchmarks.evaluate import evaluate
 from benchmarks.figures import Answer, Retries
 from benchmarks.fire import Gun, Shot, fire
 from benchmarks.http1 import Endpoint
-from benchmarks.judge import judge
 from tests.system import System
 
 REFUSED = "pkiStatus FAILURE, failInfo 1"  # badMessageCheck: what a wrong challenge gets
@@ -92,7 +92,7 @@ class Load:
     def answers(self, trusted: list[x509.Certificate], *, right: bool) -> tuple[Answer, ...]:
         """Every answer to requests with the right challenge, or the wrong one, judged."""
         chosen = [each for each in self.asked if each.right is right]
-        return judge([each.request for each in chosen], [each.shot for each in chosen], trusted)
+        return evaluate([each.request for each in chosen], [each.shot for each in chosen], trusted)
 
 
 def new_load(system: System, wrong: str, keys: Sequence[rsa.RSAPrivateKey]) -> Load:

@@ -9,10 +9,10 @@ import pytest
 from benchmarks import parties
 from benchmarks.check import WrongReply, check
 from benchmarks.enrollments import Enrollment, Recipe, enrollment, sealing
+from benchmarks.evaluate import evaluate
 from benchmarks.figures import Retries
 from benchmarks.fire import Shot
 from benchmarks.http1 import Response
-from benchmarks.judge import judge
 from shared.scep import certrep, pkimessage, signed_data
 from shared.scep.algorithms import AES128, DES, DES3, SHA256, ContentCipher
 from shared.scep.certificate import read_certificate
@@ -226,24 +226,26 @@ def _shot(body: bytes, status: int = 200, trouble: str = "") -> Shot:
     return Shot(Response(status, body), trouble, 0.001, 1)
 
 
-def test_judge_names_each_failure(server: Server, device: Enrollment) -> None:
+def test_evaluate_names_each_failure(server: Server, device: Enrollment) -> None:
     """HTTP errors and requests given up are failures, whatever their bodies hold."""
     good = server.answer(device)
     shots = [_shot(good, status=500), _shot(good, trouble="503"), Shot(None, "timeout", 1.0, 12)]
 
-    answers = judge([device] * 3, shots, server.trusted)
+    answers = evaluate([device] * 3, shots, server.trusted)
 
     assert [each.failure for each in answers] == ["HTTP 500", "gave up: 503", "gave up: timeout"]
     assert all(each.certificate is None for each in answers)
 
 
-def test_judge_refuses_a_serial_number_given_out_twice(server: Server, device: Enrollment) -> None:
+def test_evaluate_refuses_a_serial_number_given_out_twice(
+    server: Server, device: Enrollment
+) -> None:
     reply = server.answer(device)
 
-    answers = judge([device, device], [_shot(reply), _shot(reply)], server.trusted)
+    answers = evaluate([device, device], [_shot(reply), _shot(reply)], server.trusted)
 
     assert [each.failure for each in answers] == ["", "duplicate serial number"]
-    lenient = judge([device, device], [_shot(reply), _shot(reply)], server.trusted, lenient=True)
+    lenient = evaluate([device, device], [_shot(reply), _shot(reply)], server.trusted, lenient=True)
     assert [(each.failure, each.repeated_serial) for each in lenient] == [("", False), ("", True)]
 
 

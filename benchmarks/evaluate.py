@@ -11,7 +11,7 @@ from benchmarks.figures import Answer
 from benchmarks.fire import Shot
 
 
-def judge(
+def evaluate(
     enrollments: Sequence[Enrollment],
     shots: Sequence[Shot],
     trusted: list[x509.Certificate],
@@ -25,7 +25,7 @@ def judge(
     serials: set[int] = set()
     answers = []
     for enrollment, shot in zip(enrollments, shots, strict=True):
-        certificate, failure = _judge(enrollment, shot, trusted, lenient=lenient)
+        certificate, failure = _evaluate(enrollment, shot, trusted, lenient=lenient)
         repeated = certificate is not None and certificate.serial_number in serials
         if certificate is not None:
             serials.add(certificate.serial_number)
@@ -35,7 +35,7 @@ def judge(
     return tuple(answers)
 
 
-def _judge(
+def _evaluate(
     enrollment: Enrollment, shot: Shot, trusted: list[x509.Certificate], *, lenient: bool
 ) -> tuple[x509.Certificate | None, str]:
     """Return (certificate or None, reason of the failure or "")."""
