@@ -1,6 +1,6 @@
-"""Repair the bus when services report a stream that takes no appends, or a missing part.
+"""Repair the bus when services report a stream that rejects appends, or a missing part.
 
-After the disk was full, a stream takes no appends until nats-server is restarted, even when there
+After the disk was full, a stream rejects appends until nats-server is restarted, even when there
 is room again (docs/decisions/0033). No service may create a stream or a consumer; `up` has the
 provisioner's key, which may.
 """
@@ -73,9 +73,9 @@ class BusWatch:
             return
         free = shutil.disk_usage(self.store).free
         if free < _ROOM_BYTES:
-            self._say(f"the log takes no appends: {free >> 20} MiB free at {self.store}")
+            self._say(f"the log rejects appends: {free >> 20} MiB are free at {self.store}")
             return
-        self._say("the log takes no appends although the disk has room: restarting nats-server")
+        self._say("the log rejects appends although the disk has room: restarting nats-server")
         self._since, self._not_before = None, now + self._gap
         self._gap = min(self._gap * 2, _MAX_GAP_SECONDS)
         await self.restart()

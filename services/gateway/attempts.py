@@ -89,7 +89,7 @@ async def _is_devices(bus: Bus, outcomes: Outcomes, attempt: EnrollmentId, store
     """Return whether the device made this attempt, as far as is known yet; report a forgery."""
     problem = _problem(attempt, stored)
     if not problem and await _is_unopenable(bus, outcomes, attempt, stored):
-        problem = "the validators cannot open it"
+        problem = "validators cannot decrypt it"
     if problem:
         report_forgery("request", stored.subject, problem)
     return not problem
@@ -100,14 +100,14 @@ def _problem(attempt: EnrollmentId, stored: Stored) -> str:
     try:
         event = decode(stored.payload, stored.headers)
         if not isinstance(event, EnrollmentRequested):
-            return "no request"
+            return "not a request event"
         message = read_message(event.pki_message)
         verify(message, _ANY_ALGORITHM)
     except (UnreadableEventError, ScepError):
         return "its message does not verify"
     spki = message.signer.spki
     signed_for = transaction_token(attempt.profile, message.transaction_id.value, spki)
-    return "" if signed_for == attempt.transaction else "its message is of another transaction"
+    return "" if signed_for == attempt.transaction else "its message belongs to another transaction"
 
 
 async def _is_unopenable(

@@ -122,7 +122,7 @@ class Enroller:
             return self._refuse(replier, error)
         kind = f"type {message.message_type}"
         self.refusals.add(profile.name, Reason.UNSUPPORTED_MESSAGE, detail=kind)
-        return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported here")
+        return replier.refusal(Reason.UNSUPPORTED_MESSAGE, "message type not supported")
 
     def _refuse(self, replier: Replier, error: ScepError) -> bytes:
         """Return FAILURE for an unrecorded request; a bad message gets no failInfoText."""
@@ -160,7 +160,7 @@ class Enroller:
             return answer
         await asyncio.sleep(floor - asyncio.get_running_loop().time())
         self.refusals.add(replier.profile.name, Reason.NO_SUCH_CERTIFICATE, detail="query")
-        return replier.refusal(Reason.NO_SUCH_CERTIFICATE, "no such certificate here")
+        return replier.refusal(Reason.NO_SUCH_CERTIFICATE, "no such certificate")
 
     async def _answer_query(self, replier: Replier, chain: Chain) -> bytes | None:
         profile = replier.profile
@@ -190,7 +190,7 @@ class Enroller:
             if error.fail_info is FailInfo.BAD_ALG:
                 raise
             await asyncio.sleep(floor - loop.time())
-            raise ScepError("does not open") from None
+            raise ScepError("cannot be decrypted or verified") from None
 
     async def _enroll(self, job: Job) -> EnrollmentStatus:
         """Append the request or find it on the log; return its status within the reply budget."""
@@ -252,12 +252,14 @@ class Enroller:
                 if end is not None:
                     return end
             elif not known.free:
-                raise BusUnavailableError("a conflicting request cannot be read yet")
+                raise BusUnavailableError("the conflicting request is not readable yet")
             end = await self._attempt(job, enrollment.at(known.free))
             if end is not None:
                 return end
             if loop.time() >= job.caller.deadline:
-                raise BusUnavailableError("every number for a new attempt was taken meanwhile")
+                raise BusUnavailableError(
+                    "could not append a new attempt: every number was already used"
+                )
             occupied = True
 
     async def _repeat(

@@ -47,7 +47,7 @@ class GatewayHeartbeats(HeartbeatLoop):
             authenticate_as(ReloadOrdered, stored, self.live.current.operators)
         except UnreadableEventError as error:
             report_forgery("command", stored.subject, error)
-            self._error = "the order is by no operator that this gateway knows"
+            self._error = "the reload command is not signed by a trusted operator key"
         else:
             self._error = "" if before else await self.reloader.reload()
         self._command = stored.sequence

@@ -73,7 +73,7 @@ class Lookups:
             return None
         issued = authenticate_as(CertificateIssued, ended, self.live.current.issuers)
         if issued.serial != serial or not chain.issued(issued.certificate):
-            raise UnreadableEventError("the record names another certificate")
+            raise UnreadableEventError("the record is for another certificate")
         return issued.certificate
 
     async def crl(self, issuer: str, chain: Chain, name: bytes, serial: bytes) -> bytes | None:
@@ -128,7 +128,7 @@ class Lookups:
             if known is None:
                 raise
         if known is None:
-            raise BusUnavailableError("there is no CRL yet")
+            raise BusUnavailableError("no CRL has been published yet")
         return known.der
 
 

@@ -74,7 +74,7 @@ def open_enrollment(
         raise ScepError(error.detail) from None
     own_key = csr.spki == message.signer.spki
     if not own_key and not renewing and not profile.any_signer:
-        raise ScepError("signed by another key than the CSR's")
+        raise ScepError("the signer's key is not the CSR's key")
     mirror = _with_password(mirror, csr, own_key=own_key)
     renews = message.signer.serial if renewing else b""
     if not renewing and message.message_type == MessageType.RENEWAL_REQ:

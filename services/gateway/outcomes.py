@@ -178,7 +178,7 @@ class Outcomes:
         elif stored.subject == request.enrollment.subject(Stage.HOLD):
             stage, trusted = Stage.HOLD, self.live.current.validators
         else:
-            raise UnreadableEventError("about another enrollment")
+            raise UnreadableEventError("event belongs to another enrollment")
         event = authenticate(stored, trusted, stage, request.sha256)
         if isinstance(event, CertificateIssued | IssuanceFailed | EnrollmentRejected):
             return event

@@ -51,10 +51,12 @@ class RefusedError(Exception):
 _RETRY: Final = (("retry-after", "5"),)
 _CLOSE: Final = (("connection", "close"),)
 NO_PROFILE: Final = Refusal(404, "no_profile", "no such SCEP profile")
-LEFT_OUT: Final = Refusal(503, "profile_left_out", "this SCEP profile is not served now", _RETRY)
+LEFT_OUT: Final = Refusal(
+    503, "profile_left_out", "this SCEP profile is currently unavailable", _RETRY
+)
 NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
 NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
-NO_CLIENT: Final = Refusal(401, "no_client_certificate", "a client certificate is needed here")
+NO_CLIENT: Final = Refusal(401, "no_client_certificate", "client certificate required")
 TWO_CLIENTS: Final = Refusal(
     400, "repeated_client_cert", "the Client-Cert header is repeated: the proxy must replace it"
 )
@@ -63,12 +65,12 @@ HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow"
 NO_NEXT_CA: Final = Refusal(404, "no_next_ca", "no next CA certificate")
 EMPTY: Final = Refusal(400, "empty_message", "empty message")
 TOO_LARGE: Final = Refusal(413, "too_large", "message too large", _CLOSE)
-BROKEN_OFF: Final = Refusal(400, "broken_off", "the upload broke off", _CLOSE)
-CLIENT_GONE: Final = Refusal(499, "client_gone", "the client is gone", _CLOSE)  # never read
+BROKEN_OFF: Final = Refusal(400, "broken_off", "incomplete request body", _CLOSE)
+CLIENT_GONE: Final = Refusal(499, "client_gone", "client disconnected", _CLOSE)  # never read
 OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
-NO_CHAIN: Final = Refusal(503, "no_ca_chain", "the CA chain was not read yet", _RETRY)
+NO_CHAIN: Final = Refusal(503, "no_ca_chain", "CA chain not available yet", _RETRY)
 NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
-LOG_FULL: Final = Refusal(503, "log_full", "the event log has no room for new requests", _RETRY)
+LOG_FULL: Final = Refusal(503, "log_full", "the event log is full", _RETRY)
 NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RETRY)
 
 

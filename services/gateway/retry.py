@@ -60,7 +60,7 @@ class Retrier:
         """
         stored = await self.bus.get_last_or_leader(OPS, order)
         if stored is None:
-            raise ValueError("no such order")
+            raise ValueError("retry command not found")
         wanted = authenticate_as(RetryOrdered, stored, self.live.current.operators)
         enrollment = parse_prefix(wanted.enrollment)
         request, event = await self._request(enrollment)
@@ -78,5 +78,5 @@ class Retrier:
         stored = await self.bus.get_last_or_leader(stream, subject)
         event = decode(stored.payload, stored.headers) if stored is not None else None
         if stored is None or not isinstance(event, EnrollmentRequested):
-            raise ValueError("no such request")
+            raise ValueError("request not found")
         return stored, event

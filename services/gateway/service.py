@@ -76,7 +76,7 @@ async def serve(
     settings, readiness = source.first, Readiness()
     contexts = Contexts.of(settings.tls, settings.client_cas()) if settings.tls else None
     if contexts is None and (listeners.tls or listeners.mtls):
-        raise SettingsError("gateway.tls_cert_path: a TLS listener needs it")
+        raise SettingsError("gateway.tls_cert_path: required for a TLS listener")
     operations = HttpServer(operations_app(readiness), [listeners.operations])
     operations.start()
     try:

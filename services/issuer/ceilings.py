@@ -58,8 +58,11 @@ def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
     rules = (
         (template.ca_spki_sha256 == ceilings.ca_spki_sha256, "the verdict is for another CA key"),
         (template.not_after <= ceilings.ca_not_after, "the certificate would outlive its CA"),
-        (template.not_before >= ceilings.ca_not_before, "the certificate would precede its CA"),
-        (validity > 0, "the certificate would end before it begins"),
+        (
+            template.not_before >= ceilings.ca_not_before,
+            "the certificate would become valid before its CA",
+        ),
+        (validity > 0, "the certificate would expire before it becomes valid"),
         (validity <= ceilings.max_ttl, "the validity is longer than this issuer allows"),
     )
     broken = next((said for holds, said in rules if not holds), "")
@@ -87,7 +90,7 @@ def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times)
     if template.not_before > times.approved + _CLOCK_SLACK:
         return "the certificate would begin in the future"
     if template.not_after <= times.approved:
-        return "the certificate would have ended already"
+        return "the certificate would have expired already"
     return ""
 
 
@@ -107,7 +110,7 @@ def _bad_key(spki: bytes) -> str:
         return ""
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
         return ""
-    return "the public key is too weak or of a kind that is never signed"
+    return "the public key is too weak or of an unsupported kind"
 
 
 def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceilings) -> str:
@@ -120,11 +123,11 @@ def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceiling
         return "key usages are missing"
     for extension in extensions:
         if extension.oid == _KEY_USAGE and _is_ca_usage(extension.value):
-            return "a CA key usage"
+            return "CA key usage not permitted"
         if extension.oid == _EXTENDED_KEY_USAGE and not (
             ceilings.extended_key_usages.issuperset(_oids(extension.value))
         ):
-            return "an extended key usage that this issuer does not allow"
+            return "extended key usage not permitted by this issuer"
     return ""
 
 
@@ -142,7 +145,7 @@ def _oids(value: bytes) -> set[str]:
     while sequence.more():
         found.add(dotted(sequence.value(OID)))
     if not found:
-        raise ScepError("no extended key usage")
+        raise ScepError("empty extended key usage")
     return found
 
 

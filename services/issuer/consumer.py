@@ -215,7 +215,7 @@ class VerdictConsumer:
         if problem := ended(ca.ceilings, stored.seconds):
             return Reason.CA_NOT_VALID, problem
         if self.clock() > verdict.valid_until:
-            return Reason.VERDICT_EXPIRED, "the approval came too late to act on"
+            return Reason.VERDICT_EXPIRED, "the approval has expired"
         if problem := beyond_ceilings(verdict.template, ca.ceilings):
             return Reason.BEYOND_CEILING, problem
         return None
@@ -302,7 +302,7 @@ class VerdictConsumer:
         await self._record_serial(order, verdict, prepared.serial, times)
         result = await connector.issue(order, prepared)
         if not isinstance(result, Issued):
-            raise TypeError("a CA in this process issues at once")
+            raise TypeError("a local CA must issue at once")
         return _issued(verdict, prepared.serial, template.not_after, result.certificate)
 
     async def _ordered(
@@ -334,7 +334,7 @@ class VerdictConsumer:
             if holder == record.enrollment:
                 return _issued(verdict, serial, times[1], der)
             problem = (
-                "the CA used the serial number before"
+                "the CA has already used the serial number"
                 if holder
                 else "the record of the serial number is forged"
             )
@@ -369,7 +369,7 @@ class VerdictConsumer:
         subject = certificate_issued(issuer, serial)
         stored = await self.bus.get_last_or_leader(CERTS, subject)
         if stored is None:
-            raise BusUnavailableError("the record of a certificate cannot be read yet")
+            raise BusUnavailableError("the record of the certificate is not readable yet")
         trusted = self.live.current.trusted_issuers
         record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
         return record.enrollment if record is not None else ""
@@ -389,7 +389,7 @@ class VerdictConsumer:
             stream = enroll_stream(enrollment.shard)
             first = await self.bus.get_last_or_leader(stream, subject)
             if first is None:
-                raise BusUnavailableError("a conflicting outcome cannot be read yet")
+                raise BusUnavailableError("the conflicting outcome is not readable yet")
             message = Message(first.payload, dict(first.headers))
         hint = Message(message.payload, message.headers | {SUBJECT: subject})
         await self.bus.hint(gateway_hints(verdict.gateway), hint)

@@ -19,15 +19,15 @@ _ENROLLING = (MessageType.PKCS_REQ, MessageType.RENEWAL_REQ)
 def unsupported(enrollment: EnrollmentId, request: Stored, verdict: EnrollmentApproved) -> str:
     """Return why the stored request does not support the verdict, "" if it does."""
     if request.sha256() != verdict.request_sha256:
-        return "the verdict is about another request than the stored one"
+        return "the verdict is for a different request than the stored one"
     try:
         message = _message(request)
     except (UnreadableEventError, ScepError):
-        return "the stored request holds no message that a device signed"
+        return "the stored request has no message signed by a device"
     if _transaction(enrollment, message) != enrollment.transaction:
-        return "the stored request is of another transaction"
+        return "the stored request belongs to another transaction"
     if verdict.renews and verdict.renews.serial != serial_token(message.signer.serial):
-        return "the stored request is not signed with the certificate that it is to renew"
+        return "the stored request is not signed with the certificate to renew"
     return ""
 
 
@@ -35,11 +35,11 @@ def _message(request: Stored) -> PkiMessage:
     """Return the device's message; its signature verifies, and it asks for a certificate."""
     event = decode(request.payload, request.headers)
     if not isinstance(event, EnrollmentRequested):
-        raise UnreadableEventError("no request")
+        raise UnreadableEventError("not a request event")
     message = read_message(event.pki_message)
     verify(message, _EVERY_ALGORITHM)
     if message.message_type not in _ENROLLING:
-        raise ScepError("asks for no certificate")
+        raise ScepError("does not request a certificate")
     return message
 
 

@@ -57,9 +57,9 @@ def _problem(der: bytes, template: CertificateTemplate) -> str:
         return f"the certificate would not load: {str(error)[:200]}"
     times = loaded.not_valid_before_utc.timestamp(), loaded.not_valid_after_utc.timestamp()
     if times != (template.not_before, template.not_after):
-        return "the certificate would load with another validity"
+        return "the certificate would load with a different validity"
     if (parsed.subject, parsed.spki) != (template.subject, template.spki):
-        return "the certificate would load with another subject or key"
+        return "the certificate would load with a different subject or key"
     return ""
 
 
@@ -71,7 +71,7 @@ def _look_at(certificate: x509.Certificate) -> None:
         raise ValueError("the serial number is not positive")
     for extension in certificate.extensions:
         if isinstance(extension.value, x509.UnrecognizedExtension):
-            raise TypeError("an extension that nobody knows")
+            raise TypeError("unknown extension")
 
 
 def in_utf8(name: bytes) -> bytes:

@@ -153,12 +153,12 @@ def _validity(
     rules = (
         (
             begins >= template.not_before - ceilings.max_backdate,
-            "the certificate begins earlier than this issuer allows",
+            "the certificate becomes valid earlier than this issuer allows",
         ),
-        (begins <= approved_at + _BEGINS_WITHIN, "the certificate begins too late"),
-        (ends <= template.not_after, "the certificate ends later than was approved"),
-        (ends > approved_at, "the certificate has ended already"),
-        (begins < ends, "the certificate ends before it begins"),
+        (begins <= approved_at + _BEGINS_WITHIN, "the certificate becomes valid too late"),
+        (ends <= template.not_after, "the certificate expires later than was approved"),
+        (ends > approved_at, "the certificate has already expired"),
+        (begins < ends, "the certificate expires before it becomes valid"),
     )
     return next((said for holds, said in rules if not holds), "")
 

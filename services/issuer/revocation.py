@@ -208,7 +208,7 @@ class RevocationConsumer:
         if self._is_external(stored):
             await self.handle(stored)
             return
-        detail = "the order could not be carried out"
+        detail = "the command failed"
         answer = CommandAnswered(request_sha256=stored.sha256(), done=False, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
 
@@ -223,13 +223,13 @@ class RevocationConsumer:
 
     async def _revoke(self, stored: Stored, order: RevocationOrdered) -> tuple[bool, str]:
         if stored.subject != revocation_command(order.issuer, order.serial, order.attempt):
-            return False, "the order is for another certificate"
+            return False, "the command is for another certificate"
         record = await self._recorded(order)
         if isinstance(record, str):
             return False, record
         connector = self.live.current.issuers.get(order.issuer)
         if connector is None or connector.pinned(record.ca_spki_sha256) is None:
-            return False, "the certificate's CA is not here"
+            return False, "this issuer does not have the certificate's CA"
         change = await self._record(stored, order, record)
         if isinstance(change, Unchanged) and not change.done:
             return False, change.detail
@@ -259,7 +259,7 @@ class RevocationConsumer:
         )
         newest = await series.newest()
         if newest is None:
-            raise BusUnavailableError("the status of a certificate cannot be read yet")
+            raise BusUnavailableError("the status of the certificate is not readable yet")
         status = newest.event
         reason = status.reason if status.revoked else RevocationReason.REMOVE_FROM_CRL
         try:

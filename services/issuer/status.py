@@ -37,7 +37,7 @@ def next_status(
     redelivered after a later one was carried out changes nothing.
     """
     if current is not None and current.command >= order:
-        return Unchanged(True, "recorded before")
+        return Unchanged(True, "already recorded")
     if current is None or current.status is CertificateStatus.RELEASED:
         if reason is _RELEASE:
             return Unchanged(False, "the certificate is not on hold")
@@ -53,7 +53,7 @@ def _taken(reason: RevocationReason) -> CertificateStatus:
 
 def _of_held(current: CertificateStatusChanged, reason: RevocationReason) -> Change | Unchanged:
     if reason is _HOLD:
-        return Unchanged(True, "on hold before")
+        return Unchanged(True, "already on hold")
     released = reason is _RELEASE
     status = CertificateStatus.RELEASED if released else CertificateStatus.REVOKED
     return Change(status, reason, current.revoked_at)
@@ -61,8 +61,8 @@ def _of_held(current: CertificateStatusChanged, reason: RevocationReason) -> Cha
 
 def _of_revoked(current: CertificateStatusChanged, reason: RevocationReason) -> Change | Unchanged:
     if reason in (_HOLD, _RELEASE):
-        return Unchanged(False, f"the certificate is revoked for good: {current.reason}")
+        return Unchanged(False, f"the certificate is permanently revoked: {current.reason}")
     kept = (current.reason, RevocationReason.UNSPECIFIED)
     if reason in kept or current.reason is RevocationReason.KEY_COMPROMISE:
-        return Unchanged(True, "revoked before")
+        return Unchanged(True, "already revoked")
     return Change(CertificateStatus.REASON_CHANGED, reason, current.revoked_at)

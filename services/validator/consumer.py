@@ -122,7 +122,7 @@ class RequestConsumer:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.HOLD)
         found = await self.evaluator.bus.get_last_or_leader(stream, place)
         if request is None or found is None:
-            report_forgery(Stage.DECISION, stored.subject, "it is about no held request")
+            report_forgery(Stage.DECISION, stored.subject, "no held request for this decision")
             return
         settings, sha256 = self.evaluator.live.current, request.sha256()
         try:
@@ -149,7 +149,7 @@ class RequestConsumer:
         if isinstance(case, EnrollmentRejected):
             return case
         if not decided.approved:
-            return rejected(request, Reason.DENIED, decided.note or "an operator denied it")
+            return rejected(request, Reason.DENIED, decided.note or "denied by an operator")
         case = case.judged_by(held.facts.challenge)
         decision = await self.evaluator.decide(case, decided_at, held)
         if decision.refusal is not None:
@@ -166,5 +166,5 @@ def _parsed(stored: Stored) -> tuple[EnrollmentId, Stage] | None:
     try:
         return parse_subject(stored.subject)
     except ValueError:
-        report_forgery(Stage.REQUEST, stored.subject, "no enrollment's subject")
+        report_forgery(Stage.REQUEST, stored.subject, "not an enrollment's subject")
         return None

@@ -67,15 +67,15 @@ class Evaluator:
         self.check_served(enrollment.profile)
         policy = settings.policies.get(enrollment.profile)
         if policy is None or not isinstance(event, EnrollmentRequested):
-            return rejected(stored, Reason.NOT_A_PROFILE, "no such profile here")
+            return rejected(stored, Reason.NOT_A_PROFILE, "no such profile")
         chain = self.chains.get(policy.issuer, policy.ca_spki_sha256)
         if chain is None:
-            raise BusUnavailableError("the CA chain was not read yet")
+            raise BusUnavailableError("CA chain not available yet")
         rules = OpeningRules(
             AlgorithmPolicy(policy.legacy), chain.issued, self.chains.issued, policy.any_signer
         )
         if event.sealed_attempt is not None and not await self._is_ordered(enrollment):
-            return rejected(stored, Reason.BAD_MESSAGE, "retried without an operator's order")
+            return rejected(stored, Reason.BAD_MESSAGE, "retried without an operator's command")
         opened = open_request(enrollment, event, settings.opening_keys, rules)
         if isinstance(opened, UndecryptableRequest):
             return rejected(stored, opened.reason, opened.detail)
@@ -178,12 +178,12 @@ class Evaluator:
         if verifier is None and kind != NONE:
             raise DeferredError(kind)  # a reload disabled the kind after the request was read
         if verifier is None:
-            detail = "the profile accepts no challenge"
+            detail = "the profile does not accept challenges"
             return refused("challenge", Reason.CHALLENGE_WRONG, detail)
         try:
             return await verifier.verify(_asked(case, decision))
         except TooManyWaitError:
-            detail = "too many requests brought this CSR, and wait or have failed: try again later"
+            detail = "too many pending or failed requests for this CSR: try again later"
             return refused("replay", Reason.RATE_LIMITED, detail)
 
     def _verifiers(self, profile: str) -> Mapping[str, Verifier]:

@@ -107,7 +107,7 @@ def open_request(
     """Decrypt; verify the device's signature, possession of the key, and the event's subject."""
     key = keys.get(event.sealing_key)
     if key is None:
-        return UndecryptableRequest(Reason.BAD_MESSAGE, "sealed to an unknown key")
+        return UndecryptableRequest(Reason.BAD_MESSAGE, "content key sealed to an unknown key")
     try:
         sealed = enrollment
         if event.sealed_attempt is not None:  # an operator retried that attempt
@@ -124,7 +124,9 @@ def open_request(
         read_request(csr, rules.algorithms)
         return _opened(enrollment, message, csr, rules)
     except SealError:
-        return UndecryptableRequest(Reason.BAD_MESSAGE, "the sealed content key does not open")
+        return UndecryptableRequest(
+            Reason.BAD_MESSAGE, "the sealed content key cannot be decrypted"
+        )
     except ScepError as error:
         return UndecryptableRequest(REFUSALS.get(error.fail_info, Reason.BAD_MESSAGE), error.detail)
 
@@ -135,7 +137,7 @@ def _opened(
     signer = message.signer
     renewing, foreign = rules.issued(signer.der), csr.spki != signer.spki
     if foreign and not renewing and not rules.any_signer:
-        return UndecryptableRequest(Reason.BAD_MESSAGE, "signed by another key than the CSR's")
+        return UndecryptableRequest(Reason.BAD_MESSAGE, "the signer's key is not the CSR's key")
     transaction = transaction_token(
         enrollment.profile, message.transaction_id.value, message.signer.spki
     )

@@ -116,7 +116,7 @@ def _gates(question: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(question), opened.renews
     if not wants_challenge(question):
-        yield "challenge", None, "a renewal needs none"
+        yield "challenge", None, "not required for a renewal"
     elif opened.csr.challenge is None:
         missing = "the request has no challenge password"
         yield "challenge", Refusal(Reason.CHALLENGE_MISSING, missing), ""
@@ -130,7 +130,7 @@ def wants_challenge(question: PolicyInput) -> bool:
 def _not_taken(csr: CertificationRequest) -> str:
     """Name the requested extensions other than SANs: the profile decides on all of them."""
     asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid != SUBJECT_ALT_NAME)
-    return shortened(f"not taken from the request: {', '.join(asked)}") if asked else ""
+    return shortened(f"ignored in the request: {', '.join(asked)}") if asked else ""
 
 
 def _compromised(history: History) -> Refusal | None:
@@ -159,7 +159,7 @@ def _renewal_rules(
     """Yield (whether the rule holds, the refusal if it does not) for each rule."""
     rules, record, at = question.policy.renewal, known.record, question.asked_at
     not_renewable = Reason.NOT_RENEWABLE
-    yield rules.allowed, Refusal(not_renewable, "renewal is not allowed here")
+    yield rules.allowed, Refusal(not_renewable, "this profile does not allow renewal")
     yield not known.revoked, Refusal(not_renewable, "the signer's certificate is revoked")
     alive = at <= record.not_after + rules.grace
     yield alive, Refusal(not_renewable, "the signer's certificate has expired")
@@ -168,7 +168,10 @@ def _renewal_rules(
     same = rules.any_names or record.names_sha256 == names_sha256(question.opened.csr)
     yield same, Refusal(Reason.NAMES_CHANGED, "a renewal may not change subject or subjectAltName")
     fresh = rules.key_reuse or not (question.opened.key_reused and record.key_uses)
-    yield fresh, Refusal(Reason.KEY_REUSED, "the key was renewed with itself before")
+    yield (
+        fresh,
+        Refusal(Reason.KEY_REUSED, "the key was already reused in a renewal: use a new key"),
+    )
 
 
 def _renewable_from(known: KnownCertificate, window: int | None) -> int:
@@ -203,13 +206,13 @@ def _key(facts: Facts, policy: Policy) -> Refusal | None:
     kind = f"rsa:{facts.key_bits}" if facts.key_type == "rsa" else f"ec:{facts.key_type}"
     if kind in policy.key_types:
         return None
-    return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed here")
+    return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed")
 
 
 def _subject(csr: CertificationRequest) -> Refusal | None:
     """Require a subject or a SAN, and a well-formed subject (RFC 5280 s4.1.2.6)."""
     if len(csr.subject) <= len(b"\x30\x00") and not csr.sans:
-        return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request names no subject")
+        return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request has no subject")
     problem = bad_name(csr.subject)
     return Refusal(Reason.SUBJECT_NOT_ALLOWED, problem) if problem else None
 
@@ -221,6 +224,6 @@ def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
     for san in csr.sans:
         if san.kind not in policy.sans:
             return Refusal(
-                Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed here"
+                Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed"
             )
     return None

@@ -136,11 +136,18 @@ class ValidatorHeartbeats(HeartbeatLoop):
     def _signed(self, profile: str) -> SignedAccess:
         access = self.evaluator.live.current.access.get(profile)
         if access is None or access.signed is None:
-            raise NotHereError(f"profile {profile} takes no tokens on this replica")
+            raise NotHereError(
+                f"profile {profile} does not accept signed challenges on this replica"
+            )
         return access.signed
 
 
 def _told(pool: AnchorPool) -> str:
     anchors = pool.all()
     first = min(anchor.not_after for anchor in anchors)
-    return f"anchors: {len(anchors)}, the first ends {datetime.fromtimestamp(first, UTC):%Y-%m-%d}"
+    date = f"{datetime.fromtimestamp(first, UTC):%Y-%m-%d}"
+    return (
+        f"1 anchor, expires {date}"
+        if len(anchors) == 1
+        else (f"{len(anchors)} anchors, first expires {date}")
+    )

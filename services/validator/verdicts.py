@@ -80,7 +80,7 @@ class Recorder:
         subject = enrollment.subject(Stage.VERDICT)
         stored = await self.bus.get_last_or_leader(enroll_stream(enrollment.shard), subject)
         if stored is None:
-            raise BusUnavailableError("a conflicting verdict cannot be read yet")
+            raise BusUnavailableError("the conflicting verdict is not readable yet")
         event = read_stage(stored, self.trusted, Stage.VERDICT, request.sha256())
         if event is None:
             return None

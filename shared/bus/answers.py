@@ -43,7 +43,7 @@ def read_pub_ack(data: bytes) -> PubAck:
     try:
         return _PUB_ACK.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BusUnavailableError("no PubAck") from None
+        raise BusUnavailableError("not a PubAck") from None
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ def read_size(data: bytes) -> Size:
     try:
         info = _INFO.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BusUnavailableError("no stream info") from None
+        raise BusUnavailableError("not stream info") from None
     return Size(info.state.bytes, max(0, info.config.max_bytes))
 
 

@@ -18,7 +18,7 @@ from shared.bus.core import AppendConflictError, BusUnavailableError
 from shared.log.streams import stream_of
 
 _log = structlog.get_logger()
-TAKES_NO_APPENDS: Final = "takes no appends"
+TAKES_NO_APPENDS: Final = "rejects appends"
 # How long a failure counts if nothing was appended since. A process that is not ready may have
 # nothing left to append, and would otherwise never become ready again.
 _BELIEVED_SECONDS: Final = 30.0

@@ -237,7 +237,7 @@ class JetStreamBus(LeaderReads):
             await asyncio.sleep(_RIGHTS_SECONDS)
             answer = await self._ask(subject, payload, headers)
         if nobody_listens(answer):
-            raise NobodyListensError(f"nothing answers on {subject}")
+            raise NobodyListensError(f"no responders on {subject}")
         return answer
 
     async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Msg:

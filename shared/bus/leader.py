@@ -116,7 +116,7 @@ class LeaderReads:
                     return int(found[1])
             elif ack.error.err_code != IN_FLIGHT:
                 raise failure_of(ack.error)
-        raise BusUnavailableError("the stream's leader names no sequence")
+        raise BusUnavailableError("the stream's leader returned no sequence")
 
     async def _caught_up(self, read: _Read, newest: int) -> Stored | None:
         """Return what `read` finds once its replica has sequence `newest`; None if that is 0.

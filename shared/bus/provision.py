@@ -129,8 +129,8 @@ async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
         return
     if (info.config.metadata or {}).get(_NAMES_KEY) != _NAMES:
         raise ForeignLogError(
-            f"the stream {config.name} is of a version with other names of subjects and events: "
-            "use the version that made it, or an empty event log"
+            f"the stream {config.name} was created by an incompatible version: "
+            "use that version or start with an empty event log"
         )
     await context.update_stream(config)
 

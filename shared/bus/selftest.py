@@ -27,9 +27,7 @@ async def assert_least_privilege(bus: JetStreamBus, role: Role, shard: str) -> N
     await _assert_refused(bus, role, forbidden_subject(role, shard))
     await _assert_refused(bus, role, f"{_FOREIGN_INBOX}.1")
     if await _may_hear(bus, "_INBOX.>"):
-        raise PrivilegeError(
-            f"the bus lets the {role} hear the replies of others: provision it again"
-        )
+        raise PrivilegeError(f"the bus lets role {role} read other users' replies: re-provision it")
 
 
 async def _assert_refused(bus: JetStreamBus, role: Role, subject: str) -> None:
@@ -40,7 +38,7 @@ async def _assert_refused(bus: JetStreamBus, role: Role, subject: str) -> None:
         return
     except NobodyListensError:
         pass
-    raise PrivilegeError(f"the bus lets the {role} publish {subject}: provision it again")
+    raise PrivilegeError(f"the bus lets role {role} publish {subject}: re-provision it")
 
 
 async def _may_hear(bus: JetStreamBus, subject: str) -> bool:

@@ -116,7 +116,7 @@ class Series(Generic[_E]):
             except AppendConflictError:
                 there = await self.bus.get_last_or_leader(self.stream, subject)
             if there is None:
-                raise BusUnavailableError("what stands on a subject cannot be read yet")
+                raise BusUnavailableError("the message on the subject cannot be read yet")
             entry = self._entry(there)
             if entry is not None and (after is None or there.sequence > after.stored.sequence):
                 return None

@@ -35,11 +35,11 @@ def checked(urls: Sequence[str]) -> tuple[str, ...]:
     """
     found = tuple(_checked(url.strip()) for each in urls for url in each.split(","))
     if len(found) > _MOST:
-        raise ValueError(f"{len(found)} URLs: at most {_MOST}")
+        raise ValueError(f"{len(found)} URLs: at most {_MOST} are allowed")
     places = [place(url) for url in found]
     for one in places:
         if places.count(one) > 1:
-            raise ValueError(f"{one} stands there twice")
+            raise ValueError(f"{one} is listed twice")
     return found
 
 
@@ -50,16 +50,16 @@ def _checked(url: str) -> str:
     if parts.scheme not in _SCHEMES or "://" not in url:
         raise ValueError("a URL must begin with nats:// or tls://: write nats://HOST:PORT")
     if not parts.hostname or not _is_host(parts.hostname):
-        raise ValueError("a URL without a host: write nats://HOST:PORT")
+        raise ValueError("a URL has no host: write nats://HOST:PORT")
     shown = f"{parts.scheme}://{parts.hostname}"
     if parts.path or parts.query or parts.fragment:
         raise ValueError(f"{shown}: nothing may follow the port")
     try:
         port = _port(parts)
     except ValueError:
-        raise ValueError(f"{shown}: the port is no number from 1 to 65535") from None
+        raise ValueError(f"{shown}: the port must be a number from 1 to 65535") from None
     if not port:
-        raise ValueError(f"{shown}: the port is no number from 1 to 65535")
+        raise ValueError(f"{shown}: the port must be a number from 1 to 65535")
     return url
 
 

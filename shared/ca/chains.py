@@ -95,17 +95,17 @@ def read_chain(stored: Stored, pins: Collection[str]) -> Chain:
     try:
         event = decode(stored.payload, stored.headers)
         if not isinstance(event, CaChain) or not event.certificates:
-            raise UntrustedChainError("no chain")
+            raise UntrustedChainError("not a CA chain event, or an empty one")
         with loading():
             certificates = tuple(map(x509.load_der_x509_certificate, event.certificates))
             for lower, upper in pairwise(certificates):
                 lower.verify_directly_issued_by(upper)
         if _pin(event.certificates[0]) not in pins:
-            raise UntrustedChainError("the CA's key is not a pinned one")
+            raise UntrustedChainError("the CA's key is not pinned")
         previous = tuple(der for der in event.previous if _pin(der) in pins)
         _check_next(event)
     except (UnreadableEventError, ValueError, InvalidSignature, ScepError):
-        raise UntrustedChainError("the chain does not hang together") from None
+        raise UntrustedChainError("the chain's signatures do not verify") from None
     return Chain(event.certificates, certificates, previous, event.next_signed)
 
 
@@ -122,7 +122,7 @@ def _check_next(event: CaChain) -> None:
         signed = read_der_or_ber(event.next_signed, read_signed_data)
         verify(signed)
         if signed.signer.der != event.certificates[0]:
-            raise ScepError("signed by another key")
+            raise ScepError("the next CA is not signed by the current CA")
 
 
 @dataclass

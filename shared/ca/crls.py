@@ -44,7 +44,7 @@ async def read_crl(bus: Bus, head: CrlPublished, ca: bytes) -> StoredCrl:
     for index in range(head.chunks):
         stored = await bus.get_last_or_leader(CRLS, crl_chunk(head.issuer, head.sha256, index))
         if stored is None:
-            raise BusUnavailableError("a piece of the CRL cannot be read yet")
+            raise BusUnavailableError("a part of the CRL is not readable yet")
         chunks.append(stored.payload)
     der = b"".join(chunks)
     try:
@@ -52,5 +52,5 @@ async def read_crl(bus: Bus, head: CrlPublished, ca: bytes) -> StoredCrl:
     except ScepError:
         signed = False
     if not signed or hashlib.sha256(der).hexdigest() != head.sha256:
-        raise UnreadableEventError("the CRL is not the CA's")
+        raise UnreadableEventError("the CRL is not signed by the CA, or its digest is wrong")
     return StoredCrl(head, der)

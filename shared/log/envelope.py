@@ -153,7 +153,7 @@ def authenticate_as(kind: type[_Signed], stored: Stored, trusted: Trusted) -> _S
     """
     event = decode(stored.payload, stored.headers)
     if not isinstance(event, kind):
-        raise UnreadableEventError("another event was expected here")
+        raise UnreadableEventError("unexpected event type")
     _check_signature(stored, trusted, event.request_sha256)
     return event
 

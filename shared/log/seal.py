@@ -29,4 +29,4 @@ def unseal(sealed: bytes, subject: str, private_key: X25519PrivateKey) -> bytes:
     try:
         return _SUITE.decrypt(sealed, private_key, subject.encode())
     except (InvalidTag, ValueError):
-        raise SealError("the sealed key does not open") from None
+        raise SealError("the sealed key cannot be decrypted") from None

@@ -45,13 +45,13 @@ class LogClock:
     def __call__(self) -> float:
         """Return the log's time; raise `BusUnavailableError` if it has not been measured yet."""
         if self._base is None:
-            raise BusUnavailableError("the time of the log was not measured yet")
+            raise BusUnavailableError("log time not measured yet")
         return self._base + self.monotonic()
 
     def problems(self) -> list[str]:
         """Return the clock's problems for /readyz; [] if nothing is wrong."""
         if self._base is None:
-            return ["the time of the log was not measured yet"]
+            return ["log time not measured yet"]
         if abs(self._skew) > CLOCK_SKEW_SECONDS:
             return [f"the local clock is {self._skew:+.0f} s off the log's"]
         return []

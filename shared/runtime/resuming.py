@@ -77,7 +77,7 @@ class ResumeConsumer:
             _report(stored, str(error))
             return None
         if stored.subject != resume_command(enrollment, order.number):
-            _report(stored, "the order is for another attempt")
+            _report(stored, "the command is for another attempt")
             return None
         return (order, enrollment) if order.stage is self.stage else None
 

@@ -47,13 +47,13 @@ class ShardWatch:
     bring: Bring = bring_nothing
     _wrong: dict[str, str] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
-    _stuck: str = "shards of the log: not looked at yet"
+    _stuck: str = "shards of the log: not checked yet"
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def problems(self) -> list[str]:
         """Return the unusable shards, in effect or soon, for /readyz; [] if all are usable."""
         if not begun(self.epochs, self._now()):
-            return ["log.epochs: none is in effect"]
+            return ["log.epochs: no epoch is in effect"]
         due = self.due()
         found = [problem for shard, problem in self._wrong.items() if shard in due]
         return [*found, self._stuck] if self._stuck else found
@@ -96,7 +96,7 @@ class ShardWatch:
             await self.bus.get_last(enroll_stream(shard), nothing)
         except NotAllowedError:
             return (
-                f"the right to shard {shard} {MISSING}: print nats-server's configuration with "
+                f"permission for shard {shard} {MISSING}: print nats-server's configuration with "
                 f"`scepstream provision server --shard {shard}` and its other shards, and reload it"
             )
         except NobodyListensError:

@@ -268,6 +268,6 @@ def _oaep(parameters: Der) -> KeyTransport:
     if parameters.next_is(CONSTRUCTED_0 | 2) and (
         parameters.enter(CONSTRUCTED_0 | 2).rest() != _P_SPECIFIED_EMPTY
     ):
-        raise ScepError("OAEP label", FailInfo.BAD_ALG)
+        raise ScepError("unsupported OAEP label", FailInfo.BAD_ALG)
     parameters.finish()
     return KeyTransport("oaep", digest, mgf_digest)

@@ -46,5 +46,5 @@ def read_next_ca_certs(body: bytes, *signers: bytes) -> tuple[bytes, ...]:
     signed = cms.read_der_or_ber(body, lambda der: signed_data.read_signed_data(der, signers))
     signed_data.verify(signed)
     if signed.signer.spki not in {read_certificate(der).spki for der in signers}:
-        raise ScepError("GetNextCACert is not signed by the CA or its RA")
+        raise ScepError("GetNextCACert response is not signed by the CA or its RA")
     return cms.read_der_or_ber(signed.content, signed_data.read_certs_only)

@@ -101,7 +101,7 @@ class Scheme:
         if self.kind == "pkcs1v15":
             return tlv(SEQUENCE, RSA_ENCRYPTION, NULL)
         if digest is MD5:
-            raise ScepError("MD5 signs by PKCS#1 v1.5 alone", FailInfo.BAD_ALG)
+            raise ScepError("MD5 is supported only with PKCS#1 v1.5", FailInfo.BAD_ALG)
         if self.kind == "ecdsa":
             oid = next(oid for oid, named in _ECDSA.items() if named is digest)
             return tlv(SEQUENCE, oid)
@@ -139,12 +139,12 @@ def read_scheme(identifier: bytes, digest: Digest) -> Scheme:
     if oid == _RSASSA_PSS:
         scheme, named_digest = _read_pss(sequence)
         if named_digest is not digest:
-            raise ScepError("signature algorithm names another digest")
+            raise ScepError("signature algorithm uses another digest")
         return scheme
     for named, scheme in ((_PKCS1, PKCS1V15_SIGNATURE), (_ECDSA, ECDSA_SIGNATURE)):
         if oid in named:
             if named[oid] not in (None, digest):
-                raise ScepError("signature algorithm names another digest")
+                raise ScepError("signature algorithm uses another digest")
             return scheme
     raise ScepError("unsupported signature algorithm", FailInfo.BAD_ALG)
 
@@ -216,7 +216,7 @@ def verifies(key: PublicKey, scheme: Scheme, digest: Digest, signature: bytes, d
     Raises `ScepError` (badAlg) if the scheme does not fit the key's type.
     """
     if (scheme.kind == "ecdsa") != isinstance(key, ec.EllipticCurvePublicKey):
-        raise ScepError("signature algorithm is not the key's", FailInfo.BAD_ALG)
+        raise ScepError("signature algorithm does not match the key", FailInfo.BAD_ALG)
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, data, scheme.padding(), digest.hash)

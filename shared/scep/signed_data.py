@@ -173,7 +173,7 @@ def _attributes(der: Der) -> dict[bytes, tuple[int, bytes]]:
         oid = attribute.element(OID)
         values = attribute.enter(SET)
         if oid in attributes:
-            raise ScepError("attribute twice")
+            raise ScepError("duplicate attribute")
         attributes[oid] = values.any()
         values.finish()
     return attributes

@@ -78,7 +78,7 @@ class CertificationRequest:
         """The challengePassword, or None if it is absent or blank (RFC 2985 s5.4.1)."""
         found = [values for oid, values in self._values if oid == _CHALLENGE_PASSWORD]
         if len(found) > 1:
-            raise _bad_request("challengePassword twice")
+            raise _bad_request("duplicate challengePassword")
         return _challenge(found[0]) if found else None
 
     @cached_property
@@ -98,7 +98,7 @@ class CertificationRequest:
         """The requested subjectAltName (DER), or None."""
         values = [e.value for e in self.extensions if e.oid == SUBJECT_ALT_NAME]
         if len(set(values)) > 1:
-            raise _bad_request("subjectAltName twice, with different names")
+            raise _bad_request("conflicting subjectAltName extensions")
         return values[0] if values else None
 
     @cached_property
@@ -191,7 +191,7 @@ def _challenge(values: bytes) -> str | None:
     except ScepError as error:
         raise _bad_request(f"challengePassword: {error.detail}") from None
     if not is_string(tag) or len(contents) > CHALLENGE_BYTES:
-        raise _bad_request("challengePassword is no string or too long")
+        raise _bad_request("challengePassword is not a string or too long")
     challenge = text(tag, contents)
     return challenge if challenge.strip() else None
 
@@ -208,4 +208,4 @@ def _read_extensions(values: bytes, found: dict[Extension, None]) -> None:
     except ScepError as error:
         raise _bad_request(error.detail) from None
     if len(found) > CSR_EXTENSIONS:
-        raise _bad_request(f"more than {CSR_EXTENSIONS} extensions are asked for")
+        raise _bad_request(f"more than {CSR_EXTENSIONS} extensions requested")

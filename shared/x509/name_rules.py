@@ -80,7 +80,7 @@ def _bad_rdn(rdn: Der, *, strict: bool) -> str:
     """Check an RDN: one or more attributes of different types (X.501 9.3), in DER order."""
     before, kinds = b"", set()
     if not rdn.more():
-        return "which is empty: each must hold an attribute"
+        return "which is empty: each must have an attribute"
     for attribute in read_rdn(rdn):
         if problem := bad_oid(attribute.oid):
             return f"an attribute's type: {problem}"
@@ -88,9 +88,9 @@ def _bad_rdn(rdn: Der, *, strict: bool) -> str:
         if problem := _bad_value(kind, attribute.tag, attribute.contents, strict=strict):
             return f"{kind}: {problem}"
         if kind in kinds:
-            return f"{kind}: it stands twice in one RDN"
+            return f"{kind}: duplicate attribute type in one RDN"
         if attribute.der < before:
-            return f"{kind}: the attributes are not in DER's order"
+            return f"{kind}: the attributes are not in DER order"
         before = attribute.der
         kinds.add(kind)
     return ""
@@ -100,13 +100,13 @@ def _bad_value(kind: str, tag: int, contents: bytes, *, strict: bool) -> str:
     if tag == BIT_STRING and kind == _UNIQUE_IDENTIFIER:
         return "" if contents[:1] == b"\0" else "the value is not whole octets"
     if tag not in _CODECS:
-        return "the value is no character string"
+        return "the value is not a character string"
     if not contents:
         return "the value is empty"
     problem = _bad_text(tag, contents, strict=strict)
     if strict and not problem and tag in (PRINTABLE_STRING, T61_STRING):
         alphabet = is_printable(contents) if tag == PRINTABLE_STRING else contents.isascii()
-        return "" if alphabet else f"the {_CODECS[tag][0]} holds characters outside its alphabet"
+        return "" if alphabet else f"the {_CODECS[tag][0]} contains characters outside its alphabet"
     return problem
 
 
@@ -123,14 +123,14 @@ def _bad_text(tag: int, contents: bytes, *, strict: bool = True) -> str:
     except UnicodeDecodeError:
         return f"the {name} does not decode"
     if "\0" in decoded:
-        return "the value holds a NUL character"
+        return "the value contains a NUL character"
     if tag == PRINTABLE_STRING or not strict:  # old clients write UTF-8 there
         with contextlib.suppress(UnicodeError):
             decoded = decoded.encode("latin-1").decode("utf-8")
     if HIDDEN.search(decoded):
-        return "the value holds a hidden character"
+        return "the value contains a hidden character"
     if tag == BMP_STRING and not decoded.isascii() and max(decoded) > "\uffff":
-        return "the BMPString holds surrogates"
+        return "the BMPString contains surrogates"
     return ""
 
 
@@ -166,7 +166,7 @@ def bad_general_names(der: bytes) -> str:
 def _bad_general_name(tag: int, contents: bytes) -> str:
     named = _GENERAL_NAMES.get(tag)
     if named is None:
-        return f"which has the tag 0x{tag:02x}: names of this kind are not certified"
+        return f"which has the tag 0x{tag:02x}: names of this kind are not supported"
     name, check = named
     try:
         problem = check(contents) if contents else "it is empty"
@@ -188,7 +188,7 @@ def _bad_ia5(contents: bytes) -> str:
     if b"\0" in contents:
         return "a NUL character is not allowed"
     if b" " in contents:
-        return "a blank is not allowed"
+        return "a space is not allowed"
     return "" if contents.decode("ascii").isprintable() else "control characters are not allowed"
 
 
@@ -200,19 +200,19 @@ def _bad_dns(contents: bytes) -> str:
 def _bad_host(host: str, *, wildcard: bool = False) -> str:
     """Check a host name. Underscores are allowed: Windows host names contain them."""
     if len(host) > _MAX_HOST:
-        return f"a host name has at most {_MAX_HOST} characters"
+        return f"a host name must not exceed {_MAX_HOST} characters"
     labels = host.split(".")
     if wildcard and labels[0] == "*" and len(labels) > 1:
         del labels[0]
     for label in labels:
         if not label:
-            return "a label is empty: dots stand between labels only"
+            return "a label is empty: a dot must separate two labels"
         if len(label) > _MAX_LABEL:
             return f"a label has more than {_MAX_LABEL} characters"
         if "*" in label:
-            return "a wildcard stands only as the whole first label"
+            return "a wildcard must be the whole first label"
         if not _LABEL.fullmatch(label):
-            return "a label holds letters, digits and hyphens, and begins and ends with no hyphen"
+            return "a label has letters, digits and inner hyphens only"
     return ""
 
 
@@ -221,9 +221,9 @@ def _bad_mail(contents: bytes) -> str:
         return problem
     local, at, domain = contents.decode("ascii").rpartition("@")
     if not at or not local or not domain:
-        return "a mail address is local-part@domain"
+        return "a mail address must be local-part@domain"
     if len(local) > _MAX_LOCAL or not _LOCAL.fullmatch(local):
-        return "what stands before the @ is no local part of a mail address"
+        return "invalid local part before the @ of the mail address"
     return "" if _LITERAL.fullmatch(domain) else _bad_host(domain)
 
 
@@ -235,14 +235,14 @@ def _bad_uri(contents: bytes) -> str:
         return ""
     scheme, colon, rest = uri.partition(":")
     if not colon or not rest or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return "a URI is absolute: scheme:rest"
+        return "a URI must be absolute: scheme:rest"
     if not _URI_CHARACTERS.fullmatch(uri) or not _URI.fullmatch(uri):
         return "the URI does not follow the syntax of RFC 3986"
     return ""
 
 
 def _bad_ip(contents: bytes) -> str:
-    return "" if len(contents) in _IP_SIZES else "an address has 4 or 16 bytes"
+    return "" if len(contents) in _IP_SIZES else "an address must have 4 or 16 bytes"
 
 
 def _bad_other_name(contents: bytes) -> str:
@@ -253,10 +253,10 @@ def _bad_other_name(contents: bytes) -> str:
         return ""
     tag, value = Der(element).any()
     if tag != UTF8_STRING or not value:
-        return "a user principal name is a UTF8String that is not empty"
+        return "a user principal name must be a UTF8String that is not empty"
     principal = value.decode("utf-8")
     trimmed = principal == principal.strip()
-    return "" if trimmed else "a user principal name begins and ends with no blank"
+    return "" if trimmed else "a user principal name must not begin or end with a space"
 
 
 def _bad_der(element: bytes, depth: int) -> str:
@@ -265,7 +265,7 @@ def _bad_der(element: bytes, depth: int) -> str:
     if tag in _CODECS:
         return _bad_text(tag, contents)
     if not tag:
-        return "its value has a tag that nothing has"
+        return "its value has the invalid tag 0"
     if not tag & _CONSTRUCTED:
         return ""
     if not depth:

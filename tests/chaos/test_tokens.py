@@ -39,7 +39,7 @@ def _fair(replies: list[CertRep]) -> bool:
     refused = [reply for reply in replies if reply.status is PkiStatus.FAILURE]
     good = [reply for reply in replies if reply.status is PkiStatus.SUCCESS]
     texts = {(reply.fail_info, reply.fail_info_text) for reply in refused}
-    said = "the challenge was used before by another key"
+    said = "the challenge was already used by another key"
     return len(good) == 1 and texts == {(FailInfo.BAD_MESSAGE_CHECK, said)}
 
 

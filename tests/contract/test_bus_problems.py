@@ -90,12 +90,12 @@ async def test_a_stream_that_met_a_full_disk_is_named_until_the_server_was_resta
         assert server.process is not None
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1, unlimited[1]))
         assert await fails(gateway, 2)
-        assert gateway.problems() == ["ENROLL_0 takes no appends"]
+        assert gateway.problems() == ["ENROLL_0 rejects appends"]
 
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, unlimited)
         await gateway.put(replica_subject(Role.GATEWAY, "gateway-0"), EVENT)
         assert await fails(gateway, 3), "nats-server keeps the error: this is what restarts it"
-        assert gateway.problems() == ["ENROLL_0 takes no appends"]
+        assert gateway.problems() == ["ENROLL_0 rejects appends"]
 
         server.kill()
         server.start()

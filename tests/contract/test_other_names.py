@@ -30,8 +30,8 @@ async def test_streams_without_our_mark_are_refused_in_a_sentence(server: NatsSe
     await client.close()
 
     assert str(error.value) == (
-        "the stream OPS is of a version with other names of subjects and events: "
-        "use the version that made it, or an empty event log"
+        "the stream OPS was created by an incompatible version: "
+        "use that version or start with an empty event log"
     )
     assert after.config.subjects == before.config.subjects
 

@@ -180,7 +180,7 @@ def test_a_denial_without_a_note_says_so_itself(
 ) -> None:
     hold(wide, manual, device)
     decided(wide, "deny", device)
-    assert settled(manual, device).fail_info_text == "an operator denied it"
+    assert settled(manual, device).fail_info_text == "denied by an operator"
 
 
 @pytest.mark.parametrize("by", ["device", "enrollment"])

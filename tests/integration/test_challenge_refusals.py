@@ -177,8 +177,8 @@ def test_a_refusal_reaches_device_record_and_metrics(
 @pytest.mark.parametrize(
     ("subject", "text"),
     [
-        ("ill", "the device's state does not allow it"),
-        ("broken", "the device's state cannot be known now"),
+        ("ill", "the device's state does not allow enrollment"),
+        ("broken", "the device-state check failed"),
     ],
 )
 def test_gate_nine_asks_a_plug_in_and_stays_shut_without_a_yes(

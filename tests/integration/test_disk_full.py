@@ -31,7 +31,7 @@ def test_a_full_disk_makes_services_not_ready_and_room_makes_them_ready_again(
         nats = system.run["pids"]["nats"]
         resource.prlimit(nats, resource.RLIMIT_FSIZE, (1, UNLIMITED[1]))
         assert not enrolls(system)
-        assert "ENROLL_0 takes no appends" in missing(system, "gateway-0")
+        assert "ENROLL_0 rejects appends" in missing(system, "gateway-0")
 
         resource.prlimit(nats, resource.RLIMIT_FSIZE, UNLIMITED)
         wait_until(lambda: system.run["pids"]["nats"] != nats, 60, "another nats-server")

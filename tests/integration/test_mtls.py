@@ -131,7 +131,7 @@ def test_a_pki_message_without_a_client_certificate_is_not_looked_at(
         "POST",
         content=b"x",
     )
-    assert (response.status_code, response.text) == (401, "a client certificate is needed here\n")
+    assert (response.status_code, response.text) == (401, "client certificate required\n")
 
 
 def test_a_client_certificate_past_its_end_does_not_come_in(wide: System, tmp_path: Path) -> None:

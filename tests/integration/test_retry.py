@@ -168,7 +168,7 @@ def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, 
     asyncio.run(planted(system, line["enrollment"]))
     told = wait_until(lambda: rejected_attempt(api, device), 20, "the verdict on it")
 
-    assert told["detail"] == "retried without an operator's order"
+    assert told["detail"] == "retried without an operator's command"
     assert ask(quick, request).status is PkiStatus.FAILURE
 
 

@@ -111,7 +111,7 @@ def test_of_fifty_keys_with_one_token_exactly_one_gets_a_certificate(
     assert len(refused) == KEYS - 1
     assert {reply.fail_info for reply in refused} == {FailInfo.BAD_MESSAGE_CHECK}
     assert {reply.fail_info_text for reply in refused} == {
-        "the challenge was used before by another key"
+        "the challenge was already used by another key"
     }
     assert validators_at_work(system) == 4
     for device, reply in zip(devices, replies, strict=True):
@@ -181,6 +181,6 @@ def test_after_a_kill_of_everything_tokens_stay_used_and_devices_counted(
         PkiStatus.FAILURE,
         FailInfo.BAD_MESSAGE_CHECK,
     )
-    assert "used before by another key" in refused.fail_info_text
+    assert "already used by another key" in refused.fail_info_text
     replies = device_with_tokens(system, identities, "device-of-the-kill", TOKENS)
     assert successes(replies) == 0

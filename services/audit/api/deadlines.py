@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.audit.api.problems import problem
 from shared.limits import (
-    ADMIN_ORDER_SECONDS,
+    ADMIN_COMMAND_SECONDS,
     ADMIN_PROVIDER_SECONDS,
     ADMIN_SECONDS,
     ADMIN_SIGNING_IN,
@@ -53,7 +53,7 @@ class Kind:
 
 QUERY: Final = Kind(ADMIN_SECONDS, ADMIN_UNANSWERED)
 COMMAND: Final = Kind(
-    ADMIN_ORDER_SECONDS,
+    ADMIN_COMMAND_SECONDS,
     ADMIN_UNANSWERED,
     "no answer in time; check under Commands whether it was carried out",
     "too many unanswered commands; this one was not started",

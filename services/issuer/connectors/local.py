@@ -205,7 +205,7 @@ class LocalConnector:
     def _signer(self, order: Order) -> LocalCa:
         found = self.pinned(order.template.ca_spki_sha256)
         if found is None:
-            raise SigningError("no CA of this pin")
+            raise SigningError("no local CA matches the pin")
         return found
 
     @cached_property
@@ -250,7 +250,7 @@ def _read_ca(
 
 def _build(configuration: Configuration, name: str, section: AnyIssuerSection) -> LocalConnector:
     if not isinstance(section, LocalIssuerSection):
-        raise SettingsError(f"issuers.{name}: no local CA")
+        raise SettingsError(f"issuers.{name}: not a local CA section")
     return read_local(configuration, section)
 
 

@@ -58,9 +58,7 @@ def _read_bundle(path: Path, now: float, digest: "hashlib._Hash") -> tuple[Ancho
     except SettingsError:
         raise
     except Exception:  # noqa: BLE001 - parsers raise many kinds, most of them late
-        raise SettingsError(
-            f"{path}: holds no certificate in PEM or DER, or one that is broken"
-        ) from None
+        raise SettingsError(f"{path}: no certificate in PEM or DER, or an invalid one") from None
     for certificate in certificates:
         digest.update(hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest())
     return anchors
@@ -82,7 +80,7 @@ def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
     not_after = int(certificate.not_valid_after_utc.timestamp())
     if not_after <= now:
         raise SettingsError(
-            f"{path}: the certificate of {subject} has expired on "
+            f"{path}: the certificate of {subject} expired on "
             f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         )
     not_before = int(certificate.not_valid_before_utc.timestamp())

@@ -18,7 +18,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 # Fields that give a reason: RFC 9457 (detail, title), OAuth (error_description), common names.
 _WORDS: Final = ("reason", "detail", "message", "error_description", "error", "title")
 _MOST: Final = 200
-WITHHELD: Final = "the sentence is withheld: it repeats a secret"
+WITHHELD: Final = "detail withheld: it repeats a secret"
 
 
 def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> ChallengeResult:
@@ -32,14 +32,14 @@ def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> 
         answer = read_object(content, "answer")
     except MalformedTokenError as error:
         told = str(error) if status == HTTPStatus.OK else f"HTTP {status}"
-        return denied("the webhook does not allow it", told)
+        return denied("denied by the webhook", told)
     if status == HTTPStatus.OK and answer.get("allow") is True:
         return ChallengeResult((passed("challenge", "allowed by the webhook"),))
     words = (answer.get(name) for name in _WORDS)
     said = next((each for each in words if isinstance(each, str) and each.strip()), "")
     told = "" if status == HTTPStatus.OK else f"HTTP {status}"
     compared = ": ".join(filter(None, (told, recordable(said, secrets))))
-    return denied("the webhook does not allow it", compared)
+    return denied("denied by the webhook", compared)
 
 
 def denied(detail: str, compared: str = "") -> ChallengeResult:

@@ -52,7 +52,7 @@ def _mismatches(
     if claims.device_name is not None:
         names = subject.common_names(csr.subject)
         if names != [claims.device_name] or _NO_TEXT in claims.device_name:
-            shown = "no string of names" if names is None else _shown(names)
+            shown = "unsupported string type" if names is None else _shown(names)
             yield Mismatch("device_name", shown, claims.device_name)
     for kind, claimed in (
         ("dns", claims.san_dns),

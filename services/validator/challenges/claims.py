@@ -92,7 +92,7 @@ PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Claims]]] = MappingPro
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise MalformedTokenError(f"claim {name} is missing or no string")
+        raise MalformedTokenError(f"claim {name} is missing or not a string")
     return value
 
 
@@ -100,7 +100,7 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
     if name not in fields:
         return None
     if not isinstance(fields[name], str):
-        raise MalformedTokenError(f"claim {name} is no string")
+        raise MalformedTokenError(f"claim {name} is not a string")
     return str(fields[name])
 
 
@@ -116,7 +116,7 @@ def _time(fields: Mapping[str, Any], name: str) -> NumericDate:
     value = fields.get(name)
     is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
     if not is_number or not 0 < value <= _LAST_SECOND:  # type: ignore[operator]  # a number
-        raise MalformedTokenError(f"claim {name} is missing or no time in Unix seconds")
+        raise MalformedTokenError(f"claim {name} is missing or not a Unix time")
     return value  # type: ignore[return-value]  # a number
 
 
@@ -125,5 +125,5 @@ def _names(fields: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
         return None
     values = fields[name]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise MalformedTokenError(f"claim {name} is no array of strings")
+        raise MalformedTokenError(f"claim {name} is not an array of strings")
     return tuple(values)

@@ -63,7 +63,9 @@ class DeviceStateGate:
         """Return the gate's result; only an explicit yes passes."""
         with self.places.taken() as free:
             if not free:
-                return _failed("too many requests wait for the device's state: try again later")
+                return _failed(
+                    "too many requests are waiting for the device-state check: try again later"
+                )
             return await self._in_time(asked, claim)
 
     async def _in_time(self, asked: ChallengeRequest, claim: Claim) -> ChallengeResult:
@@ -82,9 +84,9 @@ class DeviceStateGate:
         finally:
             task.cancel()  # it gets no more time, and does not outlive its caller
         if not task.done() or time.monotonic() - started > self.timeout:
-            return _failed("the device's state was not known in time")
+            return _failed("the device-state plug-in did not answer in time")
         if task.cancelled():
-            return _failed("the device's state cannot be known now")
+            return _failed("the device-state check failed")
         return task.result()
 
     async def _ask(self, question: DeviceQuestion, challenge: str) -> ChallengeResult:
@@ -92,13 +94,13 @@ class DeviceStateGate:
             answer = await self.plugin(question)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the gate refuses
             log_failure("device_state_failed", error, profile=question.profile)
-            return _failed("the device's state cannot be known now")
+            return _failed("the device-state check failed")
         if not isinstance(answer, DeviceAnswer):
-            return _failed("the device's state cannot be known now", "no answer of the form")
+            return _failed("the device-state check failed", "not a DeviceAnswer")
         said = answer.detail if isinstance(answer.detail, str) else ""
         said = recordable(said, (challenge,))  # the plug-in may know the token from elsewhere
         if answer.allow is not True:
-            return _failed("the device's state does not allow it", said)
+            return _failed("the device's state does not allow enrollment", said)
         return ChallengeResult((passed("device_state", said),))
 
 

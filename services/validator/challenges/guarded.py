@@ -31,7 +31,7 @@ class GuardedVerifier:
         """See `Verifier.verify`; bus outages and deferrals are passed on, other errors refuse."""
         with self.places.taken() as free:
             if not free:
-                return _failed("too many requests wait for the verifier: try again later")
+                return _failed("too many requests are waiting for the verifier: try again later")
             try:
                 async with asyncio.timeout(_SECONDS):
                     return await self.inner.verify(asked)

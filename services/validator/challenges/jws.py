@@ -68,7 +68,7 @@ def read_jws(token: str) -> Jws:
     fields = read_object(header, "header")
     algorithm = fields.get("alg")
     if not isinstance(algorithm, str):
-        raise MalformedTokenError("the header names no algorithm")
+        raise MalformedTokenError("the header has no algorithm")
     if "crit" in fields:
         raise UnacceptableTokenError("the header has critical extensions")
     if algorithm not in _ALGORITHMS:
@@ -86,7 +86,7 @@ def _decode(segment: str) -> bytes:
     except (binascii.Error, ValueError):
         raise MalformedTokenError("a segment is not base64url") from None
     if base64.urlsafe_b64encode(decoded).rstrip(b"=") != bare.encode("ascii"):
-        raise MalformedTokenError("a segment is not base64url in its one spelling")
+        raise MalformedTokenError("a segment is not canonical base64url")
     return decoded
 
 
@@ -106,7 +106,7 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
         # A lone surrogate does not encode.
         json.dumps(found, ensure_ascii=False, default=str).encode("utf-8")
     except (ValueError, ArithmeticError, RecursionError):  # a Decimal's exponent is bounded
-        raise MalformedTokenError(f"the {what} is not JSON, or a name stands twice") from None
+        raise MalformedTokenError(f"the {what} is not JSON or has a duplicate name") from None
     if not isinstance(found, dict):
         raise MalformedTokenError(f"the {what} is not an object")
     return found
@@ -115,7 +115,7 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("duplicate name")
     return found
 
 

@@ -49,7 +49,7 @@ class OneTimeVerifier:
             await self.records.bus.get_last_or_leader(OPS, one_time_created(profile, digest))
         )
         if created is None or created.profile != profile:
-            return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge is not known")
+            return refused("challenge", Reason.CHALLENGE_WRONG, "unknown challenge")
         found = judge_one_time(created, asked.opened.csr, asked.asked_at, self.attributes)
         if found.refusal is None:
             step = await self._claim(asked, digest, created)
@@ -111,11 +111,11 @@ def judge_one_time(
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     if created.sans and not created.cn and not names_one_of(names, created.sans):
         compared = f"asked {', '.join(names or ()) or 'none'}; made for {', '.join(created.sans)}"
-        detail = "the challenge is for other names than the common name"
+        detail = "the challenge is not for the common name"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     bound = bool(created.cn or created.sans)
     if bound and (beside := subject.misfit(csr.subject, attributes)):
-        detail = "the challenge is for a device, and the subject holds more than its name"
+        detail = "the challenge is for a device, but the subject has more than its name"
         compared = f"asked {beside}; allowed {subject.told(attributes)}"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     return ChallengeResult((passed("challenge", f"made by {created.operator}"),))

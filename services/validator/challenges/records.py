@@ -130,7 +130,7 @@ class Records:
                 if looked_at >= SAME_CSR_RECORDS:
                     raise TooManyWaitError
             if last is None:
-                raise BusUnavailableError("a replay record cannot be read yet")
+                raise BusUnavailableError("the replay record is not readable yet")
             await series.append(last, written)
 
     async def spent(self, asked: ChallengeRequest, record: ChallengeClaimed) -> bool:

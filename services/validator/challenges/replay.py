@@ -43,11 +43,13 @@ def judge_replay(
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
     same_request = same_key and same_csr(holder, mine)
     if same_key and asked.existing:
-        return ChallengeResult((passed("replay", "the same key asks for the certificate it has"),))
+        return ChallengeResult(
+            (passed("replay", "the same key requests the certificate that it already has"),)
+        )
     if spent or not same_request:
         who = "another request of the same key" if same_key else "another key"
-        return refused("replay", Reason.REPLAY, f"the challenge was used before by {who}")
+        return refused("replay", Reason.REPLAY, f"the challenge was already used by {who}")
     if recorded_at >= (until + MARGIN_SECONDS) * NANOSECONDS:
-        detail = "the request was judged too late to know whether its challenge was used before"
+        detail = "too late to determine whether the challenge was already used"
         return refused("replay", Reason.EXPIRED, detail)
     return ChallengeResult((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -42,12 +42,12 @@ def misfit(subject: bytes, allowed: frozenset[str]) -> str:
         kind, tag = attribute.kind, attribute.tag
         if kind == _COMMON_NAME:
             if named:
-                return "a second CN"
+                return "more than one CN"
             named = True
         elif kind not in allowed and ANY_ATTRIBUTE not in allowed:
             return f"{kind}={escaped(attribute.text)}"
         if tag not in _DIRECTORY_STRINGS and not (tag == IA5_STRING and kind in _IA5_TYPES):
-            return f"{kind} of a type that is no string of names"
+            return f"{kind} has an unsupported string type"
     return ""
 
 

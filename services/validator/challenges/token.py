@@ -90,7 +90,9 @@ def _steps(
     try:
         jws = read_jws(token)
     except MalformedTokenError as error:
-        yield refused("signature", Reason.MALFORMED, "the challenge is no token", str(error))
+        yield refused(
+            "signature", Reason.MALFORMED, "the challenge is not a signed token", str(error)
+        )
         return
     except UnacceptableTokenError as error:
         yield refused("signature", Reason.SIGNATURE_INVALID, str(error))
@@ -100,12 +102,10 @@ def _steps(
     try:
         claims = read_claims(payload)
     except UnknownVersionError:
-        yield refused("version", Reason.UNKNOWN_VERSION, "the token's version is not known here")
+        yield refused("version", Reason.UNKNOWN_VERSION, "unsupported token version")
         return
     except MalformedTokenError as error:
-        yield refused(
-            "version", Reason.MALFORMED, "the token's claims are not complete", str(error)
-        )
+        yield refused("version", Reason.MALFORMED, "the token lacks required claims", str(error))
         return
     yield claims
     yield ChallengeResult((passed("version", "v1"),))
@@ -162,7 +162,7 @@ def _binding(claims: Claims, rules: TokenRules, csr: CertificationRequest) -> Ch
         return ChallengeResult(
             (passed("binding", f"device_name {claims.device_name or 'not claimed'}"),)
         )
-    detail = f"the request does not ask for what the token is for: {found.dimension}"
+    detail = f"the request does not match the token: {found.dimension}"
     compared = f"asked {found.asked}; claimed {found.claimed}"
     return refused("binding", Reason.CLAIM_MISMATCH, detail, compared)
 

@@ -108,7 +108,7 @@ class WebhookVerifier:
         """See `Verifier.verify`; anything but a yes in time is a no."""
         with self.places.taken() as free:
             if not free:
-                return denied("too many requests wait for the webhook: try again later")
+                return denied("too many requests are waiting for the webhook: try again later")
             return await self._verify(asked)
 
     async def _verify(self, asked: ChallengeRequest) -> ChallengeResult:
@@ -125,7 +125,7 @@ class WebhookVerifier:
             OSError,
         ) as error:
             log_failure("webhook_failed", error, profile=asked.enrollment.profile)
-            return denied("the webhook cannot be asked now")
+            return denied("the webhook request failed")
         secret = self.endpoint.secret.decode("utf-8", "replace")
         return judge_answer(status, content, (asked.challenge, self.endpoint.bearer, secret))
 
@@ -172,7 +172,7 @@ def _prepare(configuration: Configuration, section: ProfileSection, now: float) 
     del now
     endpoint = read_endpoint(configuration, section, section.webhook_url)
     if endpoint is None:
-        raise SettingsError("webhook_url: the webhook verifier needs it")
+        raise SettingsError("webhook_url: required by the webhook verifier")
     return WebhookAccess(endpoint, section.webhook_concurrency)
 
 
@@ -201,7 +201,7 @@ def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContex
     try:
         context = ssl.create_default_context(cadata=roots)
     except (ValueError, ssl.SSLError):
-        raise SettingsError(f"{ca}: no certificate in PEM") from None
+        raise SettingsError(f"{ca}: no PEM certificate") from None
     cert, key = section.webhook_client_cert_path, section.webhook_client_key_path
     if cert is not None and key is not None:
         key_path = configuration.path(key)
@@ -209,7 +209,7 @@ def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContex
         try:
             context.load_cert_chain(configuration.path(cert), key_path, password="")
         except (OSError, ssl.SSLError):
-            raise SettingsError(f"{cert}: no certificate with the key {key}") from None
+            raise SettingsError(f"{cert}: no certificate matches the key {key}") from None
     return context
 
 

@@ -66,7 +66,7 @@ async def test_a_crl_is_given_for_certificates_that_exist_alone(whole: Whole, ra
     query = issuer_and_serial(issuer(whole), b"\x01" * 30)
     message = stranger.message(MessageType.GET_CRL, query, ra.certificate, Style())
     _, answer = await said(whole, message)
-    assert answer == (FailInfo.BAD_CERT_ID, "no such certificate here")
+    assert answer == (FailInfo.BAD_CERT_ID, "no such certificate")
 
 
 async def test_a_poll_by_password_says_the_same_whether_the_padding_is_good_or_not(

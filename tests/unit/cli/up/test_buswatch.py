@@ -10,7 +10,7 @@ import pytest
 
 from cli.up.buswatch import BusWatch
 
-FULL = "ENROLL_0 takes no appends"
+FULL = "ENROLL_0 rejects appends"
 
 
 @dataclass

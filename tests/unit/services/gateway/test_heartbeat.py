@@ -133,7 +133,7 @@ async def test_an_order_that_no_operator_signed_is_not_followed(
 
     found = await seen(bus)
     assert (found.command, files.read) == (sequence, 0)
-    assert "no operator" in found.error
+    assert "not signed by a trusted operator" in found.error
 
 
 async def test_an_order_from_before_the_start_has_nothing_left_to_do(

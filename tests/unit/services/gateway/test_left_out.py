@@ -72,7 +72,7 @@ async def test_what_is_asked_of_it_does_not_matter(ask: Ask, query: str) -> None
 async def test_why_it_was_left_out_is_not_the_clients_business(ask: Ask) -> None:
     answer = await ask(f"/scep/{LEFT_OUT}?operation=GetCACaps")
 
-    assert answer.text == "this SCEP profile is not served now\n"
+    assert answer.text == "this SCEP profile is currently unavailable\n"
     assert "ra.pem" not in answer.text + str(answer.headers)
 
 

@@ -111,9 +111,9 @@ async def test_an_order_that_no_operator_signed_is_not_obeyed(bus: MemoryBus) ->
 
 async def test_an_order_about_nothing_makes_nothing(bus: MemoryBus) -> None:
     retrier = Retrier(bus, Live(settings({})), "gateway-0")
-    with pytest.raises(ValueError, match="no such order"):
+    with pytest.raises(ValueError, match="retry command not found"):
         await retrier.obey("ops.retry.ENROLL_0.7.1.ordered")
-    with pytest.raises(ValueError, match="no such request"):
+    with pytest.raises(ValueError, match="request not found"):
         await retrier.obey(await ordered(bus))
     assert bus.streams[STREAM].messages == {}
 

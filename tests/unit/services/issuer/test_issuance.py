@@ -111,11 +111,11 @@ UNSUPPORTED = {
     ),
     "a poll": (
         requested(signed(b"x", REQUESTER, attributes(message_type=tlv(PRINTABLE, b"20")))),
-        "no message that a device signed",
+        "no message signed by a device",
     ),
-    "a broken signature": (requested(bytes(TAMPERED)), "no message that a device signed"),
-    "no message": (requested(b""), "no message that a device signed"),
-    "no event": (Message(b"{}", {}), "no message that a device signed"),
+    "a broken signature": (requested(bytes(TAMPERED)), "no message signed by a device"),
+    "no message": (requested(b""), "no message signed by a device"),
+    "no event": (Message(b"{}", {}), "no message signed by a device"),
 }
 
 
@@ -141,7 +141,7 @@ async def test_a_verdict_about_another_request_than_the_stored_one_is_refused(
     event = approved(template(world.ca.certificate), request_sha256="77" * 32)
     await world.consumer.handle(await world.verdict(event))
 
-    assert "another request" in failed(world, "77" * 32).detail
+    assert "a different request" in failed(world, "77" * 32).detail
 
 
 async def test_a_renewal_is_signed_with_what_it_renews(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_a_renewal_is_signed_with_what_it_renews(world: World) -> None:
         await world.verdict(approved(template(world.ca.certificate), renews=renews))
     )
 
-    assert "not signed with the certificate that it is to renew" in failed(world).detail
+    assert "not signed with the certificate to renew" in failed(world).detail
 
 
 async def test_a_key_that_did_not_sign_the_request_may_be_certified(world: World) -> None:
@@ -215,7 +215,7 @@ async def test_a_ca_that_has_ended_refuses_and_says_when(ending: World) -> None:
 
     found = failed(ending)
     assert found.reason is Reason.CA_NOT_VALID
-    assert "the CA ended at 2026-01-01 01:00:00 UTC" in found.detail
+    assert "the CA expired at 2026-01-01 01:00:00 UTC" in found.detail
 
 
 async def test_a_certificate_that_ended_before_its_verdict_is_never_issued(
@@ -225,7 +225,7 @@ async def test_a_certificate_that_ended_before_its_verdict_is_never_issued(
     made = template(ending.ca.certificate, not_before=NOW, not_after=NOW + 900)
     await ending.consumer.handle(await ending.verdict(approved(made)))
 
-    assert "ended already" in failed(ending).detail
+    assert "expired already" in failed(ending).detail
 
 
 async def test_an_issuer_with_a_ca_that_has_ended_says_so(ending: World) -> None:
@@ -234,8 +234,8 @@ async def test_an_issuer_with_a_ca_that_has_ended_says_so(ending: World) -> None
     assert settings.ended(NOW + 3599) == []
     assert settings.ended(NOW + 3600) == [
         (
-            f"issuer {ISSUER}: the CA ended at 2026-01-01 01:00:00 UTC: "
-            "it issues no certificates any more"
+            f"issuer {ISSUER}: the CA expired at 2026-01-01 01:00:00 UTC: "
+            "it no longer issues certificates"
         )
     ]
 
@@ -275,7 +275,7 @@ def test_a_template_whose_fields_run_into_each_other_is_noticed(world: World) ->
     """The key in the certificate is the one in `subject`; `spki` becomes an issuerUniqueID."""
     problem = draft_problem(world.ca, subject=DEVICE_NAME + SPKI, spki=tlv(0x81, b"\0id"))
 
-    assert problem == "the certificate would load with another subject or key"
+    assert problem == "the certificate would load with a different subject or key"
 
 
 def extensions(oid: str, value: bytes) -> tuple[TemplateExtension, ...]:

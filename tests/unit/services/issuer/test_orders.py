@@ -388,7 +388,7 @@ async def test_a_certificate_of_another_device_is_not_revoked_for_a_number_used_
     await append(outside.world.bus, place, signed_event(record, place, ISSUING))
     await outside.handle(verdict)
 
-    assert "used the serial number before" in outside.failure().detail
+    assert "already used the serial number" in outside.failure().detail
     assert outside.revoked() == []
 
 

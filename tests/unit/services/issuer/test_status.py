@@ -61,9 +61,9 @@ def test_what_is_revoked_stays_so_and_a_compromise_is_never_taken_back(
     found = follows(status(kind, reason), wanted)
 
     if wanted in (HOLD, RELEASE):
-        assert found == Unchanged(False, f"the certificate is revoked for good: {reason}")
+        assert found == Unchanged(False, f"the certificate is permanently revoked: {reason}")
     elif wanted in (reason, Reason.UNSPECIFIED) or reason is Reason.KEY_COMPROMISE:
-        assert found == Unchanged(True, "revoked before")
+        assert found == Unchanged(True, "already revoked")
     else:
         assert found == Change(CertificateStatus.REASON_CHANGED, wanted, NOW)
 

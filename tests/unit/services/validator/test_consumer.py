@@ -89,7 +89,7 @@ async def test_once_the_ca_has_ended_requests_are_refused_with_its_end(world: Wo
 
     assert isinstance(verdict, EnrollmentRejected)
     assert verdict.reason is Reason.CA_NOT_VALID
-    assert verdict.detail.startswith("the CA ended at 2044-01-01 00:00:00 UTC")
+    assert verdict.detail.startswith("the CA expired at 2044-01-01 00:00:00 UTC")
 
 
 async def test_a_redelivery_writes_nothing_and_would_write_the_same_bytes(world: World) -> None:

@@ -119,7 +119,7 @@ def test_a_content_key_sealed_for_another_subject_is_refused(
 
     assert refused(enrollment, event) == (
         Reason.BAD_MESSAGE,
-        "the sealed content key does not open",
+        "the sealed content key cannot be decrypted",
     )
 
 
@@ -128,7 +128,10 @@ def test_a_key_sealed_to_an_unknown_key_is_refused(
 ) -> None:
     event = requested(device, ra, enrollment, sealing_key="0" * 16)
 
-    assert refused(enrollment, event) == (Reason.BAD_MESSAGE, "sealed to an unknown key")
+    assert refused(enrollment, event) == (
+        Reason.BAD_MESSAGE,
+        "content key sealed to an unknown key",
+    )
 
 
 def test_a_seal_that_names_one_key_and_is_another_keys_is_refused(
@@ -140,7 +143,9 @@ def test_a_seal_that_names_one_key_and_is_another_keys_is_refused(
         enrollment, event, {OPENING_ID: other}, OpeningRules(AlgorithmPolicy(), nobody, nobody)
     )
 
-    assert found == UndecryptableRequest(Reason.BAD_MESSAGE, "the sealed content key does not open")
+    assert found == UndecryptableRequest(
+        Reason.BAD_MESSAGE, "the sealed content key cannot be decrypted"
+    )
 
 
 @pytest.mark.parametrize("key", [bytes(32), bytes(16), b""])
@@ -244,5 +249,5 @@ def test_different_subject_alternative_names_are_refused_and_equal_ones_are_one(
 
     assert isinstance(found[0], DecryptedRequest)
     assert found[0].facts.sans == ("dns:a.example",)
-    detail = "subjectAltName twice, with different names"
+    detail = "conflicting subjectAltName extensions"
     assert found[1] == UndecryptableRequest(Reason.BAD_REQUEST, detail)

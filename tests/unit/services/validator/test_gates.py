@@ -150,9 +150,9 @@ def test_an_empty_san_is_none(device: Identity) -> None:
 @pytest.mark.parametrize(
     ("begin", "end", "said"),
     [
-        (NOW - 1, NOW, "the CA ended at 2026-01-01 00:00:00 UTC"),
-        (NOW - 9, NOW - 1, "the CA ended at 2025-12-31 23:59:59 UTC"),
-        (NOW + 1, NOW + 9, "the CA is valid from 2026-01-01 00:00:01 UTC only"),
+        (NOW - 1, NOW, "the CA expired at 2026-01-01 00:00:00 UTC"),
+        (NOW - 9, NOW - 1, "the CA expired at 2025-12-31 23:59:59 UTC"),
+        (NOW + 1, NOW + 9, "the CA is not valid before 2026-01-01 00:00:01 UTC"),
         (NOW, NOW + 1, ""),
     ],
 )

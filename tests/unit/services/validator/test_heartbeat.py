@@ -249,7 +249,7 @@ async def test_new_anchors_are_swapped_in_and_the_old_ones_are_gone(context: Off
     found = await context.answered(await context.order())
 
     assert found.done
-    assert found.detail == "anchors: 1, the first ends 2027-01-01"
+    assert found.detail == "1 anchor, expires 2027-01-01"
     assert not await context.takes(replica, CONNECTOR, "n-2")
     assert await context.takes(replica, OTHER_CONNECTOR, "n-3")
     await until(lambda: context.present()["validator-0"].anchors[PROFILE] != before)
@@ -351,7 +351,7 @@ async def test_tenants_bundles_are_read_anew_too(context: Office) -> None:
     tenant.write_bytes(certificate(OTHER_CONNECTOR))
     found = await context.answered(await context.order())
 
-    assert found.detail.startswith("anchors: 2")
+    assert found.detail.startswith("2 anchors")
     assert await context.takes(replica, OTHER_CONNECTOR, "n-2")
 
 
@@ -388,7 +388,7 @@ async def test_an_order_about_a_profile_without_tokens_is_answered_with_no(
     found = await context.answered(await context.order(profile=profile))
 
     assert not found.done
-    assert found.detail == f"profile {profile} takes no tokens on this replica"
+    assert found.detail == f"profile {profile} does not accept signed challenges on this replica"
 
 
 async def test_orders_are_obeyed_in_turn_and_each_is_answered(context: Office) -> None:

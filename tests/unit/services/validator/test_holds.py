@@ -169,7 +169,7 @@ async def test_an_approved_certificate_begins_when_it_was_approved(deps: Desk) -
 
 
 @pytest.mark.parametrize(
-    ("note", "detail"), [("not ours", "not ours"), ("", "an operator denied it")]
+    ("note", "detail"), [("not ours", "not ours"), ("", "denied by an operator")]
 )
 async def test_a_denial_becomes_a_refusal_with_the_operators_note(
     deps: Desk, note: str, detail: str

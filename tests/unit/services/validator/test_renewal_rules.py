@@ -70,7 +70,7 @@ def test_a_renewal_within_the_rules_passes_and_needs_no_challenge(
     assert [gate.gate for gate in decision.gates] == [
         "key", "subject", "sans", "compromise", "renewal", "challenge",
     ]  # fmt: skip
-    assert [gate.detail for gate in decision.gates[-2:]] == [SERIAL, "a renewal needs none"]
+    assert [gate.detail for gate in decision.gates[-2:]] == [SERIAL, "not required for a renewal"]
 
 
 # Which certificate may be renewed

@@ -133,7 +133,7 @@ def test_signed_over_another_request_than_it_names_it_is_not(kind: type[Any]) ->
 def test_an_event_of_another_kind_is_not_taken_for_it(kind: type[Any]) -> None:
     for other in EVENT_TYPES.values():
         if other is not kind:
-            assert refused(stored(other), kind) == "another event was expected here"
+            assert refused(stored(other), kind) == "unexpected event type"
 
 
 @pytest.mark.parametrize(("kind", "stage"), STAGED)

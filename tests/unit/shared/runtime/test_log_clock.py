@@ -37,7 +37,7 @@ def clock_of(time: Clock) -> LogClock:
 
 async def test_before_the_first_measurement_there_is_no_time() -> None:
     clock = clock_of(Clock(0))
-    assert clock.problems() == ["the time of the log was not measured yet"]
+    assert clock.problems() == ["log time not measured yet"]
     with pytest.raises(BusUnavailableError):
         clock()
 
@@ -78,4 +78,4 @@ async def test_what_a_lagging_replica_of_the_log_answers_is_no_measurement(
 
     monkeypatch.setattr(clock.bus, "get_last", nothing)
     await clock.beat(BEAT)
-    assert clock.problems() == ["the time of the log was not measured yet"]
+    assert clock.problems() == ["log time not measured yet"]

@@ -45,7 +45,7 @@ def world() -> World:
 
 
 async def test_nothing_is_ready_before_the_first_look(world: World) -> None:
-    assert world.watch.problems() == ["shards of the log: not looked at yet"]
+    assert world.watch.problems() == ["shards of the log: not checked yet"]
     await world.watch.look()
 
     assert world.watch.problems() == []
@@ -100,7 +100,7 @@ async def test_a_right_that_is_missing_is_told_from_a_stream(
     await world.watch.want((FIRST, SOON))
 
     (problem,) = world.watch.problems()
-    assert problem.startswith("the right to shard 1 is missing")
+    assert problem.startswith("permission for shard 1 is missing")
     assert "scepstream provision server --shard 1" in problem
 
 
@@ -136,7 +136,7 @@ async def test_workers_that_cannot_be_started_are_a_problem_until_they_can(world
 async def test_a_file_without_an_epoch_in_effect_is_named(world: World) -> None:
     await world.watch.want((SOON,))
 
-    assert world.watch.problems() == ["log.epochs: none is in effect"]
+    assert world.watch.problems() == ["log.epochs: no epoch is in effect"]
 
 
 async def test_before_the_time_is_measured_the_machines_clock_counts() -> None:

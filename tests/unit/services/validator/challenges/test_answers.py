@@ -20,7 +20,7 @@ def said(found: ChallengeResult) -> str:
     """What the record says of a refusal; the device hears one sentence alone."""
     assert found.refusal is not None
     assert found.refusal.reason is Reason.WEBHOOK_DENIED
-    assert found.refusal.detail == "the webhook does not allow it"
+    assert found.refusal.detail == "denied by the webhook"
     return found.gates[0].detail
 
 
@@ -34,7 +34,7 @@ def test_a_yes_may_begin_with_a_byte_order_mark(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "told"),
     [
-        (200, b'{"allow": false}', "the webhook does not allow it"),
+        (200, b'{"allow": false}', "denied by the webhook"),
         (200, b'{"allow": false, "reason": "not in the inventory"}', "not in the inventory"),
         (403, b'{"title": "Forbidden", "detail": "stolen"}', "HTTP 403: stolen"),
         (401, b'{"error": "invalid_token"}', "HTTP 401: invalid_token"),

@@ -256,7 +256,7 @@ async def test_another_request_of_the_same_key_does_not_hold_the_token(world: Wo
     assert await judgement(world, other) == Reason.REPLAY
     refused = verdict(world, other)
     assert isinstance(refused, EnrollmentRejected)
-    assert refused.detail == "the challenge was used before by another request of the same key"
+    assert refused.detail == "the challenge was already used by another request of the same key"
 
 
 async def test_the_verdict_names_the_record_of_its_token(world: World) -> None:
