@@ -17,7 +17,7 @@ from benchmarks.timing import interleave
 from shared.scep import certrep, pkimessage, signed_data
 from shared.scep.algorithms import AES128, PKCS1V15, SHA256, AlgorithmPolicy
 from shared.scep.certificate import read_certificate
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.x509 import csr
 
 GOAL = 1.4
@@ -56,7 +56,7 @@ def codec(server: Server, message: bytes) -> Callable[[], bytes]:
         server.ca.key.sign(server.tbs, padding.PKCS1v15(), hashes.SHA256())
         to = certrep.reply_to(request, os.urandom(certrep.NONCE_SIZE), SHA256, int(time.time()))
         content = signed_data.write_certs_only([server.issued])
-        seal = Sealing(AES128, PKCS1V15, os.urandom(16), os.urandom(16))
+        seal = ContentEncryption(AES128, PKCS1V15, os.urandom(16), os.urandom(16))
         return certrep.success(to, content, request.signer, seal, signer)
 
     return enroll

@@ -13,7 +13,7 @@ from shared.scep import pkimessage, request, signed_data
 from shared.scep.algorithms import AES128, AES256, DES3, PKCS1V15, SHA256, ContentCipher
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, tlv
 from shared.scep.certificate import Certificate, read_certificate
-from shared.scep.envelope import Sealing, write_envelope
+from shared.scep.envelope import ContentEncryption, write_envelope
 from shared.scep.streamed import streamed
 
 CIPHERS = {"aes128": AES128, "aes256": AES256, "des3": DES3}
@@ -82,7 +82,7 @@ def _streamed_message(
     csr: bytes,
     head: request.RequestHead,
     recipient: Certificate,
-    seal: Sealing,
+    seal: ContentEncryption,
     signer: signed_data.Signer,
 ) -> bytes:
     """Build the message in BER, the envelope too, which must be rewritten before it is signed."""
@@ -97,7 +97,7 @@ def _streamed_message(
     return streamed(signed_data.write_signed_data(content, attributes, head.digest, signer))
 
 
-def sealing(cipher: ContentCipher) -> Sealing:
+def sealing(cipher: ContentCipher) -> ContentEncryption:
     """Return a random content key and IV."""
     key, iv = os.urandom(cipher.key_size), os.urandom(cipher.block_size)
-    return Sealing(cipher, PKCS1V15, key, iv)
+    return ContentEncryption(cipher, PKCS1V15, key, iv)

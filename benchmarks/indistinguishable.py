@@ -30,7 +30,7 @@ from shared.scep.algorithms import AES128, PKCS1V15, SHA256
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, tlv
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.certrep import read_reply
-from shared.scep.envelope import Sealing, write_envelope
+from shared.scep.envelope import ContentEncryption, write_envelope
 from shared.scep.pkimessage import MESSAGE_TYPE, SENDER_NONCE, TRANSACTION_ID
 from shared.scep.signed_data import attribute, write_signed_data
 
@@ -70,7 +70,7 @@ class Failing:
         }
 
     def _envelope(self, content: bytes, to: Certificate) -> bytes:
-        sealing = Sealing(AES128, PKCS1V15, os.urandom(_KEY), os.urandom(_KEY))
+        sealing = ContentEncryption(AES128, PKCS1V15, os.urandom(_KEY), os.urandom(_KEY))
         return write_envelope(content, to, sealing)
 
     def _garbled(self) -> bytes:

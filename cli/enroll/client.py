@@ -25,7 +25,7 @@ from shared.scep.algorithms import (
 )
 from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, read_certificates, read_crls, read_reply
-from shared.scep.envelope import Sealing, read_envelope
+from shared.scep.envelope import ContentEncryption, read_envelope
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import (
     DecryptionKey,
@@ -115,14 +115,16 @@ class Exchange:
         nonce = secrets.token_bytes(16)
         head = RequestHead(self.identity.transaction_id, nonce, self.digest)
         cipher = self.cipher
-        sealing = Sealing(
+        content_encryption = ContentEncryption(
             cipher,
             self.style.transport,
             secrets.token_bytes(cipher.key_size),
             secrets.token_bytes(cipher.iv_size),
         )
         recipient, signer, ber = self.authority.recipient, self.identity.signer, self.style.ber
-        message = write_request(message_type, payload, head, recipient, sealing, signer, ber=ber)
+        message = write_request(
+            message_type, payload, head, recipient, content_encryption, signer, ber=ber
+        )
         post = not self.style.get and "POSTPKIOPERATION" in self.caps
         return self._verified(self.server.pki_operation(message, post=post), nonce)
 

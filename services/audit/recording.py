@@ -29,7 +29,7 @@ class Recording:
     quota: QuotaMonitor
     recorders: list[StreamRecorder] = field(default_factory=list)
 
-    async def bring(self, shards: Sequence[str]) -> None:
+    async def reconcile(self, shards: Sequence[str]) -> None:
         """Start and stop recorders so that exactly these shards' streams are recorded."""
         streams = recorded(shards)
         for recorder in [r for r in self.recorders if r.stream not in streams]:

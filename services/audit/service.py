@@ -53,7 +53,7 @@ async def serve(
     sweeper = Sweeper(bus, engine, settings.signer, context.validators, clock)
     quota, backlog = QuotaMonitor(bus, settings.signer, (), now), Backlog(bus, engine, (), clock)
     recording = Recording(bus, engine, settings.batch, checkpoints, backlog, quota)
-    shards = replica.watch(recording.bring)
+    shards = replica.watch(recording.reconcile)
     readiness = Readiness(
         bus, engine, recording.recorders, lambda: [*clock.problems(), *shards.problems()]
     )
@@ -61,7 +61,7 @@ async def serve(
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     await shards.look()
-    reloader = replica.reloader(lambda new: shards.want(new.epochs))
+    reloader = replica.reloader(lambda new: shards.set_epochs(new.epochs))
     work = (checkpoints.run(), readiness.run(), backlog.run(), quota.run(), sweeper.run())
     async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work):
         await signals.stop.wait()

@@ -32,7 +32,7 @@ from services.gateway.opening import (
     VerifiedRequestError,
     open_enrollment,
     open_query,
-    poll_mirror,
+    poll_reply_encryption,
 )
 from services.gateway.outcomes import EnrollmentStatus, Outcomes, PendingRequest, enrollment_in
 from services.gateway.quota import Quota
@@ -43,7 +43,7 @@ from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import append_first
 from shared.ca.chains import Chain
-from shared.log.enrollment import Answer, TryAnew, on_repeat
+from shared.log.enrollment import Answer, NextAttempt, on_repeat
 from shared.log.envelope import Stored, encode
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRequested
 from shared.log.reasons import REFUSALS, Reason
@@ -64,7 +64,7 @@ class UnanswerableError(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class EnrollmentContext:
     """A decrypted request with its caller, SCEP profile and CA chain."""
 
     profile: Profile
@@ -137,10 +137,10 @@ class Enroller:
         profile, message = replier.profile, replier.message
         async with self._one_answer():
             opened = open_enrollment(profile, chain, message, body)
-        end = await self._enroll(Job(profile, chain, opened, caller))
+        end = await self._enroll(EnrollmentContext(profile, chain, opened, caller))
         if end.terminal is None:
             return replier.pending()
-        return replier.terminal(end.terminal, chain, opened.mirror)
+        return replier.terminal(end.terminal, chain, opened.encryption)
 
     async def _query(self, replier: Replier, chain: Chain) -> bytes:
         """Answer GetCert or GetCRL. Nothing is recorded: clients use a fixed transactionID.
@@ -164,13 +164,13 @@ class Enroller:
 
     async def _answer_query(self, replier: Replier, chain: Chain) -> bytes | None:
         profile = replier.profile
-        payload, mirror = open_query(profile, chain, replier.message)
+        payload, encryption = open_query(profile, chain, replier.message)
         issuer, serial = read_issuer_and_serial(payload)
         if replier.message.message_type == MessageType.GET_CERT:
             found = await self.lookups.certificate(profile, chain, issuer, serial)
-            return replier.fetched(found, mirror) if found is not None else None
+            return replier.fetched(found, encryption) if found is not None else None
         found = await self.lookups.crl(profile.issuer, chain, issuer, serial)
-        return replier.crl(found, mirror) if found is not None else None
+        return replier.crl(found, encryption) if found is not None else None
 
     @asynccontextmanager
     async def _one_answer(self) -> AsyncIterator[None]:
@@ -192,20 +192,20 @@ class Enroller:
             await asyncio.sleep(floor - loop.time())
             raise ScepError("cannot be decrypted or verified") from None
 
-    async def _enroll(self, job: Job) -> EnrollmentStatus:
+    async def _enroll(self, context: EnrollmentContext) -> EnrollmentStatus:
         """Append the request or find it on the log; return its status within the reply budget."""
-        profile, message = job.profile, job.opened.message
+        profile, message = context.profile, context.opened.message
         transaction = transaction_token(
             profile.name, message.transaction_id.value, message.signer.spki
         )
-        csr = csr_token(job.opened.csr.info, job.opened.renews)
+        csr = csr_token(context.opened.csr.info, context.opened.renews)
         shard, *older = self._shards(profile, transaction)
         for old in older:
             enrollment = EnrollmentId(old, profile.name, transaction, csr, 0)
             if await self.bus.get_last_from_leader(enroll_stream(old), enrollment.any_attempt()):
-                return await self._resume(job, enrollment)
+                return await self._resume(context, enrollment)
         enrollment = EnrollmentId(shard, profile.name, transaction, csr, 0)
-        return await self._attempt(job, enrollment) or await self._resume(job, enrollment)
+        return await self._attempt(context, enrollment) or await self._resume(context, enrollment)
 
     def _shards(self, profile: Profile, transaction: str) -> tuple[str, ...]:
         settings = self.live.current
@@ -213,9 +213,11 @@ class Enroller:
             settings.epochs, profile.name, transaction, self.clock(), settings.retry_window
         )
 
-    async def _attempt(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus | None:
+    async def _attempt(
+        self, context: EnrollmentContext, enrollment: EnrollmentId
+    ) -> EnrollmentStatus | None:
         """Append one attempt and wait for its end; return None if the attempt exists already."""
-        event, subject = encode(self._event(job, enrollment)), enrollment.subject(Stage.REQUEST)
+        event, subject = encode(self._event(context, enrollment)), enrollment.subject(Stage.REQUEST)
         await self.quota.check(enrollment)
         annotate(enrollment=enrollment.prefix())
         with self.outcomes.waiter(enrollment) as hint:
@@ -225,11 +227,11 @@ class Enroller:
             except BusUnavailableError:
                 self.resender.keep(subject, event)
                 raise
-            request = job.request(enrollment, hashlib.sha256(event.payload).hexdigest())
-            return await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
+            request = context.request(enrollment, hashlib.sha256(event.payload).hexdigest())
+            return await self.outcomes.wait(request, context.chain, hint, context.caller.deadline)
 
-    def _event(self, job: Job, enrollment: EnrollmentId) -> EnrollmentRequested:
-        opened, subject = job.opened, enrollment.subject(Stage.REQUEST)
+    def _event(self, context: EnrollmentContext, enrollment: EnrollmentId) -> EnrollmentRequested:
+        opened, subject = context.opened, enrollment.subject(Stage.REQUEST)
         return EnrollmentRequested(
             pki_message=opened.pki_message,
             content_key=seal(opened.content_key, subject, self.live.current.sealing_key),
@@ -237,47 +239,49 @@ class Enroller:
             transaction_id=opened.message.transaction_id.text(),
             message_type=opened.message.message_type,
             signer_sha256=hashlib.sha256(opened.message.signer.der).hexdigest(),
-            client_address=job.caller.address,
-            gateway=job.caller.gateway,
-            reply_budget_ms=int(job.profile.reply_budget * 1000),
+            client_address=context.caller.address,
+            gateway=context.caller.gateway,
+            reply_budget_ms=int(context.profile.reply_budget * 1000),
         )
 
-    async def _resume(self, job: Job, enrollment: EnrollmentId) -> EnrollmentStatus:
+    async def _resume(
+        self, context: EnrollmentContext, enrollment: EnrollmentId
+    ) -> EnrollmentStatus:
         """Continue from what is stored: wait, repeat the answer, or start another attempt."""
         occupied, loop = False, asyncio.get_running_loop()
         while True:
             known = await attempts_of(self.bus, self.outcomes, enrollment, thoroughly=occupied)
             if known.newest is not None and known.stored is not None:
-                end = await self._repeat(job, known.newest, known.stored)
+                end = await self._repeat(context, known.newest, known.stored)
                 if end is not None:
                     return end
             elif not known.free:
                 raise BusUnavailableError("the conflicting request is not readable yet")
-            end = await self._attempt(job, enrollment.at(known.free))
+            end = await self._attempt(context, enrollment.at(known.free))
             if end is not None:
                 return end
-            if loop.time() >= job.caller.deadline:
+            if loop.time() >= context.caller.deadline:
                 raise BusUnavailableError(
                     "could not append a new attempt: every number was already used"
                 )
             occupied = True
 
     async def _repeat(
-        self, job: Job, newest: EnrollmentId, stored: Stored
+        self, context: EnrollmentContext, newest: EnrollmentId, stored: Stored
     ) -> EnrollmentStatus | None:
         """Return the newest attempt's status within the budget; None to start another attempt."""
-        request = job.request(newest, stored.sha256())
+        request = context.request(newest, stored.sha256())
         with self.outcomes.waiter(newest) as hint:
-            end = await self.outcomes.read(request, job.chain)
+            end = await self.outcomes.read(request, context.chain)
             if end.held:
                 return end
             now = self.clock()
             step = on_repeat(newest.attempt, end.terminal, now - end.time, now)
-            if end.forged or isinstance(step, TryAnew) or is_unopenable(end.terminal):
+            if end.forged or isinstance(step, NextAttempt) or is_unopenable(end.terminal):
                 return None
             if isinstance(step, Answer):
                 return end
-            end = await self.outcomes.wait(request, job.chain, hint, job.caller.deadline)
+            end = await self.outcomes.wait(request, context.chain, hint, context.caller.deadline)
         return None if is_unopenable(end.terminal) else end
 
     async def _poll(self, replier: Replier, chain: Chain) -> bytes:
@@ -299,7 +303,7 @@ class Enroller:
             return replier.pending()
         if not isinstance(end.terminal, CertificateIssued):
             return replier.terminal(end.terminal, chain, ReplyEncryption())
-        return replier.terminal(end.terminal, chain, poll_mirror(profile, message))
+        return replier.terminal(end.terminal, chain, poll_reply_encryption(profile, message))
 
     async def _newest(self, profile: Profile, transaction: str) -> Stored | None:
         """Return a transaction's newest request. A held one may be on any earlier shard."""

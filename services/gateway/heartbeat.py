@@ -33,7 +33,7 @@ class GatewayHeartbeats(HeartbeatLoop):
     _error: str = ""
     _begun: bool = False
 
-    async def obey(self) -> None:
+    async def carry_out(self) -> None:
         """Carry out the newest reload command unless that was done already."""
         stored = await self.bus.get_last(OPS, ra_reload_command("*", "*"))
         if stored is not None and stored.sequence > self._command:

@@ -52,7 +52,7 @@ class DecryptedRequest:
     pki_message: bytes
     csr: CertificationRequest
     content_key: bytes
-    mirror: ReplyEncryption
+    encryption: ReplyEncryption
     renews: bytes
 
 
@@ -65,7 +65,7 @@ def open_enrollment(
     algorithms and the signer's key. Raises `VerifiedRequestError` for a CSR that verifies, and
     `ScepError` (badMessageCheck) for everything else.
     """
-    envelope, content_key, mirror = _unwrap(profile, chain, message)
+    envelope, content_key, encryption = _unwrap(profile, chain, message)
     try:
         csr = read_csr(envelope.decrypt(content_key))
         verify_self_signature(csr)
@@ -75,15 +75,15 @@ def open_enrollment(
     own_key = csr.spki == message.signer.spki
     if not own_key and not renewing and not profile.any_signer:
         raise ScepError("the signer's key is not the CSR's key")
-    mirror = _with_password(mirror, csr, own_key=own_key)
+    encryption = _with_password(encryption, csr, own_key=own_key)
     renews = message.signer.serial if renewing else b""
     if not renewing and message.message_type == MessageType.RENEWAL_REQ:
         renews = NO_RENEWAL
-    return DecryptedRequest(message, body, csr, content_key, mirror, renews)
+    return DecryptedRequest(message, body, csr, content_key, encryption, renews)
 
 
 def _with_password(
-    mirror: ReplyEncryption, csr: CertificationRequest, *, own_key: bool
+    encryption: ReplyEncryption, csr: CertificationRequest, *, own_key: bool
 ) -> ReplyEncryption:
     """Add the CSR's challengePassword as the reply's password if the signer cannot decrypt.
 
@@ -91,8 +91,8 @@ def _with_password(
     again with their own EC key and get a reply for guessing the password offline. If a password
     encrypted the request itself, its sender knows that password and it is used as is.
     """
-    if not mirror.wants_password or mirror.password is not None:
-        return mirror
+    if not encryption.wants_password or encryption.password is not None:
+        return encryption
     if not own_key:
         raise VerifiedRequestError(_FOREIGN_EC, FailInfo.BAD_ALG)
     try:
@@ -101,7 +101,7 @@ def _with_password(
         raise VerifiedRequestError(error.detail, error.fail_info) from None
     if password is None:
         raise VerifiedRequestError(_NO_REPLY, FailInfo.BAD_ALG)
-    return mirror.with_password(password)
+    return encryption.with_password(password)
 
 
 def open_query(
@@ -112,13 +112,13 @@ def open_query(
     Whether a reply is possible is decided before the content is decrypted: nothing ties an envelope
     to its signer, so errors after that point must not depend on how the content decrypts.
     """
-    envelope, content_key, mirror = _unwrap(profile, chain, message)
-    if mirror.wants_password and mirror.password is None:
+    envelope, content_key, encryption = _unwrap(profile, chain, message)
+    if encryption.wants_password and encryption.password is None:
         raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
-    return envelope.decrypt(content_key), mirror
+    return envelope.decrypt(content_key), encryption
 
 
-def poll_mirror(profile: Profile, message: PkiMessage) -> ReplyEncryption:
+def poll_reply_encryption(profile: Profile, message: PkiMessage) -> ReplyEncryption:
     """Return the reply encryption for a CertPoll; `ScepError` (badAlg) if no reply is possible.
 
     The poll's content is not decrypted: its issuer and subject are often wrong, and the time that
@@ -128,13 +128,13 @@ def poll_mirror(profile: Profile, message: PkiMessage) -> ReplyEncryption:
     envelope = None
     with contextlib.suppress(ScepError):
         envelope = read_envelope(message, profile.algorithms)
-    mirror = _mirror(profile, message, envelope)
-    if envelope is not None and mirror.wants_password and envelope.passwords:
+    encryption = _reply_encryption(profile, message, envelope)
+    if envelope is not None and encryption.wants_password and envelope.passwords:
         opened = unwrap_with_password(envelope, profile.passwords)
-        mirror = mirror.with_password(opened[0] if opened else None)
-    if mirror.wants_password and mirror.password is None:
+        encryption = encryption.with_password(opened[0] if opened else None)
+    if encryption.wants_password and encryption.password is None:
         raise ScepError(_NO_REPLY, FailInfo.BAD_ALG)
-    return mirror
+    return encryption
 
 
 def _unwrap(
@@ -145,16 +145,18 @@ def _unwrap(
     Raises `ScepError` (badAlg), before decrypting, if the signer's key rules out a reply.
     """
     envelope = read_envelope(message, profile.algorithms)
-    mirror = _mirror(profile, message, envelope)
+    encryption = _reply_encryption(profile, message, envelope)
     if envelope.passwords and not envelope.recipients:
         opened = unwrap_with_password(envelope, profile.passwords)
         password, key = opened or (None, secrets.token_bytes(envelope.cipher.key_size))
-        return envelope, key, mirror.with_password(password)
+        return envelope, key, encryption.with_password(password)
     keys = profile.ra.under(chain.der[0]).decryption
-    return envelope, unwrap_content_key(envelope, keys, secrets.token_bytes(_MAX_KEY)), mirror
+    return envelope, unwrap_content_key(envelope, keys, secrets.token_bytes(_MAX_KEY)), encryption
 
 
-def _mirror(profile: Profile, message: PkiMessage, envelope: Envelope | None) -> ReplyEncryption:
+def _reply_encryption(
+    profile: Profile, message: PkiMessage, envelope: Envelope | None
+) -> ReplyEncryption:
     """Return the reply encryption; `ScepError` (badAlg) if the signer's key rules out a reply."""
     wants_password = not isinstance(public_key(message.signer.spki), rsa.RSAPublicKey)
     cipher = profile.floor_cipher

@@ -15,7 +15,7 @@ from shared.runtime.process import now
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, PKCS1V15, AnyCipher, KeyTransport
 from shared.scep.certificate import Certificate
-from shared.scep.envelope import Sealing, wrapping_cipher
+from shared.scep.envelope import ContentEncryption, wrapping_cipher
 from shared.scep.errors import FailInfo
 from shared.scep.password import SALT_SIZE, Password
 from shared.scep.pkimessage import MessageType, PkiMessage
@@ -57,43 +57,43 @@ class Replier:
         floor, at = self.profile.floor_digest, int(self.clock())
         return certrep.reply_to(self.message, nonce, floor, at, without_content=absent)
 
-    def terminal(self, event: Terminal, chain: Chain, mirror: ReplyEncryption) -> bytes:
+    def terminal(self, event: Terminal, chain: Chain, encryption: ReplyEncryption) -> bytes:
         """Return the CertRep for a terminal event: SUCCESS or FAILURE."""
         if isinstance(event, CertificateIssued):
-            return self.certificate(event.certificate, chain, mirror)
+            return self.certificate(event.certificate, chain, encryption)
         return self._failure(event.fail_info, event.detail, event.reason)
 
-    def certificate(self, leaf: bytes, chain: Chain, mirror: ReplyEncryption) -> bytes:
+    def certificate(self, leaf: bytes, chain: Chain, encryption: ReplyEncryption) -> bytes:
         """Return SUCCESS with the leaf first: iOS pairs the first certificate with its key.
 
         The chain follows only if the profile includes it.
         """
         certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
-        return self._success(write_certs_only(certificates), mirror, "issued")
+        return self._success(write_certs_only(certificates), encryption, "issued")
 
-    def fetched(self, certificate: bytes, mirror: ReplyEncryption) -> bytes:
+    def fetched(self, certificate: bytes, encryption: ReplyEncryption) -> bytes:
         """Return the answer to GetCert: only the requested certificate (RFC 8894 s4.5)."""
-        return self._success(write_certs_only([certificate]), mirror, "issued")
+        return self._success(write_certs_only([certificate]), encryption, "issued")
 
-    def crl(self, der: bytes, mirror: ReplyEncryption) -> bytes:
+    def crl(self, der: bytes, encryption: ReplyEncryption) -> bytes:
         """Return the answer to GetCRL (RFC 8894 s4.6)."""
-        return self._success(write_crl_only(der), mirror, "crl")
+        return self._success(write_crl_only(der), encryption, "crl")
 
-    def _success(self, content: bytes, mirror: ReplyEncryption, what: str) -> bytes:
-        cipher = mirror.cipher
-        sealing = Sealing(
-            cipher, mirror.transport, self.random(cipher.key_size), self.random(cipher.iv_size)
+    def _success(self, content: bytes, encryption: ReplyEncryption, what: str) -> bytes:
+        cipher = encryption.cipher
+        content_encryption = ContentEncryption(
+            cipher, encryption.transport, self.random(cipher.key_size), self.random(cipher.iv_size)
         )
-        recipient = self._recipient(mirror)
+        recipient = self._recipient(encryption)
         self._count(certrep.PkiStatus.SUCCESS, what)
-        return certrep.success(self._to(), content, recipient, sealing, self.ra.signer)
+        return certrep.success(self._to(), content, recipient, content_encryption, self.ra.signer)
 
-    def _recipient(self, mirror: ReplyEncryption) -> Certificate | Password:
-        if mirror.password is None:
+    def _recipient(self, encryption: ReplyEncryption) -> Certificate | Password:
+        if encryption.password is None:
             return self.message.signer
-        block = wrapping_cipher(mirror.cipher).block_size
+        block = wrapping_cipher(encryption.cipher).block_size
         salt, iv, padding = (self.random(size) for size in (SALT_SIZE, block, block))
-        return Password(mirror.password, salt, iv, padding)
+        return Password(encryption.password, salt, iv, padding)
 
     def refusal(self, reason: Reason, detail: str, fail_info: FailInfo | None = None) -> bytes:
         """Return FAILURE for a request that was not recorded."""

@@ -23,7 +23,7 @@ from shared.runtime.live import Live
 
 _log = structlog.get_logger()
 _HINT: Final = "command.retry"
-_ORDER: Final = "ops.retry."
+_COMMAND: Final = "ops.retry."
 
 
 @dataclass
@@ -38,40 +38,40 @@ class Retrier:
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Start the command that a hint names. The command itself is read from the log."""
         del headers
-        order = payload.decode("ascii", "replace")
-        if subject == _HINT and order.startswith(_ORDER):
-            task = asyncio.create_task(self._heard(order))
+        command = payload.decode("ascii", "replace")
+        if subject == _HINT and command.startswith(_COMMAND):
+            task = asyncio.create_task(self._on_command(command))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _heard(self, order: str) -> None:
+    async def _on_command(self, command: str) -> None:
         try:
-            await self.obey(order)
+            await self.carry_out(command)
         except UnreadableEventError as error:
-            report_forgery("command", order, error)
+            report_forgery("command", command, error)
         except (BusError, ValueError) as error:
-            log_failure("retry_failed", error, order=order)
+            log_failure("retry_failed", error, command=command)
 
-    async def obey(self, order: str) -> None:
+    async def carry_out(self, command: str) -> None:
         """Append the ordered attempt unless it exists already.
 
         Raises `UnreadableEventError` for a forged command or an unreadable request, ValueError if
         the command or its request does not exist.
         """
-        stored = await self.bus.get_last_or_leader(OPS, order)
+        stored = await self.bus.get_last_or_leader(OPS, command)
         if stored is None:
             raise ValueError("retry command not found")
-        wanted = authenticate_as(RetryOrdered, stored, self.live.current.operators)
-        enrollment = parse_prefix(wanted.enrollment)
+        retry = authenticate_as(RetryOrdered, stored, self.live.current.operators)
+        enrollment = parse_prefix(retry.enrollment)
         request, event = await self._request(enrollment)
         sealed = enrollment.attempt if event.sealed_attempt is None else event.sealed_attempt
         again = msgspec.structs.replace(event, gateway=self.gateway, sealed_attempt=sealed)
-        subject = enrollment.at(wanted.attempt).subject(Stage.REQUEST)
+        subject = enrollment.at(retry.attempt).subject(Stage.REQUEST)
         message = encode(again)
         message.headers.update(carried(request.headers))
         # On a conflict another gateway was first, or the device retried on its own.
         if await append_first(self.bus, subject, message):
-            _log.info("enrollment_retried", subject=subject, operator=wanted.operator)
+            _log.info("enrollment_retried", subject=subject, operator=retry.operator)
 
     async def _request(self, enrollment: EnrollmentId) -> tuple[Stored, EnrollmentRequested]:
         stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

@@ -110,11 +110,11 @@ async def _serve(
     async def apply(settings: Settings) -> None:
         if contexts and settings.tls:
             contexts.load(settings.tls, settings.client_cas())
-        chains.want(settings.chains())
+        chains.set_wanted(settings.chains())
         live.current = settings
         connections.shares = settings.shares
         _measure(settings)
-        await shards.want(settings.epochs)
+        await shards.set_epochs(settings.epochs)
 
     reloader = replica.reloader(apply)
     heartbeats = GatewayHeartbeats(

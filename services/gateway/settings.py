@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.gateway.ra import RaKeys, assemble, read_pair
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
-from shared.ca.chains import Wanted
+from shared.ca.chains import ChainKey
 from shared.config.addresses import Networks
 from shared.config.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.config.load import SettingsError, read_profiles, read_secret_file
@@ -101,7 +101,7 @@ class Settings:
         """Return the client CAs (DER) of all mTLS profiles."""
         return tuple(dict.fromkeys(ca for p in self.profiles.values() for ca in p.mtls_bundle))
 
-    def chains(self) -> set[Wanted]:
+    def chains(self) -> set[ChainKey]:
         """Return the (issuer, pins) of every chain that a profile needs."""
         return {(p.issuer, p.ca_spki_sha256) for p in self.profiles.values()}
 

@@ -138,7 +138,7 @@ class VerdictConsumer:
     ) -> Outcome | None:
         """Return the outcome if it needs no new certificate; None if one is to be issued."""
         if refused := self._refusal(stored, verdict, ca):
-            return await self._too_late(stored, verdict, connector, refused)
+            return await self._expired(stored, verdict, connector, refused)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: a key compromised since then must not be certified.
@@ -147,13 +147,13 @@ class VerdictConsumer:
         )
         if compromised:
             return _failed(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
-        if problem := self._misfit(stored, request, verdict, ca):
+        if problem := self._unsupported(stored, request, verdict, ca):
             SECURITY_EVENTS.labels(Stage.VERDICT).inc()
             _log.error("verdict_not_supported", subject=stored.subject, detail=problem)
             return _failed(verdict, Reason.BEYOND_CEILING, problem)
         return None
 
-    async def _too_late(
+    async def _expired(
         self,
         stored: Stored,
         verdict: EnrollmentApproved,
@@ -233,7 +233,7 @@ class VerdictConsumer:
             raise RequestMissingError(stored.subject)
         return request
 
-    def _misfit(
+    def _unsupported(
         self, stored: Stored, request: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> str:
         """Return why the stored request does not support the verdict's template, "" if it does."""

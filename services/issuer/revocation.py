@@ -196,10 +196,10 @@ class RevocationConsumer:
 
     async def handle(self, stored: Stored) -> None:
         """Revoke the certificate, publish the CRL, and append the answer."""
-        order = read_authentic(RevocationOrdered, stored, self.live.current.operators, "command")
-        if order is None:
+        command = read_authentic(RevocationOrdered, stored, self.live.current.operators, "command")
+        if command is None:
             return
-        done, detail = await self._revoke(stored, order)
+        done, detail = await self._revoke(stored, command)
         answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
 
@@ -215,32 +215,32 @@ class RevocationConsumer:
     def _is_external(self, stored: Stored) -> bool:
         """Return whether a command is about a certificate of an external CA."""
         try:
-            order = authenticate_as(RevocationOrdered, stored, self.live.current.operators)
+            command = authenticate_as(RevocationOrdered, stored, self.live.current.operators)
         except UnreadableEventError:
             return False
-        connector = self.live.current.issuers.get(order.issuer)
+        connector = self.live.current.issuers.get(command.issuer)
         return connector is not None and connector.lease > 0
 
-    async def _revoke(self, stored: Stored, order: RevocationOrdered) -> tuple[bool, str]:
-        if stored.subject != revocation_command(order.issuer, order.serial, order.attempt):
+    async def _revoke(self, stored: Stored, command: RevocationOrdered) -> tuple[bool, str]:
+        if stored.subject != revocation_command(command.issuer, command.serial, command.attempt):
             return False, "the command is for another certificate"
-        record = await self._recorded(order)
+        record = await self._recorded(command)
         if isinstance(record, str):
             return False, record
-        connector = self.live.current.issuers.get(order.issuer)
+        connector = self.live.current.issuers.get(command.issuer)
         if connector is None or connector.pinned(record.ca_spki_sha256) is None:
             return False, "this issuer does not have the certificate's CA"
-        change = await self._record(stored, order, record)
+        change = await self._record(stored, command, record)
         if isinstance(change, Unchanged) and not change.done:
             return False, change.detail
-        if connector.lease > 0 and (refused := await self._at_ca(stored, order, connector)):
+        if connector.lease > 0 and (refused := await self._at_ca(stored, command, connector)):
             return False, refused
-        number = await self._published(order.issuer, connector, record.ca_spki_sha256)
-        return True, _WORDS[order.reason] + (f"; on CRL number {number}" if number else "")
+        number = await self._published(command.issuer, connector, record.ca_spki_sha256)
+        return True, _WORDS[command.reason] + (f"; on CRL number {number}" if number else "")
 
-    async def _recorded(self, order: RevocationOrdered) -> CertificateRecorded | str:
+    async def _recorded(self, command: RevocationOrdered) -> CertificateRecorded | str:
         """Return the certificate's record, or why there is none."""
-        place = certificate_issued(order.issuer, order.serial)
+        place = certificate_issued(command.issuer, command.serial)
         stored = await self.bus.get_last_or_leader(CERTS, place)
         if stored is None:
             return "no such certificate"
@@ -248,14 +248,14 @@ class RevocationConsumer:
         record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
         return record or "the certificate's record is forged"
 
-    async def _at_ca(self, stored: Stored, order: RevocationOrdered, connector: Connector) -> str:
+    async def _at_ca(self, stored: Stored, command: RevocationOrdered, connector: Connector) -> str:
         """Set the certificate's newest status at an external CA; return why the CA refused, or "".
 
         The log's status is sent, not this command's: a later command may have been carried out
         before.
         """
         series = self._series(
-            CertificateStatusChanged, certificate_status(order.issuer, order.serial, "*")
+            CertificateStatusChanged, certificate_status(command.issuer, command.serial, "*")
         )
         newest = await series.newest()
         if newest is None:
@@ -264,12 +264,12 @@ class RevocationConsumer:
         reason = status.reason if status.revoked else RevocationReason.REMOVE_FROM_CRL
         try:
             async with asyncio.timeout(connector.lease):
-                await connector.revoke(order.serial, status.ca_spki_sha256, reason)
+                await connector.revoke(command.serial, status.ca_spki_sha256, reason)
         except RevocationRefusedError as error:
             return shortened(f"recorded, but refused by the CA: {visible(str(error))}")
         except Exception as error:
             # The log says revoked: retry until the CA does too, however long that takes.
-            log_failure("revocation_failed", error, issuer=order.issuer, serial=order.serial)
+            log_failure("revocation_failed", error, issuer=command.issuer, serial=command.serial)
             raise DeferredError(stored.subject) from error
         return ""
 
@@ -282,39 +282,39 @@ class RevocationConsumer:
         return await self.keeper.publish(issuer, authority, ca)
 
     async def _record(
-        self, stored: Stored, order: RevocationOrdered, record: CertificateRecorded
+        self, stored: Stored, command: RevocationOrdered, record: CertificateRecorded
     ) -> Change | Unchanged:
         """Record the status; mark a compromised key first, so it is never revoked yet usable."""
-        if order.reason is RevocationReason.KEY_COMPROMISE:
-            await self._mark(stored, order, record.spki_sha256)
-        place = partial(certificate_status, order.issuer, order.serial)
+        if command.reason is RevocationReason.KEY_COMPROMISE:
+            await self._mark(stored, command, record.spki_sha256)
+        place = partial(certificate_status, command.issuer, command.serial)
         series = self._series(CertificateStatusChanged, place("*"))
         while True:
             newest = await series.newest()
             at = stored.seconds
             current = newest.event if newest else None
-            change = next_status(current, order.reason, stored.sequence, at)
+            change = next_status(current, command.reason, stored.sequence, at)
             if isinstance(change, Unchanged):
                 return change
             event = CertificateStatusChanged(
                 request_sha256=stored.sha256(),
-                serial=order.serial,
+                serial=command.serial,
                 ca_spki_sha256=record.ca_spki_sha256,
                 status=change.status,
                 reason=change.reason,
                 revoked_at=change.revoked_at,
-                operator=order.operator,
+                operator=command.operator,
                 command=stored.sequence,
             )
             written = signing(place, event, self.live.current.signer)
             if await series.append(newest, written) is not None:
                 return change
 
-    async def _mark(self, stored: Stored, order: RevocationOrdered, key: str) -> None:
+    async def _mark(self, stored: Stored, command: RevocationOrdered, key: str) -> None:
         """Mark a key as compromised; one signed mark is enough, whichever issuer signed it."""
         place = partial(key_compromised, key)
         series = self._series(KeyCompromised, place("*"))
-        event = KeyCompromised(request_sha256=stored.sha256(), serial=order.serial)
+        event = KeyCompromised(request_sha256=stored.sha256(), serial=command.serial)
         if await series.newest() is None:
             await series.append(None, signing(place, event, self.live.current.signer))
 

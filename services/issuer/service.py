@@ -24,7 +24,7 @@ async def serve(
     """Issue, revoke and publish CRLs until stopped; serve health and metrics on `operations`."""
     replica = await Replica.connect(Role.ISSUER, source, name)
     bus, live, clock = replica.bus, replica.live, replica.clock
-    await replica.mover.outlast(lambda: publish_chains(bus, live.current))
+    await replica.mover.retry_step(lambda: publish_chains(bus, live.current))
     _measure(live.current)
     issuing, keeper = VerdictConsumer(bus, live, clock), CrlKeeper(bus, live, clock)
     revoking = RevocationConsumer(bus, live, keeper)
@@ -32,19 +32,19 @@ async def serve(
     commands = Commands(revoking, resuming)
     workers = Workers(bus, Role.ISSUER)
 
-    async def bring(shards: tuple[str, ...]) -> None:
+    async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
         jobs.append(Job(OPS, commands.handle, commands.give_up))
-        await workers.bring(jobs, live.current.places())
+        await workers.reconcile(jobs, live.current.places())
 
-    shards = replica.watch(bring)
+    shards = replica.watch(reconcile)
 
     async def apply(settings: Settings) -> None:
         live.current = settings
         await publish_chains(bus, settings)
         _measure(settings)
         keeper.look_now()
-        await shards.want(settings.epochs)
+        await shards.set_epochs(settings.epochs)
 
     def missing() -> str:
         return ", ".join([*replica.problems(shards), *live.current.ended(now())])

@@ -28,15 +28,15 @@ class Unchanged:
 
 
 def next_status(
-    current: CertificateStatusChanged | None, reason: RevocationReason, order: int, at: int
+    current: CertificateStatusChanged | None, reason: RevocationReason, command: int, at: int
 ) -> Change | Unchanged:
-    """Return the effect of a command at sequence `order` that was given `at` (Unix seconds).
+    """Return the effect of a command at sequence `command` issued `at` (Unix seconds).
 
     A certificate that was revoked for good stays revoked, and a compromise is never undone; every
     other reason may be corrected. Commands count in the sequence of the log: one that is
     redelivered after a later one was carried out changes nothing.
     """
-    if current is not None and current.command >= order:
+    if current is not None and current.command >= command:
         return Unchanged(True, "already recorded")
     if current is None or current.status is CertificateStatus.RELEASED:
         if reason is _RELEASE:

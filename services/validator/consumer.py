@@ -60,7 +60,9 @@ class RequestConsumer:
         enrollment, stage = parsed
         self.evaluator.check_served(enrollment.profile)
         try:
-            if await self.evaluator.waits(enrollment) and await self._handled(enrollment, stored):
+            if await self.evaluator.was_deferred(enrollment) and await self._handled(
+                enrollment, stored
+            ):
                 return
         except SeriesTooLongError as error:  # forged marks hide whether it waits
             log_failure("marks_unreadable", error, about=stored.subject)
@@ -101,20 +103,20 @@ class RequestConsumer:
         return True
 
     async def _judge(self, enrollment: EnrollmentId, stored: Stored) -> Verdict | EnrollmentHeld:
-        case = await self.evaluator.case(enrollment, stored)
-        if isinstance(case, EnrollmentRejected):
-            return case
-        decision = await self.evaluator.decide(case, case.asked_at)
+        context = await self.evaluator.open(enrollment, stored)
+        if isinstance(context, EnrollmentRejected):
+            return context
+        decision = await self.evaluator.decide(context, context.asked_at)
         if decision.refusal is not None:
-            return refused(case, decision, decision.refusal)
-        if case.policy.manual and not decision.existing:
+            return refused(context, decision, decision.refusal)
+        if context.policy.manual and not decision.existing:
             return EnrollmentHeld(
                 request_sha256=stored.sha256(),
-                facts=case.opened.facts,
+                facts=context.opened.facts,
                 gates=decision.gates,
                 claim=decision.claim,
             )
-        return approved(case, decision, case.asked_at)
+        return approved(context, decision, context.asked_at)
 
     async def _on_decision(self, enrollment: EnrollmentId, stored: Stored) -> None:
         """Turn an operator's decision into the verdict, if a validator signed the hold."""
@@ -145,16 +147,16 @@ class RequestConsumer:
         decided_at: int,
     ) -> Verdict:
         """Run the gates again: keys and certificates may have been revoked since the hold."""
-        case = await self.evaluator.case(enrollment, request)
-        if isinstance(case, EnrollmentRejected):
-            return case
+        context = await self.evaluator.open(enrollment, request)
+        if isinstance(context, EnrollmentRejected):
+            return context
         if not decided.approved:
             return rejected(request, Reason.DENIED, decided.note or "denied by an operator")
-        case = case.judged_by(held.facts.challenge)
-        decision = await self.evaluator.decide(case, decided_at, held)
+        context = context.judged_by(held.facts.challenge)
+        decision = await self.evaluator.decide(context, decided_at, held)
         if decision.refusal is not None:
-            return refused(case, decision, decision.refusal)
-        return approved(case, decision, decided_at)
+            return refused(context, decision, decision.refusal)
+        return approved(context, decision, decided_at)
 
     async def _request(self, enrollment: EnrollmentId) -> Stored | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

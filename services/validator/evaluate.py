@@ -51,7 +51,7 @@ class Evaluator:
     _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
 
-    async def case(
+    async def open(
         self, enrollment: EnrollmentId, stored: Stored
     ) -> RequestContext | EnrollmentRejected:
         """Decrypt a request, or return the rejection if that is not possible.
@@ -79,10 +79,10 @@ class Evaluator:
         opened = open_request(enrollment, event, settings.opening_keys, rules)
         if isinstance(opened, UndecryptableRequest):
             return rejected(stored, opened.reason, opened.detail)
-        opened = self._described(enrollment.profile, opened, policy)
+        opened = self._with_configured_facts(enrollment.profile, opened, policy)
         return RequestContext(enrollment, stored, opened, policy, chain)
 
-    async def waits(self, enrollment: EnrollmentId) -> bool:
+    async def was_deferred(self, enrollment: EnrollmentId) -> bool:
         """Return whether an attempt was ever deferred: then many deliveries prove no failure."""
         settings = self.live.current
         records = Records(self.bus, settings.signer, settings.validators, settings.issuers)
@@ -106,7 +106,7 @@ class Evaluator:
             return False
         return before.at(order.attempt) == enrollment
 
-    def _described(
+    def _with_configured_facts(
         self, profile: str, opened: DecryptedRequest, policy: Policy
     ) -> DecryptedRequest:
         """Add the facts that only the configuration knows: the fleet, and the challenge's kind."""
@@ -117,7 +117,7 @@ class Evaluator:
         return replace(opened, facts=facts)
 
     async def decide(
-        self, case: RequestContext, decided_at: int, held: EnrollmentHeld | None = None
+        self, context: RequestContext, decided_at: int, held: EnrollmentHeld | None = None
     ) -> Decision:
         """Run the gates, then the verifier if one must run; `decided_at` is in Unix seconds.
 
@@ -125,28 +125,30 @@ class Evaluator:
         challenge is not verified again: it was accepted when the device asked, and its use is on
         record.
         """
-        history = await gather(self.bus, case.policy.issuer, case.opened, self.live.current.issuers)
-        profile = case.enrollment.profile
-        question = PolicyInput(
-            case.opened,
+        history = await gather(
+            self.bus, context.policy.issuer, context.opened, self.live.current.issuers
+        )
+        profile = context.enrollment.profile
+        policy_input = PolicyInput(
+            context.opened,
             history,
             profile,
-            case.policy,
-            case.asked_at,
+            context.policy,
+            context.asked_at,
             decided_at,
-            lifetime(case.chain.ca),
+            lifetime(context.chain.ca),
         )
-        decision = decide(question)
-        if decision.refusal is not None or not wants_challenge(question):
+        decision = decide(policy_input)
+        if decision.refusal is not None or not wants_challenge(policy_input):
             return decision
         if held is not None:
             asked = {gate.gate for gate in decision.gates}
             before = tuple(gate for gate in held.gates if gate.gate not in asked)
             return replace(decision, gates=decision.gates + before, claim=held.claim)
-        return await self._verified(case, question, decision)
+        return await self._verified(context, policy_input, decision)
 
     async def _verified(
-        self, case: RequestContext, question: PolicyInput, decision: Decision
+        self, context: RequestContext, policy_input: PolicyInput, decision: Decision
     ) -> Decision:
         """Run the verifier and add its result to the decision.
 
@@ -154,16 +156,16 @@ class Evaluator:
         recorded after the key's certificates were read. They are read again, and such a certificate
         is the answer.
         """
-        verified = await self._verify(case, decision)
+        verified = await self._verify(context, decision)
         refusal = verified.refusal
         if refusal is not None and refusal.reason is Reason.REPLAY and not decision.existing:
-            issuer, issuers = case.policy.issuer, self.live.current.issuers
-            history = await gather(self.bus, issuer, case.opened, issuers)
-            again = decide(replace(question, history=history))
+            issuer, issuers = context.policy.issuer, self.live.current.issuers
+            history = await gather(self.bus, issuer, context.opened, issuers)
+            again = decide(replace(policy_input, history=history))
             if again.refusal is not None or again.existing:
                 decision = again
                 verified = (
-                    await self._verify(case, again) if again.existing else ChallengeResult(())
+                    await self._verify(context, again) if again.existing else ChallengeResult(())
                 )
         return replace(
             decision,
@@ -172,16 +174,16 @@ class Evaluator:
             claim=verified.claim,
         )
 
-    async def _verify(self, case: RequestContext, decision: Decision) -> ChallengeResult:
-        kind = case.opened.facts.challenge
-        verifier = self._verifiers(case.enrollment.profile).get(kind)
+    async def _verify(self, context: RequestContext, decision: Decision) -> ChallengeResult:
+        kind = context.opened.facts.challenge
+        verifier = self._verifiers(context.enrollment.profile).get(kind)
         if verifier is None and kind != NONE:
             raise DeferredError(kind)  # a reload disabled the kind after the request was read
         if verifier is None:
             detail = "the profile does not accept challenges"
             return refused("challenge", Reason.CHALLENGE_WRONG, detail)
         try:
-            return await verifier.verify(_asked(case, decision))
+            return await verifier.verify(_asked(context, decision))
         except TooManyWaitError:
             detail = "too many pending or failed requests for this CSR: try again later"
             return refused("replay", Reason.RATE_LIMITED, detail)
@@ -200,12 +202,12 @@ class Evaluator:
         return ready[1]
 
 
-def _asked(case: RequestContext, decision: Decision) -> ChallengeRequest:
+def _asked(context: RequestContext, decision: Decision) -> ChallengeRequest:
     return ChallengeRequest(
-        enrollment=case.enrollment,
-        request_sha256=case.stored.sha256(),
-        transaction_id=case.opened.transaction_id,
-        opened=case.opened,
-        asked_at=case.asked_at,
+        enrollment=context.enrollment,
+        request_sha256=context.stored.sha256(),
+        transaction_id=context.opened.transaction_id,
+        opened=context.opened,
+        asked_at=context.asked_at,
         existing=decision.existing,
     )

@@ -91,43 +91,43 @@ class PolicyInput:
     ca: tuple[float, float] = (-math.inf, math.inf)
 
 
-def decide(question: PolicyInput) -> Decision:
+def decide(policy_input: PolicyInput) -> Decision:
     """Run the gates in order and stop at the first refusal."""
     results: list[GateResult] = []
-    for name, refusal, detail in _gates(question):
+    for name, refusal, detail in _gates(policy_input):
         said = refusal.detail if refusal else detail
         results.append(GateResult(gate=name, passed=refusal is None, detail=said))
         if refusal is not None:
-            return Decision(tuple(results), refusal, question.history)
-    return Decision(tuple(results), None, question.history, _existing(question))
+            return Decision(tuple(results), refusal, policy_input.history)
+    return Decision(tuple(results), None, policy_input.history, _existing(policy_input))
 
 
-def _gates(question: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
+def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
     """Yield (name, refusal, detail if it passed) of each gate, evaluated one by one."""
-    opened, policy = question.opened, question.policy
-    if refusal := _authority(*question.ca, question.decided_at):
+    opened, policy = policy_input.opened, policy_input.policy
+    if refusal := _authority(*policy_input.ca, policy_input.decided_at):
         yield "ca", refusal, ""
     yield "key", _key(opened.facts, policy), ""
     yield "subject", _subject(opened.csr), ""
     yield "sans", _sans(opened.csr, policy), ""
-    if ignored := _not_taken(opened.csr):
+    if ignored := _ignored_extensions(opened.csr):
         yield "extensions", None, ignored
-    yield "compromise", _compromised(question.history), ""
+    yield "compromise", _compromised(policy_input.history), ""
     if opened.renews or opened.renewal_asked:
-        yield "renewal", _renewal(question), opened.renews
-    if not wants_challenge(question):
+        yield "renewal", _renewal(policy_input), opened.renews
+    if not wants_challenge(policy_input):
         yield "challenge", None, "not required for a renewal"
     elif opened.csr.challenge is None:
         missing = "the request has no challenge password"
         yield "challenge", Refusal(Reason.CHALLENGE_MISSING, missing), ""
 
 
-def wants_challenge(question: PolicyInput) -> bool:
+def wants_challenge(policy_input: PolicyInput) -> bool:
     """Return whether a verifier must run: not for a renewal, unless the profile requires it."""
-    return not question.opened.renews or question.policy.renewal.challenge
+    return not policy_input.opened.renews or policy_input.policy.renewal.challenge
 
 
-def _not_taken(csr: CertificationRequest) -> str:
+def _ignored_extensions(csr: CertificationRequest) -> str:
     """Name the requested extensions other than SANs: the profile decides on all of them."""
     asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid != SUBJECT_ALT_NAME)
     return shortened(f"ignored in the request: {', '.join(asked)}") if asked else ""
@@ -139,25 +139,25 @@ def _compromised(history: History) -> Refusal | None:
     return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
 
 
-def _renewal(question: PolicyInput) -> Refusal | None:
+def _renewal(policy_input: PolicyInput) -> Refusal | None:
     """Apply the renewal rules to the certificate on record."""
-    known = question.history.renewed
-    signer = question.opened.signer_spki_sha256
+    known = policy_input.history.renewed
+    signer = policy_input.opened.signer_spki_sha256
     if (
         known is None
-        or known.profile != question.profile
+        or known.profile != policy_input.profile
         or known.record.spki_sha256 != signer  # anyone can choose a serial number
     ):
         return Refusal(Reason.NOT_RENEWABLE, "the signer's certificate is not of this profile")
-    broken = (refusal for holds, refusal in _renewal_rules(known, question) if not holds)
+    broken = (refusal for holds, refusal in _renewal_rules(known, policy_input) if not holds)
     return next(broken, None)
 
 
 def _renewal_rules(
-    known: KnownCertificate, question: PolicyInput
+    known: KnownCertificate, policy_input: PolicyInput
 ) -> Iterator[tuple[bool, Refusal]]:
     """Yield (whether the rule holds, the refusal if it does not) for each rule."""
-    rules, record, at = question.policy.renewal, known.record, question.asked_at
+    rules, record, at = policy_input.policy.renewal, known.record, policy_input.asked_at
     not_renewable = Reason.NOT_RENEWABLE
     yield rules.allowed, Refusal(not_renewable, "this profile does not allow renewal")
     yield not known.revoked, Refusal(not_renewable, "the signer's certificate is revoked")
@@ -165,9 +165,9 @@ def _renewal_rules(
     yield alive, Refusal(not_renewable, "the signer's certificate has expired")
     due = at >= _renewable_from(known, rules.window)
     yield due, Refusal(Reason.RENEWED_TOO_EARLY, "it is too early to renew this certificate")
-    same = rules.any_names or record.names_sha256 == names_sha256(question.opened.csr)
+    same = rules.any_names or record.names_sha256 == names_sha256(policy_input.opened.csr)
     yield same, Refusal(Reason.NAMES_CHANGED, "a renewal may not change subject or subjectAltName")
-    fresh = rules.key_reuse or not (question.opened.key_reused and record.key_uses)
+    fresh = rules.key_reuse or not (policy_input.opened.key_reused and record.key_uses)
     yield (
         fresh,
         Refusal(Reason.KEY_REUSED, "the key was already reused in a renewal: use a new key"),
@@ -182,18 +182,18 @@ def _renewable_from(known: KnownCertificate, window: int | None) -> int:
     return end - (window if window is not None else (end - begin) // 3)
 
 
-def _existing(question: PolicyInput) -> str:
+def _existing(policy_input: PolicyInput) -> str:
     """Return the serial number of the key's certificate for these names, "" if a new one is due.
 
     So a first enrollment that is sent again in another form does not pile up certificates. In the
     last third of the certificate's life, a device that does not renew gets a new one.
     """
-    live = question.history.live
-    if live is None or live.revoked or live.profile != question.profile:
+    live = policy_input.history.live
+    if live is None or live.revoked or live.profile != policy_input.profile:
         return ""
-    if live.record.names_sha256 != names_sha256(question.opened.csr):
+    if live.record.names_sha256 != names_sha256(policy_input.opened.csr):
         return ""
-    return live.record.serial if question.decided_at < _renewable_from(live, None) else ""
+    return live.record.serial if policy_input.decided_at < _renewable_from(live, None) else ""
 
 
 def _authority(begin: float, end: float, at: int) -> Refusal | None:

@@ -80,7 +80,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         access = self.evaluator.live.current.access
         return {name: each.signed.pool for name, each in access.items() if each.signed}
 
-    async def obey(self) -> None:
+    async def carry_out(self) -> None:
         """Carry out every command after the last one, in order."""
         bus = self.evaluator.bus
         if self._seen is None:
@@ -105,11 +105,11 @@ class ValidatorHeartbeats(HeartbeatLoop):
 
     async def _answer(self, stored: Stored) -> None:
         settings = self.evaluator.live.current
-        order = read_authentic(ReloadOrdered, stored, settings.operators, "command")
-        if order is None:
+        command = read_authentic(ReloadOrdered, stored, settings.operators, "command")
+        if command is None:
             return
-        done, detail = await self._reload(order.profile)
-        _log.info("anchors_reloaded" if done else "anchors_kept", profile=order.profile)
+        done, detail = await self._reload(command.profile)
+        _log.info("anchors_reloaded" if done else "anchors_kept", profile=command.profile)
         answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         subject = reload_answer(stored.subject, self.name)
         # The command may have been answered before a restart: then nothing is appended.
@@ -131,7 +131,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         settings = self.evaluator.live.current
         access = settings.access[profile].with_prepared(SIGNED, replace(before, pool=pool))
         self.evaluator.live.current = replace(settings, access=settings.access | {profile: access})
-        return True, _told(pool)
+        return True, _summary(pool)
 
     def _signed(self, profile: str) -> SignedAccess:
         access = self.evaluator.live.current.access.get(profile)
@@ -142,7 +142,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
         return access.signed
 
 
-def _told(pool: AnchorPool) -> str:
+def _summary(pool: AnchorPool) -> str:
     anchors = pool.all()
     first = min(anchor.not_after for anchor in anchors)
     date = f"{datetime.fromtimestamp(first, UTC):%Y-%m-%d}"

@@ -96,7 +96,7 @@ class Notifier:
             return None
 
 
-class Telling:
+class NotificationWorkers:
     """Runs the notifiers while any profile wants notifications."""
 
     def __init__(self, evaluator: Evaluator, clock: Callable[[], float]) -> None:
@@ -104,13 +104,13 @@ class Telling:
         self._evaluator, self._notifier = evaluator, Notifier(evaluator, clock)
         self._workers = Workers(evaluator.bus, Role.VALIDATOR)
 
-    async def bring(self, shards: Sequence[str]) -> None:
+    async def reconcile(self, shards: Sequence[str]) -> None:
         """Send the results on these shards and on no others."""
         tell = self._notifier
         jobs = [Job(enroll_stream(s), tell.handle, tell.give_up, NOTIFIER) for s in shards]
         access = self._evaluator.live.current.access.values()
         wanted = any(each.notify is not None for each in access)
-        await self._workers.bring(jobs if wanted else [], _CONCURRENCY)
+        await self._workers.reconcile(jobs if wanted else [], _CONCURRENCY)
 
     async def stop(self) -> None:
         """Stop sending notifications."""

@@ -40,18 +40,18 @@ class RequestContext:
         return replace(self, opened=replace(self.opened, facts=facts))
 
 
-def approved(case: RequestContext, decision: Decision, decided_at: int) -> EnrollmentApproved:
+def approved(context: RequestContext, decision: Decision, decided_at: int) -> EnrollmentApproved:
     """Return the approval; lifetimes begin at `decided_at` (Unix s), which is on the log too."""
-    event = decode(case.stored.payload, case.stored.headers)
+    event = decode(context.stored.payload, context.stored.headers)
     gateway = event.gateway if isinstance(event, EnrollmentRequested) else ""
     return EnrollmentApproved(
-        request_sha256=case.stored.sha256(),
+        request_sha256=context.stored.sha256(),
         gateway=gateway,
-        facts=case.opened.facts,
+        facts=context.opened.facts,
         gates=decision.gates,
-        template=build_template(case.opened.csr, case.policy, case.chain.ca, decided_at),
-        valid_until=decided_at + case.policy.verdict_ttl,
-        renews=_renewed(case.opened, decision.history),
+        template=build_template(context.opened.csr, context.policy, context.chain.ca, decided_at),
+        valid_until=decided_at + context.policy.verdict_ttl,
+        renews=_renewed(context.opened, decision.history),
         existing=decision.existing,
         claim=decision.claim,
     )
@@ -68,14 +68,14 @@ def _renewed(opened: DecryptedRequest, history: History) -> RenewedCertificate |
     )
 
 
-def refused(case: RequestContext, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
+def refused(context: RequestContext, decision: Decision, refusal: Refusal) -> EnrollmentRejected:
     """Return the rejection for a gate's refusal."""
     return EnrollmentRejected(
-        request_sha256=case.stored.sha256(),
+        request_sha256=context.stored.sha256(),
         reason=refusal.reason,
         fail_info=FAIL_INFO[refusal.reason],
         detail=refusal.detail,
-        facts=case.opened.facts,
+        facts=context.opened.facts,
         gates=decision.gates,
         claim=decision.claim,
     )

@@ -6,7 +6,7 @@ import socket
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
 from services.validator.heartbeat import ValidatorHeartbeats
-from services.validator.notify import Telling
+from services.validator.notify import NotificationWorkers
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
 from shared.ca.chains import ChainBook
@@ -36,21 +36,21 @@ async def serve(
     consumer = RequestConsumer(evaluator)
     heartbeats = ValidatorHeartbeats.of(evaluator, name, replica.since, replica.clock)
     resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: live.current.operators)
-    workers, telling = Workers(bus, Role.VALIDATOR), Telling(evaluator, now)
+    workers, notifications = Workers(bus, Role.VALIDATOR), NotificationWorkers(evaluator, now)
 
-    async def bring(shards: tuple[str, ...]) -> None:
+    async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in shards]
         jobs.append(Job(OPS, resuming.handle, resuming.give_up))
-        await workers.bring(jobs, live.current.places())
-        await telling.bring(shards)
+        await workers.reconcile(jobs, live.current.places())
+        await notifications.reconcile(shards)
 
-    shards = replica.watch(bring)
+    shards = replica.watch(reconcile)
 
     async def apply(settings: Settings) -> None:
-        chains.want(settings.chains())
+        chains.set_wanted(settings.chains())
         live.current = settings
         heartbeats.look_now()
-        await shards.want(settings.epochs)
+        await shards.set_epochs(settings.epochs)
 
     def missing() -> str:
         chainless = [f"CA chain of {issuer}" for issuer in chains.missing()]
@@ -61,7 +61,7 @@ async def serve(
     reloader = replica.reloader(apply)
     async with replica.running(shards, reloader.on(signals.hangup), heartbeats.run()):
         await signals.stop.wait()
-    await asyncio.gather(workers.stop(), telling.stop())
+    await asyncio.gather(workers.stop(), notifications.stop())
     await server.stop()
     chains.stop()
     await bus.close()

@@ -10,7 +10,7 @@ from services.validator.access import Access, read_access
 from services.validator.challenges.registry import find_kind
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
-from shared.ca.chains import Wanted
+from shared.ca.chains import ChainKey
 from shared.config.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
 from shared.config.load import read_profiles
 from shared.config.profiles import ProfileSection
@@ -50,7 +50,7 @@ class Settings:
         asking = [n for n, access in self.access.items() if access.asks_outside]
         return self.concurrency + PROFILE_PLACES * (len(asking) + len(self.left_out))
 
-    def chains(self) -> set[Wanted]:
+    def chains(self) -> set[ChainKey]:
         """Return the CA chains that the policies name."""
         return {(p.issuer, p.ca_spki_sha256) for p in self.policies.values()}
 

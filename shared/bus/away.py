@@ -38,6 +38,6 @@ class Away:
         _log.warning("bus_disconnected", servers=servers, error=type(error).__name__, detail=detail)
         self._next, self._gap = now + self._gap, min(self._gap * 2, _MOST_SECONDS)
 
-    def over(self) -> None:
+    def succeeded(self) -> None:
         """Record a successful attempt: the next failure is logged at once."""
         self._gap, self._next = _FIRST_SECONDS, -math.inf

@@ -166,11 +166,11 @@ class Bus(Protocol):
         """Flush and disconnect."""
 
 
-def expecting(last: int) -> dict[str, str]:
+def expect_header(last: int) -> dict[str, str]:
     """Return the header of a compare-and-set: `last` is the subject's last sequence, 0 for none."""
     return {"Nats-Expected-Last-Subject-Sequence": str(last)}
 
 
-def ending(ttl: int) -> dict[str, str]:
+def ttl_header(ttl: int) -> dict[str, str]:
     """Return the header of a message that expires after `ttl` seconds; no header for 0 (never)."""
     return {"Nats-TTL": f"{ttl}s"} if ttl else {}

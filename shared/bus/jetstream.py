@@ -35,8 +35,8 @@ from shared.bus.core import (
     OnDelivery,
     OnHint,
     Size,
-    ending,
-    expecting,
+    expect_header,
+    ttl_header,
 )
 from shared.bus.health import AppendHealth
 from shared.bus.leader import LeaderReads
@@ -56,7 +56,7 @@ _ID_BYTES: Final = 12
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingReply:
     """An outstanding request: its subject, the caller's future, its deadline (loop time)."""
 
     subject: str
@@ -72,7 +72,7 @@ class JetStreamBus(LeaderReads):
     timeout: float
     replicated: bool = False
     inbox: str = ""
-    _asked: dict[str, _Asked] = field(default_factory=dict)
+    _asked: dict[str, _PendingReply] = field(default_factory=dict)
     unheard: set[str] = field(default_factory=set)  # subscriptions that the server refused
     _sweeper: asyncio.Task[None] | None = None
     _pulls: list[PullConsumption] = field(default_factory=list)
@@ -112,7 +112,7 @@ class JetStreamBus(LeaderReads):
             except (OSError, NatsError) as error:
                 bus.away.note(error)
                 await asyncio.sleep(0.2)
-        bus.away.over()
+        bus.away.succeeded()
         bus.inbox = client.new_inbox()
         await client.listen(f"{bus.inbox}.*", bus._on_answer)
         bus._sweeper = asyncio.create_task(bus._sweep())
@@ -137,11 +137,11 @@ class JetStreamBus(LeaderReads):
     async def put(self, subject: str, message: Message, ttl: int = 0) -> int:
         """See `Bus.put`."""
         with self.health.watching(subject):
-            return await self._store(subject, message.payload, message.headers | ending(ttl))
+            return await self._store(subject, message.payload, message.headers | ttl_header(ttl))
 
     async def replace(self, subject: str, message: Message, last: int, ttl: int = 0) -> int:
         """See `Bus.replace`."""
-        headers = message.headers | expecting(last) | ending(ttl)
+        headers = message.headers | expect_header(last) | ttl_header(ttl)
         with self.health.watching(subject):
             return await self._store(subject, message.payload, headers)
 
@@ -244,7 +244,7 @@ class JetStreamBus(LeaderReads):
         """Publish with a reply subject of our own that ends in a secret id."""
         loop = asyncio.get_running_loop()
         key = secrets.token_hex(_ID_BYTES)
-        asked = _Asked(subject, loop.create_future(), loop.time() + self.timeout)
+        asked = _PendingReply(subject, loop.create_future(), loop.time() + self.timeout)
         self._asked[key] = asked
         try:
             await self._publish(subject, payload, f"{self.inbox}.{key}", headers)
@@ -295,7 +295,7 @@ class JetStreamBus(LeaderReads):
                 asked.future.set_exception(NotAllowedError(f"may not publish {asked.subject}"))
 
     async def _on_reconnected(self) -> None:
-        self.away.over()
+        self.away.succeeded()
         _log.info("bus_reconnected")
         for pull in self._pulls:
             await pull.restart()

@@ -175,7 +175,7 @@ class PullConsumption:
     async def _on_message(self, msg: Msg) -> None:
         self._last_heard = asyncio.get_running_loop().time()
         if msg.reply.startswith("$JS.ACK."):
-            self._well()
+            self._recovered()
             self._count_down()
             self._unsettled += 1
             if self.durable != Role.AUDIT:  # audit reports its lag itself, by what it has stored
@@ -185,14 +185,14 @@ class PullConsumption:
         headers = msg.headers or {}
         status = headers.get(STATUS, "")
         if status == "100":
-            self._well()
+            self._recovered()
             return
         self._asked.pop(msg.subject.rpartition(".")[2], None)  # anything else ends this pull
         if status not in ("404", "408"):
             # The watchdog pulls again; doing so at once would be a busy loop.
             self._ended(status, headers.get(DESCRIPTION, ""))
             return
-        self._well()
+        self._recovered()
         await self._refill()
 
     def _ended(self, status: str, description: str) -> None:
@@ -205,7 +205,7 @@ class PullConsumption:
                 detail=problem)  # fmt: skip
         self._problem = problem
 
-    def _well(self) -> None:
+    def _recovered(self) -> None:
         if self._problem:
             _log.info("pull_recovered", durable=self.durable, stream=self.stream)
         self._problem = ""

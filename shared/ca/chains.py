@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 _REFRESH_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.2
 
-Wanted = tuple[str, tuple[str, ...]]
+ChainKey = tuple[str, tuple[str, ...]]
 
 
 class UntrustedChainError(Exception):
@@ -130,17 +130,17 @@ class ChainBook:
     """The current chain of each wanted (issuer, pins), read repeatedly to stay current."""
 
     bus: Bus
-    wanted: frozenset[Wanted]
-    _chains: dict[Wanted, Chain] = field(default_factory=dict)
+    wanted: frozenset[ChainKey]
+    _chains: dict[ChainKey, Chain] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, bus: Bus, wanted: Iterable[Wanted]) -> "ChainBook":
+    def of(cls, bus: Bus, wanted: Iterable[ChainKey]) -> "ChainBook":
         """Return a book for these (issuer, pins)."""
         return cls(bus, frozenset(wanted))
 
-    def want(self, wanted: Iterable[Wanted]) -> None:
+    def set_wanted(self, wanted: Iterable[ChainKey]) -> None:
         """Replace what is wanted, after the configuration was reloaded.
 
         A known chain that is still pinned remains in use until the log is read again.

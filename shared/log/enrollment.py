@@ -59,7 +59,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class TryAnew:
+class NextAttempt:
     """The request becomes attempt number `attempt`."""
 
     attempt: int
@@ -67,7 +67,7 @@ class TryAnew:
 
 def on_repeat(
     attempt: int, terminal: Terminal | None, age: float, now: float
-) -> Wait | Answer | TryAnew:
+) -> Wait | Answer | NextAttempt:
     """Return how to answer a request whose `attempt` is already in the log.
 
     `terminal` is that attempt's authenticated terminal event, None while it is in progress; `age`
@@ -77,6 +77,6 @@ def on_repeat(
     if terminal is None:
         return Wait()
     if isinstance(terminal, CertificateIssued):
-        return Answer(terminal) if now < terminal.not_after else TryAnew(attempt + 1)
+        return Answer(terminal) if now < terminal.not_after else NextAttempt(attempt + 1)
     delay = RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)]
-    return Answer(terminal) if age < delay else TryAnew(attempt + 1)
+    return Answer(terminal) if age < delay else NextAttempt(attempt + 1)

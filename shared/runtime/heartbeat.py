@@ -34,7 +34,7 @@ class HeartbeatLoop(ABC):
 
     async def beat(self) -> None:
         """Carry out pending commands and send one heartbeat."""
-        await self.obey()
+        await self.carry_out()
         await self.log_clock.beat(self.message())
 
     def look_now(self) -> None:
@@ -48,7 +48,7 @@ class HeartbeatLoop(ABC):
             self._hinted.set()
 
     @abstractmethod
-    async def obey(self) -> None:
+    async def carry_out(self) -> None:
         """Carry out the commands issued since the last beat."""
 
     @abstractmethod

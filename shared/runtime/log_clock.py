@@ -40,7 +40,7 @@ class LogClock:
     monotonic: Callable[[], float] = time.monotonic
     _base: float | None = None
     _skew: float = 0.0
-    _told: bool = False
+    _reported: bool = False
 
     def __call__(self) -> float:
         """Return the log's time; raise `BusUnavailableError` if it has not been measured yet."""
@@ -67,9 +67,9 @@ class LogClock:
         self._base, self._skew = logged - counted, local - logged
         CLOCK_SKEW.set(self._skew)
         wrong = abs(self._skew) > CLOCK_SKEW_SECONDS
-        if wrong and not self._told:
+        if wrong and not self._reported:
             _log.error("clock_skewed", seconds=round(self._skew))
-        self._told = wrong
+        self._reported = wrong
 
     def pause(self) -> float:
         """Return the seconds until the next heartbeat; fewer until the time is measured."""

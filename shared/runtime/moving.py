@@ -74,17 +74,17 @@ class Mover:
                 works = False
             await asyncio.sleep(_HEALTHY_SECONDS if works else _RETRY_SECONDS)
 
-    async def outlast(self, step: Callable[[], Awaitable[T]]) -> T:
+    async def retry_step(self, step: Callable[[], Awaitable[T]]) -> T:
         """Repeat a step of the start until the bus is available; move to another node if needed."""
         async with background(self.run()):
-            said = ""
+            last_detail = ""
             while True:
                 try:
                     return await step()
                 except BusUnavailableError as error:
-                    if str(error) != said:
-                        said = str(error)
-                        _log.warning("start_waiting", detail=said[:100])
+                    if str(error) != last_detail:
+                        last_detail = str(error)
+                        _log.warning("start_waiting", detail=last_detail[:100])
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _here_works(self) -> bool:

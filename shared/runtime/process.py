@@ -42,12 +42,12 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._connections, self._overload = connections, overload
-        self._told = asyncio.Event()
+        self._exit_event = asyncio.Event()
 
-    def tell_to_exit(self) -> None:
+    def request_exit(self) -> None:
         """End the main loop."""
         self.should_exit = True
-        self._told.set()
+        self._exit_event.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
         while not await self.on_tick(0):
             self._connections.sweep()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), _TICK_SECONDS)
+                await asyncio.wait_for(self._exit_event.wait(), _TICK_SECONDS)
 
 
 class HttpServer:
@@ -122,7 +122,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop accepting and finish the requests in progress."""
-        self._server.tell_to_exit()
+        self._server.request_exit()
         if self._task is not None:
             await self._task
 

@@ -16,7 +16,7 @@ from shared.runtime.log_clock import LogClock, heartbeat
 from shared.runtime.moving import Mover
 from shared.runtime.process import background, now
 from shared.runtime.reload import Reloader, Source
-from shared.runtime.shard_watch import Bring, ShardWatch, bring_nothing
+from shared.runtime.shard_watch import Reconcile, ShardWatch, reconcile_nothing
 
 
 class ServiceSettings(Protocol):
@@ -61,9 +61,9 @@ class Replica(Generic[S]):
         mover = Mover(bus, settings.servers, settings.nkey_seed, role, name)
         return cls(role, name, since, source, Live(settings), bus, clock, mover)
 
-    def watch(self, bring: Bring = bring_nothing) -> ShardWatch:
-        """Return a watch over the shards; `bring` starts and stops what works on them."""
-        return ShardWatch(self.bus, self.live.current.epochs, self.clock, bring)
+    def watch(self, reconcile: Reconcile = reconcile_nothing) -> ShardWatch:
+        """Return a watch over the shards; `reconcile` starts and stops what works on them."""
+        return ShardWatch(self.bus, self.live.current.epochs, self.clock, reconcile)
 
     def reloader(self, apply: Callable[[S], Awaitable[None]]) -> Reloader[S]:
         """Return what reloads the settings; `apply` puts those that were read into effect."""

@@ -56,10 +56,10 @@ class ResumeConsumer:
         """Handle the attempt's message again, or end the attempt if the command says so."""
         ordered = self._ordered(stored)
         if ordered is not None:
-            order, enrollment = ordered
+            command, enrollment = ordered
             consumer = self.consumer
             await self._on(
-                enrollment, consumer.give_up if order.give_up else consumer.handle, order.number
+                enrollment, consumer.give_up if command.give_up else consumer.handle, command.number
             )
 
     async def give_up(self, stored: Stored) -> None:
@@ -71,15 +71,15 @@ class ResumeConsumer:
     def _ordered(self, stored: Stored) -> tuple[ResumeOrdered, EnrollmentId] | None:
         """Return an authentic command for this stage and its attempt, or None for all others."""
         try:
-            order = authenticate_as(ResumeOrdered, stored, self.trusted())
-            enrollment = parse_prefix(order.enrollment)
+            command = authenticate_as(ResumeOrdered, stored, self.trusted())
+            enrollment = parse_prefix(command.enrollment)
         except (UnreadableEventError, ValueError) as error:
             _report(stored, str(error))
             return None
-        if stored.subject != resume_command(enrollment, order.number):
+        if stored.subject != resume_command(enrollment, command.number):
             _report(stored, "the command is for another attempt")
             return None
-        return (order, enrollment) if order.stage is self.stage else None
+        return (command, enrollment) if command.stage is self.stage else None
 
     async def _on(
         self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[None]], number: int

@@ -27,16 +27,16 @@ _LOOK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 
 
-Bring = Callable[[tuple[str, ...]], Awaitable[None]]
+Reconcile = Callable[[tuple[str, ...]], Awaitable[None]]
 
 
-async def bring_nothing(_: tuple[str, ...]) -> None:
+async def reconcile_nothing(_: tuple[str, ...]) -> None:
     """Do nothing: the default for roles without workers."""
 
 
 @dataclass
 class ShardWatch:
-    """Checks the shards of `epochs`; `bring` starts and ends the workers for usable shards.
+    """Checks the shards of `epochs`; `reconcile` starts and ends the workers for usable shards.
 
     `clock` returns Unix seconds, or raises `BusUnavailableError` before time was measured.
     """
@@ -44,7 +44,7 @@ class ShardWatch:
     bus: Bus
     epochs: tuple[Epoch, ...]
     clock: Callable[[], float]
-    bring: Bring = bring_nothing
+    reconcile: Reconcile = reconcile_nothing
     _wrong: dict[str, str] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
     _stuck: str = "shards of the log: not checked yet"
@@ -62,7 +62,7 @@ class ShardWatch:
         """Return the shards of all epochs that have started or start soon."""
         return all_shards(begun(self.epochs, self._now() + SOON_SECONDS))
 
-    async def want(self, epochs: tuple[Epoch, ...]) -> None:
+    async def set_epochs(self, epochs: tuple[Epoch, ...]) -> None:
         """Replace the epochs and check their shards at once."""
         self.epochs = epochs
         await self.look()
@@ -82,7 +82,7 @@ class ShardWatch:
             self._note(dict(zip(shards, problems, strict=True)))
             usable = [s for s in self.due() if s in self._open or s not in self._wrong]
             try:
-                await self.bring(tuple(usable))
+                await self.reconcile(tuple(usable))
             except Exception as error:  # noqa: BLE001 - a bug must not end the watch silently
                 log_failure("shards_failed", error)
                 self._stuck = f"workers of a shard cannot be started: {type(error).__name__}"

@@ -135,7 +135,7 @@ class Worker:
             step = f"{self.role} {subject.rpartition('.')[2]}"
             with span(step, "consumer", delivery.stored.headers):
                 annotate(subject=subject, deliveries=delivery.deliveries)
-                await self._outlast_outages(self._bury if poison else self._handle, delivery)
+                await self._outlast_outages(self._dead_letter if poison else self._handle, delivery)
             await delivery.ack()
         except NotServedError as error:
             _log.info("profile_not_served", profile=error.profile, subject=subject)
@@ -185,7 +185,7 @@ class Worker:
     async def _handle(self, delivery: Delivery) -> None:
         await self.handle(delivery.stored)
 
-    async def _bury(self, delivery: Delivery) -> None:
+    async def _dead_letter(self, delivery: Delivery) -> None:
         """End the enrollment with a signed failure and append a dead letter for operators.
 
         If even that fails permanently, only the dead letter records it: a message is not
@@ -203,14 +203,14 @@ class Worker:
             place = DEAD_LETTER.subject(
                 role=self.role, stream=delivery.stream, sequence=delivery.stored.sequence
             )
-            if not await append_first(self.bus, place, encode(self._letter(delivery))):
+            if not await append_first(self.bus, place, encode(self._dead_letter_event(delivery))):
                 return
         except BusRefusedError as error:
             _log.error("dead_letter_refused", subject=subject, detail=str(error))
         DEAD_LETTERS.labels(self.role).inc()
         _log.error("dead_letter", subject=subject, deliveries=delivery.deliveries)
 
-    def _letter(self, delivery: Delivery) -> DeadLetter:
+    def _dead_letter_event(self, delivery: Delivery) -> DeadLetter:
         stored = delivery.stored
         return DeadLetter(
             subject=shortened(stored.subject),
@@ -248,7 +248,7 @@ class Workers:
         self._bus, self._role = bus, role
         self._running: dict[tuple[str, str], Worker] = {}
 
-    async def bring(self, jobs: Sequence[Job], concurrency: int) -> None:
+    async def reconcile(self, jobs: Sequence[Job], concurrency: int) -> None:
         """Make these jobs the only ones, with `concurrency` messages each at once.
 
         Starts workers for new jobs, keeps those of known jobs and stops the others.
@@ -283,7 +283,7 @@ async def working(
     """Run a role's workers during a block, at first for these jobs."""
     workers = Workers(bus, role)
     try:
-        await workers.bring(jobs, concurrency)
+        await workers.reconcile(jobs, concurrency)
         yield workers
     finally:
         await workers.stop()

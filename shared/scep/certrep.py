@@ -111,7 +111,7 @@ def success(
     to: ReplyTo,
     content: bytes,
     recipient: Certificate | Password,
-    sealing: envelope.Sealing,
+    content_encryption: envelope.ContentEncryption,
     signer: signed_data.Signer,
 ) -> bytes:
     """Write SUCCESS: a degenerate SignedData (certificates or a CRL), encrypted to the requester.
@@ -119,7 +119,7 @@ def success(
     `recipient` is the request's signer certificate, or a password if that key cannot decrypt
     (RFC 8894 s3.1, s3.3.2.1).
     """
-    enveloped = envelope.write_envelope(content, recipient, sealing)
+    enveloped = envelope.write_envelope(content, recipient, content_encryption)
     attributes = _attributes(to, PkiStatus.SUCCESS)
     return signed_data.write_signed_data(enveloped, attributes, to.digest, signer)
 

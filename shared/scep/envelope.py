@@ -93,7 +93,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealing:
+class ContentEncryption:
     """How to encrypt an envelope: the algorithms and a single-use key and IV."""
 
     cipher: AnyCipher
@@ -189,15 +189,19 @@ def check_recipient(
         raise ScepError("key is too short to encrypt to", FailInfo.BAD_ALG)
 
 
-def write_envelope(content: bytes, recipient: Certificate | Password, sealing: Sealing) -> bytes:
+def write_envelope(
+    content: bytes, recipient: Certificate | Password, content_encryption: ContentEncryption
+) -> bytes:
     """Encrypt `content` to one recipient, an RSA key or a password; return strict DER."""
-    info = _write_recipient(recipient, sealing)
-    cipher, encrypted, tag = sealing.cipher, b"", b""
+    info = _write_recipient(recipient, content_encryption)
+    cipher, encrypted, tag = content_encryption.cipher, b"", b""
     if isinstance(cipher, AuthenticatedCipher):
-        encrypted, tag = cipher.encrypt(sealing.key, sealing.iv, content)
+        encrypted, tag = cipher.encrypt(content_encryption.key, content_encryption.iv, content)
     else:
-        encrypted = cipher.encrypt(sealing.key, sealing.iv, content)
-    described = tlv(SEQUENCE, DATA, cipher.identifier(sealing.iv), tlv(CONTEXT_0, encrypted))
+        encrypted = cipher.encrypt(content_encryption.key, content_encryption.iv, content)
+    described = tlv(
+        SEQUENCE, DATA, cipher.identifier(content_encryption.iv), tlv(CONTEXT_0, encrypted)
+    )
     if tag:
         parts = (integer(0), tlv(SET, info), described, tlv(OCTET_STRING, tag))
         return write_content_info(AUTH_ENVELOPED_DATA, tlv(SEQUENCE, *parts))
@@ -206,20 +210,26 @@ def write_envelope(content: bytes, recipient: Certificate | Password, sealing: S
     return write_content_info(ENVELOPED_DATA, tlv(SEQUENCE, version, tlv(SET, info), described))
 
 
-def _write_recipient(recipient: Certificate | Password, sealing: Sealing) -> bytes:
+def _write_recipient(
+    recipient: Certificate | Password, content_encryption: ContentEncryption
+) -> bytes:
     if isinstance(recipient, Password):
-        return write_password_recipient(sealing.key, recipient, wrapping_cipher(sealing.cipher))
-    check_recipient(recipient, len(sealing.key), sealing.transport)
+        return write_password_recipient(
+            content_encryption.key, recipient, wrapping_cipher(content_encryption.cipher)
+        )
+    check_recipient(recipient, len(content_encryption.key), content_encryption.transport)
     public_key = rsa_public_key(recipient.spki)
     try:
-        encrypted_key = public_key.encrypt(sealing.key, sealing.transport.padding())
+        encrypted_key = public_key.encrypt(
+            content_encryption.key, content_encryption.transport.padding()
+        )
     except ValueError:  # OpenSSL has its own limits on exponents and digests
         raise ScepError("key cannot be encrypted to", FailInfo.BAD_ALG) from None
     return tlv(
         SEQUENCE,
         integer(0),
         recipient.issuer_and_serial(),
-        sealing.transport.identifier(),
+        content_encryption.transport.identifier(),
         tlv(OCTET_STRING, encrypted_key),
     )
 

@@ -30,7 +30,7 @@ def write_request(
     payload: bytes,
     head: RequestHead,
     recipient: Certificate | Password,
-    sealing: envelope.Sealing,
+    content_encryption: envelope.ContentEncryption,
     signer: signed_data.Signer,
     *,
     ber: bool = False,
@@ -39,7 +39,7 @@ def write_request(
 
     `ber` writes it like streaming writers do: indefinite lengths, content in segments.
     """
-    content = envelope.write_envelope(payload, recipient, sealing)
+    content = envelope.write_envelope(payload, recipient, content_encryption)
     content = streamed(content) if ber else content
     number = str(int(message_type)).encode()
     attributes = (

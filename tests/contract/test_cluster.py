@@ -148,7 +148,7 @@ async def test_a_step_of_the_start_on_a_node_that_is_cut_off_is_done_on_another(
         return await bus.append(request("first"), Message(b"{}", {}))
 
     async with asyncio.timeout(30):
-        assert await mover.outlast(step) == 1
+        assert await mover.retry_step(step) == 1
     here = bus.client.connected_url
     assert here is not None
     assert here.geturl() != cluster.nodes[leader].url

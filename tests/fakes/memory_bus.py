@@ -14,7 +14,7 @@ from shared.bus.core import (
     OnDelivery,
     OnHint,
     Size,
-    ending,
+    ttl_header,
 )
 from shared.log.envelope import Message, Stored
 
@@ -195,7 +195,7 @@ class MemoryBus:
 
     def _store(self, stream: MemoryStream, subject: str, message: Message, ttl: int = 0) -> int:
         stream.last += 1
-        headers = message.headers | ending(ttl)
+        headers = message.headers | ttl_header(ttl)
         stored = Stored(subject, message.payload, headers, stream.last, self.clock())
         stream.messages[stream.last] = stored
         if life := ttl or stream.max_age:

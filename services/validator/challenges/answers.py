@@ -21,7 +21,7 @@ _MOST: Final = 200
 WITHHELD: Final = "detail withheld: it repeats a secret"
 
 
-def judge_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> ChallengeResult:
+def check_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> ChallengeResult:
     """Allow for status 200 and a JSON object whose `allow` is true; refuse everything else.
 
     `secrets` are the challenge and the endpoint's credentials: a sentence that repeats one is not

@@ -41,8 +41,8 @@ def mismatch(
     """
     if found := next(_mismatches(claims, csr, allow_unclaimed=allow_unclaimed), None):
         return found
-    if beside := subject.misfit(csr.subject, attributes):
-        return Mismatch("subject", beside, subject.told(attributes))
+    if beside := subject.first_disallowed(csr.subject, attributes):
+        return Mismatch("subject", beside, subject.allowed_text(attributes))
     return None
 
 

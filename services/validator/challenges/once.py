@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.validator.challenges.records import Records
-from services.validator.challenges.replay import judge_replay
+from services.validator.challenges.replay import check_replay
 from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Verifier
 from shared.log.subjects import token
 
@@ -42,5 +42,7 @@ class OnceVerifier:
         enrollment, until = asked.enrollment, asked.asked_at + _KEPT_SECONDS
         digest = token(enrollment.profile.encode(), enrollment.csr.encode())
         claimed = await self.records.claim(asked, _CSR, digest, until)
-        spent = await self.records.spent(asked, claimed.record)
-        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
+        held_by_another = await self.records.is_held_by_another(asked, claimed.record)
+        return check_replay(
+            asked, claimed.record, claimed.first_used_at, until, held_by_another=held_by_another
+        )

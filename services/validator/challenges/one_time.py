@@ -9,7 +9,7 @@ from services.validator.challenges import subject
 from services.validator.challenges.binding import folded, lowered, names_one_of
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records
-from services.validator.challenges.replay import judge_replay
+from services.validator.challenges.replay import check_replay
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
@@ -50,7 +50,7 @@ class OneTimeVerifier:
         )
         if created is None or created.profile != profile:
             return refused("challenge", Reason.CHALLENGE_WRONG, "unknown challenge")
-        found = judge_one_time(created, asked.opened.csr, asked.asked_at, self.attributes)
+        found = check_one_time(created, asked.opened.csr, asked.asked_at, self.attributes)
         if found.refusal is None:
             step = await self._claim(asked, digest, created)
             found = replace(step, gates=(*found.gates, *step.gates))
@@ -75,8 +75,10 @@ class OneTimeVerifier:
         ).newest()
         if cancelled is not None and cancelled.stored.time <= claimed.recorded_at:
             return refused("challenge", Reason.CHALLENGE_WRONG, "the challenge was cancelled")
-        spent = await self.records.spent(asked, claimed.record)
-        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
+        held_by_another = await self.records.is_held_by_another(asked, claimed.record)
+        return check_replay(
+            asked, claimed.record, claimed.first_used_at, until, held_by_another=held_by_another
+        )
 
     def _authentic(self, stored: Stored | None) -> ChallengeCreated | None:
         """Return the challenge if an operator created it, else None."""
@@ -85,7 +87,7 @@ class OneTimeVerifier:
         return read_authentic(ChallengeCreated, stored, self.operators, "one_time")
 
 
-def judge_one_time(
+def check_one_time(
     created: ChallengeCreated,
     csr: CertificationRequest,
     now: int,
@@ -114,9 +116,9 @@ def judge_one_time(
         detail = "the challenge is not for the common name"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     bound = bool(created.cn or created.sans)
-    if bound and (beside := subject.misfit(csr.subject, attributes)):
+    if bound and (beside := subject.first_disallowed(csr.subject, attributes)):
         detail = "the challenge is for a device, but the subject has more than its name"
-        compared = f"asked {beside}; allowed {subject.told(attributes)}"
+        compared = f"asked {beside}; allowed {subject.allowed_text(attributes)}"
         return refused("challenge", Reason.CLAIM_MISMATCH, detail, compared)
     return ChallengeResult((passed("challenge", f"made by {created.operator}"),))
 

@@ -7,7 +7,7 @@ from services.validator.challenges.verifier import ChallengeResult, passed, refu
 from shared.log.reasons import Reason
 
 
-def judge_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
+def check_password(given: str, passwords: Sequence[str]) -> ChallengeResult:
     """Compare with every valid password in constant time, without stopping at a match."""
     encoded = given.encode("utf-8", "surrogatepass")
     matched = [hmac.compare_digest(encoded, password.encode()) for password in passwords]

@@ -6,9 +6,9 @@ first decides.
 * A challenge is claimed with a series of records under its digest (`claim`). The first authentic
   record binds it to a key and a CSR. Another request with that CSR is admitted only after all
   earlier ones have failed; it then appends a record of its own.
-* While the holder's enrollment is open, another message with the same CSR waits (`spent`,
-  `_defer`): it is redelivered later. A mark on the log shows, after many deliveries, that the
-  message only waited.
+* While the holder's enrollment is open, another message with the same CSR waits
+  (`is_held_by_another`, `_defer`): it is redelivered later. A mark on the log shows, after many
+  deliveries, that the message only waited.
 * A device's window is one event with all entries of the last 24 hours (`take_place`), replaced by
   compare-and-set. The entry of an enrollment that failed does not count.
 * A redelivered request finds everything that its earlier deliveries wrote, so a kill at any point
@@ -133,7 +133,7 @@ class Records:
                 raise BusUnavailableError("the replay record is not readable yet")
             await series.append(last, written)
 
-    async def spent(self, asked: ChallengeRequest, record: ChallengeClaimed) -> bool:
+    async def is_held_by_another(self, asked: ChallengeRequest, record: ChallengeClaimed) -> bool:
         """Return whether another enrollment holds the challenge, so that this one cannot use it.
 
         A message with the holder's CSR under another signer, or a later attempt, waits until the
@@ -142,7 +142,7 @@ class Records:
         holder = parse_prefix(record.enrollment)
         if holder == asked.enrollment:
             return False
-        if same_csr(holder, asked.enrollment) and not await self._made(holder):
+        if same_csr(holder, asked.enrollment) and not await self._has_certificate(holder):
             await self._defer(asked, record)
         return True
 
@@ -176,7 +176,7 @@ class Records:
         wildcard = replay_record(_DEFERRED, token(enrollment.prefix().encode()), "*")
         return Series(self.bus, REPLAYS, wildcard, ChallengeClaimed, self.validators, "replay")
 
-    async def _made(self, enrollment: EnrollmentId) -> bool:
+    async def _has_certificate(self, enrollment: EnrollmentId) -> bool:
         """Return whether an attempt led to a certificate; a forged outcome counts as one."""
         stream = enroll_stream(enrollment.shard)
         stored = await self.bus.get_last_or_leader(stream, enrollment.subject(Stage.OUTCOME))

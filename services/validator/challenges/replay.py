@@ -22,20 +22,21 @@ def time_to_keep(until: int, now: int) -> int:
     return min(max(until + MARGIN_SECONDS - now, MARGIN_SECONDS), _MOST_SECONDS)
 
 
-def judge_replay(
+def check_replay(
     asked: ChallengeRequest,
     record: ChallengeClaimed,
-    recorded_at: int,
+    first_used_at: int,
     until: int,
     *,
-    spent: bool = False,
+    held_by_another: bool = False,
 ) -> ChallengeResult:
     """Decide whether this enrollment holds the challenge; `until` (Unix s) is when it expires.
 
-    `spent` says that another enrollment holds the challenge: a repetition with the same key then
-    gets the certificate that the key already has, if it is still live, and never a second one.
+    `held_by_another` says that another enrollment holds the challenge: a repetition with the same
+    key then gets the certificate that the key already has, if it is still live, and never a second
+    one.
 
-    `recorded_at` (Unix ns) is when the log stored the challenge's first record. A record that was
+    `first_used_at` (Unix ns) is when the log stored the challenge's first record. A record that was
     made after an earlier one may have left the log proves nothing: nobody knows any more who used
     the challenge.
     """
@@ -46,10 +47,10 @@ def judge_replay(
         return ChallengeResult(
             (passed("replay", "the same key requests the certificate that it already has"),)
         )
-    if spent or not same_request:
+    if held_by_another or not same_request:
         who = "another request of the same key" if same_key else "another key"
         return refused("replay", Reason.REPLAY, f"the challenge was already used by {who}")
-    if recorded_at >= (until + MARGIN_SECONDS) * NANOSECONDS:
+    if first_used_at >= (until + MARGIN_SECONDS) * NANOSECONDS:
         detail = "too late to determine whether the challenge was already used"
         return refused("replay", Reason.EXPIRED, detail)
     return ChallengeResult((passed("replay", f"bound to key {record.spki_sha256[:16]}"),))

@@ -9,8 +9,8 @@ from services.validator.challenges.claims import Claims
 from services.validator.challenges.device_state import DeviceStateGate, load_device_state
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records
-from services.validator.challenges.replay import judge_replay
-from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
+from services.validator.challenges.replay import check_replay
+from services.validator.challenges.token import AnchorPool, TokenRules, check_token
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
@@ -42,7 +42,7 @@ class SignedVerifier:
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`; a gate runs only after all gates before it have passed."""
-        judged = judge_token(
+        judged = check_token(
             asked.challenge, self.pool, self.rules, asked.opened.csr, asked.asked_at
         )
         claims, found = judged.claims, judged.verified
@@ -59,8 +59,10 @@ class SignedVerifier:
         """Run gate 7: the token was not used by another enrollment."""
         until = ceil(claims.expires_at) + self.rules.tolerance
         claimed = await self.records.claim(asked, SIGNED, _nonce_digest(claims), until)
-        spent = await self.records.spent(asked, claimed.record)
-        return judge_replay(asked, claimed.record, claimed.first_used_at, until, spent=spent)
+        held_by_another = await self.records.is_held_by_another(asked, claimed.record)
+        return check_replay(
+            asked, claimed.record, claimed.first_used_at, until, held_by_another=held_by_another
+        )
 
     async def _device_rate(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
         """Run gate 8: the device has not enrolled too often."""

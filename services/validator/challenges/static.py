@@ -5,7 +5,7 @@ from typing import Final
 
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.once import OnceVerifier
-from services.validator.challenges.password import judge_password
+from services.validator.challenges.password import check_password
 from services.validator.challenges.verifier import ChallengeRequest, ChallengeResult, Verifier
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
@@ -21,7 +21,7 @@ class StaticVerifier:
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`."""
-        return judge_password(asked.challenge, self.passwords)
+        return check_password(asked.challenge, self.passwords)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def common_names(subject: bytes) -> list[str] | None:
     return [each.text for each in found]
 
 
-def misfit(subject: bytes, allowed: frozenset[str]) -> str:
+def first_disallowed(subject: bytes, allowed: frozenset[str]) -> str:
     """Return the first attribute that may not stand beside the CN, "" if there is none."""
     named = False
     for attribute in read_attributes(subject):
@@ -51,6 +51,6 @@ def misfit(subject: bytes, allowed: frozenset[str]) -> str:
     return ""
 
 
-def told(allowed: frozenset[str]) -> str:
+def allowed_text(allowed: frozenset[str]) -> str:
     """Return the names of the allowed attributes, for the record."""
     return ", ".join((_COMMON_NAME, *sorted(allowed)))

@@ -60,16 +60,16 @@ class TokenRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class TokenResult:
     """The results of gates 2 to 6, and the claims once a connector vouched for them."""
 
     verified: ChallengeResult
     claims: Claims | None = None
 
 
-def judge_token(
+def check_token(
     token: str, pool: AnchorPool, rules: TokenRules, csr: CertificationRequest, now: int
-) -> Judged:
+) -> TokenResult:
     """Run a token through the gates in order; `now` in Unix seconds."""
     gates: list[GateResult] = []
     claims: Claims | None = None
@@ -79,8 +79,8 @@ def judge_token(
             continue
         gates += step.gates
         if step.refusal is not None:
-            return Judged(replace(step, gates=tuple(gates)), claims)
-    return Judged(ChallengeResult(tuple(gates)), claims)
+            return TokenResult(replace(step, gates=tuple(gates)), claims)
+    return TokenResult(ChallengeResult(tuple(gates)), claims)
 
 
 def _steps(

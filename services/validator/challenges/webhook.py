@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from services.validator.challenges.answers import denied, judge_answer
+from services.validator.challenges.answers import check_answer, denied
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.once import OnceVerifier
 from services.validator.challenges.verifier import (
@@ -127,7 +127,7 @@ class WebhookVerifier:
             log_failure("webhook_failed", error, profile=asked.enrollment.profile)
             return denied("the webhook request failed")
         secret = self.endpoint.secret.decode("utf-8", "replace")
-        return judge_answer(status, content, (asked.challenge, self.endpoint.bearer, secret))
+        return check_answer(status, content, (asked.challenge, self.endpoint.bearer, secret))
 
 
 def question(asked: ChallengeRequest) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cli.enroll.identity import Key, signer_of
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, tlv
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.certrep import CertRep, read_reply
-from shared.scep.envelope import Sealing, read_envelope, write_envelope
+from shared.scep.envelope import ContentEncryption, read_envelope, write_envelope
 from shared.scep.password import Password
 from shared.scep.pkimessage import (
     MESSAGE_TYPE,
@@ -99,11 +99,11 @@ class Device:
 
     def parts(
         self, to: Certificate, style: Style
-    ) -> tuple[Sealing, Certificate | Password, Signer]:
+    ) -> tuple[ContentEncryption, Certificate | Password, Signer]:
         """How the envelope is sealed, to whom, and who signs."""
         cipher = CIPHER_NAMES[style.cipher]
         key, iv = bytes(range(cipher.key_size)), bytes(range(cipher.iv_size))
-        sealing = Sealing(cipher, TRANSPORTS[style.transport], key, iv)
+        sealing = ContentEncryption(cipher, TRANSPORTS[style.transport], key, iv)
         recipient: Certificate | Password = to
         if style.by_password:
             recipient = Password(CHALLENGE, bytes(16), bytes(16), bytes(16))

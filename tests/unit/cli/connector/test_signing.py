@@ -24,7 +24,7 @@ from cli.connector.signing import (
     connector_files,
 )
 from services.validator.challenges.anchors import AnchorFiles
-from services.validator.challenges.token import TokenRules, judge_token
+from services.validator.challenges.token import TokenRules, check_token
 from shared.config.challenge_format import looks_signed
 from shared.config.load import SettingsError
 from shared.x509.csr import read_csr
@@ -282,7 +282,7 @@ def test_a_validator_takes_the_token_for_what_it_says(
     token = connector.mint(claims(**(named | changes)), NONCE, NOW)
     pool = AnchorFiles(directory / CERTIFICATE).read(NOW)
     rules = TokenRules(audience="here", validity=3600, tolerance=60)
-    judged = judge_token(token, pool, rules, csr, NOW + late)
+    judged = check_token(token, pool, rules, csr, NOW + late)
 
     found = judged.verified.refusal
     assert (found.reason if found else None) == refusal

@@ -20,7 +20,7 @@ from cli.enroll.identity import (
 )
 from cli.enroll.signed_challenge import ChallengeSource
 from services.validator.challenges.anchors import AnchorFiles
-from services.validator.challenges.token import TokenRules, judge_token
+from services.validator.challenges.token import TokenRules, check_token
 from shared.runtime.process import now
 from shared.x509.csr import read_csr
 from tests.unit import pki
@@ -51,7 +51,7 @@ def refusal(directory: Path, token: str, csr: bytes) -> str | None:
     """What a validator that trusts the connector says of the token with this CSR."""
     pool = AnchorFiles(directory / CERTIFICATE).read(now())
     rules = TokenRules(audience=AUDIENCE, validity=3600, tolerance=60)
-    judged = judge_token(token, pool, rules, read_csr(csr), int(now()))
+    judged = check_token(token, pool, rules, read_csr(csr), int(now()))
     found = judged.verified.refusal
     return None if found is None else f"{found.reason}: {found.detail}"
 

@@ -22,9 +22,9 @@ async def test_a_shard_that_comes_is_recorded_and_told_to_all_who_go_through_str
     checkpoints = Checkpoints(bus, engine, OPERATOR, (), clock)
     quota, backlog = QuotaMonitor(bus, OPERATOR, (), clock), Backlog(bus, engine, (), clock)
     recording = Recording(bus, engine, 8, checkpoints, backlog, quota)
-    await recording.bring(["0"])
+    await recording.reconcile(["0"])
     first = list(recording.recorders)
-    await recording.bring(["0", "1"])
+    await recording.reconcile(["0", "1"])
     await append(bus, "enroll.1.demo.t.c.0.request", Message(b"{}", {}))
     await until(lambda: position(engine, "ENROLL_1") == 1)
 
@@ -33,7 +33,7 @@ async def test_a_shard_that_comes_is_recorded_and_told_to_all_who_go_through_str
     assert set(checkpoints.streams) == set(backlog.streams) == set(recorded(["0", "1"]))
     assert quota.streams == ["ENROLL_0", "ENROLL_1"]
 
-    await recording.bring(["1"])
+    await recording.reconcile(["1"])
     assert "ENROLL_0" not in {recorder.stream for recorder in recording.recorders}
     await recording.stop()
     engine.dispose()

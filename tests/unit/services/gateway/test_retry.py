@@ -61,7 +61,7 @@ async def test_the_next_attempt_is_the_request_with_its_key_as_it_was_sealed(
     bus: MemoryBus,
 ) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
-    await Retrier(bus, Live(settings({})), "gateway-9").obey(await ordered(bus))
+    await Retrier(bus, Live(settings({})), "gateway-9").carry_out(await ordered(bus))
 
     assert await attempt(bus, 1) == request(gateway="gateway-9", sealed_attempt=0)
 
@@ -71,7 +71,7 @@ async def test_the_next_attempt_is_in_the_trace_of_the_one_before(bus: MemoryBus
     await bus.append(
         FIRST.subject(Stage.REQUEST), Message(message.payload, message.headers | place)
     )
-    await Retrier(bus, Live(settings({})), "gateway-9").obey(await ordered(bus))
+    await Retrier(bus, Live(settings({})), "gateway-9").carry_out(await ordered(bus))
     stored = await bus.get_last(STREAM, FIRST.at(1).subject(Stage.REQUEST))
 
     assert stored is not None
@@ -82,7 +82,9 @@ async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
     await bus.append(FIRST.subject(Stage.REQUEST), encode(request()))
     order = await ordered(bus)
     names = ("gateway-0", "gateway-1", "gateway-2")
-    await asyncio.gather(*(Retrier(bus, Live(settings({})), name).obey(order) for name in names))
+    await asyncio.gather(
+        *(Retrier(bus, Live(settings({})), name).carry_out(order) for name in names)
+    )
 
     made = await attempt(bus, 1)
     assert made is not None
@@ -93,7 +95,7 @@ async def test_of_several_gateways_one_is_first(bus: MemoryBus) -> None:
 async def test_what_was_driven_again_before_is_sealed_as_the_first_was(bus: MemoryBus) -> None:
     second = FIRST.at(3)
     await bus.append(second.subject(Stage.REQUEST), encode(request(sealed_attempt=1)))
-    await Retrier(bus, Live(settings({})), "gateway-0").obey(await ordered(bus, second))
+    await Retrier(bus, Live(settings({})), "gateway-0").carry_out(await ordered(bus, second))
 
     made = await attempt(bus, 4)
     assert made is not None
@@ -105,16 +107,16 @@ async def test_an_order_that_no_operator_signed_is_not_obeyed(bus: MemoryBus) ->
     order = await ordered(bus, signer=VALIDATOR)
 
     with pytest.raises(UnreadableEventError):
-        await Retrier(bus, Live(settings({})), "gateway-0").obey(order)
+        await Retrier(bus, Live(settings({})), "gateway-0").carry_out(order)
     assert await attempt(bus, 1) is None
 
 
 async def test_an_order_about_nothing_makes_nothing(bus: MemoryBus) -> None:
     retrier = Retrier(bus, Live(settings({})), "gateway-0")
     with pytest.raises(ValueError, match="retry command not found"):
-        await retrier.obey("ops.retry.ENROLL_0.7.1.ordered")
+        await retrier.carry_out("ops.retry.ENROLL_0.7.1.ordered")
     with pytest.raises(ValueError, match="request not found"):
-        await retrier.obey(await ordered(bus))
+        await retrier.carry_out(await ordered(bus))
     assert bus.streams[STREAM].messages == {}
 
 

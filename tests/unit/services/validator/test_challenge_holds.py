@@ -29,9 +29,9 @@ from tests.unit.services.validator.challenges.enrollers import (
     ask,
     by_token,
     claims,
+    evaluate_all,
     failed,
     holder,
-    judge_all,
     judgement,
     on_bus,
     places,
@@ -132,7 +132,7 @@ async def test_what_the_challenge_refuses_is_not_held(deps: Desk) -> None:
 async def test_a_held_request_that_is_delivered_again_is_counted_once(deps: Desk) -> None:
     request = await deps.held(token())
     before = deps.holds()
-    await judge_all(replicas(deps.world), [request] * 8)
+    await evaluate_all(replicas(deps.world), [request] * 8)
 
     assert deps.holds() == before
     assert (len(claims(deps.world)), places(deps.world)) == (1, 1)
@@ -141,7 +141,7 @@ async def test_a_held_request_that_is_delivered_again_is_counted_once(deps: Desk
 
 async def test_of_fifty_keys_with_one_token_one_is_held(deps: Desk) -> None:
     requests = [await ask(deps.world, holder(number), token()) for number in range(50)]
-    await judge_all(replicas(deps.world), requests)
+    await evaluate_all(replicas(deps.world), requests)
 
     assert len(deps.holds()) == 1
     assert len(deps.world.verdicts()) == 49
@@ -235,7 +235,7 @@ async def test_a_decision_delivered_again_to_another_validator_changes_nothing(
 ) -> None:
     request = await deps.held(token())
     decision = await deps.decision(request)
-    await judge_all(replicas(deps.world), [decision, request] * 4)
+    await evaluate_all(replicas(deps.world), [decision, request] * 4)
 
     assert result(deps.world, request) == "approved"
     assert (len(claims(deps.world)), places(deps.world)) == (1, 1)

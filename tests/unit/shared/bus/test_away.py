@@ -25,7 +25,7 @@ def test_attempts_are_logged_ever_more_rarely_but_once_a_minute() -> None:
 def test_after_an_attempt_that_succeeded_the_next_outage_is_logged_at_once() -> None:
     away = Away(["nats://a:1"])
     logged(away, 100)
-    away.over()
+    away.succeeded()
 
     assert logged(away, 4) == [0, 1, 3]
 

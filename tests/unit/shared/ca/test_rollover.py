@@ -183,7 +183,7 @@ def previous(book: ChainBook, pins: tuple[str, ...]) -> tuple[bytes, ...] | None
 async def test_a_book_looks_for_new_pins_as_soon_as_they_are_wanted() -> None:
     _, book = await book_of(*NARROW)
     await book.start()
-    book.want([(ISSUER, WIDE)])
+    book.set_wanted([(ISSUER, WIDE)])
     await until(lambda: previous(book, WIDE) == OLD.chain)
     book.stop()
 
@@ -194,7 +194,7 @@ async def test_while_the_log_is_away_what_is_still_pinned_is_served_under_new_pi
     """A reload must not stop enrollment."""
     bus, book = await book_of(*NARROW)
     bus.connected = False
-    book.want([(ISSUER, WIDE)])
+    book.set_wanted([(ISSUER, WIDE)])
 
     assert book.missing() == []
     assert previous(book, WIDE) == ()
@@ -202,7 +202,7 @@ async def test_while_the_log_is_away_what_is_still_pinned_is_served_under_new_pi
 
 async def test_a_ca_whose_pin_was_taken_away_is_not_served_under_new_pins() -> None:
     _, book = await book_of(*WIDE)
-    book.want([(ISSUER, (OLD.pin,))])
+    book.set_wanted([(ISSUER, (OLD.pin,))])
 
     assert book.missing() == [ISSUER]
 
@@ -212,6 +212,6 @@ async def test_a_previous_ca_whose_pin_was_taken_away_counts_no_more() -> None:
     bus, book = await book_of(*WIDE)
     assert previous(book, WIDE) == OLD.chain
     bus.connected = False
-    book.want([(ISSUER, NARROW)])
+    book.set_wanted([(ISSUER, NARROW)])
 
     assert previous(book, NARROW) == ()

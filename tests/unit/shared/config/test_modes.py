@@ -169,5 +169,5 @@ def test_a_password_in_a_url_is_a_secret_wherever_it_stands(
     path = write(tmp_path, bare.replace(old, new))
     path.chmod(0o644)
 
-    with pytest.raises(SettingsError, match=f"0644.*it holds the password of {key}"):
+    with pytest.raises(SettingsError, match=f"0644.*it contains the password of {key}"):
         load(path, {})

@@ -8,8 +8,8 @@ from shared.log.enrollment import (
     TERMINAL,
     TRANSITIONS,
     Answer,
+    NextAttempt,
     State,
-    TryAnew,
     Wait,
     evolve,
     on_repeat,
@@ -75,7 +75,7 @@ def test_a_failure_is_the_answer_until_its_delay_is_over(
 ) -> None:
     assert on_repeat(attempt, failure, 0, NOW) == Answer(failure)
     assert on_repeat(attempt, failure, delay - 0.001, NOW) == Answer(failure)
-    assert on_repeat(attempt, failure, delay, NOW) == TryAnew(attempt + 1)
+    assert on_repeat(attempt, failure, delay, NOW) == NextAttempt(attempt + 1)
 
 
 def test_a_failure_is_tried_anew_ever_more_rarely() -> None:
@@ -93,4 +93,4 @@ def test_a_certificate_is_the_answer_for_as_long_as_it_lives(age: float) -> None
 
 @pytest.mark.parametrize("now", [NOW, NOW + 1])
 def test_after_a_certificate_has_ended_the_request_is_tried_anew(now: float) -> None:
-    assert on_repeat(3, ISSUED, 0, now) == TryAnew(4)
+    assert on_repeat(3, ISSUED, 0, now) == NextAttempt(4)

@@ -27,9 +27,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.bus: MemoryBus = memory_bus(self.clock)
-        self.watch = ShardWatch(self.bus, (FIRST,), self.clock, self.bring)
+        self.watch = ShardWatch(self.bus, (FIRST,), self.clock, self.reconcile)
 
-    async def bring(self, shards: tuple[str, ...]) -> None:
+    async def reconcile(self, shards: tuple[str, ...]) -> None:
         if self.fails is not None:
             raise self.fails
         self.brought.append(shards)
@@ -56,7 +56,7 @@ async def test_nothing_is_ready_before_the_first_look(world: World) -> None:
 async def test_a_missing_shard_of_an_epoch_in_effect_or_soon_is_named(
     world: World, epoch: Epoch
 ) -> None:
-    await world.watch.want((FIRST, epoch))
+    await world.watch.set_epochs((FIRST, epoch))
 
     (problem,) = world.watch.problems()
     assert problem == "the stream of shard 1 is missing: run `scepstream provision streams`"
@@ -64,7 +64,7 @@ async def test_a_missing_shard_of_an_epoch_in_effect_or_soon_is_named(
 
 
 async def test_workers_come_as_soon_as_the_shard_is_there(world: World) -> None:
-    await world.watch.want((FIRST, SOON))
+    await world.watch.set_epochs((FIRST, SOON))
     world.provision("1")
     await world.watch.look()
 
@@ -73,7 +73,7 @@ async def test_workers_come_as_soon_as_the_shard_is_there(world: World) -> None:
 
 
 async def test_an_epoch_far_ahead_keeps_nobody_from_work(world: World) -> None:
-    await world.watch.want((FIRST, LATER))
+    await world.watch.set_epochs((FIRST, LATER))
     assert world.watch.problems() == []
     assert world.brought[-1] == ("0",)
 
@@ -97,7 +97,7 @@ async def test_a_right_that_is_missing_is_told_from_a_stream(
         return await read(stream, subject)
 
     monkeypatch.setattr(world.bus, "get_last", get_last)
-    await world.watch.want((FIRST, SOON))
+    await world.watch.set_epochs((FIRST, SOON))
 
     (problem,) = world.watch.problems()
     assert problem.startswith("permission for shard 1 is missing")
@@ -114,7 +114,7 @@ async def test_what_was_worked_on_goes_on_while_its_stream_does_not_answer(world
 
 
 async def test_a_bus_that_is_away_changes_nothing_of_what_is_known(world: World) -> None:
-    await world.watch.want((FIRST, SOON))
+    await world.watch.set_epochs((FIRST, SOON))
     before = world.watch.problems()
     world.bus.connected = False
     await world.watch.look()
@@ -134,7 +134,7 @@ async def test_workers_that_cannot_be_started_are_a_problem_until_they_can(world
 
 
 async def test_a_file_without_an_epoch_in_effect_is_named(world: World) -> None:
-    await world.watch.want((SOON,))
+    await world.watch.set_epochs((SOON,))
 
     assert world.watch.problems() == ["log.epochs: no epoch is in effect"]
 

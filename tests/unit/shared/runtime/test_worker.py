@@ -315,10 +315,10 @@ async def test_a_job_that_comes_later_is_worked_on_and_the_old_one_goes_on(
     bus = memory_bus(shards=("0", "1"))
     workers, first = Workers(bus, Role.VALIDATOR), jobs["ENROLL_0"]
     first.block = asyncio.Event()
-    await workers.bring(jobs_of({"ENROLL_0": first}), 1)
+    await workers.reconcile(jobs_of({"ENROLL_0": first}), 1)
     await append(bus, SUBJECT, EMPTY)
     await until(lambda: first.handled)
-    await workers.bring(jobs_of(jobs), 1)
+    await workers.reconcile(jobs_of(jobs), 1)
     await append(bus, "enroll.1.demo.t.c.0.request", EMPTY)
     await until(lambda: jobs["ENROLL_1"].finished)
 
@@ -335,10 +335,10 @@ async def test_a_job_that_is_wanted_no_more_ends_with_what_it_has_in_hand(
     bus = memory_bus(shards=("0", "1"))
     workers, second = Workers(bus, Role.VALIDATOR), jobs["ENROLL_1"]
     second.block = asyncio.Event()
-    await workers.bring(jobs_of(jobs), 1)
+    await workers.reconcile(jobs_of(jobs), 1)
     await append(bus, "enroll.1.demo.t.c.0.request", EMPTY)
     await until(lambda: second.handled)
-    ending = asyncio.create_task(workers.bring(jobs_of({"ENROLL_0": jobs["ENROLL_0"]}), 1))
+    ending = asyncio.create_task(workers.reconcile(jobs_of({"ENROLL_0": jobs["ENROLL_0"]}), 1))
     await turn()
     assert not ending.done()
     second.block.set()
@@ -355,14 +355,14 @@ async def test_another_number_of_places_holds_from_then_on(jobs: dict[str, Handl
     bus, first = memory_bus(), jobs["ENROLL_0"]
     workers = Workers(bus, Role.VALIDATOR)
     first.block = asyncio.Event()
-    await workers.bring(jobs_of({"ENROLL_0": first}), 1)
+    await workers.reconcile(jobs_of({"ENROLL_0": first}), 1)
     for number in range(5):
         await append(bus, f"enroll.0.demo.t.c{number}.0.request", EMPTY)
     await until(lambda: first.handled)
     await turn()
     assert len(first.handled) == 1
 
-    await workers.bring(jobs_of({"ENROLL_0": first}), 3)
+    await workers.reconcile(jobs_of({"ENROLL_0": first}), 3)
     await until(lambda: len(first.handled) == 3)
     await turn()
     assert len(first.handled) == 3

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from shared.scep import certrep
 from shared.scep.algorithms import AES128, AES256_GCM, PKCS1V15, SHA256
 from shared.scep.asn1 import PRINTABLE_STRING
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo
 from shared.scep.password import Password
 from shared.scep.pkimessage import TransactionId
@@ -64,8 +64,8 @@ from tests.unit.shared.scep.sealing import (
 from tests.unit.shared.scep.signing import Way, ec_device, every_way, pss_id, signed_so
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
 
-SEALING: Final = Sealing(AES128, PKCS1V15, CONTENT_KEY[:16], IV)
-GCM_SEALING: Final = Sealing(AES256_GCM, PKCS1V15, CONTENT_KEY, IV[:12])
+SEALING: Final = ContentEncryption(AES128, PKCS1V15, CONTENT_KEY[:16], IV)
+GCM_SEALING: Final = ContentEncryption(AES256_GCM, PKCS1V15, CONTENT_KEY, IV[:12])
 FORMS: Final = ("primitive", "constructed", "ber")
 ATTRIBUTES: Final = attribute("1.2.3", tlv(4, b"x"))
 GENERAL_NAMES: Final = (

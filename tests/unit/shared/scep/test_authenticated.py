@@ -20,7 +20,7 @@ from shared.scep.algorithms import (
     KeyTransport,
 )
 from shared.scep.asn1 import Der
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
 from tests.unit.shared.scep import messages, oracles, sealing
 from tests.unit.shared.scep.messages import (
@@ -80,8 +80,8 @@ def opened(message: bytes, key: bytes = CONTENT_KEY) -> bytes:
     return envelope.read_envelope(message).decrypt(key)
 
 
-def how(cipher: AuthenticatedCipher, transport: KeyTransport = PKCS1V15) -> Sealing:
-    return Sealing(cipher, transport, CONTENT_KEY[: cipher.key_size], GCM_NONCE)
+def how(cipher: AuthenticatedCipher, transport: KeyTransport = PKCS1V15) -> ContentEncryption:
+    return ContentEncryption(cipher, transport, CONTENT_KEY[: cipher.key_size], GCM_NONCE)
 
 
 # Reading

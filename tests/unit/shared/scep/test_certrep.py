@@ -30,7 +30,7 @@ from shared.scep.algorithms import (
     KeyTransport,
 )
 from shared.scep.certrep import PkiStatus, ReplyTo
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.password import Password
 from shared.scep.pkimessage import PkiMessage, TransactionId
@@ -90,8 +90,10 @@ def reply_to(digest: Digest = SHA256, transaction: TransactionId | None = None) 
     return ReplyTo(transaction, NONCE, FRESH, digest, SIGNED_AT)
 
 
-def sealing(cipher: ContentCipher, transport: KeyTransport = PKCS1V15) -> Sealing:
-    return Sealing(cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size])
+def sealing(cipher: ContentCipher, transport: KeyTransport = PKCS1V15) -> ContentEncryption:
+    return ContentEncryption(
+        cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size]
+    )
 
 
 def signer_info(reply: bytes) -> Any:
@@ -251,7 +253,7 @@ def test_success_is_encrypted_under_a_password_where_the_key_cannot_decrypt(
     ra: Identity, issued: list[bytes], cipher: AnyCipher
 ) -> None:
     """RFC 8894 s3.1: the device's key is EC, the password its challengePassword."""
-    how = Sealing(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
+    how = ContentEncryption(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
     to = Password("s3cret", bytes(16), IV, bytes(16))
     reply = certrep.success(reply_to(), write_certs_only(issued), to, how, ra.signer)
     inner = oracles.openssl(

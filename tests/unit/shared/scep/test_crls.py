@@ -13,7 +13,7 @@ from shared.scep import certrep, request, signed_data
 from shared.scep.algorithms import AES256_GCM, PKCS1V15, SHA256
 from shared.scep.asn1 import Der
 from shared.scep.certrep import ReplyTo
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import TransactionId
 from tests.unit.shared.scep import oracles
@@ -78,7 +78,7 @@ def test_reply_with_a_crl_opens_to_it(
     device: Identity, ra: Identity, revoked: bytes, tmp_path: Path
 ) -> None:
     to = ReplyTo(TransactionId(PRINTABLE, b"1"), NONCE, NONCE, SHA256, 1_700_000_000)
-    sealing = Sealing(AES256_GCM, PKCS1V15, CONTENT_KEY, IV[:12])
+    sealing = ContentEncryption(AES256_GCM, PKCS1V15, CONTENT_KEY, IV[:12])
     content = signed_data.write_crl_only(revoked)
     reply = certrep.success(to, content, device.certificate, sealing, ra.signer)
     inner = oracles.openssl_decrypted(oracles.openssl_verified(reply), device, tmp_path)

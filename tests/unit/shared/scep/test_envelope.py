@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from shared.scep import algorithms, envelope
 from shared.scep.algorithms import CIPHERS, PKCS1V15, SHA1, SHA256, ContentCipher, KeyTransport
 from shared.scep.certificate import read_certificate
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
 from tests.unit.shared.scep import messages, oracles
 from tests.unit.shared.scep.messages import (
@@ -41,8 +41,10 @@ OPENSSL_TRANSPORTS = {
 }
 
 
-def sealing(cipher: ContentCipher, transport: KeyTransport = PKCS1V15) -> Sealing:
-    return Sealing(cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size])
+def sealing(cipher: ContentCipher, transport: KeyTransport = PKCS1V15) -> ContentEncryption:
+    return ContentEncryption(
+        cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size]
+    )
 
 
 def raw_recipient(ra: Identity) -> bytes:

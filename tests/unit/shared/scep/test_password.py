@@ -25,7 +25,7 @@ from shared.scep.algorithms import (
     ContentCipher,
 )
 from shared.scep.asn1 import Der
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.password import (
     MAX_ITERATIONS,
@@ -87,8 +87,8 @@ def written(cipher: AnyCipher) -> bytes:
     return envelope.write_envelope(CONTENT, to(cipher), how(cipher))
 
 
-def how(cipher: AnyCipher) -> Sealing:
-    return Sealing(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
+def how(cipher: AnyCipher) -> ContentEncryption:
+    return ContentEncryption(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
 
 
 # RFC 3211

@@ -17,7 +17,7 @@ from shared.scep.algorithms import (
     KeyTransport,
 )
 from shared.scep.asn1 import PRINTABLE_STRING
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.pkimessage import MessageType, TransactionId
 from shared.scep.request import RequestHead
 from shared.x509.csr import read_csr
@@ -55,7 +55,9 @@ def written(
         payload,
         RequestHead("4711=", NONCE, digest),
         ra.certificate,
-        Sealing(cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size]),
+        ContentEncryption(
+            cipher, transport, CONTENT_KEY[: cipher.key_size], IV[: cipher.block_size]
+        ),
         device.signer,
     )
 

@@ -15,7 +15,7 @@ from shared.scep.algorithms import (
 )
 from shared.scep.asn1 import Der
 from shared.scep.certificate import Certificate
-from shared.scep.envelope import Sealing
+from shared.scep.envelope import ContentEncryption
 from shared.scep.password import Password
 from shared.scep.pkimessage import MessageType
 from shared.scep.request import RequestHead
@@ -33,8 +33,8 @@ UNDER_PASSWORD = Password(PASSWORD, SALT, IV, IV)
 each_cipher = pytest.mark.parametrize("cipher", [AES128, AES256_GCM], ids=lambda c: c.name)
 
 
-def how(cipher: AnyCipher) -> Sealing:
-    return Sealing(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
+def how(cipher: AnyCipher) -> ContentEncryption:
+    return ContentEncryption(cipher, PKCS1V15, CONTENT_KEY[: cipher.key_size], IV[: cipher.iv_size])
 
 
 def written(

@@ -226,7 +226,7 @@ def on_bus(world: World, bus: Bus) -> RequestConsumer:
     return RequestConsumer(Evaluator(bus, world.evaluator.live, world.evaluator.chains))
 
 
-async def judge_all(consumers: Sequence[RequestConsumer], requests: Sequence[Stored]) -> None:
+async def evaluate_all(consumers: Sequence[RequestConsumer], requests: Sequence[Stored]) -> None:
     """Every request at the same time, each on the next validator."""
     pairs = zip(itertools.cycle(consumers), requests, strict=False)
     await asyncio.gather(*(consumer.handle(request) for consumer, request in pairs))

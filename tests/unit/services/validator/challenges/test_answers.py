@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.answers import WITHHELD, judge_answer
+from services.validator.challenges.answers import WITHHELD, check_answer
 from services.validator.challenges.verifier import ChallengeResult
 from shared.log.reasons import Reason
 from shared.text.printable import HIDDEN
@@ -26,9 +26,9 @@ def said(found: ChallengeResult) -> str:
 
 @pytest.mark.parametrize("content", [b'{"allow": true}', BOM + b'{"allow": true}'])
 def test_a_yes_may_begin_with_a_byte_order_mark(content: bytes) -> None:
-    assert judge_answer(200, content).refusal is None
-    assert judge_answer(201, content).refusal is not None
-    assert judge_answer(200, BOM + content[:-1]).refusal is not None
+    assert check_answer(200, content).refusal is None
+    assert check_answer(201, content).refusal is not None
+    assert check_answer(200, BOM + content[:-1]).refusal is not None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_yes_may_begin_with_a_byte_order_mark(content: bytes) -> None:
     ],
 )
 def test_a_no_is_recorded_in_its_own_words(status: int, content: bytes, told: str) -> None:
-    assert told in said(judge_answer(status, content))
+    assert told in said(check_answer(status, content))
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_a_no_is_recorded_in_its_own_words(status: int, content: bytes, told: st
 )
 @pytest.mark.parametrize("status", [200, 403, 500])
 def test_no_body_of_another_form_is_recorded(status: int, content: bytes) -> None:
-    assert "Boom" not in said(judge_answer(status, content))
+    assert "Boom" not in said(check_answer(status, content))
 
 
 def test_words_without_end_are_cut() -> None:
     content = json.dumps({"error": "x" * 60_000}).encode()
-    assert 200 < len(said(judge_answer(403, content))) < 300
+    assert 200 < len(said(check_answer(403, content))) < 300
 
 
 @given(
@@ -74,7 +74,7 @@ def test_no_secret_comes_back_into_the_record(secret: str, around: str, status: 
         json.dumps([spoken], ensure_ascii=False).encode("utf-8", "replace"),
         spoken.encode("utf-8", "replace"),
     ):
-        detail = said(judge_answer(status, content, (secret,)))
+        detail = said(check_answer(status, content, (secret,)))
         assert HIDDEN.search(detail) is None
         assert f"|{secret}|" not in detail
 
@@ -100,7 +100,7 @@ def test_a_sentence_that_repeats_the_challenge_is_withheld(
     field: str, spoken: str, status: int
 ) -> None:
     content = json.dumps({field: f"wrong: {spoken}"}).encode()
-    detail = said(judge_answer(status, content, (CHALLENGE, "", "another-secret")))
+    detail = said(check_answer(status, content, (CHALLENGE, "", "another-secret")))
 
     assert WITHHELD in detail
     assert "wrong" not in detail

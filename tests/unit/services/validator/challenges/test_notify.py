@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.challenges.webhook import Endpoint
-from services.validator.notify import Telling
+from services.validator.notify import NotificationWorkers
 from shared.bus.topology import NOTIFIER, notifiers
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRejected
@@ -73,8 +73,8 @@ async def world(
 
 @asynccontextmanager
 async def telling(world: World) -> AsyncIterator[None]:
-    working = Telling(world.evaluator, lambda: FAR)
-    await working.bring(["0"])
+    working = NotificationWorkers(world.evaluator, lambda: FAR)
+    await working.reconcile(["0"])
     yield
     await working.stop()
 
@@ -365,10 +365,10 @@ async def test_a_profile_that_wants_it_after_a_reload_is_told_of(
     wanted = world.evaluator.live.current.access[PROFILE]
     world.accept(accepting(passwords=(PASSWORD,)))
     await judged(world, await ask(world, holder(), "wrong"))
-    working = Telling(world.evaluator, lambda: FAR)
-    await working.bring(["0"])
+    working = NotificationWorkers(world.evaluator, lambda: FAR)
+    await working.reconcile(["0"])
     world.accept(wanted)
-    await working.bring(["0"])  # as a reload does
+    await working.reconcile(["0"])  # as a reload does
     await until(lambda: done(world))
     await working.stop()
 

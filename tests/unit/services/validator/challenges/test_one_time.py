@@ -33,10 +33,10 @@ from tests.unit.services.validator.challenges.enrollers import (
     asked,
     claims,
     dns,
+    evaluate_all,
     failed,
     holder,
     issued,
-    judge_all,
     judgement,
     on_bus,
     replicas,
@@ -381,7 +381,7 @@ async def test_who_asks_for_the_wrong_names_does_not_use_it_up(world: World) -> 
 async def test_of_fifty_keys_with_one_challenge_one_is_let_in(world: World, seed: int) -> None:
     await create(world)
     requests = [await ask(world, holder(number), CHALLENGE) for number in range(50)]
-    await judge_all(replicas(world, 4, seed), requests)
+    await evaluate_all(replicas(world, 4, seed), requests)
     results = [result(world, request) for request in requests]
 
     assert results.count("approved") == 1
@@ -626,11 +626,11 @@ async def test_use_and_cancellation_at_the_same_moment_are_told_alike_now_and_la
     await create(world)
     requests = [await ask(world, holder(number), CHALLENGE) for number in range(6)]
     log, operator = replicas(world, 4, seed), BusThrough(world.bus, racing(seed))
-    await asyncio.gather(judge_all(log, requests), cancel_through(world, operator))
+    await asyncio.gather(evaluate_all(log, requests), cancel_through(world, operator))
     before = [result(world, request) for request in requests]
     for stored in messages_of(world.bus, "ENROLL_0", ".verdict"):
         del world.bus.streams["ENROLL_0"].messages[stored.sequence]
-    await judge_all(log, requests)
+    await evaluate_all(log, requests)
 
     assert [result(world, request) for request in requests] == before
     (record,), (cancelled,) = claims(world), messages_of(world.bus, OPS, ".cancelled")

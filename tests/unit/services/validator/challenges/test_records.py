@@ -30,10 +30,10 @@ from tests.unit.services.validator.challenges.enrollers import (
     ask,
     by_token,
     claims,
+    evaluate_all,
     failed,
     holder,
     issued,
-    judge_all,
     judgement,
     on_bus,
     places,
@@ -105,7 +105,7 @@ async def test_of_fifty_requests_with_one_token_on_four_validators_one_is_approv
     world: World, seed: int
 ) -> None:
     requests = [await ask(world, holder(each), token()) for each in range(50)]
-    await judge_all(replicas(world, 4, seed), requests)
+    await evaluate_all(replicas(world, 4, seed), requests)
     results = [result(world, request) for request in requests]
 
     assert results.count("approved") == 1
@@ -119,7 +119,7 @@ async def test_of_ten_tokens_of_one_device_with_limit_three_exactly_three_are_ap
     world: World, seed: int
 ) -> None:
     requests = await tokens_of_one_device(world, 10)
-    await judge_all(replicas(world, 4, seed), requests)
+    await evaluate_all(replicas(world, 4, seed), requests)
     results = [result(world, request) for request in requests]
 
     assert results.count("approved") == 3
@@ -132,7 +132,7 @@ async def test_one_request_on_all_validators_at_once_counts_once_and_is_approved
     world: World, seed: int
 ) -> None:
     request = await ask(world, holder(), token())
-    await judge_all(replicas(world, 4, seed), [request] * 12)
+    await evaluate_all(replicas(world, 4, seed), [request] * 12)
 
     assert result(world, request) == "approved"
     assert (len(claims(world)), places(world)) == (1, 1)
@@ -149,7 +149,7 @@ async def test_places_that_failed_enrollments_give_back_are_not_given_away_twice
     await failed(world, first[0])
     await failed(world, first[2])
     later = await tokens_of_one_device(world, 10, first=3)
-    await judge_all(replicas(world, 4, seed), later)
+    await evaluate_all(replicas(world, 4, seed), later)
     results = [result(world, request) for request in later]
 
     assert results.count("approved") == 2
@@ -604,7 +604,7 @@ async def test_a_thief_gains_nothing_by_the_death_of_a_validator(world: World, s
             await ask(world, holder(each), token(name, subject=name)) for each in range(4)
         ]
         await asyncio.gather(
-            outlived(world, trouble, request), judge_all(replicas(world, 3, seed), thieves)
+            outlived(world, trouble, request), evaluate_all(replicas(world, 3, seed), thieves)
         )
         results = sorted(result(world, each) for each in (request, *thieves))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.replay import MARGIN_SECONDS, judge_replay, time_to_keep
+from services.validator.challenges.replay import MARGIN_SECONDS, check_replay, time_to_keep
 from services.validator.challenges.verifier import ChallengeRequest
 from shared.log.events.state import ChallengeClaimed
 from shared.log.reasons import Reason
@@ -37,10 +37,10 @@ def mine(where: EnrollmentId | None = None, existing: str = "") -> ChallengeRequ
 
 
 def evaluator(
-    who: ChallengeRequest, found: ChallengeClaimed, recorded_at: int = NOW, until: int = UNTIL
+    who: ChallengeRequest, found: ChallengeClaimed, first_used_at: int = NOW, until: int = UNTIL
 ) -> Reason | None:
     """Why the enrollment does not hold the challenge, if it does not."""
-    verified = judge_replay(who, found, recorded_at * NANOSECONDS, until)
+    verified = check_replay(who, found, first_used_at * NANOSECONDS, until)
     (gate,) = verified.gates
     assert gate.gate == "replay"
     assert gate.passed == (verified.refusal is None)
@@ -83,7 +83,7 @@ def test_another_key_is_a_replay(holder: str, existing: str) -> None:
     found = record(DIFFERENT[holder], OTHERS)
 
     assert evaluator(mine(existing=existing), found) is Reason.REPLAY
-    assert "another key" in judge_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
+    assert "another key" in check_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
 
 
 @pytest.mark.parametrize("holder", [name for name in DIFFERENT if name != "transaction"])
@@ -91,7 +91,7 @@ def test_another_request_of_the_same_key_is_a_replay(holder: str) -> None:
     found = record(DIFFERENT[holder])
 
     assert evaluator(mine(), found) is Reason.REPLAY
-    assert "the same key" in judge_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
+    assert "the same key" in check_replay(mine(), found, NOW * NANOSECONDS, UNTIL).gates[0].detail
 
 
 def test_the_same_csr_of_the_same_key_is_a_retry_in_whatever_transaction() -> None:
@@ -111,8 +111,8 @@ def test_keys_are_compared_whole() -> None:
 
 
 def test_a_replay_is_one_however_late() -> None:
-    for recorded_at in (1, NOW, UNTIL + MARGIN_SECONDS + 1, UNTIL + 10**6):
-        assert evaluator(mine(), record(enrollment("two"), OTHERS), recorded_at) is Reason.REPLAY
+    for first_used_at in (1, NOW, UNTIL + MARGIN_SECONDS + 1, UNTIL + 10**6):
+        assert evaluator(mine(), record(enrollment("two"), OTHERS), first_used_at) is Reason.REPLAY
 
 
 # When
@@ -183,9 +183,9 @@ def test_a_record_made_later_leaves_no_earlier(until: int, now: int, later: int)
 
 @pytest.mark.parametrize("holder", [enrollment(), enrollment("two")])
 @pytest.mark.parametrize("key", [MINE, OTHERS])
-@pytest.mark.parametrize("recorded_at", [NOW, UNTIL + 10**6])
-def test_nobody_is_told_who_was_first(holder: EnrollmentId, key: str, recorded_at: int) -> None:
-    verified = judge_replay(mine(), record(holder, key), recorded_at * NANOSECONDS, UNTIL)
+@pytest.mark.parametrize("first_used_at", [NOW, UNTIL + 10**6])
+def test_nobody_is_told_who_was_first(holder: EnrollmentId, key: str, first_used_at: int) -> None:
+    verified = check_replay(mine(), record(holder, key), first_used_at * NANOSECONDS, UNTIL)
     told = verified.gates[0].detail if verified.refusal else ""
 
     assert not [secret for secret in (OTHERS[:8], "two", "00" * 8) if secret in told]

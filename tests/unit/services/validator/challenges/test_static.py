@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validator.challenges.password import judge_password
+from services.validator.challenges.password import check_password
 from services.validator.challenges.static import StaticVerifier
 from services.validator.challenges.verifier import ChallengeResult
 from shared.log.events.enrollment import GateResult
@@ -119,11 +119,11 @@ def test_passwords_are_equal_to_the_letter(
     expected: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
     for passwords in ((configured,), ("other", configured), (configured, "other", configured)):
-        assert opens(judge_password(given_password, passwords)) is expected
+        assert opens(check_password(given_password, passwords)) is expected
 
 
 @given(ANY_TEXT, st.lists(st.text(), max_size=4))
 def test_any_text_is_judged(given_password: str, passwords: list[str]) -> None:
     expected = given_password != "" and given_password in passwords
 
-    assert opens(judge_password(given_password, passwords)) is expected
+    assert opens(check_password(given_password, passwords)) is expected

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.challenges.token import AnchorPool, Judged, TokenRules, judge_token
+from services.validator.challenges.token import AnchorPool, TokenResult, TokenRules, check_token
 from shared.limits import DETAIL_CHARACTERS, SAN_ENTRIES
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.x509.csr import CertificationRequest
@@ -54,11 +54,11 @@ def evaluator(
     pool: AnchorPool = POOL,
     csr: CertificationRequest = ASKED,
     now: int = NOW,
-) -> Judged:
-    return judge_token(token, pool, rules, csr, now)
+) -> TokenResult:
+    return check_token(token, pool, rules, csr, now)
 
 
-def passes(judged: Judged) -> bool:
+def passes(judged: TokenResult) -> bool:
     """Whether all gates opened, each asked once and in order."""
     if judged.verified.refusal is not None:
         return False
@@ -82,7 +82,7 @@ def refusal(token: str, *arguments: Any, **options: Any) -> tuple[str, Reason]:
     return gates[-1].gate, found.reason
 
 
-def says_nothing_secret(judged: Judged, token: str) -> None:
+def says_nothing_secret(judged: TokenResult, token: str) -> None:
     """Details go to logs and records: no token, no part of one, no nonce."""
     refused = judged.verified.refusal
     said = [gate.detail for gate in judged.verified.gates] + [refused.detail if refused else ""]

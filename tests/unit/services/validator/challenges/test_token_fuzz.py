@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.validator.challenges.token import AnchorPool, Judged, TokenRules, judge_token
+from services.validator.challenges.token import AnchorPool, TokenResult, TokenRules, check_token
 from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.tokens import (
     anchor,
@@ -44,9 +44,9 @@ TOKENS: Final = {
 
 def evaluator(
     token: str, csr: CertificationRequest = ASKED, rules: TokenRules | None = None
-) -> Judged:
+) -> TokenResult:
     """A decision; it is well formed whatever it is."""
-    judged = judge_token(token, POOL, rules or TokenRules(), csr, NOW)
+    judged = check_token(token, POOL, rules or TokenRules(), csr, NOW)
     gates, refusal = judged.verified.gates, judged.verified.refusal
     assert tuple(gate.gate for gate in gates) == GATES[: len(gates)]
     assert [gate.passed for gate in gates[:-1]] == [True] * (len(gates) - 1)

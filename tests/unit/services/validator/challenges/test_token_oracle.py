@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.validator.challenges.token import AnchorPool, TokenRules, judge_token
+from services.validator.challenges.token import AnchorPool, TokenRules, check_token
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
 from tests.unit.services.validator.challenges.tokens import (
@@ -194,7 +194,7 @@ def agreeing(draw: st.DrawFn) -> tuple[Fields, Plain]:
 
 def judged(fields: Fields, rules: TokenRules, plain: Plain) -> tuple[str, Reason] | None:
     """What the product says; the gates before the one that refused have passed."""
-    found = judge_token(mint(fields, p256()), POOL, rules, plain.csr, NOW).verified
+    found = check_token(mint(fields, p256()), POOL, rules, plain.csr, NOW).verified
     gates = found.gates
     assert tuple(gate.gate for gate in gates) == GATES[: len(gates)]
     assert all(gate.passed for gate in gates[:-1])
