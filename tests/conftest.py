@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.system import System, running
-from tests.tools import LEFT_OUT
+from tests.support.system import System, running
+from tests.support.tools import LEFT_OUT
 
 # Configurations of tests hold challenges: what tests write is theirs alone.
 os.umask(0o077)

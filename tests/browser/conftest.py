@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from cli.up.authority import make_ca
-from tests.browser.devices_ import AUDIENCE, Fleet, write_branch_anchor
-from tests.browser.pages_ import Desktop, Watch
-from tests.browser.past_ import ANCHOR_DAYS, Past, add_token
-from tests.integration.prepared_ import add_profiles, prepared
-from tests.system import System, running
-from tests.tools import need
+from tests.browser.devices import AUDIENCE, Fleet, write_branch_anchor
+from tests.browser.pages import Desktop, Watch
+from tests.browser.past import ANCHOR_DAYS, Past, add_token
+from tests.support.prepared import add_profiles, prepared
+from tests.support.system import System, running
+from tests.support.tools import need
 
 # Package and not session: playwright's loop must not run on under other suites' async tests.
 SCOPE: Final = "package"

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from services.audit.web import views
-from tests.browser.devices_ import Fleet, unique
-from tests.browser.pages_ import TABS, Desktop, Watch, csrf, opened, posted, send, sign_in
-from tests.browser.past_ import Past, add_token, take_back
-from tests.system import System
+from tests.browser.devices import Fleet, unique
+from tests.browser.pages import TABS, Desktop, Watch, csrf, opened, posted, send, sign_in
+from tests.browser.past import Past, add_token, take_back
+from tests.support.system import System
 
 ELSEWHERE: Final = "127.0.0.5"
 WRONG: Final = {"token": "not a token"}

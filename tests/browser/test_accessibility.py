@@ -8,10 +8,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.devices_ import Fleet, unique
-from tests.browser.pages_ import Desktop, opened
-from tests.browser.past_ import Past
-from tests.browser.views_ import DIALOGS, addresses, views
+from tests.browser.devices import Fleet, unique
+from tests.browser.pages import Desktop, opened
+from tests.browser.past import Past
+from tests.browser.views import DIALOGS, addresses, views
 
 AXE: Final = Axe()
 TAGS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]

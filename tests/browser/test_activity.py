@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.past_ import Past
+from tests.browser.past import Past
 
 PAGE = 50
 

@@ -11,11 +11,11 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from shared.scep.certrep import PkiStatus
-from tests.browser.devices_ import Fleet, unique
-from tests.browser.pages_ import Watch, focused, opened, ordered, send
-from tests.integration.requests_ import logged
+from tests.browser.devices import Fleet, unique
+from tests.browser.pages import Watch, focused, opened, ordered, send
 from tests.integration.test_revocation import fetched
-from tests.system import System, wait_until
+from tests.support.requests import logged
+from tests.support.system import System, wait_until
 
 VALIDATORS = ("validator-0", "validator-1")
 RELOADED = "anchors_reloaded"

@@ -5,8 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.devices_ import Asked
-from tests.browser.past_ import Past
+from tests.browser.devices import Asked
+from tests.browser.past import Past
 
 ISSUED = [
     ("Request recorded", "gateway"),

@@ -4,10 +4,10 @@ from typing import Final
 
 from playwright.sync_api import expect
 
-from tests.browser.devices_ import Fleet, unique
-from tests.browser.pages_ import PHONE, TABS, Desktop, opened, ordered
-from tests.browser.past_ import Past
-from tests.browser.views_ import views
+from tests.browser.devices import Fleet, unique
+from tests.browser.pages import PHONE, TABS, Desktop, opened, ordered
+from tests.browser.past import Past
+from tests.browser.views import views
 
 # Badges, dates and names of profiles that are taller than a line: texts of them.
 TORN: Final = """() => [...document.querySelectorAll(

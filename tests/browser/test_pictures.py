@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.pages_ import DESKTOP, Desktop, opened
-from tests.browser.past_ import Past
-from tests.browser.png_ import small
+from tests.browser.pages import DESKTOP, Desktop, opened
+from tests.browser.past import Past
+from tests.browser.png import small
 
 MOST_BYTES: Final = 120_000
 

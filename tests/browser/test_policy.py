@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.pages_ import Desktop, Watch
-from tests.browser.past_ import Past
-from tests.browser.views_ import addresses
-from tests.system import wait_until
+from tests.browser.pages import Desktop, Watch
+from tests.browser.past import Past
+from tests.browser.views import addresses
+from tests.support.system import wait_until
 
 STRICT = {
     "default-src": "'none'",

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.devices_ import Fleet, unique
-from tests.browser.pages_ import Desktop, focused
-from tests.browser.past_ import Past, add_token, take_back
-from tests.system import System
+from tests.browser.devices import Fleet, unique
+from tests.browser.pages import Desktop, focused
+from tests.browser.past import Past, add_token, take_back
+from tests.support.system import System
 
 SMALL = {"width": 1000, "height": 400}
 

@@ -6,9 +6,9 @@ from typing import Final
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.devices_ import AUDIENCE, Fleet, unique
-from tests.browser.past_ import ANCHOR_DAYS, Past
-from tests.system import System
+from tests.browser.devices import AUDIENCE, Fleet, unique
+from tests.browser.past import ANCHOR_DAYS, Past
+from tests.support.system import System
 
 RESULTS: Final = [
     "success", "signature_invalid", "expired", "not_yet_valid", "wrong_audience", "replay",

@@ -21,7 +21,7 @@ from benchmarks.evaluate import evaluate
 from benchmarks.figures import Answer, Retries
 from benchmarks.fire import Gun, Shot, fire
 from benchmarks.http1 import Endpoint
-from tests.system import System
+from tests.support.system import System
 
 REFUSED = "pkiStatus FAILURE, failInfo 1"  # badMessageCheck: what a wrong challenge gets
 ATTEMPT_SECONDS = 20.0

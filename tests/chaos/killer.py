@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 
 KINDS = ("nats", "gateway", "validator", "issuer", "audit")
 _RESTART_SECONDS = 60.0

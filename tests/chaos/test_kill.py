@@ -26,8 +26,8 @@ from shared.log.streams import DEAD_LETTERS
 from tests.chaos.clients import REFUSED, Load, ask, authorities, new_load
 from tests.chaos.killer import KINDS, Killer
 from tests.chaos.ledger import Ledger, read_ledger, unlike_rows
-from tests.rows import checksums
-from tests.system import System, running, wait_until
+from tests.support.rows import checksums
+from tests.support.system import System, running, wait_until
 
 SECONDS = float(os.environ.get("TEST_CHAOS_SECONDS", "45"))
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))

@@ -13,7 +13,7 @@ from shared.log.envelope import Stored
 from shared.log.streams import CERTS
 from tests.chaos.clients import REFUSED, authorities, new_load
 from tests.chaos.ledger import ENROLL, Ledger, read_ledger, unlike_rows
-from tests.system import running
+from tests.support.system import running
 
 Change = Callable[[list[Stored]], list[Stored]]
 

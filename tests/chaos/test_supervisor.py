@@ -18,7 +18,7 @@ from benchmarks.discover import recipient
 from benchmarks.enrollments import Enrollment, Recipe, enrollment
 from tests.chaos.clients import ask, authorities
 from tests.chaos.killer import KINDS, Victim, alive, pids, wait_restarted
-from tests.system import System, running, scepstream, start, wait_until
+from tests.support.system import System, running, scepstream, start, wait_until
 
 TWO = ("--gateways", "2")
 TRACEBACK = "Traceback"

@@ -10,9 +10,9 @@ from pathlib import Path
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.chaos.killer import Killer
-from tests.integration.requests_ import Device, Endpoint, ended
-from tests.integration.tokens_ import token
-from tests.system import System, running
+from tests.support.requests import Device, Endpoint, ended
+from tests.support.system import System, running
+from tests.support.tokens import token
 from tests.unit.shared.scep import messages as m
 
 SECONDS = min(float(os.environ.get("TEST_CHAOS_SECONDS", "40")), 120.0)

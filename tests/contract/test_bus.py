@@ -34,7 +34,7 @@ from shared.log.subjects import (
     revocation_command,
 )
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream, matches
-from tests.nats import nats_server
+from tests.support.nats import nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"
 STREAM = enroll_stream("0")

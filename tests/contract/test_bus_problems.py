@@ -13,7 +13,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.log.envelope import Message
 from shared.log.roles import Role
 from shared.log.subjects import replica_subject
-from tests.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer, nats_server
 
 EVENT = Message(b"x" * 4096, {})
 

@@ -16,7 +16,7 @@ from shared.log.envelope import Message
 from shared.log.roles import Role
 from shared.runtime.moving import Mover
 from shared.runtime.process import background
-from tests.nats_cluster import NAMES, Cluster, nats_cluster
+from tests.support.nats_cluster import NAMES, Cluster, nats_cluster
 
 STREAM = "ENROLL_0"
 MISLED = 3

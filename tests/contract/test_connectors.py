@@ -13,9 +13,9 @@ from services.issuer.received import misissued, validity
 from shared.log.events.commands import RevocationReason
 from shared.scep.certificate import read_certificate
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.services.issuer.templates import template
-from tests.unit.world import NOW
 
 ATTEMPT = "enroll.0.corp.transaction.csr.0"
 

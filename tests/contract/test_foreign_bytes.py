@@ -18,8 +18,8 @@ from shared.limits import EVENT_BYTES
 from shared.log.envelope import Message, Stored
 from shared.log.roles import Role
 from shared.log.streams import DEAD_LETTERS, enroll_stream
-from tests.contract.raw_ import RawClient
-from tests.nats import NatsServer, nats_server
+from tests.contract.raw import RawClient
+from tests.support.nats import NatsServer, nats_server
 
 STREAM = enroll_stream("0")
 HONEST = "enroll.0.demo.tx.honest.0.request"

@@ -15,7 +15,7 @@ from shared.bus.users import User, inbox_prefix, public_key_of, publishes, subsc
 from shared.log.envelope import Message
 from shared.log.roles import SERVICES, Role
 from shared.log.subjects import replica_subject
-from tests.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer, nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"
 # Whose hint each is; everybody else's is a forgery.

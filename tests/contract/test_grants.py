@@ -21,7 +21,7 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_command,
 )
-from tests.nats import nats_server
+from tests.support.nats import nats_server
 
 EMPTY = Message(b"{}", {})
 ORDER = revocation_command("local", "40", 0)

@@ -17,7 +17,7 @@ from shared.bus.selftest import PrivilegeError, assert_least_privilege, forbidde
 from shared.log.envelope import Message
 from shared.log.roles import SERVICES, Role
 from tests.fakes.memory_bus import matches
-from tests.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer, nats_server
 
 WRITERS = {
     "request": Role.GATEWAY,

@@ -10,7 +10,7 @@ from nats.js.api import StreamConfig
 from shared.bus.provision import ForeignLogError
 from shared.log.roles import Role
 from shared.log.streams import OPS
-from tests.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer, nats_server
 
 
 @pytest.fixture

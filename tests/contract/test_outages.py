@@ -13,7 +13,7 @@ from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
 from shared.log.envelope import Message
 from shared.log.roles import Role
-from tests.nats import nats_server
+from tests.support.nats import nats_server
 
 REQUEST = "enroll.0.demo.tx.csr.0.request"
 

@@ -23,7 +23,7 @@ from shared.log.envelope import Message
 from shared.log.roles import SERVICES, Role
 from shared.log.streams import CA_CHAINS, CERTS, CRLS, DEAD_LETTERS, DEVICES, OPS, REPLAYS, REPLICAS
 from shared.log.subjects import replica_subject
-from tests.nats import NatsServer, nats_server
+from tests.support.nats import NatsServer, nats_server
 
 MIB = 2**20
 MOST = {quota: (number + 1) * MIB for number, quota in enumerate(Quota)}

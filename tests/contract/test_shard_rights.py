@@ -14,8 +14,8 @@ from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
 from shared.log.envelope import Message
 from shared.log.roles import Role
-from tests.nats import NatsServer, nats_server
-from tests.system import wait_until
+from tests.support.nats import NatsServer, nats_server
+from tests.support.system import wait_until
 
 EMPTY = Message(b"{}", {})
 

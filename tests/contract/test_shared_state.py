@@ -36,15 +36,15 @@ from shared.log.subjects import (
 )
 from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
-from tests.nats import NatsServer, nats_server
-from tests.unit.services.validator.challenges.enrollers import asked, holder
-from tests.unit.world import (
+from tests.support.nats import NatsServer, nats_server
+from tests.support.world import (
     NOW,
     REQUEST_SHA256,
     TRUSTED_ISSUERS,
     TRUSTED_VALIDATORS,
     VALIDATOR,
 )
+from tests.unit.services.validator.challenges.enrollers import asked, holder
 
 TOKEN = replay_record("signed", "t1", 0)
 DEVICE = device_subject("d1", 0)

@@ -42,11 +42,9 @@ from shared.runtime.live import Live
 from shared.runtime.process import background, now
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
-from tests.nats import NatsServer, nats_server
-from tests.unit import pki
-from tests.unit.shared.scep.messages import Identity, identity
-from tests.unit.shared.scep.messages import device_csr as csr_of
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.nats import NatsServer, nats_server
+from tests.support.world import (
     ACCESS,
     ISSUER,
     ISSUING,
@@ -63,6 +61,8 @@ from tests.unit.world import (
     policy,
     requested,
 )
+from tests.unit.shared.scep.messages import Identity, identity
+from tests.unit.shared.scep.messages import device_csr as csr_of
 
 BUS = Servers.of("nats://127.0.0.1:4222")
 EPOCHS = (Epoch(0, ("0",)),)

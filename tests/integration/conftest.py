@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.up.authority import make_ca, pem
 from cli.up.layout import Layout, write_private
-from tests.integration.prepared_ import add_kinds, add_profiles, configure, prepared
-from tests.integration.requests_ import Endpoint
-from tests.system import System, running
+from tests.support.prepared import add_kinds, add_profiles, configure, prepared
+from tests.support.requests import Endpoint
+from tests.support.system import System, running
 
 PROXY = "127.0.0.9"
 

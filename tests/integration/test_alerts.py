@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.tools import need
+from tests.support.tools import need
 
 RULES: Final = Path(__file__).parents[2] / "deploy/prometheus/alerts.yml"
 

@@ -12,11 +12,11 @@ import pytest
 from cryptography import x509
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.test_revocation import fetched
-from tests.integration.tokens_ import token
-from tests.system import System, running, wait_until
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import Device, Endpoint, ask, ended, enroll, recorded
+from tests.support.system import System, running, wait_until
+from tests.support.tokens import token
 
 PROBLEM: Final = "application/problem+json"
 LEVELS: Final = ("viewer", "operator", "admin")

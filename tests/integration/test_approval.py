@@ -9,9 +9,9 @@ import pytest
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.holders_ import enrolled, renewal, renewed, revoke
-from tests.integration.prepared_ import command
-from tests.integration.requests_ import (
+from tests.support.holders import enrolled, renewal, renewed, revoke
+from tests.support.prepared import command
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -22,7 +22,7 @@ from tests.integration.requests_ import (
     recorded,
     shown,
 )
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 from tests.unit.shared.scep import messages as m
 
 AT_ONCE = 3.0  # seconds; the reply budget is 10

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from shared.scep.certrep import CertRep, PkiStatus
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import (
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -19,7 +19,7 @@ from tests.integration.requests_ import (
     der,
     recorded,
 )
-from tests.system import System, start, wait_until
+from tests.support.system import System, start, wait_until
 from tests.unit.shared.scep import messages as m
 
 GATEWAYS = ("--gateways", "2")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -19,7 +19,7 @@ from tests.integration.requests_ import (
     recorded,
     shown,
 )
-from tests.system import System, scepstream
+from tests.support.system import System, scepstream
 
 STORY = {
     "EnrollmentRequested": 1,

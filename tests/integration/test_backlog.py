@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.requests_ import Device, Endpoint, asked, ended, send
-from tests.system import System, running, wait_until
+from tests.support.requests import Device, Endpoint, asked, ended, send
+from tests.support.system import System, running, wait_until
 
 
 @pytest.fixture(scope="module")

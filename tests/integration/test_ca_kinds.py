@@ -15,9 +15,9 @@ from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
 from shared.config.keys import read_ca_key_file, read_certificates
 from shared.scep.certrep import read_certificates as read_certificates_of
-from tests.integration.requests_ import Device, Endpoint, ask, certificate, der, enroll, opened
-from tests.system import System, running, scepstream
-from tests.tools import need
+from tests.support.requests import Device, Endpoint, ask, certificate, der, enroll, opened
+from tests.support.system import System, running, scepstream
+from tests.support.tools import need
 
 DAYS_LEFT = 10
 

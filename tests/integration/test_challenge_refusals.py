@@ -12,8 +12,9 @@ import pytest
 
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.prepared_ import add_profiles, command, configure, prepared
-from tests.integration.requests_ import (
+from tests.integration.test_secrets import Secret, files, leaks
+from tests.support.prepared import add_profiles, command, configure, prepared
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -23,9 +24,8 @@ from tests.integration.requests_ import (
     send,
     shown,
 )
-from tests.integration.test_secrets import Secret, files, leaks
-from tests.integration.tokens_ import claims, connector_key, token
-from tests.system import System, running, wait_until
+from tests.support.system import System, running, wait_until
+from tests.support.tokens import claims, connector_key, token
 from tests.unit.services.validator.challenges.tokens import mint, p256
 from tests.unit.shared.scep import messages as m
 
@@ -40,7 +40,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     layout = prepared(tmp_path_factory.mktemp("refusals") / "data")
     configure(layout.config, "profiles.corp", intune_audience=AUDIENCE)
     signed = {"intune_enabled": True, "intune_connector_cert_path": "connector/connector.pem"}
-    plugin = "tests.integration.device_states_:answer"
+    plugin = "tests.integration.device_states:answer"
     add_profiles(
         layout,
         {

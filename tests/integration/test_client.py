@@ -9,9 +9,9 @@ from cryptography import x509
 
 from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
 from shared.log.enrollment import State
-from tests.integration.prepared_ import command
-from tests.integration.requests_ import listed
-from tests.system import System, wait_until
+from tests.support.prepared import command
+from tests.support.requests import listed
+from tests.support.system import System, wait_until
 
 ISSUED, ERROR, REFUSED, PENDING, UNREACHABLE = 0, 1, 3, 4, 5
 WEAK_CIPHERS, WEAK_DIGESTS = {"des", "des3"}, {"md5", "sha1"}

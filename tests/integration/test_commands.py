@@ -7,10 +7,10 @@ from typing import Any, Final
 import pytest
 
 from services.audit.store.commands import Command
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
 from tests.integration.test_api import Api
-from tests.system import System, running, wait_until
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import Device, Endpoint, ask, ended, enroll, recorded
+from tests.support.system import System, running, wait_until
 
 _NAMES: Final = count()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.requests_ import Device, Endpoint, answer, certificate, connection
+from tests.support.requests import Device, Endpoint, answer, certificate, connection
 
 
 def head(endpoint: Endpoint, request: str, *lines: str) -> bytes:

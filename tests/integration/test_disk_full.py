@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.system import System, running, scepstream, wait_until
+from tests.support.system import System, running, scepstream, wait_until
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 

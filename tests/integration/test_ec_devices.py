@@ -14,8 +14,8 @@ from shared.scep.certrep import CertRep, PkiStatus, read_certificates
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
 from shared.scep.pkimessage import unwrap_with_password
-from tests.integration.holders_ import GET_CERT, PKCS_REQ, RENEWAL_REQ
-from tests.integration.requests_ import (
+from tests.support.holders import GET_CERT, PKCS_REQ, RENEWAL_REQ
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -26,8 +26,8 @@ from tests.integration.requests_ import (
     recorded,
     sealed,
 )
-from tests.system import System
-from tests.tools import need
+from tests.support.system import System
+from tests.support.tools import need
 from tests.unit.shared.scep import messages as m
 from tests.unit.shared.scep import sealing, signing
 

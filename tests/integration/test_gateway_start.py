@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.requests_ import Endpoint, connection, logged, send
-from tests.system import System, wait_until
+from tests.support.requests import Endpoint, connection, logged, send
+from tests.support.system import System, wait_until
 
 
 def test_a_gateway_that_was_killed_answers_no_503_when_it_is_back(

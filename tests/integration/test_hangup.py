@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.prepared_ import configure
-from tests.integration.requests_ import logged
-from tests.system import READY_SECONDS, STOP_SECONDS, running, wait_until
+from tests.support.prepared import configure
+from tests.support.requests import logged
+from tests.support.system import READY_SECONDS, STOP_SECONDS, running, wait_until
 
 
 def test_a_terminal_that_is_closed_ends_the_system(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     RawResponse,
@@ -27,7 +27,7 @@ from tests.integration.requests_ import (
     server_errors,
     shown,
 )
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 from tests.unit.shared.scep import messages as m
 
 MODERN = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.system import System, running, scepstream, wait_until
+from tests.support.system import System, running, scepstream, wait_until
 
 
 def enroll(system: System, name: str) -> None:

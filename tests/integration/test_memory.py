@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.system import System, running
+from tests.support.system import System, running
 
 
 def holds(pid: int, secret: bytes) -> bool:

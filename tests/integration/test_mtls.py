@@ -20,10 +20,10 @@ from cli.up.authority import pem
 from cli.up.layout import write_private
 from shared.config.keys import read_ca_key_file, read_certificates
 from tests.integration.conftest import PROXY
-from tests.integration.prepared_ import tell_to_reload
-from tests.integration.requests_ import PKI_MESSAGE, Device, Endpoint, answer, certificate, logged
-from tests.system import System, wait_until
-from tests.tools import need
+from tests.support.prepared import tell_to_reload
+from tests.support.requests import PKI_MESSAGE, Device, Endpoint, answer, certificate, logged
+from tests.support.system import System, wait_until
+from tests.support.tools import need
 
 CAPS = "?operation=GetCACaps"
 SITES = ("north", "south")

@@ -13,10 +13,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from tests.integration.prepared_ import add_profiles, prepared
-from tests.integration.requests_ import Device, Endpoint, ask, enroll, recorded
 from tests.integration.test_api import ROUTES
-from tests.system import System, running
+from tests.support.prepared import add_profiles, prepared
+from tests.support.requests import Device, Endpoint, ask, enroll, recorded
+from tests.support.system import System, running
 
 EXAMPLES: Final = 15
 # Documented answers to an order that nobody carried out and to a log that is away.

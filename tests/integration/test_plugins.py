@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import Layout, write_private
 from shared.x509.key_ids import spki_sha256
-from tests.integration.prepared_ import add_profiles, prepared
 from tests.plugins.install import install
 from tests.plugins.registry_ca.scepstream_registry_ca import Register
 from tests.plugins.voucher.scepstream_voucher import voucher
-from tests.system import System, running, wait_until
+from tests.support.prepared import add_profiles, prepared
+from tests.support.system import System, running, wait_until
 
 KEY: Final = b"k3y-of-the-v0uchers"
 

@@ -18,12 +18,12 @@ from shared.config.keys import read_event_signer, read_nkey
 from shared.config.load import load
 from shared.log.envelope import sign
 from shared.log.roles import Role
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import Device, Endpoint, ask, ended, enroll, recorded
-from tests.integration.tokens_ import token
-from tests.rows import tables
-from tests.system import System, running, scepstream, wait_until
-from tests.unit import golden
+from tests.support import golden
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import Device, Endpoint, ask, ended, enroll, recorded
+from tests.support.rows import tables
+from tests.support.system import System, running, scepstream, wait_until
+from tests.support.tokens import token
 
 Change = Callable[[sqlite3.Connection], str]
 

@@ -16,8 +16,9 @@ from cli.up.layout import Layout, write_private
 from shared.config.keys import read_ca_key_file, read_certificates
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.prepared_ import configure, tell_to_reload
-from tests.integration.requests_ import (
+from tests.integration.test_api import Api
+from tests.support.prepared import configure, tell_to_reload
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -28,8 +29,7 @@ from tests.integration.requests_ import (
     recipient_info,
     sealed,
 )
-from tests.integration.test_api import Api
-from tests.system import System, running, wait_until
+from tests.support.system import System, running, wait_until
 from tests.unit.shared.scep import messages as m
 
 FIRST = ["ra/signing.pem", "ra/encryption.pem"]

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from shared.config.load import load
-from tests.system import System, wait_until
-from tests.tools import need
+from tests.support.system import System, wait_until
+from tests.support.tools import need
 
 ROOT = Path(__file__).parents[2]
 PLAIN_URL = "http://127.0.0.1:8080/scep"

@@ -13,7 +13,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -29,7 +29,7 @@ from tests.integration.requests_ import (
     sealed,
     server_errors,
 )
-from tests.system import System
+from tests.support.system import System
 from tests.unit.shared.scep import messages as m
 
 FAILURE_FLOOR = 0.05

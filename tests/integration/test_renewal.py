@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
-from tests.integration.holders_ import (
+from tests.support.holders import (
     PKCS_REQ,
     RENEWAL_REQ,
     enrolled,
@@ -18,7 +18,7 @@ from tests.integration.holders_ import (
     renewed,
     revoke,
 )
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -32,7 +32,7 @@ from tests.integration.requests_ import (
     sealed,
     shown,
 )
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 from tests.unit.shared.scep import messages as m
 
 OTHER_NAME = m.name((m.COMMON_NAME, m.UTF8, b"somebody else"))

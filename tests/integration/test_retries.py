@@ -15,7 +15,7 @@ import pytest
 from shared.runtime.process import listen
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     answer,
@@ -30,7 +30,7 @@ from tests.integration.requests_ import (
     server_errors,
     shown,
 )
-from tests.system import System, running, wait_until
+from tests.support.system import System, running, wait_until
 from tests.unit.shared.scep import messages as m
 
 SHORT_BUDGET = 1.0

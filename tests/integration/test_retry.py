@@ -23,8 +23,9 @@ from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import parse_prefix
 from shared.scep.certrep import PkiStatus
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import (
+from tests.integration.test_api import Api
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -33,8 +34,7 @@ from tests.integration.requests_ import (
     ended,
     recorded,
 )
-from tests.integration.test_api import Api
-from tests.system import System, running, wait_until
+from tests.support.system import System, running, wait_until
 
 
 @pytest.fixture(scope="module")

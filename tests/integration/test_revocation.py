@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.holders_ import (
+from tests.support.holders import (
     GET_CERT,
     GET_CRL,
     enrolled,
@@ -23,8 +23,8 @@ from tests.integration.holders_ import (
     renewed,
     revoke,
 )
-from tests.integration.prepared_ import command
-from tests.integration.requests_ import (
+from tests.support.prepared import command
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -35,7 +35,7 @@ from tests.integration.requests_ import (
     sealed,
     send,
 )
-from tests.system import System
+from tests.support.system import System
 from tests.unit.shared.scep import messages as m
 
 CONSTANTS = (b"SSCEP transactionId", b"1")

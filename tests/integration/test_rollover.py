@@ -21,7 +21,7 @@ from shared.scep.certrep import PkiStatus, read_reply
 from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
 from shared.scep.signed_data import read_signed_data
-from tests.integration.holders_ import (
+from tests.support.holders import (
     GET_CERT,
     enrolled,
     get_crl,
@@ -30,8 +30,8 @@ from tests.integration.holders_ import (
     renewed,
     revoke,
 )
-from tests.integration.prepared_ import add_profiles, command, prepared, tell_to_reload
-from tests.integration.requests_ import (
+from tests.support.prepared import add_profiles, command, prepared, tell_to_reload
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -42,8 +42,8 @@ from tests.integration.requests_ import (
     logged,
     send,
 )
-from tests.system import System, running, wait_until
-from tests.tools import need
+from tests.support.system import System, running, wait_until
+from tests.support.tools import need
 
 GATEWAYS = 2
 PROFILE = "anytime"

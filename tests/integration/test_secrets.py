@@ -22,7 +22,7 @@ import pytest
 from shared.log.roles import Role
 from shared.scep.certrep import PkiStatus, read_reply
 from tests.chaos.killer import pids
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -33,7 +33,7 @@ from tests.integration.requests_ import (
     sealed,
     send,
 )
-from tests.system import System, running
+from tests.support.system import System, running
 from tests.unit.shared.scep import messages as m
 
 CONFIGURATION: Final = frozenset({"run.json", "scepstream.toml"})

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.prepared_ import configure, prepared
-from tests.integration.requests_ import (
+from tests.support.prepared import configure, prepared
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -19,8 +19,8 @@ from tests.integration.requests_ import (
     ended,
     recorded,
 )
-from tests.integration.tokens_ import token
-from tests.system import System, running
+from tests.support.system import System, running
+from tests.support.tokens import token
 
 LIMIT = 3
 

@@ -12,7 +12,7 @@ import pytest
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.chaos.killer import alive, pids
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -24,8 +24,8 @@ from tests.integration.requests_ import (
     recorded,
     shown,
 )
-from tests.integration.tokens_ import token
-from tests.system import System, start, wait_until
+from tests.support.system import System, start, wait_until
+from tests.support.tokens import token
 from tests.unit.shared.scep import messages as m
 
 REPLICAS = ("--gateways", "2", "--validators", "4", "--issuers", "2")

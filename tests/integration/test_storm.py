@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     answer,
@@ -17,7 +17,7 @@ from tests.integration.requests_ import (
     recorded,
     shown,
 )
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 
 AT_ONCE = 201
 

@@ -16,9 +16,9 @@ from cli.toml import set_keys
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
 from shared.runtime.process import now
-from tests.integration.requests_ import Device, Endpoint, ask, certificate, enroll
-from tests.system import System, running, wait_until
-from tests.tools import need
+from tests.support.requests import Device, Endpoint, ask, certificate, enroll
+from tests.support.system import System, running, wait_until
+from tests.support.tools import need
 
 CAPS = "?operation=GetCACaps"
 

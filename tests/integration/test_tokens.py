@@ -16,7 +16,7 @@ from cli.up.layout import Layout, write_private
 from shared.runtime.process import now
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from tests.integration.requests_ import (
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -24,8 +24,8 @@ from tests.integration.requests_ import (
     recipient_info,
     sealed,
 )
-from tests.system import running, scepstream
-from tests.tools import need
+from tests.support.system import running, scepstream
+from tests.support.tools import need
 from tests.unit.shared.scep import messages as m
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"

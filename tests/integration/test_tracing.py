@@ -7,9 +7,9 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from cli.up.layout import write_private
-from tests.integration.collector_ import Collector, collecting
-from tests.integration.prepared_ import add_profiles, command, prepared
-from tests.integration.requests_ import (
+from tests.integration.collector import Collector, collecting
+from tests.support.prepared import add_profiles, command, prepared
+from tests.support.requests import (
     Device,
     Endpoint,
     ask,
@@ -19,7 +19,7 @@ from tests.integration.requests_ import (
     recorded,
     send,
 )
-from tests.system import System, running, wait_until
+from tests.support.system import System, running, wait_until
 
 
 @pytest.fixture(scope="module")

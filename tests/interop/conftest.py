@@ -6,7 +6,7 @@ import pytest
 
 from tests.interop.lab import Side, laboratory
 from tests.interop.matrix import FORMS, NAME, Recorder
-from tests.system import System
+from tests.support.system import System
 
 
 def pytest_configure(config: pytest.Config) -> None:

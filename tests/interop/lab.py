@@ -17,7 +17,7 @@ from shared.config.keys import read_ca_key_file, read_certificates
 from shared.log.enrollment import State
 from tests.interop.clients import ended
 from tests.interop.verify import record
-from tests.system import System, running
+from tests.support.system import System, running
 
 SPLIT, COMBINED = "split", "combined"
 NATS_PORT = 4222  # of the text only: a start takes one that is free

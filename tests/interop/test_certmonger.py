@@ -17,8 +17,8 @@ from tests.interop.clients import new_name, succeed
 from tests.interop.lab import SPLIT, Side
 from tests.interop.matrix import FORMS
 from tests.interop.verify import check_enrolled, check_refused, check_renewed, let_a_second_pass
-from tests.system import System, wait_until
-from tests.tools import need
+from tests.support.system import System, wait_until
+from tests.support.tools import need
 
 SAN = "device.example"
 SANS = [x509.DNSName(SAN)]

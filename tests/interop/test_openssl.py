@@ -9,8 +9,8 @@ from cryptography import x509
 
 from tests.interop.clients import succeed
 from tests.interop.verify import verify_strictly
-from tests.system import System
-from tests.tools import need
+from tests.support.system import System
+from tests.support.tools import need
 
 
 @pytest.fixture(params=["demo", "legacy"])

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.interop.clients import Finished, ended, new_name, succeed, told
 from tests.interop.verify import check_enrolled, check_issued, records
-from tests.system import System
-from tests.tools import need
+from tests.support.system import System
+from tests.support.tools import need
 
 ISSUED, ERROR, REFUSED, UNREACHABLE = 0, 1, 3, 5
 UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.clients import Finished, new_name, told
-from tests.system import System
+from tests.support.system import System
 
 STYLES = [
     ("demo", "--cipher aes256-gcm --digest sha512 --transport oaep-sha256 --get"),

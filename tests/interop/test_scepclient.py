@@ -19,8 +19,8 @@ from tests.interop.verify import (
     let_a_second_pass,
     records,
 )
-from tests.system import System
-from tests.tools import need
+from tests.support.system import System
+from tests.support.tools import need
 
 POLL_SECONDS = 30  # fixed in the client
 SAID = "said.txt"

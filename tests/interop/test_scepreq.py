@@ -17,7 +17,7 @@ from tests.interop.verify import (
     check_renewed,
     records,
 )
-from tests.system import System
+from tests.support.system import System
 
 SAN = "device.example"
 ISSUED, REFUSED, PENDING = 0, 3, 4

@@ -18,8 +18,8 @@ from tests.interop.verify import (
     records,
     verify_strictly,
 )
-from tests.system import System
-from tests.tools import need
+from tests.support.system import System
+from tests.support.tools import need
 
 SAN = "device.example"
 SANS = [x509.DNSName(SAN)]

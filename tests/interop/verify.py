@@ -20,8 +20,8 @@ from services.audit.settings import database_url
 from services.audit.store.engine import open_engine
 from shared.config.load import load
 from tests.interop.clients import succeed, told
-from tests.system import System, wait_until
-from tests.tools import need
+from tests.support.system import System, wait_until
+from tests.support.tools import need
 
 ALLOWED_EXTENSIONS = {
     ExtensionOID.KEY_USAGE,

@@ -13,10 +13,10 @@ import pytest
 
 from cli.toml import set_keys
 from cli.up.layout import Layout, write_private
-from tests.integration.prepared_ import add_profiles, prepared
 from tests.security.honest import Fleet, make_challenges
 from tests.security.siege import Siege
-from tests.system import start
+from tests.support.prepared import add_profiles, prepared
+from tests.support.system import start
 
 REPLICAS: Final = ("--gateways", "2", "--validators", "2")
 SLOW_SECONDS: Final = 6.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from tests.integration.requests_ import Endpoint
+from tests.support.requests import Endpoint
 
 CONNECT_SECONDS: Final = 3.0
 

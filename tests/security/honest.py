@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from benchmarks.enrollments import key_pool
 from shared.log.subjects import transaction_token
-from tests.integration.holders_ import RENEWAL_REQ, holding, renewal
-from tests.integration.requests_ import (
+from tests.support.holders import RENEWAL_REQ, holding, renewal
+from tests.support.requests import (
     PKI_MESSAGE,
     Device,
     Endpoint,
@@ -26,8 +26,8 @@ from tests.integration.requests_ import (
     certificate,
     issued,
 )
-from tests.integration.tokens_ import claims, connector_key
-from tests.system import System
+from tests.support.system import System
+from tests.support.tokens import claims, connector_key
 from tests.unit.services.validator.challenges.tokens import PrivateKey, mint
 from tests.unit.shared.scep import messages as m
 

@@ -13,9 +13,9 @@ from typing import Final
 from shared.bus.grants import HINTS, grants
 from shared.bus.topology import consumers, streams
 from shared.log.roles import ACCOUNTS
-from tests.nats import NatsServer, nats_server
 from tests.security.rights import API, SHARD, filled
 from tests.security.wire import ClosedError, RawNats
+from tests.support.nats import NatsServer, nats_server
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "security.md"
 BEGIN: Final = "<!-- matrix:begin -->"

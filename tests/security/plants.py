@@ -12,8 +12,8 @@ from shared.log.events.base import EventPayload
 from shared.log.roles import Role
 from tests.security.rights import filled, writable
 from tests.security.wire import frame, head_of
-from tests.unit import golden
-from tests.unit.world import STRANGER
+from tests.support import golden
+from tests.support.world import STRANGER
 
 TOKENS: Final = (
     b"\xff\xfe\xfd",

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
-from tests.integration.requests_ import Device, Endpoint, sealed
+from tests.support.requests import Device, Endpoint, sealed
 from tests.unit.shared.scep import messages as m
 
 WRONG: Final = "no such password"

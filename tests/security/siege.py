@@ -20,12 +20,12 @@ from shared.config.keys import read_nkey
 from shared.log.events.base import EventPayload
 from shared.log.roles import Role
 from tests.chaos.killer import alive, pids
-from tests.integration.prepared_ import command
-from tests.integration.requests_ import Endpoint
 from tests.security.honest import KINDS, Fleet
 from tests.security.plants import headers_of, strangers
 from tests.security.wire import RawNats
-from tests.system import System, wait_until
+from tests.support.prepared import command
+from tests.support.requests import Endpoint
+from tests.support.system import System, wait_until
 
 MEMORY: Final = 50 * 1024 * 1024
 # nats-server's memory follows what it stores: measured, 113 MiB more for 40 MiB of odd messages.

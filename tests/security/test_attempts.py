@@ -7,10 +7,10 @@ from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.x509.csr import read_csr
-from tests.integration.requests_ import Device, Request, ask, certificate, der, ended
 from tests.security.rights import SHARD
 from tests.security.siege import Siege
-from tests.unit import golden
+from tests.support import golden
+from tests.support.requests import Device, Request, ask, certificate, der, ended
 from tests.unit.shared.scep import messages as m
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.requests_ import Endpoint
 from tests.security.edge import Crowd, exchange, flood, post_head, sources
 from tests.security.siege import Siege
+from tests.support.requests import Endpoint
 
 _HELD = 3.0
 _FLOOD = 3.0

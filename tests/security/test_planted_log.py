@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from shared.scep.certrep import PkiStatus
-from tests.integration.prepared_ import command, configure, prepared
-from tests.integration.requests_ import Device, Endpoint, ask, certificate, recorded
-from tests.postgres import emptied, postgres_server
-from tests.rows import checksums
 from tests.security.honest import Fleet
 from tests.security.plants import Planter
 from tests.security.siege import Siege, assert_proof_holds
 from tests.security.test_plants import WRITERS, plant
-from tests.system import System, running, wait_until
+from tests.support.postgres import emptied, postgres_server
+from tests.support.prepared import command, configure, prepared
+from tests.support.requests import Device, Endpoint, ask, certificate, recorded
+from tests.support.rows import checksums
+from tests.support.system import System, running, wait_until
 
 PLANTS = int(os.environ.get("TEST_PLANTS", "60"))
 SEED = int(os.environ.get("TEST_PLANTS_SEED") or random.SystemRandom().randrange(1_000_000))

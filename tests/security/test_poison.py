@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.integration.requests_ import Device, Endpoint
 from tests.security.edge import sources
 from tests.security.honest import post
 from tests.security.poison import POISONS, WRONG, Poison, padding, repeated_attributes
 from tests.security.siege import Siege
+from tests.support.requests import Device, Endpoint
 
 _EACH = {4: 10, 6: 3}  # by how many kinds there are: more than a validator has places, in all
 _LARGE = 12

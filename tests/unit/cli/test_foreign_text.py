@@ -26,6 +26,7 @@ from shared.log.stages import Stage
 from shared.observe.logs import configure_logging, log_failure
 from shared.text.printable import HIDDEN
 from shared.x509.dn import write_dn
+from tests.support.world import NOW
 from tests.unit.cli.commands import command
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -35,7 +36,6 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NOW
 
 pytestmark = pytest.mark.slow
 

@@ -16,13 +16,13 @@ from services.issuer import settings as issuer
 from services.validator import settings as validator
 from shared.config.load import load
 from shared.config.sections import Configuration
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.cli.commands import command, sentence
 from tests.unit.services.validator.accesses import passwords_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import change
 from tests.unit.shared.configurations import MARKER
-from tests.unit.world import NOW
 
 ANCHOR_KEY: Final = ec.derive_private_key(101, ec.SECP256R1())
 PASSWORD: Final = 'c3rtctl "s p\u00e4ssword'

@@ -15,7 +15,7 @@ from cli.up.layout import Layout
 from shared.bus.users import User, public_key_of
 from shared.config.load import SettingsError
 from shared.log.roles import Role
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 
 def make(directory: Path, name: str) -> str:

@@ -19,9 +19,9 @@ from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import TYPE, Message
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.world import append, memory_bus
 from tests.unit.services.audit.operator_api import settings
 from tests.unit.services.audit.stories import STREAM, requested, stored
-from tests.unit.world import append, memory_bus
 
 ODD = "\x1b[31mred"
 

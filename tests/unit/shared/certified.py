@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.issuer.certificate import certificate, draft
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
-from tests.tools import need
+from tests.support.tools import need
 from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())

@@ -6,8 +6,8 @@ from typing import Any, Final
 import nkeys
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.unit import pki
-from tests.unit.world import ISSUING, OPENING, OPERATOR, VALIDATOR
+from tests.support import pki
+from tests.support.world import ISSUING, OPENING, OPERATOR, VALIDATOR
 
 MARKER: Final = "Ma7ker-of-a-s3cret"
 TOML: Final = """\

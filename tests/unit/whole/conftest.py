@@ -9,11 +9,11 @@ from services.gateway.ra import RaPair, assemble
 from services.gateway.settings import Profile
 from services.validator.gates import RenewalPolicy
 from shared.scep.algorithms import AES128, DES, MD5, SHA256
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import ISSUER, NOW, policy
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.shared.scep.messages import CHALLENGE, Identity
 from tests.unit.whole.system import Whole, running
-from tests.unit.world import ISSUER, NOW, policy
 
 
 @pytest.fixture

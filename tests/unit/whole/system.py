@@ -34,7 +34,7 @@ from shared.log.streams import OPS, enroll_stream
 from shared.runtime.live import Live
 from shared.runtime.worker import Job, working
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.world import (
+from tests.support.world import (
     GATEWAY,
     ISSUER,
     ISSUING,

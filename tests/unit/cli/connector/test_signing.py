@@ -28,10 +28,10 @@ from services.validator.challenges.token import TokenRules, check_token
 from shared.config.challenge_format import looks_signed
 from shared.config.load import SettingsError
 from shared.x509.csr import read_csr
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.cli.connector.tokens import segment, verified
 from tests.unit.shared.scep.messages import Identity, device_csr
-from tests.unit.world import NOW
 
 NAME: Final = "Connector 1"
 NONCE: Final = "5d41402abc4b2a76b9719d911017c592"

@@ -13,7 +13,7 @@ from cli.enroll.authority import (
     read_authority,
 )
 from shared.scep.cacert import write_ca_certs
-from tests.unit import pki
+from tests.support import pki
 
 OTHER_KEY = ec.derive_private_key(21, ec.SECP256R1())
 SIGN = ("digital_signature",)

@@ -18,8 +18,8 @@ from cli.enroll.identity import (
 )
 from shared.x509.csr import read_csr, verify_self_signature
 from shared.x509.names import GeneralName
-from tests.unit import pki
-from tests.unit.world import NOW
+from tests.support import pki
+from tests.support.world import NOW
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import TokenRules, check_token
 from shared.runtime.process import now
 from shared.x509.csr import read_csr
-from tests.unit import pki
+from tests.support import pki
 from tests.unit.cli.commands import command, sentence
 from tests.unit.cli.connector.tokens import verified
 

@@ -8,7 +8,7 @@ import pytest
 from cli.up.announce import announce
 from cli.up.firststart import first_start
 from cli.up.layout import Layout
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from shared.config.keys import read_ca_key_file, read_certificates
 from shared.config.load import SettingsError, load
 from shared.scep.algorithms import SHA256
 from shared.scep.signed_data import write_signed_data
-from tests.tools import need
-from tests.unit import pki
+from tests.support import pki
+from tests.support.tools import need
+from tests.support.world import NOW
 from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import NOW
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from cli.up.renewal import renew_ra
 from services.gateway import settings as gateway
 from shared.config.keys import read_ca_key_file, read_certificates
 from shared.config.load import load
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 
 @pytest.fixture

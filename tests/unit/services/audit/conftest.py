@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from services.audit.store.engine import migrate, open_engine
-from tests.postgres import emptied, postgres_server
+from tests.support.postgres import emptied, postgres_server
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from services.audit.store.api_tokens import add_token
 from shared.bus.servers import Servers
 from shared.config.sections import Configuration
 from shared.log.shards import Epoch
-from tests.unit.world import OPERATOR, Clock, memory_bus
+from tests.support.world import OPERATOR, Clock, memory_bus
 
 TOKEN: Final = "a-token-that-is-long-enough-for-it"
 PLAIN: Final = "http://192.0.2.80:8090"

@@ -8,8 +8,8 @@ from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested, Facts
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
-from tests.unit import golden
-from tests.unit.world import NANOSECONDS, NOW
+from tests.support import golden
+from tests.support.world import NANOSECONDS, NOW
 
 STREAM: Final = "ENROLL_0"
 _APPROVED: Final = golden.EVENTS["EnrollmentApproved", 1][1]

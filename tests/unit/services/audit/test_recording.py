@@ -10,7 +10,7 @@ from services.audit.recording import Recording
 from services.audit.store.engine import migrate, open_engine
 from shared.bus.topology import recorded
 from shared.log.envelope import Message
-from tests.unit.world import OPERATOR, Clock, append, memory_bus, until
+from tests.support.world import OPERATOR, Clock, append, memory_bus, until
 
 
 async def test_a_shard_that_comes_is_recorded_and_told_to_all_who_go_through_streams(

@@ -38,22 +38,8 @@ from shared.scep.certrep import CertRep, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit import pki
-from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template
-from tests.unit.shared.scep.messages import (
-    PRINTABLE,
-    SEQ,
-    Identity,
-    cms_attributes,
-    device_csr,
-    enveloped,
-    recipient,
-    scep_attributes,
-    signed,
-    spki,
-    tlv,
-)
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     GATEWAY,
     ISSUER,
     ISSUING,
@@ -73,6 +59,20 @@ from tests.unit.world import (
     memory_bus,
     messages_of,
     pki_message,
+)
+from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template
+from tests.unit.shared.scep.messages import (
+    PRINTABLE,
+    SEQ,
+    Identity,
+    cms_attributes,
+    device_csr,
+    enveloped,
+    recipient,
+    scep_attributes,
+    signed,
+    spki,
+    tlv,
 )
 
 

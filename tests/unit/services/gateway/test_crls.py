@@ -24,12 +24,12 @@ from shared.runtime.live import Live
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
-from tests.unit import golden, pki
+from tests.support import golden, pki
+from tests.support.world import ISSUER, STRANGER, append_signed, counted, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_lookups import enrolled, message
 from tests.unit.services.issuer import issuers
 from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, Identity, name
-from tests.unit.world import ISSUER, STRANGER, append_signed, counted, turn, until
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 

@@ -16,7 +16,8 @@ from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW, OPENING, STRANGER, append, counted, pki_message, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,
@@ -36,7 +37,6 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.world import NOW, OPENING, STRANGER, append, counted, pki_message, turn, until
 
 DAY = 86400
 Make = Callable[..., Awaitable[World]]

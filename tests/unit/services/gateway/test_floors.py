@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared.scep.algorithms import AES128, AES192, AES256, DES, DES3, MD5, SHA1, SHA256, SHA512
 from shared.scep.certrep import CertRep
 from shared.scep.envelope import read_envelope
+from tests.support.world import pki_message
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (
     Identity,
@@ -18,7 +19,6 @@ from tests.unit.shared.scep.messages import (
     scep_attributes,
     signed,
 )
-from tests.unit.world import pki_message
 
 Make = Callable[..., Awaitable[World]]
 

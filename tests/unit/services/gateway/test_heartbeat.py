@@ -18,8 +18,8 @@ from shared.runtime.live import Live
 from shared.runtime.log_clock import LogClock
 from shared.runtime.reload import Reloader, Source
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
+from tests.support.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR, until
 from tests.unit.services.gateway.gateways import settings
-from tests.unit.world import NANOSECONDS, NOW, OPERATOR, VALIDATOR, until
 
 PLACE = replica_subject(Role.GATEWAY, "gateway-0")
 

@@ -13,10 +13,7 @@ from shared.log.events.enrollment import EnrollmentHeld
 from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.scep.certrep import CertRep, PkiStatus
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, spki, tlv
-from tests.unit.world import (
+from tests.support.world import (
     GATEWAY,
     ISSUING,
     NOW,
@@ -28,6 +25,9 @@ from tests.unit.world import (
     facts,
     signed_event,
 )
+from tests.unit.services.gateway.gateways import World, make_world
+from tests.unit.services.issuer.templates import template
+from tests.unit.shared.scep.messages import PRINTABLE, Identity, spki, tlv
 
 # Far below the reply budget of 20 seconds, which is what a wait would take.
 AT_ONCE = 10

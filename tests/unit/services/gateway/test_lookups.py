@@ -16,7 +16,16 @@ from shared.log.subjects import certificate_issued
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import (
+    ISSUER,
+    ISSUING,
+    NOW,
+    STRANGER,
+    VALIDATOR,
+    append_signed,
+    counted,
+)
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (
     BMP,
@@ -32,15 +41,6 @@ from tests.unit.shared.scep.messages import (
     scep_attributes,
     signed,
     tlv,
-)
-from tests.unit.world import (
-    ISSUER,
-    ISSUING,
-    NOW,
-    STRANGER,
-    VALIDATOR,
-    append_signed,
-    counted,
 )
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())

@@ -9,10 +9,7 @@ from shared.log.envelope import SUBJECT, EventSigner, Message, sign
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import Identity, spki
-from tests.unit.world import (
+from tests.support.world import (
     GATEWAY,
     ISSUING,
     NOW,
@@ -23,6 +20,9 @@ from tests.unit.world import (
     approved,
     counted,
 )
+from tests.unit.services.gateway.gateways import World, make_world
+from tests.unit.services.issuer.templates import template
+from tests.unit.shared.scep.messages import Identity, spki
 
 
 @pytest.fixture

@@ -10,7 +10,17 @@ from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.subjects import NO_RENEWAL, EnrollmentId, csr_token, parse_subject
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import (
+    ISSUING,
+    SERIAL,
+    STRANGER,
+    certified,
+    counted,
+    csr_info,
+    messages_of,
+    signed_event,
+)
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.messages import (
     PRINTABLE,
@@ -23,16 +33,6 @@ from tests.unit.shared.scep.messages import (
     scep_attributes,
     signed,
     tlv,
-)
-from tests.unit.world import (
-    ISSUING,
-    SERIAL,
-    STRANGER,
-    certified,
-    counted,
-    csr_info,
-    messages_of,
-    signed_event,
 )
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())

@@ -10,7 +10,7 @@ from services.gateway.resend import Resender
 from shared.log.envelope import Message
 from shared.log.streams import enroll_stream
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.world import memory_bus, messages_of, until
+from tests.support.world import memory_bus, messages_of, until
 
 STREAM = enroll_stream("0")
 FIRST, SECOND = (f"enroll.0.demo.{name}.c.0.request" for name in ("first", "second"))

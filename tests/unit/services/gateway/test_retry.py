@@ -14,9 +14,9 @@ from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId, retry_command
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
-from tests.unit import golden
+from tests.support import golden
+from tests.support.world import OPERATOR, VALIDATOR
 from tests.unit.services.gateway.gateways import settings
-from tests.unit.world import OPERATOR, VALIDATOR
 
 STREAM = "ENROLL_0"
 FIRST = EnrollmentId("0", "corp", "tx", "csr", 0)

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import certified, pki_message
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_passwords import ECDSA, by_ec, ec_csr, opened, to_password
 from tests.unit.shared.scep.messages import (
@@ -26,7 +27,6 @@ from tests.unit.shared.scep.messages import (
     recipient,
 )
 from tests.unit.shared.scep.signing import ec_device, ecdsa_sign
-from tests.unit.world import certified, pki_message
 
 PASSWORD = "s3cret"
 OTHER_CA = ec.derive_private_key(43, ec.SECP256R1())

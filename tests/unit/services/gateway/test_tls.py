@@ -16,7 +16,7 @@ from services.gateway.tls import (
     server_context,
 )
 from shared.config.load import SettingsError
-from tests.unit import pki
+from tests.support import pki
 
 NOW = pki.START.timestamp() + 1000
 KEY = ec.derive_private_key(51, ec.SECP256R1())

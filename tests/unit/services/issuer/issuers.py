@@ -16,9 +16,8 @@ from shared.log.streams import enroll_stream, stream_of
 from shared.log.subjects import EnrollmentId
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit import pki
-from tests.unit.services.issuer.templates import template
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     ISSUER,
     ISSUING,
     PROFILE,
@@ -36,6 +35,7 @@ from tests.unit.world import (
     messages_of,
     signed_event,
 )
+from tests.unit.services.issuer.templates import template
 
 ENROLLMENT: Final = EnrollmentId("0", PROFILE, REQUEST_TRANSACTION, "csr", 0)
 VERDICT: Final = ENROLLMENT.subject(Stage.VERDICT)

@@ -25,8 +25,7 @@ from shared.log.subjects import (
 )
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.services.issuer.issuers import ENROLLMENT, settings
-from tests.unit.world import (
+from tests.support.world import (
     ISSUER,
     ISSUING,
     NOW,
@@ -39,6 +38,7 @@ from tests.unit.world import (
     memory_bus,
     messages_of,
 )
+from tests.unit.services.issuer.issuers import ENROLLMENT, settings
 
 DAY: Final = 86400
 KEY: Final = "11" * 32

@@ -12,11 +12,11 @@ from services.issuer.certificate import draft
 from services.issuer.connectors.local import LocalCa
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.certificate import read_certificate
-from tests.tools import need
-from tests.unit import pki
+from tests.support import pki
+from tests.support.tools import need
+from tests.support.world import NOW
 from tests.unit.services.issuer.templates import EKU, KEY_USAGE, SAN, SPKI, template
 from tests.unit.shared.scep.messages import DEVICE_NAME, PRINTABLE, SEQ, UTF8, name, oid, tlv
-from tests.unit.world import NOW
 
 ALGORITHM = tlv(SEQ, oid("1.2.840.10045.4.3.2"))
 ISSUER_NAME = name(("2.5.4.3", UTF8, b"Test CA"))

@@ -11,10 +11,8 @@ from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, 
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.scep.errors import FailInfo
-from tests.unit import pki
-from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world
-from tests.unit.services.issuer.templates import EKU, SPKI, template
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     GATEWAY,
     ISSUER,
     ISSUING,
@@ -29,6 +27,8 @@ from tests.unit.world import (
     turn,
     until,
 )
+from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world
+from tests.unit.services.issuer.templates import EKU, SPKI, template
 
 
 @pytest.fixture

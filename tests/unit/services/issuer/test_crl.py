@@ -16,10 +16,10 @@ from services.issuer.crl import CrlHead, RevokedEntry, crl, read_entries, tbs_cr
 from shared.log.events.commands import RevocationReason
 from shared.scep.asn1 import integer
 from shared.scep.errors import ScepError
-from tests.tools import need
-from tests.unit import pki
+from tests.support import pki
+from tests.support.tools import need
+from tests.support.world import NOW
 from tests.unit.shared.scep.messages import DEVICE_NAME, NULL, SEQ, oid, tlv
-from tests.unit.world import NOW
 
 DAY = 86400
 HEAD = CrlHead(number=7, this_update=NOW, next_update=NOW + 7 * DAY)

@@ -15,9 +15,8 @@ from shared.log.events.certificates import CertificateStatus
 from shared.log.events.commands import RevocationReason
 from shared.log.streams import CRLS
 from shared.log.subjects import crl_chunk, crl_head
-from tests.unit import golden, pki
-from tests.unit.services.issuer.revocations import DAY, World, make_world, serial
-from tests.unit.world import (
+from tests.support import golden, pki
+from tests.support.world import (
     ISSUER,
     NOW,
     STRANGER,
@@ -27,6 +26,7 @@ from tests.unit.world import (
     messages_of,
     until,
 )
+from tests.unit.services.issuer.revocations import DAY, World, make_world, serial
 
 HALF = 7 * DAY // 2
 HOLD = RevocationReason.CERTIFICATE_HOLD

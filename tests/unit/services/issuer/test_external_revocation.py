@@ -12,9 +12,9 @@ from services.issuer.connectors.pinned import PinnedCa, PinnedCas
 from shared.log.events.commands import RevocationReason
 from shared.runtime.worker import DeferredError
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import ISSUER, STRANGER
 from tests.unit.services.issuer.revocations import World, make_world, serial
-from tests.unit.world import ISSUER, STRANGER
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
 HOLD: Final = RevocationReason.CERTIFICATE_HOLD

@@ -24,19 +24,8 @@ from shared.log.subjects import EnrollmentId, certificate_issued, key_issued, se
 from shared.scep.errors import FailInfo
 from shared.x509.csr import read_csr
 from shared.x509.key_ids import spki_sha256
-from tests.unit import pki
-from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
-from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template
-from tests.unit.shared.scep.messages import (
-    DEVICE_NAME,
-    SEQ,
-    Identity,
-    csr,
-    extension,
-    extension_request,
-    tlv,
-)
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     ISSUER,
     NOW,
     REQUEST_SHA256,
@@ -47,6 +36,17 @@ from tests.unit.world import (
     approved,
     counted,
     signed_event,
+)
+from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
+from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template
+from tests.unit.shared.scep.messages import (
+    DEVICE_NAME,
+    SEQ,
+    Identity,
+    csr,
+    extension,
+    extension_request,
+    tlv,
 )
 
 AGAIN = EnrollmentId("0", "demo", REQUEST_TRANSACTION, "another", 0)

@@ -25,7 +25,18 @@ from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, certificate_issued
 from shared.scep.errors import FailInfo
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import (
+    ISSUER,
+    NOW,
+    REQUEST_SHA256,
+    REQUEST_TRANSACTION,
+    REQUESTED,
+    REQUESTER,
+    append,
+    approved,
+    counted,
+)
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SPKI, template
 from tests.unit.shared.scep.messages import (
@@ -40,17 +51,6 @@ from tests.unit.shared.scep.messages import (
     scep_attributes,
     signed,
     tlv,
-)
-from tests.unit.world import (
-    ISSUER,
-    NOW,
-    REQUEST_SHA256,
-    REQUEST_TRANSACTION,
-    REQUESTED,
-    REQUESTER,
-    append,
-    approved,
-    counted,
 )
 
 

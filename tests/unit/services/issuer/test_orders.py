@@ -34,10 +34,8 @@ from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
 from shared.x509.key_ids import spki_sha256
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
-from tests.unit import pki
-from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world, settings
-from tests.unit.services.issuer.templates import template
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     ISSUER,
     ISSUING,
     REQUEST_SHA256,
@@ -48,6 +46,8 @@ from tests.unit.world import (
     messages_of,
     signed_event,
 )
+from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world, settings
+from tests.unit.services.issuer.templates import template
 
 LEASE: Final = 60.0
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.issuer.status import Change, Unchanged, next_status
 from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
 from shared.log.events.commands import RevocationReason as Reason
-from tests.unit.world import NOW, PIN, REQUEST_SHA256, SERIAL
+from tests.support.world import NOW, PIN, REQUEST_SHA256, SERIAL
 
 HOLD, RELEASE = Reason.CERTIFICATE_HOLD, Reason.REMOVE_FROM_CRL
 FOR_GOOD = [reason for reason in Reason if reason not in (HOLD, RELEASE)]

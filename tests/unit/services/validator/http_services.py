@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.unit import pki
+from tests.support import pki
 
 YES: Final = b'{"allow": true}'
 

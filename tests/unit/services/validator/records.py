@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from services.validator.facts import KnownCertificate
 from shared.log.events.certificates import CertificateRecorded
-from tests.unit.world import NOW, PIN, PROFILE, REQUEST_SHA256, SERIAL
+from tests.support.world import NOW, PIN, PROFILE, REQUEST_SHA256, SERIAL
 
 DAY: Final = 86400
 # 300 days, of which the last third begins now.

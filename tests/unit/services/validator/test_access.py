@@ -27,6 +27,17 @@ from shared.log.events.commands import ChallengeCreated
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.log.reasons import Reason
 from shared.log.subjects import one_time_created
+from tests.support.world import (
+    NOW,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_ISSUERS,
+    TRUSTED_OPERATORS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append_signed,
+    memory_bus,
+)
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
@@ -41,17 +52,6 @@ from tests.unit.services.validator.http_services import Papers, Service, serving
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared import configurations
 from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import (
-    NOW,
-    OPERATOR,
-    PROFILE,
-    TRUSTED_ISSUERS,
-    TRUSTED_OPERATORS,
-    TRUSTED_VALIDATORS,
-    VALIDATOR,
-    append_signed,
-    memory_bus,
-)
 
 CONFIGURED = "corp-2"
 CHALLENGE = "the-ch4llenge-of-a-device"

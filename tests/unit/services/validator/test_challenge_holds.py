@@ -20,6 +20,14 @@ from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import one_time_cancelled, one_time_created, parse_subject
 from tests.fakes.bus_through import BusThrough, Trouble
+from tests.support.world import (
+    NOW,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_VALIDATORS,
+    append_signed,
+    messages_of,
+)
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
@@ -43,14 +51,6 @@ from tests.unit.services.validator.challenges.enrollers import (
 from tests.unit.services.validator.http_services import Service, http, serving
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import (
-    NOW,
-    OPERATOR,
-    PROFILE,
-    TRUSTED_VALIDATORS,
-    append_signed,
-    messages_of,
-)
 
 CHALLENGE = write_one_time("0123456789ABCDEFGHJKMNPQR")
 

@@ -12,9 +12,7 @@ from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
-from tests.unit.world import (
+from tests.support.world import (
     GATEWAY,
     ISSUER,
     NANOSECONDS,
@@ -29,6 +27,8 @@ from tests.unit.world import (
     turn,
     until,
 )
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from shared.log.seal import seal
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
 from shared.scep.algorithms import AlgorithmPolicy
+from tests.support.world import OPENING, OPENING_ID, csr_info, enrollment_of, requested
 from tests.unit.shared.scep.messages import (
     PRINTABLE,
     SHA256_RSA,
@@ -37,7 +38,6 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
-from tests.unit.world import OPENING, OPENING_ID, csr_info, enrollment_of, requested
 
 KEYS = {OPENING_ID: OPENING}
 

@@ -12,7 +12,8 @@ from shared.ca.chains import Chain
 from shared.log.reasons import Reason
 from shared.log.subjects import NO_RENEWAL
 from shared.scep.algorithms import AlgorithmPolicy
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import OPENING, OPENING_ID, SERIAL, certified, enrollment_of, requested
 from tests.unit.shared.scep.messages import (
     PRINTABLE,
     Identity,
@@ -25,7 +26,6 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.world import OPENING, OPENING_ID, SERIAL, certified, enrollment_of, requested
 
 KEYS = {OPENING_ID: OPENING}
 STRANGERS_KEY = ec.derive_private_key(9, ec.SECP256R1())

@@ -20,10 +20,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from shared.x509.key_ids import spki_sha256
-from tests.unit.services.validator.records import BEGIN, DAY, END, record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki
-from tests.unit.world import (
+from tests.support.world import (
     ISSUER,
     ISSUING,
     NOW,
@@ -34,6 +31,9 @@ from tests.unit.world import (
     append_signed,
     certified,
 )
+from tests.unit.services.validator.records import BEGIN, DAY, END, record
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki
 
 RENEWS = bytes.fromhex(SERIAL)
 

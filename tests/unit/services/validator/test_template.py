@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.template import build_template
 from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import ISSUER, NOW, policy
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,
     NULL,
@@ -26,7 +27,6 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
-from tests.unit.world import ISSUER, NOW, policy
 
 DAY = 86400
 SAN = "2.5.29.17"

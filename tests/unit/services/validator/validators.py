@@ -23,9 +23,8 @@ from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, chain_subject
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit import pki
-from tests.unit.shared.scep.messages import Identity, device_csr
-from tests.unit.world import (
+from tests.support import pki
+from tests.support.world import (
     ACCESS,
     ISSUER,
     OPENING,
@@ -44,6 +43,7 @@ from tests.unit.world import (
     requested,
     until,
 )
+from tests.unit.shared.scep.messages import Identity, device_csr
 
 
 @dataclass

@@ -8,7 +8,7 @@ from shared.log.events.commands import ChallengeCancelled
 from shared.log.streams import OPS
 from shared.log.subjects import one_time_cancelled
 from shared.observe.tracing import TRACEPARENT
-from tests.unit.world import OPERATOR, TRUSTED_OPERATORS, append, counted, memory_bus
+from tests.support.world import OPERATOR, TRUSTED_OPERATORS, append, counted, memory_bus
 
 SUBJECT = one_time_cancelled("corp", "digest", 0)
 

@@ -15,8 +15,8 @@ from shared.log.events.certificates import CaChain
 from shared.log.streams import CA_CHAINS
 from shared.log.subjects import chain_subject
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit import golden, pki
-from tests.unit.world import ISSUER, memory_bus, until
+from tests.support import golden, pki
+from tests.support.world import ISSUER, memory_bus, until
 
 CA_KEY = ec.derive_private_key(5, ec.SECP256R1())
 TOP_KEY = ec.derive_private_key(6, ec.SECP256R1())

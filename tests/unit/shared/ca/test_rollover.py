@@ -13,10 +13,10 @@ from shared.log.events.certificates import CaChain
 from shared.log.streams import CA_CHAINS
 from shared.log.subjects import chain_subject
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import ISSUER, memory_bus, until
 from tests.unit.services.issuer import issuers
 from tests.unit.shared.scep.messages import BMP, COMMON_NAME, PRINTABLE, UTF8, name
-from tests.unit.world import ISSUER, memory_bus, until
 
 OLD = pki.local_ca(ec.derive_private_key(61, ec.SECP256R1()), "Old CA")
 CA = pki.local_ca(ec.derive_private_key(62, ec.SECP256R1()), "CA")

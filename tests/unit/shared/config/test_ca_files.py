@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from shared.config.ca_files import read_ca
 from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
-from tests.unit import pki
+from tests.support import pki
 
 VECTORS = Path(__file__).parents[3] / "vectors" / "cas"
 KEYS = [ec.derive_private_key(100 + i, ec.SECP256R1()) for i in range(4)]

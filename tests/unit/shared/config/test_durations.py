@@ -18,7 +18,7 @@ from shared.config.sections import (
     LogSection,
     ValidatorSection,
 )
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 LONGEST: Final = 999_999_999

@@ -14,9 +14,9 @@ from services.validator import settings as validator
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
 from shared.log.shards import Epoch, all_shards
+from tests.support.world import NOW
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, add_profile, change
-from tests.unit.world import NOW
 
 SHARDS: Final = ("a", "b", "c", "d")
 TRANSACTIONS: Final = tuple(f"transaction-{number}" for number in range(64))

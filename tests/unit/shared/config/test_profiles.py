@@ -13,10 +13,10 @@ from services.validator import settings as validator
 from services.validator.gates import RenewalPolicy
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER
-from tests.unit.world import NOW
 
 ISSUER = "[issuers.local]\n"
 PROFILE = "[profiles.corp-2]\n"

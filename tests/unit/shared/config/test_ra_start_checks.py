@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from services.gateway import settings as gateway
 from shared.config.load import SettingsError, load
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind
 from tests.unit.shared.configurations import MARKER
-from tests.unit.world import NOW
 
 P256_KEY: Final = ec.derive_private_key(91, ec.SECP256R1())
 PAST: Final = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)

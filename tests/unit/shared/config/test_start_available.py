@@ -16,10 +16,10 @@ from services.validator import settings as validator
 from shared.config.load import SettingsError, load, read_profiles, without
 from shared.config.sections import Configuration
 from shared.runtime.reload import Reloader, Source
+from tests.support.world import NOW, until
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, TABLE, add_profile, change
 from tests.unit.shared.configurations import MARKER
-from tests.unit.world import NOW, until
 
 BAD: Final[Mapping[str, Mapping[str, Any]]] = {
     "issuer_id": {"issuer_id": "unheard"},

@@ -20,12 +20,12 @@ from services.validator.access import Access
 from services.validator.challenges.token import TokenRules
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.services.validator.accesses import passwords_of, webhook_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind
 from tests.unit.shared.configurations import MARKER
-from tests.unit.world import NOW
 
 Keys = dict[str, Any]
 P256_KEY: Final = ec.derive_private_key(91, ec.SECP256R1())

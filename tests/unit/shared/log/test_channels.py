@@ -13,7 +13,7 @@ from shared.log.events.base import EventPayload, SignedEvent
 from shared.log.events.commands import Ordered
 from shared.log.roles import Role
 from tests.fakes.memory_bus import matches
-from tests.unit import golden
+from tests.support import golden
 
 PART = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 

@@ -17,8 +17,8 @@ from shared.log.enrollment import (
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.log.reasons import Reason
 from shared.scep.errors import FailInfo
-from tests.unit import golden
-from tests.unit.world import NOW, REQUEST_SHA256
+from tests.support import golden
+from tests.support.world import NOW, REQUEST_SHA256
 
 STEPS = {
     (State.REQUESTED, "EnrollmentHeld"): State.HELD,

@@ -46,8 +46,8 @@ from shared.log.events.state import (
     StreamMeasured,
 )
 from shared.log.stages import Stage
-from tests.unit import golden
-from tests.unit.world import STRANGER, signed_event
+from tests.support import golden
+from tests.support.world import STRANGER, signed_event
 
 TRUSTED = {golden.SIGNER.id: golden.SIGNER.key.public_key()}
 SIGNED: tuple[type[Any], ...] = (

@@ -36,8 +36,8 @@ from shared.log.subjects import (
 )
 from shared.scep.errors import FailInfo
 from tests.fakes.memory_bus import matches
-from tests.unit import golden
-from tests.unit.world import REQUEST_SHA256, STRANGER, TRUSTED_VALIDATORS, VALIDATOR
+from tests.support import golden
+from tests.support.world import REQUEST_SHA256, STRANGER, TRUSTED_VALIDATORS, VALIDATOR
 
 ENROLLMENT = golden.ENROLLMENT
 VERDICT = ENROLLMENT.subject(Stage.VERDICT)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.log.seal import SealError, seal, sealing_key_id, unseal
-from tests.unit.world import OPENING
+from tests.support.world import OPENING
 
 SUBJECT = "enroll.0.demo.t.c.0.request"
 CONTENT_KEY = bytes(range(32))

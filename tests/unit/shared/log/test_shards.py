@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.log.shards import Epoch, all_shards, shards_for
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 DAY = 86400
 OLD = Epoch(0, ("a",))

@@ -22,7 +22,7 @@ from shared.log.subjects import (
     serial_token,
 )
 from tests.fakes.memory_bus import matches
-from tests.unit.world import SERIAL
+from tests.support.world import SERIAL
 
 ORDER = revocation_command("local", SERIAL, 3)
 PLACES = {

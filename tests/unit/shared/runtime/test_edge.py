@@ -9,7 +9,7 @@ import pytest
 
 from shared.runtime.edge import EdgeProtocol
 from shared.runtime.process import HttpServer
-from tests.unit.world import until
+from tests.support.world import until
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from shared.log.streams import REPLICAS
 from shared.log.subjects import replica_subject
 from shared.runtime.log_clock import LogClock
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
-from tests.unit.world import NOW
+from tests.support.world import NOW
 
 HOUR = 3600.0
 BEAT = Message(b"{}", {})

@@ -9,7 +9,7 @@ import structlog
 
 from shared.bus.core import BusUnavailableError
 from shared.runtime.periodic import every
-from tests.unit.world import until
+from tests.support.world import until
 
 LONG = 3600.0
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.config.load import SettingsError
 from shared.runtime.reload import Reloader, Source
-from tests.unit.world import turn, until
+from tests.support.world import turn, until
 
 
 @dataclass

@@ -10,7 +10,7 @@ from shared.log.envelope import Stored
 from shared.log.shards import SOON_SECONDS, Epoch
 from shared.runtime.shard_watch import ShardWatch
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
-from tests.unit.world import NOW, Clock, memory_bus
+from tests.support.world import NOW, Clock, memory_bus
 
 FIRST = Epoch(0, ("0",))
 SOON = Epoch(NOW + SOON_SECONDS - 1, ("0", "1"))

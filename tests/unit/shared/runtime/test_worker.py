@@ -11,7 +11,7 @@ from shared.log.events.state import DeadLetter
 from shared.log.roles import Role
 from shared.runtime.worker import MAX_DELIVERIES, Job, NotServedError, Worker, Workers, working
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.world import append, counted, memory_bus, messages_of, settled, turn, until
+from tests.support.world import append, counted, memory_bus, messages_of, settled, turn, until
 
 SUBJECT = "enroll.0.demo.t.c.0.request"
 EMPTY = Message(b"{}", {})

@@ -6,7 +6,7 @@ from typing import Any
 
 from asn1crypto import cms
 
-from tests.tools import need
+from tests.support.tools import need
 from tests.unit.shared.scep.messages import Identity, Named
 
 LEGACY = ("-provider", "legacy", "-provider", "default")

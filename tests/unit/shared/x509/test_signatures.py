@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.scep.errors import ScepError
 from shared.x509.signatures import is_issued_by, is_signed_by
-from tests.unit import pki
+from tests.support import pki
 from tests.unit.shared.scep.messages import (
     HASHES,
     NULL,

@@ -17,8 +17,8 @@ from services.audit.record.lag import Backlog
 from services.audit.record.readiness import Readiness
 from services.audit.store.engine import migrate, open_engine
 from shared.observe.metrics import BUS_LAG
+from tests.support.world import memory_bus
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import memory_bus
 
 pytestmark = pytest.mark.xdist_group("postgresql")
 

@@ -30,7 +30,8 @@ from shared.log.subjects import (
     revocation_answer,
     revocation_command,
 )
-from tests.unit import golden
+from tests.support import golden
+from tests.support.world import NANOSECONDS, NOW
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,
@@ -40,7 +41,6 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NANOSECONDS, NOW
 
 REVOKE: Final = revocation_command("local", golden.SERIAL, 1)
 TRUST: Final = anchor_reload_command("corp", "0123456789abcdef")

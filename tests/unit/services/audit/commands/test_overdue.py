@@ -17,7 +17,7 @@ from services.audit.commands.overdue import (
 from shared.log.enrollment import TERMINAL, State
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
-from tests.unit.world import NANOSECONDS
+from tests.support.world import NANOSECONDS
 
 PATIENCE = Patience()
 ATTEMPT = EnrollmentId("0", "corp", "transaction", "csr", 0)

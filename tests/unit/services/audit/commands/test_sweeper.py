@@ -20,9 +20,7 @@ from shared.log.stages import Stage
 from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId
 from tests.fakes.memory_bus import MemoryBus
-from tests.unit.services.audit import stories
-from tests.unit.services.audit.stories import STREAM, enrollment
-from tests.unit.world import (
+from tests.support.world import (
     NOW,
     OPERATOR,
     STRANGER,
@@ -35,6 +33,8 @@ from tests.unit.world import (
     memory_bus,
     turn,
 )
+from tests.unit.services.audit import stories
+from tests.unit.services.audit.stories import STREAM, enrollment
 
 
 class Story:

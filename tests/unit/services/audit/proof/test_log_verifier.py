@@ -6,16 +6,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.audit.proof.log_verifier import Keys, LogVerifier
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import ask, holder, issued, judged
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import (
+from tests.support.world import (
     TRUSTED_ISSUERS,
     TRUSTED_OPERATORS,
     TRUSTED_VALIDATORS,
     messages_of,
 )
+from tests.unit.services.validator.accesses import accepting
+from tests.unit.services.validator.challenges.enrollers import ask, holder, issued, judged
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import Identity
 
 PASSWORD = "s3cret-of-the-profile"
 

@@ -13,6 +13,7 @@ from shared.log.enrollment import State
 from shared.log.envelope import Stored
 from shared.log.stages import Stage
 from shared.x509.dn import write_dn
+from tests.support.world import NANOSECONDS, NOW
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,
@@ -23,7 +24,6 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NANOSECONDS, NOW
 
 SERIAL = "4a" * 16
 

@@ -9,8 +9,8 @@ from services.audit.record.reconcile import forget
 from services.audit.record.write import position, store
 from services.audit.store.tables import events
 from shared.log.envelope import Message
+from tests.support.world import append, memory_bus
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import append, memory_bus
 
 
 async def filled(engine: Engine, count: int) -> list[int]:

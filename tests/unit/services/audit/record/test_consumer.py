@@ -22,8 +22,8 @@ from shared.log.streams import CERTS, OPS
 from shared.log.subjects import checkpoint
 from shared.runtime.process import background
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.world import OPERATOR, Clock, append, counted, memory_bus, settled, until
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import OPERATOR, Clock, append, counted, memory_bus, settled, until
 
 
 @dataclass

@@ -16,7 +16,7 @@ from shared.log.envelope import Stored
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, OPS
 from shared.log.subjects import anchor_reload_command, reload_answer
-from tests.unit import golden
+from tests.support import golden
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,

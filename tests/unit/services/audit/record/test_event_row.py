@@ -18,9 +18,9 @@ from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
 from shared.log.envelope import TYPE, Message
 from shared.log.stages import Stage
-from tests.unit import golden
+from tests.support import golden
+from tests.support.world import NANOSECONDS, NOW
 from tests.unit.services.audit.stories import STREAM, event, stored
-from tests.unit.world import NANOSECONDS, NOW
 
 TOLD = {
     "EnrollmentRequested": {"transaction_id": "0123456789ABCDEF"},

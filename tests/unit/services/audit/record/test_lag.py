@@ -17,6 +17,7 @@ from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.observe.metrics import OLDEST_WAITING
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.world import NANOSECONDS, NOW, Clock, memory_bus, until
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,
@@ -26,7 +27,6 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NANOSECONDS, NOW, Clock, memory_bus, until
 
 DAY = 86400.0
 

@@ -11,10 +11,10 @@ from services.audit.record.consumer import StreamRecorder
 from services.audit.record.write import store
 from services.audit.store.engine import _lock_number, migrate, open_engine
 from shared.log.envelope import Message, Stored
-from tests.system import wait_until
+from tests.support.system import wait_until
+from tests.support.world import memory_bus, until
 from tests.unit.services.audit.record.test_enrollments import log, rows, tables
 from tests.unit.services.audit.stories import STREAM
-from tests.unit.world import memory_bus, until
 
 
 @pytest.mark.parametrize("seed", range(3))

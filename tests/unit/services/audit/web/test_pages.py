@@ -33,6 +33,7 @@ from shared.log.subjects import (
     revocation_command,
 )
 from shared.text.printable import HIDDEN
+from tests.support.world import NOW
 from tests.unit.services.audit.operator_api import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (
     STREAM,
@@ -43,7 +44,6 @@ from tests.unit.services.audit.stories import (
     requested,
     stored,
 )
-from tests.unit.world import NOW
 
 SCRIPT: Final = "<script>alert(1)</script>"
 EVIL: Final = f"\"'>{SCRIPT}<img src=x onerror=alert(1)>{{{{7*7}}}}&amp;"

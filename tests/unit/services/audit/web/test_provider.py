@@ -24,8 +24,8 @@ from services.audit.web.provider import (
     operator_of_claims,
     signed_in_as,
 )
+from tests.support.world import NOW
 from tests.unit.services.validator.http_services import Papers, Posted, Service, http, serving
-from tests.unit.world import NOW
 
 ATTEMPT: Final = LoginState("state", "nonce", "verifier")
 KEY: Final = RSAKey.generate_key(2048, {"kid": "1"})

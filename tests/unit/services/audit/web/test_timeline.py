@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.audit.web.timeline import Step, spans, steps
 from shared.log.envelope import encode
 from shared.log.subjects import key_issued
-from tests.unit import golden
+from tests.support import golden
 
 WIDTH: Final = 720
 TENTH: Final = 0.1

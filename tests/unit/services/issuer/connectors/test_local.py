@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from services.issuer.connectors.local import LocalCa, SigningError, read_local
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration, LocalIssuerSection
-from tests.unit import pki
+from tests.support import pki
 from tests.unit.services.issuer.templates import template
 from tests.unit.shared.scep.messages import Identity
 

@@ -20,10 +20,10 @@ from shared.config.sections import ConnectorSection
 from shared.log.roles import Role
 from tests.plugins import PLUGINS
 from tests.plugins.entry_points import declare
-from tests.unit import pki
+from tests.support import pki
+from tests.support.world import NOW
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import change
-from tests.unit.world import NOW
 
 OPTIONS: Final = {"register_path": "register.db", "key_path": "outside.key"}
 SECRET: Final = "s3cret-of-an-opti0n"

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.token import AnchorPool
 from shared.config.load import SettingsError
-from tests.unit import pki
-from tests.unit.world import NOW
+from tests.support import pki
+from tests.support.world import NOW
 
 SIGNING = ec.derive_private_key(77, ec.SECP256R1())
 FIRST = ec.derive_private_key(78, ec.SECP256R1())

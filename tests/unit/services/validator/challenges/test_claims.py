@@ -14,6 +14,7 @@ from services.validator.challenges.claims import (
     read_payload,
 )
 from services.validator.challenges.jws import MalformedTokenError
+from tests.support.world import NOW
 from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 from tests.unit.services.validator.challenges.tokens import (
     ABSENT,
@@ -23,7 +24,6 @@ from tests.unit.services.validator.challenges.tokens import (
     claims,
     encode,
 )
-from tests.unit.world import NOW
 
 LAST_SECOND: Final = 253_402_300_799
 NEVER_A_STRING: Final[list[Any]] = [None, True, False, 0, 1, -1, 1.5, [], ["x"], {}, {"x": "y"}]

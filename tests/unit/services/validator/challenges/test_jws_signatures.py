@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from services.validator.challenges.jws import Anchor, read_jws, verified_by
+from tests.support.world import NOW
 from tests.unit.services.validator.challenges.tokens import (
     DAY,
     PrivateKey,
@@ -25,7 +26,6 @@ from tests.unit.services.validator.challenges.tokens import (
     rsa_key,
 )
 from tests.unit.shared.scep.messages import integer, tlv
-from tests.unit.world import NOW
 
 RS256: Final = {"alg": "RS256"}
 ES256: Final = {"alg": "ES256"}

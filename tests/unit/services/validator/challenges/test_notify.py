@@ -19,19 +19,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject
 from shared.runtime.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
-    ask,
-    failed,
-    holder,
-    issued,
-    judged,
-    judgement,
-)
-from tests.unit.services.validator.http_services import Posted, Service, http, serving
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import TRANSACTION, Identity
-from tests.unit.world import (
+from tests.support.world import (
     ISSUER,
     NOW,
     OPERATOR,
@@ -44,6 +32,18 @@ from tests.unit.world import (
     turn,
     until,
 )
+from tests.unit.services.validator.accesses import accepting
+from tests.unit.services.validator.challenges.enrollers import (
+    ask,
+    failed,
+    holder,
+    issued,
+    judged,
+    judgement,
+)
+from tests.unit.services.validator.http_services import Posted, Service, http, serving
+from tests.unit.services.validator.validators import World, validating
+from tests.unit.shared.scep.messages import TRANSACTION, Identity
 
 PASSWORD = "s3cret-of-the-profile"
 SECRET = b"hmac-s3cret-of-the-hook"

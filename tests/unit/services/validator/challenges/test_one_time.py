@@ -27,6 +27,24 @@ from shared.log.subjects import (
     replay_record,
 )
 from tests.fakes.bus_through import BusThrough, Trouble, racing
+from tests.support.world import (
+    ISSUER,
+    ISSUING,
+    NANOSECONDS,
+    NOW,
+    OPERATOR,
+    PIN,
+    PROFILE,
+    SERIAL,
+    STRANGER,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append,
+    append_signed,
+    counted,
+    messages_of,
+    signed_event,
+)
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
@@ -53,24 +71,6 @@ from tests.unit.shared.scep.messages import (
     Identity,
     name,
     tlv,
-)
-from tests.unit.world import (
-    ISSUER,
-    ISSUING,
-    NANOSECONDS,
-    NOW,
-    OPERATOR,
-    PIN,
-    PROFILE,
-    SERIAL,
-    STRANGER,
-    TRUSTED_VALIDATORS,
-    VALIDATOR,
-    append,
-    append_signed,
-    counted,
-    messages_of,
-    signed_event,
 )
 
 DAY = 86400

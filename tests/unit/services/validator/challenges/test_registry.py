@@ -18,10 +18,7 @@ from shared.config.load import SettingsError, load
 from shared.log.reasons import Reason
 from tests.plugins import PLUGINS
 from tests.plugins.entry_points import declare
-from tests.unit.services.validator.challenges.tokens import asked, request
-from tests.unit.shared import configurations
-from tests.unit.shared.changed import PROFILE, change
-from tests.unit.world import (
+from tests.support.world import (
     NOW,
     TRUSTED_ISSUERS,
     TRUSTED_OPERATORS,
@@ -29,6 +26,9 @@ from tests.unit.world import (
     VALIDATOR,
     memory_bus,
 )
+from tests.unit.services.validator.challenges.tokens import asked, request
+from tests.unit.shared import configurations
+from tests.unit.shared.changed import PROFILE, change
 
 KEY: Final = b"k3y-of-the-v0uchers"
 NO_PASSWORD: Final[dict[str, Any]] = {"challenge_password": None}

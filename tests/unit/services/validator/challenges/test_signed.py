@@ -14,6 +14,16 @@ from shared.log.envelope import Stored
 from shared.log.events.certificates import KeyCompromised
 from shared.log.reasons import Reason
 from shared.log.subjects import key_compromised, key_issued
+from tests.support.world import (
+    ISSUER,
+    ISSUING,
+    NOW,
+    PROFILE,
+    REQUEST_SHA256,
+    SERIAL,
+    append_signed,
+    counted,
+)
 from tests.unit.services.validator.challenges import tokens
 from tests.unit.services.validator.challenges.enrollers import (
     CONNECTOR,
@@ -35,16 +45,6 @@ from tests.unit.services.validator.challenges.enrollers import (
 from tests.unit.services.validator.records import record
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import (
-    ISSUER,
-    ISSUING,
-    NOW,
-    PROFILE,
-    REQUEST_SHA256,
-    SERIAL,
-    append_signed,
-    counted,
-)
 
 AUDIENCE = "https://scep.example/demo"
 POLICY = ("key", "subject", "sans", "compromise")

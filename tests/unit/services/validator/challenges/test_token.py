@@ -12,6 +12,7 @@ from services.validator.challenges.token import AnchorPool, TokenResult, TokenRu
 from shared.limits import DETAIL_CHARACTERS, SAN_ENTRIES
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.x509.csr import CertificationRequest
+from tests.support.world import NOW
 from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 from tests.unit.services.validator.challenges.tokens import (
     ABSENT,
@@ -35,7 +36,6 @@ from tests.unit.services.validator.challenges.tokens import (
     uri,
 )
 from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, name, tlv
-from tests.unit.world import NOW
 
 GATES: Final = ("signature", "version", "time", "audience", "binding")
 AUDIENCE: Final = "https://scep.example/demo"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.validator.challenges.token import AnchorPool, TokenResult, TokenRules, check_token
 from shared.x509.csr import CertificationRequest
+from tests.support.world import NOW
 from tests.unit.services.validator.challenges.tokens import (
     anchor,
     asked,
@@ -23,7 +24,6 @@ from tests.unit.services.validator.challenges.tokens import (
     rsa_key,
 )
 from tests.unit.shared.scep.messages import BMP, PRINTABLE, UTF8, tlv
-from tests.unit.world import NOW
 
 pytestmark = pytest.mark.slow
 

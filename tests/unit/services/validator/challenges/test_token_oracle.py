@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.validator.challenges.token import AnchorPool, TokenRules, check_token
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
+from tests.support.world import NOW
 from tests.unit.services.validator.challenges.tokens import (
     ABSENT,
     ISSUER,
@@ -25,7 +26,6 @@ from tests.unit.services.validator.challenges.tokens import (
     uri,
 )
 from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, name, tlv
-from tests.unit.world import NOW
 
 pytestmark = pytest.mark.slow
 

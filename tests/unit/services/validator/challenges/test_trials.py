@@ -13,6 +13,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject, replay_record
 from shared.log.subjects import token as digest
 from shared.runtime.worker import DeferredError
+from tests.support.world import append, messages_of
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
     by_token,
@@ -24,7 +25,6 @@ from tests.unit.services.validator.challenges.enrollers import (
 )
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import Identity
-from tests.unit.world import append, messages_of
 
 
 class KilledError(BaseException):

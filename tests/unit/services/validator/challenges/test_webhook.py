@@ -22,6 +22,18 @@ from services.validator.challenges.verifier import ChallengeResult, Verifier
 from services.validator.challenges.webhook import WEBHOOK, Endpoint, WebhookVerifier
 from shared.limits import PROFILE_PLACES
 from shared.log.reasons import FAIL_INFO, Reason
+from tests.support.world import (
+    NOW,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_ISSUERS,
+    TRUSTED_OPERATORS,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    memory_bus,
+    turn,
+    until,
+)
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.services.validator.challenges.enrollers import (
     ask,
@@ -41,18 +53,6 @@ from tests.unit.services.validator.http_services import (
 )
 from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared.scep.messages import TRANSACTION, Identity
-from tests.unit.world import (
-    NOW,
-    OPERATOR,
-    PROFILE,
-    TRUSTED_ISSUERS,
-    TRUSTED_OPERATORS,
-    TRUSTED_VALIDATORS,
-    VALIDATOR,
-    memory_bus,
-    turn,
-    until,
-)
 
 CHALLENGE = "the-ch4llenge-of-a-device"
 SECRET = b"hmac-s3cret-of-the-hook"

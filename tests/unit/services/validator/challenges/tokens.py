@@ -19,6 +19,7 @@ from services.validator.challenges.verifier import ChallengeRequest
 from services.validator.facts import DecryptedRequest
 from shared.log.subjects import EnrollmentId
 from shared.x509.csr import CertificationRequest, read_csr
+from tests.support.world import NOW, PROFILE, facts
 from tests.unit.shared.scep.messages import (
     DEVICE_NAME,
     UTF8,
@@ -29,7 +30,6 @@ from tests.unit.shared.scep.messages import (
     san,
     tlv,
 )
-from tests.unit.world import NOW, PROFILE, facts
 
 DAY: Final = 86400
 ABSENT: Final = object()

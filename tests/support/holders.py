@@ -7,8 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.scep.certrep import CertRep, read_crls
-from tests.integration.prepared_ import command
-from tests.integration.requests_ import (
+from tests.support.prepared import command
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -18,7 +18,7 @@ from tests.integration.requests_ import (
     opened,
     sealed,
 )
-from tests.system import System, wait_until
+from tests.support.system import System, wait_until
 from tests.unit.shared.scep import messages as m
 
 PKCS_REQ, RENEWAL_REQ, GET_CERT, GET_CRL = b"19", b"17", b"21", b"22"

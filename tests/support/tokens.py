@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.connector.signing import Connector
-from tests.integration.requests_ import Device
-from tests.system import System
+from tests.support.requests import Device
+from tests.support.system import System
 from tests.unit.services.validator.challenges.tokens import PrivateKey, mint
 
 

@@ -24,8 +24,8 @@ from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
 from shared.bus.users import User, public_key_of
 from shared.log.roles import Role
-from tests.nats import new_seed
-from tests.system import wait_until
+from tests.support.nats import new_seed
+from tests.support.system import wait_until
 
 NAMES = ("a", "b", "c")
 READY_SECONDS = 30.0

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from shared.scep.certrep import CertRep, PkiStatus
-from tests.integration.holders_ import RENEWAL_REQ, holding
-from tests.integration.requests_ import (
+from tests.support.holders import RENEWAL_REQ, holding
+from tests.support.requests import (
     Device,
     Endpoint,
     Request,
@@ -25,8 +25,8 @@ from tests.integration.requests_ import (
     recorded,
     sealed,
 )
-from tests.integration.tokens_ import claims, connector_key
-from tests.system import System
+from tests.support.system import System
+from tests.support.tokens import claims, connector_key
 from tests.unit.services.validator.challenges.tokens import PrivateKey, mint, p256
 from tests.unit.shared.scep import messages as m
 

@@ -79,7 +79,7 @@ from shared.log.subjects import (
     revocation_command,
 )
 from shared.scep.errors import FailInfo
-from tests.unit.world import signer
+from tests.support.world import signer
 
 DIRECTORY: Final = Path(__file__).parents[1] / "golden"
 ENROLLMENT: Final = EnrollmentId(

@@ -5,8 +5,8 @@ from typing import Final
 
 from playwright.sync_api import Page
 
-from tests.browser.pages_ import TABS, opened
-from tests.browser.past_ import Past
+from tests.browser.pages import TABS, opened
+from tests.browser.past import Past
 
 
 def addresses(past: Past) -> dict[str, str]:

@@ -17,7 +17,7 @@ from shared.bus.provision import provision, server_config
 from shared.bus.servers import Servers
 from shared.bus.users import User, public_key_of
 from shared.log.roles import Role
-from tests.system import wait_until
+from tests.support.system import wait_until
 
 
 def new_seed() -> str:

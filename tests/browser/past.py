@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from tests.browser.devices_ import Asked, Fleet
-from tests.system import System
+from tests.browser.devices import Asked, Fleet
+from tests.support.system import System
 
 ANCHOR_DAYS: Final = 12
 _SCANNERS: Final = tuple(f"SCANNER-{number:03}" for number in range(52))

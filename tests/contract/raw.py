@@ -7,7 +7,7 @@ import socket
 import nkeys
 
 from shared.log.roles import Role
-from tests.nats import NatsServer
+from tests.support.nats import NatsServer
 
 
 class RawClient:

@@ -24,7 +24,7 @@ from shared.log.streams import enroll_stream, stream_of
 from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.scep.asn1 import SEQUENCE, Der
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
-from tests.unit import pki
+from tests.support import pki
 from tests.unit.services.validator.accesses import accepting
 from tests.unit.shared.scep.messages import (
     TRANSACTION,

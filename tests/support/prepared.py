@@ -16,7 +16,7 @@ from cli.__main__ import app
 from cli.toml import set_keys
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
-from tests.system import System
+from tests.support.system import System
 
 Tables = Mapping[str, Mapping[str, Any]]
 
