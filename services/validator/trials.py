@@ -4,7 +4,7 @@ Theory of operation. The server counts how often a message was delivered, not ho
 ended. A request with the same CSR as another one is redelivered until that one has ended, which can
 take as long as an operator or an outage takes. Its delivery count therefore says nothing, and it is
 handled however often it was delivered. But a request that kills the process that handles it would
-then be redelivered for ever, and stop all validators.
+then be redelivered forever, and stop all validators.
 
 So before a process handles such a request for the first time, it records on the log that it does.
 Whatever happens after that without the process ending (an outage, another wait) belongs to the same

@@ -1,6 +1,8 @@
-"""Documents and command help use the words of the field, not a dialect of ours: a net, no proof."""
+"""Documents, help, code and pages use the words of the field: a net, not a proof."""
 
+import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +13,16 @@ from typer.main import get_command
 from cli.__main__ import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/operations.md",
-    "docs/challenges.md",
-    "docs/security.md",
-    "docs/configuration.md",
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
-# What a reader had to translate: the word, and what is written instead.
+CODE = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("services", "shared", "cli", "benchmarks")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".html", ".js", ".css")
+)
+# A word that readers had to translate, and what to write instead.
 RETIRED = {
     r"\banew\b": "again, re-",
     r"\b(is|are) told\b": "receives, is notified",
@@ -32,6 +35,19 @@ RETIRED = {
     r"\bkept nowhere\b": "not stored",
     r"\bbelieved?s?\b": "trust",
     r"\bwhat is none\b": "anything else",
+    r"\bwhoever comes\b": "the first, the second",
+    r"\bis no (string|url|number|json|certificate|token|time)\b": "is not a",
+    r"\bfor ever\b": "forever, until cancelled",
+    r"\bstands? (there|here)\b": "is there",
+    r"\btakes no\b": "does not accept",
+    r"\bcomes twice\b": "is repeated",
+    r"\bnothing runs\b": "not running",
+    r"\bis not looked at\b": "is ignored",
+    r"\bthe story of\b": "the history of",
+    r"\bis heard of\b": "is known",
+    r"\bdoes not hold\b": "is invalid",
+    r"\bwants it\b": "requires it",
+    r"\bnobody knows\b": "unknown",
 }
 
 
@@ -43,6 +59,22 @@ def dialect(text: str) -> list[str]:
         for pattern, instead in RETIRED.items()
         for found in re.finditer(pattern, flat, re.IGNORECASE)
     ]
+
+
+def texts(path: Path) -> str:
+    """What people read of a file: docstrings, comments and string literals of Python, else all."""
+    if path.suffix != ".py":
+        return path.read_text()
+    with tokenize.open(path) as file:
+        comments = [
+            t.string for t in tokenize.generate_tokens(file.readline) if t.type == tokenize.COMMENT
+        ]
+    literals = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return "\n\n".join((*comments, *literals))
 
 
 def commands(command: Command, path: str = "scepstream") -> Iterator[tuple[str, Command]]:
@@ -57,6 +89,11 @@ COMMANDS = dict(commands(get_command(app)))
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_are_written_in_the_words_of_the_field(document: str) -> None:
     assert dialect((ROOT / document).read_text()) == []
+
+
+@pytest.mark.parametrize("path", CODE)
+def test_code_is_written_in_the_words_of_the_field(path: str) -> None:
+    assert dialect(texts(ROOT / path)) == []
 
 
 @pytest.mark.parametrize("path", COMMANDS)

@@ -70,7 +70,7 @@ def decode_cursor(cursor: str, length: int = 2) -> list[int | str]:
     """Return the sort key in a cursor: a time and what distinguishes rows of that time.
 
     Raises:
-        BadCursorError: the cursor does not hold a key of `length` parts.
+        BadCursorError: the cursor is not a key of `length` parts.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)

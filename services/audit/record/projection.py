@@ -1,6 +1,6 @@
 """Projection of events to the rows of the read model. Pure: the same log gives the same rows.
 
-Theory of operation. A subject's channel says which events may stand there; an event of another kind
+Theory of operation. A subject's channel says which events may are there; an event of another kind
 is stored in `events` and changes nothing else. Each channel has its projectors in one table here.
 What a range of a stream changes is collected by table and key (`Changes`) without a database, and
 merged into it by `merge.py`.

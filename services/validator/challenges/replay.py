@@ -37,7 +37,7 @@ def check_replay(
     one.
 
     `first_used_at` (Unix ns) is when the log stored the challenge's first record. A record that was
-    made after an earlier one may have left the log proves nothing: nobody knows any more who used
+    made after an earlier one may have left the log proves nothing: it is not known any more who used
     the challenge.
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
