@@ -37,8 +37,8 @@ def check_replay(
     one.
 
     `first_used_at` (Unix ns) is when the log stored the challenge's first record. A record that was
-    made after an earlier one may have left the log proves nothing: it is not known any more who used
-    the challenge.
+    made after an earlier one may have left the log proves nothing: who used the challenge is no
+    longer known.
     """
     holder, mine = parse_prefix(record.enrollment), asked.enrollment
     same_key = record.spki_sha256 == asked.opened.facts.spki_sha256
