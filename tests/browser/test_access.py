@@ -246,7 +246,7 @@ def test_a_wrong_token_is_said_and_the_way_back_is_kept(stranger: Page, desktop:
     desktop.watch.expected.add(401)
     stranger.goto("/scep/held")
     sign_in(stranger, "not-a-token")
-    expect(stranger.get_by_role("alert")).to_contain_text("Unknown or revoked token")
+    expect(stranger.get_by_role("alert")).to_contain_text("Unknown or revoked API token")
     expect(stranger.get_by_label("Token")).to_have_value("")
     sign_in(stranger, desktop.tokens["viewer"])
 

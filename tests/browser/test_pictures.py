@@ -12,6 +12,16 @@ from tests.browser.past import Past
 from tests.browser.png import small
 
 MOST_BYTES: Final = 120_000
+# Readers of the documents have no directory of tests: show where a package would put the files.
+_INSTALLED: Final = """() => {
+    for (const cell of document.querySelectorAll("td, td *")) {
+        for (const node of cell.childNodes) {
+            if (node.nodeType === Node.TEXT_NODE) {
+                node.data = node.data.replace(/\\/\\S*?\\/data\\//, "/var/lib/scepstream/");
+            }
+        }
+    }
+}"""
 
 
 @pytest.mark.parametrize(
@@ -33,6 +43,7 @@ def test_the_page_is_shown(desktop: Desktop, past: Past, pictures: Path, name: s
         if name == "modal":
             opened(page, page.get_by_role("button", name="Reload trust of corp"), "reload")
         expect(page.get_by_role("heading", level=2).first).to_be_attached()
+        page.evaluate(_INSTALLED)
         taken = page.screenshot(animations="disabled", caret="hide")
         page.goto("about:blank")
         picture = small(page, taken)
