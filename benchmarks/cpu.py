@@ -1,4 +1,4 @@
-"""CPU seconds of processes by name, from /proc."""
+"""CPU seconds and context switches of processes by name, from /proc."""
 
 import os
 import time
@@ -15,10 +15,14 @@ Pids = Iterable[tuple[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """CPU nanoseconds of the live threads, and coarser CPU seconds that include dead threads."""
+    """CPU nanoseconds of the live threads, and coarser CPU seconds that include dead threads.
+
+    `switches` of the live threads are voluntary and involuntary.
+    """
 
     threads: dict[str, int]
     total: float
+    switches: tuple[int, int] = (0, 0)
 
     def since(self, before: "_Process") -> float:
         if not self.threads or before.threads.keys() - self.threads.keys():
@@ -44,6 +48,19 @@ def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
     return seconds
 
 
+def switched(before: Snapshot, after: Snapshot) -> dict[str, tuple[int, int]]:
+    """Return voluntary and involuntary context switches by name."""
+    found: dict[str, tuple[int, int]] = {}
+    for (name, pid), now in after.items():
+        then = before.get((name, pid), _Process({}, 0.0)).switches
+        sofar = found.get(name, (0, 0))
+        found[name] = (
+            sofar[0] + now.switches[0] - then[0],
+            sofar[1] + now.switches[1] - then[1],
+        )
+    return found
+
+
 def settled(pids: Pids, limit: float) -> Snapshot:
     """Return a snapshot once the processes are idle, so that work after the last answer counts.
 
@@ -65,7 +82,8 @@ def _read(process: Path) -> _Process | None:
         fields = (process / "stat").read_text().rpartition(") ")[2].split()
     except OSError:
         return None
-    return _Process(_threads(process), (int(fields[11]) + int(fields[12])) / _TICKS)
+    total = (int(fields[11]) + int(fields[12])) / _TICKS
+    return _Process(_threads(process), total, _switches(process))
 
 
 def _threads(process: Path) -> dict[str, int]:
@@ -80,3 +98,17 @@ def _threads(process: Path) -> dict[str, int]:
         except (OSError, IndexError):
             continue
     return counts
+
+
+def _switches(process: Path) -> tuple[int, int]:
+    counts = {"voluntary_ctxt_switches": 0, "nonvoluntary_ctxt_switches": 0}
+    for status in process.glob("task/*/status"):
+        try:
+            lines = status.read_text().splitlines()
+        except OSError:
+            continue
+        for name, _, value in (line.partition(":") for line in lines):
+            if name in counts:
+                counts[name] += int(value)
+    voluntary, involuntary = counts.values()
+    return voluntary, involuntary

@@ -7,6 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from benchmarks import parties
 from shared.scep import pkimessage, request, signed_data
@@ -44,6 +50,19 @@ class Recipe:
 def key_pool(count: int) -> list[rsa.RSAPrivateKey]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda _: parties.new_key(), range(count)))
+
+
+def write_keys(keys: Sequence[rsa.RSAPrivateKey]) -> bytes:
+    """Return the keys as PEM, one after the other."""
+    form, none = PrivateFormat.PKCS8, NoEncryption()
+    return b"".join(key.private_bytes(Encoding.PEM, form, none) for key in keys)
+
+
+def read_keys(pem: bytes) -> list[rsa.RSAPrivateKey]:
+    """Return the RSA keys of a PEM file."""
+    end = b"-----END PRIVATE KEY-----\n"
+    found = [load_pem_private_key(part + end, None) for part in pem.split(end) if part.strip()]
+    return [key for key in found if isinstance(key, rsa.RSAPrivateKey)]
 
 
 def prebuild(

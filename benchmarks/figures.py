@@ -80,7 +80,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of one run: `cpu` in seconds by process name; `failures`, `retries` by reason."""
+    """Figures of one run: `cpu` in seconds by process name; `failures`, `retries` by reason.
+
+    `switches` are voluntary and involuntary context switches by process name.
+    """
 
     url: str
     n: int
@@ -92,6 +95,7 @@ class Figures:
     good_per_second: float
     latency: Latency
     cpu: dict[str, float]
+    switches: dict[str, tuple[int, int]]
     generator_cpu: float
     failures: dict[str, int]
     warmup_failures: int

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import msgspec
 import uvloop
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from benchmarks import cpu
 from benchmarks.discover import authorities, recipient
-from benchmarks.enrollments import CIPHERS, Recipe, key_pool, prebuild
+from benchmarks.enrollments import CIPHERS, Recipe, key_pool, prebuild, read_keys, write_keys
 from benchmarks.evaluate import evaluate
 from benchmarks.figures import Answer, Figures, Latency, LoadResult, Plan
 from benchmarks.fire import Gun, Volley, fire
@@ -36,12 +37,15 @@ async def run_load(plan: Plan) -> LoadResult:
     after = await asyncio.to_thread(cpu.settled, plan.pids, plan.settle)
     shots = [shot for shot in (*warm.shots, *volley.shots) if shot is not None]
     answers = await asyncio.to_thread(evaluate, enrollments, shots, trusted, lenient=plan.lenient)
-    figures = _figures(plan, volley, answers, cpu.spent(before, after))
+    figures = _figures(plan, volley, answers, (before, after))
     return LoadResult(figures, answers[plan.warmup :])
 
 
 def _figures(
-    plan: Plan, volley: Volley, answers: Sequence[Answer], spent: dict[str, float]
+    plan: Plan,
+    volley: Volley,
+    answers: Sequence[Answer],
+    snapshots: tuple[cpu.Snapshot, cpu.Snapshot],
 ) -> Figures:
     timed = answers[plan.warmup :]
     good = sum(answer.certificate is not None for answer in timed)
@@ -55,7 +59,8 @@ def _figures(
         seconds=round(volley.seconds, 3),
         good_per_second=round(good / volley.seconds, 1),
         latency=Latency.of([answer.seconds for answer in timed]),
-        cpu={name: round(seconds, 4) for name, seconds in spent.items()},
+        cpu={name: round(seconds, 4) for name, seconds in cpu.spent(*snapshots).items()},
+        switches=cpu.switched(*snapshots),
         generator_cpu=round(volley.generator_cpu, 4),
         failures=dict(Counter(answer.failure for answer in timed if answer.failure)),
         warmup_failures=sum(bool(answer.failure) for answer in answers[: plan.warmup]),
@@ -78,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ber", action="store_true", help="indefinite lengths, segmented content")
     parser.add_argument("--lenient", action="store_true", help="accept DES and repeated serials")
     parser.add_argument("--keys", type=int, default=50, help="number of device keys")
+    parser.add_argument("--key-file", type=Path, help="PEM file to keep the device keys in")
     parser.add_argument(
         "--timeout", type=float, default=60, help="timeout of one attempt, in seconds"
     )
@@ -108,6 +114,16 @@ def _line(figures: Figures) -> str:
     )
 
 
+def _keys(count: int, path: Path | None) -> list[rsa.RSAPrivateKey]:
+    """Return the device keys, from the file if it exists; generating them takes seconds."""
+    if path is not None and path.exists():
+        return read_keys(path.read_bytes())
+    keys = key_pool(count)
+    if path is not None:
+        path.write_bytes(write_keys(keys))
+    return keys
+
+
 async def _levels(arguments: argparse.Namespace) -> list[Figures]:
     plan = Plan(
         url=arguments.url,
@@ -121,7 +137,7 @@ async def _levels(arguments: argparse.Namespace) -> list[Figures]:
         wait=arguments.wait,
         pids=tuple(arguments.pid),
         lenient=arguments.lenient,
-        keys=key_pool(arguments.keys),
+        keys=_keys(arguments.keys, arguments.key_file),
     )
     found = []
     for level in map(int, arguments.concurrency.split(",")):

@@ -1,21 +1,37 @@
 """Tables of results."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Final
 
 from rich.table import Table
 
 from benchmarks.figures import Figures
 
+OURS: Final = "ours"
+PEER: Final = "peer"
+BASELINE: Final = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One slice of each side, run one after the other, and the crypto floor (ms) before them."""
+
+    floor_ms: float
+    slices: dict[str, Figures]
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Both sides under the same load; None: the side could not be run."""
+    """All cycles at this number of concurrent clients."""
 
     concurrency: int
-    ours: Figures | None
-    peer: Figures | None
+    cycles: list[Cycle]
+
+    def of(self, side: str) -> list[Figures]:
+        """Return the slices of one side; [] if it was not run."""
+        return [cycle.slices[side] for cycle in self.cycles if side in cycle.slices]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +43,41 @@ class Slice:
     figures: Figures
 
 
+Value = Callable[[Figures], float]
+
+
 def levels_table(levels: Sequence[Level]) -> Table:
-    table = Table(title="Whole system and peer, level by level", caption=_CAPTION)
+    table = Table(title="Whole systems in turns: median of the cycles [least - most]")
     table.add_column("")
     for level in levels:
         table.add_column(f"{level.concurrency} clients", justify="right")
-    for label, cell in _ROWS.items():
-        table.add_row(label, *(cell(level) for level in levels))
-    for process in dict.fromkeys(name for level in levels for name in _processes(level)):
-        row = (_of(level.ours, partial(_process_ms, process)) for level in levels)
-        table.add_row(f"  {process}", *row, style="dim")
+
+    def add(label: str, cell: Callable[[Level], str], style: str | None = None) -> None:
+        table.add_row(label, *map(cell, levels), style=style)
+
+    sides = [s for s in (OURS, BASELINE, PEER) if any(level.of(s) for level in levels)]
+    add("crypto floor F, ms", lambda level: _spread([c.floor_ms for c in level.cycles], 3))
+    for side in sides:
+        add(f"CPU ms / enrollment, {side}", lambda level, s=side: _each(level, s, _cpu, 2))
+        add(f"  in F, {side}", lambda level, s=side: _in_floors(level, s))
+    for other in sides[1:]:
+        add(f"CPU, ours / {other}", lambda level, o=other: _ratios(level, o, _cpu))
+        add(f"good/s, ours / {other}", lambda level, o=other: _ratios(level, o, _rate))
+        add(f"p50, ours / {other}", lambda level, o=other: _ratios(level, o, _p50))
+        add(f"p99, ours / {other}", lambda level, o=other: _ratios(level, o, _p99))
+    for side in sides:
+        add(f"good/s, {side}", lambda level, s=side: _each(level, s, _rate, 0))
+        add(f"p50 / p99 ms, {side}", lambda level, s=side: _latency(level, s))
+        add(f"failures, repeated serials, {side}", lambda level, s=side: _wrong(level, s))
+    for side in sides[:2]:
+        for process in dict.fromkeys(n for level in levels for f in level.of(side) for n in f.cpu):
+            add(
+                f"  {side} {process}", lambda level, s=side, p=process: _process(level, s, p), "dim"
+            )
+    table.caption = (
+        "CPU: all processes, until idle again, per good answer; per process: ms (x F), then"
+        " voluntary + involuntary context switches"
+    )
     return table
 
 
@@ -47,65 +88,88 @@ def growth_table(slices: Sequence[Slice]) -> Table:
     first: dict[str, float] = {}
     for each in slices:
         spent = each.figures.cpu_ms
-        base = first.setdefault(each.side, spent)
-        ratio = _ratio(spent, base)
+        ratio = spent / first.setdefault(each.side, spent)
         rate, failed = f"{each.figures.good_per_second:.0f}", str(each.figures.failed)
-        table.add_row(each.side, str(each.issued), f"{spent:.3f}", ratio, rate, failed)
+        table.add_row(each.side, str(each.issued), f"{spent:.3f}", f"{ratio:.2f}", rate, failed)
     return table
 
 
-def _of(figures: Figures | None, text: Callable[[Figures], str]) -> str:
-    return "-" if figures is None else text(figures)
+def history_line(commit: str, subject: str, levels: Sequence[Level]) -> str:
+    """Return the row of history.md: CPU in F and against the other sides, at each level."""
+
+    def cells(value: Callable[[Level], str]) -> str:
+        return " / ".join(map(value, levels))
+
+    floor = statistics.median(c.floor_ms for level in levels for c in level.cycles)
+    return (
+        f"| {commit} | {subject} | {floor:.2f} | {cells(lambda level: _in_floors(level, OURS))} "
+        f"| {cells(lambda level: _ratios(level, BASELINE, _cpu))} "
+        f"| {cells(lambda level: _ratios(level, PEER, _cpu))} "
+        f"| {cells(lambda level: _ratios(level, PEER, _rate))} |"
+    )
 
 
-def _ratio(above: float, below: float) -> str:
-    return f"{above / below:.2f}" if below else "-"
+def _cpu(figures: Figures) -> float:
+    return figures.cpu_ms
 
 
-def _both(level: Level, value: Callable[[Figures], float], *, inverse: bool = False) -> str:
-    """Return the ratio of ours to the peer's, or `inverse` if less is better."""
-    if level.ours is None or level.peer is None:
+def _rate(figures: Figures) -> float:
+    return figures.good_per_second
+
+
+def _p50(figures: Figures) -> float:
+    return figures.latency.p50
+
+
+def _p99(figures: Figures) -> float:
+    return figures.latency.p99
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
         return "-"
-    ours, theirs = value(level.ours), value(level.peer)
-    return _ratio(theirs, ours) if inverse else _ratio(ours, theirs)
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} [{least:.{digits}f} - {most:.{digits}f}]"
 
 
-def _processes(level: Level) -> tuple[str, ...]:
-    return () if level.ours is None else tuple(level.ours.cpu)
+def _each(level: Level, side: str, value: Value, digits: int) -> str:
+    return _spread([value(figures) for figures in level.of(side)], digits)
 
 
-def _process_ms(process: str, figures: Figures) -> str:
-    return f"{figures.cpu.get(process, 0.0) / max(figures.good, 1) * 1e3:.3f}"
+def _in_floors(level: Level, side: str) -> str:
+    pairs = [(c.slices[side], c.floor_ms) for c in level.cycles if side in c.slices]
+    return _spread([figures.cpu_ms / floor for figures, floor in pairs], 2)
 
 
-def _latency(figures: Figures) -> str:
-    return f"{figures.latency.p50:.1f} / {figures.latency.p99:.1f}"
+def _ratios(level: Level, other: str, value: Value) -> str:
+    """Return ours divided by another side's, cycle by cycle."""
+    pairs = [c.slices for c in level.cycles if c.slices.keys() >= {OURS, other}]
+    return _spread([value(p[OURS]) / value(p[other]) for p in pairs if value(p[other])], 2)
 
 
-def _failures(figures: Figures) -> str:
-    retries = sum(figures.retries.values())
-    return f"{sum(figures.failures.values())}" + (f" (+{retries} retries)" if retries else "")
+def _latency(level: Level, side: str) -> str:
+    found = level.of(side)
+    if not found:
+        return "-"
+    p50, p99 = (statistics.median(map(value, found)) for value in (_p50, _p99))
+    return f"{p50:.1f} / {p99:.1f}"
 
 
-def _rate(figures: Figures) -> str:
-    return f"{figures.good_per_second:.1f}"
+def _wrong(level: Level, side: str) -> str:
+    found = level.of(side)
+    return f"{sum(f.failed for f in found)}, {sum(f.repeated_serials for f in found)}"
 
 
-def _cpu(figures: Figures) -> str:
-    return f"{figures.cpu_ms:.3f}"
-
-
-_ROWS: dict[str, Callable[[Level], str]] = {
-    "good answers/s, ours": lambda level: _of(level.ours, _rate),
-    "good answers/s, peer": lambda level: _of(level.peer, _rate),
-    "ratio (ours / peer)": lambda level: _both(level, lambda f: f.good_per_second),
-    "p50 / p99 ms, ours": lambda level: _of(level.ours, _latency),
-    "p50 / p99 ms, peer": lambda level: _of(level.peer, _latency),
-    "failures, ours": lambda level: _of(level.ours, _failures),
-    "failures, peer": lambda level: _of(level.peer, _failures),
-    "repeated serials, peer": lambda level: _of(level.peer, lambda f: str(f.repeated_serials)),
-    "CPU ms / enrollment, peer": lambda level: _of(level.peer, _cpu),
-    "ratio (peer / ours)": lambda level: _both(level, lambda f: f.cpu_ms, inverse=True),
-    "CPU ms / enrollment, ours": lambda level: _of(level.ours, _cpu),
-}
-_CAPTION = "CPU: all processes, until idle again, per good answer; peer: fresh depot each level"
+def _process(level: Level, side: str, process: str) -> str:
+    pairs = [(c.slices[side], c.floor_ms) for c in level.cycles if side in c.slices]
+    if not pairs:
+        return "-"
+    spent = [figures.cpu.get(process, 0) / max(figures.good, 1) * 1e3 for figures, _ in pairs]
+    floors = [ms / floor for ms, (_, floor) in zip(spent, pairs, strict=True)]
+    switches = [
+        [each / max(figures.good, 1) for each in figures.switches.get(process, (0, 0))]
+        for figures, _ in pairs
+    ]
+    voluntary, involuntary = (statistics.median(column) for column in zip(*switches, strict=True))
+    middle, in_floors = statistics.median(spent), statistics.median(floors)
+    return f"{middle:.2f} ({in_floors:.2f} F) {voluntary:.1f} + {involuntary:.1f}"

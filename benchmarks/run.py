@@ -1,45 +1,73 @@
-"""All ratios in one run: codec to crypto floor, system to peer. Run by `make bench`."""
+"""All ratios in one run: codec to crypto floor, system to peer and to another commit. `make bench`.
+
+The sides take turns in short slices (A B A B), and the crypto floor is measured before each cycle:
+what slows the machine down for a while slows all of them down.
+"""
 
 import argparse
 import sys
+import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from benchmarks import codec, peer, system
+from benchmarks import baseline, codec, flames, peer, system, traffic
 from benchmarks.codec import CodecFigures
+from benchmarks.floor import floor
 from benchmarks.machine import Machine, machine
-from benchmarks.report import Level, Slice, growth_table, levels_table
+from benchmarks.report import (
+    BASELINE,
+    OURS,
+    PEER,
+    Cycle,
+    Level,
+    Slice,
+    growth_table,
+    history_line,
+    levels_table,
+)
+from benchmarks.sample import dissect, new_sample
 from benchmarks.target import ROOT, Shape, Target, load
+from benchmarks.timing import interleave
 
 _RESULTS = ROOT / "benchmarks" / "results"
+_HISTORY = ROOT / "benchmarks" / "history.md"
 _GROWTH_CLIENTS = 8
+_FLOOR_ROUNDS = 20
+_FLOOR_BATCH = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Results of a complete run, as written to the JSON file."""
+    """One run of everything, as it goes to the JSON file."""
 
     started: str
     machine: Machine
     codec: CodecFigures | None
     levels: list[Level]
+    traffic: traffic.Traffic | None
     growth: list[Slice]
     left_out: list[str]
 
 
 class Bench:
-    """Runs the sides that are available, and prints each table when it is complete."""
+    """The sides that can be run, and the tables as they come in."""
 
     def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
         self._arguments, self._console = arguments, console
         reasons = {"system": system.missing(), "peer": peer.missing()}
-        self.left_out = [f"{side} skipped: {why}" for side, why in reasons.items() if why]
+        self.left_out = [f"{side} left out: {why}" for side, why in reasons.items() if why]
         self._ours, self._peer = not reasons["system"], not reasons["peer"]
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._keys = Path(self._folder.name) / "keys.pem"
+        sample = new_sample()
+        self._floor = floor(sample.server, dissect(sample))
+        self.traffic: traffic.Traffic | None = None
         for line in self.left_out:
             console.print(line, style="bold red")
 
@@ -49,18 +77,54 @@ class Bench:
         return figures
 
     def levels(self) -> list[Level]:
-        """Run each level on both sides in turn: one system for all, a fresh peer for each."""
+        """Run all sides in turns at each level; then the slices that are not timed."""
         found = []
-        with self._system() as ours:
+        with ExitStack() as stack:
+            sides = self._sides(stack)
             for concurrency in self._arguments.levels:
-                shape = Shape(self._arguments.n, concurrency)
                 self._console.print(f"{concurrency} clients ...", style="dim")
-                mine = load(ours, replace(shape, ber=self._arguments.ber)) if ours else None
-                with self._peer_server() as other:
-                    theirs = load(other, shape) if other else None
-                found.append(Level(concurrency, mine, theirs))
-        self._console.print(levels_table(found))
+                with (
+                    self._peer_server() as other
+                ):  # a fresh one: its cost grows with what it issued
+                    at_level = sides | ({PEER: other} if other else {})
+                    found.append(self._level(concurrency, at_level))
+            self._console.print(levels_table(found))
+            if OURS in sides:
+                self._untimed(sides[OURS])
         return found
+
+    def _sides(self, stack: ExitStack) -> dict[str, Target]:
+        sides: dict[str, Target] = {}
+        if self._ours:
+            sides[OURS] = stack.enter_context(system.system())
+        if self._ours and self._arguments.baseline:
+            tree = stack.enter_context(baseline.checkout(self._arguments.baseline))
+            sides[BASELINE] = stack.enter_context(system.system(tree=tree))
+        return sides
+
+    def _level(self, concurrency: int, sides: dict[str, Target]) -> Level:
+        cycles = self._arguments.cycles
+        shape = Shape(
+            max(self._arguments.n // cycles, 1), concurrency, warmup=20, key_file=self._keys
+        )
+        level = Level(concurrency, [])
+        for number in range(cycles):
+            timed = interleave({"floor": self._floor}, _FLOOR_ROUNDS, _FLOOR_BATCH)["floor"]
+            order = list(sides)[:: 1 if number % 2 else -1]
+            ber = self._arguments.ber
+            slices = {
+                side: load(sides[side], replace(shape, ber=ber and side != PEER)) for side in order
+            }
+            level.cycles.append(Cycle(timed.median, slices))
+        return level
+
+    def _untimed(self, ours: Target) -> None:
+        if self._arguments.profile:
+            shape = Shape(self._arguments.n, max(self._arguments.levels), key_file=self._keys)
+            for path in flames.profile(ours, shape, _RESULTS / "flames"):
+                self._console.print(f"flame graph: {path}")
+        self.traffic = traffic.measure(ours)
+        self._console.print(traffic.table(self.traffic))
 
     def growth(self) -> list[Slice]:
         """Run slices of load against servers that keep what they have issued."""
@@ -69,11 +133,17 @@ class Bench:
             sides = [stack.enter_context(self._system()), stack.enter_context(self._peer_server())]
             for number in range(self._arguments.slices):
                 issued = number * self._arguments.n
-                shape = Shape(self._arguments.n, _GROWTH_CLIENTS, warmup=0)
+                shape = Shape(self._arguments.n, _GROWTH_CLIENTS, warmup=0, key_file=self._keys)
                 self._console.print(f"after {issued} certificates ...", style="dim")
                 found += [Slice(s.name, issued, load(s, shape)) for s in sides if s]
         self._console.print(growth_table(found))
         return found
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Remove the device keys at the end."""
+        with self._folder:
+            yield
 
     def _system(self) -> AbstractContextManager[Target | None]:
         return system.system() if self._ours else nullcontext()
@@ -84,9 +154,13 @@ class Bench:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--n", type=int, default=2000, help="requests per level or slice")
+    parser.add_argument("--n", type=int, default=1200, help="requests per level and side, or slice")
     parser.add_argument("--levels", type=_levels, default="1,8,32", help="concurrent clients")
-    parser.add_argument("--ber", action="store_true", help="send BER requests to scepstream")
+    parser.add_argument("--cycles", type=int, default=4, help="slices of each side and level")
+    parser.add_argument("--baseline", metavar="COMMIT", help="measure another commit beside this")
+    parser.add_argument("--profile", action="store_true", help="leave flame graphs (needs py-spy)")
+    parser.add_argument("--record", metavar="TEXT", help="append the result to history.md")
+    parser.add_argument("--ber", action="store_true", help="BER requests to our side")
     parser.add_argument("--growth", action="store_true", help="cost as certificates accumulate")
     parser.add_argument("--slices", type=int, default=10, help="slices of --growth")
     parser.add_argument("--no-codec", action="store_true", help="skip floor and codec")
@@ -107,18 +181,27 @@ def _write(results: Results) -> Path:
 
 def main() -> int:
     """Return 1 if one of our own answers was wrong, else 0; ratios do not affect it."""
-    arguments, console = _parser().parse_args(), Console()
+    parser, console = _parser(), Console()
+    arguments = parser.parse_args()
+    if arguments.profile and not flames.PY_SPY.exists():
+        parser.error("--profile: py-spy is not installed")
     bench = Bench(arguments, console)
-    results = Results(
-        started=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-        machine=machine(),
-        codec=None if arguments.no_codec else bench.codec(),
-        levels=[] if arguments.no_levels else bench.levels(),
-        growth=bench.growth() if arguments.growth else [],
-        left_out=bench.left_out,
-    )
+    with bench.closing():
+        results = Results(
+            started=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            machine=machine(),
+            codec=None if arguments.no_codec else bench.codec(),
+            levels=[] if arguments.no_levels else bench.levels(),
+            traffic=bench.traffic,
+            growth=bench.growth() if arguments.growth else [],
+            left_out=bench.left_out,
+        )
     console.print(f"written to {_write(results)}")
-    ours = [each.ours for each in results.levels if each.ours]
+    if arguments.record and results.levels:
+        with _HISTORY.open("a") as file:
+            commit, _ = baseline.described()
+            print(history_line(commit, arguments.record, results.levels), file=file)
+    ours = [figures for level in results.levels for figures in level.of(OURS)]
     ours += [each.figures for each in results.growth if each.side == "scepstream"]
     return 1 if any(figures.failed for figures in ours) else 0
 

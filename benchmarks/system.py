@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from benchmarks.target import Target, running, tail
+from benchmarks.target import ROOT, Target, running, tail
 
-COMMAND = Path(sys.executable).parent / "scepstream"
+_COMMAND: Final = (sys.executable, "-m", "cli", "up")
 _START_SECONDS = 60
 _POLL_SECONDS = 0.1
 
@@ -31,22 +32,22 @@ class Run(msgspec.Struct, frozen=True):
 
 def missing() -> str:
     """Return why the system cannot run here, "" if it can."""
-    if not COMMAND.exists():
-        return f"{COMMAND} not found: run `make install`"
-    probe = subprocess.run([COMMAND, "up", "--help"], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        [*_COMMAND, "--help"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     if probe.returncode == 0:
         return ""
     return "scepstream up fails: " + "".join(probe.stderr.splitlines()[-1:])
 
 
 @contextmanager
-def system(profile: str = "demo") -> Iterator[Target]:
-    """Run the system; yield the SCEP profile's URL and challenge and the pids of all processes."""
+def system(profile: str = "demo", tree: Path = ROOT) -> Iterator[Target]:
+    """Run the system from a source tree; yield the SCEP profile's URL, challenge and all pids."""
     with tempfile.TemporaryDirectory(prefix="scepstream-") as folder:
         data, log = Path(folder) / "data", Path(folder) / "log"
         data.mkdir()
-        command = [str(COMMAND), "up", "--data", str(data), "--port", "0", "--admin-port", "0"]
-        with running(command, log) as process:
+        command = [*_COMMAND, "--data", str(data), "--port", "0", "--admin-port", "0"]
+        with running(command, log, tree) as process:
             run = _started(process, data / "run.json", log)
             chosen = run.profiles[profile]
             yield Target("scepstream", chosen.url, chosen.challenge, tuple(_pids(run)))

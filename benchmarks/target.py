@@ -38,6 +38,7 @@ class Shape:
     concurrency: int
     warmup: int = 50
     ber: bool = False
+    key_file: Path | None = None
 
 
 def load(target: Target, shape: Shape) -> Figures:
@@ -63,17 +64,23 @@ def _command(target: Target, shape: Shape) -> list[str]:
     command += ["--n", str(shape.n), "--concurrency", str(shape.concurrency)]
     command += ["--warmup", str(shape.warmup)]
     command += [f"--pid={name}={pid}" for name, pid in target.pids]
+    if shape.key_file is not None:
+        command += ["--key-file", str(shape.key_file)]
     command += ["--ber"] * shape.ber + ["--lenient"] * target.lenient
     return command
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server process. It writes to the file `log`: a full pipe would block it."""
+def running(command: list[str], log: Path, tree: Path = ROOT) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server process from the source in `tree`, with its output in the file `log`."""
     with log.open("wb") as out:
         # All load comes from one address, so its rate must not be limited.
-        environment = {**inherited_environment(), "SCEPSTREAM_GATEWAY_RATE_PER_SOURCE": "0"}
-        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT, env=environment)
+        environment = {
+            **inherited_environment(),
+            "SCEPSTREAM_GATEWAY_RATE_PER_SOURCE": "0",
+            "PYTHONPATH": str(tree),
+        }
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=tree, env=environment)
         try:
             yield process
         finally:
