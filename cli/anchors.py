@@ -10,12 +10,15 @@ from cli.operator import with_operator
 from cli.output import show_table
 from services.audit.commands.reload_anchors import reload_anchors as order_reload
 
-app = typer.Typer(no_args_is_help=True, help="Reload the anchors of a SCEP profile.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Reload a profile's trust anchors, the certificates trusted to sign challenges.",
+)
 
 
 @app.callback()
 def anchors() -> None:
-    """Reload the certificates that are trusted to sign challenges."""
+    """Reload a profile's trust anchors, the certificates trusted to sign challenges."""
 
 
 @app.command("reload")
@@ -23,7 +26,10 @@ def reload_anchors(
     profile: Annotated[str, typer.Option(help="SCEP profile")],
     config: Config = None,
 ) -> None:
-    """Reload a SCEP profile's anchors on every validator, which keeps the old ones on errors."""
+    """Reload a SCEP profile's trust anchors on every validator.
+
+    A validator that fails keeps its old ones.
+    """
     answers = with_operator(
         config_path(config), lambda context: order_reload(context, profile, secrets.token_hex(8))
     )

@@ -27,7 +27,8 @@ from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 
 app = typer.Typer(
-    no_args_is_help=True, help="List and show enrollments, verify and replay the event log."
+    no_args_is_help=True,
+    help="Run the audit service, query enrollments, verify the event log and manage API tokens.",
 )
 app.command("serve")(serve)
 _SHOWN_BYTES = 64
@@ -36,12 +37,12 @@ _SHOWN_BYTES = 64
 @app.command("list")
 def list_enrollments(
     config: Config = None,
-    profile: Annotated[str | None, typer.Option(help="only of this SCEP profile")] = None,
+    profile: Annotated[str | None, typer.Option(help="only this SCEP profile")] = None,
     search: Annotated[
         str | None,
         typer.Option(help="device name, transactionID or serial number, or a prefix of one"),
     ] = None,
-    state: Annotated[State | None, typer.Option(help="only in this state")] = None,
+    state: Annotated[State | None, typer.Option(help="only this state")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
@@ -102,7 +103,8 @@ def _select(engine: Engine, name_or_id: str) -> str:
     others = suggested_lines(engine, name_or_id)
     if not others:
         raise CommandError(f"no enrollment found: {name_or_id}")
-    return choose(others, f"no exact match for {name_or_id}; names that begin with it").enrollment
+    complaint = f"no exact match for {name_or_id}; enrollments whose names begin with it"
+    return choose(others, complaint).enrollment
 
 
 def _say_others(lines: Sequence[EnrollmentLine]) -> None:
@@ -111,7 +113,8 @@ def _say_others(lines: Sequence[EnrollmentLine]) -> None:
     names = {(line.profile, line.device) for line in lines} - {(newest.profile, newest.device)}
     if names:
         others = "; ".join(f"{device} (profile {profile})" for profile, device in sorted(names))
-        say(f"showing the newest, of profile {newest.profile}; same name: {others}", err=True)
+        shown = f"showing the newest enrollment, of profile {newest.profile}"
+        say(f"{shown}; other devices with this name: {others}", err=True)
 
 
 def _engine(config: Path | None) -> Engine:

@@ -58,7 +58,7 @@ def _duration(value: str) -> str:
         (_fraction(number) * _MILLISECONDS[unit] for number, unit in parts), Fraction(0)
     )
     if milliseconds.denominator != 1 or milliseconds > _LONGEST:
-        raise NotImportableError("must be whole milliseconds, at most 1000000000s")
+        raise NotImportableError("must be a whole number of milliseconds, at most 1000000000s")
     return write_duration(int(milliseconds) / 1000)
 
 

@@ -59,7 +59,7 @@ def list_challenges(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
-    """List the one-time challenges of a profile by ID, newest last. Their values are not stored."""
+    """List the IDs of a profile's one-time challenges, newest last."""
     lines = with_operator(
         config_path(config), lambda context: challenges_of(context, profile, now())
     )
@@ -88,7 +88,7 @@ def cancel(
     profile: Profile,
     config: Config = None,
 ) -> None:
-    """Cancel a challenge that is unused, or of which every use has failed."""
+    """Cancel a challenge that has not been used successfully."""
     cancelled = with_operator(
         config_path(config), lambda context: cancel_challenge(context, profile, challenge_id, now())
     )

@@ -24,7 +24,10 @@ from shared.runtime.process import now
 from shared.x509.key_ids import spki_sha256
 from shared.x509.usages import ANY_ATTRIBUTE
 
-app = typer.Typer(no_args_is_help=True, help="Check, document and import configurations.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check or import a configuration, or print the reference of all keys.",
+)
 
 
 @app.command()
@@ -99,7 +102,8 @@ def import_certctl(
 def _check_place(base: Path, out: Path | None) -> None:
     if out is not None and out.resolve().parent != base.resolve().parent:
         raise SettingsError(
-            f"--out {out}: must be in the directory of {base}: its paths are relative"
+            f"--out {out}: must be in the same directory as {base},"
+            " because the paths in it are relative"
         )
 
 

@@ -23,6 +23,11 @@ def failed(reason: object) -> typer.Exit:
     return typer.Exit(1)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and its noun: "1 event", "2 events"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def heading(text: str, rest: str = "") -> None:
     """Print one line that begins in bold."""
     console = Console(highlight=False, emoji=False)

@@ -13,7 +13,7 @@ import typer
 
 from cli.config_option import Config, config_path
 from cli.operator import with_operator
-from cli.output import say
+from cli.output import counted, say
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.export import Form, lines
 from services.audit.record.catch_up import fill
@@ -35,8 +35,9 @@ def reconcile(
 ) -> None:
     """Rebuild the database from the log, and report events that only the database had.
 
-    Use it after the log was replaced by an older copy. Events that the log lacks are written to a
-    file and removed from the database: their certificates exist, but the log has no record of them.
+    Use it after the log has been replaced by an older copy. Events that the log lacks are written
+    to a file and removed from the database: their certificates exist, but the log has no record of
+    them.
     """
     path = config_path(config)
     _report(with_operator(path, _with_database(_lost)))
@@ -76,7 +77,7 @@ async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None
     for stream, last in ends.items():
         async for _ in fill(context.bus, engine, stream, last):
             pass
-        say(f"{stream}: {last} events")
+        say(f"{stream}: {counted(last, 'event')}")
 
 
 def _report(gone: dict[str, list[Stored]]) -> None:
@@ -84,7 +85,8 @@ def _report(gone: dict[str, list[Stored]]) -> None:
         kinds = Counter(event.headers.get(TYPE, "unknown") for event in events)
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         end = f": {counts}" if counts else ""
-        say(f"{stream}: {len(events)} events are missing from the log{end}")
+        are = "is" if len(events) == 1 else "are"
+        say(f"{stream}: {counted(len(events), 'event')} {are} missing from the log{end}")
 
 
 def _write(path: Path, gone: dict[str, list[Stored]]) -> None:

@@ -18,13 +18,13 @@ from shared.config.load import SettingsError, load
 from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API tokens.")
-Name = Annotated[str, typer.Argument(help="name of its user, recorded with every command")]
+Name = Annotated[str, typer.Argument(help="name of the token's user, recorded with every command")]
 
 
 @app.command()
 def add(
     name: Name,
-    level: Annotated[Level, typer.Option(help="role of its user")] = Level.VIEWER,
+    level: Annotated[Level, typer.Option(help="access level of the token's user")] = Level.VIEWER,
     config: Config = None,
 ) -> None:
     """Create an API token. It is printed once; only its digest is stored."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.asyncapi import document
 from cli.config_option import Config, config_path
 from cli.operator import with_operator
-from cli.output import failed, say
+from cli.output import counted, failed, say
 from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.proof.export import Form, lines
@@ -43,7 +43,7 @@ from shared.runtime.process import now
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20
-Profile = Annotated[str | None, typer.Option(help="only of this SCEP profile")]
+Profile = Annotated[str | None, typer.Option(help="only this SCEP profile")]
 From = Annotated[str | None, typer.Option("--from", help="from this time (RFC 3339), inclusive")]
 Until = Annotated[str | None, typer.Option(help="until this time (RFC 3339), exclusive")]
 
@@ -68,7 +68,7 @@ def replay(
         raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
         engine.dispose()
-    print(f"stored {count} events in {engine.url.render_as_string(hide_password=True)}")
+    print(f"stored {counted(count, 'event')} in {engine.url.render_as_string(hide_password=True)}")
 
 
 def _window(profile: str | None, since: str | None, until: str | None) -> Window:
@@ -91,7 +91,7 @@ async def _replay(context: OperatorContext, engine: Engine, window: Window) -> i
 def verify(
     config: Config = None,
     every: Annotated[
-        bool, typer.Option("--all", help=f"print all findings, not only {_SHOWN}")
+        bool, typer.Option("--all", help=f"print all findings, not just the first {_SHOWN}")
     ] = False,
 ) -> None:
     """Verify the log's signatures and checkpoints, and compare the database with it.
@@ -130,11 +130,12 @@ async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, ev
         print(f"... and {len(found.findings) - len(shown)} more; --all prints them")
     for stream, count in found.unrecorded.items():
         if count:
-            print(f"{stream}: {count} events of the log are not in the database yet")
+            are = "is" if count == 1 else "are"
+            print(f"{stream}: {counted(count, 'event')} of the log {are} not in the database yet")
     verdict = "verification failed" if found.findings else "verified"
     print(
-        f"{verdict}: {found.events} events, {found.checkpoints} checkpoints,"
-        f" {len(found.unfinished)} unfinished enrollments"
+        f"{verdict}: {counted(found.events, 'event')}, {counted(found.checkpoints, 'checkpoint')},"
+        f" {counted(len(found.unfinished), 'unfinished enrollment')}"
     )
     return 1 if found.findings else 0
 

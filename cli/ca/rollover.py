@@ -62,10 +62,8 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
             "ra_key_path": [*map(str, profile.ra_key_path), *added],
         }
     _rewrite(layout, changes)
-    return (
-        f"next CA: {stem}.pem, SHA-256 of its key {pin}; "
-        f"announced by GetNextCACert{_signal_reload(layout)}"
-    )
+    when = "now" if _signal_reload(layout) else "after the next start"
+    return f"next CA: {stem}.pem (SHA-256 of its key: {pin}). GetNextCACert announces it {when}."
 
 
 def _ra_form(configuration: Configuration, profile: ProfileSection) -> tuple[str, ...]:
@@ -97,7 +95,9 @@ def activate_next(data: Path, issuer: str) -> str:
     }
     _rewrite(layout, changes)
     ca = read_certificates(layout.root / certificates[0])[0]
-    return f"{ca.subject.rfc4514_string()} is now the signing CA{_signal_reload(layout)}"
+    running = _signal_reload(layout)
+    verb = "is now the signing CA" if running else "becomes the signing CA at the next start"
+    return f"{ca.subject.rfc4514_string()} {verb}"
 
 
 def _open(data: Path, issuer: str) -> tuple[Layout, Configuration, LocalIssuerSection]:
@@ -127,19 +127,19 @@ def _rewrite(layout: Layout, changes: dict[str, dict[str, Any]]) -> None:
     write_private(layout.config, text.encode())
 
 
-def _signal_reload(layout: Layout) -> str:
+def _signal_reload(layout: Layout) -> bool:
     """Send SIGHUP to the running services: issuers, which sign, first; gateways, which show, last.
 
-    Return the end of the line for the user, "" if services were running.
+    Return whether any were running; if not, the change takes effect at the next start.
     """
     try:
         pids = json.loads(layout.run_file.read_text())["pids"] if is_running(layout) else None
     except (OSError, ValueError, KeyError):
         pids = None
     if pids is None:
-        return "; not running: takes effect at the next start"
+        return False
     for role in _RELOADED:
         for pid in pids.get(role, []):
             with suppress(ProcessLookupError):  # it reads the new configuration when it restarts
                 os.kill(pid, signal.SIGHUP)
-    return ""
+    return True

@@ -77,7 +77,9 @@ def check_pin(
     if fingerprint is not None:
         wanted = fingerprint.replace(":", "").replace(" ", "").lower()
         if wanted != authority.fingerprint:
-            raise UntrustedError(f"--fingerprint: the CA's is {authority.fingerprint}")
+            raise UntrustedError(
+                f"--fingerprint does not match: the CA's fingerprint is {authority.fingerprint}"
+            )
         return True
     return False
 

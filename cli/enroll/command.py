@@ -140,7 +140,7 @@ def read_certificate(files: Files) -> x509.Certificate:
         with loading():
             return x509.load_pem_x509_certificate(files.read(path))
     except ValueError:
-        raise RequestError(f"{path}: no certificate in PEM") from None
+        raise RequestError(f"{path}: contains no PEM certificate") from None
 
 
 def _style(
@@ -221,7 +221,8 @@ class Session:
         """
         if self.device.signer_key is not None:
             raise RequestError(
-                "--signer-key: not with --renew, which signs with the old certificate"
+                "--signer-key cannot be used with --renew,"
+                " which signs with the old certificate's key"
             )
         files = self.files
         old_key = read_key(files.read(files.key), files.key.name)
@@ -269,7 +270,7 @@ def _trusted(path: Path | None) -> x509.Certificate | None:
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror}") from None
     except ValueError:
-        raise RequestError(f"{path}: no certificate in PEM") from None
+        raise RequestError(f"{path}: contains no PEM certificate") from None
 
 
 def _authority(

@@ -18,7 +18,9 @@ Challenge = Annotated[str | None, typer.Option(envvar="SCEP_CHALLENGE", help="ch
 ConnectorDir = Annotated[
     Path | None,
     typer.Option(
-        "--connector", help="directory of a stand-in (`scepstream connector`) to sign a challenge"
+        "--connector",
+        help="directory of the stand-in connector (`scepstream connector init`) that signs the"
+        " challenge",
     ),
 ]
 DeviceId = Annotated[str | None, typer.Option(help="with --connector: device ID (default: the CN)")]
@@ -38,7 +40,10 @@ Fingerprint = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
 Poll = Annotated[
-    bool, typer.Option("--poll", help="poll while pending, or resume with the saved key")
+    bool,
+    typer.Option(
+        "--poll", help="keep polling while PENDING; in a later run, resume with the saved key"
+    ),
 ]
 PollFor = Annotated[int, typer.Option(help="maximum seconds to poll")]
 Renew = Annotated[
@@ -63,7 +68,12 @@ DigestName = Annotated[str | None, typer.Option(help=", ".join(DIGEST_NAMES), ri
 Transport = Annotated[str, typer.Option(help=", ".join(TRANSPORTS), rich_help_panel=_HOW)]
 Pss = Annotated[bool, typer.Option("--pss", help="sign with RSASSA-PSS", rich_help_panel=_HOW)]
 Ber = Annotated[
-    bool, typer.Option("--ber", help="use BER: indefinite lengths, segments", rich_help_panel=_HOW)
+    bool,
+    typer.Option(
+        "--ber",
+        help="encode messages in BER, with indefinite lengths and segmented strings",
+        rich_help_panel=_HOW,
+    ),
 ]
 Get = Annotated[bool, typer.Option("--get", help="send messages with GET", rich_help_panel=_HOW)]
 

@@ -141,7 +141,7 @@ class Child:
         try:
             self.on_restart(self)
         except Exception as error:  # noqa: BLE001 - only a stop ends supervision
-            self._say(f"{self.name} restarted, but: {error}")
+            self._say(f"{self.name} restarted, but a step after the restart failed: {error}")
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -24,6 +24,8 @@ from shared.runtime.process import now
 
 _PORT = 8080
 _ADMIN_PORT = 8090
+_FREE_PORT = "0: choose a free port and keep it for later starts"
+_TLS_PORT = "port of SCEP over TLS (default: none); each further gateway uses the next port"
 
 
 def up(
@@ -31,25 +33,24 @@ def up(
     host: Annotated[str, typer.Option(help="address of the SCEP and admin ports")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(help="port of the first gateway (default: 8080); 0: a free one, reused"),
+        typer.Option(help=f"port of the first gateway (default: 8080); {_FREE_PORT}"),
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="admin port (default: 8090); 0: a free one, reused")
+        int | None, typer.Option(help=f"admin port (default: 8090); {_FREE_PORT}")
     ] = None,
-    tls_port: Annotated[
-        int | None, typer.Option(help="port of SCEP over TLS (default: none); gateway i: port + i")
-    ] = None,
+    tls_port: Annotated[int | None, typer.Option(help=_TLS_PORT)] = None,
     mtls_port: Annotated[
         int | None, typer.Option(help="port of SCEP with client certificates (default: none)")
     ] = None,
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,
     validators: Annotated[int, typer.Option(min=1, max=64)] = 1,
     issuers: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    ca: Annotated[str, typer.Option(help="CA to create at first start: " + ", ".join(CA_KINDS))] = (
-        "rsa:2048"
-    ),
+    ca: Annotated[
+        str, typer.Option(help="CA to create at the first start: " + ", ".join(CA_KINDS))
+    ] = "rsa:2048",
     ca_cert: Annotated[
-        Path | None, typer.Option(help="use this CA instead: PEM, then its chain")
+        Path | None,
+        typer.Option(help="PEM file of an existing CA to use instead, with its chain"),
     ] = None,
     ca_key: Annotated[Path | None, typer.Option(help="key of --ca-cert, mode 0600")] = None,
     show_secrets: Annotated[
@@ -59,7 +60,10 @@ def up(
         ),
     ] = False,
 ) -> None:
-    """Run nats-server and all services. Keys, CA and configuration are created at first start."""
+    """Run nats-server and all services.
+
+    Keys, CA and configuration are created at the first start.
+    """
     try:
         announce_run = partial(announce, secrets=show_secrets or sys.stdout.isatty())
         given = _given(ca, ca_cert, ca_key)

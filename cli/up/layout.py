@@ -137,8 +137,8 @@ def _check_owner(status: os.stat_result, root: Path) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o022:
         raise UpError(
-            f"the data directory {root} has mode {mode:04o}, others may write to it:"
-            " run chmod 0700 on it"
+            f"the data directory {root} has mode {mode:04o}, so others may write to"
+            " it; run chmod 0700 on it"
         )
 
 
@@ -147,7 +147,8 @@ def _check_version(layout: Layout, root: Path) -> None:
         found = layout.version.read_text().strip()
         if found != VERSION:
             raise UpError(
-                f"the data directory {root} has version {found}, this program requires {VERSION}"
+                f"the data directory {root} has version {found},"
+                f" but this program requires version {VERSION}"
             )
         return
     foreign = {p.name for p in layout.root.iterdir()} - {
@@ -156,4 +157,4 @@ def _check_version(layout: Layout, root: Path) -> None:
         f".{layout.marker.name}.new",
     }
     if foreign and not layout.marker.exists():
-        raise UpError(f"{root} is not empty and not a scepstream data directory")
+        raise UpError(f"{root} is neither empty nor a scepstream data directory")

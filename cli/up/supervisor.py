@@ -117,7 +117,7 @@ class Supervisor:
         if self._audit.done():
             self._audit.result()
         else:
-            say("devices are served; the audit service is not ready yet")
+            say("devices are being served, but the audit service is not ready yet")
 
     async def _provision(self, configuration: Configuration, patience: Patience) -> None:
         shards, log = all_shards(configuration.epochs()), configuration.log

@@ -86,7 +86,7 @@ def test_who_ordered_what_is_listed_with_what_came_of_it(operator: Page) -> None
 
     expect(row).to_contain_text("Reload trust anchors")
     expect(row).to_contain_text("corp")
-    expect(row.locator(".badge")).to_have_text("done by 2")
+    expect(row.locator(".badge")).to_have_text("done by 2 replicas")
     operator.get_by_label("Operator").fill("nobody")
     operator.get_by_role("button", name="Show").click()
     expect(operator.locator("#commands")).to_contain_text("No commands match.")
@@ -219,14 +219,14 @@ def test_an_answer_is_never_shown_about_something_else(operator: Page) -> None:
     operator.goto("/scep")
     first = opened(operator, operator.get_by_role("button", name="Reload RA of demo"), "ra")
     with operator.expect_request("**/reload-ra"):
-        first.get_by_role("button", name="Reload RA certificate").click()
+        first.get_by_role("button", name="Reload RA certificates").click()
     operator.keyboard.press("Escape")
     dialog = opened(operator, operator.get_by_role("button", name="Reload RA of corp"), "ra")
     with operator.expect_response("**/reload-ra"):
         waiting[0].fulfill(json={"detail": "late", "replicas": []})
 
     operator.evaluate("fetch('/healthz').then((answer) => answer.text())")  # the late one is read
-    send_button = dialog.get_by_role("button", name="Reload RA certificate")
+    send_button = dialog.get_by_role("button", name="Reload RA certificates")
     expect(send_button).to_be_enabled()
     expect(dialog.get_by_role("alert")).to_be_empty()
 
@@ -242,7 +242,7 @@ def test_who_decides_second_is_told_so(operator: Page, fleet: Fleet, watch: Watc
     dialog = opened(late, late.get_by_role("button", name="Deny"), "deny")
     send(dialog)
 
-    expect(dialog.get_by_role("alert")).to_contain_text("already decided")
+    expect(dialog.get_by_role("alert")).to_contain_text("already been decided")
     expect(dialog).to_be_visible()
     late.close()
     assert asked.end().status is PkiStatus.SUCCESS

@@ -223,7 +223,7 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
 
     sentence = refused("--data", str(tmp_path))
 
-    expected = f"{tmp_path} is not empty and not a scepstream data directory"
+    expected = f"{tmp_path} is neither empty nor a scepstream data directory"
     assert sentence == f"scepstream up: {expected}"
     assert {path.name for path in tmp_path.iterdir()} <= {"precious", "lock"}
     assert (tmp_path / "precious").read_text() == "somebody's"
@@ -235,6 +235,6 @@ def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
 
     sentence = refused("--data", str(tmp_path))
 
-    expected = f"the data directory {tmp_path} has version 9, this program requires 1"
+    expected = f"the data directory {tmp_path} has version 9, but this program requires version 1"
     assert sentence == f"scepstream up: {expected}"
     assert (tmp_path / "scepstream.toml").read_text() == "version = 9\n"

@@ -160,7 +160,7 @@ def test_a_token_taken_back_is_none(system: System, viewer: Api) -> None:
     again = command("audit", "token", "add", "gone", *config)
     assert (again.returncode, again.stderr) == (1, "API token gone already exists\n")
     twice = command("audit", "token", "revoke", "gone", *config)
-    assert (twice.returncode, twice.stderr) == (1, "no valid API token gone\n")
+    assert (twice.returncode, twice.stderr) == (1, "no valid API token named gone\n")
     assert "gone" in command("audit", "token", "list", *config).stdout
 
 
@@ -312,7 +312,7 @@ def test_a_held_device_gets_its_certificate_when_an_operator_says_so(
     assert ended(manual, request).status is PkiStatus.SUCCESS
     recorded(system, device, "issued")
     assert operator.get(path)["enrollment"]["operator"] == "a-operator"
-    assert "already decided" in is_problem(operator.post(f"{path}/deny"), 409)
+    assert "already been decided" in is_problem(operator.post(f"{path}/deny"), 409)
 
 
 def test_a_held_device_that_is_denied_is_refused(system: System, operator: Api) -> None:

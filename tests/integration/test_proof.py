@@ -90,7 +90,7 @@ def test_a_replay_of_one_profile_has_that_profile_alone(system: System, tmp_path
     for _ in range(2):
         done = command("audit", "replay", "--into", into, *options)
         assert done.returncode == 0
-        assert f"{len(tables(into)['events'])} events are in " in done.stdout
+        assert f"stored {len(tables(into)['events'])} events in " in done.stdout
     found, live = tables(into), tables(f"sqlite:///{system.data}/audit.db")
 
     corp = [row for row in live["enrollments"] if row[1] == "corp"]

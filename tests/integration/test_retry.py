@@ -112,14 +112,14 @@ def test_a_dead_letter_that_is_driven_again_ends_in_a_certificate(system: System
     done = api.post(f"{place}/retry")
 
     assert refused.status is PkiStatus.FAILURE
-    assert (done.status_code, done.json()["detail"]) == (200, "retried as attempt 1")
+    assert (done.status_code, done.json()["detail"]) == (200, "retried as attempt 2")
     certificate(quick, device, ended(quick, device.poll(quick)))
     certificate(quick, device, ask(quick, request))
     told = wait_until(lambda: driven(api, place), 20, "the order in the read model")
     assert (told["retried"], told["open"]) == (1, False)
     again = api.post(f"{place}/retry")
     assert again.status_code == 409
-    assert "attempt 1 has been issued" in again.json()["detail"]
+    assert "issued for attempt 2" in again.json()["detail"]
     held = command("audit", "verify", "--config", str(system.config))
     assert held.returncode == 0, held.stdout
 
@@ -139,7 +139,7 @@ def test_what_is_being_worked_on_is_not_driven_again(system: System, api: Api) -
         assert api.post(f"{place}/retry").status_code == 200
         found = api.post(f"{place}/retry")
     assert found.status_code == 409
-    assert "attempt 1 is in progress" in found.json()["detail"]
+    assert "attempt 2 is in progress" in found.json()["detail"]
     certificate(quick, device, ended(quick, request))
 
 
@@ -158,7 +158,7 @@ def test_what_was_refused_for_a_reason_stays_refused(system: System, api: Api) -
     again = api.post(f"{place}/retry")
 
     assert again.status_code == 409
-    assert "attempt 1 was refused: challenge_wrong" in again.json()["detail"]
+    assert "attempt 2 was refused: challenge_wrong" in again.json()["detail"]
 
 
 def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, api: Api) -> None:

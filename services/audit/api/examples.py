@@ -231,6 +231,6 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     },
     ("post", "/dead-letters/{stream}/{sequence}/retry"): {
         "done": True,
-        "detail": "retried as attempt 1",
+        "detail": "retried as attempt 2",
     },
 }

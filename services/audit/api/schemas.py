@@ -285,7 +285,7 @@ class DeadLetterRow(BaseModel):
     """A message that a worker gave up on.
 
     `recorded_at` is in Unix nanoseconds of the log, `retried` the number of the last attempt that
-    it was retried as; `open` says whether it needs action.
+    it was retried as, counted from 0 as in subjects; `open` says whether it needs action.
     """
 
     stream: str

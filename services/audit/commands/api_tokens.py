@@ -54,7 +54,7 @@ async def revoke_token(context: OperatorContext, engine: Engine, name: str, now:
     """
     names = await _names(engine)
     if name not in names or names[name] is not None:
-        raise NotFoundError(f"no valid API token {name}")
+        raise NotFoundError(f"no valid API token named {name}")
     event = ApiTokenRevoked(name=name, operator=context.operator)
     subject = api_token_revoked(name, secrets.token_hex(_ORDER_BYTES))
     await context.append(subject, event)

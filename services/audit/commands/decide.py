@@ -31,4 +31,4 @@ async def decide(context: OperatorContext, enrollment: str, note: str, *, approv
     )
     subject = found.subject(Stage.DECISION)
     if not await context.append(subject, decided, held):
-        raise ConflictError(f"{enrollment} is already decided")
+        raise ConflictError(f"{enrollment} has already been decided")

@@ -147,15 +147,15 @@ async def _is_free_again(context: OperatorContext, challenge: str, state: str) -
 
 
 async def cancel(context: OperatorContext, profile: str, id_: str, now: float) -> str:
-    """Cancel the challenge with this id and return the whole id.
+    """Cancel the challenge with this ID and return the whole ID.
 
-    `id_` is the whole id, or as much of it as lists print.
+    `id_` is the whole ID, or as much of it as lists print.
     """
     lines = await list_challenges(context, profile, now)
     found = [line for line in lines if id_ in (line.id, line.id[:SHORT])]
     if len(found) != 1:
-        problem = "several challenges" if found else "no challenge"
-        raise NotFoundError(f"{id_}: {problem} of profile {profile} with this id")
+        count = "several challenges" if found else "no challenge"
+        raise NotFoundError(f"profile {profile} has {count} with the ID {id_}")
     challenge = found[0].id
     if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
         raise ConflictError(f"{challenge[:SHORT]}: already {found[0].state}")

@@ -104,7 +104,7 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
 
     A refusal for any other reason stands, whether by a gate, a verifier or an operator.
     """
-    stream, attempt = enroll_stream(enrollment.shard), f"attempt {enrollment.attempt}"
+    stream, attempt = enroll_stream(enrollment.shard), _label(enrollment)
     end: EventPayload | None = None
     for stage, trusted in ((Stage.OUTCOME, context.issuers), (Stage.VERDICT, context.validators)):
         stored = await context.bus.get_last_or_leader(stream, enrollment.subject(stage))
@@ -112,7 +112,7 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
             end = authenticate(stored, trusted, stage)
             break
     if isinstance(end, CertificateIssued):
-        raise ConflictError(f"{attempt} has been issued")
+        raise ConflictError(f"a certificate has already been issued for {attempt}")
     if not isinstance(end, EnrollmentRejected | IssuanceFailed):
         raise ConflictError(f"{attempt} is in progress")
     if end.reason is not Reason.POISON:
@@ -137,4 +137,9 @@ async def _append_command(
     stream, request = enroll_stream(next_attempt.shard), next_attempt.subject(Stage.REQUEST)
     if await context.until(stream, request, _ANSWER_SECONDS) is None:
         raise CommandError("command recorded; no gateway has executed it yet")
-    return f"retried as attempt {next_attempt.attempt}"
+    return f"retried as {_label(next_attempt)}"
+
+
+def _label(enrollment: EnrollmentId) -> str:
+    """Return an attempt's name for people: numbered from 1, as on the page (subjects: from 0)."""
+    return f"attempt {enrollment.attempt + 1}"

@@ -37,7 +37,7 @@ async def revoke_certificate(
     if issuer not in context.configuration.issuers:
         raise NotFoundError(f"no such issuer: {issuer}")
     if await context.bus.get_last_or_leader(CERTS, certificate_issued(issuer, token)) is None:
-        raise NotFoundError(f"{serial}: no such certificate of issuer {issuer}")
+        raise NotFoundError(f"issuer {issuer} has no certificate with serial number {serial}")
     attempt, done = 0, _Done(None, "")
     while True:
         subject = revocation_command(issuer, token, attempt)

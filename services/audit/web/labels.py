@@ -67,7 +67,7 @@ class Badge:
 
 
 def expiry_badge(days: int | None, *, expired: bool | None) -> Badge:
-    """Return the badge for the days until a certificate expires; None if it could not be read."""
+    """Return the badge for the days until a certificate expires; None: it could not be read."""
     if days is None:
         return Badge("Not loaded", "bad")
     if expired:
@@ -98,7 +98,7 @@ def command_badge(row: Mapping[str, Any]) -> Badge:
     refused, answered = row["refused"], row["answered"]
     match row["result"]:
         case Result.DONE:
-            return Badge(f"done by {answered}" if answered > 1 else "done", "good")
+            return Badge(f"done by {answered} replicas" if answered > 1 else "done", "good")
         case Result.REFUSED:
             text = f"{refused} of {answered} refused" if answered > 1 else "refused"
             return Badge(text, "bad")

@@ -92,7 +92,7 @@ async def test_while_the_disk_is_full_it_says_so_once_and_restarts_nothing(
     await world.look(watch, 60)
     assert world.done == {}
     assert len(world.notices) == 1
-    assert "5 MiB free" in world.notices[0]
+    assert "5 MiB are free" in world.notices[0]
 
     free.free = 1 << 40
     await world.look(watch, 3)

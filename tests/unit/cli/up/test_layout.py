@@ -44,7 +44,7 @@ def test_an_empty_directory_and_one_of_ours_are_taken(tmp_path: Path) -> None:
 def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").touch()
 
-    assert "is not empty and not a scepstream data directory" in refused(tmp_path)
+    assert "is neither empty nor a scepstream data directory" in refused(tmp_path)
 
 
 def test_a_first_start_that_was_killed_is_taken_up_again(tmp_path: Path) -> None:
@@ -68,7 +68,9 @@ def test_a_first_start_killed_while_it_wrote_its_first_file_is_taken_up_again(
 def test_a_directory_of_another_version_is_refused(tmp_path: Path, version: str) -> None:
     (tmp_path / "VERSION").write_text(version)
 
-    assert f"has version {version}, this program requires {VERSION}" in refused(tmp_path)
+    assert f"has version {version}, but this program requires version {VERSION}" in refused(
+        tmp_path
+    )
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_directory_that_others_may_write_to_gets_no_keys(tmp_path: Path, mode:
     data.mkdir()
     data.chmod(mode)
 
-    with pytest.raises(UpError, match=f"has mode {mode:04o}, others may write to it"):
+    with pytest.raises(UpError, match=f"has mode {mode:04o}, so others may write to it"):
         open_directory(data)
     assert list(data.iterdir()) == []
 

@@ -63,7 +63,7 @@ def test_a_run_file_of_an_up_that_was_killed_signals_nobody(
 
     (layout.root / "lock").unlink()
     (layout.root / "lock").touch()
-    assert "not running" in activate_next(layout.root, "local")
+    assert activate_next(layout.root, "local").endswith(" at the next start")
     assert signalled == [4711, 4712]
 
 

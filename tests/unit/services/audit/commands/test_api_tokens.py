@@ -114,7 +114,7 @@ async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
     with pytest.raises(ConflictError, match="API token desk already exists"):
         await create_token(context, engine, "desk", Level.ADMIN, 7.0)
     for name in ("desk", "nobody"):
-        with pytest.raises(NotFoundError, match=f"no valid API token {name}"):
+        with pytest.raises(NotFoundError, match=f"no valid API token named {name}"):
             await revoke_token(context, engine, name, 7.0)
 
     assert [each["kind"] for each in told(context, bus)] == ["ApiTokenCreated", "ApiTokenRevoked"]

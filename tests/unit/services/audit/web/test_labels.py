@@ -244,7 +244,7 @@ def test_a_day_that_no_calendar_has_is_unknown(seconds: int) -> None:
         ("waiting", 2, 0, "2 of 3 answered", "warn"),
         ("done", 0, 0, "done", "good"),
         ("done", 1, 0, "done", "good"),
-        ("done", 3, 0, "done by 3", "good"),
+        ("done", 3, 0, "done by 3 replicas", "good"),
         ("refused", 0, 0, "refused", "bad"),
         ("refused", 1, 1, "refused", "bad"),
         ("refused", 3, 2, "2 of 3 refused", "bad"),

@@ -20,7 +20,7 @@ from services.audit.web.rendering import VERSION
 from shared.config.load import load
 from shared.log.envelope import Message
 from shared.log.events.certificates import CertificateStatus
-from shared.log.events.commands import RevocationReason
+from shared.log.events.commands import RetryOrdered, RevocationReason
 from shared.log.events.enrollment import EnrollmentHeld
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, OPS
@@ -29,6 +29,7 @@ from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     one_time_created,
+    retry_command,
     revocation_answer,
     revocation_command,
 )
@@ -363,6 +364,20 @@ def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
         found = deps.get(path).text
         assert offered(found) == wanted, path
     assert badge in deps.get("/scep/certificates").text
+
+
+def test_a_letter_names_its_retry_as_the_enrollments_page_numbers_it(
+    deps: Browser, engine: Engine
+) -> None:
+    first = enrollment(1)
+    letter = event("DeadLetter", stream=STREAM, sequence=1, subject=first.subject(Stage.REQUEST))
+    store(engine, "DEAD", [stored(1, f"dead.validator.{STREAM}.1", letter)])
+    order = RetryOrdered(
+        stream=STREAM, sequence=1, enrollment=first.prefix(), attempt=1, operator="op"
+    )
+    store(engine, OPS, [stored(1, retry_command(first.at(1)), order)])
+
+    assert "retried as attempt 2" in deps.get("/scep/dead-letters").text
 
 
 def test_a_decision_is_offered_for_what_is_held_alone(deps: Browser, engine: Engine) -> None:
