@@ -29,6 +29,7 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.DECIDED, "EnrollmentRejected"): State.REJECTED,
     (State.REQUESTED, "EnrollmentApproved"): State.APPROVED,
     (State.REQUESTED, "EnrollmentRejected"): State.REJECTED,
+    (State.APPROVED, "CertificateOrdered"): State.APPROVED,  # at an external CA
     (State.APPROVED, "CertificateIssued"): State.ISSUED,
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
 }

@@ -29,6 +29,7 @@ STEPS = {
     (State.DECIDED, "EnrollmentRejected"): State.REJECTED,
     (State.REQUESTED, "EnrollmentApproved"): State.APPROVED,
     (State.REQUESTED, "EnrollmentRejected"): State.REJECTED,
+    (State.APPROVED, "CertificateOrdered"): State.APPROVED,
     (State.APPROVED, "CertificateIssued"): State.ISSUED,
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
 }
