@@ -1,8 +1,11 @@
 """Conversion of stored messages to `events` rows. Pure: the same log gives the same rows."""
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, overload
+from functools import cache, partial
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin, overload
 
 import msgspec
 
@@ -48,31 +51,51 @@ class DecodedMessage:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError:
             event = None
-        if event is not None and not _fits(msgspec.structs.asdict(event)):
+        if event is not None and not _fits(event):
             event = None
         return cls(stored, event, own_headers(stored))
 
 
-def _fits(value: object) -> bool:
+def _fits(value: msgspec.Struct) -> bool:
     """Return whether columns can hold the values: no event may block all that come after it."""
-    match value:
-        case dict():
-            return all(_fits_in(name, inner) and _fits(inner) for name, inner in value.items())
-        case msgspec.Struct():
-            return _fits(msgspec.structs.asdict(value))
-        case tuple() | list():
-            return all(map(_fits, value))
-        case _:
-            return True
-
-
-def _fits_in(name: str, value: object) -> bool:
-    """Return whether a number fits its column's width, or a log name its column's length."""
-    if type(value) is int:
-        return abs(value) < _WIDTHS.get(name, _WIDEST)
-    if isinstance(value, str) and name in _LENGTHS:
-        return len(storable(value)) <= _LENGTHS[name]
+    for name, check in _checks(type(value)):
+        inner = getattr(value, name)
+        if inner is not None and not check(inner):
+            return False
     return True
+
+
+@cache
+def _checks(struct: type[msgspec.Struct]) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """Return the fields of a struct whose values might not fit, each with its check."""
+    found = ((each.name, _check(each.name, each.type)) for each in msgspec.structs.fields(struct))
+    return tuple((name, check) for name, check in found if check is not None)
+
+
+def _check(name: str, declared: Any) -> Callable[[Any], bool] | None:
+    """Return the check of a field of this type, None if every value fits."""
+    for kind in _members(declared):
+        if kind is int:
+            width = _WIDTHS.get(name, _WIDEST)
+            return lambda value: abs(value) < width
+        if kind is str and name in _LENGTHS:
+            longest = _LENGTHS[name]
+            return lambda value: len(storable(value)) <= longest
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return _fits if _checks(kind) else None
+        if get_origin(kind) in (tuple, list) and (inner := _check(name, get_args(kind)[0])):
+            return partial(_all_fit, inner)
+    return None
+
+
+def _members(declared: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type."""
+    is_union = get_origin(declared) in (Union, UnionType)
+    return get_args(declared) if is_union else (declared,)
+
+
+def _all_fit(check: Callable[[Any], bool], values: Iterable[Any]) -> bool:
+    return all(map(check, values))
 
 
 def is_ours(subject: str) -> bool:
