@@ -18,7 +18,7 @@ from sqlalchemy import (
 from services.audit.record.digest import advance
 from services.audit.record.enrollments import enrollment_of
 from services.audit.record.event_row import DecodedMessage, row
-from services.audit.record.merge import insert_into, known, merge
+from services.audit.record.merge import execute_many, insert_into, known, merge
 from services.audit.record.positions import Position, move, read_position
 from services.audit.record.projection import fold
 from services.audit.store.engine import lock_stream
@@ -89,7 +89,7 @@ def store(
         read = [found for message in new if is_selected(found := DecodedMessage.of(message))]
         rows = [row(stream, found) for found in read]
         if rows:
-            connection.execute(_recording(connection.dialect.name), rows)
+            execute_many(connection, _recording(connection.dialect.name), rows)
         caught_up = place.projected == place.sequence
         place = replace(place, sequence=new[-1].sequence)
         if caught_up:
