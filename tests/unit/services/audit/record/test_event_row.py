@@ -1,7 +1,7 @@
 import json
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, Final
 
@@ -158,6 +158,43 @@ def test_numbers_that_no_column_holds_make_an_event_unreadable_and_stop_nothing(
         told_of = connection.execute(select(enrollments.c.enrollment)).scalars().all()
     assert list(kept) == [1, 2]
     assert list(told_of) == [other.removesuffix(".request")]
+
+
+def numbers(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of all numbers in a JSON value."""
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+    elif type(value) is int:
+        yield at
+    for key, each in inner:
+        yield from numbers(each, (*at, key))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in golden.EVENTS])
+def test_any_number_of_an_event_that_no_column_holds_makes_it_unreadable(kind: str) -> None:
+    message = golden.write(kind, 1)
+    told = json.loads(message.payload)
+    assert DecodedMessage.of(stored(1, "x", message)).event is not None
+    for path in numbers(told):
+        changed = json.loads(message.payload)
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = 2**63
+        wide = Message(json.dumps(changed).encode(), message.headers)
+        assert DecodedMessage.of(stored(1, "x", wide)).event is None, path
+
+
+@pytest.mark.parametrize(("kind", "field"), [("DeadLetter", "stream"), ("DeadLetter", "role")])
+def test_a_name_that_its_column_does_not_hold_makes_an_event_unreadable(
+    kind: str, field: str
+) -> None:
+    message = golden.write(kind, 1)
+    told = json.loads(message.payload) | {field: "n" * 100}
+    long = Message(json.dumps(told).encode(), message.headers)
+
+    assert DecodedMessage.of(stored(1, "x", long)).event is None
 
 
 @pytest.mark.parametrize("kind", ["RetryOrdered", "DeadLetter", "ChallengeCreated",
