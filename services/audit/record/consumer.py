@@ -9,7 +9,8 @@ Theory of operation. Each stream has a recorder.
 * Events, the rows made from them and the position are written in one transaction (`write.store`),
   and acknowledged after its commit. After a crash they are redelivered, and what is already stored
   changes nothing.
-* At low load events are gathered for a moment, because a commit costs more than a row.
+* A commit costs more than a row, so events are gathered before one: for a moment after a quiet
+  time, and for up to a second under steady load, unless a batch is full earlier.
 * A log that was replaced by another one is detected by comparing what both hold (`agreement.py`):
   the recorder then writes nothing until an operator has run `scepstream audit reconcile`.
 """
@@ -35,8 +36,10 @@ _log = structlog.get_logger()
 _LOOK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 10.0
-# A commit costs more than a row: at low load events are gathered this long before one.
-_GATHER_SECONDS: Final = 0.2
+# How long events are gathered before a commit: the first ones after a quiet time, and the time
+# between two commits under steady load.
+_FIRST_SECONDS: Final = 0.1
+_STEADY_SECONDS: Final = 1.0
 # With more events to record than this, the recorder is not current.
 _FAR: Final = 1000
 
@@ -56,11 +59,13 @@ class StreamRecorder:
     problem: str = "not started"
     _waiting: list[Delivery] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _full: asyncio.Event = field(default_factory=asyncio.Event)
     _consumption: Consumption | None = None
     _task: asyncio.Task[None] | None = None
     _next_look: float = 0.0
     _reported: str = ""
     _done: int | None = None  # the last sequence that this process has recorded
+    _committed: float = float("-inf")  # loop time of the last commit
 
     async def start(self) -> None:
         """Start recording."""
@@ -80,6 +85,8 @@ class StreamRecorder:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._waiting.append(delivery)
         self._arrived.set()
+        if len(self._waiting) >= self.batch:
+            self._full.set()
 
     async def _run(self) -> None:
         gap = _RETRY_SECONDS
@@ -117,11 +124,20 @@ class StreamRecorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._next_look):
                 await self._arrived.wait()
-        if self._waiting and len(self._waiting) < self.batch:
-            await asyncio.sleep(_GATHER_SECONDS)
+        await self._gather(loop)
         self._arrived.clear()
         while self._waiting:
             await self._record(self._waiting[: self.batch])
+            self._committed = loop.time()
+
+    async def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let more events arrive before the next commit, at most a batch."""
+        until = max(loop.time() + _FIRST_SECONDS, self._committed + _STEADY_SECONDS)
+        while 0 < len(self._waiting) < self.batch and (left := until - loop.time()) > 0:
+            self._full.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._full.wait()
 
     async def _look(self) -> None:
         """Store what the log has and the database lacks, whatever the consumer delivered."""
