@@ -1,6 +1,5 @@
 """`scepstream audit replay|verify|checkpoint|export|asyncapi`: work with the whole event log."""
 
-import asyncio
 import json
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from services.audit.proof.window import Window, moment
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import last_sequence, read
-from services.audit.record.write import count_events, position
+from services.audit.record.write import position
 from services.audit.store.engine import (
     DatabaseError,
     Engine,
@@ -37,6 +36,7 @@ from services.audit.store.engine import (
 from shared.ca.chains import UntrustedChainError, read_chain
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
+from shared.config.urls import masked_url
 from shared.log.streams import CA_CHAINS
 from shared.log.subjects import chain_subject
 from shared.runtime.process import now
@@ -68,7 +68,7 @@ def replay(
         raise failed(f"--into: the database cannot be used: {type(error).__name__}") from None
     finally:
         engine.dispose()
-    print(f"stored {counted(count, 'event')} in {engine.url.render_as_string(hide_password=True)}")
+    print(f"stored {counted(count, 'event')} in {masked_url(into)}")
 
 
 def _window(profile: str | None, since: str | None, until: str | None) -> Window:
@@ -79,13 +79,22 @@ def _window(profile: str | None, since: str | None, until: str | None) -> Window
 
 
 async def _replay(context: OperatorContext, engine: Engine, window: Window) -> int:
+    """Return how many events were stored."""
     ends = {s: await last_sequence(context.bus, s) for s in context.settings.streams}
     done = sum(position(engine, stream) for stream in ends)
+    count = 0
+
+    def is_selected(found: DecodedMessage) -> bool:
+        nonlocal count
+        selected = window.holds(found)
+        count += selected
+        return selected
+
     async with _bar(sum(ends.values()) - done) as advance:
         for stream, last in ends.items():
-            async for stored in fill(context.bus, engine, stream, last, window.holds):
+            async for stored in fill(context.bus, engine, stream, last, is_selected):
                 advance(stored)
-    return await asyncio.to_thread(count_events, engine)
+    return count
 
 
 def verify(

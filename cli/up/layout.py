@@ -3,11 +3,16 @@
 import fcntl
 import os
 import stat
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 VERSION: Final = "1"
+
+_LOCK_TRIES: Final = 5
+_LOCK_SECONDS: Final = 0.02
 
 
 class UpError(Exception):
@@ -104,12 +109,20 @@ def open_directory(root: Path) -> Layout:
         lock = os.open(layout.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UpError(f"cannot write to the data directory {root}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UpError(f"the data directory {root} is in use by another `scepstream up`") from None
+    if not _locked(lock):
+        raise UpError(f"the data directory {root} is in use by another `scepstream up`")
     _check_version(layout, root)
     return layout
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock; try again for a moment, because `is_running` takes it too."""
+    for _ in range(_LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOCK_SECONDS)
+    return False
 
 
 def is_running(layout: Layout) -> bool:

@@ -61,7 +61,12 @@ async def serve(
     server = HttpServer(WholeForms(Bounded(app, readiness.database_away)), [operations])
     server.start()
     await shards.look()
-    reloader = replica.reloader(lambda new: shards.set_epochs(new.epochs))
+
+    async def apply(settings: Settings) -> None:
+        replica.live.current = settings
+        await shards.set_epochs(settings.epochs)
+
+    reloader = replica.reloader(apply)
     work = (checkpoints.run(), readiness.run(), backlog.run(), quota.run(), sweeper.run())
     async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work):
         await signals.stop.wait()

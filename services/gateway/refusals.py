@@ -70,7 +70,7 @@ CLIENT_GONE: Final = Refusal(499, "client_gone", "client disconnected", _CLOSE) 
 OVERLOAD: Final = Refusal(503, "overload", "too many requests in flight", _RETRY)
 NO_CHAIN: Final = Refusal(503, "no_ca_chain", "CA chain not available yet", _RETRY)
 NO_BUS: Final = Refusal(503, "no_bus", "the event log is not reachable", _RETRY)
-LOG_FULL: Final = Refusal(503, "log_full", "the event log is full", _RETRY)
+LOG_FULL: Final = Refusal(503, "log_full", "the event log accepts no new requests", _RETRY)
 NO_TOKEN: Final = Refusal(503, "no_token", "the RA's key is not reachable", _RETRY)
 
 

@@ -1,12 +1,12 @@
 """Turns a stored request into a context and decides on it: the gates first, then one verifier."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from services.validator.access import Access, verifiers
-from services.validator.challenges.kind import VerifierContext
+from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records, TooManyWaitError
 from services.validator.challenges.verifier import (
     NONE,
@@ -64,7 +64,7 @@ class Evaluator:
             event = decode(stored.payload, stored.headers)
         except UnreadableEventError as error:
             return rejected(stored, Reason.BAD_MESSAGE, str(error))
-        self.check_served(enrollment.profile)
+        _check_served(settings, enrollment.profile)
         policy = settings.policies.get(enrollment.profile)
         if policy is None or not isinstance(event, EnrollmentRequested):
             return rejected(stored, Reason.NOT_A_PROFILE, "no such profile")
@@ -79,7 +79,8 @@ class Evaluator:
         opened = open_request(enrollment, event, settings.opening_keys, rules)
         if isinstance(opened, UndecryptableRequest):
             return rejected(stored, opened.reason, opened.detail)
-        opened = self._with_configured_facts(enrollment.profile, opened, policy)
+        kinds = [each.kind for each in settings.access[enrollment.profile].enabled]
+        opened = _with_configured_facts(opened, policy, kinds)
         return RequestContext(enrollment, stored, opened, policy, chain)
 
     async def was_deferred(self, enrollment: EnrollmentId) -> bool:
@@ -90,8 +91,7 @@ class Evaluator:
 
     def check_served(self, profile: str) -> None:
         """Raise `NotServedError` for a profile that this replica leaves out."""
-        if profile in self.live.current.left_out:
-            raise NotServedError(profile)
+        _check_served(self.live.current, profile)
 
     async def _is_ordered(self, enrollment: EnrollmentId) -> bool:
         """Return whether an operator ordered this very attempt; a gateway's claim is not enough."""
@@ -105,16 +105,6 @@ class Evaluator:
             report_forgery("command", stored.subject, error)
             return False
         return before.at(order.attempt) == enrollment
-
-    def _with_configured_facts(
-        self, profile: str, opened: DecryptedRequest, policy: Policy
-    ) -> DecryptedRequest:
-        """Add the facts that only the configuration knows: the fleet, and the challenge's kind."""
-        challenge = opened.csr.challenge
-        kinds = [each.kind for each in self.live.current.access[profile].enabled]
-        kind = route(challenge, kinds) if challenge is not None else NONE
-        facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
-        return replace(opened, facts=facts)
 
     async def decide(
         self, context: RequestContext, decided_at: int, held: EnrollmentHeld | None = None
@@ -200,6 +190,21 @@ class Evaluator:
             ready = access, verifiers(access, context)
             self._ready[profile] = ready
         return ready[1]
+
+
+def _check_served(settings: Settings, profile: str) -> None:
+    if profile in settings.left_out:
+        raise NotServedError(profile)
+
+
+def _with_configured_facts(
+    opened: DecryptedRequest, policy: Policy, kinds: Sequence[VerifierKind]
+) -> DecryptedRequest:
+    """Add the facts that only the configuration knows: the fleet, and the challenge's kind."""
+    challenge = opened.csr.challenge
+    kind = route(challenge, kinds) if challenge is not None else NONE
+    facts = msgspec.structs.replace(opened.facts, challenge=kind, fleet=policy.fleet)
+    return replace(opened, facts=facts)
 
 
 def _asked(context: RequestContext, decision: Decision) -> ChallengeRequest:

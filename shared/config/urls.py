@@ -4,12 +4,14 @@ import re
 from typing import Final
 
 MASK: Final = "********"
-_PASSWORD: Final = re.compile(r"((?:password|passfile|sslpassword)=)[^&]+", re.IGNORECASE)
+# The value of `passfile` is a path, not a secret; it is masked because it says where one is.
+_MASKED: Final = re.compile(r"((?:password|passfile|sslpassword)=)[^&]+", re.IGNORECASE)
+_SECRET: Final = re.compile(r"[?&](?:ssl)?password=[^&]", re.IGNORECASE)
 
 
 def masked_url(url: str) -> str:
     """Mask the credentials in a URL: what follows a colon in the user information, or all of it."""
-    url = _PASSWORD.sub(rf"\1{MASK}", url)
+    url = _MASKED.sub(rf"\1{MASK}", url)
     scheme, found, rest = url.partition("://") if "://" in url else ("", "", url)
     user, at, host = rest.rpartition("@")
     if not at or rest.startswith("/"):
@@ -23,4 +25,11 @@ def masked_url(url: str) -> str:
 
 def holds_secret(url: str) -> bool:
     """Return whether a URL carries credentials, in the user information or in the query."""
-    return masked_url(url) != url
+    if _SECRET.search(url):
+        return True
+    scheme, _, rest = url.partition("://")
+    user, at, _ = rest.rpartition("@")
+    _, colon, password = user.partition(":")
+    if not at or rest.startswith("/"):
+        return False
+    return bool(password if colon else user and not scheme.startswith("postgres"))

@@ -45,7 +45,7 @@ CHALLENGES: Final = Counter(
 SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )
-DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Dead letters written", ["role"])
+DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
 RESUMES: Final = Counter(
     "scepstream_resumes_ordered_total",
     "Commands to resume an attempt whose message was not delivered, by missing stage",

@@ -10,7 +10,7 @@ S = TypeVar("S")
 class Live(Generic[S]):
     """The settings in effect. Everyone who holds this object sees a reload at once.
 
-    Read `current` once for one piece of work: what is read later may be newer.
+    What is read after an await may be newer: keep what must fit together in a variable.
     """
 
     current: S

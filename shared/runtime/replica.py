@@ -40,7 +40,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 @dataclass(frozen=True)
 class Replica(Generic[S]):
-    """A connected process of a service. `since` (Unix seconds) is when it had read its settings."""
+    """A connected process of a service. `since` (Unix seconds) is when it began to connect."""
 
     role: Role
     name: str

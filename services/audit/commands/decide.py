@@ -1,7 +1,7 @@
 """Operators' decisions on held enrollments."""
 
 from services.audit.commands.context import ConflictError, NotFoundError, OperatorContext
-from shared.log.envelope import authenticate
+from shared.bus.log import read_stage
 from shared.log.events.enrollment import EnrollmentHeld, HoldDecided
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
@@ -20,7 +20,7 @@ async def decide(context: OperatorContext, enrollment: str, note: str, *, approv
         raise NotFoundError(f"{enrollment}: no such enrollment") from None
     place = found.subject(Stage.HOLD)
     held = await context.bus.get_last_or_leader(enroll_stream(found.shard), place)
-    event = authenticate(held, context.validators, Stage.HOLD) if held is not None else None
+    event = read_stage(held, context.validators, Stage.HOLD) if held is not None else None
     if not isinstance(event, EnrollmentHeld):
         request = found.subject(Stage.REQUEST)
         if await context.bus.get_last_or_leader(enroll_stream(found.shard), request) is None:

@@ -58,7 +58,7 @@ async def create(
     """Create a challenge that is valid until `expires_at` (Unix s).
 
     It is bound to `cn` and `sans` where they are not empty. Raises `NotFoundError` for an unknown
-    profile, `ConflictError` for one without one-time challenges.
+    profile, `ConflictError` for one without one-time challenges, or if the challenge exists.
     """
     _check(context, profile)
     letters = "".join(secrets.choice(ALPHABET) for _ in range(GROUPS * GROUP_LENGTH))
@@ -154,8 +154,9 @@ async def cancel(context: OperatorContext, profile: str, id_: str, now: float) -
     lines = await list_challenges(context, profile, now)
     found = [line for line in lines if id_ in (line.id, line.id[:SHORT])]
     if len(found) != 1:
+        error = ConflictError if found else NotFoundError
         count = "several challenges" if found else "no challenge"
-        raise NotFoundError(f"profile {profile} has {count} with the ID {id_}")
+        raise error(f"profile {profile} has {count} with the ID {id_}")
     challenge = found[0].id
     if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
         raise ConflictError(f"{challenge[:SHORT]}: already {found[0].state}")

@@ -10,6 +10,7 @@ from services.audit.commands.context import (
     NotFoundError,
     OperatorContext,
 )
+from shared.bus.log import read_authentic
 from shared.log.envelope import Message, UnreadableEventError, authenticate_as
 from shared.log.events.commands import CommandAnswered, ReloadOrdered
 from shared.log.events.state import Heartbeat
@@ -58,4 +59,6 @@ async def replicas(context: OperatorContext) -> list[Heartbeat]:
 
 async def _answer(context: OperatorContext, command: str, name: str) -> CommandAnswered | None:
     stored = await context.until(OPS, reload_answer(command, name), _ANSWER_SECONDS)
-    return authenticate_as(CommandAnswered, stored, context.validators) if stored else None
+    if stored is None:
+        return None
+    return read_authentic(CommandAnswered, stored, context.validators, "command")

@@ -9,12 +9,11 @@ from services.audit.commands.context import (
     OperatorContext,
 )
 from services.audit.commands.revoke import revoke_certificate
+from shared.bus.log import read_authentic, read_stage
 from shared.log.catalog import DEAD_LETTER, RETRY
 from shared.log.envelope import (
     Message,
     UnreadableEventError,
-    authenticate,
-    authenticate_as,
     decode,
 )
 from shared.log.events.base import EventPayload
@@ -46,7 +45,7 @@ async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
     try:
         enrollment, stage = parse_subject(letter.subject)
     except ValueError:
-        raise NotFoundError(f"{letter.subject}: cannot be retried") from None
+        raise ConflictError(f"{letter.subject}: cannot be retried") from None
     if stage not in _RETRYABLE.get(letter.role, frozenset()):
         raise ConflictError("notifications cannot be retried; the enrollment has ended")
     newest = await _newest(context, enrollment)
@@ -72,7 +71,9 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
         raise NotFoundError(f"{letter.subject}: no such command")
-    command = authenticate_as(RevocationOrdered, stored, context.operators)
+    command = read_authentic(RevocationOrdered, stored, context.operators, "command")
+    if command is None:
+        raise ConflictError(f"{letter.subject}: no operator signed this command")
     answer = await revoke_certificate(context, command.issuer, command.serial, command.reason)
     # For the record only: the issuer acted on the command to revoke.
     event = RetryOrdered(
@@ -109,7 +110,8 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
     for stage, trusted in ((Stage.OUTCOME, context.issuers), (Stage.VERDICT, context.validators)):
         stored = await context.bus.get_last_or_leader(stream, enrollment.subject(stage))
         if stored is not None:
-            end = authenticate(stored, trusted, stage)
+            end = read_stage(stored, trusted, stage)
+        if end is not None:
             break
     if isinstance(end, CertificateIssued):
         raise ConflictError(f"a certificate has already been issued for {attempt}")

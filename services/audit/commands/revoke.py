@@ -12,8 +12,8 @@ from services.audit.commands.context import (
     NotFoundError,
     OperatorContext,
 )
-from shared.bus.log import report_forgery
-from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
+from shared.bus.log import read_authentic
+from shared.log.envelope import Stored
 from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CERTS, OPS
 from shared.log.subjects import certificate_issued, revocation_answer, revocation_command
@@ -62,6 +62,10 @@ async def revoke_certificate(
                 return answer.detail
 
 
+class ForgedAnswerError(CommandError):
+    """Raised if an event that no issuer signed occupies the subject of an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     """A command that was executed: its reason, and the issuer's answer."""
@@ -72,11 +76,12 @@ class _Done:
 
 async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None:
     """Return the result of an earlier command; None if it failed or no operator gave it."""
+    command = read_authentic(RevocationOrdered, stored, context.operators, "command")
+    if command is None:
+        return None
     try:
-        command = authenticate_as(RevocationOrdered, stored, context.operators)
         answer = await _answer(context, stored.subject)
-    except UnreadableEventError as error:
-        report_forgery("command", stored.subject, error)
+    except ForgedAnswerError:
         return None
     return _Done(command.reason, answer.detail) if answer.done else None
 
@@ -85,7 +90,10 @@ async def _answer(context: OperatorContext, command: str) -> CommandAnswered:
     stored: Stored | None = await context.until(OPS, revocation_answer(command), _ANSWER_SECONDS)
     if stored is None:
         raise CommandError("command recorded; no issuer has answered yet")
-    return authenticate_as(CommandAnswered, stored, context.issuers)
+    answer = read_authentic(CommandAnswered, stored, context.issuers, "command")
+    if answer is None:
+        raise ForgedAnswerError("the answer to the command is not signed by an issuer")
+    return answer
 
 
 def written_serial(text: str) -> str:

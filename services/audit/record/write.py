@@ -11,7 +11,6 @@ from sqlalchemy import (
     Engine,
     Insert,
     RowMapping,
-    func,
     select,
 )
 
@@ -96,12 +95,6 @@ def store(
             place = replace(_projected(connection, read, place), projected=place.sequence)
         move(connection, stream, place)
     return len(new)
-
-
-def count_events(engine: Engine) -> int:
-    """Return how many events the database holds."""
-    with engine.connect() as connection:
-        return connection.scalar(select(func.count()).select_from(events)) or 0
 
 
 def catch_up(engine: Engine, stream: str) -> None:

@@ -105,7 +105,9 @@ def _steps(
         yield refused("version", Reason.UNKNOWN_VERSION, "unsupported token version")
         return
     except MalformedTokenError as error:
-        yield refused("version", Reason.MALFORMED, "the token lacks required claims", str(error))
+        yield refused(
+            "version", Reason.MALFORMED, "the token's claims are missing or malformed", str(error)
+        )
         return
     yield claims
     yield ChallengeResult((passed("version", "v1"),))

@@ -7,8 +7,9 @@ from shared.log.events.commands import RevocationReason
 
 
 class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
-    """An enrollment's serial number in the CERTS index, appended before the certificate is signed.
+    """An enrollment's serial number in the CERTS index.
 
+    A local CA appends it before it signs the certificate, an external one after it has issued it.
     Stored under the serial number and under the key. `names_sha256` covers subject and SANs.
     """
 

@@ -20,7 +20,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
-    """A signed or one-time challenge was claimed by this enrollment (stream REPLAYS).
+    """A challenge, or one CSR's use of a challenge, was claimed by this enrollment (REPLAYS).
 
     The record expires some time after `expires_at` (Unix seconds), when the challenge that it
     guards is no longer usable.

@@ -7,6 +7,7 @@ import pytest
 
 from shared.config import load as settings
 from shared.config.load import SettingsError, load, read_secret_file
+from shared.config.urls import MASK, holds_secret, masked_url
 from tests.unit.shared.configurations import MARKER, text, write
 
 
@@ -171,3 +172,24 @@ def test_a_password_in_a_url_is_a_secret_wherever_it_stands(
 
     with pytest.raises(SettingsError, match=f"0644.*it contains the password of {key}"):
         load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "is_secret"),
+    [
+        ("sqlite:///audit.db", False),
+        ("postgresql://db/scep", False),
+        ("postgresql://keeper@db/scep", False),
+        ("postgresql://keeper:@db/scep", False),
+        ("postgresql://db/scep?user=a&passfile=/etc/pgpass", False),
+        ("postgresql://keeper:p/w@db/scep", True),
+        ("postgresql://db/scep?sslpassword=x", True),
+        ("postgresql://db/scep?user=a&password=b", True),
+        ("nats://127.0.0.1:4222", False),
+        ("nats://token@127.0.0.1:4222", True),
+        ("nats://user:b@127.0.0.1:4222", True),
+    ],
+)
+def test_only_credentials_make_a_url_secret(url: str, is_secret: bool) -> None:  # noqa: FBT001
+    assert holds_secret(url) is is_secret
+    assert not is_secret or MASK in masked_url(url)

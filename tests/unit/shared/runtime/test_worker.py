@@ -369,3 +369,13 @@ async def test_another_number_of_places_holds_from_then_on(jobs: dict[str, Handl
     first.block.set()
     await until(lambda: len(first.finished) == 5)
     await workers.stop()
+
+
+async def test_workers_stop_when_their_block_fails(jobs: dict[str, Handlers]) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        async with at_work(jobs):
+            raise ZeroDivisionError
+    await turn(10)
+
+    assert asyncio.all_tasks() <= before

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from asn1crypto.algos import SignedDigestAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from shared.scep import cms, schemes, signed_data
 from shared.scep.algorithms import DIGESTS, MD5, SHA1, SHA256, SHA384, SHA512, Digest
 from shared.scep.asn1 import OCTET_STRING
 from shared.scep.errors import FailInfo, ScepError
-from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE, Scheme, pss
+from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE, Scheme, pss, verifies
 from shared.scep.signed_data import SignedData, Signer
 from tests.unit.shared.scep import messages, oracles, signing
 from tests.unit.shared.scep.messages import NULL, RSA, SEQ, Identity, identity, integer, oid, tlv
@@ -441,3 +442,9 @@ def test_no_bytes_verify_as_a_signature(signature: bytes) -> None:
     assert not schemes.verifies(ec_key, ECDSA_SIGNATURE, SHA256, signature, CONTENT)
     for scheme in (PKCS1V15_SIGNATURE, pss(SHA256), Scheme("pss", SHA1, 512)):
         assert not schemes.verifies(DEVICE.key.public_key(), scheme, SHA256, signature, CONTENT)
+
+
+def test_a_digest_that_openssl_refuses_verifies_nothing(rsa_key: rsa.RSAPrivateKey) -> None:
+    refused = Digest("blake2s", b"", hashes.BLAKE2s(32))
+
+    assert not verifies(rsa_key.public_key(), PKCS1V15_SIGNATURE, refused, bytes(256), b"data")

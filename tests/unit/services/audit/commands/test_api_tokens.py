@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from services.audit.commands.api_tokens import create_token, revoke_token
 from services.audit.commands.context import (
-    CommandError,
     ConflictError,
+    MalformedError,
     NotFoundError,
     OperatorContext,
 )
@@ -133,7 +133,7 @@ async def test_any_name_has_its_place_on_the_log(
 async def test_a_name_that_no_column_or_page_holds_is_refused_before_the_log(
     context: OperatorContext, bus: MemoryBus, engine: Engine, name: str
 ) -> None:
-    with pytest.raises(CommandError, match="1 to 64 printable characters"):
+    with pytest.raises(MalformedError, match="1 to 64 printable characters"):
         await create_token(context, engine, name, Level.VIEWER, 5.0)
 
     assert told(context, bus) == []

@@ -12,8 +12,8 @@ from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
-from shared.log.streams import enroll_stream
-from shared.log.subjects import EnrollmentId
+from shared.log.streams import OPS, enroll_stream
+from shared.log.subjects import EnrollmentId, revocation_command
 from tests.fakes.memory_bus import MemoryBus
 from tests.support.world import (
     PROFILE,
@@ -91,3 +91,25 @@ async def test_the_attempt_that_a_retry_makes_is_named_as_on_the_page(
     await rejected(bus, Reason.POISON)
 
     assert await retry(context, STREAM, 1) == "retried as attempt 2"
+
+
+async def test_a_forged_outcome_does_not_hide_the_verdict(
+    bus: MemoryBus, context: OperatorContext
+) -> None:
+    await given_up(bus)
+    await rejected(bus, Reason.POISON)
+    await bus.append(FIRST.subject(Stage.OUTCOME), Message(b"planted", {}))
+
+    assert await retry(context, STREAM, 1) == "retried as attempt 2"
+
+
+async def test_a_letter_about_a_forged_revocation_is_a_conflict(
+    bus: MemoryBus, context: OperatorContext
+) -> None:
+    subject = revocation_command("local", "4a", 0)
+    await bus.append(subject, Message(b"planted", {}))
+    letter = DeadLetter(subject=subject, stream=OPS, sequence=1, deliveries=13, role="issuer")
+    await bus.append(DEAD_LETTER.subject(role="issuer", stream=OPS, sequence=1), encode(letter))
+
+    with pytest.raises(ConflictError, match="no operator signed this command"):
+        await retry(context, OPS, 1)
