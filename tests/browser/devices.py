@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from shared.scep.certrep import CertRep, PkiStatus
+from tests.support import messages as m
 from tests.support.holders import RENEWAL_REQ, holding
 from tests.support.requests import (
     Device,
@@ -25,10 +26,9 @@ from tests.support.requests import (
     recorded,
     sealed,
 )
+from tests.support.signed_challenges import PrivateKey, mint, p256
 from tests.support.system import System
 from tests.support.tokens import claims, connector_key
-from tests.unit.services.validator.challenges.tokens import PrivateKey, mint, p256
-from tests.unit.shared.scep import messages as m
 
 AUDIENCE: Final = "https://scep.branch.example/scep/branch"
 _BRANCH_SEED: Final = 4711

@@ -10,10 +10,10 @@ from pathlib import Path
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.chaos.killer import Killer
+from tests.support import messages as m
 from tests.support.requests import Device, Endpoint, ended
 from tests.support.system import System, running
 from tests.support.tokens import token
-from tests.unit.shared.scep import messages as m
 
 SECONDS = min(float(os.environ.get("TEST_CHAOS_SECONDS", "40")), 120.0)
 SEED = int(os.environ.get("TEST_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))

@@ -14,8 +14,8 @@ from shared.log.events.commands import RevocationReason
 from shared.scep.certificate import read_certificate
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.support import pki
+from tests.support.templates import template
 from tests.support.world import NOW
-from tests.unit.services.issuer.templates import template
 
 ATTEMPT = "enroll.0.corp.transaction.csr.0"
 

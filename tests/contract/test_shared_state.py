@@ -36,6 +36,7 @@ from shared.log.subjects import (
 )
 from tests.fakes.bus_through import BusThrough, racing
 from tests.fakes.memory_bus import MemoryBus, MemoryStream
+from tests.support.enrollers import asked, holder
 from tests.support.nats import NatsServer, nats_server
 from tests.support.world import (
     NOW,
@@ -44,7 +45,6 @@ from tests.support.world import (
     TRUSTED_VALIDATORS,
     VALIDATOR,
 )
-from tests.unit.services.validator.challenges.enrollers import asked, holder
 
 TOKEN = replay_record("signed", "t1", 0)
 DEVICE = device_subject("d1", 0)

@@ -43,6 +43,8 @@ from shared.runtime.process import background, now
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
 from tests.support import pki
+from tests.support.messages import Identity, identity
+from tests.support.messages import device_csr as csr_of
 from tests.support.nats import NatsServer, nats_server
 from tests.support.world import (
     ACCESS,
@@ -61,8 +63,6 @@ from tests.support.world import (
     policy,
     requested,
 )
-from tests.unit.shared.scep.messages import Identity, identity
-from tests.unit.shared.scep.messages import device_csr as csr_of
 
 BUS = Servers.of("nats://127.0.0.1:4222")
 EPOCHS = (Epoch(0, ("0",)),)

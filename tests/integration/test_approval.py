@@ -9,6 +9,7 @@ import pytest
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
+from tests.support import messages as m
 from tests.support.holders import enrolled, renewal, renewed, revoke
 from tests.support.prepared import command
 from tests.support.requests import (
@@ -23,7 +24,6 @@ from tests.support.requests import (
     shown,
 )
 from tests.support.system import System, wait_until
-from tests.unit.shared.scep import messages as m
 
 AT_ONCE = 3.0  # seconds; the reply budget is 10
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from shared.scep.certrep import CertRep, PkiStatus
+from tests.support import messages as m
 from tests.support.prepared import add_profiles, command, prepared
 from tests.support.requests import (
     Device,
@@ -20,7 +21,6 @@ from tests.support.requests import (
     recorded,
 )
 from tests.support.system import System, start, wait_until
-from tests.unit.shared.scep import messages as m
 
 GATEWAYS = ("--gateways", "2")
 

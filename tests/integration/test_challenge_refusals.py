@@ -13,6 +13,7 @@ import pytest
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.test_secrets import Secret, files, leaks
+from tests.support import messages as m
 from tests.support.prepared import add_profiles, command, configure, prepared
 from tests.support.requests import (
     Device,
@@ -24,10 +25,9 @@ from tests.support.requests import (
     send,
     shown,
 )
+from tests.support.signed_challenges import mint, p256
 from tests.support.system import System, running, wait_until
 from tests.support.tokens import claims, connector_key, token
-from tests.unit.services.validator.challenges.tokens import mint, p256
-from tests.unit.shared.scep import messages as m
 
 AUDIENCE: Final = "https://scep.example"
 MIXED: Final = "AStaticPasswordOfTheMixedProfile"

@@ -14,6 +14,8 @@ from shared.scep.certrep import CertRep, PkiStatus, read_certificates
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
 from shared.scep.pkimessage import unwrap_with_password
+from tests.support import messages as m
+from tests.support import sealing, signing
 from tests.support.holders import GET_CERT, PKCS_REQ, RENEWAL_REQ
 from tests.support.requests import (
     Device,
@@ -28,8 +30,6 @@ from tests.support.requests import (
 )
 from tests.support.system import System
 from tests.support.tools import need
-from tests.unit.shared.scep import messages as m
-from tests.unit.shared.scep import sealing, signing
 
 CURVES = {"P-256": "sha256", "P-384": "sha384"}
 

@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 
 from shared.scep.certrep import PkiStatus
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -28,7 +29,6 @@ from tests.support.requests import (
     shown,
 )
 from tests.support.system import System, wait_until
-from tests.unit.shared.scep import messages as m
 
 MODERN = {
     "AES",

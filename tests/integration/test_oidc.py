@@ -25,9 +25,9 @@ from services.audit.settings import Oidc, PageSettings, Settings
 from services.audit.store.engine import migrate, open_engine
 from services.audit.web import provider
 from shared.config.load import SettingsError
+from tests.support.operator_api import Browser
 from tests.support.system import wait_until
 from tests.support.world import OPERATOR, memory_bus
-from tests.unit.services.audit.operator_api import Browser
 
 PAGE: Final = "https://admin.example"
 CLAIMS: Final[tuple[dict[str, Any], ...]] = (

@@ -17,6 +17,7 @@ from shared.config.keys import read_ca_key_file, read_certificates
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.integration.test_api import Api
+from tests.support import messages as m
 from tests.support.prepared import configure, tell_to_reload
 from tests.support.requests import (
     Device,
@@ -30,7 +31,6 @@ from tests.support.requests import (
     sealed,
 )
 from tests.support.system import System, running, wait_until
-from tests.unit.shared.scep import messages as m
 
 FIRST = ["ra/signing.pem", "ra/encryption.pem"]
 

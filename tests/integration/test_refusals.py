@@ -13,6 +13,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -30,7 +31,6 @@ from tests.support.requests import (
     server_errors,
 )
 from tests.support.system import System
-from tests.unit.shared.scep import messages as m
 
 FAILURE_FLOOR = 0.05
 UNKNOWN_OID = m.oid("1.3.6.1.4.1.99999.1")

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import CertRep, PkiStatus
+from tests.support import messages as m
 from tests.support.holders import (
     PKCS_REQ,
     RENEWAL_REQ,
@@ -33,7 +34,6 @@ from tests.support.requests import (
     shown,
 )
 from tests.support.system import System, wait_until
-from tests.unit.shared.scep import messages as m
 
 OTHER_NAME = m.name((m.COMMON_NAME, m.UTF8, b"somebody else"))
 

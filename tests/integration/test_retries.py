@@ -15,6 +15,7 @@ import pytest
 from shared.runtime.process import listen
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -31,7 +32,6 @@ from tests.support.requests import (
     shown,
 )
 from tests.support.system import System, running, wait_until
-from tests.unit.shared.scep import messages as m
 
 SHORT_BUDGET = 1.0
 AT_ONCE = 40

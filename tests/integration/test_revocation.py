@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
+from tests.support import messages as m
 from tests.support.holders import (
     GET_CERT,
     GET_CRL,
@@ -36,7 +37,6 @@ from tests.support.requests import (
     send,
 )
 from tests.support.system import System
-from tests.unit.shared.scep import messages as m
 
 CONSTANTS = (b"SSCEP transactionId", b"1")
 FAILURE_FLOOR = 0.05

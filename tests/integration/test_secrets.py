@@ -22,6 +22,7 @@ import pytest
 from shared.log.roles import Role
 from shared.scep.certrep import PkiStatus, read_reply
 from tests.chaos.killer import pids
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -34,7 +35,6 @@ from tests.support.requests import (
     send,
 )
 from tests.support.system import System, running
-from tests.unit.shared.scep import messages as m
 
 CONFIGURATION: Final = frozenset({"run.json", "scepstream.toml"})
 WRONG: Final = "WrongChallengeMarker4711"

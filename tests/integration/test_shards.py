@@ -12,10 +12,10 @@ from cli.up.layout import write_private
 from shared.config.load import load
 from shared.log.subjects import transaction_token
 from shared.scep.certrep import PkiStatus
+from tests.support import messages as m
 from tests.support.prepared import command, tell_to_reload
 from tests.support.requests import Device, Endpoint, ask, ended, recorded
 from tests.support.system import System, running, wait_until
-from tests.unit.shared.scep import messages as m
 
 SECONDS = 6.0
 

@@ -12,6 +12,7 @@ import pytest
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from tests.chaos.killer import alive, pids
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -26,7 +27,6 @@ from tests.support.requests import (
 )
 from tests.support.system import System, start, wait_until
 from tests.support.tokens import token
-from tests.unit.shared.scep import messages as m
 
 REPLICAS = ("--gateways", "2", "--validators", "4", "--issuers", "2")
 KEYS = 50

@@ -16,6 +16,7 @@ from cli.up.layout import Layout, write_private
 from shared.runtime.process import now
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
+from tests.support import messages as m
 from tests.support.requests import (
     Device,
     Endpoint,
@@ -26,7 +27,6 @@ from tests.support.requests import (
 )
 from tests.support.system import running, scepstream
 from tests.support.tools import need
-from tests.unit.shared.scep import messages as m
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "1234"

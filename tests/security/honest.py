@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from benchmarks.enrollments import key_pool
 from shared.log.subjects import transaction_token
+from tests.support import messages as m
 from tests.support.holders import RENEWAL_REQ, holding, renewal
 from tests.support.requests import (
     PKI_MESSAGE,
@@ -26,10 +27,9 @@ from tests.support.requests import (
     certificate,
     issued,
 )
+from tests.support.signed_challenges import PrivateKey, mint
 from tests.support.system import System
 from tests.support.tokens import claims, connector_key
-from tests.unit.services.validator.challenges.tokens import PrivateKey, mint
-from tests.unit.shared.scep import messages as m
 
 KINDS: Final = ("demo", "legacy", "signed", "one time", "renewal")
 RATE: Final = 5.0  # devices a second, all kinds together

@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from tests.support import messages as m
 from tests.support.requests import Device, Endpoint, sealed
-from tests.unit.shared.scep import messages as m
 
 WRONG: Final = "no such password"
 Poison = Callable[[Endpoint, Device], bytes]

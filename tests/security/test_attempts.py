@@ -10,8 +10,8 @@ from shared.x509.csr import read_csr
 from tests.security.rights import SHARD
 from tests.security.siege import Siege
 from tests.support import golden
+from tests.support import messages as m
 from tests.support.requests import Device, Request, ask, certificate, der, ended
-from tests.unit.shared.scep import messages as m
 
 
 def _enrollment(profile: str, device: Device, csr: bytes, request: Request) -> EnrollmentId:

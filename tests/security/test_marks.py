@@ -38,9 +38,9 @@ from tests.security.honest import make_challenges
 from tests.security.rights import SHARD
 from tests.security.siege import Siege
 from tests.support import golden
+from tests.support import messages as m
 from tests.support.holders import enrolled, renewal, revoke
 from tests.support.requests import Device, Endpoint, ask, certificate, ended
-from tests.unit.shared.scep import messages as m
 
 NUMBERS: tuple[int | str, ...] = (0, 1, 2, 3, 9, 999_999_999, "01", "x", "-1")
 

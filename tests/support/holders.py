@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.scep.certrep import CertRep, read_crls
+from tests.support import messages as m
 from tests.support.prepared import command
 from tests.support.requests import (
     Device,
@@ -19,7 +20,6 @@ from tests.support.requests import (
     sealed,
 )
 from tests.support.system import System, wait_until
-from tests.unit.shared.scep import messages as m
 
 PKCS_REQ, RENEWAL_REQ, GET_CERT, GET_CRL = b"19", b"17", b"21", b"22"
 

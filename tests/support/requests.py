@@ -25,9 +25,9 @@ from shared.scep.cacert import read_ca_certs
 from shared.scep.certrep import CertRep, PkiStatus, read_certificates, read_reply
 from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
+from tests.support import messages as m
 from tests.support.prepared import command
 from tests.support.system import System, wait_until
-from tests.unit.shared.scep import messages as m
 
 PKI_MESSAGE = "application/x-pki-message"
 TIMEOUT = 30.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from cli.connector.signing import Connector
 from tests.support.requests import Device
+from tests.support.signed_challenges import PrivateKey, mint
 from tests.support.system import System
-from tests.unit.services.validator.challenges.tokens import PrivateKey, mint
 
 
 def connector_key(system: System) -> PrivateKey:

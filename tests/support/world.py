@@ -25,8 +25,8 @@ from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.scep.asn1 import SEQUENCE, Der
 from tests.fakes.memory_bus import MemoryBus, MemoryConsumer, MemoryStream
 from tests.support import pki
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.shared.scep.messages import (
+from tests.support.accesses import accepting
+from tests.support.messages import (
     TRANSACTION,
     Identity,
     cipher_key,

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import settings
 
-from tests.unit.shared.scep.messages import Identity, identity
+from tests.support.messages import Identity, identity
 
 # A busy machine is no failure. `make unit` tries fewer examples.
 settings.register_profile(

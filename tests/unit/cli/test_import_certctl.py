@@ -17,9 +17,9 @@ from services.validator import settings as validator
 from shared.config.load import load
 from shared.config.sections import Configuration
 from tests.support import pki
+from tests.support.accesses import passwords_of
 from tests.support.world import NOW
 from tests.unit.cli.commands import command, sentence
-from tests.unit.services.validator.accesses import passwords_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import change
 from tests.unit.shared.configurations import MARKER

@@ -19,8 +19,8 @@ from services.audit.store.engine import migrate, open_engine
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import TYPE, Message
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import append, memory_bus
-from tests.unit.services.audit.operator_api import settings
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
 ODD = "\x1b[31mred"

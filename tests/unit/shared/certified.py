@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.issuer.certificate import certificate, draft
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
+from tests.support.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
 from tests.support.tools import need
-from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, UTF8, name, oid, tlv
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
 ISSUER: Final = name(("2.5.4.3", UTF8, b"CA"))

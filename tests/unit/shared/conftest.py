@@ -3,7 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.unit.shared.scep.messages import Identity, identity
+from tests.support.messages import Identity, identity
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,8 @@ from shared.scep.pkimessage import (
 )
 from shared.scep.request import RequestHead, write_request
 from shared.scep.signed_data import Signer, attribute, write_signed_data
+from tests.support.messages import CHALLENGE
 from tests.support.world import NOW
-from tests.unit.shared.scep.messages import CHALLENGE
 
 NAME: Final = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device")])
 DAY: Final = 86400

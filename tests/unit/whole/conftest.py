@@ -10,9 +10,9 @@ from services.gateway.settings import Profile
 from services.validator.gates import RenewalPolicy
 from shared.scep.algorithms import AES128, DES, MD5, SHA256
 from tests.support import pki
+from tests.support.accesses import accepting
+from tests.support.messages import CHALLENGE, Identity
 from tests.support.world import ISSUER, NOW, policy
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.shared.scep.messages import CHALLENGE, Identity
 from tests.unit.whole.system import Whole, running
 
 

@@ -14,7 +14,7 @@ from shared.scep.certificate import read_certificate
 from shared.scep.certrep import PkiStatus, read_certificates, read_crls
 from shared.scep.pkimessage import MessageType
 from shared.scep.request import issuer_and_serial, issuer_and_subject
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
 from tests.unit.whole.client import NAME, Device, Style
 from tests.unit.whole.system import Whole
 

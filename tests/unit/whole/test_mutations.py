@@ -15,7 +15,7 @@ from shared.scep.certrep import PkiStatus, read_reply
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType
 from shared.scep.request import issuer_and_serial, issuer_and_subject
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
 from tests.unit.whole.client import NAME, Device, Style
 from tests.unit.whole.system import Whole
 from tests.unit.whole.test_every_style import key_of

@@ -13,7 +13,7 @@ from shared.scep.envelope import write_envelope
 from shared.scep.errors import FailInfo
 from shared.scep.pkimessage import MessageType
 from shared.scep.request import issuer_and_serial
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
 from tests.unit.whole.client import Device, Style
 from tests.unit.whole.system import Whole
 from tests.unit.whole.test_every_style import key_of

@@ -29,9 +29,9 @@ from shared.config.challenge_format import looks_signed
 from shared.config.load import SettingsError
 from shared.x509.csr import read_csr
 from tests.support import pki
+from tests.support.messages import Identity, device_csr
 from tests.support.world import NOW
 from tests.unit.cli.connector.tokens import segment, verified
-from tests.unit.shared.scep.messages import Identity, device_csr
 
 NAME: Final = "Connector 1"
 NONCE: Final = "5d41402abc4b2a76b9719d911017c592"

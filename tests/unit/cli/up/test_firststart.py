@@ -25,9 +25,9 @@ from shared.config.load import SettingsError, load
 from shared.scep.algorithms import SHA256
 from shared.scep.signed_data import write_signed_data
 from tests.support import pki
+from tests.support.messages import Identity
 from tests.support.tools import need
 from tests.support.world import NOW
-from tests.unit.shared.scep.messages import Identity
 
 pytestmark = pytest.mark.slow
 

@@ -39,6 +39,20 @@ from shared.scep.envelope import read_envelope
 from shared.scep.pkimessage import unwrap_content_key
 from tests.fakes.memory_bus import MemoryBus
 from tests.support import pki
+from tests.support.messages import (
+    PRINTABLE,
+    SEQ,
+    Identity,
+    cms_attributes,
+    device_csr,
+    enveloped,
+    recipient,
+    scep_attributes,
+    signed,
+    spki,
+    tlv,
+)
+from tests.support.templates import EKU, KEY_USAGE, template
 from tests.support.world import (
     GATEWAY,
     ISSUER,
@@ -59,20 +73,6 @@ from tests.support.world import (
     memory_bus,
     messages_of,
     pki_message,
-)
-from tests.unit.services.issuer.templates import EKU, KEY_USAGE, template
-from tests.unit.shared.scep.messages import (
-    PRINTABLE,
-    SEQ,
-    Identity,
-    cms_attributes,
-    device_csr,
-    enveloped,
-    recipient,
-    scep_attributes,
-    signed,
-    spki,
-    tlv,
 )
 
 

@@ -28,9 +28,9 @@ from shared.observe.metrics import REQUESTS
 from shared.runtime.edge import Client, EdgeProtocol
 from shared.runtime.live import Live
 from shared.runtime.process import HttpServer
+from tests.support.messages import Identity
 from tests.support.world import ISSUER, PROFILE, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import Identity
 
 LIMITS = Limits(256 * 1024, 1000, 1000, 0.0)
 SOURCE = "192.0.2.1"

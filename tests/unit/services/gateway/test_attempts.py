@@ -14,9 +14,9 @@ from shared.log.events.enrollment import EnrollmentRequested
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.scep.certrep import PkiStatus
+from tests.support.messages import Identity
 from tests.support.world import append, until
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import Identity
 
 
 @pytest.fixture

@@ -25,11 +25,11 @@ from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
 from tests.support import golden, pki
+from tests.support.messages import COMMON_NAME, UTF8, Identity, name
 from tests.support.world import ISSUER, STRANGER, append_signed, counted, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_lookups import enrolled, message
 from tests.unit.services.issuer import issuers
-from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, Identity, name
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 

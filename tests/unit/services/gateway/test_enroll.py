@@ -17,9 +17,7 @@ from shared.log.stages import Stage
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.support import pki
-from tests.support.world import NOW, OPENING, STRANGER, append, counted, pki_message, turn, until
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     NONCE,
     PRINTABLE,
@@ -37,6 +35,8 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.support.world import NOW, OPENING, STRANGER, append, counted, pki_message, turn, until
+from tests.unit.services.gateway.gateways import World, make_world
 
 DAY = 86400
 Make = Callable[..., Awaitable[World]]

@@ -8,9 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared.scep.algorithms import AES128, AES192, AES256, DES, DES3, MD5, SHA1, SHA256, SHA512
 from shared.scep.certrep import CertRep
 from shared.scep.envelope import read_envelope
-from tests.support.world import pki_message
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     Identity,
     cms_attributes,
     device_csr,
@@ -19,6 +17,8 @@ from tests.unit.shared.scep.messages import (
     scep_attributes,
     signed,
 )
+from tests.support.world import pki_message
+from tests.unit.services.gateway.gateways import World, make_world
 
 Make = Callable[..., Awaitable[World]]
 

@@ -13,6 +13,8 @@ from shared.log.events.enrollment import EnrollmentHeld
 from shared.log.shards import Epoch
 from shared.log.stages import Stage
 from shared.scep.certrep import CertRep, PkiStatus
+from tests.support.messages import PRINTABLE, Identity, spki, tlv
+from tests.support.templates import template
 from tests.support.world import (
     GATEWAY,
     ISSUING,
@@ -26,8 +28,6 @@ from tests.support.world import (
     signed_event,
 )
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, spki, tlv
 
 # Far below the reply budget of 20 seconds, which is what a wait would take.
 AT_ONCE = 10

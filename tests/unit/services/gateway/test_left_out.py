@@ -12,9 +12,9 @@ from services.gateway.app import Gateway
 from shared.ca.chains import ChainBook
 from shared.runtime.edge import CLIENT_CERTIFICATE
 from shared.runtime.live import Live
+from tests.support.messages import Identity
 from tests.support.world import PROFILE, counted
 from tests.unit.services.gateway.gateways import make_world
-from tests.unit.shared.scep.messages import Identity
 
 LEFT_OUT: Final = "lab"
 REASON: Final = "profile lab: ra.pem: No such file or directory"

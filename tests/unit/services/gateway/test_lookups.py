@@ -17,17 +17,7 @@ from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
 from tests.support import pki
-from tests.support.world import (
-    ISSUER,
-    ISSUING,
-    NOW,
-    STRANGER,
-    VALIDATOR,
-    append_signed,
-    counted,
-)
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     COMMON_NAME,
     PRINTABLE,
@@ -42,6 +32,16 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.support.world import (
+    ISSUER,
+    ISSUING,
+    NOW,
+    STRANGER,
+    VALIDATOR,
+    append_signed,
+    counted,
+)
+from tests.unit.services.gateway.gateways import World, make_world
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 Ask = Callable[..., Awaitable[CertRep]]

@@ -15,9 +15,9 @@ from shared.config.addresses import Networks
 from shared.runtime.edge import CLIENT_CERTIFICATE
 from shared.runtime.live import Live
 from tests.support import pki
+from tests.support.messages import Identity
 from tests.support.world import PROFILE
 from tests.unit.services.gateway.gateways import make_world
-from tests.unit.shared.scep.messages import Identity
 
 CA_KEY = ec.derive_private_key(81, ec.SECP256R1())
 OTHER_KEY = ec.derive_private_key(82, ec.SECP256R1())

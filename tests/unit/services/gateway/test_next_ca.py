@@ -15,8 +15,8 @@ from shared.scep.cms import read_der_or_ber
 from shared.scep.errors import ScepError
 from shared.scep.signed_data import Signer, read_signed_data
 from tests.support import pki
+from tests.support.messages import Identity
 from tests.support.world import NOW
-from tests.unit.shared.scep.messages import Identity
 
 NEXT = pki.local_ca(ec.derive_private_key(41, ec.SECP256R1()), "Next CA")
 STRANGER = pki.local_ca(ec.derive_private_key(42, ec.SECP256R1()), "Stranger")

@@ -9,6 +9,8 @@ from shared.log.envelope import SUBJECT, EventSigner, Message, sign
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
+from tests.support.messages import Identity, spki
+from tests.support.templates import template
 from tests.support.world import (
     GATEWAY,
     ISSUING,
@@ -21,8 +23,6 @@ from tests.support.world import (
     counted,
 )
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import Identity, spki
 
 
 @pytest.fixture

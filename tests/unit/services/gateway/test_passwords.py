@@ -11,8 +11,7 @@ from shared.scep.certrep import CertRep, PkiStatus, read_certificates
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
 from shared.scep.pkimessage import unwrap_with_password
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     PRINTABLE,
     SEQ,
     EcIdentity,
@@ -30,9 +29,10 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
+from tests.support.sealing import password_recipient
+from tests.support.signing import ec_device, ecdsa_sign
+from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.shared.scep.oracles import openssl
-from tests.unit.shared.scep.sealing import password_recipient
-from tests.unit.shared.scep.signing import ec_device, ecdsa_sign
 
 ECDSA = tlv(SEQ, oid("1.2.840.10045.4.3.2"))
 PASSWORD = "s3cret"

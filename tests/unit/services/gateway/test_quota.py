@@ -9,9 +9,9 @@ from shared.bus.topology import quota_hints
 from shared.log.envelope import EventSigner, sign
 from shared.log.events.state import StreamMeasured
 from shared.scep.certrep import PkiStatus
+from tests.support.messages import Identity
 from tests.support.world import ISSUING, NOW, OPERATOR, STRANGER, VALIDATOR, counted, turn
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import Identity
 
 STREAM = "ENROLL_0"
 

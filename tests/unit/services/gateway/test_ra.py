@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from services.gateway.ra import RaKeys, RaPair, assemble, read_pair
 from shared.config.load import SettingsError
 from tests.support import pki
+from tests.support.messages import Identity
 from tests.support.world import NOW
-from tests.unit.shared.scep.messages import Identity
 
 DAY = dt.timedelta(days=1)
 TODAY = dt.datetime.fromtimestamp(NOW, dt.UTC)

@@ -10,9 +10,9 @@ from services.issuer.connectors.local import LocalCa
 from shared.scep.certrep import PkiStatus
 from shared.scep.pkimessage import read_message
 from tests.support import pki
+from tests.support.messages import Identity, enveloped, recipient, signed
 from tests.support.world import NOW, pki_message
 from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import Identity, enveloped, recipient, signed
 
 DAY = pki.dt.timedelta(days=1)
 TODAY = pki.dt.datetime.fromtimestamp(NOW, pki.dt.UTC)

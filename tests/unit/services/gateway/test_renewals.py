@@ -11,18 +11,7 @@ from shared.log.subjects import NO_RENEWAL, EnrollmentId, csr_token, parse_subje
 from shared.scep.certrep import PkiStatus
 from shared.scep.errors import FailInfo
 from tests.support import pki
-from tests.support.world import (
-    ISSUING,
-    SERIAL,
-    STRANGER,
-    certified,
-    counted,
-    csr_info,
-    messages_of,
-    signed_event,
-)
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     PRINTABLE,
     Identity,
     cms_attributes,
@@ -34,6 +23,17 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.support.world import (
+    ISSUING,
+    SERIAL,
+    STRANGER,
+    certified,
+    counted,
+    csr_info,
+    messages_of,
+    signed_event,
+)
+from tests.unit.services.gateway.gateways import World, make_world
 
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 RENEWS = bytes.fromhex(SERIAL)

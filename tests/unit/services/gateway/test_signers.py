@@ -13,10 +13,7 @@ from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.envelope import read_envelope
 from shared.scep.errors import FailInfo
 from tests.support import pki
-from tests.support.world import certified, pki_message
-from tests.unit.services.gateway.gateways import World, make_world
-from tests.unit.services.gateway.test_passwords import ECDSA, by_ec, ec_csr, opened, to_password
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     EcIdentity,
     Identity,
     challenge,
@@ -26,7 +23,10 @@ from tests.unit.shared.scep.messages import (
     identity,
     recipient,
 )
-from tests.unit.shared.scep.signing import ec_device, ecdsa_sign
+from tests.support.signing import ec_device, ecdsa_sign
+from tests.support.world import certified, pki_message
+from tests.unit.services.gateway.gateways import World, make_world
+from tests.unit.services.gateway.test_passwords import ECDSA, by_ec, ec_csr, opened, to_password
 
 PASSWORD = "s3cret"
 OTHER_CA = ec.derive_private_key(43, ec.SECP256R1())

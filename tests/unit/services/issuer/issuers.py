@@ -17,6 +17,7 @@ from shared.log.subjects import EnrollmentId
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
 from tests.support import pki
+from tests.support.templates import template
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -35,7 +36,6 @@ from tests.support.world import (
     messages_of,
     signed_event,
 )
-from tests.unit.services.issuer.templates import template
 
 ENROLLMENT: Final = EnrollmentId("0", PROFILE, REQUEST_TRANSACTION, "csr", 0)
 VERDICT: Final = ENROLLMENT.subject(Stage.VERDICT)

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from services.issuer.ceilings import Times, beyond_ceilings, ended, out_of_time
 from shared.log.events.enrollment import TemplateExtension
 from tests.support import pki
+from tests.support.messages import NULL, SEQ, UTF8, integer, name, oid, tlv
+from tests.support.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
 from tests.support.world import NOW
-from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
-from tests.unit.shared.scep.messages import NULL, SEQ, UTF8, integer, name, oid, tlv
 
 ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
 CEILINGS = pki.ceilings(ROOT)

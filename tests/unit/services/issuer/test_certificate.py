@@ -13,10 +13,10 @@ from services.issuer.connectors.local import LocalCa
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.certificate import read_certificate
 from tests.support import pki
+from tests.support.messages import DEVICE_NAME, PRINTABLE, SEQ, UTF8, name, oid, tlv
+from tests.support.templates import EKU, KEY_USAGE, SAN, SPKI, template
 from tests.support.tools import need
 from tests.support.world import NOW
-from tests.unit.services.issuer.templates import EKU, KEY_USAGE, SAN, SPKI, template
-from tests.unit.shared.scep.messages import DEVICE_NAME, PRINTABLE, SEQ, UTF8, name, oid, tlv
 
 ALGORITHM = tlv(SEQ, oid("1.2.840.10045.4.3.2"))
 ISSUER_NAME = name(("2.5.4.3", UTF8, b"Test CA"))

@@ -12,6 +12,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.scep.errors import FailInfo
 from tests.support import pki
+from tests.support.templates import EKU, SPKI, template
 from tests.support.world import (
     GATEWAY,
     ISSUER,
@@ -28,7 +29,6 @@ from tests.support.world import (
     until,
 )
 from tests.unit.services.issuer.issuers import ENROLLMENT, VERDICT, World, make_world
-from tests.unit.services.issuer.templates import EKU, SPKI, template
 
 
 @pytest.fixture

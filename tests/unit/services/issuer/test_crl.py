@@ -17,9 +17,9 @@ from shared.log.events.commands import RevocationReason
 from shared.scep.asn1 import integer
 from shared.scep.errors import ScepError
 from tests.support import pki
+from tests.support.messages import DEVICE_NAME, NULL, SEQ, oid, tlv
 from tests.support.tools import need
 from tests.support.world import NOW
-from tests.unit.shared.scep.messages import DEVICE_NAME, NULL, SEQ, oid, tlv
 
 DAY = 86400
 HEAD = CrlHead(number=7, this_update=NOW, next_update=NOW + 7 * DAY)

@@ -25,6 +25,16 @@ from shared.scep.errors import FailInfo
 from shared.x509.csr import read_csr
 from shared.x509.key_ids import spki_sha256
 from tests.support import pki
+from tests.support.messages import (
+    DEVICE_NAME,
+    SEQ,
+    Identity,
+    csr,
+    extension,
+    extension_request,
+    tlv,
+)
+from tests.support.templates import DAY, SAN, SPKI, template
 from tests.support.world import (
     ISSUER,
     NOW,
@@ -38,16 +48,6 @@ from tests.support.world import (
     signed_event,
 )
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
-from tests.unit.services.issuer.templates import DAY, SAN, SPKI, template
-from tests.unit.shared.scep.messages import (
-    DEVICE_NAME,
-    SEQ,
-    Identity,
-    csr,
-    extension,
-    extension_request,
-    tlv,
-)
 
 AGAIN = EnrollmentId("0", "demo", REQUEST_TRANSACTION, "another", 0)
 ASKED_AGAIN = encode(msgspec.structs.replace(REQUESTED, gateway="gw-2"))

@@ -26,20 +26,7 @@ from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, certificate_issued
 from shared.scep.errors import FailInfo
 from tests.support import pki
-from tests.support.world import (
-    ISSUER,
-    NOW,
-    REQUEST_SHA256,
-    REQUEST_TRANSACTION,
-    REQUESTED,
-    REQUESTER,
-    append,
-    approved,
-    counted,
-)
-from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
-from tests.unit.services.issuer.templates import DAY, EKU, KEY_USAGE, SPKI, template
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     PRINTABLE,
     SEQ,
@@ -52,6 +39,19 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.support.templates import DAY, EKU, KEY_USAGE, SPKI, template
+from tests.support.world import (
+    ISSUER,
+    NOW,
+    REQUEST_SHA256,
+    REQUEST_TRANSACTION,
+    REQUESTED,
+    REQUESTER,
+    append,
+    approved,
+    counted,
+)
+from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world
 
 
 @pytest.fixture

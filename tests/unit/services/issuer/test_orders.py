@@ -35,6 +35,7 @@ from shared.scep.certificate import read_certificate
 from shared.x509.key_ids import spki_sha256
 from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.support import pki
+from tests.support.templates import template
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -47,7 +48,6 @@ from tests.support.world import (
     signed_event,
 )
 from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world, settings
-from tests.unit.services.issuer.templates import template
 
 LEASE: Final = 60.0
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())

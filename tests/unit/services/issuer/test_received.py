@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from services.issuer.received import misissued, undraftable
 from shared.log.events.enrollment import CertificateTemplate
-from tests.support import pki
+from tests.support import messages, pki
+from tests.support.templates import DAY, DEVICE_KEY, template
 from tests.support.world import NOW
-from tests.unit.services.issuer.templates import DAY, DEVICE_KEY, template
-from tests.unit.shared.scep import messages
 
 KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
 OTHER: Final = ec.derive_private_key(12, ec.SECP256R1())

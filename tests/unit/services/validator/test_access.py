@@ -27,6 +27,18 @@ from shared.log.events.commands import ChallengeCreated
 from shared.log.one_time import ONE_TIME, one_time_digest, write_one_time
 from shared.log.reasons import Reason
 from shared.log.subjects import one_time_created
+from tests.support.accesses import accepting
+from tests.support.enrollers import (
+    ask,
+    asked,
+    by_token,
+    holder,
+    judgement,
+    token,
+    verdict,
+)
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
 from tests.support.world import (
     NOW,
     OPERATOR,
@@ -38,20 +50,8 @@ from tests.support.world import (
     append_signed,
     memory_bus,
 )
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
-    ask,
-    asked,
-    by_token,
-    holder,
-    judgement,
-    token,
-    verdict,
-)
 from tests.unit.services.validator.http_services import Papers, Service, serving
-from tests.unit.services.validator.validators import World, validating
 from tests.unit.shared import configurations
-from tests.unit.shared.scep.messages import Identity
 
 CONFIGURED = "corp-2"
 CHALLENGE = "the-ch4llenge-of-a-device"

@@ -20,16 +20,8 @@ from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import one_time_cancelled, one_time_created, parse_subject
 from tests.fakes.bus_through import BusThrough, Trouble
-from tests.support.world import (
-    NOW,
-    OPERATOR,
-    PROFILE,
-    TRUSTED_VALIDATORS,
-    append_signed,
-    messages_of,
-)
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support.accesses import accepting
+from tests.support.enrollers import (
     CONNECTOR,
     DAY,
     OTHER_CONNECTOR,
@@ -48,9 +40,17 @@ from tests.unit.services.validator.challenges.enrollers import (
     token,
     verdict,
 )
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
+from tests.support.world import (
+    NOW,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_VALIDATORS,
+    append_signed,
+    messages_of,
+)
 from tests.unit.services.validator.http_services import Service, http, serving
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 CHALLENGE = write_one_time("0123456789ABCDEFGHJKMNPQR")
 

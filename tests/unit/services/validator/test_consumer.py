@@ -12,6 +12,8 @@ from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
+from tests.support.messages import PRINTABLE, Identity, challenge, csr
+from tests.support.validators import World, validating
 from tests.support.world import (
     GATEWAY,
     ISSUER,
@@ -27,8 +29,6 @@ from tests.support.world import (
     turn,
     until,
 )
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr
 
 
 @pytest.fixture

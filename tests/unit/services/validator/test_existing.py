@@ -8,9 +8,9 @@ from services.validator.facts import DecryptedRequest, History, KnownCertificate
 from services.validator.gates import Decision, PolicyInput, RenewalPolicy, decide
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
+from tests.support.messages import UTF8, Identity, csr, device_csr, name
 from tests.support.world import NOW, PROFILE, SERIAL, facts, policy
 from tests.unit.services.validator.records import BEGIN, END, KEY_OF_RECORDS, known
-from tests.unit.shared.scep.messages import UTF8, Identity, csr, device_csr, name
 
 
 @pytest.fixture(scope="module")

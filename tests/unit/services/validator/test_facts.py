@@ -17,8 +17,7 @@ from shared.log.seal import seal
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
 from shared.scep.algorithms import AlgorithmPolicy
-from tests.support.world import OPENING, OPENING_ID, csr_info, enrollment_of, requested
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     PRINTABLE,
     SHA256_RSA,
     UTF8,
@@ -38,6 +37,7 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
+from tests.support.world import OPENING, OPENING_ID, csr_info, enrollment_of, requested
 
 KEYS = {OPENING_ID: OPENING}
 

@@ -8,8 +8,7 @@ from services.validator.gates import Decision, Policy, PolicyInput, Refusal
 from shared.log.events.enrollment import Facts, GateResult
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
-from tests.support.world import NOW, PROFILE, facts, policy
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     SEQ,
     UTF8,
@@ -22,6 +21,7 @@ from tests.unit.shared.scep.messages import (
     san,
     tlv,
 )
+from tests.support.world import NOW, PROFILE, facts, policy
 
 EMPTY_NAME = tlv(SEQ)
 DNS = tlv(0x82, b"device.example")

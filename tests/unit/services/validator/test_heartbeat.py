@@ -38,6 +38,17 @@ from shared.runtime.live import Live
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
 from tests.fakes.bus_through import BusThrough, Trouble
+from tests.support.accesses import accepting, passwords_of
+from tests.support.enrollers import (
+    CONNECTOR,
+    OTHER_CONNECTOR,
+    ask,
+    holder,
+    result,
+    token,
+)
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUING,
     NOW,
@@ -53,17 +64,6 @@ from tests.support.world import (
     turn,
     until,
 )
-from tests.unit.services.validator.accesses import accepting, passwords_of
-from tests.unit.services.validator.challenges.enrollers import (
-    CONNECTOR,
-    OTHER_CONNECTOR,
-    ask,
-    holder,
-    result,
-    token,
-)
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 LATER = NOW + 120  # an order is given that long after the replicas have read their files
 

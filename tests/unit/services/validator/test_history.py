@@ -16,6 +16,7 @@ from shared.log.events.commands import RevocationReason
 from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.messages import Identity, device_csr
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -34,7 +35,6 @@ from tests.support.world import (
     memory_bus,
 )
 from tests.unit.services.validator.records import record
-from tests.unit.shared.scep.messages import Identity, device_csr
 
 KEY = "11" * 32
 NEWER = "41" * 16

@@ -22,6 +22,8 @@ from shared.log.stages import Stage
 from shared.log.subjects import key_compromised, key_issued
 from shared.x509.csr import read_csr
 from shared.x509.key_ids import spki_sha256
+from tests.support.messages import PRINTABLE, Identity, challenge, csr, device_csr, spki
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -42,8 +44,6 @@ from tests.support.world import (
     until,
 )
 from tests.unit.services.validator.records import DAY, record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import PRINTABLE, Identity, challenge, csr, device_csr, spki
 
 
 @dataclass

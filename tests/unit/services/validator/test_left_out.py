@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import Reason
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
 
 LEFT_OUT: Final = "lab"
 REASON: Final = "profile lab: anchors.pem: the certificate of CN=connector has expired"

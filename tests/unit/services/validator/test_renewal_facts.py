@@ -13,8 +13,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import NO_RENEWAL
 from shared.scep.algorithms import AlgorithmPolicy
 from tests.support import pki
-from tests.support.world import OPENING, OPENING_ID, SERIAL, certified, enrollment_of, requested
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     PRINTABLE,
     Identity,
     cms_attributes,
@@ -26,6 +25,7 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
+from tests.support.world import OPENING, OPENING_ID, SERIAL, certified, enrollment_of, requested
 
 KEYS = {OPENING_ID: OPENING}
 STRANGERS_KEY = ec.derive_private_key(9, ec.SECP256R1())

@@ -6,9 +6,7 @@ from services.validator.facts import DecryptedRequest, History, KnownCertificate
 from services.validator.gates import Decision, PolicyInput, RenewalPolicy, decide
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
-from tests.support.world import NOW, PROFILE, SERIAL, facts, policy
-from tests.unit.services.validator.records import BEGIN, DAY, END, KEY_OF_RECORDS, known
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     PRINTABLE,
     UTF8,
     Identity,
@@ -19,6 +17,8 @@ from tests.unit.shared.scep.messages import (
     san,
     tlv,
 )
+from tests.support.world import NOW, PROFILE, SERIAL, facts, policy
+from tests.unit.services.validator.records import BEGIN, DAY, END, KEY_OF_RECORDS, known
 
 DNS = extension_request(san(tlv(0x82, b"device.example")))
 OTHER_DNS = extension_request(san(tlv(0x82, b"other.example")))

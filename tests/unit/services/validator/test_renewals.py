@@ -20,6 +20,8 @@ from shared.log.reasons import Reason
 from shared.log.subjects import certificate_issued, certificate_status, key_compromised, key_issued
 from shared.x509.csr import read_csr
 from shared.x509.key_ids import spki_sha256
+from tests.support.messages import Identity, csr, device_csr, spki
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -32,8 +34,6 @@ from tests.support.world import (
     certified,
 )
 from tests.unit.services.validator.records import BEGIN, DAY, END, record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity, csr, device_csr, spki
 
 RENEWS = bytes.fromhex(SERIAL)
 

@@ -10,8 +10,7 @@ from services.validator.template import build_template
 from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
 from tests.support import pki
-from tests.support.world import ISSUER, NOW, policy
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     NULL,
     PRINTABLE,
@@ -27,6 +26,7 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
+from tests.support.world import ISSUER, NOW, policy
 
 DAY = 86400
 SAN = "2.5.29.17"

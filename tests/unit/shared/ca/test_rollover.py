@@ -14,9 +14,9 @@ from shared.log.streams import CA_CHAINS
 from shared.log.subjects import chain_subject
 from tests.fakes.memory_bus import MemoryBus
 from tests.support import pki
+from tests.support.messages import BMP, COMMON_NAME, PRINTABLE, UTF8, name
 from tests.support.world import ISSUER, memory_bus, until
 from tests.unit.services.issuer import issuers
-from tests.unit.shared.scep.messages import BMP, COMMON_NAME, PRINTABLE, UTF8, name
 
 OLD = pki.local_ca(ec.derive_private_key(61, ec.SECP256R1()), "Old CA")
 CA = pki.local_ca(ec.derive_private_key(62, ec.SECP256R1()), "CA")

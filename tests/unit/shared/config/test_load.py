@@ -11,8 +11,8 @@ from services.issuer import settings as issuer
 from services.validator import settings as validator
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
+from tests.support.accesses import passwords_of
 from tests.support.world import ISSUING, NOW, OPENING_ID, OPERATOR, VALIDATOR
-from tests.unit.services.validator.accesses import passwords_of
 from tests.unit.shared import configurations
 from tests.unit.shared.configurations import MARKER, text, without, write
 

@@ -21,8 +21,8 @@ from services.validator.challenges.token import TokenRules
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
 from tests.support import pki
+from tests.support.accesses import passwords_of, webhook_of
 from tests.support.world import NOW
-from tests.unit.services.validator.accesses import passwords_of, webhook_of
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, armoured, change, of_unknown_kind
 from tests.unit.shared.configurations import MARKER

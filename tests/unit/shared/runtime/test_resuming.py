@@ -25,11 +25,11 @@ from shared.runtime.live import Live
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import DeferredError
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
 from tests.support.world import OPERATOR, STRANGER, TRUSTED_OPERATORS, append_signed, counted
 from tests.unit.services.issuer.issuers import ENROLLMENT, make_world
 from tests.unit.services.issuer.issuers import World as IssuerWorld
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from shared.scep.password import Password
 from shared.scep.pkimessage import TransactionId
 from shared.scep.schemes import ECDSA_SIGNATURE, pss
 from shared.scep.signed_data import Signer
-from tests.unit.shared.scep import signing
-from tests.unit.shared.scep.messages import (
+from tests.support import signing
+from tests.support.messages import (
     BMP,
     CIPHERS,
     CONTENT_KEY,
@@ -51,8 +51,7 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
-from tests.unit.shared.scep.revocations import crl
-from tests.unit.shared.scep.sealing import (
+from tests.support.sealing import (
     GCM,
     PASSWORD,
     PRFS,
@@ -61,7 +60,8 @@ from tests.unit.shared.scep.sealing import (
     gcm_key,
     password_recipient,
 )
-from tests.unit.shared.scep.signing import Way, ec_device, every_way, pss_id, signed_so
+from tests.support.signing import Way, ec_device, every_way, pss_id, signed_so
+from tests.unit.shared.scep.revocations import crl
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
 
 SEALING: Final = ContentEncryption(AES128, PKCS1V15, CONTENT_KEY[:16], IV)

@@ -6,8 +6,8 @@ from typing import Any
 
 from asn1crypto import cms
 
+from tests.support.messages import Identity, Named
 from tests.support.tools import need
-from tests.unit.shared.scep.messages import Identity, Named
 
 LEGACY = ("-provider", "legacy", "-provider", "default")
 

@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.padding import PSS
 
-from tests.unit.shared.scep.messages import NOT_BEFORE, Named
+from tests.support.messages import NOT_BEFORE, Named
 
 
 def crl(

@@ -25,10 +25,10 @@ from shared.scep.algorithms import (
 )
 from shared.scep.asn1 import Der
 from shared.scep.errors import FailInfo, ScepError
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     CIPHERS as ENCRYPTED_BY,
 )
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     CONTENT_KEY,
     HASHES,
     IV,

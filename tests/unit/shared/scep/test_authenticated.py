@@ -22,8 +22,8 @@ from shared.scep.algorithms import (
 from shared.scep.asn1 import Der
 from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
-from tests.unit.shared.scep import messages, oracles, sealing
-from tests.unit.shared.scep.messages import (
+from tests.support import messages, sealing
+from tests.support.messages import (
     CONTENT_KEY,
     DATA,
     ENVELOPED,
@@ -42,7 +42,7 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.shared.scep.sealing import (
+from tests.support.sealing import (
     AUTH_ENVELOPED,
     GCM,
     GCM_NONCE,
@@ -50,6 +50,7 @@ from tests.unit.shared.scep.sealing import (
     gcm_id,
     gcm_key,
 )
+from tests.unit.shared.scep import oracles
 
 CONTENT = bytes(range(256)) * 9
 FORMS = ["primitive", "constructed", "ber"]

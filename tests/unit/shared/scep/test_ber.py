@@ -9,7 +9,7 @@ import pytest
 from shared.scep import ber, certificate, cms, envelope, pkimessage
 from shared.scep.errors import ScepError
 from shared.x509 import csr, names
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     SEQ,
     Identity,
     device_csr,

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from shared.scep import cacert
 from shared.scep.errors import ScepError
-from tests.unit.shared.scep import oracles
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     SEQ,
     Identity,
     certs_only,
@@ -16,7 +15,8 @@ from tests.unit.shared.scep.messages import (
     indefinite,
     signed,
 )
-from tests.unit.shared.scep.signing import every_way, signed_so
+from tests.support.signing import every_way, signed_so
+from tests.unit.shared.scep import oracles
 
 
 def test_lone_certificate_is_sent_raw(ra: Identity) -> None:

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     NULL,
     SEQ,

@@ -36,8 +36,8 @@ from shared.scep.password import Password
 from shared.scep.pkimessage import PkiMessage, TransactionId
 from shared.scep.schemes import read_scheme
 from shared.scep.signed_data import Signer, write_certs_only
-from tests.unit.shared.scep import messages, oracles
-from tests.unit.shared.scep.messages import (
+from tests.support import messages
+from tests.support.messages import (
     BMP,
     CONTENT_KEY,
     DATA,
@@ -59,7 +59,8 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.shared.scep.signing import every_way
+from tests.support.signing import every_way
+from tests.unit.shared.scep import oracles
 
 FRESH = bytes(range(50, 66))
 SIGNED_AT = 1_700_000_000

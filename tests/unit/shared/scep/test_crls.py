@@ -16,8 +16,7 @@ from shared.scep.certrep import ReplyTo
 from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import TransactionId
-from tests.unit.shared.scep import oracles
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     CONTENT_KEY,
     DEVICE_NAME,
     IV,
@@ -35,6 +34,7 @@ from tests.unit.shared.scep.messages import (
     oid,
     tlv,
 )
+from tests.unit.shared.scep import oracles
 from tests.unit.shared.scep.revocations import crl
 
 

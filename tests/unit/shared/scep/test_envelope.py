@@ -9,8 +9,8 @@ from shared.scep.algorithms import CIPHERS, PKCS1V15, SHA1, SHA256, ContentCiphe
 from shared.scep.certificate import read_certificate
 from shared.scep.envelope import ContentEncryption
 from shared.scep.errors import FailInfo, ScepError
-from tests.unit.shared.scep import messages, oracles
-from tests.unit.shared.scep.messages import (
+from tests.support import messages
+from tests.support.messages import (
     CONTENT_KEY,
     DATA,
     ENVELOPED,
@@ -28,6 +28,7 @@ from tests.unit.shared.scep.messages import (
     recipient,
     tlv,
 )
+from tests.unit.shared.scep import oracles
 
 CONTENT = bytes(range(256)) * 9
 FORMS = ["primitive", "constructed", "ber"]

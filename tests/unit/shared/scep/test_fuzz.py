@@ -22,8 +22,7 @@ from shared.scep.pkimessage import DecryptionKey
 from shared.x509.csr import read_csr, verify_self_signature
 from shared.x509.names import name_text, read_general_names, read_name
 from shared.x509.signatures import is_signed_by
-from tests.unit.shared.scep.corpus import FORMS, SEALING, Corpus, make_corpus
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     CONTENT_KEY,
     PRINTABLE,
@@ -37,8 +36,9 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.shared.scep.sealing import PASSWORD, authenticated, password_recipient
-from tests.unit.shared.scep.signing import signed_so
+from tests.support.sealing import PASSWORD, authenticated, password_recipient
+from tests.support.signing import signed_so
+from tests.unit.shared.scep.corpus import FORMS, SEALING, Corpus, make_corpus
 from tests.unit.shared.scep.vectors import recorded_ra
 
 pytestmark = pytest.mark.slow

@@ -34,8 +34,8 @@ from shared.scep.password import (
     Password,
     PasswordRecipient,
 )
-from tests.unit.shared.scep import messages, oracles, sealing
-from tests.unit.shared.scep.messages import (
+from tests.support import messages, sealing
+from tests.support.messages import (
     CONTENT_KEY,
     IV,
     NULL,
@@ -48,7 +48,7 @@ from tests.unit.shared.scep.messages import (
     signed,
     tlv,
 )
-from tests.unit.shared.scep.sealing import (
+from tests.support.sealing import (
     PASSWORD,
     PBKDF2,
     PRFS,
@@ -60,6 +60,7 @@ from tests.unit.shared.scep.sealing import (
     pbkdf2_id,
     wrap,
 )
+from tests.unit.shared.scep import oracles
 
 CONTENT = bytes(range(256)) * 3
 WRONG = "s3creT"

@@ -10,7 +10,7 @@ from shared.scep.envelope import Envelope
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, TransactionId
 from shared.x509.csr import read_csr, verify_self_signature
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     CHALLENGE,
     CIPHERS,

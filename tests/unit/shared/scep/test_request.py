@@ -21,8 +21,7 @@ from shared.scep.envelope import ContentEncryption
 from shared.scep.pkimessage import MessageType, TransactionId
 from shared.scep.request import RequestHead
 from shared.x509.csr import read_csr
-from tests.unit.shared.scep import oracles
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     CONTENT_KEY,
     DEVICE_NAME,
     IV,
@@ -35,6 +34,7 @@ from tests.unit.shared.scep.messages import (
     device_csr,
     tlv,
 )
+from tests.unit.shared.scep import oracles
 
 REQUESTS = [kind for kind in MessageType if kind is not MessageType.CERT_REP]
 TRANSPORTS = [PKCS1V15, KeyTransport("oaep"), KeyTransport("oaep", SHA256, SHA256)]

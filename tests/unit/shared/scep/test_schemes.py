@@ -16,9 +16,9 @@ from shared.scep.asn1 import OCTET_STRING
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE, Scheme, pss, verifies
 from shared.scep.signed_data import SignedData, Signer
-from tests.unit.shared.scep import messages, oracles, signing
-from tests.unit.shared.scep.messages import NULL, RSA, SEQ, Identity, identity, integer, oid, tlv
-from tests.unit.shared.scep.signing import (
+from tests.support import messages, signing
+from tests.support.messages import NULL, RSA, SEQ, Identity, identity, integer, oid, tlv
+from tests.support.signing import (
     CURVES,
     ECDSA_OIDS,
     MGF1,
@@ -30,6 +30,7 @@ from tests.unit.shared.scep.signing import (
     pss_id,
     signed_so,
 )
+from tests.unit.shared.scep import oracles
 
 CONTENT = b"what is signed"
 DEVICE = identity("device", 0x7001)

@@ -10,8 +10,8 @@ from shared.scep import algorithms, cms, signed_data
 from shared.scep.asn1 import OCTET_STRING, PRINTABLE_STRING, Der, tlv
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.signed_data import SignedData
-from tests.unit.shared.scep import messages, oracles
-from tests.unit.shared.scep.messages import (
+from tests.support import messages
+from tests.support.messages import (
     DATA,
     NULL,
     SEQ,
@@ -27,6 +27,7 @@ from tests.unit.shared.scep.messages import (
     signed,
     spki,
 )
+from tests.unit.shared.scep import oracles
 
 CONTENT = b"what is signed"
 CONTENT_TYPE = "1.2.840.113549.1.9.3"

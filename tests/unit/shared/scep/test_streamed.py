@@ -22,10 +22,11 @@ from shared.scep.request import RequestHead
 from shared.scep.schemes import ECDSA_SIGNATURE
 from shared.scep.signed_data import Signer
 from shared.scep.streamed import streamed
-from tests.unit.shared.scep import messages, oracles
-from tests.unit.shared.scep.messages import CONTENT_KEY, IV, NONCE, Identity, enveloped, recipient
-from tests.unit.shared.scep.sealing import PASSWORD, SALT, authenticated, password_recipient
-from tests.unit.shared.scep.signing import ec_device
+from tests.support import messages
+from tests.support.messages import CONTENT_KEY, IV, NONCE, Identity, enveloped, recipient
+from tests.support.sealing import PASSWORD, SALT, authenticated, password_recipient
+from tests.support.signing import ec_device
+from tests.unit.shared.scep import oracles
 
 SIZES = [0, 1, 999, 1000, 1001, 5000]
 POLICY = AlgorithmPolicy()

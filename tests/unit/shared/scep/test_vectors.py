@@ -13,7 +13,7 @@ from shared.scep.errors import FailInfo, ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage
 from shared.x509.csr import CertificationRequest, read_csr, verify_self_signature
 from shared.x509.names import GeneralName, name_text
-from tests.unit.shared.scep.messages import NULL, PRINTABLE, SEQ, Identity, oid, tlv
+from tests.support.messages import NULL, PRINTABLE, SEQ, Identity, oid, tlv
 from tests.unit.shared.scep.oracles import openssl_decrypted, openssl_verified
 from tests.unit.shared.scep.vectors import message_bytes, recorded, recorded_ra
 

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
 
 VECTORS: Final = Path(__file__).parents[3] / "vectors"
 

@@ -26,7 +26,7 @@ from shared.x509.csr import (
     verify_self_signature,
 )
 from shared.x509.names import GeneralName, name_text
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     CHALLENGE_PASSWORD,
     COMMON_NAME,
@@ -57,8 +57,8 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
+from tests.support.signing import RSASSA_PSS, digest_id, pss_id, pss_sign
 from tests.unit.shared.scep.oracles import openssl, write_pem
-from tests.unit.shared.scep.signing import RSASSA_PSS, digest_id, pss_id, pss_sign
 
 MICROSOFT_EXTENSIONS = "1.3.6.1.4.1.311.2.1.14"
 UPN = "1.3.6.1.4.1.311.20.2.3"

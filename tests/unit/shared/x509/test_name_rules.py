@@ -8,8 +8,7 @@ from shared.scep.errors import ScepError
 from shared.x509.csr import read_csr
 from shared.x509.name_rules import bad_general_names, bad_name
 from shared.x509.names import name_text, read_general_names
-from tests.unit.shared.certified import certified, read_by_openssl, read_everywhere
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     IA5,
     PRINTABLE,
@@ -22,6 +21,7 @@ from tests.unit.shared.scep.messages import (
     oid,
     tlv,
 )
+from tests.unit.shared.certified import certified, read_by_openssl, read_everywhere
 
 CN = "2.5.4.3"
 UPN = "1.3.6.1.4.1.311.20.2.3"

@@ -4,7 +4,7 @@ from cryptography.x509.oid import NameOID
 
 from shared.scep.errors import FailInfo, ScepError
 from shared.x509.names import GeneralName, name_text, read_general_names, read_name
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     IA5,
     PRINTABLE,

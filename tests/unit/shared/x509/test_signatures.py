@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shared.scep.errors import ScepError
 from shared.x509.signatures import is_issued_by, is_signed_by
 from tests.support import pki
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     HASHES,
     NULL,
     SEQ,
@@ -21,8 +21,8 @@ from tests.unit.shared.scep.messages import (
     rsa_sign,
     tlv,
 )
+from tests.support.signing import PKCS1_OIDS, ec_device, every_way
 from tests.unit.shared.scep.revocations import crl
-from tests.unit.shared.scep.signing import PKCS1_OIDS, ec_device, every_way
 
 CA_KEY = ec.derive_private_key(5, ec.SECP256R1())
 LEAF_KEY = ec.derive_private_key(7, ec.SECP256R1()).public_key()

@@ -25,7 +25,7 @@ from shared.limits import (
     TOKEN_FAILURES,
 )
 from shared.runtime.process import HttpServer
-from tests.unit.services.audit.operator_api import TLS, TOKEN, Browser, browser
+from tests.support.operator_api import TLS, TOKEN, Browser, browser
 
 ORDER = "/api/v1/enrollments/none/approve"
 CHUNK = b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n"

@@ -27,8 +27,8 @@ from shared.bus.core import BusUnavailableError
 from shared.log.envelope import authenticate_any
 from shared.log.streams import OPS
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import memory_bus, messages_of
-from tests.unit.services.audit.operator_api import settings
 
 TOKEN = "a-token-that-is-long-enough-for-it"
 

@@ -12,8 +12,8 @@ from shared.log.envelope import Message
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, reload_answer, revocation_answer, revocation_command
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import PROFILE, TRUSTED_ISSUERS, TRUSTED_VALIDATORS, memory_bus
-from tests.unit.services.audit.operator_api import settings
 
 ENROLLMENT = EnrollmentId("0", PROFILE, "t" * 8, "c" * 8, 0)
 PLANTED = Message(b"planted", {})

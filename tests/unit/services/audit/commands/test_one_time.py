@@ -15,6 +15,7 @@ from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, replay_record
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import (
     ISSUING,
     NOW,
@@ -27,7 +28,6 @@ from tests.support.world import (
     append_signed,
     memory_bus,
 )
-from tests.unit.services.audit.operator_api import settings
 
 DAY = 86400
 

@@ -15,8 +15,8 @@ from shared.log.roles import Role
 from shared.log.streams import OPS
 from shared.log.subjects import replica_subject
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import memory_bus, messages_of, until
-from tests.unit.services.audit.operator_api import settings
 
 ORDER = "0123456789abcdef"
 

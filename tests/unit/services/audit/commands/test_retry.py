@@ -15,6 +15,7 @@ from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
 from shared.log.subjects import EnrollmentId, revocation_command
 from tests.fakes.memory_bus import MemoryBus
+from tests.support.operator_api import settings
 from tests.support.world import (
     PROFILE,
     REQUEST_SHA256,
@@ -24,7 +25,6 @@ from tests.support.world import (
     append_signed,
     memory_bus,
 )
-from tests.unit.services.audit.operator_api import settings
 
 FIRST = EnrollmentId("0", PROFILE, "t" * 8, "c" * 8, 0)
 STREAM = enroll_stream("0")

@@ -10,6 +10,10 @@ from shared.log.envelope import Stored
 from shared.log.events.enrollment import CertificateOrdered
 from shared.log.stages import Stage
 from shared.log.subjects import parse_subject
+from tests.support.accesses import accepting
+from tests.support.enrollers import ask, holder, issued, judged
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -20,10 +24,6 @@ from tests.support.world import (
     append_signed,
     messages_of,
 )
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import ask, holder, issued, judged
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 PASSWORD = "s3cret-of-the-profile"
 

@@ -15,7 +15,7 @@ from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import metadata, sessions
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
-from tests.unit.services.audit.operator_api import HOUR, TOKEN, Browser, browser
+from tests.support.operator_api import HOUR, TOKEN, Browser, browser
 
 PROBLEM: Final = "application/problem+json"
 HTML: Final = "text/html; charset=utf-8"

@@ -15,7 +15,7 @@ from services.audit.store.sessions import csrf_token
 from services.audit.store.tables import sessions
 from services.audit.web.login import local
 from shared.config.sections import Configuration
-from tests.unit.services.audit.operator_api import HOUR, PLAIN, TLS, TOKEN, Browser, browser
+from tests.support.operator_api import HOUR, PLAIN, TLS, TOKEN, Browser, browser
 
 SHARED: Final = settings(
     max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]

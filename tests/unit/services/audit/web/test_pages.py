@@ -34,8 +34,8 @@ from shared.log.subjects import (
     revocation_command,
 )
 from shared.text.printable import HIDDEN
+from tests.support.operator_api import TOKEN, Browser, browser
 from tests.support.world import NOW
-from tests.unit.services.audit.operator_api import TOKEN, Browser, browser
 from tests.unit.services.audit.stories import (
     STREAM,
     approved,

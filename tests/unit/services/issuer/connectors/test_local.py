@@ -9,8 +9,8 @@ from services.issuer.connectors.local import LocalCa, SigningError, read_local
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration, LocalIssuerSection
 from tests.support import pki
-from tests.unit.services.issuer.templates import template
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
+from tests.support.templates import template
 
 
 @pytest.fixture

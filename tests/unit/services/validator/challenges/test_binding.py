@@ -8,16 +8,7 @@ from services.validator.challenges.binding import Mismatch, mismatch
 from services.validator.challenges.claims import Claims
 from shared.scep.errors import ScepError
 from shared.x509.csr import CertificationRequest
-from tests.unit.services.validator.challenges.tokens import (
-    UPN,
-    dns,
-    other_name,
-    request,
-    rfc822,
-    upn,
-    uri,
-)
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     BMP,
     COMMON_NAME,
     IA5,
@@ -29,6 +20,15 @@ from tests.unit.shared.scep.messages import (
     name,
     oid,
     tlv,
+)
+from tests.support.signed_challenges import (
+    UPN,
+    dns,
+    other_name,
+    request,
+    rfc822,
+    upn,
+    uri,
 )
 
 EMPTY: Final = tlv(SEQ)

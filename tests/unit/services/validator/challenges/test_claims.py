@@ -14,9 +14,7 @@ from services.validator.challenges.claims import (
     read_payload,
 )
 from services.validator.challenges.jws import MalformedTokenError
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.broken import BROKEN_JSON
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.signed_challenges import (
     ABSENT,
     ISSUER,
     NONCE,
@@ -24,6 +22,8 @@ from tests.unit.services.validator.challenges.tokens import (
     claims,
     encode,
 )
+from tests.support.world import NOW
+from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 
 LAST_SECOND: Final = 253_402_300_799
 NEVER_A_STRING: Final[list[Any]] = [None, True, False, 0, 1, -1, 1.5, [], ["x"], {}, {"x": "y"}]

@@ -26,8 +26,7 @@ from shared.config.load import SettingsError
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
-from tests.support.world import PROFILE, turn, until
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support.enrollers import (
     CONNECTOR,
     SUBJECT,
     ask,
@@ -38,8 +37,9 @@ from tests.unit.services.validator.challenges.enrollers import (
     token,
     verdict,
 )
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity, tlv
+from tests.support.messages import Identity, tlv
+from tests.support.validators import World, validating
+from tests.support.world import PROFILE, turn, until
 
 GUID = "0a1b2c3d-0000-4000-8000-00000000abcd"
 CLAIM = Claim(issuer="connector-1", subject=SUBJECT, device="device")

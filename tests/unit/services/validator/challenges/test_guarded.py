@@ -12,7 +12,7 @@ from shared.bus.core import BusUnavailableError
 from shared.log.reasons import Reason
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
-from tests.unit.services.validator.challenges.tokens import asked
+from tests.support.signed_challenges import asked
 
 
 @dataclass

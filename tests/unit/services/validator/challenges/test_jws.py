@@ -16,9 +16,7 @@ from services.validator.challenges.jws import (
     read_object,
     verified_by,
 )
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.broken import BROKEN_JSON
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.signed_challenges import (
     Sign,
     anchor,
     base64url,
@@ -31,6 +29,8 @@ from tests.unit.services.validator.challenges.tokens import (
     rs256,
     rsa_key,
 )
+from tests.support.world import NOW
+from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 
 RS256: Final = {"alg": "RS256"}
 GOOD_SIGNERS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Sign]]]] = {

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from services.validator.challenges.jws import Anchor, read_jws, verified_by
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.messages import integer, tlv
+from tests.support.signed_challenges import (
     DAY,
     PrivateKey,
     Sign,
@@ -25,7 +25,7 @@ from tests.unit.services.validator.challenges.tokens import (
     rs256,
     rsa_key,
 )
-from tests.unit.shared.scep.messages import integer, tlv
+from tests.support.world import NOW
 
 RS256: Final = {"alg": "RS256"}
 ES256: Final = {"alg": "ES256"}

@@ -19,6 +19,17 @@ from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject
 from shared.runtime.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
+from tests.support.accesses import accepting
+from tests.support.enrollers import (
+    ask,
+    failed,
+    holder,
+    issued,
+    judged,
+    judgement,
+)
+from tests.support.messages import TRANSACTION, Identity
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUER,
     NOW,
@@ -32,18 +43,7 @@ from tests.support.world import (
     turn,
     until,
 )
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
-    ask,
-    failed,
-    holder,
-    issued,
-    judged,
-    judgement,
-)
 from tests.unit.services.validator.http_services import Posted, Service, http, serving
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import TRANSACTION, Identity
 
 PASSWORD = "s3cret-of-the-profile"
 SECRET = b"hmac-s3cret-of-the-hook"

@@ -27,6 +27,32 @@ from shared.log.subjects import (
     replay_record,
 )
 from tests.fakes.bus_through import BusThrough, Trouble, racing
+from tests.support.accesses import accepting
+from tests.support.enrollers import (
+    ask,
+    asked,
+    claims,
+    dns,
+    evaluate_all,
+    failed,
+    holder,
+    issued,
+    judgement,
+    on_bus,
+    replicas,
+    result,
+    verdict,
+)
+from tests.support.messages import (
+    COMMON_NAME,
+    PRINTABLE,
+    TRANSACTION,
+    UTF8,
+    Identity,
+    name,
+    tlv,
+)
+from tests.support.validators import World, validating
 from tests.support.world import (
     ISSUER,
     ISSUING,
@@ -45,33 +71,7 @@ from tests.support.world import (
     messages_of,
     signed_event,
 )
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
-    ask,
-    asked,
-    claims,
-    dns,
-    evaluate_all,
-    failed,
-    holder,
-    issued,
-    judgement,
-    on_bus,
-    replicas,
-    result,
-    verdict,
-)
 from tests.unit.services.validator.records import record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import (
-    COMMON_NAME,
-    PRINTABLE,
-    TRANSACTION,
-    UTF8,
-    Identity,
-    name,
-    tlv,
-)
 
 DAY = 86400
 CHALLENGE = write_one_time("0123456789ABCDEFGHJKMNPQR")

@@ -22,22 +22,7 @@ from shared.log.subjects import device_subject, parse_subject, replay_record
 from shared.log.subjects import token as digest
 from shared.runtime.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step, Trouble
-from tests.support.world import (
-    ISSUING,
-    NOW,
-    OPERATOR,
-    PROFILE,
-    REQUEST_SHA256,
-    STRANGER,
-    TRUSTED_VALIDATORS,
-    VALIDATOR,
-    append,
-    counted,
-    messages_of,
-    signed_event,
-    turn,
-)
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support.enrollers import (
     CONNECTOR,
     DAY,
     OTHER_CONNECTOR,
@@ -58,8 +43,23 @@ from tests.unit.services.validator.challenges.enrollers import (
     verdict,
     windows,
 )
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import COMMON_NAME, PRINTABLE, Identity, name
+from tests.support.messages import COMMON_NAME, PRINTABLE, Identity, name
+from tests.support.validators import World, validating
+from tests.support.world import (
+    ISSUING,
+    NOW,
+    OPERATOR,
+    PROFILE,
+    REQUEST_SHA256,
+    STRANGER,
+    TRUSTED_VALIDATORS,
+    VALIDATOR,
+    append,
+    counted,
+    messages_of,
+    signed_event,
+    turn,
+)
 
 SEEDS = range(3)
 UNTIL = NOW + 3600 + 60  # a token's end, and how far clocks may be off

@@ -18,6 +18,7 @@ from shared.config.load import SettingsError, load
 from shared.log.reasons import Reason
 from tests.plugins import PLUGINS
 from tests.plugins.entry_points import declare
+from tests.support.signed_challenges import asked, request
 from tests.support.world import (
     NOW,
     TRUSTED_ISSUERS,
@@ -26,7 +27,6 @@ from tests.support.world import (
     VALIDATOR,
     memory_bus,
 )
-from tests.unit.services.validator.challenges.tokens import asked, request
 from tests.unit.shared import configurations
 from tests.unit.shared.changed import PROFILE, change
 

@@ -11,8 +11,8 @@ from services.validator.challenges.verifier import ChallengeRequest
 from shared.log.events.state import ChallengeClaimed
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId
+from tests.support.signed_challenges import asked, enrollment
 from tests.support.world import NANOSECONDS, NOW, SERIAL
-from tests.unit.services.validator.challenges.tokens import asked, enrollment
 
 MINE: Final = "ab" * 32
 OTHERS: Final = "cd" * 32

@@ -17,7 +17,7 @@ from shared.config.challenge_format import looks_signed
 from shared.limits import DETAIL_CHARACTERS
 from shared.log.one_time import ONE_TIME
 from shared.log.reasons import Reason
-from tests.unit.services.validator.challenges.tokens import claims, mint, p256, rsa_key
+from tests.support.signed_challenges import claims, mint, p256, rsa_key
 
 KINDS: Final = (STATIC, SIGNED, ONE_TIME, WEBHOOK)
 PASSWORD: Final = "s3cret"

@@ -14,18 +14,8 @@ from shared.log.envelope import Stored
 from shared.log.events.certificates import KeyCompromised
 from shared.log.reasons import Reason
 from shared.log.subjects import key_compromised, key_issued
-from tests.support.world import (
-    ISSUER,
-    ISSUING,
-    NOW,
-    PROFILE,
-    REQUEST_SHA256,
-    SERIAL,
-    append_signed,
-    counted,
-)
-from tests.unit.services.validator.challenges import tokens
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support import signed_challenges as tokens
+from tests.support.enrollers import (
     CONNECTOR,
     OTHER_CONNECTOR,
     SUBJECT,
@@ -42,9 +32,19 @@ from tests.unit.services.validator.challenges.enrollers import (
     verdict,
     windows,
 )
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
+from tests.support.world import (
+    ISSUER,
+    ISSUING,
+    NOW,
+    PROFILE,
+    REQUEST_SHA256,
+    SERIAL,
+    append_signed,
+    counted,
+)
 from tests.unit.services.validator.records import record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 AUDIENCE = "https://scep.example/demo"
 POLICY = ("key", "subject", "sans", "compromise")

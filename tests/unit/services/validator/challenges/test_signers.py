@@ -15,8 +15,7 @@ from shared.log.reasons import Reason
 from shared.log.streams import REPLAYS
 from shared.log.subjects import certificate_issued, key_issued, parse_subject
 from shared.runtime.worker import DeferredError
-from tests.support.world import ISSUER, ISSUING, PROFILE, SERIAL, append_signed, messages_of
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support.enrollers import (
     ask,
     by_token,
     failed,
@@ -29,9 +28,10 @@ from tests.unit.services.validator.challenges.enrollers import (
     token,
     verdict,
 )
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
+from tests.support.world import ISSUER, ISSUING, PROFILE, SERIAL, append_signed, messages_of
 from tests.unit.services.validator.records import record
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
 
 PASSWORD = "s3cret"
 

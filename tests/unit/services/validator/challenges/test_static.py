@@ -11,8 +11,8 @@ from services.validator.challenges.static import StaticVerifier
 from services.validator.challenges.verifier import ChallengeResult
 from shared.log.events.enrollment import GateResult
 from shared.log.reasons import Reason
-from tests.unit.services.validator.challenges.tokens import asked, claims, mint, request
-from tests.unit.shared.scep.messages import BMP, IA5, PRINTABLE, T61, UNIVERSAL, UTF8
+from tests.support.messages import BMP, IA5, PRINTABLE, T61, UNIVERSAL, UTF8
+from tests.support.signed_challenges import asked, claims, mint, request
 
 SECRET: Final = "s3cret"
 ANY_TEXT: Final = st.text(st.characters(codec=None, exclude_categories=()))

@@ -12,9 +12,8 @@ from services.validator.challenges.token import AnchorPool, TokenResult, TokenRu
 from shared.limits import DETAIL_CHARACTERS, SAN_ENTRIES
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.x509.csr import CertificationRequest
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.broken import BROKEN_JSON
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.messages import COMMON_NAME, UTF8, name, tlv
+from tests.support.signed_challenges import (
     ABSENT,
     DAY,
     ISSUER,
@@ -35,7 +34,8 @@ from tests.unit.services.validator.challenges.tokens import (
     upn,
     uri,
 )
-from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, name, tlv
+from tests.support.world import NOW
+from tests.unit.services.validator.challenges.broken import BROKEN_JSON
 
 GATES: Final = ("signature", "version", "time", "audience", "binding")
 AUDIENCE: Final = "https://scep.example/demo"

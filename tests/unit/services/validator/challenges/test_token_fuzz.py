@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from services.validator.challenges.token import AnchorPool, TokenResult, TokenRules, check_token
 from shared.x509.csr import CertificationRequest
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.messages import BMP, PRINTABLE, UTF8, tlv
+from tests.support.signed_challenges import (
     anchor,
     asked,
     base64url,
@@ -23,7 +23,7 @@ from tests.unit.services.validator.challenges.tokens import (
     request,
     rsa_key,
 )
-from tests.unit.shared.scep.messages import BMP, PRINTABLE, UTF8, tlv
+from tests.support.world import NOW
 
 pytestmark = pytest.mark.slow
 

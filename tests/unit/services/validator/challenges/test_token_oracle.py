@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from services.validator.challenges.token import AnchorPool, TokenRules, check_token
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
-from tests.support.world import NOW
-from tests.unit.services.validator.challenges.tokens import (
+from tests.support.messages import COMMON_NAME, UTF8, name, tlv
+from tests.support.signed_challenges import (
     ABSENT,
     ISSUER,
     NONCE,
@@ -25,7 +25,7 @@ from tests.unit.services.validator.challenges.tokens import (
     upn,
     uri,
 )
-from tests.unit.shared.scep.messages import COMMON_NAME, UTF8, name, tlv
+from tests.support.world import NOW
 
 pytestmark = pytest.mark.slow
 

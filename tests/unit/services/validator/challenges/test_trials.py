@@ -13,8 +13,7 @@ from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject, replay_record
 from shared.log.subjects import token as digest
 from shared.runtime.worker import DeferredError
-from tests.support.world import append, messages_of
-from tests.unit.services.validator.challenges.enrollers import (
+from tests.support.enrollers import (
     ask,
     by_token,
     failed,
@@ -23,8 +22,9 @@ from tests.unit.services.validator.challenges.enrollers import (
     result,
     token,
 )
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import Identity
+from tests.support.messages import Identity
+from tests.support.validators import World, validating
+from tests.support.world import append, messages_of
 
 
 class KilledError(BaseException):

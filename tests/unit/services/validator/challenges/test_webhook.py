@@ -22,6 +22,17 @@ from services.validator.challenges.verifier import ChallengeResult, Verifier
 from services.validator.challenges.webhook import WEBHOOK, Endpoint, WebhookVerifier
 from shared.limits import PROFILE_PLACES
 from shared.log.reasons import FAIL_INFO, Reason
+from tests.support.accesses import accepting
+from tests.support.enrollers import (
+    ask,
+    asked,
+    dns,
+    holder,
+    judgement,
+    verdict,
+)
+from tests.support.messages import TRANSACTION, Identity
+from tests.support.validators import World, validating
 from tests.support.world import (
     NOW,
     OPERATOR,
@@ -34,15 +45,6 @@ from tests.support.world import (
     turn,
     until,
 )
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.challenges.enrollers import (
-    ask,
-    asked,
-    dns,
-    holder,
-    judgement,
-    verdict,
-)
 from tests.unit.services.validator.http_services import (
     YES,
     Papers,
@@ -51,8 +53,6 @@ from tests.unit.services.validator.http_services import (
     http,
     serving,
 )
-from tests.unit.services.validator.validators import World, validating
-from tests.unit.shared.scep.messages import TRANSACTION, Identity
 
 CHALLENGE = "the-ch4llenge-of-a-device"
 SECRET = b"hmac-s3cret-of-the-hook"

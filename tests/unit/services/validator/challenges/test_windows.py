@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from services.validator.challenges.windows import Counted, Entries, Full, count
 from shared.log.events.state import CountedEnrollment
 from shared.log.subjects import EnrollmentId
+from tests.support.signed_challenges import enrollment
 from tests.support.world import NOW
-from tests.unit.services.validator.challenges.tokens import enrollment
 
 DAY: Final = 86400
 

@@ -9,7 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     CIPHERS,
     CONTENT_KEY,
     DATA,

@@ -24,6 +24,7 @@ from shared.log.subjects import EnrollmentId, chain_subject
 from shared.runtime.live import Live
 from tests.fakes.memory_bus import MemoryBus
 from tests.support import pki
+from tests.support.messages import Identity, device_csr
 from tests.support.world import (
     ACCESS,
     ISSUER,
@@ -43,7 +44,6 @@ from tests.support.world import (
     requested,
     until,
 )
-from tests.unit.shared.scep.messages import Identity, device_csr
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     HASHES,
     NULL,
     RSA,

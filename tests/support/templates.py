@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from tests.support import pki
+from tests.support.messages import DEVICE_NAME, SEQ, oid, tlv
 from tests.support.world import ISSUER, NOW
-from tests.unit.shared.scep.messages import DEVICE_NAME, SEQ, oid, tlv
 
 DAY: Final = 86400
 KEY_USAGE: Final = TemplateExtension(oid="2.5.29.15", critical=True, value=b"\x03\x02\x05\xa0")

@@ -38,25 +38,8 @@ from shared.log.streams import DEVICES, REPLAYS
 from shared.log.subjects import EnrollmentId, csr_token, parse_subject, transaction_token
 from shared.x509.csr import read_csr
 from tests.fakes.bus_through import BusThrough, racing
-from tests.support.world import (
-    GATEWAY,
-    ISSUER,
-    ISSUING,
-    NOW,
-    OPENING,
-    OPENING_ID,
-    PROFILE,
-    SERIAL,
-    TRUSTED_VALIDATORS,
-    append,
-    append_signed,
-    csr_info,
-    facts,
-    messages_of,
-)
-from tests.unit.services.validator.accesses import accepting
-from tests.unit.services.validator.validators import World
-from tests.unit.shared.scep.messages import (
+from tests.support.accesses import accepting
+from tests.support.messages import (
     DEVICE_NAME,
     PRINTABLE,
     SEQ,
@@ -78,7 +61,24 @@ from tests.unit.shared.scep.messages import (
     spki,
     tlv,
 )
-from tests.unit.shared.scep.signing import ECDSA_OIDS, ecdsa_sign
+from tests.support.signing import ECDSA_OIDS, ecdsa_sign
+from tests.support.validators import World
+from tests.support.world import (
+    GATEWAY,
+    ISSUER,
+    ISSUING,
+    NOW,
+    OPENING,
+    OPENING_ID,
+    PROFILE,
+    SERIAL,
+    TRUSTED_VALIDATORS,
+    append,
+    append_signed,
+    csr_info,
+    facts,
+    messages_of,
+)
 
 DAY: Final = 86400
 SUBJECT: Final = "device-guid-1"

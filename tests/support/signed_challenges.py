@@ -19,8 +19,7 @@ from services.validator.challenges.verifier import ChallengeRequest
 from services.validator.facts import DecryptedRequest
 from shared.log.subjects import EnrollmentId
 from shared.x509.csr import CertificationRequest, read_csr
-from tests.support.world import NOW, PROFILE, facts
-from tests.unit.shared.scep.messages import (
+from tests.support.messages import (
     DEVICE_NAME,
     UTF8,
     challenge,
@@ -30,6 +29,7 @@ from tests.unit.shared.scep.messages import (
     san,
     tlv,
 )
+from tests.support.world import NOW, PROFILE, facts
 
 DAY: Final = 86400
 ABSENT: Final = object()
