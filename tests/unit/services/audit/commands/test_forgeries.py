@@ -10,7 +10,13 @@ from services.audit.commands.reload_anchors import _answer as reload_answer_of
 from services.audit.commands.revoke import ForgedAnswerError, _answer
 from shared.log.envelope import Message
 from shared.log.stages import Stage
-from shared.log.subjects import EnrollmentId, reload_answer, revocation_answer, revocation_command
+from shared.log.subjects import (
+    EnrollmentId,
+    anchor_reload_command,
+    reload_answer,
+    revocation_answer,
+    revocation_command,
+)
 from tests.fakes.memory_bus import MemoryBus
 from tests.support.operator_api import settings
 from tests.support.world import PROFILE, TRUSTED_ISSUERS, TRUSTED_VALIDATORS, memory_bus
@@ -52,7 +58,7 @@ async def test_a_forged_answer_to_a_revocation_is_said_to_be_one(
 async def test_a_forged_answer_to_a_reload_is_no_answer(
     bus: MemoryBus, context: OperatorContext
 ) -> None:
-    command = "ops.reload.corp.0123456789abcdef.ordered"
+    command = anchor_reload_command("corp", "0123456789abcdef")
     await bus.append(reload_answer(command, "validator-0"), PLANTED)
 
     assert await reload_answer_of(context, command, "validator-0") is None

@@ -22,7 +22,7 @@ from shared.log.streams import CERTS, OPS
 from shared.log.subjects import checkpoint
 from shared.runtime.process import background
 from tests.fakes.memory_bus import MemoryBus
-from tests.support.world import OPERATOR, Clock, append, counted, memory_bus, settled, until
+from tests.support.world import OPERATOR, Clock, append, counted, memory_bus, settled, turn, until
 from tests.unit.services.audit.stories import STREAM
 
 
@@ -57,7 +57,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture
 async def world(migrated: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("services.audit.record.consumer._GATHER_SECONDS", 0)
+    monkeypatch.setattr("services.audit.record.consumer._FIRST_SECONDS", 0)
+    monkeypatch.setattr("services.audit.record.consumer._STEADY_SECONDS", 0)
     monkeypatch.setattr("services.audit.record.consumer._RETRY_SECONDS", 0)
     bus = memory_bus()
     found = World(bus, migrated, StreamRecorder(bus, migrated, STREAM, batch=3))
@@ -374,3 +375,19 @@ async def test_what_only_the_database_has_is_found_and_the_rest_is_made_again(
     await until(lambda: world.kept() == [1, 2, 3, 4, 5])
     assert await lost(world.bus, world.engine, STREAM) == []
     await recorder.stop()
+
+
+async def test_under_load_events_wait_for_a_full_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.audit.record.consumer._STEADY_SECONDS", 3600)
+    await world.recorder.start()
+    await world.log(1)  # after a quiet time: at once
+    await world.recorded()
+    await world.log(2)
+    await turn(50)
+    assert world.kept() == [1]
+
+    await world.log(1)  # the batch of three is full
+    await world.recorded()
+    assert world.kept() == [1, 2, 3, 4]
