@@ -36,8 +36,9 @@ fmt: $(DEV)  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-unit: $(DEV)  ## the quick unit tests: no server, few examples, under a minute
-	TEST_EXAMPLES=10 $(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow" tests/unit
+PAGES := tests/unit/whole tests/unit/services/audit/api tests/unit/services/audit/web
+unit: $(DEV)  ## the quick unit tests: no server, no page, few examples, under a minute
+	TEST_EXAMPLES=5 $(BIN)/pytest -q -n 2 -p no:randomly -m "not slow" $(PAGES:%=--ignore=%) tests/unit
 
 test: lint  ## everything this machine can test; says what it left out
 	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture

@@ -24,6 +24,8 @@ from shared.config.load import SettingsError
 from shared.log.envelope import TYPE, Message, Stored
 from tests.unit.services.audit.stories import STREAM, requested, stored
 
+pytestmark = pytest.mark.slow
+
 
 def rows(*sequences: int) -> list[Stored]:
     return [requested(sequence, sequence) for sequence in sequences]

@@ -33,6 +33,8 @@ from tests.support.validators import World, validating
 from tests.support.world import ISSUER, ISSUING, PROFILE, SERIAL, append_signed, messages_of
 from tests.unit.services.validator.records import record
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "s3cret"
 
 
