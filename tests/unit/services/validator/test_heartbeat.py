@@ -65,6 +65,8 @@ from tests.support.world import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 LATER = NOW + 120  # an order is given that long after the replicas have read their files
 
 

@@ -41,6 +41,8 @@ from tests.support.messages import Identity, tlv
 from tests.support.validators import World, validating
 from tests.support.world import PROFILE, turn, until
 
+pytestmark = pytest.mark.slow
+
 GUID = "0a1b2c3d-0000-4000-8000-00000000abcd"
 CLAIM = Claim(issuer="connector-1", subject=SUBJECT, device="device")
 Plugin = Callable[[DeviceQuestion], Awaitable[Any]]
