@@ -19,7 +19,7 @@ def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
         say(f"  {number}  {described(line)}", err=True)
     answer = typer.prompt("Which one? (Enter to cancel)", default="", show_default=False, err=True)
     if not answer.isascii() or not answer.isdigit() or not 0 < int(answer) <= len(lines):
-        raise CommandError("cancelled; nothing changed")
+        raise CommandError("cancelled")
     return lines[int(answer) - 1]
 
 

@@ -17,8 +17,9 @@ from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
 NameOrId = Annotated[str, typer.Argument(help="full name or CN, transactionID or enrollment ID")]
-Note = Annotated[
-    str, typer.Option(help="reason, recorded with the decision; on denial also sent to the device")
+Note = Annotated[str, typer.Option(help="note, recorded with the decision")]
+Reason = Annotated[
+    str, typer.Option("--note", help="reason, recorded with the decision and sent to the device")
 ]
 
 
@@ -27,7 +28,7 @@ def approve(name_or_id: NameOrId, config: Config = None, note: Note = "") -> Non
     _decide(name_or_id, config, note, approved=True)
 
 
-def deny(name_or_id: NameOrId, config: Config = None, note: Note = "") -> None:
+def deny(name_or_id: NameOrId, config: Config = None, note: Reason = "") -> None:
     """Deny a held enrollment."""
     _decide(name_or_id, config, note, approved=False)
 

@@ -22,6 +22,9 @@ from shared.runtime.reload import Source
 Config = Annotated[Path, typer.Option(envvar="SCEPSTREAM_CONFIG", help="configuration file")]
 Name = Annotated[str, typer.Option(help="replica name: letters, digits, hyphens")]
 OperationsListen = Annotated[str, typer.Option(help="HOST:PORT for health and metrics")]
+AdminListen = Annotated[
+    str, typer.Option(help="HOST:PORT for the page, the API, health and metrics")
+]
 OperationsFd = Annotated[int | None, typer.Option(help="or an inherited socket", hidden=True)]
 _DEFAULT = Path("scepstream.toml")
 _S = TypeVar("_S")
@@ -104,7 +107,7 @@ def issuer(
 def audit(
     config: Config = _DEFAULT,
     name: Name = "audit-0",
-    operations_listen: OperationsListen = "127.0.0.1:8090",
+    operations_listen: AdminListen = "127.0.0.1:8090",
     operations_fd: OperationsFd = None,
 ) -> None:
     """Run the audit service: read model, operators' API and page."""

@@ -24,7 +24,9 @@ Name = Annotated[str, typer.Argument(help="name of the token's user, recorded wi
 @app.command()
 def add(
     name: Name,
-    level: Annotated[Level, typer.Option(help="access level of the token's user")] = Level.VIEWER,
+    level: Annotated[
+        Level, typer.Option(help="access level (role) of the token's user")
+    ] = Level.VIEWER,
     config: Config = None,
 ) -> None:
     """Create an API token. It is printed once; only its digest is stored."""

@@ -55,7 +55,7 @@ def replay(
     since: From = None,
     until: Until = None,
 ) -> None:
-    """Rebuild the read model from the event log. Resumable."""
+    """Build a read model from the event log in another database. Can be resumed."""
     window = _window(profile, since, until)
     try:
         engine = open_engine(into)

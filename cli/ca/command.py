@@ -28,7 +28,10 @@ def revoke(
     issuer: Issuer = "local",
     config: Config = None,
 ) -> None:
-    """Revoke a certificate. It is on the CRL once the command succeeds."""
+    """Revoke a certificate, put it on hold, or release it from a hold (removeFromCRL).
+
+    The change is on the CRL once the command succeeds, unless an external CA publishes its own.
+    """
     say(
         with_operator(
             config_path(config),

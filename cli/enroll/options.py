@@ -33,7 +33,7 @@ SignerKey = Annotated[
         help="sign messages with a separate key of this type, as macOS does", rich_help_panel=_HOW
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="directory for the files [./<cn>]")]
+Out = Annotated[Path | None, typer.Option(help="directory for the files (default: ./<cn>)")]
 CaFile = Annotated[Path | None, typer.Option(help="the CA to trust, as PEM")]
 Fingerprint = Annotated[
     str | None, typer.Option(help="SHA-256 fingerprint of the CA, instead of --ca-file")

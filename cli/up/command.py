@@ -25,23 +25,24 @@ from shared.runtime.process import now
 _PORT = 8080
 _ADMIN_PORT = 8090
 _FREE_PORT = "0: choose a free port and keep it for later starts"
-_TLS_PORT = "port of SCEP over TLS (default: none); each further gateway uses the next port"
+_NEXT = "each further gateway uses the next port"
+_TLS_PORT = f"port of SCEP over TLS (default: none); {_NEXT}"
+_MTLS_PORT = f"port of SCEP with client certificates (default: none); {_NEXT}"
 
 
 def up(
     data: Annotated[Path, typer.Option(help="data directory")] = Path("data"),
-    host: Annotated[str, typer.Option(help="address of the SCEP and admin ports")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="address of all these ports")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(help=f"port of the first gateway (default: 8080); {_FREE_PORT}"),
+        typer.Option(help=f"port of the first gateway (default: 8080), {_NEXT}; {_FREE_PORT}"),
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help=f"admin port (default: 8090); {_FREE_PORT}")
+        int | None,
+        typer.Option(help=f"port of the operators' page and API (default: 8090); {_FREE_PORT}"),
     ] = None,
     tls_port: Annotated[int | None, typer.Option(help=_TLS_PORT)] = None,
-    mtls_port: Annotated[
-        int | None, typer.Option(help="port of SCEP with client certificates (default: none)")
-    ] = None,
+    mtls_port: Annotated[int | None, typer.Option(help=_MTLS_PORT)] = None,
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,
     validators: Annotated[int, typer.Option(min=1, max=64)] = 1,
     issuers: Annotated[int, typer.Option(min=1, max=64)] = 1,

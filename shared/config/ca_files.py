@@ -67,7 +67,8 @@ def _check_all_used(
     if unused is not None:
         raise SettingsError(
             f'{path}: "{unused.subject.rfc4514_string()}" is not in the chain above '
-            f'"{chain[0].subject.rfc4514_string()}": remove it, or add those in between'
+            f'"{chain[0].subject.rfc4514_string()}": remove it, or add the missing intermediate'
+            " certificates"
         )
 
 

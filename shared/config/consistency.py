@@ -23,7 +23,7 @@ def problems(configuration: Configuration) -> Iterator[str]:
     yield from _issuers(configuration)
     gateway, default = configuration.gateway, configuration.gateway.default_profile
     if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
-        yield "gateway.tls_key_path: set it together with tls_cert_path, or neither"
+        yield "gateway.tls_key_path: set both tls_cert_path and tls_key_path, or neither"
     if default is not None and default not in configuration.profiles:
         yield f"gateway.default_profile: no such profile: {default}"
 
@@ -109,7 +109,7 @@ def _webhooks(profile: ProfileSection) -> Iterator[str]:
     if profile.webhook_secret is not None and len(profile.webhook_secret) < _MIN_SECRET:
         yield f".webhook_secret: shorter than {_MIN_SECRET} characters"
     if (profile.webhook_client_cert_path is None) != (profile.webhook_client_key_path is None):
-        yield ".webhook_client_key_path: set it together with webhook_client_cert_path, or neither"
+        yield ".webhook_client_key_path: set both webhook_client_cert_path and this, or neither"
 
 
 def _is_protected(url: str) -> bool:

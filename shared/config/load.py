@@ -30,6 +30,8 @@ SECRETS_VARIABLE: Final = "SCEPSTREAM_SECRETS_DIR"
 _PROFILE_PREFIX: Final = "SCEPSTREAM_PROFILE_"
 # Profile keys whose value is a secret, not the path of one.
 SECRET_KEYS: Final = ("challenge_password", "webhook_secret", "webhook_bearer_token")
+# Plainer than pydantic's own.
+_MESSAGES: Final = {"extra_forbidden": "no such setting", "missing": "required"}
 # Keys of URLs that may carry credentials.
 _URLS: Final = (("audit", "database_url"), ("bus", "url"))
 _T = TypeVar("_T")
@@ -71,7 +73,7 @@ def parse(table: Mapping[str, Any], path: Path) -> Configuration:
     """Validate a table that was read from `path`; `SettingsError` names the key."""
     for computed in ("directory", "left_out"):
         if computed in table:
-            raise SettingsError(f"{path}: {computed}: Extra inputs are not permitted")
+            raise SettingsError(f"{path}: {computed}: no such setting")
     try:
         configuration = Configuration.model_validate(
             {**table, "directory": path.parent.resolve()}, strict=False
@@ -152,7 +154,8 @@ def _first_error(error: ValidationError) -> str:
     place = list(map(str, first["loc"]))
     if place[0] == "issuers":
         del place[_TAG : _TAG + 1]
-    return f"{'.'.join(place)}: {first['msg']}"
+    message = _MESSAGES.get(first["type"], first["msg"])
+    return f"{'.'.join(place)}: {message}"
 
 
 def _checked(configuration: Configuration, path: Path) -> Configuration:

@@ -94,7 +94,7 @@ class ProfileSection(Section):
     unclaimed_sans: Literal["refuse", "allow"] = "refuse"
     """What to do with kinds of subjectAltName about which the signed challenge has no claim."""
     allowed_subject_attributes: SubjectAttributes = PLAIN_ATTRIBUTES
-    """Attributes that a subject may have beside the CN if the challenge is for a certain device.
+    """Attributes that a subject may have besides the CN if the challenge is for one device.
 
     Names (OU, UID, DC, emailAddress, unstructuredName) or OIDs; "any": whatever is requested.
     """
@@ -125,7 +125,7 @@ class ProfileSection(Section):
     webhook_concurrency: int = Field(default=16, ge=1, le=256)
     """Concurrent requests to the webhook from each validator."""
     ra_cert_path: Paths
-    """RA certificates, PEM: one for both uses, or one to sign and one to decrypt; then older."""
+    """RA certificates, PEM: one for both uses, or one to sign and one to decrypt; then old ones."""
     ra_key_path: Paths
     """Their keys in the same order, PEM, mode 0600."""
     legacy: bool = False
@@ -159,7 +159,7 @@ class ProfileSection(Section):
     renewal_names: Literal["same", "any"] = "same"
     """Whether a renewal may change subject and subjectAltName."""
     renewal_key_reuse: bool = False
-    """Whether a key may be renewed without a new key more than once."""
+    """Whether the same key may be kept in more than one renewal."""
     message_limit: Annotated[int, Field(ge=4096, le=512 * 1024)] | None = None
     """Largest message in bytes [65536; with `intune_enabled`, `webhook_url` or `verifier`, whose
     challenges may be long, 262144].

@@ -115,7 +115,7 @@ class GatewaySection(Section):
     max_connections_per_source: int = Field(default=1024, ge=1)
     """Connections from one address (IPv6: /64); if exceeded, its longest idle one is closed."""
     max_unfinished_per_source: int = Field(default=256, ge=1)
-    """Requests from one address that are still arriving; if exceeded, as above."""
+    """Unfinished requests from one address; if exceeded, the longest silent one is closed."""
     failure_floor: Duration = 0.05
     """Delay of the uniform answer to decryption failures, from the request's arrival."""
     trusted_proxies: NetworkNames = ()
@@ -194,13 +194,13 @@ class AnyIssuerSection(Section):
     kind: str
     """Name of the connector."""
     ca_cert_path: Paths
-    """CA certificate, PEM, the chain above it may follow; then those of previous CAs."""
+    """CA certificate, PEM, optionally with its chain; then the same for previous CAs."""
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
     max_ttl: Duration = 2 * 365 * 86400.0
     """Maximum lifetime of a certificate, whatever the verdict says."""
     max_backdate: Duration = 3600.0
-    """How long before its request a certificate may begin at most, whatever the verdict says."""
+    """How far before the request notBefore may lie, whatever the verdict says."""
     extended_key_usages: ExtendedKeyUsages = (
         "clientAuth",
         "serverAuth",

@@ -302,7 +302,7 @@ def test_a_certificate_is_put_on_hold_and_released(
     assert fetched(system).get_revoked_certificate_by_serial_number(serial) is not None
     expect(operator.locator("#head .badge.warn")).to_have_text("on hold")
 
-    ordered(opened(operator, operator.get_by_role("button", name="Release"), "release"))
+    ordered(opened(operator, operator.get_by_role("button", name="Release hold"), "release"))
     assert fetched(system).get_revoked_certificate_by_serial_number(serial) is None
-    expect(operator.get_by_role("button", name="Release")).to_have_count(0)
+    expect(operator.get_by_role("button", name="Release hold")).to_have_count(0)
     expect(operator.get_by_role("button", name="Revoke")).to_have_count(1)

@@ -158,7 +158,10 @@ def test_a_token_taken_back_is_none(system: System, viewer: Api) -> None:
 
     is_problem(api.ask("GET", "/api/v1/dead-letters"), 401)
     again = command("audit", "token", "add", "gone", *config)
-    assert (again.returncode, again.stderr) == (1, "API token gone already exists\n")
+    assert (again.returncode, again.stderr) == (
+        1,
+        "the API token name gone is or was in use; choose another\n",
+    )
     twice = command("audit", "token", "revoke", "gone", *config)
     assert (twice.returncode, twice.stderr) == (1, "no valid API token named gone\n")
     assert "gone" in command("audit", "token", "list", *config).stdout

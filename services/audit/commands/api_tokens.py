@@ -36,13 +36,13 @@ async def create_token(
     if not 0 < len(name) <= _MOST_NAME or not name.isprintable():
         raise MalformedError(f"API token name must have 1 to {_MOST_NAME} printable characters")
     if name in await _names(engine):
-        raise ConflictError(f"API token {name} already exists")
+        raise ConflictError(f"the API token name {name} is or was in use; choose another")
     event = ApiTokenCreated(name=name, level=level.value, operator=context.operator)
     subject = api_token_created(name, secrets.token_hex(_ORDER_BYTES))
     await context.append(subject, event)
     token = secret or secrets.token_urlsafe(_SECRET_BYTES)
     if not await asyncio.to_thread(add_token, engine, name, level, token, int(now)):
-        raise ConflictError(f"API token {name} already exists")
+        raise ConflictError(f"the API token name {name} is or was in use; choose another")
     return token
 
 

@@ -58,7 +58,7 @@ async def revoke_certificate(
             if await context.append(subject, command):
                 answer = await _answer(context, subject)
                 if not answer.done:
-                    raise CommandError(f"not revoked: {answer.detail}")
+                    raise CommandError(f"the command failed: {answer.detail}")
                 return answer.detail
 
 

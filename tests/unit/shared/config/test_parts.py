@@ -91,7 +91,7 @@ def test_what_a_service_needs_itself_is_still_asked_for(
 ) -> None:
     for role in SERVICES:
         broken = {name: value for name, value in table.items() if name != role}
-        with pytest.raises(SettingsError, match=f"{role}: Field required"):
+        with pytest.raises(SettingsError, match=f"{role}: required"):
             load(write(tmp_path, broken), {}, role)
     del table["profiles"]["corp-2"]["challenge_password"]
     with pytest.raises(SettingsError, match="has no verifier"):

@@ -111,7 +111,7 @@ async def test_a_name_stays_taken_and_a_second_taking_back_is_an_error(
 ) -> None:
     await create_token(context, engine, "desk", Level.VIEWER, 5.0)
     await revoke_token(context, engine, "desk", 6.0)
-    with pytest.raises(ConflictError, match="API token desk already exists"):
+    with pytest.raises(ConflictError, match="the API token name desk is or was in use"):
         await create_token(context, engine, "desk", Level.ADMIN, 7.0)
     for name in ("desk", "nobody"):
         with pytest.raises(NotFoundError, match=f"no valid API token named {name}"):

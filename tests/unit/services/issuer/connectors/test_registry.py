@@ -97,9 +97,9 @@ def test_only_issuers_need_the_package_and_know_its_options(config: Path) -> Non
         ({"kind": "nobody"}, "'nobody': no installed package provides it (scepstream.issuers)"),
         ({"options": {}}, "issuers.outside.options: register_path and key_path are needed"),
         ({"ca_cert_path": "nothing.pem"}, "nothing.pem"),
-        ({"more": 1}, "issuers.outside.more: Extra inputs are not permitted"),
+        ({"more": 1}, "issuers.outside.more: no such setting"),
         ({"lease": "0s"}, "issuers.outside.lease: "),
-        ({"secret_path": "ca.secret"}, "issuers.outside.secret_path: Extra inputs"),
+        ({"secret_path": "ca.secret"}, "issuers.outside.secret_path: no such setting"),
     ],
 )
 @pytest.mark.usefixtures("registry_ca")
