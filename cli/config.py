@@ -70,7 +70,7 @@ def import_certctl(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="source of everything except the profiles (default: data/scepstream.toml)"
+            help="source of all but the profiles (default: scepstream.toml, data/scepstream.toml)"
         ),
     ] = None,
     env_file: Annotated[
@@ -103,7 +103,7 @@ def _check_place(base: Path, out: Path | None) -> None:
     if out is not None and out.resolve().parent != base.resolve().parent:
         raise SettingsError(
             f"--out {out}: must be in the same directory as {base},"
-            " because the paths in it are relative"
+            " because the relative paths of that file are kept"
         )
 
 
@@ -155,13 +155,13 @@ def _completed(
         wanted = profile.get(key, "")
         if wanted not in known:
             profile[key] = next(iter(known))
-            notes.append(f"profiles.{name}.{key}: {wanted or 'none'} replaced by {profile[key]}")
+            before = f"{wanted} is unknown" if wanted else "was not set"
+            notes.append(f"profiles.{name}.{key}: {before}; now {profile[key]}")
     if profile.get("intune_enabled"):
         profile["allowed_subject_attributes"] = ANY_ATTRIBUTE
         notes.append(
-            f"profiles.{name}.allowed_subject_attributes: any, as in certctl: with a signed"
-            " challenge a subject may contain OU, UID, DC and emailAddress."
-            " Remove the key to refuse them"
+            f"profiles.{name}.allowed_subject_attributes: any, as in certctl: a subject may contain"
+            " every attribute. Remove the key to allow only C, O, L, ST and serialNumber besides CN"
         )
     issuer = configuration.issuers[profile["issuer_id"]]
     ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]

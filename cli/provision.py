@@ -52,7 +52,9 @@ def server(
     ],
     store: Annotated[Path, typer.Option(help="directory of the event log")],
     listen: Annotated[str, typer.Option(help="HOST:PORT")] = "127.0.0.1:4222",
-    sync: Annotated[str, typer.Option(help='sync_interval: "100ms" or "always"')] = "100ms",
+    sync: Annotated[
+        str, typer.Option(help='sync_interval of nats-server: "always", or a time such as 100ms')
+    ] = "100ms",
     shard: Annotated[
         list[str] | None, typer.Option(help="shard name; repeat for each shard (default: 0)")
     ] = None,
@@ -76,7 +78,9 @@ def read_users(directory: Path) -> list[User]:
     for role in Role:
         found = [user for path in sorted(directory.glob(f"{role}*")) for user in _user(role, path)]
         if not found:
-            raise SettingsError(f"{directory}: no key for the {role}: {role}.nkey is missing")
+            raise SettingsError(
+                f"{directory}: no key for the {role}: add {role}.nkey or {role}.pub"
+            )
         users += found
     return list({user.public_key: user for user in users}.values())
 

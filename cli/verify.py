@@ -55,7 +55,10 @@ def replay(
     since: From = None,
     until: Until = None,
 ) -> None:
-    """Build a read model from the event log in another database. Can be resumed."""
+    """Build a read model in another database from the event log.
+
+    An interrupted replay can be resumed.
+    """
     window = _window(profile, since, until)
     try:
         engine = open_engine(into)

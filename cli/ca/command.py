@@ -30,7 +30,8 @@ def revoke(
 ) -> None:
     """Revoke a certificate, put it on hold, or release it from a hold (removeFromCRL).
 
-    The change is on the CRL once the command succeeds, unless an external CA publishes its own.
+    When the command succeeds, the change is on the published CRL, unless an external CA publishes
+    the CRL itself.
     """
     say(
         with_operator(

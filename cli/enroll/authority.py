@@ -72,7 +72,7 @@ def check_pin(
     """Return whether the CA is pinned; `UntrustedError` if it does not match the pin."""
     if pinned is not None:
         if authority.ca != pinned and not _issued(pinned, authority.ca):
-            raise UntrustedError("the server's CA is not the one in --ca-file")
+            raise UntrustedError("the server's CA is neither the one in --ca-file nor issued by it")
         return True
     if fingerprint is not None:
         wanted = fingerprint.replace(":", "").replace(" ", "").lower()

@@ -99,7 +99,7 @@ def enroll(
         renewal = o.Renewal(renew, reuse_key, as_pkcs_req)
         raise typer.Exit(session.run(questions, renewal, o.Waiting(poll, poll_for)))
     except UnreachableError as error:
-        raise fail(UNREACHABLE, f"cannot reach the server: {error}") from None
+        raise fail(UNREACHABLE, str(error)) from None
     except (ServerError, UntrustedError, BadReplyError, RequestError) as error:
         raise fail(ERROR, str(error)) from None
     except ScepError as error:

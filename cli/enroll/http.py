@@ -44,9 +44,11 @@ class Server:
                 url = f"{self.url}{separator}{query}"
                 response = client.request(method, url, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise UnreachableError(f"{type(error).__name__}: {error}") from None
+            raise UnreachableError(
+                f"cannot reach the server: {type(error).__name__}: {error}"
+            ) from None
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-            raise UnreachableError(f"503: {response.text.strip()[:200]}")
+            raise UnreachableError(f"the server is unavailable: 503: {response.text.strip()[:200]}")
         if not response.is_success:
             raise ServerError(f"HTTP {response.status_code}: {response.text.strip()[:200]}")
         return response.headers.get("content-type", ""), response.content

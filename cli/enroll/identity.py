@@ -81,7 +81,7 @@ def make_key(kind: str) -> Key:
     algorithm, _, bits = kind.partition(":")
     if algorithm != "rsa" or bits not in map(str, _BITS):
         allowed = ", ".join([*(f"rsa:{b}" for b in _BITS), *_CURVES])
-        raise RequestError(f"--key {kind}: choose one of {allowed}")
+        raise RequestError(f"no such type of key: {kind}; choose one of {allowed}")
     return rsa.generate_private_key(65537, int(bits))
 
 

@@ -58,7 +58,9 @@ NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation
 NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
 NO_CLIENT: Final = Refusal(401, "no_client_certificate", "client certificate required")
 TWO_CLIENTS: Final = Refusal(
-    400, "repeated_client_cert", "more than one Client-Cert header: the proxy must replace it"
+    400,
+    "repeated_client_cert",
+    "more than one Client-Cert header: the proxy must overwrite the client's",
 )
 METHOD: Final = Refusal(405, "method", "send GET, HEAD or POST", (("allow", "GET, HEAD, POST"),))
 HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow", "GET, POST"),))

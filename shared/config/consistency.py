@@ -70,7 +70,7 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     """Check that the format of a challenge selects exactly one verifier."""
     passwords = [c for c in profile.challenge_password if c]
     if not profile.verifiers:
-        yield ".challenge_password: the profile has no verifier: set a password or enable one"
+        yield ".challenge_password: the profile has no verifier: set this or enable another one"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
         yield f".verifier.{kind}: the name of a built-in verifier: set its own keys instead"
     if passwords and profile.webhook_url is not None:

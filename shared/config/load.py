@@ -106,10 +106,10 @@ def _check_mode(path: Path, table: Mapping[str, Any]) -> None:
         raise SettingsError(f"{path}: {error.strerror}") from None
     if key := next(_secrets(table), None):
         if problem := exposed(status):
-            raise SettingsError(f"{path}: {problem}: it contains {key}")
+            raise SettingsError(f"{path}: contains {key}, but its {problem}")
     elif stat.S_IMODE(status.st_mode) & stat.S_IWOTH:
         mode = stat.S_IMODE(status.st_mode)
-        raise SettingsError(f"{path}: mode is {mode:04o}, others may write to it")
+        raise SettingsError(f"{path}: mode is {mode:04o}, so others may write to it")
 
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
@@ -290,9 +290,9 @@ def exposed(status: os.stat_result) -> str:
     if mode & 0o037:
         return problem
     if status.st_uid not in (0, os.geteuid()):
-        return f"{problem}: it is owned by another user"
+        return f"{problem}, or owned by this user or root"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{problem}: this process is not in its group {status.st_gid}"
+        return f"{problem}, or its group {status.st_gid} one of this process's"
     return ""
 
 

@@ -82,7 +82,7 @@ class ProfileSection(Section):
     intune_connector_cert_path: Path | None = None
     """The connectors' certificates, PEM, or one in DER; required with `intune_enabled`."""
     intune_tenant_cert_paths: dict[str, Path] = Field(default_factory=dict)
-    """Bundles of single tenants, by `iss`. Only its own bundle verifies a tenant's challenges."""
+    """Bundles of single tenants, by `iss`. They alone verify these tenants' challenges."""
     intune_audience: str | None = None
     """Required `aud` of a signed challenge [any]."""
     intune_challenge_validity: Annotated[Duration, Field(ge=1)] = 3600.0

@@ -43,7 +43,7 @@ class EpochSection(Section):
     shards: Annotated[tuple[Token, ...], Field(min_length=1)] = ("0",)
     """Shard names; transactions are distributed over them by hash."""
     pinned: dict[str, Token] = Field(default_factory=dict)
-    """Fleet (by default a profile's own name) to shard, for fleets that must stay on one shard."""
+    """Shards of fleets that must stay on one, by fleet (by default a profile's own name)."""
 
 
 class LogSection(Section):
@@ -58,7 +58,7 @@ class LogSection(Section):
     retry_window: Duration = 86400.0
     """How long repeated requests are looked up on shards of an earlier epoch; polls always are."""
     max_bytes_enrollments: Size = 16 * _GIB
-    """Maximum size of each shard's stream of enrollments; from 80 % on gateways answer 503."""
+    """Maximum size of each shard's stream of enrollments; when 80 % full, gateways answer 503."""
     max_bytes_certificates: Size = 4 * _GIB
     """Maximum size of the index of certificates."""
     max_bytes_crls: Size = 2 * _GIB
@@ -107,7 +107,7 @@ class GatewaySection(Section):
     max_in_flight_per_source: int = Field(default=1024, ge=1)
     """Concurrent requests from one client address."""
     max_wait: Annotated[Duration, Field(gt=0)] = 1.5
-    """How long a profile's requests may queue under load; others get 503 at once."""
+    """How long a profile's requests may queue under load; those that would wait longer get 503."""
     rate_per_source: float = Field(default=100.0, ge=0.0)
     """PKIOperations a second from one address (IPv6: /64); others get 503; 0: unlimited."""
     burst_per_source: int = Field(default=1000, ge=1)
@@ -200,7 +200,7 @@ class AnyIssuerSection(Section):
     max_ttl: Duration = 2 * 365 * 86400.0
     """Maximum lifetime of a certificate, whatever the verdict says."""
     max_backdate: Duration = 3600.0
-    """How far before the request notBefore may lie, whatever the verdict says."""
+    """How far notBefore may precede the request, whatever the verdict says."""
     extended_key_usages: ExtendedKeyUsages = (
         "clientAuth",
         "serverAuth",

@@ -131,7 +131,7 @@ def test_one_validator_that_keeps_its_old_anchors_is_named_and_the_dialog_stays_
     expect(good).to_have_count(1)
     expect(bad).to_have_count(1)
     assert len({*replicas(good), *replicas(bad)}) == 2
-    expect(alert.locator("p")).to_contain_text("kept its old anchors")
+    expect(alert.locator("p")).to_contain_text("did not confirm the reload")
     expect(dialog.locator('[type="submit"]')).to_be_enabled()
     send(dialog)
     expect(alert).to_have_class(re.compile("good"))

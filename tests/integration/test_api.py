@@ -423,7 +423,7 @@ def test_broken_anchors_are_kept_out_and_told(system: System, operator: Api) -> 
     finally:
         anchors.write_bytes(before)
 
-    assert "kept its old anchors" in is_problem(told, 502)
+    assert "did not confirm the reload" in is_problem(told, 502)
     assert all(each["error"] for each in told.json()["replicas"])
 
 

@@ -126,7 +126,7 @@ async def commands(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Commands:
-    """List operators' commands with their results, newest first."""
+    """List commands of operators and of the audit service with their results, newest first."""
 
     def work() -> Commands:
         with deps.engine.connect() as connection:
@@ -214,7 +214,10 @@ async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> 
 async def revoke(
     issuer: Name, serial: Name, body: Revocation, deps: Injected, operator: OperatorUser
 ) -> Done:
-    """Revoke a certificate. The CRL is published before the response."""
+    """Revoke a certificate, put it on hold, or release it.
+
+    The CRL is published before the response, unless an external CA publishes it.
+    """
     answer = await revoke_certificate(deps.context(operator), issuer, serial, body.reason)
     return Done(done=True, detail=answer)
 

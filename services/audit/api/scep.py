@@ -52,7 +52,7 @@ async def reload_trust(body: Reload, deps: Injected, operator: OperatorUser) -> 
         for name, answer in answers
     }
     return _reload_response(
-        deps, body.path_id, results, "at least one validator kept its old anchors"
+        deps, body.path_id, results, "at least one validator did not confirm the reload"
     )
 
 
@@ -62,7 +62,7 @@ async def reload_ra_certificates(body: Reload, deps: Injected, operator: Operato
     reloads = await reload_ra(deps.context(operator), body.path_id, deps.command_id())
     results = {each.name: each.error or None for each in reloads}
     return _reload_response(
-        deps, body.path_id, results, "at least one gateway kept its old RA certificates"
+        deps, body.path_id, results, "at least one gateway did not confirm the reload"
     )
 
 

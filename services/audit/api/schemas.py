@@ -164,7 +164,7 @@ class Audit(BaseModel):
 
 
 class CommandRow(BaseModel):
-    """An operator's command and its result: done, refused, or waiting for an answer.
+    """A command, of an operator or the audit service: done, refused, or waiting for an answer.
 
     `at` is in Unix nanoseconds of the log. `expected`, `answered` and `refused` count the answers
     of issuers or replicas. `detail` is the issuer's answer, or that of the last replica that

@@ -155,8 +155,8 @@ async def cancel(context: OperatorContext, profile: str, id_: str, now: float) -
     found = [line for line in lines if id_ in (line.id, line.id[:SHORT])]
     if len(found) != 1:
         error = ConflictError if found else NotFoundError
-        count = "several challenges" if found else "no challenge"
-        raise error(f"profile {profile} has {count} with the ID {id_}")
+        several = f"several challenges whose ID begins with {id_}; give the full ID"
+        raise error(f"profile {profile} has {several if found else f'no challenge with ID {id_}'}")
     challenge = found[0].id
     if found[0].state != "open" and not await _is_free_again(context, challenge, found[0].state):
         raise ConflictError(f"{challenge[:SHORT]}: already {found[0].state}")

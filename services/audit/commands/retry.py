@@ -118,7 +118,8 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
     if not isinstance(end, EnrollmentRejected | IssuanceFailed):
         raise ConflictError(f"{attempt} is in progress")
     if end.reason is not Reason.POISON:
-        raise ConflictError(f"{attempt} was refused: {end.reason}")
+        how = "failed" if isinstance(end, IssuanceFailed) else "was refused"
+        raise ConflictError(f"{attempt} {how}: {end.reason}")
 
 
 async def _append_command(

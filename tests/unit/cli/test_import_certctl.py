@@ -171,8 +171,8 @@ def test_what_certctl_calls_otherwise_is_said(base: Path) -> None:
     notes = [line for line in done.stdout.splitlines() if line.startswith("#")]
 
     assert notes == [
-        "# profiles.default.issuer_id: iss-vault replaced by local",
-        "# profiles.default.profile_id: prof-wifi replaced by device",
+        "# profiles.default.issuer_id: iss-vault is unknown; now local",
+        "# profiles.default.profile_id: prof-wifi is unknown; now device",
     ]
     assert imported(base, variables).profiles["default"].issuer_id == "local"
 

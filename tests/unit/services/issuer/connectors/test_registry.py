@@ -155,7 +155,7 @@ def test_options_may_hold_secrets_so_the_file_is_for_its_owner_alone(config: Pat
     bare = change(config, challenge_password=None, one_time_enabled=True)
     path = outside(bare)
     path.chmod(0o644)
-    with pytest.raises(SettingsError, match=r"0644.*it contains issuers\.outside\.options"):
+    with pytest.raises(SettingsError, match=r"contains issuers\.outside\.options.*0644"):
         load(path, {})
 
 

@@ -200,5 +200,5 @@ def test_a_package_that_fails_over_its_options_is_a_sentence(
 def test_options_may_hold_secrets_so_the_file_is_for_its_owner_alone(config: Path) -> None:
     path = change(config, **NO_PASSWORD, verifier={"voucher": {"key": "s3cret"}})
     path.chmod(0o644)
-    with pytest.raises(SettingsError, match=r"0644.*it contains profiles\.corp-2\.verifier"):
+    with pytest.raises(SettingsError, match=r"contains profiles\.corp-2\.verifier.*0644"):
         load(path, {})
