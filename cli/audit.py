@@ -70,7 +70,8 @@ def list_enrollments(
 @app.command()
 def show(
     name_or_id: Annotated[
-        str, typer.Argument(help="full name or CN, transactionID, serial number or enrollment ID")
+        str,
+        typer.Argument(help="whole subject or CN, transactionID, serial number or enrollment ID"),
     ],
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,

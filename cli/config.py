@@ -70,7 +70,8 @@ def import_certctl(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="source of all but the profiles (default: scepstream.toml, data/scepstream.toml)"
+            help="configuration file to copy everything except the profiles from"
+            " (default: scepstream.toml if it exists, else data/scepstream.toml)"
         ),
     ] = None,
     env_file: Annotated[

@@ -16,7 +16,9 @@ from services.audit.query.lookup import EnrollmentLine, exact_lines, suggested_l
 from services.audit.store.engine import open_existing
 from shared.log.enrollment import State
 
-NameOrId = Annotated[str, typer.Argument(help="full name or CN, transactionID or enrollment ID")]
+NameOrId = Annotated[
+    str, typer.Argument(help="whole subject or CN, transactionID or enrollment ID")
+]
 Note = Annotated[str, typer.Option(help="note, recorded with the decision")]
 Reason = Annotated[
     str, typer.Option("--note", help="reason, recorded with the decision and sent to the device")

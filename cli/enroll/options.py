@@ -42,7 +42,8 @@ Force = Annotated[bool, typer.Option("--force", help="overwrite files")]
 Poll = Annotated[
     bool,
     typer.Option(
-        "--poll", help="keep polling while PENDING; in a later run, resume with the saved key"
+        "--poll",
+        help="keep polling while the reply is PENDING, also for a request of an earlier run",
     ),
 ]
 PollFor = Annotated[int, typer.Option(help="maximum seconds to poll")]

@@ -32,7 +32,9 @@ _MTLS_PORT = f"port of SCEP with client certificates (default: none); {_NEXT}"
 
 def up(
     data: Annotated[Path, typer.Option(help="data directory")] = Path("data"),
-    host: Annotated[str, typer.Option(help="address of all these ports")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="address to listen on, for SCEP and for operators")
+    ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(help=f"port of the first gateway (default: 8080), {_NEXT}; {_FREE_PORT}"),

@@ -60,7 +60,7 @@ NO_CLIENT: Final = Refusal(401, "no_client_certificate", "client certificate req
 TWO_CLIENTS: Final = Refusal(
     400,
     "repeated_client_cert",
-    "more than one Client-Cert header: the proxy must overwrite the client's",
+    "more than one Client-Cert header: the proxy must replace the client's header",
 )
 METHOD: Final = Refusal(405, "method", "send GET, HEAD or POST", (("allow", "GET, HEAD, POST"),))
 HEAD: Final = Refusal(405, "head", "send PKIOperation by GET or POST", (("allow", "GET, POST"),))

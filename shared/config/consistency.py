@@ -72,7 +72,7 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     if not profile.verifiers:
         yield ".challenge_password: the profile has no verifier: set this or enable another one"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
-        yield f".verifier.{kind}: the name of a built-in verifier: set its own keys instead"
+        yield f".verifier.{kind}: {kind} is built in: configure it with its settings of the profile"
     if passwords and profile.webhook_url is not None:
         yield (
             ".webhook_url: cannot be combined with challenge_password: "

@@ -248,7 +248,7 @@ def _place(table: dict[str, Any], variable: str) -> tuple[dict[str, Any], str, t
             and key in ProfileSection.model_fields
         ]
         if len(found) > 1:
-            raise SettingsError(f"{variable}: ambiguous: a key of more than one profile")
+            raise SettingsError(f"{variable}: ambiguous: it names a key in more than one profile")
         if found:
             return *found[0], ProfileSection
     for name, model in _SECTIONS.items():
@@ -290,9 +290,9 @@ def exposed(status: os.stat_result) -> str:
     if mode & 0o037:
         return problem
     if status.st_uid not in (0, os.geteuid()):
-        return f"{problem}, or owned by this user or root"
+        return f"{problem} unless the file is owned by this user or root"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{problem}, or its group {status.st_gid} one of this process's"
+        return f"{problem} unless the file's group {status.st_gid} is one of this process's"
     return ""
 
 

@@ -68,7 +68,7 @@ async def reload_ra(
     await context.append(subject, event)
     stored = await context.bus.get_last_or_leader(OPS, subject)
     if stored is None:
-        raise CommandError("the command is not readable yet; try again")
+        raise CommandError("command recorded, but it cannot be read back yet; try again")
     await context.bus.hint("command.ra", Message(b"", {}))
     results = await _results(context, names, stored.sequence)
     recorded = (_record(context, stored, each) for each in results)

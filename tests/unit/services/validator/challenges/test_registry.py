@@ -177,7 +177,7 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
 def test_a_built_in_verifier_is_not_enabled_by_a_table(config: Path, kind: str) -> None:
     """Its own keys do that, with their checks."""
     assert (
-        f"verifier.{kind}: the name of a built-in verifier: set its own keys instead"
+        f"verifier.{kind}: {kind} is built in: configure it with its settings of the profile"
         in complaint(config, verifier={kind: {}})
     )
 
