@@ -70,7 +70,7 @@ def import_certctl(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="configuration file to copy everything except the profiles from"
+            help="configuration file from which all but the profiles is copied"
             " (default: scepstream.toml if it exists, else data/scepstream.toml)"
         ),
     ] = None,

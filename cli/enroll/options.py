@@ -43,7 +43,7 @@ Poll = Annotated[
     bool,
     typer.Option(
         "--poll",
-        help="keep polling while the reply is PENDING, also for a request of an earlier run",
+        help="keep polling while the reply is PENDING; if an earlier run left a pending request, continue that one",
     ),
 ]
 PollFor = Annotated[int, typer.Option(help="maximum seconds to poll")]

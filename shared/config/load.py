@@ -292,7 +292,7 @@ def exposed(status: os.stat_result) -> str:
     if status.st_uid not in (0, os.geteuid()):
         return f"{problem} unless the file is owned by this user or root"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{problem} unless the file's group {status.st_gid} is one of this process's"
+        return f"{problem} unless this process is in the file's group {status.st_gid}"
     return ""
 
 

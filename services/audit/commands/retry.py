@@ -47,7 +47,7 @@ async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
     except ValueError:
         raise ConflictError(f"{letter.subject}: cannot be retried") from None
     if stage not in _RETRYABLE.get(letter.role, frozenset()):
-        raise ConflictError("notifications cannot be retried; the enrollment has ended")
+        raise ConflictError("this dead letter is a notification, which cannot be retried")
     newest = await _newest(context, enrollment)
     await _check_failed(context, newest)
     return await _append_command(context, letter, newest)
