@@ -36,8 +36,8 @@ def reconcile(
     """Rebuild the database from the log, and report events that only the database had.
 
     Use it after the log has been replaced by an older copy. Events that the log lacks are written
-    to a file and removed from the database. A certificate whose issuance is among them still exists, but
-    the log has no record of it.
+    to a file and removed from the database. A certificate whose issuance is among them still
+    exists, but the log has no record of it.
     """
     path = config_path(config)
     _report(with_operator(path, _with_database(_lost)))

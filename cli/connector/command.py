@@ -36,7 +36,7 @@ def init(
     key: Annotated[str, typer.Option(help=", ".join(KINDS))] = "rsa:2048",
     name: Annotated[str, typer.Option(help="`iss` of its challenges")] = "scepstream connector",
 ) -> None:
-    """Create a signing certificate, to be set as a profile's trust anchor, and its key."""
+    """Create a key and its signing certificate. Set the certificate as a profile's trust anchor."""
     with _report_errors():
         if key not in KINDS:
             raise SettingsError(f"--key {key}: choose one of {', '.join(KINDS)}")

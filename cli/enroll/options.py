@@ -43,7 +43,8 @@ Poll = Annotated[
     bool,
     typer.Option(
         "--poll",
-        help="keep polling while the reply is PENDING; if an earlier run left a pending request, continue that one",
+        help="keep polling while the reply is PENDING; if an earlier run left a pending request,"
+        " continue that one",
     ),
 ]
 PollFor = Annotated[int, typer.Option(help="maximum seconds to poll")]

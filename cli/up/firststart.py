@@ -169,7 +169,9 @@ def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:
     except SettingsError as error:
         raise UpError(str(error)) from None
     if not isinstance(key, CaKey):
-        raise UpError(f"{key_path}: not a key file, and `up` copies keys only from files")
+        raise UpError(
+            f"{key_path}: names a key in a PKCS#11 token; `up` can use only a CA key in a file"
+        )
     for each in (certificate, *above):
         if each.not_valid_after_utc.timestamp() <= now:
             name, end = each.subject.rfc4514_string(), f"{each.not_valid_after_utc:%Y-%m-%d %H:%M}"

@@ -72,7 +72,7 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     if not profile.verifiers:
         yield ".challenge_password: the profile has no verifier: set this or enable another one"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
-        yield f".verifier.{kind}: {kind} is built in: remove this table and set the keys of the profile instead"
+        yield f".verifier.{kind}: {kind} is built in: remove this table and set the profile's keys"
     if passwords and profile.webhook_url is not None:
         yield (
             ".webhook_url: cannot be combined with challenge_password: "

@@ -177,7 +177,7 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
 def test_a_built_in_verifier_is_not_enabled_by_a_table(config: Path, kind: str) -> None:
     """Its own keys do that, with their checks."""
     assert (
-        f"verifier.{kind}: {kind} is built in: remove this table and set the keys of the profile instead"
+        f"verifier.{kind}: {kind} is built in: remove this table and set the profile's keys"
         in complaint(config, verifier={kind: {}})
     )
 
