@@ -27,8 +27,8 @@ _ADMIN_PORT = 8090
 _FREE_PORT = "0: choose a free port and keep it for later starts"
 _NEXT = "each further gateway uses the next port"
 _HOST = "address to listen on, for SCEP and for operators"
-_PORT = f"port of the first gateway (default: 8080), {_NEXT}; {_FREE_PORT}"
-_ADMIN_PORT = f"port of the operators' page and API (default: 8090); {_FREE_PORT}"
+_PORT_HELP = f"port of the first gateway (default: 8080), {_NEXT}; {_FREE_PORT}"
+_ADMIN_HELP = f"port of the operators' page and API (default: 8090); {_FREE_PORT}"
 _TLS_PORT = f"port of SCEP over TLS (default: none); {_NEXT}"
 _MTLS_PORT = f"port of SCEP with client certificates (default: none); {_NEXT}"
 
@@ -36,8 +36,8 @@ _MTLS_PORT = f"port of SCEP with client certificates (default: none); {_NEXT}"
 def up(
     data: Annotated[Path, typer.Option(help="data directory")] = Path("data"),
     host: Annotated[str, typer.Option(help=_HOST)] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help=_PORT)] = None,
-    admin_port: Annotated[int | None, typer.Option(help=_ADMIN_PORT)] = None,
+    port: Annotated[int | None, typer.Option(help=_PORT_HELP)] = None,
+    admin_port: Annotated[int | None, typer.Option(help=_ADMIN_HELP)] = None,
     tls_port: Annotated[int | None, typer.Option(help=_TLS_PORT)] = None,
     mtls_port: Annotated[int | None, typer.Option(help=_MTLS_PORT)] = None,
     gateways: Annotated[int, typer.Option(min=1, max=64)] = 1,

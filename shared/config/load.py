@@ -290,9 +290,9 @@ def exposed(status: os.stat_result) -> str:
     if mode & 0o037:
         return problem
     if status.st_uid not in (0, os.geteuid()):
-        return f"{problem} unless the file is owned by this user or root"
+        return f"{problem} (0640 needs a file that this user or root owns)"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{problem} unless this process is in the file's group {status.st_gid}"
+        return f"{problem} (0640 needs a process in the file's group {status.st_gid})"
     return ""
 
 

@@ -39,7 +39,9 @@ def test_a_key_that_another_group_may_read_is_refused(
 ) -> None:
     key.chmod(mode)
     ours(monkeypatch, key.stat().st_gid + 1)
-    with pytest.raises(SettingsError, match=f"mode is {mode:04o}.*is in the file's group"):
+    with pytest.raises(
+        SettingsError, match=f"mode is {mode:04o}.*needs a process in the file's group"
+    ):
         read_secret_file(key)
 
 
@@ -50,7 +52,7 @@ def test_a_key_of_another_user_is_not_read_by_way_of_a_group(
     monkeypatch.setattr(settings.os, "geteuid", lambda: key.stat().st_uid + 1)
     if key.stat().st_uid == 0:
         os.chown(key, 12345, -1)
-    with pytest.raises(SettingsError, match="owned by this user or root"):
+    with pytest.raises(SettingsError, match="this user or root owns"):
         read_secret_file(key)
 
 
