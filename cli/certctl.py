@@ -104,7 +104,9 @@ def import_profiles(variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     known = {"CERTCTL_SCEP_ENABLED", "CERTCTL_SCEP_PROFILES", *_used(names)}
     known |= {_PREFIX + key for key in _FLAT}
     for name in sorted(set(ours) - known):
-        raise NotImportableError(f"{name}: no such setting, or its profile is not listed")
+        raise NotImportableError(
+            f"{name}: no such setting, or its profile is not in CERTCTL_SCEP_PROFILES"
+        )
     return found
 
 

@@ -66,9 +66,9 @@ def _check_all_used(
     unused = next((c for c in given if c not in chain), None)
     if unused is not None:
         raise SettingsError(
-            f'{path}: "{unused.subject.rfc4514_string()}" is not in the chain above '
-            f'"{chain[0].subject.rfc4514_string()}": remove it, or add the missing intermediate'
-            " certificates"
+            f'{path}: "{unused.subject.rfc4514_string()}" is not in the chain from '
+            f'"{chain[0].subject.rfc4514_string()}" to its root: remove it, or add the missing'
+            " intermediate certificates"
         )
 
 

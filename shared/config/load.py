@@ -290,9 +290,11 @@ def exposed(status: os.stat_result) -> str:
     if mode & 0o037:
         return problem
     if status.st_uid not in (0, os.geteuid()):
-        return f"{problem} (0640 needs a file that this user or root owns)"
+        return f"{problem} (0640 is accepted if this user or root owns the file)"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
-        return f"{problem} (0640 needs a process in the file's group {status.st_gid})"
+        return (
+            f"{problem} (0640 is accepted if this process is in the file's group {status.st_gid})"
+        )
     return ""
 
 

@@ -114,12 +114,12 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
         if end is not None:
             break
     if isinstance(end, CertificateIssued):
-        raise ConflictError(f"a certificate has already been issued for {attempt}")
+        raise ConflictError(f"not retried: a certificate has already been issued for {attempt}")
     if not isinstance(end, EnrollmentRejected | IssuanceFailed):
-        raise ConflictError(f"{attempt} is in progress")
+        raise ConflictError(f"not retried: {attempt} is in progress")
     if end.reason is not Reason.POISON:
         how = "failed" if isinstance(end, IssuanceFailed) else "was refused"
-        raise ConflictError(f"{attempt} {how}: {end.reason}")
+        raise ConflictError(f"not retried: {attempt} {how}: {end.reason}")
 
 
 async def _append_command(

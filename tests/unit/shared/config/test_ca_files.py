@@ -128,7 +128,7 @@ def test_a_ca_without_key_usages_may_sign_everything(tmp_path: Path) -> None:
 
 def test_the_key_says_which_certificate_is_the_cas(tmp_path: Path) -> None:
     assert "is not the key of" in refused(*files(tmp_path, CHAIN[0], key=1))
-    assert '"CN=CA 0" is not in the chain above "CN=CA 1"' in refused(
+    assert '"CN=CA 0" is not in the chain from "CN=CA 1" to its root' in refused(
         *files(tmp_path, *CHAIN, key=1)
     )
 
@@ -136,7 +136,7 @@ def test_the_key_says_which_certificate_is_the_cas(tmp_path: Path) -> None:
 def test_a_gap_in_the_chain_is_named(tmp_path: Path) -> None:
     complaint = refused(*files(tmp_path, CHAIN[0], CHAIN[1], CHAIN[3]))
 
-    assert '"CN=CA 3" is not in the chain above "CN=CA 0"' in complaint
+    assert '"CN=CA 3" is not in the chain from "CN=CA 0" to its root' in complaint
 
 
 def test_what_has_nothing_to_do_with_the_ca_is_named(tmp_path: Path) -> None:

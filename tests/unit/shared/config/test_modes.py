@@ -40,7 +40,7 @@ def test_a_key_that_another_group_may_read_is_refused(
     key.chmod(mode)
     ours(monkeypatch, key.stat().st_gid + 1)
     with pytest.raises(
-        SettingsError, match=f"mode is {mode:04o}.*needs a process in the file's group"
+        SettingsError, match=f"mode is {mode:04o}.*this process is in the file's group"
     ):
         read_secret_file(key)
 
@@ -52,7 +52,7 @@ def test_a_key_of_another_user_is_not_read_by_way_of_a_group(
     monkeypatch.setattr(settings.os, "geteuid", lambda: key.stat().st_uid + 1)
     if key.stat().st_uid == 0:
         os.chown(key, 12345, -1)
-    with pytest.raises(SettingsError, match="this user or root owns"):
+    with pytest.raises(SettingsError, match="this user or root owns the file"):
         read_secret_file(key)
 
 

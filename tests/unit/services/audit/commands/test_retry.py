@@ -70,7 +70,7 @@ async def test_an_attempt_in_progress_is_named_as_on_the_page(
 ) -> None:
     await given_up(bus)
 
-    with pytest.raises(ConflictError, match=r"^attempt 1 is in progress$"):
+    with pytest.raises(ConflictError, match=r"^not retried: attempt 1 is in progress$"):
         await retry(context, STREAM, 1)
 
 
@@ -80,7 +80,9 @@ async def test_an_attempt_that_was_refused_is_named_as_on_the_page(
     await given_up(bus)
     await rejected(bus, Reason.CHALLENGE_WRONG)
 
-    with pytest.raises(ConflictError, match=r"^attempt 1 was refused: challenge_wrong$"):
+    with pytest.raises(
+        ConflictError, match=r"^not retried: attempt 1 was refused: challenge_wrong$"
+    ):
         await retry(context, STREAM, 1)
 
 
