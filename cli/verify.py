@@ -190,7 +190,9 @@ def checkpoint(config: Config = None) -> None:
 
 def export(
     config: Config = None,
-    form: Annotated[Form, typer.Option("--format", help="one event per line")] = Form.JSONL,
+    form: Annotated[
+        Form, typer.Option("--format", help="output format; each prints one event per line")
+    ] = Form.JSONL,
     profile: Profile = None,
     since: From = None,
     until: Until = None,
