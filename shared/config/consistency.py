@@ -70,7 +70,8 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
     """Check that the format of a challenge selects exactly one verifier."""
     passwords = [c for c in profile.challenge_password if c]
     if not profile.verifiers:
-        yield ".challenge_password: the profile has no verifier: set this or enable another one"
+        how = "set challenge_password or enable another verifier"
+        yield f".challenge_password: the profile has no verifier: {how}"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
         yield f".verifier.{kind}: {kind} is built in: remove this table and set the profile's keys"
     if passwords and profile.webhook_url is not None:

@@ -61,7 +61,7 @@ class ProfileSection(Section):
     """A SCEP profile: one endpoint. Keys that certctl has too have the same names here."""
 
     fleet: str | None = None
-    """Fleet of its devices, for shard maps and the record [the profile's name]."""
+    """Fleet of its devices, for shard maps and the audit record [the profile's name]."""
     shard: Token | None = None
     """Shard of the log for its enrollments [where its fleet is pinned, else by transaction].
 
@@ -125,7 +125,7 @@ class ProfileSection(Section):
     webhook_concurrency: int = Field(default=16, ge=1, le=256)
     """Concurrent requests to the webhook from each validator."""
     ra_cert_path: Paths
-    """RA certificates, PEM: one for both uses, or one to sign and one to decrypt; then old ones."""
+    """RA certificates, PEM: the current one, or one to sign and one to decrypt; after them old ones."""
     ra_key_path: Paths
     """Their keys in the same order, PEM, mode 0600."""
     legacy: bool = False

@@ -43,7 +43,7 @@ class EpochSection(Section):
     shards: Annotated[tuple[Token, ...], Field(min_length=1)] = ("0",)
     """Shard names; transactions are distributed over them by hash."""
     pinned: dict[str, Token] = Field(default_factory=dict)
-    """Shards of fleets that must stay on one, by fleet (by default a profile's own name)."""
+    """Fleet name to shard, for fleets that must stay on one shard."""
 
 
 class LogSection(Section):

@@ -160,7 +160,7 @@ def test_an_empty_file_is_an_empty_value(config: Path, secrets: Path, content: s
 
     assert refused(config, secrets).endswith(
         f"profiles.{PROFILE}.challenge_password: the profile has no verifier: "
-        "set this or enable another one"
+        "set challenge_password or enable another verifier"
     )
 
 

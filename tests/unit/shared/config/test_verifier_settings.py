@@ -122,7 +122,7 @@ def test_a_profile_has_the_verifiers_that_are_configured(
 def test_a_profile_without_a_verifier_is_refused(config: Path, keys: Keys) -> None:
     assert refused(config, **keys) == (
         f"profiles.{PROFILE}.challenge_password: the profile has no verifier: "
-        "set this or enable another one"
+        "set challenge_password or enable another verifier"
     )
 
 
