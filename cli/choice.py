@@ -17,7 +17,7 @@ def choose(lines: Sequence[EnrollmentLine], complaint: str) -> EnrollmentLine:
     say(f"{complaint}:", err=True)
     for number, line in enumerate(lines, 1):
         say(f"  {number}  {described(line)}", err=True)
-    answer = typer.prompt("Which one? (Enter to cancel)", default="", show_default=False, err=True)
+    answer = typer.prompt("Number (Enter to cancel)", default="", show_default=False, err=True)
     if not answer.isascii() or not answer.isdigit() or not 0 < int(answer) <= len(lines):
         raise CommandError("cancelled")
     return lines[int(answer) - 1]

@@ -65,7 +65,7 @@ def _held(context: OperatorContext, name_or_id: str) -> EnrollmentLine:
     if not others:
         raise CommandError(f"no held enrollment found: {name_or_id}")
     if lines:
-        return choose(lines, f"several held enrollments match {name_or_id}; use a transactionID")
+        return choose(lines, f"several held enrollments match {name_or_id}")
     return choose(
         others, f"no exact match for {name_or_id}; held enrollments whose names begin with it"
     )

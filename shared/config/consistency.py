@@ -73,7 +73,8 @@ def _verifiers(profile: ProfileSection) -> Iterator[str]:
         how = "set challenge_password or enable another verifier"
         yield f".challenge_password: the profile has no verifier: {how}"
     for kind in sorted(_BUILT_IN & profile.verifier.keys()):
-        yield f".verifier.{kind}: {kind} is built in: remove this table and set the profile's keys"
+        how = "remove this table; its settings belong directly in the profile"
+        yield f".verifier.{kind}: {kind} is built in: {how}"
     if passwords and profile.webhook_url is not None:
         yield (
             ".webhook_url: cannot be combined with challenge_password: "

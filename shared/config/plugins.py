@@ -26,7 +26,9 @@ def load_plugin(group: str, name: str, kind: type[_T]) -> _T:
         detail = f"{entry.value} cannot be loaded: {type(error).__name__}"
         raise SettingsError(f"{name!r}: {detail}") from error
     if not isinstance(plugin, kind) or getattr(plugin, "kind", "") != name:
-        raise SettingsError(f"{name!r}: {entry.value} is not a {kind.__name__} with that name")
+        raise SettingsError(
+            f"{name!r}: {entry.value} is not a {kind.__name__} whose kind is {name!r}"
+        )
     return plugin
 
 

@@ -125,7 +125,7 @@ class ProfileSection(Section):
     webhook_concurrency: int = Field(default=16, ge=1, le=256)
     """Concurrent requests to the webhook from each validator."""
     ra_cert_path: Paths
-    """RA certificates, PEM: the current one, or one to sign and one to decrypt; after them old ones."""
+    """RA certificates, PEM: the current one, or one to sign and one to decrypt; then old ones."""
     ra_key_path: Paths
     """Their keys in the same order, PEM, mode 0600."""
     legacy: bool = False

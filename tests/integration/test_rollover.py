@@ -320,7 +320,7 @@ def test_a_second_next_ca_is_refused(tmp_path: Path) -> None:
     layout = prepared(tmp_path / "data")
     first, second = (command("ca", "next", "--data", str(layout.root)) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 1)
-    assert "not running" in first.stdout
+    assert "after the next start" in first.stdout
     assert len(second.stderr.splitlines()) == 1
 
 

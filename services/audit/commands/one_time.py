@@ -69,7 +69,7 @@ async def create(
     digest = one_time_digest(profile, challenge)
     subject = one_time_created(profile, digest)
     if not await context.append(subject, event):
-        raise ConflictError("challenge already exists; try again")
+        raise ConflictError("the random challenge that was drawn is in use; try again")
     return CreatedChallenge(digest, challenge, expires_at)
 
 

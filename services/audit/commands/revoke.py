@@ -46,7 +46,7 @@ async def revoke_certificate(
             done = await _carried_out(context, stored) or done
             attempt += 1
         elif done.reason is reason:
-            return f"no change: {done.detail}"
+            return f"already carried out: {done.detail}"
         else:
             command = RevocationOrdered(
                 issuer=issuer,

@@ -114,8 +114,8 @@ def test_a_verifier_that_no_package_provides_is_an_error_with_its_name(config: P
     [
         ("no_such_module_here:KIND", "cannot be loaded: ModuleNotFoundError"),
         ("json:no_such_name", "cannot be loaded: AttributeError"),
-        ("json:dumps", "is not a VerifierKind with that name"),
-        ("services.validator.challenges.static:KIND", "is not a VerifierKind with that name"),
+        ("json:dumps", "is not a VerifierKind whose kind is "),
+        ("services.validator.challenges.static:KIND", "is not a VerifierKind whose kind is "),
     ],
 )
 def test_a_package_that_provides_something_else_is_an_error_with_its_name(
@@ -177,7 +177,7 @@ def test_two_verifiers_that_no_format_tells_apart_are_refused(
 def test_a_built_in_verifier_is_not_enabled_by_a_table(config: Path, kind: str) -> None:
     """Its own keys do that, with their checks."""
     assert (
-        f"verifier.{kind}: {kind} is built in: remove this table and set the profile's keys"
+        f"verifier.{kind}: {kind} is built in: remove this table; its settings belong directly in"
         in complaint(config, verifier={kind: {}})
     )
 
