@@ -116,11 +116,13 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
         ),
         (
             text().replace(f'"{MARKER}"', "[]"),
-            "challenge_password: the profile has no verifier: set challenge_password or enable another",
+            "challenge_password: the profile has no verifier: set challenge_password or enable"
+            " another verifier",
         ),
         (
             text().replace(f'"{MARKER}"', '["", ""]'),
-            "challenge_password: the profile has no verifier: set challenge_password or enable another",
+            "challenge_password: the profile has no verifier: set challenge_password or enable"
+            " another verifier",
         ),
         (
             text().replace('"ra.key"', '["ra.key", "old.key"]'),
