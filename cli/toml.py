@@ -7,7 +7,10 @@ from typing import Any, Final
 
 from shared.config.load import SettingsError
 
-_BY_HAND: Final = "[{}] does not have the layout that `up` writes: edit it by hand"
+_BY_HAND: Final = (
+    "[{}] cannot be changed, because it does not have the layout that `up` writes:"
+    " make the change by hand"
+)
 
 
 def set_keys(text: str, table: str, keys: Mapping[str, Any]) -> str:

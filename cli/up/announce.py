@@ -45,7 +45,7 @@ def announce(run: dict[str, Any], *, secrets: bool) -> None:
 def _challenge(profile: dict[str, str], *, secrets: bool) -> str:
     if profile["challenge"]:
         return profile["challenge"] if secrets else "a password"
-    return "signed by a connector" if "connector" in profile else "none from `up`"
+    return "signed by a connector" if "connector" in profile else "not created by `up`"
 
 
 def _say_try(run: dict[str, Any], arguments: str) -> None:

@@ -57,6 +57,12 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         loaded(tmp_path).bus.url = "other"  # type: ignore[misc]
 
 
+NO_VERIFIER = (
+    "challenge_password: the profile has no verifier:"
+    " set challenge_password or enable another verifier"
+)
+
+
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
@@ -116,13 +122,11 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
         ),
         (
             text().replace(f'"{MARKER}"', "[]"),
-            "challenge_password: the profile has no verifier: set challenge_password or enable"
-            " another verifier",
+            NO_VERIFIER,
         ),
         (
             text().replace(f'"{MARKER}"', '["", ""]'),
-            "challenge_password: the profile has no verifier: set challenge_password or enable"
-            " another verifier",
+            NO_VERIFIER,
         ),
         (
             text().replace('"ra.key"', '["ra.key", "old.key"]'),
