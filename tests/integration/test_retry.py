@@ -158,7 +158,7 @@ def test_what_was_refused_for_a_reason_stays_refused(system: System, api: Api) -
     again = api.post(f"{place}/retry")
 
     assert again.status_code == 409
-    assert "attempt 2 was refused: challenge_wrong" in again.json()["detail"]
+    assert "attempt 2 was refused (challenge_wrong)" in again.json()["detail"]
 
 
 def test_a_gateway_cannot_have_a_request_judged_again_by_itself(system: System, api: Api) -> None:
