@@ -161,8 +161,9 @@ def _completed(
     if profile.get("intune_enabled"):
         profile["allowed_subject_attributes"] = ANY_ATTRIBUTE
         notes.append(
-            f'profiles.{name}.allowed_subject_attributes: set to "any", as in certctl: a subject may have'
-            " any attribute. Remove it to allow only C, O, L, ST and serialNumber besides the CN"
+            f'profiles.{name}.allowed_subject_attributes: set to "any", as in certctl: a subject'
+            " may have any attribute. Remove it to allow only C, O, L, ST and serialNumber besides"
+            " the CN"
         )
     issuer = configuration.issuers[profile["issuer_id"]]
     ca = read_certificates(configuration.path(issuer.ca_cert_path[0]))[0]

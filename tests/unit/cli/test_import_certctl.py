@@ -185,7 +185,7 @@ def test_tokens_are_held_to_no_more_of_a_subject_than_before_and_that_is_said(ba
     (warning,) = [
         line for line in done.stdout.splitlines() if "allowed_subject" in line and "#" in line
     ]
-    assert warning.startswith("# profiles.corp.allowed_subject_attributes: any")
+    assert warning.startswith('# profiles.corp.allowed_subject_attributes: set to "any"')
 
 
 def test_what_is_known_here_needs_no_word(base: Path) -> None:
