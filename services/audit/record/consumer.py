@@ -40,6 +40,8 @@ _MAX_RETRY_SECONDS: Final = 10.0
 # between two commits under steady load.
 _FIRST_SECONDS: Final = 0.1
 _STEADY_SECONDS: Final = 1.0
+# Events with this many bytes together are a full batch: forged ones may be large.
+_FULL_BYTES: Final = 2 * 1024 * 1024
 # With more events to record than this, the recorder is not current.
 _FAR: Final = 1000
 
@@ -58,6 +60,7 @@ class StreamRecorder:
     batch: int
     problem: str = "not started"
     _waiting: list[Delivery] = field(default_factory=list)
+    _bytes: int = 0  # of the waiting payloads
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _full: asyncio.Event = field(default_factory=asyncio.Event)
     _consumption: Consumption | None = None
@@ -84,9 +87,13 @@ class StreamRecorder:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self._waiting.append(delivery)
+        self._bytes += len(delivery.stored.payload)
         self._arrived.set()
-        if len(self._waiting) >= self.batch:
+        if self._is_full():
             self._full.set()
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= self.batch or self._bytes >= _FULL_BYTES
 
     async def _run(self) -> None:
         gap = _RETRY_SECONDS
@@ -133,7 +140,7 @@ class StreamRecorder:
     async def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let more events arrive before the next commit, at most a batch."""
         until = max(loop.time() + _FIRST_SECONDS, self._committed + _STEADY_SECONDS)
-        while 0 < len(self._waiting) < self.batch and (left := until - loop.time()) > 0:
+        while self._waiting and not self._is_full() and (left := until - loop.time()) > 0:
             self._full.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -162,6 +169,7 @@ class StreamRecorder:
         await self._store_to(max(known), known)
         await deliveries[-1].ack(len(deliveries))
         del self._waiting[: len(deliveries)]
+        self._bytes -= sum(len(delivery.stored.payload) for delivery in deliveries)
 
     async def _store_to(self, last: int, known: dict[int, Stored]) -> None:
         """Store everything from the position to `last`; read what is not `known` from the log."""

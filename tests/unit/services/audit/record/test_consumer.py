@@ -391,3 +391,15 @@ async def test_under_load_events_wait_for_a_full_batch(
     await world.log(1)  # the batch of three is full
     await world.recorded()
     assert world.kept() == [1, 2, 3, 4]
+
+
+async def test_under_load_large_events_do_not_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.audit.record.consumer._STEADY_SECONDS", 3600)
+    monkeypatch.setattr("services.audit.record.consumer._FULL_BYTES", 1)
+    await world.recorder.start()
+    for number in range(1, 4):
+        await world.log(1)
+        await world.recorded()
+        assert world.kept() == list(range(1, number + 1))
