@@ -100,7 +100,7 @@ def replicas(lines: Locator) -> list[str]:
 def test_ra_certificates_are_read_anew_by_every_gateway(operator: Page) -> None:
     operator.goto("/scep")
     dialog = opened(operator, operator.get_by_role("button", name="Reload RA of demo"), "ra")
-    expect(dialog.locator(".about")).to_contain_text("Profile demo")
+    expect(dialog.locator(".about")).to_contain_text("all profiles, demo among them")
     send(dialog)
 
     lines = dialog.get_by_role("alert").locator("li")
