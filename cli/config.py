@@ -104,7 +104,7 @@ def _check_place(base: Path, out: Path | None) -> None:
     if out is not None and out.resolve().parent != base.resolve().parent:
         raise SettingsError(
             f"--out {out}: must be in the same directory as {base},"
-            " because the relative paths of that file are kept"
+            f" because the relative paths in {base} are copied unchanged"
         )
 
 

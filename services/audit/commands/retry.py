@@ -119,7 +119,10 @@ async def _check_failed(context: OperatorContext, enrollment: EnrollmentId) -> N
         raise ConflictError(f"not retried: {attempt} is in progress")
     if end.reason is not Reason.POISON:
         how = "failed" if isinstance(end, IssuanceFailed) else "was refused"
-        raise ConflictError(f"not retried: {attempt} {how} ({end.reason}), it was not given up")
+        raise ConflictError(
+            f"not retried: {attempt} {how} ({end.reason});"
+            " only an attempt that ended with the reason poison can be retried"
+        )
 
 
 async def _append_command(

@@ -81,7 +81,7 @@ async def test_an_attempt_that_was_refused_is_named_as_on_the_page(
     await rejected(bus, Reason.CHALLENGE_WRONG)
 
     with pytest.raises(
-        ConflictError, match=r"attempt 1 was refused .challenge_wrong., it was not given up$"
+        ConflictError, match=r"attempt 1 was refused .challenge_wrong.; only an attempt"
     ):
         await retry(context, STREAM, 1)
 
