@@ -6,7 +6,7 @@ DEV := .venv/.dev
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up unit test check lint fmt lock fuzz chaos plants bench clean
 
-help:  ## what can be made
+help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 install: $(RUN)  ## .venv with what running needs
@@ -40,12 +40,12 @@ PAGES := tests/unit/whole tests/unit/services/audit/api tests/unit/services/audi
 unit: $(DEV)  ## the quick unit tests: no server, no page, few examples, under a minute
 	TEST_EXAMPLES=5 $(BIN)/pytest -q -n 2 -p no:randomly -m "not slow" $(PAGES:%=--ignore=%) tests/unit
 
-test: lint  ## everything this machine can test; says what it left out
+test: lint  ## everything this machine can test; prints what it left out
 	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
-	@echo "clients and browser run beside the integration tests, and are told after them"
+	@echo "clients and browser run beside the integration tests; their results follow"
 	@$(BIN)/pytest tests/interop tests/browser >.venv/beside.log 2>&1 & beside=$$!; \
-	$(BIN)/pytest tests/integration; ended=$$?; \
-	wait $$beside; told=$$?; cat .venv/beside.log; test $$ended$$told = 00
+	$(BIN)/pytest tests/integration; integration=$$?; \
+	wait $$beside; others=$$?; cat .venv/beside.log; test $$integration$$others = 00
 	$(BIN)/pytest tests/chaos
 	$(BIN)/pytest tests/security
 
@@ -65,10 +65,10 @@ bench: $(DEV)  ## ratios: codec to the crypto floor, system to the peer server
 	$(BIN)/python -m benchmarks.run
 
 LOCK := uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header
-lock: $(DEV)  ## resolve the lock files anew (needs uv)
+lock: $(DEV)  ## resolve the lock files again (needs uv)
 	$(LOCK) --extra up pyproject.toml -o requirements.lock
 	$(LOCK) --group build -c requirements.lock -o requirements-build.lock
 	$(LOCK) --extra up --group build --group dev -c requirements.lock -c requirements-build.lock pyproject.toml -o requirements-dev.lock
 
-clean:  ## remove what make made
+clean:  ## remove what make created
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

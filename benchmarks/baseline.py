@@ -24,11 +24,9 @@ def commit_of(name: str) -> str:
     return _git("-C", str(ROOT), "rev-parse", "--verify", f"{name}^{{commit}}")
 
 
-def described() -> tuple[str, str]:
-    """Return the short hash and the subject of the commit that is checked out."""
-    found = _git("-C", str(ROOT), "log", "-1", "--format=%h%x00%s")
-    commit, _, subject = found.partition("\0")
-    return commit, subject
+def current() -> str:
+    """Return the short hash of the commit that is checked out."""
+    return _git("-C", str(ROOT), "rev-parse", "--short", "HEAD")
 
 
 def _git(*arguments: str) -> str:

@@ -83,9 +83,8 @@ class Bench:
             sides = self._sides(stack)
             for concurrency in self._arguments.levels:
                 self._console.print(f"{concurrency} clients ...", style="dim")
-                with (
-                    self._peer_server() as other
-                ):  # a fresh one: its cost grows with what it issued
+                # A fresh peer for each level: its cost grows with what it has issued.
+                with self._peer_server() as other:
                     at_level = sides | ({PEER: other} if other else {})
                     found.append(self._level(concurrency, at_level))
             self._console.print(levels_table(found))
@@ -199,8 +198,8 @@ def main() -> int:
     console.print(f"written to {_write(results)}")
     if arguments.record and results.levels:
         with _HISTORY.open("a") as file:
-            commit, _ = baseline.described()
-            print(history_line(commit, arguments.record, results.levels), file=file)
+            line = history_line(baseline.current(), arguments.record, results.levels)
+            print(line, file=file)
     ours = [figures for level in results.levels for figures in level.of(OURS)]
     ours += [each.figures for each in results.growth if each.side == "scepstream"]
     return 1 if any(figures.failed for figures in ours) else 0

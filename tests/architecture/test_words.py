@@ -14,7 +14,8 @@ from cli.__main__ import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "Makefile", *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
 CODE = sorted(
     str(path.relative_to(ROOT))
