@@ -39,8 +39,10 @@ def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]
         return asyncio.run(run())
     except (SettingsError, CommandError, ReplacedLogError) as error:
         reason = str(error)
-    except (BusError, TimeoutError):
-        reason = "the event log is not reachable"
+    except BusError as error:
+        reason = f"the event log is not reachable: {error}"
+    except TimeoutError:
+        reason = f"the event log is not reachable: no connection within {_CONNECT_SECONDS:.0f} s"
     except DatabaseError as error:
         reason = f"the database is unavailable: {type(error).__name__}"
     except UnreadableEventError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import signal
 from dataclasses import dataclass, field
@@ -57,11 +58,11 @@ _ID_BYTES: Final = 12
 
 @dataclass(slots=True)
 class _PendingReply:
-    """An outstanding request: its subject, the caller's future, its deadline (loop time)."""
+    """An outstanding request: its subject, the caller's future, the sweeps it waits for."""
 
     subject: str
     future: asyncio.Future[Msg]
-    deadline: float
+    sweeps: int
 
 
 @dataclass
@@ -75,6 +76,7 @@ class JetStreamBus(LeaderReads):
     _asked: dict[str, _PendingReply] = field(default_factory=dict)
     unheard: set[str] = field(default_factory=set)  # subscriptions that the server refused
     _sweeper: asyncio.Task[None] | None = None
+    _sweeps: int = 0
     _pulls: list[PullConsumption] = field(default_factory=list)
     health: AppendHealth = field(default_factory=AppendHealth)
     away: Away = field(default_factory=lambda: Away(()))
@@ -114,6 +116,7 @@ class JetStreamBus(LeaderReads):
                 await asyncio.sleep(0.2)
         bus.away.succeeded()
         bus.inbox = client.new_inbox()
+        bus._sweeps = 1 + math.ceil(timeout / _SWEEP_SECONDS)
         await client.listen(f"{bus.inbox}.*", bus._on_answer)
         bus._sweeper = asyncio.create_task(bus._sweep())
         return bus
@@ -242,9 +245,8 @@ class JetStreamBus(LeaderReads):
 
     async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None) -> Msg:
         """Publish with a reply subject of our own that ends in a secret id."""
-        loop = asyncio.get_running_loop()
         key = secrets.token_hex(_ID_BYTES)
-        asked = _PendingReply(subject, loop.create_future(), loop.time() + self.timeout)
+        asked = _PendingReply(subject, asyncio.get_running_loop().create_future(), self._sweeps)
         self._asked[key] = asked
         try:
             await self._publish(subject, payload, f"{self.inbox}.{key}", headers)
@@ -270,13 +272,16 @@ class JetStreamBus(LeaderReads):
             asked.future.set_result(msg)
 
     async def _sweep(self) -> None:
-        """Fail requests that were not answered in time: one timer for all of them."""
-        loop = asyncio.get_running_loop()
+        """Fail requests that were not answered in time: one timer for all of them.
+
+        Time is counted in sweeps, not read from the clock: while the process or its machine stood
+        still, answers arrived that have not been read yet.
+        """
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            now = loop.time()
             for key, asked in list(self._asked.items()):
-                if asked.deadline < now or not self.client.is_connected:
+                asked.sweeps -= 1
+                if asked.sweeps <= 0 or not self.client.is_connected:
                     self._asked.pop(key, None)
                     if not asked.future.done():
                         asked.future.set_exception(BusUnavailableError("no answer in time"))

@@ -8,6 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cli.up.ports import nats_port
+from services.audit.record.log_reader import read
 from shared.bus.core import AppendConflictError, BusUnavailableError, Delivery
 from shared.bus.jetstream import JetStreamBus
 from shared.bus.servers import Servers
@@ -49,6 +50,41 @@ async def test_calls_fail_while_the_server_is_away_and_work_after_it_is_back(
         stored = await gateway.get_last("ENROLL_0", REQUEST)
         assert stored is not None
         assert stored.payload == b"kept"
+        await gateway.close()
+
+
+async def test_answers_that_came_while_the_process_stood_still_are_heard(tmp_path: Path) -> None:
+    """A machine that was paused has its answers in the socket, and more than one read's worth."""
+    count = 300
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway = await server.connect(Role.GATEWAY, timeout=1.0)
+        await gateway.append(REQUEST, Message(b"x" * 4096, {}))
+        reads = [
+            asyncio.ensure_future(gateway.get_last("ENROLL_0", REQUEST)) for _ in range(count)
+        ]
+        for _ in range(3):
+            await asyncio.sleep(0)  # the requests are sent
+        time.sleep(2.5)  # noqa: ASYNC251 - nothing of this process runs
+        assert len([1 for found in await asyncio.gather(*reads) if found]) == count
+        await gateway.close()
+
+
+async def test_a_long_read_outlasts_a_restart_of_the_server(tmp_path: Path) -> None:
+    with nats_server(tmp_path) as server:
+        await server.provision()
+        gateway = await server.connect(Role.GATEWAY)
+        for number in range(300):
+            await gateway.append(f"enroll.0.demo.t{number}.csr.0.request", Message(b"{}", {}))
+        found: list[int] = []
+        auditor = await server.connect(Role.AUDIT, timeout=1.0)
+        async for batch in read(auditor, "ENROLL_0", 1, 300):
+            if not found:
+                server.kill()
+                asyncio.get_running_loop().call_later(2.0, server.start)
+            found += [stored.sequence for stored in batch]
+        assert found == list(range(1, 301))
+        await auditor.close()
         await gateway.close()
 
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-from shared.bus.core import Bus
+from shared.bus.core import Bus, BusUnavailableError
 from shared.log.envelope import Stored
 
 _AT_ONCE: Final = 256
+_RETRIES: Final = 30
+_PAUSE_SECONDS: Final = 1.0
 
 
 async def last_sequence(bus: Bus, stream: str) -> int:
@@ -26,10 +28,22 @@ async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, 
 
 
 async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[list[Stored]]:
-    """Yield the messages from `first` to `last` in ordered batches, without those the log lacks."""
+    """Yield the messages from `first` to `last` in ordered batches, without those the log lacks.
+
+    A whole log takes minutes to read, so an outage of up to half a minute is waited for.
+    """
     for start in range(first, last + 1, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, last + 1))
-        yield await _at_once(bus, stream, numbers)
+        yield await _patiently(bus, stream, numbers)
+
+
+async def _patiently(bus: Bus, stream: str, numbers: Sequence[int]) -> list[Stored]:
+    for _ in range(_RETRIES):
+        try:
+            return await _at_once(bus, stream, numbers)
+        except BusUnavailableError:
+            await asyncio.sleep(_PAUSE_SECONDS)
+    return await _at_once(bus, stream, numbers)
 
 
 async def _at_once(bus: Bus, stream: str, numbers: Iterable[int]) -> list[Stored]:
