@@ -60,12 +60,10 @@ async def test_answers_that_came_while_the_process_stood_still_are_heard(tmp_pat
         await server.provision()
         gateway = await server.connect(Role.GATEWAY, timeout=1.0)
         await gateway.append(REQUEST, Message(b"x" * 4096, {}))
-        reads = [
-            asyncio.ensure_future(gateway.get_last("ENROLL_0", REQUEST)) for _ in range(count)
-        ]
+        reads = [asyncio.ensure_future(gateway.get_last("ENROLL_0", REQUEST)) for _ in range(count)]
         for _ in range(3):
             await asyncio.sleep(0)  # the requests are sent
-        time.sleep(2.5)  # noqa: ASYNC251 - nothing of this process runs
+        time.sleep(2.5)
         assert len([1 for found in await asyncio.gather(*reads) if found]) == count
         await gateway.close()
 
