@@ -2,42 +2,112 @@
 
 import io
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from cli import anchors, audit, challenge, config, provision, reconcile, services, tokens
-from cli import verify as proof
-from cli.ca.command import app as ca
-from cli.connector.command import app as connector
-from cli.decide import approve, deny
-from cli.enroll.command import enroll
-from cli.up.command import up
+from cli.deferred import Deferred, group
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="SCEP certificate enrollment (RFC 8894) as an event log.",
+_AUDIT = group(
+    "audit",
+    "Run the audit service, query enrollments, verify the event log and manage API tokens.",
+    (
+        Deferred(
+            "serve",
+            "Run the audit service: read model, operators' API and page.",
+            "cli.services:audit",
+        ),
+        Deferred("list", "List enrollments, newest first.", "cli.audit:list_enrollments"),
+        Deferred(
+            "show",
+            "Show every event of the newest enrollment with this name or ID.",
+            "cli.audit:show",
+        ),
+        Deferred(
+            "replay",
+            "Build a read model in another database from the event log.",
+            "cli.verify:replay",
+        ),
+        Deferred(
+            "reconcile",
+            "Rebuild the database from the log, and report events that only the database had.",
+            "cli.reconcile:reconcile",
+        ),
+        Deferred(
+            "verify",
+            "Verify the log's signatures and checkpoints, and compare the database with it.",
+            "cli.verify:verify",
+        ),
+        Deferred(
+            "checkpoint",
+            "Sign a checkpoint of every stream. Keep a copy of the output elsewhere.",
+            "cli.verify:checkpoint",
+        ),
+        Deferred(
+            "export",
+            "Print the events of the log for a SIEM, as JSON Lines or CloudEvents 1.0.",
+            "cli.verify:export",
+        ),
+        Deferred(
+            "asyncapi",
+            "Print the event log's AsyncAPI document (docs/asyncapi.json).",
+            "cli.verify:asyncapi",
+        ),
+        Deferred("token", "Create, list and revoke API tokens.", "cli.tokens:app"),
+    ),
 )
-app.command()(up)
-app.command()(enroll)
-app.command()(approve)
-app.command()(deny)
-app.add_typer(ca, name="ca")
-app.add_typer(connector, name="connector")
-app.add_typer(challenge.app, name="challenge")
-app.add_typer(anchors.app, name="anchors")
-audit.app.add_typer(tokens.app, name="token")
-audit.app.command()(proof.replay)
-audit.app.command()(reconcile.reconcile)
-audit.app.command()(proof.verify)
-audit.app.command()(proof.checkpoint)
-audit.app.command()(proof.export)
-audit.app.command()(proof.asyncapi)
-app.add_typer(audit.app, name="audit")
-app.add_typer(config.app, name="config")
-app.add_typer(provision.app, name="provision")
-for command in (services.gateway, services.validator, services.issuer):
-    app.command()(command)
+_COMMANDS = (
+    Deferred("up", "Run nats-server and all services.", "cli.up.command:up"),
+    Deferred(
+        "enroll",
+        "Act as a SCEP client: enroll, renew, poll or query. Every reply is verified.",
+        "cli.enroll.command:enroll",
+    ),
+    Deferred("approve", "Approve a held enrollment.", "cli.decide:approve"),
+    Deferred("deny", "Deny a held enrollment.", "cli.decide:deny"),
+    Deferred("gateway", "Run a gateway, which serves SCEP over HTTP.", "cli.services:gateway"),
+    Deferred(
+        "validator", "Run a validator, which decides who may enroll.", "cli.services:validator"
+    ),
+    Deferred("issuer", "Run an issuer, which signs certificates and CRLs.", "cli.services:issuer"),
+    Deferred("ca", "Revoke certificates and roll over a CA.", "cli.ca.command:app"),
+    Deferred(
+        "connector",
+        "A stand-in for the service that signs challenges, for trials and tests.",
+        "cli.connector.command:app",
+    ),
+    Deferred("challenge", "Create, list and cancel one-time challenges.", "cli.challenge:app"),
+    Deferred(
+        "anchors",
+        "Reload a profile's trust anchors, the certificates trusted to sign challenges.",
+        "cli.anchors:app",
+    ),
+    _AUDIT,
+    Deferred(
+        "config",
+        "Check or import a configuration, or print the reference of all keys.",
+        "cli.config:app",
+    ),
+    Deferred("provision", "Set up NATS JetStream.", "cli.provision:app"),
+)
+
+
+class _Root(TyperGroup):
+    """All commands; none of their modules is imported yet."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in _COMMANDS:
+            self.add_command(command)
+
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.callback(cls=_Root, no_args_is_help=True)
+def scepstream() -> None:
+    """SCEP certificate enrollment (RFC 8894) as an event log."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`scepstream audit list|show|serve`: query the read model for what happened to a device."""
+"""`scepstream audit list|show`: query the read model for what happened to a device."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import typer
 from cli.choice import choose
 from cli.config_option import Config, config_path
 from cli.output import failed, heading, json_line, say, show_table
-from cli.services import audit as serve
 from services.audit.commands.context import CommandError
 from services.audit.query.lookup import (
     EnrollmentLine,
@@ -26,15 +25,9 @@ from shared.config.load import SettingsError, load
 from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Run the audit service, query enrollments, verify the event log and manage API tokens.",
-)
-app.command("serve")(serve)
 _SHOWN_BYTES = 64
 
 
-@app.command("list")
 def list_enrollments(
     config: Config = None,
     profile: Annotated[str | None, typer.Option(help="only this SCEP profile")] = None,
@@ -67,7 +60,6 @@ def list_enrollments(
     )  # fmt: skip
 
 
-@app.command()
 def show(
     name_or_id: Annotated[
         str,

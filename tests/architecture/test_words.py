@@ -11,6 +11,7 @@ from click import Command
 from typer.main import get_command
 
 from cli.__main__ import app
+from cli.deferred import called
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -79,8 +80,9 @@ def texts(path: Path) -> str:
 
 
 def commands(command: Command, path: str = "scepstream") -> Iterator[tuple[str, Command]]:
-    yield path, command
-    for name, child in getattr(command, "commands", {}).items():
+    found = called(command)
+    yield path, found
+    for name, child in getattr(found, "commands", {}).items():
         yield from commands(child, f"{path} {name}")
 
 

@@ -9,11 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    column,
+    create_engine,
+    event,
+    func,
+    inspect,
+    select,
+    table,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError as DatabaseError
 
@@ -21,6 +27,8 @@ from services.audit.store.urls import is_sqlite, read_url
 from shared.config.load import SettingsError
 
 __all__ = ["Connection", "DatabaseError", "Engine"]
+SCHEMA: Final = "20261127"  # the newest of migrations/versions
+_VERSIONS: Final = table("alembic_version", column("version_num"))
 _MIGRATIONS: Final = "migrations"
 # A server that is gone, or a lock that is never released, ends in an error. A silent server looks
 # the same as a slow one here: callers have deadlines of their own.
@@ -102,26 +110,22 @@ def _on_sqlite_connect(connection: Any, _: Any) -> None:
 def migrate(engine: Engine) -> None:
     """Migrate the schema from any released version to the current one: all of it or nothing.
 
-    Raises `SettingsError` if another version made it. Replicas that start together take turns, and
-    wait for transactions that record events. The transaction is begun explicitly, because SQLite's
-    driver begins none for DDL: half a schema would break every later start.
+    Raises `SettingsError` if another version made it.
     """
-    config = Config()
-    config.set_main_option("script_location", "services.audit.store:migrations")
-    scripts = ScriptDirectory.from_config(config)
-    with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current == scripts.get_current_head():
+    if _schema(engine) == SCHEMA:
         return
-    if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
-        raise SettingsError(
-            f"this version does not know the database's schema {current}; use the version that "
-            "created it, or an empty database, which is filled from the event log"
-        )
-    with engine.begin() as connection:
-        lock_all(connection)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    # Importing Alembic takes longer than everything else that a start does with the database.
+    from services.audit.store.upgrade import upgrade  # noqa: PLC0415
+
+    upgrade(engine)
+
+
+def _schema(engine: Engine) -> str | None:
+    """Return the revision that Alembic has recorded, None if there is none."""
+    if not inspect(engine).has_table(_VERSIONS.name):
+        return None
+    with engine.connect() as connection:
+        return connection.execute(select(_VERSIONS.c.version_num)).scalar_one_or_none()
 
 
 @contextmanager

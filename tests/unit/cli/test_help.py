@@ -9,17 +9,26 @@ import pytest
 import typer.main
 
 from cli.__main__ import app
+from cli.deferred import Deferred, called
 from tests.unit.cli.commands import command
 
 
 def commands(found: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     """(path, click command) of everything that can be called."""
-    yield path, found
-    for name, inner in getattr(found, "commands", {}).items():
+    command = called(found)
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
         yield from commands(inner, (*path, name))
 
 
-ALL = dict(commands(typer.main.get_command(app)))
+def deferred(found: object) -> Iterator[Deferred]:
+    """The commands that are imported when they are called."""
+    for inner in getattr(found, "commands", {}).values():
+        yield from [inner] if isinstance(inner, Deferred) else deferred(inner)
+
+
+ROOT = typer.main.get_command(app)
+ALL = dict(commands(ROOT))
 
 
 def plain(text: str) -> str:
@@ -37,6 +46,15 @@ def test_help_prints_every_text_in_full(path: tuple[str, ...]) -> None:
     texts = [getattr(each, "help", "") or "" for each in shown]
 
     assert [text for text in texts if plain(text) not in printed] == []
+
+
+@pytest.mark.parametrize("command", [*deferred(ROOT)], ids=lambda command: command.name)
+def test_what_the_list_of_commands_says_of_one_is_what_its_own_help_says(
+    command: Deferred,
+) -> None:
+    first, *_ = command.command.help.split("\n\n")
+
+    assert command.help == " ".join(first.split())
 
 
 @pytest.mark.parametrize("role", ["gateway", "validator", "issuer", "audit"])

@@ -18,7 +18,7 @@ from services.audit.record.reconcile import forget
 from services.audit.record.write import EmptiedError, position, store
 from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import add_token, operator_of
-from services.audit.store.engine import migrate, open_engine
+from services.audit.store.engine import SCHEMA, migrate, open_engine
 from services.audit.store.tables import PREFIXED, events, metadata
 from shared.config.load import SettingsError
 from shared.log.envelope import TYPE, Message, Stored
@@ -73,6 +73,14 @@ def test_columns_that_are_searched_or_joined_by_key_are_of_one_order(postgres_ur
     assert {table for table, column in found & ours if column == "enrollment"} == {
         "enrollments", "names", "commands",
     }  # fmt: skip
+
+
+def test_migrations_lead_to_the_schema_that_a_start_looks_for(empty: Engine) -> None:
+    migrate(empty)
+    with empty.connect() as connection:
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+
+    assert found == SCHEMA
 
 
 def test_migrating_twice_changes_nothing_and_keeps_the_rows(engine: Engine) -> None:
