@@ -7,7 +7,14 @@ from pathlib import Path
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    StoreCompression,
+    StreamConfig,
+)
 from nats.js.errors import NotFoundError
 
 from shared.bus.grants import HINTS, Grant, grants
@@ -67,6 +74,7 @@ def stream_config(
         num_replicas=replicas,
         max_age=spec.max_age,
         allow_msg_ttl=spec.own_ends or None,
+        compression=StoreCompression.S2 if spec.compressed else None,
         metadata={_NAMES_KEY: _NAMES},
     )
 

@@ -80,6 +80,15 @@ class StreamSpec:
     own_ends: bool = False
     max_msgs: int = 0
 
+    @property
+    def compressed(self) -> bool:
+        """Whether the server compresses what is no longer written to.
+
+        Enrollments are most of the log, and few are read again. Reading one of the others, such as
+        the record of a key, must not mean decompressing the megabytes that it is stored among.
+        """
+        return self.quota is Quota.ENROLLMENTS
+
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:

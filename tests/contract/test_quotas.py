@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from nats.js.api import StreamInfo
+from nats.js.api import StoreCompression, StreamInfo
 
+from services.audit.record.log_reader import read
 from shared.bus.core import (
     AppendConflictError,
     Bus,
@@ -72,6 +73,27 @@ async def test_every_stream_has_its_size_and_its_messages_theirs(server: NatsSer
         assert config.max_bytes == MOST[quota], stream
         assert EVENT_BYTES <= (config.max_msg_size or 0) <= EVENT_BYTES + 1024, stream
         assert config.discard == "new", stream
+
+
+async def test_enrollments_are_compressed_on_disk_and_read_as_before(server: NatsServer) -> None:
+    """All but the block that is written to; records that are looked up again are as they are."""
+    await provisioned(server, None)
+    gateway = await server.connect(Role.GATEWAY)
+    body, count = b"enrollment " * (EVENT_BYTES // 22), 60
+    for number in range(count):
+        await gateway.append(request(number), Message(body, {}))
+    await gateway.close()
+    server.kill()
+    server.start()
+    auditor = await server.connect(Role.AUDIT)
+    found = [stored async for batch in read(auditor, "ENROLL_0", 1, count) for stored in batch]
+    await auditor.close()
+    assert [stored.payload for stored in found] == [body] * count
+
+    blocks = [path.stat().st_size for path in server.directory.rglob("ENROLL_0/msgs/*.blk")]
+    assert sum(blocks) < 0.6 * count * len(body)
+    kinds = {name: (await info(server, name)).config.compression for name in CLASSES}
+    assert {name for name, kind in kinds.items() if kind == StoreCompression.S2} == {"ENROLL_0"}
 
 
 async def test_sizes_can_be_changed_and_lifted_later(server: NatsServer) -> None:
