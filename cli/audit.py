@@ -1,15 +1,16 @@
 """`scepstream audit list|show`: query the read model for what happened to a device."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli.choice import choose
 from cli.config_option import Config, config_path
+from cli.operator import with_log
 from cli.output import failed, heading, json_line, say, show_table
 from services.audit.commands.context import CommandError
 from services.audit.query.lookup import (
@@ -19,6 +20,8 @@ from services.audit.query.lookup import (
     recent,
     suggested_lines,
 )
+from services.audit.query.messages import with_payloads
+from services.audit.query.payload import read_payload
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
 from shared.config.load import SettingsError, load
@@ -26,6 +29,7 @@ from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 
 _SHOWN_BYTES = 64
+_COLUMNS = ("transaction_id", "device", "result", "serial")
 
 
 def list_enrollments(
@@ -76,8 +80,9 @@ def show(
         raise _unreadable(error) from None
     except CommandError as error:
         raise failed(error) from None
-    for event in events:
-        payload = json.loads(event["payload"])
+    whole = with_log(config_path(config), lambda bus: with_payloads(bus, events)) or events
+    for event in whole:
+        payload = _content(event)
         if as_json:
             json_line(payload | {"type": event["type"], "subject": event["subject"]})
             continue
@@ -85,6 +90,15 @@ def show(
         heading(event["type"], f"  {_time(event['recorded_at'])}  {place}")
         for name, value in payload.items():
             say(f"    {name}: {_short(value)}")
+    if any(event["payload"] is None for event in whole):
+        say("the event log, which alone has the details of some events, was not read", err=True)
+
+
+def _content(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an event says; what the database has of it if the log was not read."""
+    if event["payload"] is None:
+        return {name: event[name] for name in _COLUMNS if event[name] is not None}
+    return read_payload(event["payload"]) or {}
 
 
 def _select(engine: Engine, name_or_id: str) -> str:

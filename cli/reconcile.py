@@ -15,13 +15,12 @@ from cli.config_option import Config, config_path
 from cli.operator import with_operator
 from cli.output import counted, say
 from services.audit.commands.context import CommandError, OperatorContext
-from services.audit.proof.export import Form, lines
+from services.audit.proof.export import Form, digest_line, lines
 from services.audit.record.catch_up import fill
-from services.audit.record.event_row import DecodedMessage
+from services.audit.record.event_row import DecodedMessage, RecordedEvent
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.reconcile import forget, lost
 from services.audit.store.engine import Engine, open_existing
-from shared.log.envelope import TYPE, Stored
 
 _T = TypeVar("_T")
 
@@ -36,8 +35,8 @@ def reconcile(
     """Rebuild the database from the log, and report events that only the database had.
 
     Use it after the log has been replaced by an older copy. Events that the log lacks are written
-    to a file and removed from the database. A certificate whose issuance is among them still
-    exists, but the log has no record of it.
+    to a file, requests and verdicts as digests, and removed from the database. A certificate whose
+    issuance is among them still exists, but the log has no record of it.
     """
     path = config_path(config)
     _report(with_operator(path, _with_database(_lost)))
@@ -60,7 +59,7 @@ def _with_database(
     return opened
 
 
-async def _lost(context: OperatorContext, engine: Engine) -> dict[str, list[Stored]]:
+async def _lost(context: OperatorContext, engine: Engine) -> dict[str, list[RecordedEvent]]:
     """Return the events that only the database has, by stream."""
     streams = context.settings.streams
     return {stream: await lost(context.bus, engine, stream) for stream in streams}
@@ -80,28 +79,34 @@ async def _rebuild(context: OperatorContext, engine: Engine, kept: Path) -> None
         say(f"{stream}: {counted(last, 'event')}")
 
 
-def _report(gone: dict[str, list[Stored]]) -> None:
+def _report(gone: dict[str, list[RecordedEvent]]) -> None:
     for stream, events in gone.items():
-        kinds = Counter(event.headers.get(TYPE, "unknown") for event in events)
+        kinds = Counter(event.type for event in events)
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         end = f": {counts}" if counts else ""
         are = "is" if len(events) == 1 else "are"
         say(f"{stream}: {counted(len(events), 'event')} {are} missing from the log{end}")
 
 
-def _write(path: Path, gone: dict[str, list[Stored]]) -> None:
+def _write(path: Path, gone: dict[str, list[RecordedEvent]]) -> None:
     """Write the events to a new file and sync it to disk."""
     try:
         with open(path, "x", encoding="utf-8", opener=_for_owner) as file:
             for stream, events in gone.items():
-                for found in map(DecodedMessage.of, events):
-                    line: dict[str, Any] = lines(Form.JSONL, stream, found)
+                for event in events:
+                    line = _line(stream, event)
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         _sync(path.parent)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}: choose another file with --lost") from None
+
+
+def _line(stream: str, event: RecordedEvent) -> dict[str, Any]:
+    if event.message is None:
+        return digest_line(stream, event)
+    return lines(Form.JSONL, stream, DecodedMessage.of(event.message))
 
 
 def _for_owner(path: str, flags: int) -> int:

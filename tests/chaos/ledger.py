@@ -34,6 +34,7 @@ ENROLL = enroll_stream("0")
 RECORDED = (ENROLL, CERTS, OPS, DEAD_LETTERS)
 _QUIET_SECONDS = 90.0
 _BATCH = 500
+_TIME = -2  # among the tokens of an acknowledgement subject
 
 
 @asynccontextmanager
@@ -69,8 +70,9 @@ async def read_stream(context: JetStreamContext, stream: str) -> list[Stored]:
     while len(found) < last:
         for message in await pull.fetch(min(_BATCH, last - len(found)), timeout=10):
             number = message.metadata.sequence.stream
+            nanoseconds = int(message.reply.split(".")[_TIME])  # a datetime would round it
             headers = dict(message.headers or {})
-            found.append(Stored(message.subject, message.data, headers, number, 0))
+            found.append(Stored(message.subject, message.data, headers, number, nanoseconds))
     await pull.unsubscribe()
     assert [each.sequence for each in found] == list(range(1, last + 1))
     return found
@@ -191,14 +193,24 @@ async def read_ledger(data: Path) -> Ledger:
 
 # The audit service's database
 
-Row = tuple[str, int, str, str, bytes]
+Row = tuple[str, int, str, bytes, str | None, bytes | None]
 
 
 def rows_of(stream: str, messages: Sequence[Stored]) -> list[Row]:
     """What the database must hold of a stream."""
-    return [
-        (stream, m.sequence, m.subject, json.dumps(_ours(m.headers)), m.payload) for m in messages
-    ]
+    return [_row(stream, message) for message in messages]
+
+
+def _row(stream: str, m: Stored) -> Row:
+    headers = json.dumps(_ours(m.headers))
+    parts = (m.subject.encode(), headers.encode(), m.payload)
+    framed = (len(part).to_bytes(8, "big") + part for part in parts)
+    place = m.sequence.to_bytes(8, "big") + m.time.to_bytes(8, "big")
+    digest = hashlib.sha256(place + b"".join(framed)).digest()
+    whole = m.subject.endswith(".outcome") or not m.subject.startswith(("enroll.", "key."))
+    if whole or ".compromised." in m.subject:
+        return stream, m.sequence, m.subject, digest, headers, m.payload
+    return stream, m.sequence, m.subject, digest, None, None
 
 
 def _ours(headers: object) -> dict[str, str]:
@@ -210,14 +222,16 @@ def database_rows(path: Path) -> list[Row]:
     """Every row, by stream and sequence."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(
-            "select stream, sequence, subject, headers, payload from events"
+            "select stream, sequence, subject, digest, headers, payload from events"
             " order by stream, sequence"
         ).fetchall()
 
 
 def unlike_rows(ledger: Ledger, path: Path, seconds: float = 60.0) -> list[str]:
     """Where database and log differ, once the database has had time to catch up."""
-    expected = sorted(row for name, each in ledger.streams.items() for row in rows_of(name, each))
+    expected = [
+        row for name in sorted(ledger.streams) for row in rows_of(name, ledger.streams[name])
+    ]
     deadline = time.monotonic() + seconds
     while (found := database_rows(path)) != expected and time.monotonic() < deadline:
         time.sleep(0.5)

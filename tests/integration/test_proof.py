@@ -143,17 +143,20 @@ IN_SQL: dict[str, Change] = {
         "update enrollments set requested_at = requested_at + 1", "requested_at"
     ),
     "an event's payload is altered": run(
-        "update events set payload = x'7b7d' where sequence = 2", "payload"
+        "update events set payload = x'7b7d' where type = 'CertificateIssued'", "payload"
+    ),
+    "the digest of a request is altered": run(
+        "update events set digest = x'00' where type = 'EnrollmentRequested'", "digest"
     ),
     "an event is removed": run("delete from events where sequence = 1", "events"),
     "an event is invented": run(
         "insert into events select stream, sequence + 100000, subject, type, recorded_at, profile,"
-        " enrollment, transaction_id, device, result, serial, headers, payload from events"
+        " enrollment, transaction_id, device, result, serial, digest, headers, payload from events"
         " where sequence = 1",
         "events",
     ),
     "a signature is altered": run(
-        "update events set headers = '{}' where type = 'EnrollmentApproved'", "headers"
+        "update events set headers = '{}' where type = 'CertificateIssued'", "headers"
     ),
     "a certificate is removed": run("delete from certificates where revoked_at is null", "missing"),
     "a revocation is undone": run(
@@ -167,9 +170,7 @@ IN_SQL: dict[str, Change] = {
     "an operator is changed": run("update reloads set operator = 'nobody'", "reloads"),
     "a challenge is removed": run("delete from challenges", "challenges"),
     "the position is moved back": run(
-        "update positions set sequence = sequence - 1, projected = projected - 1"
-        " where stream = 'CERTS'",
-        "CERTS",
+        "update positions set sequence = sequence - 1 where stream = 'CERTS'", "CERTS"
     ),
     "the digest is changed": run("update positions set digest = 'ab'", "digest"),
     "a name is hidden": run("delete from names where name like 'device-%'", "names"),

@@ -41,7 +41,8 @@ from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import count_enrollments, list_enrollments
 from services.audit.query.filters import EnrollmentFilter
-from services.audit.query.history import history_of
+from services.audit.query.history import History, history_of
+from services.audit.query.messages import with_payloads
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
 from services.audit.store.commands import Command
@@ -140,23 +141,24 @@ async def commands(
 @router.get("/enrollments/{enrollment}", tags=["Enrollments"], responses=_PROBLEMS)
 async def enrollment(enrollment: Name, deps: Injected, _: Viewer) -> Enrollment:
     """Return an enrollment and its events in order, including those of its certificate."""
-    return await asyncio.to_thread(_enrollment, deps, enrollment)
-
-
-def _enrollment(deps: Dependencies, name: str) -> Enrollment:
-    with deps.engine.connect() as connection:
-        story = history_of(connection, name)
+    story = await asyncio.to_thread(_history, deps, enrollment)
     if story is None:
         raise ProblemError(404, "no such enrollment")
     return Enrollment(
         enrollment=EnrollmentRow.model_validate(story.enrollment),
-        events=[_event(each) for each in story.events],
+        events=[_event(each) for each in await with_payloads(deps.bus, story.events)],
     )
 
 
+def _history(deps: Dependencies, name: str) -> History | None:
+    with deps.engine.connect() as connection:
+        return history_of(connection, name)
+
+
 def _event(row: Mapping[str, Any]) -> EventRow:
-    """Return an event with its payload decoded, or null if that is not presentable JSON."""
-    return EventRow.model_validate({**row, "payload": read_payload(row["payload"])})
+    """Return an event with its payload decoded; null if it is not JSON, or the log is away."""
+    payload = None if row["payload"] is None else read_payload(row["payload"])
+    return EventRow.model_validate({**row, "payload": payload})
 
 
 @router.post("/enrollments/{enrollment}/approve", tags=["Enrollments"], responses=_PROBLEMS)

@@ -117,7 +117,7 @@ class EnrollmentRow(BaseModel):
 
 
 class EventRow(BaseModel):
-    """A stored event. `recorded_at` is in Unix nanoseconds; `payload` is a JSON object or null."""
+    """A stored event. `recorded_at` is in Unix nanoseconds; `payload`: an object, or null."""
 
     stream: str
     sequence: int

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from services.audit.proof.window import profile_of
-from services.audit.record.event_row import DecodedMessage
+from services.audit.record.event_row import DecodedMessage, RecordedEvent
 from shared.log.envelope import NANOSECONDS, TYPE, VERSION
 
 _SOURCE: Final = "/scepstream"
@@ -22,6 +22,18 @@ class Form(StrEnum):
 def lines(form: Form, stream: str, found: DecodedMessage) -> dict[str, Any]:
     """Return the object of one line; the event's own fields are under `data`."""
     return _cloudevent(stream, found) if form is Form.CLOUDEVENTS else _plain(stream, found)
+
+
+def digest_line(stream: str, found: RecordedEvent) -> dict[str, Any]:
+    """Return the object of an event of which the database has only the digest."""
+    return {
+        "stream": stream,
+        "sequence": found.sequence,
+        "time": _time(found.recorded_at),
+        "type": found.type,
+        "subject": found.subject,
+        "sha256": found.digest.hex(),
+    }
 
 
 def _plain(stream: str, found: DecodedMessage) -> dict[str, Any]:

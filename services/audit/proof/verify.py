@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from services.audit.proof.diff import differences
 from services.audit.proof.log_verifier import LogVerifier
-from services.audit.record.digest import BEGIN, advance, own_headers
+from services.audit.record.digest import BEGIN, advance, event_digest, own_headers
 from services.audit.record.log_reader import last_sequence, read
 from services.audit.record.write import position_of, store
 from services.audit.store.engine import Connection, Engine
@@ -93,7 +93,7 @@ class _StreamVerification:
         place = f"{self.stream}#{message.sequence}"
         if problem := self.verifier.examine(message):
             self.found.findings.append(f"{place} {message.subject}: {problem}")
-        self.digest = advance(self.digest, message, own_headers(message))
+        self.digest = advance(self.digest, event_digest(message, own_headers(message)))
         signed = digests.get(message.sequence)
         if signed is None:
             return

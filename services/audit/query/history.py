@@ -17,7 +17,7 @@ class History:
 
     enrollment: dict[str, Any]
     certificate: dict[str, Any] | None
-    events: Sequence[dict[str, Any]]
+    events: Sequence[dict[str, Any]]  # their payloads: see query.messages
     attempts: Sequence[str]  # enrollment keys, the newest last
 
 

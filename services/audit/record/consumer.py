@@ -25,7 +25,7 @@ from sqlalchemy import Engine
 
 from services.audit.record.agreement import ReplacedLogError, compare
 from services.audit.record.log_reader import read_some
-from services.audit.record.write import EmptiedError, catch_up, position, store
+from services.audit.record.write import EmptiedError, position, store
 from shared.bus.core import Bus, Consumption, Delivery
 from shared.log.envelope import Stored
 from shared.observe.logs import log_failure
@@ -148,9 +148,6 @@ class StreamRecorder:
 
     async def _look(self) -> None:
         """Store what the log has and the database lacks, whatever the consumer delivered."""
-        if self.problem:
-            self.problem = "projecting recorded events"
-            await asyncio.to_thread(catch_up, self.engine, self.stream)
         agreement = await compare(self.bus, self.engine, self.stream)
         if agreement.problem:
             raise ReplacedLogError(

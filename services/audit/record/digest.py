@@ -1,4 +1,4 @@
-"""The rolling digest of a stream: one value for all events up to a sequence. Pure."""
+"""Digests of events, and the rolling digest of a stream, which covers all up to one. Pure."""
 
 import hashlib
 import json
@@ -15,15 +15,19 @@ def own_headers(stored: Stored) -> str:
     return json.dumps({k: v for k, v in sorted(stored.headers.items()) if k.startswith(_OURS)})
 
 
-def advance(digest: str, stored: Stored, headers: str) -> str:
-    """Return the digest (hex) after one more event, whose own headers are given as JSON.
+def event_digest(stored: Stored, headers: str) -> bytes:
+    """Return the SHA-256 of an event and its place, given its own headers as JSON.
 
     What is hashed is length-prefixed, and therefore unambiguous.
     """
-    state = hashlib.sha256(bytes.fromhex(digest))
-    state.update(stored.sequence.to_bytes(8, "big"))
+    state = hashlib.sha256(stored.sequence.to_bytes(8, "big"))
     state.update(stored.time.to_bytes(8, "big"))
     for part in (stored.subject.encode(), headers.encode(), stored.payload):
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
-    return state.hexdigest()
+    return state.digest()
+
+
+def advance(digest: str, event: bytes) -> str:
+    """Return a stream's digest (hex) after one more event, given that event's digest."""
+    return hashlib.sha256(bytes.fromhex(digest) + event).hexdigest()

@@ -1,6 +1,7 @@
 """Conversion of stored messages to `events` rows. Pure: the same log gives the same rows."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -9,7 +10,7 @@ from typing import Any, Final, Union, get_args, get_origin, overload
 
 import msgspec
 
-from services.audit.record.digest import own_headers
+from services.audit.record.digest import event_digest, own_headers
 from shared.log.envelope import TYPE, Stored, UnreadableEventError, decode
 from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import (
@@ -21,12 +22,14 @@ from shared.log.events.enrollment import (
     HoldDecided,
     IssuanceFailed,
 )
+from shared.log.stages import Stage
 
 # A row of a PostgreSQL index has at most 2704 bytes: a text of this length and a key fit in.
 _LONGEST: Final = 500
 _DIGEST: Final = 32
 _TYPE: Final = 60
 _LONGEST_SUBJECT: Final = 300  # ours are shorter: an enrollment's has 180 at most
+_KEY_RECORD: Final = re.compile(r"key\.[^.]+\.issued\.")
 _LENGTHS: Final = {"stream": 60, "role": 16}
 _WIDEST: Final = 2**63
 _NARROW: Final = ("message_type", "key_bits", "fail_info", "deliveries", "attempt")
@@ -35,11 +38,12 @@ _WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
 
 @dataclass(frozen=True, slots=True)
 class DecodedMessage:
-    """A stored message, the event in it (None if it is not one), its own headers as JSON."""
+    """A stored message, the event in it (None if it is not one), own headers as JSON, digest."""
 
     stored: Stored
     event: EventPayload | None
     headers: str
+    digest: bytes
 
     @classmethod
     def of(cls, stored: Stored) -> "DecodedMessage":
@@ -53,7 +57,20 @@ class DecodedMessage:
             event = None
         if event is not None and not _fits(event):
             event = None
-        return cls(stored, event, own_headers(stored))
+        headers = own_headers(stored)
+        return cls(stored, event, headers, event_digest(stored, headers))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as the database has it; `message` is None if only its digest is kept."""
+
+    sequence: int
+    subject: str
+    type: str
+    recorded_at: int
+    digest: bytes
+    message: Stored | None
 
 
 def _fits(value: msgspec.Struct) -> bool:
@@ -103,9 +120,23 @@ def is_ours(subject: str) -> bool:
     return len(subject) <= _LONGEST_SUBJECT
 
 
+def is_kept(subject: str) -> bool:
+    """Return whether the database keeps the whole message on a subject, or only its digest.
+
+    Requests and verdicts are most of the log, and whoever can write to the bus decides how large
+    they are. What would have to be repaired in a log restored from an older backup is kept:
+    outcomes, records, revocations, marks and commands. The record under a key repeats the one under
+    a serial number.
+    """
+    if subject.startswith("enroll."):
+        return subject.endswith(f".{Stage.OUTCOME}")
+    return not _KEY_RECORD.match(subject)
+
+
 def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
     """Return the `events` row of a message; one without a valid event is stored too."""
     stored = found.stored
+    kept = is_kept(stored.subject)
     profile = enrollment = None
     if stored.subject.startswith("enroll.") and is_ours(stored.subject):
         profile = stored.subject.split(".")[2]
@@ -118,8 +149,9 @@ def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
         "recorded_at": stored.time,
         "profile": profile,
         "enrollment": enrollment,
-        "headers": found.headers,
-        "payload": stored.payload,
+        "digest": found.digest,
+        "headers": found.headers if kept else None,
+        "payload": stored.payload if kept else None,
         **_event_columns(found.event),
     }
 

@@ -13,14 +13,13 @@ from services.audit.store.tables import positions
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last recorded event of a stream, the last projected one, and the digest up to that."""
+    """The last recorded event of a stream, and the digest up to that."""
 
     sequence: int = 0
-    projected: int = 0
     digest: str = BEGIN
 
 
-_POSITION: Final = select(positions.c.sequence, positions.c.projected, positions.c.digest).where(
+_POSITION: Final = select(positions.c.sequence, positions.c.digest).where(
     positions.c.stream == bindparam("stream")
 )
 
@@ -36,7 +35,6 @@ def move(connection: Connection, stream: str, place: Position) -> None:
     values = {
         "stream": stream,
         "sequence": place.sequence,
-        "projected": place.projected,
         "digest": place.digest,
     }
     connection.execute(_moving(connection.dialect.name), values)
@@ -45,5 +43,5 @@ def move(connection: Connection, stream: str, place: Position) -> None:
 @cache
 def _moving(dialect: str) -> Insert:
     insert = insert_into(dialect, positions)
-    new = {name: insert.excluded[name] for name in ("sequence", "projected", "digest")}
+    new = {name: insert.excluded[name] for name in ("sequence", "digest")}
     return insert.on_conflict_do_update(index_elements=["stream"], set_=new)

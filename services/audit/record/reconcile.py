@@ -4,6 +4,8 @@ import asyncio
 
 from sqlalchemy import Engine, delete
 
+from services.audit.record.digest import event_digest, own_headers
+from services.audit.record.event_row import RecordedEvent
 from services.audit.record.log_reader import read_some
 from services.audit.record.write import events_after, position
 from services.audit.store.engine import lock_all
@@ -12,9 +14,9 @@ from shared.bus.core import Bus
 from shared.log.envelope import Stored
 
 
-async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
+async def lost(bus: Bus, engine: Engine, stream: str) -> list[RecordedEvent]:
     """Return the recorded events of a stream that the log does not have at their sequence."""
-    found: list[Stored] = []
+    found: list[RecordedEvent] = []
     after, last = 0, await asyncio.to_thread(position, engine, stream)
     while after < last:
         rows = await asyncio.to_thread(events_after, engine, stream, after)
@@ -25,15 +27,13 @@ async def lost(bus: Bus, engine: Engine, stream: str) -> list[Stored]:
     return found
 
 
-async def _not_there(bus: Bus, stream: str, rows: list[Stored]) -> list[Stored]:
+async def _not_there(bus: Bus, stream: str, rows: list[RecordedEvent]) -> list[RecordedEvent]:
     there = await read_some(bus, stream, [row.sequence for row in rows])
     return [row for row in rows if not _same(row, there.get(row.sequence))]
 
 
-def _same(row: Stored, stored: Stored | None) -> bool:
-    if stored is None:
-        return False
-    return (row.subject, row.time, row.payload) == (stored.subject, stored.time, stored.payload)
+def _same(row: RecordedEvent, stored: Stored | None) -> bool:
+    return stored is not None and event_digest(stored, own_headers(stored)) == row.digest
 
 
 def forget(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import (
 
 from services.audit.record.digest import advance
 from services.audit.record.enrollments import enrollment_of
-from services.audit.record.event_row import DecodedMessage, row
+from services.audit.record.event_row import DecodedMessage, RecordedEvent, row
 from services.audit.record.merge import execute_many, insert_into, known, merge
 from services.audit.record.positions import Position, move, read_position
 from services.audit.record.projection import fold
@@ -24,7 +24,7 @@ from services.audit.store.engine import lock_stream
 from services.audit.store.tables import events
 from shared.log.envelope import Stored
 
-_CATCH_UP: Final = 1000
+_AT_ONCE: Final = 1000
 
 
 class EmptiedError(Exception):
@@ -46,7 +46,7 @@ def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
     """Return (sequence, digest) as a checkpoint of the stream would state them."""
     with engine.connect() as connection:
         place = read_position(connection, stream)
-    return place.projected, place.digest
+    return place.sequence, place.digest
 
 
 @cache
@@ -86,64 +86,51 @@ def store(
         if not new:
             return 0
         read = [found for message in new if is_selected(found := DecodedMessage.of(message))]
-        rows = [row(stream, found) for found in read]
+        rows, last = [row(stream, found) for found in read], new[-1].sequence
         if rows:
             execute_many(connection, _recording(connection.dialect.name), rows)
-        caught_up = place.projected == place.sequence
-        place = replace(place, sequence=new[-1].sequence)
-        if caught_up:
-            place = replace(_projected(connection, read, place), projected=place.sequence)
-        move(connection, stream, place)
+        move(connection, stream, replace(_projected(connection, read, place), sequence=last))
     return len(new)
 
 
-def catch_up(engine: Engine, stream: str) -> None:
-    """Project the recorded events that the model lacks, after a migration that emptied it."""
-    while True:
-        with engine.begin() as connection:
-            lock_stream(connection, stream)
-            place = read_position(connection, stream)
-            messages = _events_after(connection, stream, place.projected)
-            if not messages:
-                return
-            read = [DecodedMessage.of(message) for message in messages]
-            place = replace(_projected(connection, read, place), projected=messages[-1].sequence)
-            move(connection, stream, place)
-
-
 def _projected(connection: Connection, read: Sequence[DecodedMessage], place: Position) -> Position:
-    """Merge these events into the model; return the place with the digest after them."""
+    """Merge these events into the model; return the place after them."""
     about = {name for found in read if (name := enrollment_of(found.stored)) is not None}
     merge(connection, fold(read, known(connection, about)))
     digest = place.digest
     for found in read:
-        digest = advance(digest, found.stored, found.headers)
+        digest = advance(digest, found.digest)
     return replace(place, digest=digest)
 
 
-def events_after(engine: Engine, stream: str, sequence: int) -> list[Stored]:
+def events_after(engine: Engine, stream: str, sequence: int) -> list[RecordedEvent]:
     """Return the first recorded events of a stream after this sequence, 1000 at most."""
-    with engine.connect() as connection:
-        return _events_after(connection, stream, sequence)
-
-
-def _events_after(connection: Connection, stream: str, sequence: int) -> list[Stored]:
     columns = events.c
     query = (
         select(events)
         .where(columns.stream == stream, columns.sequence > sequence)
         .order_by(columns.sequence)
-        .limit(_CATCH_UP)
+        .limit(_AT_ONCE)
     )
-    return [stored_of(found) for found in connection.execute(query).mappings()]
+    with engine.connect() as connection:
+        return [_recorded(found) for found in connection.execute(query).mappings()]
 
 
-def stored_of(found: RowMapping) -> Stored:
-    """Return the event of a row, as the log holds it."""
-    return Stored(
-        found["subject"],
-        found["payload"],
-        json.loads(found["headers"]),
-        found["sequence"],
-        found["recorded_at"],
+def _recorded(found: RowMapping) -> RecordedEvent:
+    message = None
+    if found["payload"] is not None:
+        message = Stored(
+            found["subject"],
+            found["payload"],
+            json.loads(found["headers"]),
+            found["sequence"],
+            found["recorded_at"],
+        )
+    return RecordedEvent(
+        sequence=found["sequence"],
+        subject=found["subject"],
+        type=found["type"],
+        recorded_at=found["recorded_at"],
+        digest=found["digest"],
+        message=message,
     )

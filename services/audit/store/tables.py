@@ -32,21 +32,22 @@ events = Table(
     Column("device", Text),  # the CSR's subject, from a hold or a verdict
     Column("result", String(64)),  # a reason, or held, approved, denied, issued
     Column("serial", Text),
-    Column("headers", Text, nullable=False),  # as stored, a JSON object
-    Column("payload", LargeBinary, nullable=False),  # as stored: signatures are over these bytes
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the event and its place
+    # As stored, if they are kept; otherwise they are only on the log.
+    Column("headers", Text),  # a JSON object
+    Column("payload", LargeBinary),  # signatures are over these bytes
     Index("events_by_enrollment", "enrollment", "recorded_at"),
     Index("events_by_transaction", "transaction_id"),
     Index("events_by_serial", "serial"),
     Index("events_by_time", "recorded_at"),
 )
 
-# How far a stream is recorded in `events`, and how far those are projected to the tables below.
+# How far a stream is recorded.
 positions = Table(
     "positions",
     metadata,
     Column("stream", String(64), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
-    Column("projected", BigInteger, nullable=False, server_default="0"),
     Column("digest", String(64), nullable=False, server_default=""),
 )
 

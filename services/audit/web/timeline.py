@@ -57,7 +57,7 @@ class Step:
     at: int
     after: int | None
     place: str
-    details: tuple[tuple[str, str], ...]
+    details: tuple[tuple[str, str], ...] | None  # None if only the log has them, and is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def steps(events: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
             at=event["recorded_at"],
             after=max(0, times[i] - times[i - 1]) if i else None,
             place=f"{event['stream']} #{event['sequence']}",
-            details=_details(event["payload"]),
+            details=None if event["payload"] is None else _details(event["payload"]),
         )
         for i, event in enumerate(events)
     )

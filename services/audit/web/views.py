@@ -18,6 +18,7 @@ from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import history_of
+from services.audit.query.messages import with_payloads
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
 from services.audit.store.commands import Command
@@ -146,7 +147,7 @@ async def enrollment(
     history = await _read(deps, lambda connection: history_of(connection, enrollment))
     if history is None:
         raise ProblemError(404, "no such enrollment")
-    timeline = steps(history.events)
+    timeline = steps(await with_payloads(deps.bus, history.events))
     return page(
         "enrollment.html",
         **await _common(deps, who, "activity"),

@@ -86,19 +86,19 @@ def test_a_log_line_is_ascii_without_controls(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A record of a held, an approved and a refused device with such names."""
+    """A record of a held, an approved and a failed device with such names."""
     layout = Layout(tmp_path_factory.mktemp("foreign") / "data")
     first_start(layout, "ec:p256", None, 4222, NOW)
     engine = open_engine(f"sqlite:///{layout.root}/audit.db")
     migrate(engine)
-    rejected = event("EnrollmentRejected", detail=EVIL)
+    failed = event("IssuanceFailed", detail=EVIL)
     found = [
         requested(1, 1, transaction_id=EVIL),
         approved(2, 1, write_dn([("CN", EVIL)])),
         requested(3, 2),
         approved(4, 2, f"CN={EVIL}"),  # as an earlier version would have written it
         requested(5, 3),
-        stored(6, enrollment(3).subject(Stage.VERDICT), rejected),
+        stored(6, enrollment(3).subject(Stage.OUTCOME), failed),
     ]
     store(engine, STREAM, found)
     engine.dispose()

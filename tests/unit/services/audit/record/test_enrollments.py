@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, select
 
-from services.audit.record.write import catch_up, store
+from services.audit.record.reconcile import forget
+from services.audit.record.write import store
 from services.audit.store.engine import migrate, open_engine
-from services.audit.store.tables import metadata, positions
+from services.audit.store.tables import metadata
 from shared.log.envelope import Stored
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, OPS
@@ -156,31 +157,14 @@ def test_nor_do_batches_where_events_stand_in_no_order(
     at_once.dispose()
 
 
-def test_a_model_made_anew_from_the_events_equals_the_one_that_grew(engine: Engine) -> None:
-    """As a migration from the first schema finds it: events, and no model."""
+def test_a_database_that_was_emptied_is_filled_with_the_same_rows(engine: Engine) -> None:
     found = log(7)
     feed(engine, found, random.Random(7))
     before = tables(engine)
-    with engine.begin() as connection:
-        for table in DERIVED:
-            connection.execute(table.delete())
-        connection.execute(update(positions).values(projected=0, digest=""))
-    for stream in found:
-        catch_up(engine, stream)
+    forget(engine)
+    feed(engine, found)
 
     assert tables(engine) == before
-    feed(engine, found)
-    assert tables(engine) == before
-
-
-def test_while_the_model_is_behind_events_are_kept_and_caught_up_with(engine: Engine) -> None:
-    found = log(3)
-    with engine.begin() as connection:
-        connection.execute(positions.insert().values(stream=STREAM, sequence=0, projected=-1))
-    feed(engine, found)
-    assert rows(engine, "enrollments") == []
-    catch_up(engine, STREAM)
-    assert len(rows(engine, "enrollments")) == 12
 
 
 def test_an_enrollment_is_told_in_one_row(engine: Engine) -> None:

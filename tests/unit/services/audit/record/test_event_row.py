@@ -13,10 +13,11 @@ from sqlalchemy import Engine, select
 
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
+from services.audit.record.digest import event_digest, own_headers
 from services.audit.record.event_row import DecodedMessage, row, storable
 from services.audit.record.write import store
 from services.audit.store.tables import enrollments, events, metadata
-from shared.log.envelope import TYPE, Message
+from shared.log.envelope import TYPE, Message, Stored
 from shared.log.stages import Stage
 from tests.support import golden
 from tests.support.world import NANOSECONDS, NOW
@@ -53,6 +54,10 @@ TOLD = {
     "CheckpointSigned": {},
     "DeadLetter": {},
 }
+ONLY_ON_THE_LOG = {
+    "EnrollmentRequested", "EnrollmentApproved", "EnrollmentRejected", "EnrollmentHeld",
+    "HoldDecided", "CertificateOrdered",
+}  # fmt: skip
 NOTHING = dict.fromkeys(("transaction_id", "device", "result", "serial"))
 
 
@@ -65,8 +70,10 @@ def made(kind: str) -> dict[str, Any]:
 def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str, int]) -> None:
     subject, _ = golden.EVENTS[kind]
     message = golden.write(*kind)
-    found = row(STREAM, DecodedMessage.of(stored(3, subject, message)))
+    place = stored(3, subject, message)
+    found = row(STREAM, DecodedMessage.of(place))
     enrolling = subject.startswith("enroll.")
+    kept = kind[0] not in ONLY_ON_THE_LOG
 
     assert found == NOTHING | TOLD[kind[0]] | {
         "stream": STREAM,
@@ -76,9 +83,51 @@ def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str,
         "recorded_at": (NOW + 3) * NANOSECONDS,
         "profile": "corp" if enrolling else None,
         "enrollment": golden.ENROLLMENT.prefix() if enrolling else None,
-        "headers": json.dumps(dict(sorted(message.headers.items()))),
-        "payload": message.payload,
+        "digest": event_digest(place, own_headers(place)),
+        "headers": json.dumps(dict(sorted(message.headers.items()))) if kept else None,
+        "payload": message.payload if kept else None,
     }
+
+
+@pytest.mark.parametrize(
+    ("subject", "kept"),
+    [
+        ("key.ab.issued.local.01", False),
+        ("key.ab.compromised.0", True),
+        ("key.issued.compromised.0", True),
+        ("cert.local.01.issued", True),
+        ("ops.revoke.local.01.issued.0", True),
+        ("dead.ENROLL_0.validator.1", True),
+        ("enroll.0.corp.t.c.0.unheard", False),
+    ],
+)
+def test_what_repeats_and_what_anybody_can_ask_for_is_kept_as_a_digest(
+    subject: str,
+    kept: bool,  # noqa: FBT001
+) -> None:
+    place = stored(1, subject, Message(b"{}", {TYPE: "x"}))
+    found = row(STREAM, DecodedMessage.of(place))
+
+    assert found["digest"] == event_digest(place, own_headers(place))
+    assert (found["payload"] is not None, found["headers"] is not None) == (kept, kept)
+
+
+@given(st.data())
+def test_whatever_of_an_event_changes_changes_its_digest(data: st.DataObject) -> None:
+    first = stored(1, "cert.a.b.issued", Message(b"{}", {TYPE: "x"}))
+    changed = data.draw(
+        st.builds(
+            Stored,
+            st.sampled_from([first.subject, "cert.a.c.issued"]),
+            st.sampled_from([first.payload, b"{ }"]),
+            st.sampled_from([first.headers, {TYPE: "y"}, {}]),
+            st.sampled_from([first.sequence, 2]),
+            st.sampled_from([first.time, first.time + 1]),
+        )
+    )
+    same = event_digest(changed, own_headers(changed)) == event_digest(first, own_headers(first))
+
+    assert same == (changed == first)
 
 
 def test_a_refusal_without_facts_names_no_device() -> None:
@@ -116,7 +165,7 @@ def test_foreign_headers_are_not_kept() -> None:
     ids=["empty", "no JSON", "unknown type", "nested without end"],
 )
 def test_what_is_no_event_of_ours_is_kept_too(message: Message) -> None:
-    found = row(STREAM, DecodedMessage.of(stored(1, "enroll.0.corp.t.c.0.request", message)))
+    found = row(STREAM, DecodedMessage.of(stored(1, "enroll.0.corp.t.c.0.outcome", message)))
 
     assert found["payload"] == message.payload
     assert found["type"] == message.headers.get(TYPE, "unreadable")

@@ -5,7 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-revision = "20261127"
+revision = "202611271200"
 down_revision = None
 _PREFIXED: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
@@ -195,8 +195,9 @@ def _events() -> None:
         sa.Column("device", sa.Text),
         sa.Column("result", sa.String(64)),
         sa.Column("serial", sa.Text),
-        sa.Column("headers", sa.Text, nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=False),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("headers", sa.Text),
+        sa.Column("payload", sa.LargeBinary),
     )
     op.create_index("events_by_enrollment", "events", ["enrollment", "recorded_at"])
     op.create_index("events_by_serial", "events", ["serial"])
@@ -220,7 +221,6 @@ def _positions() -> None:
         "positions",
         sa.Column("stream", sa.String(64), primary_key=True),
         sa.Column("sequence", sa.BigInteger, nullable=False),
-        sa.Column("projected", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("digest", sa.String(64), nullable=False, server_default=""),
     )
 
