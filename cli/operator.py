@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
+import uvloop
 
 from cli.output import failed
 from services.audit.commands.context import CommandError, OperatorContext
@@ -36,7 +37,7 @@ def with_operator(config: Path, work: Callable[[OperatorContext], Awaitable[_T]]
             return await work(context)
 
     try:
-        return asyncio.run(run())
+        return uvloop.run(run())
     except (SettingsError, CommandError, ReplacedLogError) as error:
         reason = str(error)
     except BusError as error:
@@ -59,7 +60,7 @@ def with_log(config: Path, work: Callable[[Bus], Awaitable[_T]]) -> _T | None:
             return await work(context.bus)
 
     try:
-        return asyncio.run(run())
+        return uvloop.run(run())
     except (SettingsError, BusError, TimeoutError):
         return None
 

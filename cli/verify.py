@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ from services.audit.store.engine import (
     migrate,
     open_engine,
     open_existing,
+    open_scratch,
     snapshot,
 )
 from shared.ca.chains import UntrustedChainError, read_chain
@@ -113,7 +115,7 @@ def verify(
 
     async def work(context: OperatorContext) -> int:
         with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
-            scratch = open_engine(f"sqlite:///{folder}/scratch.db")
+            scratch = open_scratch(Path(folder) / "scratch.db")
             kept = open_existing(context.settings.database_url)
             try:
                 migrate(scratch)

@@ -202,7 +202,7 @@ def rows_of(stream: str, messages: Sequence[Stored]) -> list[Row]:
 
 
 def _row(stream: str, m: Stored) -> Row:
-    headers = json.dumps(_ours(m.headers))
+    headers = json.dumps(_ours(m.headers), separators=(",", ":"), ensure_ascii=False)
     parts = (m.subject.encode(), headers.encode(), m.payload)
     framed = (len(part).to_bytes(8, "big") + part for part in parts)
     place = m.sequence.to_bytes(8, "big") + m.time.to_bytes(8, "big")

@@ -1,8 +1,9 @@
 """Digests of events, and the rolling digest of a stream, which covers all up to one. Pure."""
 
 import hashlib
-import json
 from typing import Final
+
+import msgspec
 
 from shared.log.envelope import Stored
 
@@ -12,7 +13,8 @@ _OURS: Final = "Scepstream-"
 
 def own_headers(stored: Stored) -> str:
     """Return the headers that are part of an event, as a JSON object in canonical form."""
-    return json.dumps({k: v for k, v in sorted(stored.headers.items()) if k.startswith(_OURS)})
+    ours = {k: v for k, v in sorted(stored.headers.items()) if k.startswith(_OURS)}
+    return msgspec.json.encode(ours).decode()
 
 
 def event_digest(stored: Stored, headers: str) -> bytes:

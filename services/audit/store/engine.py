@@ -77,6 +77,18 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def open_scratch(path: Path) -> Engine:
+    """Open a new SQLite file that nobody needs after this process: nothing waits for the disk."""
+    engine = open_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _on_scratch_connect)
+    return engine
+
+
+def _on_scratch_connect(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "cache_size=-65536"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
 def _postgresql(url: URL) -> dict[str, Any]:
     """Return our limits, except those that the URL itself sets."""
     arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
