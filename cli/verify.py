@@ -1,10 +1,12 @@
 """`scepstream audit replay|verify|checkpoint|export|asyncapi`: work with the whole event log."""
 
 import json
+import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +22,13 @@ from services.audit.commands.context import CommandError, OperatorContext
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.proof.export import Form, lines
 from services.audit.proof.log_verifier import Keys, LogVerifier
+from services.audit.proof.verify import Verification, verify_after
 from services.audit.proof.verify import verify as verify_log
 from services.audit.proof.window import Window, moment
 from services.audit.record.catch_up import fill
 from services.audit.record.event_row import DecodedMessage
 from services.audit.record.log_reader import last_sequence, read
+from services.audit.record.positions import Position
 from services.audit.record.write import position
 from services.audit.store.engine import (
     DatabaseError,
@@ -45,6 +49,9 @@ from shared.runtime.process import now
 
 _console = Console(stderr=True, highlight=False)
 _SHOWN = 20
+_CHECKPOINT = re.compile(
+    r"(?P<stream>[A-Z0-9_a-z-]{1,64}) (?P<sequence>\d{1,18}) (?P<digest>[0-9a-f]{64}|-)"
+)
 Profile = Annotated[str | None, typer.Option(help="only this SCEP profile")]
 From = Annotated[str | None, typer.Option("--from", help="from this time (RFC 3339), inclusive")]
 Until = Annotated[str | None, typer.Option(help="until this time (RFC 3339), exclusive")]
@@ -107,11 +114,20 @@ def verify(
     every: Annotated[
         bool, typer.Option("--all", help=f"print all findings, not just the first {_SHOWN}")
     ] = False,
+    after: Annotated[
+        Path | None,
+        typer.Option(help="file with the output of `audit checkpoint`: verify what follows"),
+    ] = None,
 ) -> None:
     """Verify the log's signatures and checkpoints, and compare the database with it.
 
-    Print findings in the order in which they are found. Exit status 1 if there are any.
+    Print findings in the order in which they are found. Exit status 1 if there are any. With
+    --after, only later events are verified and compared, not the tables that are derived from them.
     """
+    if after is not None:
+        raise typer.Exit(
+            with_operator(config_path(config), partial(_after, path=after, every=every))
+        )
 
     async def work(context: OperatorContext) -> int:
         with tempfile.TemporaryDirectory(prefix="scepstream-verify-") as folder:
@@ -128,15 +144,48 @@ def verify(
 
 
 async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, every: bool) -> int:
-    streams = context.settings.streams
-    authorities = await _authorities(context)
-    keys = Keys(context.validators, context.issuers, context.operators, authorities)
+    streams, keys = context.settings.streams, await _keys(context)
     total = sum(position(kept, stream) for stream in streams)
     with snapshot(kept) as connection:
         async with _bar(total) as advance:
             found = await verify_log(
                 context.bus, connection, scratch, streams, LogVerifier(keys), advance
             )
+    return _told(found, every=every)
+
+
+async def _after(context: OperatorContext, path: Path, *, every: bool) -> int:
+    begins = _checkpoints(path, context.settings.streams)
+    kept = open_existing(context.settings.database_url)
+    try:
+        verifier = LogVerifier(await _keys(context))
+        total = sum(position(kept, stream) - begin.sequence for stream, begin in begins.items())
+        with snapshot(kept) as connection:
+            async with _bar(max(0, total)) as advance:
+                found = await verify_after(context.bus, connection, begins, verifier, advance)
+    finally:
+        kept.dispose()
+    return _told(found, every=every)
+
+
+def _checkpoints(path: Path, streams: Sequence[str]) -> dict[str, Position]:
+    """Read the output of `audit checkpoint`; a stream that it does not name begins at 0."""
+    found = dict.fromkeys(streams, Position())
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--after: {path}: {type(error).__name__}") from None
+    for line in filter(None, map(str.strip, lines)):
+        match = _CHECKPOINT.fullmatch(line)
+        if match is None or match["stream"] not in found:
+            raise typer.BadParameter(f"--after: {path}: not a checkpoint of this log: {line[:80]}")
+        digest = "" if match["digest"] == "-" else match["digest"]
+        found[match["stream"]] = Position(int(match["sequence"]), digest)
+    return found
+
+
+def _told(found: Verification, *, every: bool) -> int:
+    """Print what a verification found; return the command's exit status."""
     shown = found.findings if every else found.findings[:_SHOWN]
     for finding in shown:
         say(finding)
@@ -152,6 +201,11 @@ async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, ev
         f" {counted(len(found.unfinished), 'unfinished enrollment')}"
     )
     return 1 if found.findings else 0
+
+
+async def _keys(context: OperatorContext) -> Keys:
+    authorities = await _authorities(context)
+    return Keys(context.validators, context.issuers, context.operators, authorities)
 
 
 async def _authorities(context: OperatorContext) -> dict[str, tuple[bytes, ...]]:

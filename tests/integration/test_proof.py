@@ -75,6 +75,96 @@ def test_an_honest_log_and_database_hold(system: System) -> None:
     assert "0 checkpoints" not in summary
 
 
+@pytest.fixture(scope="module")
+def grown(system: System, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint before which an enrollment began that ended after it, as another did."""
+    config, path = ("--config", str(system.config)), tmp_path_factory.mktemp("after") / "kept.txt"
+    held = Device.new()
+    manual = Endpoint.of(system, "manual")
+    ask(manual, request := held.enrollment(manual))
+    recorded(system, held, "held")
+    path.write_text(command("audit", "checkpoint", *config).stdout)
+    assert command("approve", held.transaction.decode(), *config).returncode == 0
+    ended(manual, request)
+    enroll(Endpoint.of(system, "demo"), device := Device.new())
+    for each in (held, device):
+        recorded(system, each, "issued")
+    return path
+
+
+def verified_after(config: Path, checkpoint: Path) -> tuple[int, list[str]]:
+    done = scepstream("audit", "verify", "--after", str(checkpoint), "--config", str(config))
+    assert done.stdout.splitlines(), done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_what_follows_a_checkpoint_is_verified_by_itself(system: System, grown: Path) -> None:
+    """Also of an enrollment that began before it."""
+    status, (summary,) = verified_after(system.config, grown)
+    _, (whole,) = verified(system.config)
+
+    assert status == 0, summary
+    events = [int(line.removeprefix("verified: ").split()[0]) for line in (summary, whole)]
+    assert 5 + 5 <= events[0] < events[1] / 2
+
+
+AFTER: dict[str, str] = {
+    "an event's payload": (
+        "update events set payload = x'7b7d' where sequence ="
+        " (select max(sequence) from events where type = 'CertificateIssued')"
+        " and type = 'CertificateIssued'"
+    ),
+    "a request's digest": (
+        "update events set digest = x'00' where sequence ="
+        " (select max(sequence) from events where type = 'EnrollmentRequested')"
+        " and type = 'EnrollmentRequested'"
+    ),
+    "an event": (
+        "delete from events where stream = 'CERTS' and sequence ="
+        " (select max(sequence) from events where stream = 'CERTS')"
+    ),
+    "a digest": "update positions set digest = 'ab' where stream = 'CERTS'",
+}
+
+
+@pytest.mark.parametrize("kind", AFTER)
+def test_a_change_after_the_checkpoint_is_found(
+    system: System, grown: Path, tmp_path: Path, kind: str
+) -> None:
+    config = copied(system, tmp_path)
+    with closing(sqlite3.connect(config.parent / "audit.db")) as connection, connection:
+        assert connection.execute(AFTER[kind]).rowcount == 1
+    status, findings = verified_after(config, grown)
+
+    assert status == 1
+    assert findings[0].startswith(("events ", "positions CERTS")), findings
+
+
+def test_a_checkpoint_of_another_log_does_not_fit(
+    system: System, grown: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    lines = [line.split() for line in grown.read_text().splitlines()]
+    other.write_text("".join(f"{name} {sequence} {'ab' * 32}\n" for name, sequence, _ in lines))
+    status, findings = verified_after(system.config, other)
+
+    assert status == 1
+    assert any(finding.startswith("positions ENROLL_0") for finding in findings)
+
+
+@pytest.mark.parametrize("text", ["ENROLL_0 1", "ELSEWHERE 1 -", "ENROLL_0 x -", "\xff"])
+def test_a_file_without_checkpoints_is_refused_in_a_sentence(
+    system: System, tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_bytes(text.encode("latin-1"))
+    done = scepstream("audit", "verify", "--after", str(path), "--config", str(system.config))
+
+    assert done.returncode == 2
+    assert "--after" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_replay_equals_the_live_model_table_by_table(system: System, tmp_path: Path) -> None:
     into = f"sqlite:///{tmp_path}/new.db"
     config = ("--config", str(system.config))

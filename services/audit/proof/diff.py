@@ -1,6 +1,6 @@
 """Row-by-row comparison of two databases."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from services.audit.store.engine import Connection
@@ -36,9 +36,17 @@ def _table(actual: TableRows, expected: TableRows) -> Iterator[str]:
 def _row(
     table: TableRows, ours: tuple[Values, Values], theirs: tuple[Values, Values]
 ) -> Iterator[str]:
-    for column, mine, right in zip(table.columns, ours[1], theirs[1], strict=True):
+    mine, right = (dict(zip(table.columns, row, strict=True)) for row in (ours[1], theirs[1]))
+    yield from row_differences(_place(table, ours[0]), mine, right)
+
+
+def row_differences(
+    place: str, ours: Mapping[str, object], theirs: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield what is wrong in a row, by column, compared with the row made from the log."""
+    for column, right in theirs.items():
+        mine = ours[column]
         if mine != right:
-            place = _place(table, ours[0])
             yield f"{place}: {column} is {_short(mine)}, expected {_short(right)} from the log"
 
 

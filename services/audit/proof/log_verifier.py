@@ -80,6 +80,14 @@ class LogVerifier:
             return "unknown subject"
         return ""
 
+    def lacks(self, subject: str) -> bool:
+        """Return whether the event on a subject continues an enrollment whose begin is unknown."""
+        try:
+            enrollment, stage = parse_subject(subject)
+        except ValueError:
+            return False
+        return stage is not Stage.REQUEST and enrollment.prefix() not in self._open
+
     def unfinished(self) -> list[str]:
         """Return the subject prefixes of the enrollments that have not ended, sorted."""
         return sorted(self._open)

@@ -1,22 +1,27 @@
 """`audit verify`: check the log event by event, replay it, and compare the database with it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from services.audit.proof.diff import differences
+from services.audit.proof.diff import differences, row_differences
 from services.audit.proof.log_verifier import LogVerifier
 from services.audit.record.digest import BEGIN, advance, event_digest, own_headers
+from services.audit.record.event_row import DecodedMessage, row
 from services.audit.record.log_reader import last_sequence, read
-from services.audit.record.write import position_of, store
+from services.audit.record.positions import Position, read_position
+from services.audit.record.write import rows_between, store
 from services.audit.store.engine import Connection, Engine
 from shared.bus.core import Bus
 from shared.log.envelope import Stored, Trusted, UnreadableEventError, authenticate_as
 from shared.log.events.state import CheckpointSigned
+from shared.log.stages import Stage
 from shared.log.streams import OPS
-from shared.log.subjects import checkpoint
+from shared.log.subjects import checkpoint, parse_subject
 
 Progress = Callable[[int], None]
 Digests = Mapping[int, str]
+_BEGIN: Final = Position()
 
 
 @dataclass
@@ -47,59 +52,110 @@ async def verify(
     empty.
     """
     found = Verification()
+
+    def replay(stream: str, messages: list[Stored]) -> None:
+        store(scratch, stream, messages)
+
     for stream in streams:
-        verification = _StreamVerification(bus, stream, scratch, verifier, found, progress)
-        recorded, last = position_of(actual, stream), await last_sequence(bus, stream)
-        if last < recorded:
-            found.findings.append(
-                f"{stream}: the log ends at {last}, the database at {recorded}; the log was"
-                " replaced by an older one or truncated; see `scepstream audit reconcile`"
-            )
-        await verification.run(min(recorded, last))
-        found.unrecorded[stream] = max(0, last - recorded)
+        verification = _StreamVerification(bus, stream, replay, verifier, found, progress)
+        await verification.run(actual)
     with scratch.connect() as expected:
         found.findings += differences(actual, expected)
     found.unfinished = verifier.unfinished()
     return found
 
 
+async def verify_after(
+    bus: Bus,
+    actual: Connection,
+    checkpoints: Mapping[str, Position],
+    verifier: LogVerifier,
+    progress: Progress,
+) -> Verification:
+    """Verify what each stream has after a checkpoint of it that is known to be true.
+
+    The recorded events are compared with the log, the rows that are derived from them are not.
+    """
+    found = Verification()
+
+    def compare(stream: str, messages: list[Stored]) -> None:
+        found.findings += recorded_otherwise(actual, stream, messages)
+
+    for stream, begin in checkpoints.items():
+        verification = _StreamVerification(bus, stream, compare, verifier, found, progress, begin)
+        await verification.run(actual)
+        recorded = read_position(actual, stream)
+        if recorded.sequence == verification.expected - 1:
+            ends = f"positions {stream}", {"digest": recorded.digest}
+            found.findings += row_differences(*ends, {"digest": verification.digest})
+    found.unfinished = verifier.unfinished()
+    return found
+
+
 @dataclass
 class _StreamVerification:
-    """One stream: verified, compared with its checkpoints, replayed."""
+    """One stream after `begin`: verified, compared with its checkpoints, passed to `use`."""
 
     bus: Bus
     stream: str
-    scratch: Engine
+    use: Callable[[str, list[Stored]], None]
     verifier: LogVerifier
     found: Verification
     progress: Progress
+    begin: Position = _BEGIN
     digest: str = BEGIN
     expected: int = 1
 
-    async def run(self, last: int) -> None:
-        """Verify from the first event to `last`, the last one that the database has."""
+    async def run(self, actual: Connection) -> None:
+        """Verify up to the last event that the database has."""
+        recorded = read_position(actual, self.stream).sequence
+        end = await last_sequence(self.bus, self.stream)
+        if end < max(recorded, self.begin.sequence):
+            known = f"the database at {recorded}" if end < recorded else "before the checkpoint"
+            self.found.findings.append(
+                f"{self.stream}: the log ends at {end}, {known}; the log"
+                " was replaced by an older one or truncated; see `scepstream audit reconcile`"
+            )
+        last = min(recorded, end)
+        self.digest, self.expected = self.begin.digest, self.begin.sequence + 1
         digests = await _checkpoints(self.bus, self.stream, self.verifier.keys.operators)
-        async for batch in read(self.bus, self.stream, 1, last):
+        async for batch in read(self.bus, self.stream, self.begin.sequence + 1, last):
             for message in batch:
+                if self.begin.sequence and self.verifier.lacks(message.subject):
+                    await self._reopen(message.subject)
                 self._event(message, digests)
-            store(self.scratch, self.stream, batch)
+            self.use(self.stream, batch)
             self.found.events += len(batch)
             self.progress(len(batch))
         self._missing(last + 1)
+        self.found.unrecorded[self.stream] = max(0, end - recorded)
+
+    async def _reopen(self, subject: str) -> None:
+        """Examine the events that an enrollment had at the checkpoint."""
+        enrollment, _ = parse_subject(subject)
+        places = [enrollment.subject(stage) for stage in Stage]
+        found = [await self.bus.get_last_or_leader(self.stream, place) for place in places]
+        earlier = [each for each in found if each and each.sequence <= self.begin.sequence]
+        for message in sorted(earlier, key=lambda each: each.sequence):
+            self._examine(message)
 
     def _event(self, message: Stored, digests: Digests) -> None:
         self._missing(message.sequence)
         self.expected = message.sequence + 1
-        place = f"{self.stream}#{message.sequence}"
-        if problem := self.verifier.examine(message):
-            self.found.findings.append(f"{place} {message.subject}: {problem}")
+        self._examine(message)
         self.digest = advance(self.digest, event_digest(message, own_headers(message)))
         signed = digests.get(message.sequence)
         if signed is None:
             return
         self.found.checkpoints += 1
         if signed != self.digest:
+            place = f"{self.stream}#{message.sequence}"
             problem = "log digest does not match the signed checkpoint"
+            self.found.findings.append(f"{place}: {problem}")
+
+    def _examine(self, message: Stored) -> None:
+        if problem := self.verifier.examine(message):
+            place = f"{self.stream}#{message.sequence} {message.subject}"
             self.found.findings.append(f"{place}: {problem}")
 
     def _missing(self, until: int) -> None:
@@ -131,3 +187,21 @@ async def _every(bus: Bus, wildcard: str) -> AsyncIterator[Stored]:
     while stored := await bus.get_next_or_leader(OPS, wildcard, position + 1):
         position = stored.sequence
         yield stored
+
+
+def recorded_otherwise(
+    actual: Connection, stream: str, messages: Sequence[Stored]
+) -> Iterator[str]:
+    """Yield what is wrong in the recorded events of a stretch of a stream."""
+    if not messages:
+        return
+    expected = {m.sequence: row(stream, DecodedMessage.of(m)) for m in messages}
+    ours = rows_between(actual, stream, messages[0].sequence, messages[-1].sequence)
+    for sequence in sorted(expected.keys() | ours.keys()):
+        place = f"events {stream} {sequence}"
+        if sequence not in ours:
+            yield f"{place}: row is missing"
+        elif sequence not in expected:
+            yield f"{place}: row is not derived from the log"
+        else:
+            yield from row_differences(place, ours[sequence], expected[sequence])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -35,11 +35,6 @@ def position(engine: Engine, stream: str) -> int:
     """Return the last recorded sequence of a stream, 0 if there is none."""
     with engine.connect() as connection:
         return read_position(connection, stream).sequence
-
-
-def position_of(connection: Connection, stream: str) -> int:
-    """Return the last recorded sequence of a stream, as of the connection's snapshot."""
-    return read_position(connection, stream).sequence
 
 
 def signed_place(engine: Engine, stream: str) -> tuple[int, str]:
@@ -114,6 +109,17 @@ def events_after(engine: Engine, stream: str, sequence: int) -> list[RecordedEve
     )
     with engine.connect() as connection:
         return [_recorded(found) for found in connection.execute(query).mappings()]
+
+
+def rows_between(
+    connection: Connection, stream: str, first: int, last: int
+) -> dict[int, dict[str, Any]]:
+    """Return the rows of a stream's events from `first` to `last`, by sequence."""
+    columns = events.c
+    query = select(events).where(
+        columns.stream == stream, columns.sequence >= first, columns.sequence <= last
+    )
+    return {row["sequence"]: dict(row) for row in connection.execute(query).mappings()}
 
 
 def _recorded(found: RowMapping) -> RecordedEvent:
