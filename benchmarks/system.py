@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -41,12 +41,17 @@ def missing() -> str:
 
 
 @contextmanager
-def system(profile: str = "demo", tree: Path = ROOT) -> Iterator[Target]:
-    """Run the system from a source tree; yield the SCEP profile's URL, challenge and all pids."""
+def system(
+    profile: str = "demo", tree: Path = ROOT, options: Sequence[str] = ()
+) -> Iterator[Target]:
+    """Run the system from a source tree; yield the SCEP profile's URL, challenge and all pids.
+
+    `options` are further options of `scepstream up`.
+    """
     with tempfile.TemporaryDirectory(prefix="scepstream-") as folder:
         data, log = Path(folder) / "data", Path(folder) / "log"
         data.mkdir()
-        command = [*_COMMAND, "--data", str(data), "--port", "0", "--admin-port", "0"]
+        command = [*_COMMAND, "--data", str(data), "--port", "0", "--admin-port", "0", *options]
         with running(command, log, tree) as process:
             run = _started(process, data / "run.json", log)
             chosen = run.profiles[profile]
