@@ -63,7 +63,10 @@ def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
             "the certificate would become valid before its CA",
         ),
         (validity > 0, "the certificate would expire before it becomes valid"),
-        (validity <= ceilings.max_ttl, "the validity is longer than this issuer allows"),
+        (
+            validity <= ceilings.max_ttl + ceilings.max_backdate,
+            "the validity is longer than this issuer allows",
+        ),
     )
     broken = next((said for holds, said in rules if not holds), "")
     if broken:
@@ -89,6 +92,8 @@ def out_of_time(template: CertificateTemplate, ceilings: Ceilings, times: Times)
         return "the certificate would begin longer before its request than this issuer allows"
     if template.not_before > times.approved + _CLOCK_SLACK:
         return "the certificate would begin in the future"
+    if template.not_after > times.approved + ceilings.max_ttl + _CLOCK_SLACK:
+        return "the validity is longer than this issuer allows"
     if template.not_after <= times.approved:
         return "the certificate would have expired already"
     return ""

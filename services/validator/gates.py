@@ -10,8 +10,11 @@ from shared.limits import shortened
 from shared.log.events.enrollment import Facts, GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
-from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
+from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.usages import usage_name, usage_oids
+
+_GRANTED = frozenset({SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     yield "key", _key(opened.facts, policy), ""
     yield "subject", _subject(opened.csr), ""
     yield "sans", _sans(opened.csr, policy), ""
+    if opened.csr.extended_key_usages:
+        yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
         yield "extensions", None, ignored
     yield "compromise", _compromised(policy_input.history), ""
@@ -128,9 +133,19 @@ def wants_challenge(policy_input: PolicyInput) -> bool:
 
 
 def _ignored_extensions(csr: CertificationRequest) -> str:
-    """Name the requested extensions other than SANs: the profile decides on all of them."""
-    asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid != SUBJECT_ALT_NAME)
+    """Name the requested extensions that the profile alone decides on."""
+    asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid not in _GRANTED)
     return shortened(f"ignored in the request: {', '.join(asked)}") if asked else ""
+
+
+def _usages(csr: CertificationRequest, policy: Policy) -> Refusal | None:
+    """Refuse usages that the profile does not have; a device would rely on them in vain."""
+    allowed = usage_oids(policy.extended_key_usages)
+    for usage in csr.extended_key_usages:
+        if usage not in allowed:
+            detail = shortened(f"extended key usage {usage_name(usage)} is not allowed")
+            return Refusal(Reason.USAGE_NOT_ALLOWED, detail)
+    return None
 
 
 def _compromised(history: History) -> Refusal | None:

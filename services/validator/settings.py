@@ -89,7 +89,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         sans=frozenset(certificate.sans),
         key_usages=certificate.key_usages,
         extended_key_usages=certificate.extended_key_usages,
-        max_ttl=int(certificate.max_ttl),
+        max_ttl=int(min(certificate.max_ttl, configuration.issuers[profile.issuer_id].max_ttl)),
         backdate=int(certificate.backdate),
         verdict_ttl=int(configuration.validator.verdict_ttl),
         issuer=profile.issuer_id,

@@ -1,6 +1,7 @@
 """The certificate template that a profile makes of a CSR. Pure; nothing is copied by default."""
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +14,7 @@ from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.key_ids import authority_key_id, public_key_id
 from shared.x509.names import read_name
-from shared.x509.usages import EXTENDED_KEY_USAGES, KEY_USAGES
+from shared.x509.usages import KEY_USAGES, usage_oids
 
 _EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
 
@@ -23,12 +24,14 @@ def build_template(
 ) -> CertificateTemplate:
     """Take subject, SANs and key from the CSR, byte for byte, and everything else from the profile.
 
-    Whatever else a CSR asks for (BasicConstraints, CA key usages, a SID) is ignored. The
-    certificate begins no earlier than its CA and ends no later. `decided_at` is in Unix seconds.
+    A CSR may ask for some of the profile's extended key usages, and for a shorter validity.
+    Whatever else it asks for (BasicConstraints, CA key usages, a SID) is ignored. The certificate
+    begins no earlier than its CA and ends no later. `decided_at` is in Unix seconds.
     """
     begin, end = lifetime(ca)
+    longest = min(policy.max_ttl, csr.validity or policy.max_ttl)
     not_before = max(decided_at - policy.backdate, begin)
-    not_after = min(decided_at + policy.max_ttl, end)
+    not_after = min(decided_at + longest, end)
     return CertificateTemplate(
         issuer=policy.issuer,
         ca_spki_sha256=_pin(ca),
@@ -58,7 +61,7 @@ def _extensions(
 ) -> tuple[TemplateExtension, ...]:
     """Return the extensions in the order in which most CAs write them."""
     is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
-    key_usage, extended_key_usage, *rest = _fixed(policy, is_rsa, ca)
+    key_usage, extended_key_usage, *rest = _fixed(_narrowed(policy, csr), is_rsa, ca)
     key_id = _extension(x509.SubjectKeyIdentifier(public_key_id(csr.spki)), critical=False)
     extensions = [key_usage, extended_key_usage, key_id, *rest]
     if csr.san_value is not None and csr.sans:
@@ -67,6 +70,15 @@ def _extensions(
         san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=csr.san_value)
         extensions.append(san)
     return tuple(extensions)
+
+
+def _narrowed(policy: Policy, csr: CertificationRequest) -> Policy:
+    """Return the policy with only the extended key usages that a CSR asks for, if it names any."""
+    if not csr.extended_key_usages:
+        return policy
+    asked = set(csr.extended_key_usages)
+    chosen = tuple(u for u in policy.extended_key_usages if not asked.isdisjoint(usage_oids((u,))))
+    return replace(policy, extended_key_usages=chosen)
 
 
 @lru_cache(maxsize=64)
@@ -107,7 +119,7 @@ def _key_usage(policy: Policy, is_rsa: bool) -> x509.KeyUsage:  # noqa: FBT001 -
 
 def _extended_key_usage(policy: Policy) -> x509.ExtendedKeyUsage:
     return x509.ExtendedKeyUsage(
-        [x509.ObjectIdentifier(EXTENDED_KEY_USAGES.get(n, n)) for n in policy.extended_key_usages]
+        list(map(x509.ObjectIdentifier, usage_oids(policy.extended_key_usages)))
     )
 
 

@@ -6,10 +6,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.config.challenge_format import looks_signed
-from shared.config.profiles import ProfileSection
-from shared.config.sections import Configuration, LocalIssuerSection
+from shared.config.profiles import CertificateProfileSection, ProfileSection
+from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
-from shared.x509.usages import ANY_ATTRIBUTE
+from shared.x509.usages import ANY_ATTRIBUTE, usage_name, usage_oids
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
@@ -49,11 +49,8 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     issuer = configuration.issuers.get(profile.issuer_id)
     if certificate is None:
         yield f".profile_id: no such certificate profile: {profile.profile_id}"
-    elif issuer is not None and certificate.backdate > issuer.max_backdate:
-        yield (
-            f".profile_id: backdate of {profile.profile_id}, {certificate.backdate:.0f}s, exceeds "
-            f"max_backdate of issuer {profile.issuer_id}, {issuer.max_backdate:.0f}s"
-        )
+    elif issuer is not None:
+        yield from _beyond_issuer(profile, certificate, issuer)
     if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
         yield ".mtls_client_ca_trust_bundle_path: required with mtls_enabled"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):
@@ -64,6 +61,24 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)
+
+
+def _beyond_issuer(
+    profile: ProfileSection, certificate: CertificateProfileSection, issuer: AnyIssuerSection
+) -> Iterator[str]:
+    """Yield what a certificate profile asks for that the issuer would refuse every time."""
+    if certificate.backdate > issuer.max_backdate:
+        yield (
+            f".profile_id: backdate of {profile.profile_id}, {certificate.backdate:.0f}s, exceeds "
+            f"max_backdate of issuer {profile.issuer_id}, {issuer.max_backdate:.0f}s"
+        )
+    signed = usage_oids(issuer.extended_key_usages)
+    wanted = usage_oids(certificate.extended_key_usages)
+    if missing := [usage_name(usage) for usage in wanted if usage not in signed]:
+        yield (
+            f".profile_id: {profile.profile_id} has extended key usages that issuer "
+            f"{profile.issuer_id} does not sign: {', '.join(missing)}"
+        )
 
 
 def _verifiers(profile: ProfileSection) -> Iterator[str]:

@@ -40,7 +40,7 @@ class CertificateProfileSection(Section):
     )
     """KeyUsage of the certificates."""
     extended_key_usages: ExtendedKeyUsages = ("clientAuth",)
-    """ExtendedKeyUsage: names or OIDs."""
+    """ExtendedKeyUsage: names or OIDs. A CSR may ask for some of them, but not for others."""
     sans: SanKinds = (
         "dns",
         "rfc822",
@@ -52,7 +52,9 @@ class CertificateProfileSection(Section):
     crl_distribution_points: Names = ()
     """URLs of the CRL for relying parties (RFC 5280 4.2.1.13)."""
     max_ttl: Duration = 365 * 86400.0
-    """Lifetime of a certificate, which never outlives the CA."""
+    """Lifetime of a certificate. The issuer's `max_ttl`, the end of the CA and a validity that the
+    CSR asks for may make it shorter.
+    """
     backdate: Duration = 600.0
     """How long before the request a certificate becomes valid, to tolerate clocks that differ."""
 

@@ -198,7 +198,7 @@ class AnyIssuerSection(Section):
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
     max_ttl: Duration = 2 * 365 * 86400.0
-    """Maximum lifetime of a certificate, whatever the verdict says."""
+    """Maximum lifetime of a certificate from its approval on, whatever the verdict says."""
     max_backdate: Duration = 3600.0
     """How far notBefore may precede the request, whatever the verdict says."""
     extended_key_usages: ExtendedKeyUsages = (

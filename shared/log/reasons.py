@@ -18,6 +18,7 @@ class Reason(StrEnum):
     KEY_NOT_ALLOWED = "key_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
     SAN_NOT_ALLOWED = "san_not_allowed"
+    USAGE_NOT_ALLOWED = "usage_not_allowed"
     CHALLENGE_MISSING = "challenge_missing"
     CHALLENGE_WRONG = "challenge_wrong"
     MALFORMED = "malformed"
@@ -76,6 +77,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.KEY_NOT_ALLOWED: FailInfo.BAD_ALG,
     Reason.SUBJECT_NOT_ALLOWED: FailInfo.BAD_REQUEST,
     Reason.SAN_NOT_ALLOWED: FailInfo.BAD_REQUEST,
+    Reason.USAGE_NOT_ALLOWED: FailInfo.BAD_REQUEST,
     Reason.CHALLENGE_MISSING: FailInfo.BAD_MESSAGE_CHECK,
     Reason.CHALLENGE_WRONG: FailInfo.BAD_MESSAGE_CHECK,
     Reason.MALFORMED: FailInfo.BAD_REQUEST,

@@ -38,12 +38,25 @@ from shared.scep.schemes import PublicKey, public_key, read_signature_algorithm,
 from shared.x509.names import GeneralName, read_general_names
 
 SUBJECT_ALT_NAME: Final = "2.5.29.17"
+EXTENDED_KEY_USAGE: Final = "2.5.29.37"
 _CHALLENGE_PASSWORD: Final = object_identifier("1.2.840.113549.1.9.7")
 # Extensions are requested in PKCS#9's attribute, or in Microsoft's with the same syntax.
 _EXTENSION_REQUESTS: Final = (
     object_identifier("1.2.840.113549.1.9.14"),
     object_identifier("1.3.6.1.4.1.311.2.1.14"),
 )
+# Pairs of name and value by which Windows asks for a validity ([MS-WCCE] 2.2.2.7.10).
+_NAME_VALUE_PAIR: Final = object_identifier("1.3.6.1.4.1.311.13.2.1")
+_PERIOD: Final = "validityperiod"
+_UNITS: Final = "validityperiodunits"
+_SECONDS: Final = {
+    "hours": 3600,
+    "days": 86400,
+    "weeks": 7 * 86400,
+    "months": 30 * 86400,
+    "years": 365 * 86400,
+}
+_UNIT_DIGITS: Final = 6
 _BOOLEAN: Final = 0x01
 
 
@@ -105,6 +118,23 @@ class CertificationRequest:
     def sans(self) -> tuple[GeneralName, ...]:
         """The requested subjectAltName entries, in order."""
         return read_general_names(self.san_value) if self.san_value is not None else ()
+
+    @cached_property
+    def extended_key_usages(self) -> tuple[str, ...]:
+        """The requested extended key usages as dotted OIDs, in order; empty if there are none."""
+        values = {e.value for e in self.extensions if e.oid == EXTENDED_KEY_USAGE}
+        if len(values) > 1:
+            raise _bad_request("conflicting extendedKeyUsage extensions")
+        return _usages(values.pop()) if values else ()
+
+    @cached_property
+    def validity(self) -> int | None:
+        """The requested validity in seconds, or None. A month has 30 days, a year 365."""
+        asked: dict[str, str] = {}
+        for oid, values in self._values:
+            if oid == _NAME_VALUE_PAIR:
+                _read_pairs(values, asked)
+        return _validity(asked)
 
     @property
     def names(self) -> bytes:
@@ -177,7 +207,7 @@ def read_request(csr: CertificationRequest, policy: AlgorithmPolicy) -> None:
         raise _bad_request(f"the subjectAltName has more than {SAN_BYTES} bytes")
     if len(csr.sans) > SAN_ENTRIES:
         raise _bad_request(f"the subjectAltName has more than {SAN_ENTRIES} entries")
-    _ = csr.challenge
+    _ = csr.challenge, csr.extended_key_usages, csr.validity
 
 
 def _bad_request(detail: str) -> ScepError:
@@ -209,3 +239,41 @@ def _read_extensions(values: bytes, found: dict[Extension, None]) -> None:
         raise _bad_request(error.detail) from None
     if len(found) > CSR_EXTENSIONS:
         raise _bad_request(f"more than {CSR_EXTENSIONS} extensions requested")
+
+
+def _usages(value: bytes) -> tuple[str, ...]:
+    found: list[str] = []
+    try:
+        outer = Der(value)
+        usages = outer.enter(SEQUENCE)
+        outer.finish()
+        while usages.more() and len(found) <= CSR_EXTENSIONS:
+            found.append(dotted(usages.value(OID)))
+    except ScepError as error:
+        raise _bad_request(f"extendedKeyUsage: {error.detail}") from None
+    if not 0 < len(found) <= CSR_EXTENSIONS:
+        raise _bad_request(f"extendedKeyUsage names none or more than {CSR_EXTENSIONS} usages")
+    return tuple(found)
+
+
+def _read_pairs(values: bytes, found: dict[str, str]) -> None:
+    """Add the pairs about a validity of one attribute to `found`, by name in lower case."""
+    try:
+        der = Der(values)
+        while der.more():
+            pair = der.enter(SEQUENCE)
+            name, value = (text(*pair.any()) for _ in range(2))
+            if name.lower() in (_PERIOD, _UNITS):
+                found[name.lower()] = value.strip().lower()
+    except ScepError as error:
+        raise _bad_request(f"name and value pair: {error.detail}") from None
+
+
+def _validity(asked: dict[str, str]) -> int | None:
+    if not asked:
+        return None
+    seconds, units = _SECONDS.get(asked.get(_PERIOD, "")), asked.get(_UNITS, "")
+    is_number = units.isascii() and units.isdecimal() and len(units) <= _UNIT_DIGITS
+    if seconds is None or not is_number or int(units) == 0:
+        raise _bad_request("ValidityPeriod is not a number of hours, days, weeks, months or years")
+    return seconds * int(units)

@@ -36,6 +36,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         {
             "dying": {"max_ttl": "2m", "backdate": "50m"},  # in its last third from the start
             "blink": {"max_ttl": "1s"},
+            "longest": {"max_ttl": "1000d"},  # longer than the issuer signs
         },
     )
     add_profiles(
@@ -47,6 +48,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "final": {"renewal": False},
             "dying": {"profile_id": "dying"},
             "blink": {"profile_id": "blink"},
+            "longest": {"profile_id": "longest"},
             "grace": {"profile_id": "blink", "renewal_grace": "1h"},
             "manual": {"approval": "manual", "renewal_window": "0s"},
             "password": {"password_recipients": True, "renewal_window": "0s"},

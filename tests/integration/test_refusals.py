@@ -4,6 +4,7 @@ import base64
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -416,6 +417,10 @@ JUDGED: dict[Reason, Callable[[Endpoint, Device], bytes]] = {
         demo.challenge, m.extension_request(m.san(m.tlv(0x88, m.oid("1.2.3.4")[2:])))
     ),
     Reason.SUBJECT_NOT_ALLOWED: lambda demo, device: device.csr(demo.challenge, subject=m.name()),
+    Reason.USAGE_NOT_ALLOWED: lambda demo, device: device.csr(
+        demo.challenge,
+        m.extension_request(m.extension("2.5.29.37", m.tlv(m.SEQ, m.oid("1.3.6.1.5.5.7.3.3")))),
+    ),
 }
 
 
@@ -502,3 +507,25 @@ def test_a_name_that_breaks_its_types_rule_is_a_bad_request_that_names_it(
     assert reply.fail_info is FailInfo.BAD_REQUEST
     assert said in reply.fail_info_text
     assert "(RFC 5280 4." in reply.fail_info_text
+
+
+# What is shortened, not refused
+
+
+def test_a_profile_may_ask_for_more_than_its_issuer_signs(wide: System, device: Device) -> None:
+    found = enroll(Endpoint.of(wide, "longest"), device)
+    lasting = found.not_valid_after_utc - found.not_valid_before_utc
+
+    assert timedelta(days=730) <= lasting <= timedelta(days=730, hours=1)
+
+
+def test_a_device_may_ask_for_a_shorter_life(demo: Endpoint, device: Device) -> None:
+    pair = "1.3.6.1.4.1.311.13.2.1"
+    asked = [
+        m.attribute(pair, m.tlv(m.SEQ, *(m.tlv(m.BMP, each.encode("utf-16-be")) for each in both)))
+        for both in (("ValidityPeriod", "Days"), ("ValidityPeriodUnits", "3"))
+    ]
+    found = enroll(demo, device, csr=device.csr(demo.challenge, *asked))
+    left = found.not_valid_after_utc - datetime.now(UTC)
+
+    assert timedelta(days=2, hours=23) < left <= timedelta(days=3)

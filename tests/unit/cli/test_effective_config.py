@@ -82,7 +82,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "crl_validity": "3d",
         "max_ttl": "1001ms",
         "max_backdate": "5m",
-        "extended_key_usages": ["clientAuth", "1.3.6.1.4.1.311.20.2.2"],
+        "extended_key_usages": ["serverAuth", "1.3.6.1.4.1.311.20.2.2"],
     },
     "certificate_profiles.device": {
         "key_types": "ec:p384",

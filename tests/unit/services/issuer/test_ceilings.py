@@ -17,6 +17,7 @@ ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
 CEILINGS = pki.ceilings(ROOT)
 CA_END = int(pki.END.timestamp())
 YEARS = 2 * 365 * DAY
+BACKDATE = CEILINGS.max_backdate
 
 
 def problem(**changes: Any) -> str:
@@ -62,8 +63,9 @@ def test_a_certificate_that_outlives_its_ca_is_beyond(end: int, beyond: bool) ->
     ("start", "end", "beyond"),
     [
         (NOW, NOW + YEARS, False),
-        (NOW, NOW + YEARS + 1, True),
-        (NOW - 1, NOW + YEARS, True),
+        (NOW - BACKDATE, NOW + YEARS, False),
+        (NOW - BACKDATE - 1, NOW + YEARS, True),
+        (NOW, NOW + YEARS + BACKDATE + 1, True),
         (NOW, NOW + 1, False),
         (NOW, NOW, True),
         (NOW, NOW - 1, True),
@@ -120,6 +122,9 @@ def times_problem(not_before: int, not_after: int, requested: int = NOW) -> str:
         (NOW + 10 * 365 * DAY, NOW + 11 * 365 * DAY, "begin in the future"),
         (NOW - 600, NOW + 1, ""),
         (NOW - 600, NOW, "expired already"),
+        (NOW - 3600, NOW + YEARS, ""),
+        (NOW - 3600, NOW + YEARS + 300, ""),
+        (NOW - 3600, NOW + YEARS + 301, "longer than this issuer allows"),
     ],
 )
 def test_a_certificate_begins_about_when_it_was_asked_for(

@@ -15,6 +15,7 @@ from tests.support.messages import (
     Identity,
     challenge,
     csr,
+    extension,
     extension_request,
     name,
     oid,
@@ -101,6 +102,36 @@ def test_a_request_that_names_nobody_is_refused(device: Identity) -> None:
 
 def test_an_empty_subject_is_allowed_where_a_san_names_the_device(device: Identity) -> None:
     assert decide(request(device, DNS, subject=EMPTY_NAME), facts(), policy()).refusal is None
+
+
+def asking(device: Identity, *usages: str) -> Any:
+    """A CSR that requests these extended key usages."""
+    wanted = extension("2.5.29.37", tlv(SEQ, *map(oid, usages)))
+    return read_csr(csr(device.key, challenge(UTF8, b"s3cret"), extension_request(wanted)))
+
+
+CLIENT, CODE, ODD = "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.3", "1.2.3.4"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"), [((CODE,), "codeSigning"), ((CLIENT, CODE), "codeSigning"), ((ODD,), ODD)]
+)
+def test_a_usage_that_the_profile_does_not_have_is_refused_by_name(
+    device: Identity, asked: tuple[str, ...], named: str
+) -> None:
+    found = refusal(asking(device, *asked))
+
+    assert found.reason is Reason.USAGE_NOT_ALLOWED
+    assert found.detail == f"extended key usage {named} is not allowed"
+
+
+def test_a_usage_that_the_profile_has_passes_and_is_told_as_checked(device: Identity) -> None:
+    allowed = policy(extended_key_usages=("clientAuth", ODD))
+    decision = decide(asking(device, ODD, CLIENT), facts(), allowed)
+
+    assert decision.refusal is None
+    assert GateResult(gate="usages", passed=True) in decision.gates
+    assert "extensions" not in {gate.gate for gate in decision.gates}
 
 
 @pytest.mark.parametrize("kind", sorted(SANS))

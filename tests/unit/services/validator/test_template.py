@@ -11,11 +11,13 @@ from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
 from tests.support import pki
 from tests.support.messages import (
+    BMP,
     DEVICE_NAME,
     NULL,
     PRINTABLE,
     SEQ,
     Identity,
+    attribute,
     challenge,
     csr,
     extension,
@@ -40,7 +42,6 @@ ASKED_FOR = {
     ),
     "CA key usages": extension(KEY_USAGE, b"\x03\x02\x01\x06", critical=b"\x01\x01\xff"),
     "a SID": extension("1.3.6.1.4.1.311.25.2", tlv(SEQ, b"S-1-5-21-1-2-3-500")),
-    "other extended key usages": extension(EKU, tlv(SEQ, oid("1.3.6.1.5.5.7.3.3"))),
     "name constraints": extension("2.5.29.30", tlv(SEQ)),
     "its own key identifier": extension("2.5.29.14", tlv(4, b"mine")),
     "something unheard of": extension("1.2.3.4.5", NULL),
@@ -73,6 +74,57 @@ def test_a_certificate_begins_and_ends_within_the_life_of_its_ca(
     made = template(device, pki.make_root(ec_key, start=begin, end=end))
 
     assert (made.not_before, made.not_after) == (NOW - 60, NOW + 3600)
+
+
+def asking(*usages: str) -> bytes:
+    """An extendedKeyUsage extension as a CSR requests it."""
+    return extension(EKU, tlv(SEQ, *map(oid, usages)))
+
+
+CLIENT, SERVER, EMAIL = (f"1.3.6.1.5.5.7.3.{number}" for number in (2, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("asked", "stamped"),
+    [
+        ((), (CLIENT, SERVER, EMAIL)),
+        ((SERVER,), (SERVER,)),
+        ((EMAIL, CLIENT), (CLIENT, EMAIL)),
+        ((EMAIL, SERVER, CLIENT), (CLIENT, SERVER, EMAIL)),
+    ],
+)
+def test_a_csr_may_ask_for_some_of_the_profiles_usages(
+    device: Identity, ca: x509.Certificate, asked: tuple[str, ...], stamped: tuple[str, ...]
+) -> None:
+    allowed = ("clientAuth", "serverAuth", EMAIL)
+    made = template(device, ca, *([asking(*asked)] if asked else []), extended_key_usages=allowed)
+
+    assert values(made)[EKU] == tlv(SEQ, *map(oid, stamped))
+
+
+def validity(units: bytes, period: str = "Days", tag: int = BMP) -> bytes:
+    """The attributes by which Windows asks for a validity."""
+    pairs = {"ValidityPeriod": period, "ValidityPeriodUnits": units.decode()}
+    return b"".join(
+        attribute(
+            "1.3.6.1.4.1.311.13.2.1",
+            tlv(SEQ, *(tlv(tag, text.encode("utf-16-be" if tag == BMP else "utf-8"))
+                       for text in pair)),
+        )
+        for pair in pairs.items()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "days"), [(b"1", 1), (b"364", 364), (b"365", 365), (b"366", 365), (b"999999", 365)]
+)
+def test_a_csr_may_ask_for_a_shorter_validity_but_not_for_a_longer_one(
+    device: Identity, ca: x509.Certificate, asked: bytes, days: int
+) -> None:
+    found = read_csr(csr(device.key, validity(asked)))
+    made = build_template(found, policy(max_ttl=365 * DAY), ca, NOW)
+
+    assert (made.not_before, made.not_after) == (NOW - 600, NOW + days * DAY)
 
 
 def values(made: CertificateTemplate) -> dict[str, bytes]:

@@ -121,6 +121,13 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
             ("profile_id: backdate of device, 7200s, exceeds max_backdate of issuer local, 3600s"),
         ),
         (
+            text().replace(
+                "[certificate_profiles.device]",
+                '[certificate_profiles.device]\nextended_key_usages = ["codeSigning"]',
+            ),
+            "profile_id: device has extended key usages that issuer local does not sign: code",
+        ),
+        (
             text().replace(f'"{MARKER}"', "[]"),
             NO_VERIFIER,
         ),

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import AttributeOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.limits import (
     CHALLENGE_BYTES,
@@ -149,8 +152,8 @@ def test_version_is_not_looked_at(device: Identity, version: int) -> None:
 
 def test_attributes_need_no_order(device: Identity) -> None:
     attributes = [challenge(PRINTABLE, b"s3cret"), extension_request(san()), FRIENDLY_NAME]
-    for given in (sorted(attributes), sorted(attributes, reverse=True)):
-        found = verified(csr(device.key, *given))
+    for order in (sorted(attributes), sorted(attributes, reverse=True)):
+        found = verified(csr(device.key, *order))
         assert found.challenge == "s3cret"
         assert [e.oid for e in found.extensions] == ["2.5.29.17"]
 
@@ -564,3 +567,108 @@ def test_key_of_1024_bits_is_read() -> None:
     """Whether it is long enough is for the profile."""
     key = rsa.generate_private_key(65537, 1024)
     assert verified(csr(key)).public_key == key.public_key()
+
+
+EKU = "2.5.29.37"
+PAIR = "1.3.6.1.4.1.311.13.2.1"
+
+
+def usages(device: Identity, *values: bytes) -> CertificationRequest:
+    return read_csr(csr(device.key, extension_request(*(extension(EKU, each) for each in values))))
+
+
+def test_extended_key_usages_are_read_in_order(device: Identity) -> None:
+    found = usages(device, tlv(SEQ, oid("1.3.6.1.5.5.7.3.2"), oid("1.2.3.4")))
+
+    assert found.extended_key_usages == ("1.3.6.1.5.5.7.3.2", "1.2.3.4")
+    assert read_csr(device_csr(device)).extended_key_usages == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        tlv(SEQ),
+        b"",
+        tlv(SET, oid("1.2.3.4")),
+        tlv(SEQ, tlv(UTF8, b"clientAuth")),
+        tlv(SEQ, oid("1.2.3.4")) + b"\0",
+        tlv(SEQ, *[oid("1.2.3.4")] * (CSR_EXTENSIONS + 1)),
+    ],
+    ids=["none", "empty", "a set", "text", "more after it", "too many"],
+)
+def test_malformed_extended_key_usages_are_a_bad_request(device: Identity, value: bytes) -> None:
+    with pytest.raises(ScepError, match="extendedKeyUsage") as caught:
+        read_request(usages(device, value), AlgorithmPolicy())
+    assert caught.value.fail_info is FailInfo.BAD_REQUEST
+
+
+def test_two_different_extended_key_usages_are_a_bad_request(device: Identity) -> None:
+    one, other = tlv(SEQ, oid("1.2.3.4")), tlv(SEQ, oid("1.2.3.5"))
+
+    assert usages(device, one, one).extended_key_usages == ("1.2.3.4",)
+    with pytest.raises(ScepError, match="conflicting extendedKeyUsage"):
+        read_request(usages(device, one, other), AlgorithmPolicy())
+
+
+def asking(device: Identity, pairs: dict[str, str], tag: int = BMP) -> CertificationRequest:
+    coding = "utf-16-be" if tag == BMP else "utf-8"
+    values = [tlv(SEQ, *(tlv(tag, text.encode(coding)) for text in pair)) for pair in pairs.items()]
+    return read_csr(csr(device.key, *(attribute(PAIR, value) for value in values)))
+
+
+@pytest.mark.parametrize("tag", [BMP, UTF8, PRINTABLE])
+@pytest.mark.parametrize(
+    ("period", "units", "seconds"),
+    [
+        ("Hours", "12", 12 * 3600),
+        ("Days", "1", 86400),
+        ("weeks", "2", 14 * 86400),
+        ("Months", "3", 90 * 86400),
+        ("YEARS", " 2 ", 730 * 86400),
+    ],
+)
+def test_a_validity_is_read_as_windows_asks_for_it(
+    device: Identity, tag: int, period: str, units: str, seconds: int
+) -> None:
+    pairs = {"ValidityPeriod": period, "ValidityPeriodUnits": units, "Cryptographer": "x"}
+
+    assert asking(device, pairs, tag).validity == seconds
+    assert asking(device, {"SomethingElse": units}, tag).validity is None
+    assert read_csr(device_csr(device)).validity is None
+
+
+def test_both_pairs_may_be_values_of_one_attribute(device: Identity) -> None:
+    pairs = (("ValidityPeriod", "Days"), ("ValidityPeriodUnits", "7"))
+    values = [tlv(SEQ, *(tlv(UTF8, text.encode()) for text in pair)) for pair in pairs]
+
+    assert read_csr(csr(device.key, attribute(PAIR, *values))).validity == 7 * 86400
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        {"ValidityPeriod": "Days"},
+        {"ValidityPeriodUnits": "3"},
+        {"ValidityPeriod": "Fortnights", "ValidityPeriodUnits": "3"},
+        {"ValidityPeriod": "Days", "ValidityPeriodUnits": "0"},
+        {"ValidityPeriod": "Days", "ValidityPeriodUnits": "-1"},
+        {"ValidityPeriod": "Days", "ValidityPeriodUnits": "\u0661"},
+        {"ValidityPeriod": "Days", "ValidityPeriodUnits": "1" * 7},
+        {"ValidityPeriod": "Days", "ValidityPeriodUnits": ""},
+    ],
+)
+def test_a_validity_that_makes_no_sense_is_a_bad_request(
+    device: Identity, pairs: dict[str, str]
+) -> None:
+    with pytest.raises(ScepError, match="ValidityPeriod is not a number") as caught:
+        read_request(asking(device, pairs), AlgorithmPolicy())
+    assert caught.value.fail_info is FailInfo.BAD_REQUEST
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_as_usages_or_pairs_are_read_or_refused(value: bytes) -> None:
+    info = tlv(0xA0, extension_request(extension(EKU, value)), tlv(SEQ, oid(PAIR), tlv(SET, value)))
+    found = CertificationRequest(b"", DEVICE_NAME, b"", Der(info).value(0xA0), b"", b"")
+    for name_ in ("extended_key_usages", "validity"):
+        with suppress(ScepError):
+            getattr(found, name_)
