@@ -91,13 +91,18 @@ def show(
         for name, value in payload.items():
             say(f"    {name}: {_short(value)}")
     if any(event["payload"] is None for event in whole):
-        say("the event log, which alone has the details of some events, was not read", err=True)
+        say(
+            "the event log, which alone has the details of some events, was not read, or has others"
+            " there",
+            err=True,
+        )
 
 
 def _content(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an event says; what the database has of it if the log was not read."""
     if event["payload"] is None:
-        return {name: event[name] for name in _COLUMNS if event[name] is not None}
+        known = {name: event[name] for name in _COLUMNS if event[name] is not None}
+        return known | {"incomplete": True}
     return read_payload(event["payload"]) or {}
 
 

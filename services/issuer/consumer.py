@@ -216,6 +216,8 @@ class VerdictConsumer:
             return Reason.CA_NOT_VALID, problem
         if self.clock() > verdict.valid_until:
             return Reason.VERDICT_EXPIRED, "the approval has expired"
+        if verdict.template.not_after <= stored.seconds:  # a device asked for minutes, and waited
+            return Reason.VERDICT_EXPIRED, "the certificate would have expired already"
         if problem := beyond_ceilings(verdict.template, ca.ceilings):
             return Reason.BEYOND_CEILING, problem
         return None

@@ -275,12 +275,15 @@ class JetStreamBus(LeaderReads):
         """Fail requests that were not answered in time: one timer for all of them.
 
         Time is counted in sweeps, not read from the clock: while the process or its machine stood
-        still, answers arrived that have not been read yet.
+        still, answers arrived that have not been read yet. Nor does a sweep count that comes late.
         """
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             await asyncio.sleep(_SWEEP_SECONDS)
+            is_late = loop.time() - began > 2 * _SWEEP_SECONDS
             for key, asked in list(self._asked.items()):
-                asked.sweeps -= 1
+                asked.sweeps -= not is_late
                 if asked.sweeps <= 0 or not self.client.is_connected:
                     self._asked.pop(key, None)
                     if not asked.future.done():

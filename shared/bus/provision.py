@@ -41,9 +41,10 @@ _HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_B
 _MAX_FILE_STORE = "8TB"
 
 
-# Version of the names of subjects, events and their fields; streams with another are refused.
+# Version of the names of subjects, events and their fields, and of the digests that checkpoints
+# sign; streams with another are refused.
 _NAMES_KEY = "scepstream-names"
-_NAMES = "1"
+_NAMES = "2"
 
 
 class ForeignLogError(Exception):

@@ -6,6 +6,7 @@ ciphertext and observe the answer. `read_csr` parses only what the signature nee
 read attributes and names, whose errors may be disclosed.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -50,6 +51,8 @@ _NAME_VALUE_PAIR: Final = object_identifier("1.3.6.1.4.1.311.13.2.1")
 _PERIOD: Final = "validityperiod"
 _UNITS: Final = "validityperiodunits"
 _SECONDS: Final = {
+    "seconds": 1,
+    "minutes": 60,
     "hours": 3600,
     "days": 86400,
     "weeks": 7 * 86400,
@@ -130,7 +133,7 @@ class CertificationRequest:
     @cached_property
     def validity(self) -> int | None:
         """The requested validity in seconds, or None. A month has 30 days, a year 365."""
-        asked: dict[str, str] = {}
+        asked: dict[str, set[str]] = {}
         for oid, values in self._values:
             if oid == _NAME_VALUE_PAIR:
                 _read_pairs(values, asked)
@@ -256,24 +259,28 @@ def _usages(value: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read_pairs(values: bytes, found: dict[str, str]) -> None:
-    """Add the pairs about a validity of one attribute to `found`, by name in lower case."""
-    try:
+def _read_pairs(values: bytes, found: dict[str, set[str]]) -> None:
+    """Add the values about a validity in one attribute to `found`, by name in lower case.
+
+    What does not parse says nothing about a validity.
+    """
+    with suppress(ScepError):
         der = Der(values)
         while der.more():
             pair = der.enter(SEQUENCE)
-            name, value = (text(*pair.any()) for _ in range(2))
-            if name.lower() in (_PERIOD, _UNITS):
-                found[name.lower()] = value.strip().lower()
-    except ScepError as error:
-        raise _bad_request(f"name and value pair: {error.detail}") from None
+            name, value = (text(*pair.any()).strip().lower() for _ in range(2))
+            if name in (_PERIOD, _UNITS):
+                found.setdefault(name, set()).add(value)
 
 
-def _validity(asked: dict[str, str]) -> int | None:
+def _validity(asked: dict[str, set[str]]) -> int | None:
     if not asked:
         return None
-    seconds, units = _SECONDS.get(asked.get(_PERIOD, "")), asked.get(_UNITS, "")
+    if any(len(values) > 1 for values in asked.values()):
+        raise _bad_request("conflicting values of ValidityPeriod or its units")
+    period, units = ("".join(asked.get(name, ())) for name in (_PERIOD, _UNITS))
+    seconds = _SECONDS.get(period)
     is_number = units.isascii() and units.isdecimal() and len(units) <= _UNIT_DIGITS
     if seconds is None or not is_number or int(units) == 0:
-        raise _bad_request("ValidityPeriod is not a number of hours, days, weeks, months or years")
+        raise _bad_request("ValidityPeriod is not a number of seconds, minutes, hours ... or years")
     return seconds * int(units)

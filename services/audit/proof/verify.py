@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from services.audit.proof.diff import differences, row_differences
 from services.audit.proof.log_verifier import LogVerifier
 from services.audit.record.digest import BEGIN, advance, event_digest, own_headers
 from services.audit.record.event_row import DecodedMessage, row
-from services.audit.record.log_reader import last_sequence, read
+from services.audit.record.log_reader import last_sequence, patiently, read
 from services.audit.record.positions import Position, read_position
 from services.audit.record.write import rows_between, store
 from services.audit.store.engine import Connection, Engine
@@ -22,6 +23,7 @@ from shared.log.subjects import checkpoint, parse_subject
 Progress = Callable[[int], None]
 Digests = Mapping[int, str]
 _BEGIN: Final = Position()
+_WIDEST: Final = 2**63 - 1
 
 
 @dataclass
@@ -78,12 +80,13 @@ async def verify_after(
     """
     found = Verification()
 
-    def compare(stream: str, messages: list[Stored]) -> None:
-        found.findings += recorded_otherwise(actual, stream, messages)
-
     for stream, begin in checkpoints.items():
-        verification = _StreamVerification(bus, stream, compare, verifier, found, progress, begin)
+        events = _RecordedEvents(actual, found, begin.sequence)
+        verification = _StreamVerification(
+            bus, stream, events.compare, verifier, found, progress, begin
+        )
         await verification.run(actual)
+        events.finish(stream)
         recorded = read_position(actual, stream)
         if recorded.sequence == verification.expected - 1:
             ends = f"positions {stream}", {"digest": recorded.digest}
@@ -109,7 +112,11 @@ class _StreamVerification:
     async def run(self, actual: Connection) -> None:
         """Verify up to the last event that the database has."""
         recorded = read_position(actual, self.stream).sequence
-        end = await last_sequence(self.bus, self.stream)
+        end = await patiently(lambda: last_sequence(self.bus, self.stream))
+        if recorded < self.begin.sequence:
+            self.found.findings.append(
+                f"{self.stream}: the database ends at {recorded}, before the checkpoint"
+            )
         if end < max(recorded, self.begin.sequence):
             known = f"the database at {recorded}" if end < recorded else "before the checkpoint"
             self.found.findings.append(
@@ -134,7 +141,10 @@ class _StreamVerification:
         """Examine the events that an enrollment had at the checkpoint."""
         enrollment, _ = parse_subject(subject)
         places = [enrollment.subject(stage) for stage in Stage]
-        found = [await self.bus.get_last_or_leader(self.stream, place) for place in places]
+        found = [
+            await patiently(partial(self.bus.get_last_or_leader, self.stream, place))
+            for place in places
+        ]
         earlier = [each for each in found if each and each.sequence <= self.begin.sequence]
         for message in sorted(earlier, key=lambda each: each.sequence):
             self._examine(message)
@@ -184,24 +194,44 @@ async def _checkpoints(bus: Bus, stream: str, operators: Trusted) -> Digests:
 
 async def _every(bus: Bus, wildcard: str) -> AsyncIterator[Stored]:
     position = 0
-    while stored := await bus.get_next_or_leader(OPS, wildcard, position + 1):
+    while stored := await patiently(partial(bus.get_next_or_leader, OPS, wildcard, position + 1)):
         position = stored.sequence
         yield stored
 
 
-def recorded_otherwise(
-    actual: Connection, stream: str, messages: Sequence[Stored]
+@dataclass
+class _RecordedEvents:
+    """The database's events of a stream, compared stretch by stretch with the log's."""
+
+    actual: Connection
+    found: Verification
+    done: int
+
+    def compare(self, stream: str, messages: Sequence[Stored]) -> None:
+        """Compare the events up to the last of these, which are all that the log has of them."""
+        if messages:
+            self._compare(stream, messages, messages[-1].sequence)
+
+    def finish(self, stream: str) -> None:
+        """Report what the database has after the last of the log's events."""
+        self._compare(stream, (), _WIDEST)
+
+    def _compare(self, stream: str, messages: Sequence[Stored], last: int) -> None:
+        expected = {m.sequence: row(stream, DecodedMessage.of(m)) for m in messages}
+        ours = rows_between(self.actual, stream, self.done + 1, last)
+        self.done = last
+        for sequence in sorted(expected.keys() | ours.keys()):
+            self.found.findings += _differences(
+                f"events {stream} {sequence}", ours.get(sequence), expected.get(sequence)
+            )
+
+
+def _differences(
+    place: str, ours: Mapping[str, object] | None, theirs: Mapping[str, object] | None
 ) -> Iterator[str]:
-    """Yield what is wrong in the recorded events of a stretch of a stream."""
-    if not messages:
-        return
-    expected = {m.sequence: row(stream, DecodedMessage.of(m)) for m in messages}
-    ours = rows_between(actual, stream, messages[0].sequence, messages[-1].sequence)
-    for sequence in sorted(expected.keys() | ours.keys()):
-        place = f"events {stream} {sequence}"
-        if sequence not in ours:
-            yield f"{place}: row is missing"
-        elif sequence not in expected:
-            yield f"{place}: row is not derived from the log"
-        else:
-            yield from row_differences(place, ours[sequence], expected[sequence])
+    if ours is None:
+        yield f"{place}: row is missing"
+    elif theirs is None:
+        yield f"{place}: row is not derived from the log"
+    else:
+        yield from row_differences(place, ours, theirs)

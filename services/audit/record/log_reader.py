@@ -1,15 +1,17 @@
 """Reads of a stream by sequence, many messages at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
-from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.core import Bus, BusUnavailableError, NotAllowedError
 from shared.log.envelope import Stored
 
 _AT_ONCE: Final = 256
-_RETRIES: Final = 30
+_PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 1.0
+_T = TypeVar("_T")
 
 
 async def last_sequence(bus: Bus, stream: str) -> int:
@@ -30,20 +32,29 @@ async def read_some(bus: Bus, stream: str, numbers: Sequence[int]) -> dict[int, 
 async def read(bus: Bus, stream: str, first: int, last: int) -> AsyncIterator[list[Stored]]:
     """Yield the messages from `first` to `last` in ordered batches, without those the log lacks.
 
-    A whole log takes minutes to read, so an outage of up to half a minute is waited for.
+    Waits out an outage, see `patiently`.
     """
     for start in range(first, last + 1, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, last + 1))
-        yield await _patiently(bus, stream, numbers)
+        yield await patiently(partial(_at_once, bus, stream, numbers))
 
 
-async def _patiently(bus: Bus, stream: str, numbers: Sequence[int]) -> list[Stored]:
-    for _ in range(_RETRIES):
+async def patiently(read: Callable[[], Awaitable[_T]]) -> _T:
+    """Return what a read returns; repeat it while the log is away, for half a minute.
+
+    For commands that would have to start over. Raises the last error.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _PATIENCE_SECONDS
+    while True:
         try:
-            return await _at_once(bus, stream, numbers)
+            return await read()
+        except NotAllowedError:
+            raise
         except BusUnavailableError:
-            await asyncio.sleep(_PAUSE_SECONDS)
-    return await _at_once(bus, stream, numbers)
+            if loop.time() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _at_once(bus: Bus, stream: str, numbers: Iterable[int]) -> list[Stored]:

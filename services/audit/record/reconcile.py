@@ -6,7 +6,7 @@ from sqlalchemy import Engine, delete
 
 from services.audit.record.digest import event_digest, own_headers
 from services.audit.record.event_row import RecordedEvent
-from services.audit.record.log_reader import read_some
+from services.audit.record.log_reader import patiently, read_some
 from services.audit.record.write import events_after, position
 from services.audit.store.engine import lock_all
 from services.audit.store.tables import metadata
@@ -28,7 +28,8 @@ async def lost(bus: Bus, engine: Engine, stream: str) -> list[RecordedEvent]:
 
 
 async def _not_there(bus: Bus, stream: str, rows: list[RecordedEvent]) -> list[RecordedEvent]:
-    there = await read_some(bus, stream, [row.sequence for row in rows])
+    numbers = [row.sequence for row in rows]
+    there = await patiently(lambda: read_some(bus, stream, numbers))
     return [row for row in rows if not _same(row, there.get(row.sequence))]
 
 

@@ -114,10 +114,13 @@ def events_after(engine: Engine, stream: str, sequence: int) -> list[RecordedEve
 def rows_between(
     connection: Connection, stream: str, first: int, last: int
 ) -> dict[int, dict[str, Any]]:
-    """Return the rows of a stream's events from `first` to `last`, by sequence."""
+    """Return the rows of a stream's events from `first` to `last`, by sequence; 1000 at most."""
     columns = events.c
-    query = select(events).where(
-        columns.stream == stream, columns.sequence >= first, columns.sequence <= last
+    query = (
+        select(events)
+        .where(columns.stream == stream, columns.sequence >= first, columns.sequence <= last)
+        .order_by(columns.sequence)
+        .limit(_AT_ONCE)
     )
     return {row["sequence"]: dict(row) for row in connection.execute(query).mappings()}
 

@@ -134,6 +134,18 @@ def test_a_terminal_obeys_no_name_of_a_device(config: Path, arguments: tuple[str
         assert "x[/]y" in shown.replace("\n", "")
 
 
+def test_what_is_told_without_the_log_says_that_it_is_incomplete(config: Path) -> None:
+    done = command("audit", "show", "T3", "--json", "--config", str(config))
+    requested, failed = map(json.loads, done.stdout.splitlines())
+
+    assert requested == {
+        "transaction_id": "T3", "incomplete": True, "type": "EnrollmentRequested",
+        "subject": enrollment(3).subject(Stage.REQUEST),
+    }  # fmt: skip
+    assert failed["detail"] == EVIL
+    assert "incomplete" not in failed
+
+
 def test_a_list_in_a_file_is_json_of_the_very_names(config: Path) -> None:
     done = command("audit", "list", "--json", "--config", str(config))
     assert [json.loads(line)["device"] for line in done.stdout.splitlines()][1:] == [

@@ -620,6 +620,8 @@ def asking(device: Identity, pairs: dict[str, str], tag: int = BMP) -> Certifica
 @pytest.mark.parametrize(
     ("period", "units", "seconds"),
     [
+        ("Seconds", "90", 90),
+        ("Minutes", "5", 300),
         ("Hours", "12", 12 * 3600),
         ("Days", "1", 86400),
         ("weeks", "2", 14 * 86400),
@@ -642,6 +644,22 @@ def test_both_pairs_may_be_values_of_one_attribute(device: Identity) -> None:
     values = [tlv(SEQ, *(tlv(UTF8, text.encode()) for text in pair)) for pair in pairs]
 
     assert read_csr(csr(device.key, attribute(PAIR, *values))).validity == 7 * 86400
+
+
+def test_two_validities_are_a_bad_request(device: Identity) -> None:
+    pairs = [("ValidityPeriod", "Days"), ("ValidityPeriodUnits", "7"), ("ValidityPeriodUnits", "8")]
+    values = [tlv(SEQ, *(tlv(UTF8, text.encode()) for text in pair)) for pair in pairs]
+    found = read_csr(csr(device.key, *(attribute(PAIR, value) for value in values)))
+
+    with pytest.raises(ScepError, match="conflicting values of ValidityPeriod"):
+        read_request(found, AlgorithmPolicy())
+
+
+def test_pairs_that_do_not_parse_ask_for_nothing(device: Identity) -> None:
+    found = read_csr(csr(device.key, attribute(PAIR, tlv(SEQ, tlv(UTF8, b"ValidityPeriod")))))
+
+    read_request(found, AlgorithmPolicy())
+    assert found.validity is None
 
 
 @pytest.mark.parametrize(
