@@ -224,13 +224,26 @@ def test_an_enrollment_is_told_whatever_somebody_planted_among_its_events(
     """What is no event of ours is kept as it is, and `audit verify` names it."""
     for number, payload in enumerate(PLANTED):
         planted = stored(
-            2 * number + 2, enrollment(number).subject(Stage.HOLD), Message(payload, {})
+            2 * number + 2, enrollment(number).subject(Stage.OUTCOME), Message(payload, {})
         )
         store(engine, STREAM, [requested(2 * number + 1, number), planted])
     for number, payload in enumerate(PLANTED):
         for path in ("/scep/enrollments/", "/api/v1/enrollments/"):
             with subtests.test(path, payload=payload[:20]):
                 assert deps.get(f"{path}{enrollment(number).prefix()}").status_code == 200
+
+
+def test_details_that_only_the_log_has_are_said_to_be_missing_while_it_is_away(
+    deps: Browser, engine: Engine
+) -> None:
+    """No event of these is on the log of the test."""
+    fill(engine)
+    read = is_safe(deps.get(f"/scep/enrollments/{ENROLLMENT}").text)
+    missing = "Only the event log has the details. It does not answer, or has another event there."
+    events = deps.get(f"/api/v1/enrollments/{ENROLLMENT}").json()["events"]
+
+    assert [event["payload"] is None for event in events[:2]] == [True, True]
+    assert read.texts.count(missing) == sum(event["payload"] is None for event in events)
 
 
 # Headers

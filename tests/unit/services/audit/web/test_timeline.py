@@ -30,7 +30,7 @@ TYPES: Final = st.sampled_from((*OPEN, *ENDS)) | st.text(max_size=64)
 def event(
     at: int,
     kind: str = "EnrollmentRequested",
-    payload: bytes = b"{}",
+    payload: bytes | None = b"{}",
     subject: str = "enroll.0.corp.t.c.0.request",
 ) -> dict[str, Any]:
     """A row of the read model, as far as the timeline reads it."""
@@ -68,6 +68,12 @@ JSON: Final = st.recursive(
     max_leaves=20,
 )
 DEEP: Final = 100_000
+
+
+def test_details_that_the_database_does_not_have_are_not_told_as_none() -> None:
+    (found,) = steps([event(1, payload=None)])
+
+    assert found.details is None
 
 
 @given(payload=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
