@@ -13,6 +13,7 @@ from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
 from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.weak_keys import weak_rsa
 
 _KEY_USAGE: Final = "2.5.29.15"
 _SUBJECT_ALT_NAME: Final = "2.5.29.17"
@@ -112,7 +113,8 @@ def _bad_key(spki: bytes) -> str:
     except (ValueError, UnsupportedAlgorithm):
         return "the public key does not parse"
     if isinstance(key, rsa.RSAPublicKey) and _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
-        return ""
+        numbers = key.public_numbers()
+        return weak_rsa(numbers.n, numbers.e, legacy=True)  # the profile decides on small exponents
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
         return ""
     return "the public key is too weak or of an unsupported kind"

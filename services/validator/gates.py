@@ -4,15 +4,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
 from shared.ca.validity import ca_ended, ca_not_begun
 from shared.limits import shortened
-from shared.log.events.enrollment import Facts, GateResult
+from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.name_rules import bad_general_names, bad_name
 from shared.x509.usages import usage_name, usage_oids
+from shared.x509.weak_keys import weak_rsa
 
 _GRANTED = frozenset({SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE})
 
@@ -110,7 +113,7 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     opened, policy = policy_input.opened, policy_input.policy
     if refusal := _authority(*policy_input.ca, policy_input.decided_at):
         yield "ca", refusal, ""
-    yield "key", _key(opened.facts, policy), ""
+    yield "key", _key(opened, policy), ""
     yield "subject", _subject(opened.csr), ""
     yield "sans", _sans(opened.csr, policy), ""
     if opened.csr.extended_key_usages:
@@ -217,11 +220,17 @@ def _authority(begin: float, end: float, at: int) -> Refusal | None:
     return Refusal(Reason.CA_NOT_VALID, problem) if problem else None
 
 
-def _key(facts: Facts, policy: Policy) -> Refusal | None:
+def _key(opened: DecryptedRequest, policy: Policy) -> Refusal | None:
+    """Require a key of a kind that the profile lists, with no known weakness."""
+    facts, key = opened.facts, opened.csr.public_key
     kind = f"rsa:{facts.key_bits}" if facts.key_type == "rsa" else f"ec:{facts.key_type}"
-    if kind in policy.key_types:
-        return None
-    return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed")
+    if kind not in policy.key_types:
+        return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed")
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        if problem := weak_rsa(numbers.n, numbers.e, legacy=policy.legacy):
+            return Refusal(Reason.KEY_NOT_ALLOWED, problem)
+    return None
 
 
 def _subject(csr: CertificationRequest) -> Refusal | None:

@@ -131,7 +131,9 @@ class ProfileSection(Section):
     ra_key_path: Paths
     """Their keys in the same order, PEM, mode 0600."""
     legacy: bool = False
-    """Accept MD5, SHA-1, DES and 3DES. SHA-1 inside OAEP is accepted without it."""
+    """Accept MD5, SHA-1, DES, 3DES and RSA exponents below 65537. SHA-1 inside OAEP is accepted
+    without it.
+    """
     reply_digest: Literal["md5", "sha1", "sha256", "sha384", "sha512"] | None = None
     """Weakest digest of a reply; a stronger one in the request is kept [sha256; md5 if legacy]."""
     reply_cipher: Literal["des", "des3", "aes128", "aes192", "aes256"] | None = None

@@ -447,6 +447,15 @@ def test_a_weak_key_is_a_bad_alg_and_a_verdict_on_record(system: System, demo: E
     rejected(system, demo, weak, weak.csr(demo.challenge), Reason.KEY_NOT_ALLOWED)
 
 
+def test_a_small_exponent_needs_a_legacy_profile(
+    system: System, demo: Endpoint, legacy: Endpoint
+) -> None:
+    key = rsa.generate_private_key(3, 2048)
+    weak = Device(m.identity("weak", secrets.randbits(64) | 1, key))
+    enroll(legacy, weak)
+    rejected(system, demo, weak, weak.csr(demo.challenge), Reason.KEY_NOT_ALLOWED)
+
+
 def test_the_challenge_of_another_profile_is_wrong(
     demo: Endpoint, legacy: Endpoint, device: Device
 ) -> None:

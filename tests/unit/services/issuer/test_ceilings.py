@@ -1,16 +1,18 @@
 import datetime as dt
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 from services.issuer.ceilings import Times, beyond_ceilings, ended, out_of_time
 from shared.log.events.enrollment import TemplateExtension
 from tests.support import pki
-from tests.support.messages import NULL, SEQ, UTF8, integer, name, oid, tlv
+from tests.support.messages import NULL, SEQ, UTF8, integer, name, oid, spki, tlv
 from tests.support.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
+from tests.support.weak_keys import roca_modulus
 from tests.support.world import NOW
 
 ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
@@ -79,6 +81,17 @@ def test_the_validity_has_a_longest_and_a_shortest(start: int, end: int, beyond:
     if beyond and start > 0:
         assert ("validity" in found) is (end > start)
         assert ("expire before it becomes valid" in found) is (end <= start)
+
+
+def with_key(exponent: int, modulus: int) -> str:
+    key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    return problem(spki=spki(key))
+
+
+def test_an_issuer_signs_no_key_that_can_be_factored() -> None:
+    """Whatever a validator said; a small exponent is the profile's to allow."""
+    assert "ROCA" in with_key(65537, roca_modulus(0))
+    assert with_key(3, random.Random(1).getrandbits(2048) | 1 | 1 << 2047) == ""
 
 
 def test_a_certificate_that_precedes_its_ca_is_beyond() -> None:

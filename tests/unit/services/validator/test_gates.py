@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.validator import gates
 from services.validator.facts import DecryptedRequest, History, key_kind
@@ -20,8 +21,10 @@ from tests.support.messages import (
     name,
     oid,
     san,
+    spki,
     tlv,
 )
+from tests.support.weak_keys import roca_modulus
 from tests.support.world import NOW, PROFILE, facts, policy
 
 EMPTY_NAME = tlv(SEQ)
@@ -87,6 +90,28 @@ def test_a_key_that_the_profile_lists_passes(device: Identity, key_type: str, bi
     told = facts(key_type=key_type, key_bits=bits)
 
     assert decide(request(device), told, policy()).refusal is None
+
+
+def weak(device: Identity, exponent: int = 65537, modulus: int = 0) -> Any:
+    """A CSR for an RSA key of these numbers; the device's own modulus if none is given."""
+    own = device.key.public_key().public_numbers().n
+    key = rsa.RSAPublicNumbers(exponent, modulus or own).public_key()
+    return read_csr(csr(device.key, challenge(UTF8, b"s3cret"), public=spki(key)))
+
+
+def test_a_key_that_can_be_factored_is_refused(device: Identity) -> None:
+    found = refusal(weak(device, modulus=roca_modulus(0)))
+
+    assert found.reason is Reason.KEY_NOT_ALLOWED
+    assert "ROCA" in found.detail
+
+
+def test_a_small_exponent_is_refused_where_legacy_is_not_allowed(device: Identity) -> None:
+    found = refusal(weak(device, 3))
+
+    assert found.reason is Reason.KEY_NOT_ALLOWED
+    assert "exponent 3 " in found.detail
+    assert decide(weak(device, 3), facts(), policy(legacy=True)).refusal is None
 
 
 def test_key_kinds_are_named_as_profiles_name_them(device: Identity, ec_key: Any) -> None:
