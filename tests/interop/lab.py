@@ -20,6 +20,11 @@ from tests.interop.verify import record
 from tests.support.system import System, running
 
 SPLIT, COMBINED = "split", "combined"
+BOTH = "servers"  # for clients that ask for serverAuth beside clientAuth
+_BOTH_USAGES = f"""
+[certificate_profiles.{BOTH}]
+extended_key_usages = ["serverAuth", "clientAuth"]
+"""
 NATS_PORT = 4222  # of the text only: a start takes one that is free
 
 
@@ -74,7 +79,13 @@ def with_profiles(text: str) -> str:
     assert corp.startswith("[profiles.corp]")
     ways = [(ra, manual) for ra in (SPLIT, COMBINED) for manual in (False, True)]
     multiplied = [changed(block, ra, manual=manual) for block in first for ra, manual in ways]
-    return "".join([head, *multiplied, corp.rstrip(), '\nrenewal_window = "0s"\n'])
+    servers = changed(first[0], SPLIT, manual=False).replace(
+        "[profiles.demo]", f"[profiles.{BOTH}]"
+    )
+    servers = re.sub(r"^profile_id = .*", f'profile_id = "{BOTH}"', servers, flags=re.MULTILINE)
+    return "".join(
+        [head, *multiplied, servers, corp.rstrip(), '\nrenewal_window = "0s"\n', _BOTH_USAGES]
+    )
 
 
 def changed(block: str, ra: str, *, manual: bool) -> str:

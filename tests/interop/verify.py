@@ -23,6 +23,7 @@ from tests.interop.clients import succeed, told
 from tests.support.system import System, wait_until
 from tests.support.tools import need
 
+CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 ALLOWED_EXTENSIONS = {
     ExtensionOID.KEY_USAGE,
     ExtensionOID.EXTENDED_KEY_USAGE,
@@ -41,15 +42,20 @@ def check_enrolled(
     files: tuple[Path, Path],
     subject: str,
     sans: Sequence[x509.GeneralName] = (),
+    usages: Sequence[x509.ObjectIdentifier] = CLIENT,
 ) -> x509.Certificate:
     """The (certificate, key) files hold what was asked for, and the audit says so."""
-    certificate = check_issued(system, files, subject, sans)
+    certificate = check_issued(system, files, subject, sans, usages)
     check_recorded(system, profile, certificate)
     return certificate
 
 
 def check_issued(
-    system: System, files: tuple[Path, Path], subject: str, sans: Sequence[x509.GeneralName] = ()
+    system: System,
+    files: tuple[Path, Path],
+    subject: str,
+    sans: Sequence[x509.GeneralName] = (),
+    usages: Sequence[x509.ObjectIdentifier] = CLIENT,
 ) -> x509.Certificate:
     """Chain, key, names and rights of an issued certificate."""
     path, key = files
@@ -58,7 +64,7 @@ def check_issued(
     assert spki(certificate) == spki(load_pem_private_key(key.read_bytes(), None))
     assert name_of(certificate.subject) == subject
     check_sans(certificate, sans)
-    check_rights(certificate)
+    check_rights(certificate, usages)
     check_validity(certificate, system)
     return certificate
 
@@ -123,7 +129,9 @@ def check_sans(certificate: x509.Certificate, wanted: Sequence[x509.GeneralName]
     assert [list(value) for value in found] == ([list(wanted)] if wanted else [])
 
 
-def check_rights(certificate: x509.Certificate) -> None:
+def check_rights(
+    certificate: x509.Certificate, usages: Sequence[x509.ObjectIdentifier] = CLIENT
+) -> None:
     """A device and nothing more: whatever else a CSR asks for is not copied."""
     extensions = certificate.extensions
     assert {e.oid for e in extensions} <= ALLOWED_EXTENSIONS
@@ -134,7 +142,7 @@ def check_rights(certificate: x509.Certificate) -> None:
     assert not usage.value.key_cert_sign
     assert not usage.value.crl_sign
     extended = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(extended) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(extended) == list(usages)
 
 
 def check_validity(certificate: x509.Certificate, system: System) -> None:

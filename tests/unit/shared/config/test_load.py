@@ -57,6 +57,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
         loaded(tmp_path).bus.url = "other"  # type: ignore[misc]
 
 
+UNSIGNED = "device has extended key usages that issuer local does not sign"
 NO_VERIFIER = (
     "challenge_password: the profile has no verifier:"
     " set challenge_password or enable another verifier"
@@ -125,7 +126,7 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
                 "[certificate_profiles.device]",
                 '[certificate_profiles.device]\nextended_key_usages = ["codeSigning"]',
             ),
-            "profile_id: device has extended key usages that issuer local does not sign: code",
+            f"profile_id: {UNSIGNED}: codeSigning",
         ),
         (
             text().replace(f'"{MARKER}"', "[]"),
