@@ -19,7 +19,7 @@ from tests.support.requests import (
     recorded,
     shown,
 )
-from tests.support.system import System, scepstream
+from tests.support.system import System, scepstream, wait_until
 
 STORY = {
     "EnrollmentRequested": 1,
@@ -63,8 +63,13 @@ def everything(past: Past) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def events(past: Past) -> list[dict[str, Any]]:
-    """The events of the enrollment that was issued."""
-    found = shown(past.system, past.issued.transaction.decode())
+    """The events of the enrollment that was issued; each stream is recorded by itself."""
+
+    def whole() -> list[dict[str, Any]]:
+        found = shown(past.system, past.issued.transaction.decode())
+        return found if len(found) >= sum(STORY.values()) else []
+
+    found = list(wait_until(whole, 20, "the whole story"))
     assert Counter(event["type"] for event in found) == STORY
     return found
 

@@ -450,10 +450,13 @@ def test_a_weak_key_is_a_bad_alg_and_a_verdict_on_record(system: System, demo: E
 def test_a_small_exponent_needs_a_legacy_profile(
     system: System, demo: Endpoint, legacy: Endpoint
 ) -> None:
-    key = rsa.generate_private_key(3, 2048)
-    weak = Device(m.identity("weak", secrets.randbits(64) | 1, key))
-    enroll(legacy, weak)
-    rejected(system, demo, weak, weak.csr(demo.challenge), Reason.KEY_NOT_ALLOWED)
+    for endpoint in (demo, legacy):
+        key = rsa.generate_private_key(3, 2048)
+        weak = Device(m.identity("weak", secrets.randbits(64) | 1, key))
+        if endpoint is demo:
+            rejected(system, demo, weak, weak.csr(demo.challenge), Reason.KEY_NOT_ALLOWED)
+        else:
+            enroll(legacy, weak)
 
 
 def test_the_challenge_of_another_profile_is_wrong(
