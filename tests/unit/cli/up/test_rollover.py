@@ -37,6 +37,7 @@ def forms(layout: Layout, number: int) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_a_combined_ra_stays_combined_and_a_split_one_split(layout: Layout) -> None:
     before = forms(layout, 0)
     make_next(layout.root, "local", "ec:p256", NOW)

@@ -140,6 +140,7 @@ async def test_a_gateway_gives_up_where_every_number_is_taken_at_once(
             await world.enroll()
 
 
+@pytest.mark.slow
 async def test_more_planted_attempts_than_are_looked_through_keep_no_device_out(
     world: World,
 ) -> None:

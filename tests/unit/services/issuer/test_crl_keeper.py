@@ -317,6 +317,7 @@ async def test_of_two_crls_that_are_made_anew_at_once_the_last_holds_all(
     assert {f"{each.serial_number:x}" for each in crl} == {serial(1), serial(2)}
 
 
+@pytest.mark.slow
 async def test_a_crl_is_not_signed_again_for_each_of_many_forged_heads(world: World) -> None:
     """Else a thief with an issuer's bus key keeps the CA signing, and the log filling."""
     _, event = golden.EVENTS["CrlPublished", 1]

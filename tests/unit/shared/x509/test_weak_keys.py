@@ -14,6 +14,7 @@ from tests.support.weak_keys import roca_modulus
 F4 = 65537
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_key_of_the_broken_library_is_found(seed: int) -> None:
     assert "ROCA" in weak_rsa(roca_modulus(seed), F4)

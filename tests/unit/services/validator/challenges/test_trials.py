@@ -69,6 +69,7 @@ async def dies(consumer: RequestConsumer, request: Stored, monkeypatch: pytest.M
             await consumer.give_up(request)
 
 
+@pytest.mark.slow
 async def test_a_request_that_kills_every_validator_is_given_up_in_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
