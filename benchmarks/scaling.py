@@ -4,7 +4,6 @@ The load goes to the first gateway; all validators and issuers share the work.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--slices", type=int, default=3)
     options = parser.parse_args(arguments)
     shape = Shape(options.n, options.concurrency)
-    numbers = json.loads(f"[{options.replicas}]")
+    numbers = [int(number) for number in options.replicas.split(",")]
     Console().print(table({n: measure(n, shape, options.slices) for n in numbers}))
 
 

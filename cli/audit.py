@@ -91,11 +91,8 @@ def show(
         for name, value in payload.items():
             say(f"    {name}: {_short(value)}")
     if any(event["payload"] is None for event in whole):
-        say(
-            "the event log, which alone has the details of some events, was not read, or has others"
-            " there",
-            err=True,
-        )
+        missing = "only the event log has the details of some events: it was not read, or differs"
+        say(missing, err=True)
 
 
 def _content(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """RSA keys that are known to be weak, whatever their size. Pure.
 
 Keys that Infineon's library made on smart cards and TPMs before 2017 can be factored (ROCA,
-CVE-2017-15361): their primes are powers of 65537 modulo the product of the first primes, so their
-modulus is one modulo each of these. Of keys made otherwise, about one in 2^27 looks the same.
+CVE-2017-15361). Modulo each of the first primes, both factors of such a modulus are powers of
+65537, and so is the modulus itself. Of keys made otherwise, about one in 2^27 looks the same.
 """
 
 from typing import Final

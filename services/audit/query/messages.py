@@ -10,17 +10,18 @@ from services.audit.record.log_reader import read_some
 from shared.bus.core import Bus, BusError
 
 _SECONDS: Final = 3.0
+_MOST: Final = 32  # ours have eight at most; of messages that somebody planted, each may be large
 
 
 async def with_payloads(bus: Bus, events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of `events` with the payloads that the database lacks.
 
-    A payload stays None if the log does not answer or has another event at that sequence.
+    A payload stays None if the log does not answer or has another event at that sequence, and for
+    all but the first 32 that are lacking.
     """
     lacking: dict[str, list[int]] = {}
-    for event in events:
-        if event["payload"] is None:
-            lacking.setdefault(event["stream"], []).append(event["sequence"])
+    for event in [each for each in events if each["payload"] is None][:_MOST]:
+        lacking.setdefault(event["stream"], []).append(event["sequence"])
     found: dict[tuple[str, int], tuple[bytes, bytes]] = {}
     with contextlib.suppress(BusError, TimeoutError):
         async with asyncio.timeout(_SECONDS):

@@ -45,6 +45,21 @@ async def test_what_the_database_lacks_is_read_from_the_log(bus: MemoryBus, engi
     assert payloads(rows) == [None, None, SUBJECTS[2].encode()]
 
 
+async def test_of_many_that_were_planted_only_the_first_are_read(
+    bus: MemoryBus, engine: Engine
+) -> None:
+    planted = [f"enroll.0.corp.t.c.0.planted{number}" for number in range(40)]
+    for subject in planted:
+        await append(bus, subject, Message(b"planted", {}))
+    async for _ in fill(bus, engine, STREAM, len(planted)):
+        pass
+    with engine.connect() as connection:
+        query = select(events).order_by(events.c.sequence)
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+
+    assert payloads(await with_payloads(bus, rows)) == [b"planted"] * 32 + [None] * 8
+
+
 async def test_another_event_at_that_place_is_not_shown_as_this_one(
     bus: MemoryBus, engine: Engine
 ) -> None:
