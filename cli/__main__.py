@@ -71,7 +71,8 @@ _COMMANDS = (
         "validator", "Run a validator, which decides who may enroll.", "cli.services:validator"
     ),
     Deferred("issuer", "Run an issuer, which signs certificates and CRLs.", "cli.services:issuer"),
-    Deferred("ca", "Revoke certificates and roll over a CA.", "cli.ca.command:app"),
+    Deferred("ca", "Revoke certificates, settle orphans, roll over a CA.", "cli.ca.command:app"),
+    Deferred("doctor", "Try what the configuration names, and say what to do.", "cli.doctor:app"),
     Deferred(
         "connector",
         "A stand-in for the service that signs challenges, for trials and tests.",

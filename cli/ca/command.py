@@ -7,15 +7,20 @@ import typer
 
 from cli.ca.rollover import activate_next, make_next
 from cli.config_option import Config, config_path
+from cli.database import with_database
 from cli.operator import with_operator
-from cli.output import failed, say
+from cli.output import failed, say, show_table
 from cli.up.layout import UpError
+from services.audit.commands.context import MalformedError
 from services.audit.commands.revoke import revoke_certificate
+from services.audit.commands.settle import read_report, settle_orphan
+from services.audit.query.orphans import list_orphans
+from services.audit.web.labels import moment
 from shared.config.load import SettingsError
 from shared.log.events.commands import RevocationReason
 from shared.runtime.process import now
 
-app = typer.Typer(no_args_is_help=True, help="Revoke certificates and roll over a CA.")
+app = typer.Typer(no_args_is_help=True, help="Revoke certificates, settle orphans, roll over a CA.")
 Issuer = Annotated[str, typer.Option(help="issuer")]
 
 
@@ -37,6 +42,55 @@ def revoke(
         with_operator(
             config_path(config),
             lambda context: revoke_certificate(context, issuer, serial, reason),
+        )
+    )
+
+
+@app.command()
+def orphans(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="most lines")] = 100,
+    config: Config = None,
+) -> None:
+    """List possible orphans: the CA may have made a certificate that no device got."""
+    found = with_database(config_path(config), lambda connection: list_orphans(connection, limit))
+    show_table(
+        ("suspected (UTC)", "issuer", "order", "device", "SHA-256 of the key", "status"),
+        (
+            (
+                moment(row["suspected_at"]) if row["suspected_at"] else "",
+                row["issuer"],
+                row["key"],
+                row["device"] or "",
+                row["spki_sha256"] or "",
+                "open" if row["open"] else " ".join((row["detail"] or "settled", *row["serials"])),
+            )
+            for row in found
+        ),
+    )
+
+
+@app.command()
+def settle(
+    order: Annotated[str, typer.Argument(help="key of the order, as `ca orphans` lists it")],
+    issuer: Issuer,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate to revoke at the CA")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="the CA made no certificate")] = False,
+    config: Config = None,
+) -> None:
+    """Settle a possible orphan: revoke its certificate at the CA, or report that there is none."""
+    if (certificate is None) is not none:
+        raise failed("give either --certificate FILE or --none")
+    try:
+        der = read_report(certificate.read_text()) if certificate else b""
+    except (OSError, UnicodeDecodeError, MalformedError) as error:
+        raise failed(f"{certificate}: {getattr(error, 'strerror', None) or error}") from None
+    if certificate and not der:
+        raise failed(f"{certificate}: empty")
+    say(
+        with_operator(
+            config_path(config), lambda context: settle_orphan(context, issuer, order, der)
         )
     )
 

@@ -41,6 +41,7 @@ validator_keys = "keys/validator-signing.pub"
 issuer_keys = "keys/issuer-signing.pub"
 audit_keys = "keys/audit-signing.pub"
 sealing_key = "keys/validator-opening.pub"
+issuer_sealing_key = "keys/issuer-opening.pub"
 
 [gateway]
 nkey_path = "keys/gateway.nkey"
@@ -54,6 +55,7 @@ opening_key_path = "keys/validator-opening.key"
 [issuer]
 nkey_path = "keys/issuer.nkey"
 signing_key_path = "keys/issuer-signing.key"
+opening_key_path = "keys/issuer-opening.key"
 
 [audit]
 nkey_path = "keys/audit.nkey"
@@ -118,7 +120,8 @@ def first_start(
     ensure_nkeys(layout)
     for name in ("validator", "issuer", "audit"):
         _signing_pair(layout, name)
-    _opening_pair(layout)
+    for name in ("validator", "issuer"):
+        _opening_pair(layout, name)
     ca = copied or make_ca(ca_kind, now)
     write_private(layout.root / "ca" / "ca.key", pem(ca.key))
     chain = (c.public_bytes(Encoding.PEM) for c in (ca.certificate, *ca.above))
@@ -154,12 +157,12 @@ def _signing_pair(layout: Layout, role: str) -> None:
     write_private(layout.key(f"{role}-signing.pub"), public)
 
 
-def _opening_pair(layout: Layout) -> None:
+def _opening_pair(layout: Layout, role: str) -> None:
     key = X25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    write_private(layout.key("validator-opening.key"), private)
-    write_private(layout.key("validator-opening.pub"), public)
+    write_private(layout.key(f"{role}-opening.key"), private)
+    write_private(layout.key(f"{role}-opening.pub"), public)
 
 
 def read_given(cert_path: Path, key_path: Path, now: float) -> Authority:

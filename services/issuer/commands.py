@@ -1,13 +1,26 @@
-"""The issuer's commands: to revoke, and to resume an attempt without an outcome."""
+"""The issuer's commands: to revoke, to settle an orphan, to resume an attempt without outcome."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
+from services.issuer.orphans import OrphanConsumer
 from services.issuer.revocation import RevocationConsumer
 from shared.log.envelope import Stored
 from shared.runtime.resuming import ResumeConsumer
 
-_RESUME: Final = "ops.resume."
+_RESUME: Final = "resume"
+_ORPHAN: Final = "orphan"
+
+
+class Consumer(Protocol):
+    """Carries out one kind of command."""
+
+    async def handle(self, stored: Stored) -> None:
+        """Carry out a command."""
+
+    async def give_up(self, stored: Stored) -> None:
+        """End a command that cannot be carried out."""
 
 
 @dataclass
@@ -15,6 +28,7 @@ class Commands:
     """Passes each command to its consumer."""
 
     revoking: RevocationConsumer
+    orphans: OrphanConsumer
     resuming: ResumeConsumer
 
     async def handle(self, stored: Stored) -> None:
@@ -25,5 +39,6 @@ class Commands:
         """End a command that cannot be carried out."""
         await self._consumer(stored).give_up(stored)
 
-    def _consumer(self, stored: Stored) -> RevocationConsumer | ResumeConsumer:
-        return self.resuming if stored.subject.startswith(_RESUME) else self.revoking
+    def _consumer(self, stored: Stored) -> Consumer:
+        found: Mapping[str, Consumer] = {_RESUME: self.resuming, _ORPHAN: self.orphans}
+        return found.get(stored.subject.split(".")[1], self.revoking)

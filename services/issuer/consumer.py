@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import structlog
 
+from services.issuer.breaker import Breaker
 from services.issuer.ceilings import Times, beyond_ceilings, ended, names_sha256, out_of_time
 from services.issuer.connectors.connector import (
     CaUnavailableError,
@@ -14,13 +15,10 @@ from services.issuer.connectors.connector import (
     Issued,
     IssuingCa,
     Order,
-    Pending,
     Prepared,
     Refused,
-    Result,
-    UnknownOutcome,
 )
-from services.issuer.evidence import unsupported
+from services.issuer.evidence import unrelated, unsupported
 from services.issuer.orders import Orders
 from services.issuer.received import is_from, misissued, undraftable, validity
 from services.issuer.settings import Settings
@@ -42,6 +40,7 @@ from shared.log.events.certificates import CertificateRecorded, KeyCompromised
 from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
 from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.seal import SealError, unseal
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
@@ -82,11 +81,14 @@ class VerdictConsumer:
     live: Live[Settings]
     clock: Callable[[], float]
     _places: dict[str, Places] = field(default_factory=dict)
+    _breakers: dict[str, Breaker] = field(default_factory=dict)
 
     @property
     def _orders(self) -> Orders:
         settings = self.live.current
-        return Orders(self.bus, settings.signer, settings.trusted_issuers, self.clock)
+        return Orders(
+            self.bus, settings.signer, settings.trusted_issuers, self.clock, self._breakers
+        )
 
     async def handle(self, stored: Stored) -> None:
         """Issue the certificate that an authentic verdict approves, or record why not."""
@@ -128,7 +130,9 @@ class VerdictConsumer:
         if decided is None:
             return await self._issue(stored, verdict, connector, ca)
         if isinstance(decided, IssuanceFailed) and connector.lease > 0:
-            found = await self._found(_order(stored, verdict), connector)
+            found = await self._orders.settle(
+                connector, _order(stored, verdict), verdict.request_sha256
+            )
             if isinstance(found, Issued):
                 return await self._disown(decided, verdict, connector, found.certificate)
         return decided
@@ -163,22 +167,12 @@ class VerdictConsumer:
         """Fail, unless an external CA was asked before the approval expired and has issued."""
         if refused[0] is Reason.VERDICT_EXPIRED and connector.lease > 0:
             order = _order(stored, verdict)
-            found = await self._found(order, connector)
+            found = await self._orders.settle(connector, order, verdict.request_sha256)
             if isinstance(found, Issued):
                 return await self._received(stored, order, verdict, connector, found.certificate)
+            if isinstance(found, Refused):
+                return _failed(verdict, found.reason, shortened(visible(found.detail)))
         return _failed(verdict, *refused)
-
-    async def _found(self, order: Order, connector: Connector) -> Result | None:
-        """Return what became of an open order; None if there is none, or the CA does not have it.
-
-        Raises `DeferredError` while the CA has not decided or the outcome is unknown.
-        """
-        if not await self._orders.is_open(order):
-            return None
-        found = await self._orders.find(connector, order)
-        if isinstance(found, Pending | UnknownOutcome):
-            raise DeferredError(order.key)
-        return found
 
     async def _disown(
         self, failed: IssuanceFailed, verdict: EnrollmentApproved, connector: Connector, der: bytes
@@ -192,7 +186,8 @@ class VerdictConsumer:
         _log.error("certificate_disowned", serial=serial, detail=failed.detail)
         try:
             async with asyncio.timeout(connector.lease):
-                await connector.revoke(serial, pin, RevocationReason.CESSATION_OF_OPERATION)
+                reason = RevocationReason.CESSATION_OF_OPERATION
+                await connector.revoke(serial, pin, reason, der)
             detail = f"{failed.detail}; the CA revoked its certificate {serial}"
         except (CaUnavailableError, TimeoutError) as error:
             raise DeferredError(serial) from error
@@ -288,12 +283,27 @@ class VerdictConsumer:
             return await self._signed(order, verdict, connector, prepared)
         if problem := undraftable(verdict.template, ca.chain[0]):
             return _failed(verdict, Reason.UNREADABLE, problem)
+        if connector.needs_csr:
+            csr = self._csr(stored, verdict)
+            if isinstance(csr, str):
+                return _failed(verdict, Reason.BEYOND_CEILING, csr)
+            order = replace(order, csr=csr)
         result = await self._ordered(connector, order, prepared, verdict)
         if isinstance(result, Refused):
             return _failed(verdict, result.reason, shortened(visible(result.detail)))
-        if not isinstance(result, Issued):  # the CA has not decided, or is not known to have
-            raise DeferredError(order.key)
         return await self._received(stored, order, verdict, connector, result.certificate)
+
+    def _csr(self, stored: Stored, verdict: EnrollmentApproved) -> bytes | str:
+        """Return the CSR (DER) that a validator sealed for the issuers, or why it is unusable."""
+        key = self.live.current.opening_keys.get(verdict.csr_key)
+        if key is None:
+            how = "sealed to another key" if verdict.csr else "missing"
+            return f"the CSR for the CA is {how}: see trust.issuer_sealing_key of the validators"
+        try:
+            csr = unseal(verdict.csr, stored.subject, key)
+        except SealError:
+            return "the CSR for the CA cannot be decrypted"
+        return unrelated(parse_subject(stored.subject)[0], verdict, csr) or csr
 
     async def _signed(
         self, order: Order, verdict: EnrollmentApproved, connector: Connector, prepared: Prepared
@@ -309,7 +319,7 @@ class VerdictConsumer:
 
     async def _ordered(
         self, connector: Connector, order: Order, prepared: Prepared, verdict: EnrollmentApproved
-    ) -> Result:
+    ) -> Issued | Refused:
         """Ask an external CA, without holding up the verdicts for other issuers."""
         places = self._places.setdefault(verdict.template.issuer, Places())
         with places.taken() as free:

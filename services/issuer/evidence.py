@@ -6,10 +6,17 @@ signer's certificate and the transaction, from which the enrollment's subject is
 
 from shared.log.envelope import Stored, UnreadableEventError, decode
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRequested
-from shared.log.subjects import EnrollmentId, serial_token, transaction_token
+from shared.log.subjects import (
+    NO_RENEWAL,
+    EnrollmentId,
+    csr_token,
+    serial_token,
+    transaction_token,
+)
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_message, verify
+from shared.x509.csr import read_csr, verify_self_signature
 
 # The validator enforces a profile's algorithms; here every known algorithm verifies.
 _EVERY_ALGORITHM = AlgorithmPolicy(legacy=True)
@@ -28,6 +35,24 @@ def unsupported(enrollment: EnrollmentId, request: Stored, verdict: EnrollmentAp
         return "the stored request belongs to another transaction"
     if verdict.renews and verdict.renews.serial != serial_token(message.signer.serial):
         return "the stored request is not signed with the certificate to renew"
+    return ""
+
+
+def unrelated(enrollment: EnrollmentId, verdict: EnrollmentApproved, csr: bytes) -> str:
+    """Return why a CSR (DER) that a validator passed on is not the enrollment's, "" if it is.
+
+    The enrollment's subject contains a digest of the CSR, and the template its key.
+    """
+    renews = bytes.fromhex(verdict.renews.serial) if verdict.renews else b""
+    try:
+        found = read_csr(csr)
+        verify_self_signature(found)
+    except ScepError as error:
+        return f"the CSR for the CA does not verify: {error.detail}"
+    if found.spki != verdict.template.spki:
+        return "the CSR for the CA is for another key"
+    if enrollment.csr not in {csr_token(found.info, by) for by in (b"", renews, NO_RENEWAL)}:
+        return "the CSR for the CA is not that of the enrollment"
     return ""
 
 

@@ -17,6 +17,7 @@ from services.issuer.certificate import certificate, draft
 from services.issuer.readable import in_utf8
 from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.algorithms import SHA256
+from shared.scep.asn1 import OID, SEQUENCE, Der, dotted
 from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key, scheme_of, signature_identifier
@@ -26,6 +27,7 @@ from shared.x509.signatures import is_signed_by
 _MAX_BYTES: Final = 64 * 1024
 _SERIAL_OCTETS: Final = 20  # RFC 5280 4.1.2.2
 _BEGINS_WITHIN: Final = 3600  # seconds after the approval
+_APPLICATION_POLICIES: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.21.10")
 # What a CA may add: where things are found, how keys are identified, which policy applies.
 _ADDED: Final = frozenset(
     {
@@ -39,6 +41,7 @@ _ADDED: Final = frozenset(
         ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS,
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.TLS_FEATURE,
+        _APPLICATION_POLICIES,
     }
 )
 _USAGES: Final = (
@@ -65,12 +68,13 @@ def misissued(
         issuer = read_certificate(ca)
         parsed = read_certificate(der)
         with loading():
-            found, approved = _loaded(der), _loaded(_drafted(template, issuer))
+            found, approved = _loaded(der), load_draft(template, ca)
             return (
                 _origin(parsed, found, issuer)
                 or _subject(parsed, template, found, approved)
                 or _validity(found, template, ceilings, approved_at)
                 or _extensions(found, approved)
+                or _application_policies(found, approved)
             )
     except (ValueError, TypeError, ScepError) as error:
         return f"the certificate does not load: {str(error)[:200]}"
@@ -89,10 +93,18 @@ def undraftable(template: CertificateTemplate, ca: bytes) -> str:
     """Return why no certificate of this template would load, "" if one would."""
     try:
         with loading():
-            _loaded(_drafted(template, read_certificate(ca)))
+            load_draft(template, ca)
     except (ValueError, ScepError) as error:
         return f"the certificate would not load: {str(error)[:200]}"
     return ""
+
+
+def load_draft(template: CertificateTemplate, ca: bytes) -> x509.Certificate:
+    """Return the approved certificate without a signature, as a CA (DER) would issue it.
+
+    Raises ValueError or `ScepError` if it would not load.
+    """
+    return _loaded(_drafted(template, read_certificate(ca)))
 
 
 def validity(der: bytes) -> tuple[int, int]:
@@ -177,6 +189,28 @@ def _extensions(found: x509.Certificate, approved: x509.Certificate) -> str:
     if not purposes <= _purposes(approved):
         return "the certificate has an extended key usage that was not approved"
     return ""
+
+
+def _application_policies(found: x509.Certificate, approved: x509.Certificate) -> str:
+    """Check Microsoft's own form of the extended key usages, which AD CS adds by itself."""
+    for each in found.extensions:
+        if each.oid == _APPLICATION_POLICIES:
+            assert isinstance(each.value, x509.UnrecognizedExtension)
+            purposes = {oid.dotted_string for oid in _purposes(approved)}
+            if not _policies(each.value.value) <= purposes:
+                return "the certificate has an application policy that was not approved"
+    return ""
+
+
+def _policies(value: bytes) -> set[str]:
+    """Return the policy identifiers of a CertificatePolicies value (RFC 5280 s4.2.1.4)."""
+    outer = Der(value)
+    policies = outer.enter(SEQUENCE)
+    outer.finish()
+    found: set[str] = set()
+    while policies.more():
+        found.add(dotted(policies.enter(SEQUENCE).value(OID)))
+    return found
 
 
 def _is_ca(loaded: x509.Certificate) -> bool:

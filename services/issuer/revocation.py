@@ -20,7 +20,7 @@ from services.issuer.crl import CrlHead, RevokedEntry, read_entries
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, read_authentic
+from shared.bus.log import Log, append_first, read_authentic, read_stage
 from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
 from shared.limits import shortened
@@ -32,13 +32,16 @@ from shared.log.events.certificates import (
     KeyCompromised,
 )
 from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
-from shared.log.streams import CERTS
+from shared.log.events.enrollment import CertificateIssued
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     crl_chunk,
     crl_head,
     key_compromised,
+    parse_prefix,
     revocation_answer,
     revocation_command,
 )
@@ -262,9 +265,10 @@ class RevocationConsumer:
             raise BusUnavailableError("the status of the certificate is not readable yet")
         status = newest.event
         reason = status.reason if status.revoked else RevocationReason.REMOVE_FROM_CRL
+        pin, certificate = status.ca_spki_sha256, await self._certificate(command)
         try:
             async with asyncio.timeout(connector.lease):
-                await connector.revoke(command.serial, status.ca_spki_sha256, reason)
+                await connector.revoke(command.serial, pin, reason, certificate)
         except RevocationRefusedError as error:
             return shortened(f"recorded, but refused by the CA: {visible(str(error))}")
         except Exception as error:
@@ -272,6 +276,21 @@ class RevocationConsumer:
             log_failure("revocation_failed", error, issuer=command.issuer, serial=command.serial)
             raise DeferredError(stored.subject) from error
         return ""
+
+    async def _certificate(self, command: RevocationOrdered) -> bytes:
+        """Return the certificate (DER) that a serial number was issued under, b"" without one."""
+        record = await self._recorded(command)
+        try:
+            enrollment = parse_prefix(record.enrollment if not isinstance(record, str) else "")
+        except ValueError:
+            return b""
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+        stored = await self.bus.get_last_or_leader(stream, subject)
+        trusted = self.live.current.trusted_issuers
+        issued = read_stage(stored, trusted, Stage.OUTCOME) if stored is not None else None
+        if not isinstance(issued, CertificateIssued) or issued.serial != command.serial:
+            return b""
+        return issued.certificate
 
     async def _published(self, issuer: str, connector: Connector, pin: str) -> int:
         """Publish the CRL with the change; return its number, 0 if the CA publishes its own."""

@@ -1,15 +1,18 @@
 """The issuer process: wiring and run."""
 
+import asyncio
 import socket
 
 from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.orphans import OrphanConsumer, OrphanKeeper
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings
 from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
+from shared.observe.logs import log_failure
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.process import HttpServer, Signals, now
 from shared.runtime.reload import Source
@@ -29,7 +32,8 @@ async def serve(
     issuing, keeper = VerdictConsumer(bus, live, clock), CrlKeeper(bus, live, clock)
     revoking = RevocationConsumer(bus, live, keeper)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: live.current.operators)
-    commands = Commands(revoking, resuming)
+    commands = Commands(revoking, OrphanConsumer(bus, live), resuming)
+    orphans = OrphanKeeper(bus, live, clock)
     workers = Workers(bus, Role.ISSUER)
 
     async def reconcile(shards: tuple[str, ...]) -> None:
@@ -39,8 +43,13 @@ async def serve(
 
     shards = replica.watch(reconcile)
 
+    retired: set[asyncio.Task[None]] = set()
+
     async def apply(settings: Settings) -> None:
-        live.current = settings
+        before, live.current = live.current, settings
+        task = asyncio.create_task(_retire(before))
+        retired.add(task)
+        task.add_done_callback(retired.discard)
         await publish_chains(bus, settings)
         _measure(settings)
         keeper.look_now()
@@ -51,12 +60,29 @@ async def serve(
 
     server = HttpServer(operations_app(missing), [operations])
     server.start()
-    work = (replica.reloader(apply).on(signals.hangup), replica.beat(), keeper.run())
+    work = (replica.reloader(apply).on(signals.hangup), replica.beat(), keeper.run(), orphans.run())
     async with replica.running(shards, *work):
         await signals.stop.wait()
     await workers.stop()
+    for task in retired:
+        task.cancel()
+    await _close(live.current)
     await server.stop()
     await bus.close()
+
+
+async def _retire(settings: Settings) -> None:
+    """Close the connectors of settings that were replaced, once their calls have ended."""
+    await asyncio.sleep(max((each.lease for each in settings.issuers.values()), default=0.0))
+    await _close(settings)
+
+
+async def _close(settings: Settings) -> None:
+    for connector in settings.issuers.values():
+        try:
+            await connector.close()
+        except Exception as error:  # noqa: BLE001 - a package's error; nothing depends on it
+            log_failure("connector_close_failed", error)
 
 
 def _measure(settings: Settings) -> None:

@@ -2,18 +2,26 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from services.validator.evaluate import Evaluator
-from services.validator.request_context import approved, refused, rejected
+from services.validator.gates import Decision
+from services.validator.request_context import RequestContext, approved, refused, rejected
 from services.validator.trials import begin_trial
 from services.validator.verdicts import Recorder, Verdict
 from shared.bus.core import BusUnavailableError
 from shared.bus.log import report_forgery
 from shared.bus.series import SeriesTooLongError
 from shared.log.envelope import Stored, UnreadableEventError, authenticate
-from shared.log.events.enrollment import EnrollmentHeld, EnrollmentRejected, HoldDecided
+from shared.log.events.enrollment import (
+    EnrollmentApproved,
+    EnrollmentHeld,
+    EnrollmentRejected,
+    HoldDecided,
+)
 from shared.log.reasons import Reason
+from shared.log.seal import seal, sealing_key_id
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject
@@ -116,7 +124,7 @@ class RequestConsumer:
                 gates=decision.gates,
                 claim=decision.claim,
             )
-        return approved(context, decision, context.asked_at)
+        return self._approved(context, decision, context.asked_at)
 
     async def _on_decision(self, enrollment: EnrollmentId, stored: Stored) -> None:
         """Turn an operator's decision into the verdict, if a validator signed the hold."""
@@ -156,7 +164,22 @@ class RequestConsumer:
         decision = await self.evaluator.decide(context, decided_at, held)
         if decision.refusal is not None:
             return refused(context, decision, decision.refusal)
-        return approved(context, decision, decided_at)
+        return self._approved(context, decision, decided_at)
+
+    def _approved(
+        self, context: RequestContext, decision: Decision, decided_at: int
+    ) -> EnrollmentApproved:
+        """Return the approval, with the CSR sealed for the issuers if an external CA needs it."""
+        verdict = approved(context, decision, decided_at)
+        recipient = self.evaluator.live.current.csr_recipient
+        if recipient is None or not context.policy.external or verdict.existing:
+            return verdict
+        subject = context.enrollment.subject(Stage.VERDICT)
+        return msgspec.structs.replace(
+            verdict,
+            csr=seal(context.opened.csr.der, subject, recipient),
+            csr_key=sealing_key_id(recipient),
+        )
 
     async def _request(self, enrollment: EnrollmentId) -> Stored | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)

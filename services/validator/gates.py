@@ -50,6 +50,7 @@ class Policy:
     verdict_ttl: int
     issuer: str
     ca_spki_sha256: tuple[str, ...]
+    external: bool = False
     crl_distribution_points: tuple[str, ...] = ()
     manual: bool = False
     fleet: str = ""

@@ -4,14 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from services.validator.access import Access, read_access
 from services.validator.challenges.registry import find_kind
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
-from shared.config.keys import read_event_signer, read_nkey, read_opening_key, read_trusted
+from shared.config.keys import (
+    read_event_signer,
+    read_nkey,
+    read_opening_key,
+    read_sealing_key,
+    read_trusted,
+)
 from shared.config.load import read_profiles
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
@@ -36,6 +42,7 @@ class Settings:
     issuers: Trusted
     operators: Trusted
     opening_keys: dict[str, X25519PrivateKey]
+    csr_recipient: X25519PublicKey | None
     policies: dict[str, Policy]
     access: dict[str, Access]
     concurrency: int
@@ -70,6 +77,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         validators=read_trusted(map(configuration.path, configuration.trust.validator_keys)),
         issuers=read_trusted(map(configuration.path, configuration.trust.issuer_keys)),
         operators=read_trusted(map(configuration.path, configuration.trust.audit_keys)),
+        csr_recipient=_csr_recipient(configuration),
         opening_keys={sealing_key_id(key.public_key()): key for key in opening},
         policies={
             name: _policy(configuration, name, configuration.profiles[name]) for name in access
@@ -78,6 +86,12 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         concurrency=section.concurrency,
         left_out=left_out,
     )
+
+
+def _csr_recipient(configuration: Configuration) -> X25519PublicKey | None:
+    """Return the key to which CSRs for external CAs are sealed, None if there is none."""
+    path = configuration.trust.issuer_sealing_key
+    return read_sealing_key(configuration.path(path)) if path is not None else None
 
 
 def _policy(configuration: Configuration, name: str, profile: ProfileSection) -> Policy:
@@ -93,6 +107,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         backdate=int(certificate.backdate),
         verdict_ttl=int(configuration.validator.verdict_ttl),
         issuer=profile.issuer_id,
+        external=configuration.issuers[profile.issuer_id].kind != "local",
         ca_spki_sha256=profile.ca_spki_sha256,
         crl_distribution_points=certificate.crl_distribution_points,
         manual=profile.approval == "manual",

@@ -30,8 +30,11 @@ def read_ca(
     return chain, key
 
 
-def check_ca(certificate: x509.Certificate, path: Path) -> None:
-    """Reject a certificate that may not sign certificates or CRLs (RFC 5280 4.2.1.3, 4.2.1.9)."""
+def check_ca(certificate: x509.Certificate, path: Path, *, crls: bool = True) -> None:
+    """Reject a certificate that may not sign certificates (RFC 5280 4.2.1.3, 4.2.1.9).
+
+    With `crls`, reject one that may not sign CRLs either.
+    """
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
@@ -42,7 +45,8 @@ def check_ca(certificate: x509.Certificate, path: Path) -> None:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         return
-    for name, allowed in (("keyCertSign", usage.key_cert_sign), ("cRLSign", usage.crl_sign)):
+    needed = (("keyCertSign", usage.key_cert_sign), ("cRLSign", usage.crl_sign or not crls))
+    for name, allowed in needed:
         if not allowed:
             raise SettingsError(_says(path, certificate, f"has a KeyUsage without {name}"))
 

@@ -72,7 +72,7 @@ def read_event_signer(path: Path) -> EventSigner:
 
 
 def read_opening_key(path: Path) -> X25519PrivateKey:
-    """Load an X25519 private key that opens sealed content keys."""
+    """Load an X25519 private key that opens what is sealed to it."""
     key = read_private_key(path)
     if not isinstance(key, X25519PrivateKey):
         raise SettingsError(f"{path}: must be an X25519 key")
@@ -80,7 +80,7 @@ def read_opening_key(path: Path) -> X25519PrivateKey:
 
 
 def read_sealing_key(path: Path) -> X25519PublicKey:
-    """Load the X25519 public key to which gateways seal content keys."""
+    """Load an X25519 public key to which something is sealed."""
     key = _public_key(path)
     if not isinstance(key, X25519PublicKey):
         raise SettingsError(f"{path}: must be an X25519 public key")

@@ -82,6 +82,8 @@ class TrustSection(Section):
     """Ed25519 public keys of the audit service, PEM."""
     sealing_key: Path
     """X25519 public key to which gateways seal content keys, PEM."""
+    issuer_sealing_key: Path | None = None
+    """X25519 public key to which validators seal CSRs for external CAs, PEM."""
 
 
 class TracingSection(Section):
@@ -148,6 +150,8 @@ class IssuerSection(Section):
     """The role's nkey seed for the bus, mode 0600."""
     signing_key_path: Path
     """Ed25519 key that signs this role's events, PEM, mode 0600."""
+    opening_key_path: Paths | None = None
+    """X25519 private keys that open CSRs for external CAs, PEM, mode 0600."""
     concurrency: int = Field(default=64, ge=1, le=1024)
     """Messages handled concurrently."""
 
@@ -233,6 +237,8 @@ class ConnectorSection(AnyIssuerSection):
     """Name of the connector (entry point of `scepstream.issuers`)."""
     lease: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
     """How long the CA may take to answer; then another replica may continue the order."""
+    pending_limit: Annotated[Duration, Field(ge=60)] = 14 * 86400.0
+    """How long the CA may leave an order undecided; then the enrollment fails."""
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Options of the connector."""
 

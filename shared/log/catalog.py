@@ -15,6 +15,9 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OrderChanged,
+    OrphanSettled,
+    OrphanSuspected,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -22,6 +25,7 @@ from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
     CommandAnswered,
+    OrphanReported,
     ReloadOrdered,
     ResumeOrdered,
     RetryOrdered,
@@ -82,7 +86,7 @@ VERDICT: Final = Channel(
     f"{ATTEMPT}.{Stage.VERDICT}", (EnrollmentApproved, EnrollmentRejected), _ENROLL,
     writers=_VALIDATOR, consumers=(Role.ISSUER, Role.AUDIT), readers=_GATEWAY,
 )  # fmt: skip
-# Written only if the issuer's connector cannot record the serial number before asking the CA.
+# The intent, written only if the connector cannot record the serial number before asking the CA.
 ORDER: Final = Channel(
     f"{ATTEMPT}.{Stage.ORDER}", (CertificateOrdered,), _ENROLL,
     writers=_ISSUER, consumers=_AUDIT,
@@ -108,6 +112,14 @@ KEY_COMPROMISE: Final = Channel(
     "key.{spki_sha256}.compromised.{number}", (KeyCompromised,), CERTS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
+ORDER_CHANGE: Final = Channel(
+    "order.{issuer}.{key}.{number}", (OrderChanged,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+ORPHAN: Final = Channel(
+    "orphan.{issuer}.{key}.{number}", (OrphanSuspected, OrphanSettled), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
 # `kind` is "head" (an event, under the CA's key) or "data" (pieces, under the CRL's digest).
 CRL: Final = Channel(
     "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
@@ -120,6 +132,14 @@ REVOCATION: Final = Channel(
 )  # fmt: skip
 REVOCATION_ANSWER: Final = Channel(
     "ops.revoke.{issuer}.{serial}.{attempt}.answered", (CommandAnswered,), OPS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+ORPHAN_REPORT: Final = Channel(
+    "ops.orphan.{issuer}.{key}.{attempt}.ordered", (OrphanReported,), OPS,
+    writers=_AUDIT, consumers=(Role.ISSUER, Role.AUDIT),
+)  # fmt: skip
+ORPHAN_ANSWER: Final = Channel(
+    "ops.orphan.{issuer}.{key}.{attempt}.answered", (CommandAnswered,), OPS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
 # For a retried revocation, the parts are issuer, serial number and attempt.
@@ -188,8 +208,9 @@ DEAD_LETTER: Final = Channel(
 CHANNELS: Final = Channels(
     (
         REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
-        CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, CRL, CHAIN,
-        REVOCATION, REVOCATION_ANSWER, RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
+        CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, ORDER_CHANGE, ORPHAN, CRL, CHAIN,
+        REVOCATION, REVOCATION_ANSWER, ORPHAN_REPORT, ORPHAN_ANSWER,
+        RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,
         API_TOKEN, API_TOKEN_REVOCATION, CHECKPOINT,
         REPLAY, DEVICE, HEARTBEAT, QUOTA, DEAD_LETTER,

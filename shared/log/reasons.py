@@ -44,6 +44,7 @@ class Reason(StrEnum):
     BEYOND_CEILING = "beyond_ceiling"
     CA_NOT_VALID = "ca_not_valid"
     CA_REFUSED = "ca_refused"
+    CA_SILENT = "ca_silent"
     UNREADABLE = "unreadable"
     POISON = "poison"
 
@@ -103,6 +104,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.BEYOND_CEILING: FailInfo.BAD_REQUEST,
     Reason.CA_NOT_VALID: FailInfo.BAD_REQUEST,
     Reason.CA_REFUSED: FailInfo.BAD_REQUEST,
+    Reason.CA_SILENT: FailInfo.BAD_REQUEST,
     Reason.UNREADABLE: FailInfo.BAD_REQUEST,
     Reason.POISON: FailInfo.BAD_REQUEST,
 }

@@ -26,6 +26,12 @@ DEVICES: Final = "KV_DEVICES"
 REPLICAS: Final = "KV_REPLICAS"
 
 
+_FIRST_TOKENS: Final = {
+    "cert": CERTS, "key": CERTS, "order": CERTS, "orphan": CERTS,
+    "crl": CRLS, "ops": OPS, "replay": REPLAYS,
+}  # fmt: skip
+
+
 def enroll_stream(shard: str) -> str:
     """Return the name of a shard's stream."""
     return f"ENROLL_{shard}"
@@ -39,4 +45,4 @@ def stream_of(subject: str) -> str | None:
     first, _, rest = subject.partition(".")
     if first == "enroll":
         return enroll_stream(rest.partition(".")[0])
-    return {"cert": CERTS, "key": CERTS, "crl": CRLS, "ops": OPS, "replay": REPLAYS}.get(first)
+    return _FIRST_TOKENS.get(first)

@@ -22,6 +22,9 @@ from shared.log.catalog import (
     HEARTBEAT,
     KEY,
     KEY_COMPROMISE,
+    ORDER_CHANGE,
+    ORPHAN,
+    ORPHAN_REPORT,
     RA_RELOAD,
     REPLAY,
     REQUEST,
@@ -146,6 +149,21 @@ def key_issued(spki_sha256: str, issuer: str, serial: str) -> str:
 def key_compromised(spki_sha256: str, number: int | str) -> str:
     """Return the subject of a mark that a key is compromised; `*` as number matches all marks."""
     return KEY_COMPROMISE.subject(spki_sha256=spki_sha256, number=number)
+
+
+def order_change(issuer: str, key: str, number: int | str) -> str:
+    """Return the subject of a step of an order; `*` as number matches all of them."""
+    return ORDER_CHANGE.subject(issuer=issuer, key=key, number=number)
+
+
+def possible_orphan(issuer: str, key: str, number: int | str) -> str:
+    """Return the subject of a possible orphan of an order; `*` matches any part."""
+    return ORPHAN.subject(issuer=issuer, key=key, number=number)
+
+
+def orphan_command(issuer: str, key: str, attempt: int) -> str:
+    """Return the subject of a command to settle a possible orphan."""
+    return ORPHAN_REPORT.subject(issuer=issuer, key=key, attempt=attempt)
 
 
 def revocation_command(issuer: str, serial: str, attempt: int) -> str:

@@ -46,6 +46,14 @@ SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )
 DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
+ORPHANS: Final = Counter(
+    "scepstream_orphans_suspected_total",
+    "Orders whose answer was lost, so that the CA may have a certificate that no device got",
+    ["issuer"],
+)
+ORPHANS_OPEN: Final = Gauge(
+    "scepstream_orphans_open", "Possible orphans that are not settled, from the read model"
+)
 RESUMES: Final = Counter(
     "scepstream_resumes_ordered_total",
     "Commands to resume an attempt whose message was not delivered, by missing stage",

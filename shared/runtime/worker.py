@@ -57,7 +57,15 @@ class NotServedError(Exception):
 
 
 class DeferredError(Exception):
-    """Raised for a message that must wait until another one is done; it is redelivered later."""
+    """Raised for a message that must wait until another one is done; it is redelivered later.
+
+    `wait`, if given, is after how many seconds; otherwise the worker waits longer each time.
+    """
+
+    def __init__(self, about: str, wait: float | None = None) -> None:
+        """Record what is waited for, and for how long."""
+        super().__init__(about)
+        self.wait = wait
 
 
 @dataclass
@@ -140,9 +148,9 @@ class Worker:
         except NotServedError as error:
             _log.info("profile_not_served", profile=error.profile, subject=subject)
             await delivery.nak(_NOT_SERVED_RETRY_SECONDS)
-        except DeferredError:
+        except DeferredError as error:
             wait = _DEFERRED_SECONDS * 2.0 ** min(delivery.deliveries - 1, _MAX_DEFERRED_STEP)
-            await delivery.nak(min(wait, _MAX_NAK_SECONDS))
+            await delivery.nak(min(wait, _MAX_NAK_SECONDS) if error.wait is None else error.wait)
         except Exception as error:  # noqa: BLE001 - a bug must cost one message, not the worker
             FAILURES.labels(self.role).inc()
             log_failure("message_failed", error, subject=subject)

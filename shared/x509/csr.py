@@ -33,6 +33,7 @@ from shared.scep.asn1 import (
     is_string,
     object_identifier,
     text,
+    tlv,
 )
 from shared.scep.errors import FailInfo, ScepError
 from shared.scep.schemes import PublicKey, public_key, read_signature_algorithm, verifies
@@ -146,6 +147,12 @@ class CertificationRequest:
         An empty subjectAltName is omitted: no certificate carries one.
         """
         return self.subject + (self.san_value or b"" if self.sans else b"")
+
+    @property
+    def der(self) -> bytes:
+        """The whole CSR, with the exact bytes that were signed."""
+        signature = tlv(BIT_STRING, b"\0", self.signature)
+        return tlv(SEQUENCE, self.info, self.signature_algorithm, signature)
 
     @cached_property
     def public_key(self) -> PublicKey:

@@ -17,6 +17,10 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OrderChanged,
+    OrderStep,
+    OrphanSettled,
+    OrphanSuspected,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -24,6 +28,7 @@ from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
     CommandAnswered,
+    OrphanReported,
     ReloadOrdered,
     ResumeOrdered,
     RetryOrdered,
@@ -71,6 +76,9 @@ from shared.log.subjects import (
     key_compromised,
     one_time_cancelled,
     one_time_created,
+    order_change,
+    orphan_command,
+    possible_orphan,
     replay_record,
     replica_subject,
     resume_command,
@@ -88,6 +96,7 @@ ENROLLMENT: Final = EnrollmentId(
 REQUEST: Final = "0123456789abcdef" * 4
 SIGNER: Final = signer(b"g")
 SERIAL: Final = "40112233445566778899aabbccddeeff"
+ORDER_KEY: Final = "0123456789abcdef" * 2
 OLD_SERIAL: Final = "4100112233445566778899aabbccddee"
 
 _FACTS: Final = Facts(
@@ -148,6 +157,8 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             valid_until=1767312000,
             renews=RenewedCertificate(serial=OLD_SERIAL, not_after=1767225600, key_uses=1),
             existing=SERIAL,
+            csr=b"\x01sealed",
+            csr_key="0123456789abcdef",
             claim=_CLAIM,
         ),
     ),
@@ -235,6 +246,54 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
     ("CommandAnswered", 1): (
         revocation_answer(revocation_command("local", SERIAL, 1)),
         CommandAnswered(request_sha256=REQUEST, done=True, detail="revoked; on CRL number 7"),
+    ),
+    ("OrderChanged", 1): (
+        order_change("corp", ORDER_KEY, 0),
+        OrderChanged(
+            request_sha256=REQUEST,
+            enrollment=ENROLLMENT.prefix(),
+            issuer="corp",
+            key=ORDER_KEY,
+            step=OrderStep.PENDING,
+            placement=1,
+            since=1767225600,
+            lease_until=0,
+            handle="https://ca.example/orders/7",
+        ),
+    ),
+    ("OrphanSuspected", 1): (
+        possible_orphan("corp", ORDER_KEY, 0),
+        OrphanSuspected(
+            request_sha256=REQUEST,
+            enrollment=ENROLLMENT.prefix(),
+            issuer="corp",
+            key=ORDER_KEY,
+            placement=0,
+            spki_sha256="aa" * 32,
+            ca_spki_sha256="cc" * 32,
+        ),
+    ),
+    ("OrphanSettled", 1): (
+        possible_orphan("corp", ORDER_KEY, 1),
+        OrphanSettled(
+            request_sha256=REQUEST,
+            enrollment=ENROLLMENT.prefix(),
+            issuer="corp",
+            key=ORDER_KEY,
+            serials=(SERIAL,),
+            detail="revoked at the CA",
+            operator="jörg@host",
+        ),
+    ),
+    ("OrphanReported", 1): (
+        orphan_command("corp", ORDER_KEY, 0),
+        OrphanReported(
+            issuer="corp",
+            key=ORDER_KEY,
+            attempt=0,
+            certificate=b"\x30\x0bcertificate",
+            operator="jörg@host",
+        ),
     ),
     ("CertificateStatusChanged", 1): (
         certificate_status("local", SERIAL, 0),

@@ -229,6 +229,26 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
             }
         ]
     },
+    ("get", "/orphans"): {
+        "orphans": [
+            {
+                "issuer": "corp",
+                "key": "0123456789abcdef0123456789abcdef",
+                "enrollment": _ENROLLMENT,
+                "device": "CN=printer-7",
+                "profile": "corp",
+                "placement": 0,
+                "spki_sha256": "aa" * 32,
+                "suspected_at": _AT,
+                "settled_at": None,
+                "serials": [],
+                "detail": None,
+                "operator": None,
+                "open": True,
+            }
+        ]
+    },
+    ("post", "/orphans/{issuer}/{key}/settle"): {"done": True, "detail": "revoked at the CA"},
     ("post", "/dead-letters/{stream}/{sequence}/retry"): {
         "done": True,
         "detail": "retried as attempt 2",

@@ -1,4 +1,4 @@
-"""API routes for enrollments, certificates, commands, one-time challenges and dead letters."""
+"""API routes for enrollments, certificates, commands, challenges, dead letters and orphans."""
 
 import asyncio
 from collections.abc import Mapping
@@ -28,6 +28,9 @@ from services.audit.api.schemas import (
     Entry,
     EventRow,
     NewChallenge,
+    OrphanReport,
+    OrphanRow,
+    Orphans,
     Problem,
     Revocation,
     rows_of,
@@ -36,6 +39,7 @@ from services.audit.commands.decide import decide
 from services.audit.commands.one_time import cancel, create, list_challenges
 from services.audit.commands.retry import retry
 from services.audit.commands.revoke import revoke_certificate, written_serial
+from services.audit.commands.settle import read_report, settle_orphan
 from services.audit.query.certificates import find_certificate, list_certificates
 from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.dead_letters import list_dead_letters
@@ -43,6 +47,7 @@ from services.audit.query.enrollments import count_enrollments, list_enrollments
 from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import History, history_of
 from services.audit.query.messages import with_payloads
+from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
 from services.audit.store.commands import Command
@@ -276,3 +281,27 @@ async def retry_letter(
 ) -> Done:
     """Retry a dead letter. An enrollment is processed again as its next attempt."""
     return Done(done=True, detail=await retry(deps.context(operator), stream, sequence))
+
+
+@router.get("/orphans", tags=["Possible orphans"])
+async def orphans(deps: Injected, _: Viewer, limit: Limit = 50) -> Orphans:
+    """List orders whose answer was lost: open ones first, then newest first."""
+
+    def work() -> Orphans:
+        with deps.engine.connect() as connection:
+            return Orphans(orphans=rows_of(OrphanRow, list_orphans(connection, limit)))
+
+    return await asyncio.to_thread(work)
+
+
+@router.post("/orphans/{issuer}/{key}/settle", tags=["Possible orphans"], responses=_PROBLEMS)
+async def settle(
+    issuer: Name, key: Name, body: OrphanReport, deps: Injected, operator: OperatorUser
+) -> Done:
+    """Report the certificate that the CA made for an order, or that it made none.
+
+    The issuer revokes the certificate at the CA before the response.
+    """
+    certificate = read_report(body.certificate)
+    context = deps.context(operator)
+    return Done(done=True, detail=await settle_orphan(context, issuer, key, certificate))

@@ -302,3 +302,37 @@ class DeadLetters(BaseModel):
     """Dead letters, newest first."""
 
     dead_letters: list[DeadLetterRow]
+
+
+class OrphanRow(BaseModel):
+    """An order at an external CA whose answer was lost.
+
+    The CA may have a certificate that no device got. Times are Unix nanoseconds of the log;
+    `serials` are those that were revoked at the CA.
+    """
+
+    issuer: str
+    key: str
+    enrollment: str
+    device: str | None
+    profile: str | None
+    placement: int | None
+    spki_sha256: str | None
+    suspected_at: int | None
+    settled_at: int | None
+    serials: list[str]
+    detail: str | None
+    operator: str | None
+    open: bool
+
+
+class Orphans(BaseModel):
+    """Possible orphans: open ones first, then newest first."""
+
+    orphans: list[OrphanRow]
+
+
+class OrphanReport(RequestBody):
+    """What an operator found at the CA: the certificate in PEM; "" if there is none."""
+
+    certificate: Annotated[str, Field(max_length=90_000)] = ""

@@ -56,10 +56,7 @@ async def revoke_certificate(
                 operator=context.operator,
             )
             if await context.append(subject, command):
-                answer = await _answer(context, subject)
-                if not answer.done:
-                    raise CommandError(f"the command failed: {answer.detail}")
-                return answer.detail
+                return (await await_answer(context, subject)).detail
 
 
 class ForgedAnswerError(CommandError):
@@ -84,6 +81,17 @@ async def _carried_out(context: OperatorContext, stored: Stored) -> _Done | None
     except ForgedAnswerError:
         return None
     return _Done(command.reason, answer.detail) if answer.done else None
+
+
+async def await_answer(context: OperatorContext, command: str) -> CommandAnswered:
+    """Return an issuer's answer to the command on a subject.
+
+    Raises `CommandError` if it refuses or does not answer in time.
+    """
+    answer = await _answer(context, command)
+    if not answer.done:
+        raise CommandError(f"the command failed: {answer.detail}")
+    return answer
 
 
 async def _answer(context: OperatorContext, command: str) -> CommandAnswered:

@@ -8,7 +8,12 @@ from shared.log.catalog import ANCHOR_RELOAD_ANSWER
 from shared.log.channels import Match
 from shared.log.envelope import Stored
 from shared.log.events.base import EventPayload
-from shared.log.events.certificates import CertificateRecorded, CertificateStatusChanged
+from shared.log.events.certificates import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    OrphanSettled,
+    OrphanSuspected,
+)
 from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
@@ -50,6 +55,28 @@ def retried(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> 
         "operator": storable(event.operator),
         "recorded_at": stored.time,
     }
+
+
+def orphaned(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
+    """Project that an order's answer was lost, or that the matter is settled."""
+    assert isinstance(event, OrphanSuspected | OrphanSettled)
+    key = (at.fields["issuer"], at.fields["key"])
+    row = changes.orphans.setdefault(key, {"issuer": key[0], "key": key[1]})
+    row["enrollment"] = storable(event.enrollment)
+    if isinstance(event, OrphanSuspected):
+        row |= {
+            "placement": event.placement,
+            "spki_sha256": storable(event.spki_sha256),
+            "suspected_at": stored.time,
+            "settled_at": 0,  # null would keep an earlier settlement
+        }
+    else:
+        row |= {
+            "settled_at": stored.time,
+            "serials": json.dumps([storable(serial) for serial in event.serials]),
+            "detail": storable(event.detail),
+            "operator": storable(event.operator),
+        }
 
 
 def dead(changes: Changes, _: Match, stored: Stored, event: EventPayload) -> None:

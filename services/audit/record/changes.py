@@ -26,6 +26,7 @@ class Changes:
     reloads: dict[Key, Row] = field(default_factory=dict)
     challenges: dict[Key, Row] = field(default_factory=dict)
     dead_letters: dict[tuple[str, int], Row] = field(default_factory=dict)
+    orphans: dict[Key, Row] = field(default_factory=dict)
     retries: dict[tuple[str, int, int], Row] = field(default_factory=dict)
     commands: dict[str, Row] = field(default_factory=dict)
 

@@ -13,6 +13,8 @@ from shared.log.catalog import (
     API_TOKEN_REVOCATION,
     CHALLENGE,
     CHALLENGE_CANCELLATION,
+    ORPHAN_ANSWER,
+    ORPHAN_REPORT,
     RA_RELOAD,
     RA_RELOAD_ANSWER,
     RESUME,
@@ -30,6 +32,7 @@ from shared.log.events.commands import (
     ChallengeCreated,
     CommandAnswered,
     Ordered,
+    OrphanReported,
     ReloadOrdered,
     ResumeOrdered,
     RetryOrdered,
@@ -40,6 +43,7 @@ from shared.log.subjects import parse_prefix, parse_subject
 
 _KINDS: Final[Mapping[Channel, Command]] = {
     REVOCATION: Command.REVOKE,
+    ORPHAN_REPORT: Command.SETTLE_ORPHAN,
     ANCHOR_RELOAD: Command.RELOAD_TRUST,
     RA_RELOAD: Command.RELOAD_RA,
     RETRY: Command.RETRY,
@@ -52,10 +56,14 @@ _KINDS: Final[Mapping[Channel, Command]] = {
 # The channel of an answer, and of its command.
 _ANSWERED: Final[Mapping[Channel, Channel]] = {
     REVOCATION_ANSWER: REVOCATION,
+    ORPHAN_ANSWER: ORPHAN_REPORT,
     ANCHOR_RELOAD_ANSWER: ANCHOR_RELOAD,
     RA_RELOAD_ANSWER: RA_RELOAD,
 }
-_WANT_ANSWERS: Final = frozenset({Command.REVOKE, Command.RELOAD_TRUST, Command.RELOAD_RA})
+_WANT_ANSWERS: Final = frozenset(
+    {Command.REVOKE, Command.SETTLE_ORPHAN, Command.RELOAD_TRUST, Command.RELOAD_RA}
+)
+_BY_ISSUERS: Final = (REVOCATION_ANSWER, ORPHAN_ANSWER)
 
 
 def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
@@ -83,13 +91,13 @@ def ordered(changes: Changes, at: Match, stored: Stored, event: EventPayload) ->
 def answered(changes: Changes, at: Match, _: Stored, event: EventPayload) -> None:
     """Project the answer of an issuer or a replica.
 
-    `detail` is the answer to a revocation; of a reload it is the last refusal.
+    `detail` is an issuer's answer; of a reload it is the last refusal.
     """
     assert isinstance(event, CommandAnswered)
     row = _row(changes, _ANSWERED[at.channel].subject(**at.fields))
     row["answered"] += 1
     row["refused"] += not event.done
-    if not event.done or at.channel is REVOCATION_ANSWER:
+    if not event.done or at.channel in _BY_ISSUERS:
         row["detail"] = storable(event.detail)
 
 
@@ -110,8 +118,8 @@ def _give(
 def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
     """Return what the command is about, and one note on it."""
     match event:
-        case RevocationOrdered():
-            return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
+        case RevocationOrdered() | OrphanReported():
+            return _at_issuer(fields, event)
         case RetryOrdered():
             return _retry(event)
         case ResumeOrdered():
@@ -120,10 +128,19 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
             note = event.cn if isinstance(event, ChallengeCreated) else None
             return {"profile": fields["profile"], "about": fields["digest"], "note": note}
         case ApiTokenCreated() | ApiTokenRevoked():
-            note = event.level if isinstance(event, ApiTokenCreated) else None
-            return {"about": event.name, "note": note}
-        case _:
-            return {"profile": fields.get("profile")}
+            level = event.level if isinstance(event, ApiTokenCreated) else None
+            return {"about": event.name, "note": level}
+    return {"profile": fields.get("profile")}
+
+
+def _at_issuer(
+    fields: Mapping[str, str], event: RevocationOrdered | OrphanReported
+) -> dict[str, str | None]:
+    """Return the certificate and the reason; or the order, and whether a certificate was found."""
+    if isinstance(event, RevocationOrdered):
+        return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
+    note = "revoke" if event.certificate else "none at the CA"
+    return {"about": f"{fields['issuer']} {fields['key']}", "note": note}
 
 
 def _retry(event: RetryOrdered) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import msgspec
 from services.audit.record.digest import event_digest, own_headers
 from shared.log.envelope import TYPE, Stored, UnreadableEventError, decode
 from shared.log.events.base import EventPayload
+from shared.log.events.certificates import OrderChanged, OrphanNoted
 from shared.log.events.enrollment import (
     CertificateIssued,
     EnrollmentApproved,
@@ -141,6 +142,8 @@ def row(stream: str, found: DecodedMessage) -> dict[str, Any]:
     if stored.subject.startswith("enroll.") and is_ours(stored.subject):
         profile = stored.subject.split(".")[2]
         enrollment = stored.subject.rpartition(".")[0]
+    elif isinstance(found.event, OrderChanged | OrphanNoted):
+        enrollment = storable(found.event.enrollment)
     return {
         "stream": stream,
         "sequence": stored.sequence,

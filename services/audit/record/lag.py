@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.write import position
-from services.audit.store.tables import enrollments
+from services.audit.store.tables import enrollments, orphans
 from shared.bus.core import Bus
 from shared.log.enrollment import State
 from shared.log.envelope import NANOSECONDS
 from shared.log.roles import Role
 from shared.observe.logs import log_failure
-from shared.observe.metrics import BUS_LAG, OLDEST_WAITING, WAITING
+from shared.observe.metrics import BUS_LAG, OLDEST_WAITING, ORPHANS_OPEN, WAITING
 from shared.runtime.periodic import every
 
 _SECONDS: Final = 5.0
@@ -73,7 +73,8 @@ class Backlog:
         if max(behind, default=0) > _KEEPS_UP:
             _forget()
             return
-        found = await asyncio.to_thread(self._count)
+        found, orphans = await asyncio.to_thread(self._count)
+        ORPHANS_OPEN.set(orphans)
         for role, (count, since) in found.items():
             WAITING.labels(role).set(count)
             age = self.clock() - since / NANOSECONDS if since is not None else 0.0
@@ -85,10 +86,11 @@ class Backlog:
         BUS_LAG.labels(stream, Role.AUDIT).set(behind)
         return behind
 
-    def _count(self) -> Waiting:
+    def _count(self) -> tuple[Waiting, int]:
         since = int(self.clock() * NANOSECONDS) - _DAY_NANOSECONDS
         with self.engine.connect() as connection:
-            return waiting(connection, since)
+            open_orphans = select(func.count()).where(orphans.c.settled_at == 0)
+            return waiting(connection, since), connection.execute(open_orphans).scalar_one()
 
 
 def _forget() -> None:
@@ -96,6 +98,7 @@ def _forget() -> None:
     for role, _ in _WAITS.values():
         WAITING.labels(role).set(math.nan)
         OLDEST_WAITING.labels(role).set(math.nan)
+    ORPHANS_OPEN.set(math.nan)
 
 
 def waiting(connection: Connection, since: int) -> Waiting:

@@ -47,6 +47,7 @@ def merge(connection: Connection, changes: Changes) -> None:
     _upsert(connection, t.reloads, changes.reloads.values())
     _upsert(connection, t.challenges, changes.challenges.values())
     _upsert(connection, t.dead_letters, changes.dead_letters.values())
+    _upsert(connection, t.orphans, changes.orphans.values())
     _upsert(connection, t.retries, changes.retries.values())
     _upsert(connection, t.commands, changes.commands.values())
 

@@ -12,6 +12,7 @@ from typing import Final
 from services.audit.record.certificates import (
     challenged,
     dead,
+    orphaned,
     recorded,
     reloaded,
     retried,
@@ -34,6 +35,9 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
     catalog.DECISION: (decided,),
     catalog.CERTIFICATE: (recorded,),
     catalog.CERTIFICATE_STATUS: (status_changed,),
+    catalog.ORPHAN: (orphaned,),
+    catalog.ORPHAN_REPORT: (ordered,),
+    catalog.ORPHAN_ANSWER: (answered,),
     catalog.REVOCATION: (ordered,),
     catalog.REVOCATION_ANSWER: (answered,),
     catalog.RETRY: (ordered, retried),

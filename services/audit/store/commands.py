@@ -13,6 +13,7 @@ class Command(StrEnum):
     APPROVE = "approve"
     DENY = "deny"
     REVOKE = "revoke"
+    SETTLE_ORPHAN = "settle-orphan"
     RELOAD_TRUST = "reload-trust"
     RELOAD_RA = "reload-ra"
     RETRY = "retry"

@@ -207,6 +207,24 @@ dead_letters = Table(
     Index("dead_letters_by_time", "recorded_at"),
 )
 
+# Orders whose answer was lost, so that the CA may have a certificate that no device got.
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("enrollment", PREFIXED, nullable=False),
+    Column("placement", BigInteger),
+    Column("spki_sha256", Text),
+    Column("suspected_at", BigInteger),
+    Column("settled_at", BigInteger),  # 0: open
+    Column("serials", Text),  # JSON
+    Column("detail", Text),
+    Column("operator", Text),
+    Index("orphans_by_time", "suspected_at"),
+    Index("orphans_by_enrollment", "enrollment"),
+)
+
 # Which dead letters were retried, and as which attempt.
 retries = Table(
     "retries",

@@ -47,6 +47,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     Command.APPROVE: "Approve enrollment",
     Command.DENY: "Deny enrollment",
     Command.REVOKE: "Revoke certificate",
+    Command.SETTLE_ORPHAN: "Settle possible orphan",
     Command.RELOAD_TRUST: "Reload trust anchors",
     Command.RELOAD_RA: "Reload RA certificates",
     Command.RETRY: "Retry dead letter",

@@ -17,6 +17,7 @@ from services.audit.api.problems import ProblemError
 from services.audit.query.dead_letters import count_open
 from services.audit.query.enrollments import count_enrollments
 from services.audit.query.filters import EnrollmentFilter
+from services.audit.query.orphans import count_open_orphans
 from services.audit.roles import Level, Operator
 from services.audit.store.engine import Connection
 from services.audit.store.sessions import csrf_token
@@ -130,6 +131,7 @@ async def require_user(request: Request, deps: Dependencies) -> PageUser:
 
 
 def waiting(connection: Connection) -> dict[str, int]:
-    """Count what needs action: held enrollments and dead letters."""
+    """Count what needs action: held enrollments, dead letters and possible orphans."""
     held = count_enrollments(connection, EnrollmentFilter(states=(State.HELD,)))
-    return {"held": held, "letters": count_open(connection)}
+    orphans = count_open_orphans(connection)
+    return {"held": held, "letters": count_open(connection), "orphans": orphans}

@@ -17,6 +17,9 @@ _SERVICES: Final[Mapping[str, str]] = {
     "EnrollmentApproved": "validator",
     "EnrollmentRejected": "validator",
     "CertificateOrdered": "issuer",
+    "OrderChanged": "issuer",
+    "OrphanSuspected": "issuer",
+    "OrphanSettled": "issuer",
     "CertificateIssued": "issuer",
     "IssuanceFailed": "issuer",
     "CertificateRecorded": "issuer",
@@ -31,6 +34,9 @@ _TITLES: Final[Mapping[str, str]] = {
     "EnrollmentApproved": "Approved",
     "EnrollmentRejected": "Rejected",
     "CertificateOrdered": "Ordered from the CA",
+    "OrderChanged": "Order changed",
+    "OrphanSuspected": "Possible orphan at the CA",
+    "OrphanSettled": "Possible orphan settled",
     "CertificateIssued": "Certificate issued",
     "IssuanceFailed": "Issuance failed",
     "CertificateRecorded": "Certificate recorded",
@@ -40,7 +46,7 @@ _TITLES: Final[Mapping[str, str]] = {
 }
 _ENDS: Final = frozenset({"EnrollmentRejected", "CertificateIssued", "IssuanceFailed"})
 _LONG: Final = 160
-_CIPHERTEXT: Final = frozenset({"pki_message", "content_key"})
+_CIPHERTEXT: Final = frozenset({"pki_message", "content_key", "csr"})
 _KEY_INDEX: Final = re.compile(r"key\.[^.]*\.issued\.")
 
 

@@ -19,6 +19,7 @@ from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import history_of
 from services.audit.query.messages import with_payloads
+from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.signed_challenges import ends_since
 from services.audit.store.commands import Command
@@ -194,6 +195,14 @@ async def dead_letters(request: Request, deps: Injected) -> Response:
     who = await require_user(request, deps)
     found = await _read(deps, lambda connection: list_dead_letters(connection, MAX_LIMIT))
     return page("dead_letters.html", **await _common(deps, who, "letters"), letters=found)
+
+
+@router.get("/scep/orphans")
+async def orphans(request: Request, deps: Injected) -> Response:
+    """Show possible orphans."""
+    who = await require_user(request, deps)
+    found = await _read(deps, lambda connection: list_orphans(connection, MAX_LIMIT))
+    return page("orphans.html", **await _common(deps, who, "orphans"), orphans=found)
 
 
 @router.get("/scep/commands")

@@ -4,13 +4,14 @@ Theory of operation. A connector turns an `Order` into a certificate. It never s
 decides nothing: the verdict's template says what is to be signed, and the issuer checks both the
 template (`ceilings.py`) and the result (`received.py`).
 
-No certificate may be issued that the log does not know of, and none twice. A connector that chooses
-the serial number itself returns it from `prepare`; it is recorded before `issue` is called. For an
-external CA the intent is recorded as a `CertificateOrdered` event with the order's key and a lease.
-After a crash or an unknown outcome another issuer waits for the end of the lease and calls `find`
-with the order of that key; it orders again only if the CA says that there is none. If an enrollment
-fails while an order is open, the order is settled first: a certificate that the CA made for it is
-revoked there.
+No certificate may be issued that the log does not know of, and none twice undetected. A connector
+that chooses the serial number itself returns it from `prepare`; it is recorded before `issue` is
+called. For an external CA the intent is recorded as a `CertificateOrdered` event with the order's
+key and a lease. After a crash or an unknown outcome another issuer waits for the end of the lease.
+What it does then depends on the connector's `Recovery`: it calls `find`, or it places the order
+again. Before an order is placed again that the CA may already have carried out, a possible orphan
+is recorded for operators. If an enrollment fails while an order is open, the order is settled
+first: a certificate that the CA made for it is revoked there.
 
 A kind of connector is one module with a `ConnectorKind`. `local` is built in; a package adds its
 own with an entry point in the group `scepstream.issuers`, whose name is the kind.
@@ -18,7 +19,7 @@ own with an entry point in the group `scepstream.issuers`, whose name is the kin
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
@@ -34,7 +35,20 @@ _KEY_CHARACTERS: Final = 32
 
 
 class CaUnavailableError(Exception):
-    """Raised if a CA cannot be asked now; nothing was ordered, and the call is retried later."""
+    """Raised if a CA cannot be asked now; nothing was ordered, and the call is retried later.
+
+    The message is a sentence for operators, without secrets. `retry_after` is the CA's own wish in
+    seconds, 0 if it has none.
+    """
+
+    def __init__(self, detail: str, retry_after: float = 0.0) -> None:
+        """Record why, and when to try again."""
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class AnswerLostError(Exception):
+    """Raised if a call may have reached the CA and its answer is missing or not readable."""
 
 
 class RevocationRefusedError(Exception):
@@ -44,13 +58,16 @@ class RevocationRefusedError(Exception):
 class Recovery(StrEnum):
     """How an order can be found again after a crash or an unknown outcome.
 
-    `named`: the client chooses the order's name and can ask for it. `searchable`: orders can be
-    searched. `short_token`: an idempotency key that expires. `blind`: not at all.
+    `named`: the client chooses the order's name and can ask for it. `searchable`: certificates can
+    be searched by their content. `short_token`: an idempotency key that expires. `deferred`: the
+    CA makes nothing before `find` is called with the handle that `issue` returned. `blind`: not at
+    all, unless the CA gave the order a handle.
     """
 
     NAMED = "named"
     SEARCHABLE = "searchable"
     SHORT_TOKEN = "short_token"  # noqa: S105 - no secret
+    DEFERRED = "deferred"
     BLIND = "blind"
 
 
@@ -58,18 +75,30 @@ class Recovery(StrEnum):
 class Order:
     """One certificate to issue for an attempt (`enrollment`, its subject prefix).
 
-    The template names the CA. `verdict_sha256` is the digest of the verdict as it is stored.
+    The template names the CA. `verdict_sha256` is the digest of the verdict as it is stored. `csr`
+    is the device's CSR as DER, b"" unless the connector needs it. It contains the device's
+    challenge: no connector logs it.
     """
 
     enrollment: str
     template: CertificateTemplate
     verdict_sha256: str
+    csr: bytes = field(default=b"", repr=False)
 
     @property
     def key(self) -> str:
         """The order's name at the CA: 32 characters of 0-9 and a-f, the same for one verdict."""
         content = f"{self.enrollment} {self.verdict_sha256}".encode()
         return hashlib.sha256(content).hexdigest()[:_KEY_CHARACTERS]
+
+    @property
+    def tagged_not_after(self) -> int:
+        """The approved end of validity, less up to a tenth of it and at most an hour, by the key.
+
+        At a CA that can be searched only by content, the key and this second identify the order.
+        """
+        lifetime = self.template.not_after - self.template.not_before
+        return self.template.not_after - int(self.key[:8], 16) % max(1, min(3600, lifetime // 10))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +114,23 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """The certificate as DER."""
+    """The certificate as DER.
+
+    `others` are further certificates that the CA made for the order; they are revoked.
+    """
 
     certificate: bytes
+    others: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The CA has the order and has not decided."""
+    """The CA has the order and has not decided.
+
+    `handle` is the CA's name for the order; it is recorded and passed back to `find`.
+    """
+
+    handle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +197,25 @@ class Connector(Protocol):
         """How an order can be found again."""
 
     @property
+    def needs_csr(self) -> bool:
+        """Whether orders must contain the device's CSR."""
+
+    @property
     def lease(self) -> float:
         """For how many seconds one issuer has an order to itself, and waits for an answer.
 
         0 only for `local`, whose CA is in this process: no order is recorded for it.
+        """
+
+    @property
+    def pending_limit(self) -> float:
+        """For how many seconds the CA may leave an order undecided."""
+
+    @property
+    def token_lifetime(self) -> float:
+        """For how many seconds a repeated order gives the same certificate; 0 if it never does.
+
+        Counts only for the recovery `short_token`.
         """
 
     @property
@@ -181,21 +234,39 @@ class Connector(Protocol):
     async def issue(self, order: Order, prepared: Prepared) -> Result:
         """Place the order.
 
-        The CA makes one certificate for one key, however often and by how many issuers it is asked.
-        Raises `CaUnavailableError` only if the order certainly was not placed; any other error
-        counts as an unknown outcome.
+        The recovery `named` means that the CA makes one certificate for one key, however often it
+        is asked. Raises `CaUnavailableError` only if the order certainly was not placed; any other
+        error counts as an unknown outcome.
         """
 
-    async def find(self, order: Order) -> Result | None:
-        """Return what became of an order with this key; None if the CA does not have it."""
+    async def find(self, order: Order, handle: str = "") -> Result | None:
+        """Return what became of an order that was placed; None if the CA does not have it.
 
-    async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
+        `handle` is the CA's name for the order if `Pending` gave one. Without one this is called
+        for the recoveries `named` and `searchable` only. The order has a CSR only if it may still
+        be carried out: without one the CA must not be made to issue. Raises `CaUnavailableError`
+        if the CA cannot be asked now.
+        """
+
+    async def revoke(
+        self, serial: str, ca: str, reason: RevocationReason, certificate: bytes = b""
+    ) -> None:
         """Set a certificate's status at the CA; repeating the call changes nothing.
 
-        `ca` is the CA's pin. `certificateHold` suspends the certificate and `removeFromCRL`
+        `ca` is the CA's pin, `certificate` the certificate as DER, b"" if it cannot be read from
+        the log. `certificateHold` suspends the certificate and `removeFromCRL`
         releases it. Raises `RevocationRefusedError` for a reason that the CA does not support, and
         `CaUnavailableError` if it cannot be asked now.
         """
+
+    async def check(self) -> str:
+        """Try the CA without ordering anything; return what works, in a sentence for operators.
+
+        Raises `CaUnavailableError` whose message says what is wrong and what to do.
+        """
+
+    async def close(self) -> None:
+        """Close connections; calls under way may fail."""
 
     @property
     def crls(self) -> CrlAuthority | None:

@@ -123,6 +123,12 @@ class LocalCa:
             raise SigningError("the signed CRL does not verify")
         return der
 
+    def try_key(self) -> None:
+        """Sign a constant, and verify the signature; raises `SigningError`."""
+        data = b"scepstream"
+        if not verifies(self._public_key, self.scheme, SHA256, self._signature(data), data):
+            raise SigningError("the CA's key does not match its certificate")
+
     def sign_next(self, certificates: tuple[bytes, ...]) -> bytes:
         """Return the next CA's chain signed by this CA; gateways answer GetNextCACert with it."""
         return write_next_ca_certs(certificates, Signer(self.key, self.parsed, self.scheme), ())
@@ -153,6 +159,21 @@ class LocalConnector:
     def recovery(self) -> Recovery:
         """See `Connector.recovery`."""
         return Recovery.NAMED
+
+    @property
+    def pending_limit(self) -> float:
+        """See `Connector.pending_limit`: no order waits."""
+        return 0.0
+
+    @property
+    def token_lifetime(self) -> float:
+        """See `Connector.token_lifetime`."""
+        return 0.0
+
+    @property
+    def needs_csr(self) -> bool:
+        """See `Connector.needs_csr`: the template is enough."""
+        return False
 
     @property
     def lease(self) -> float:
@@ -196,11 +217,25 @@ class LocalConnector:
             made = signer.draft(order.template, order.enrollment)
         return Issued(signer.sign(made))
 
-    async def find(self, order: Order) -> None:
+    async def find(self, order: Order, handle: str = "") -> None:
         """See `Connector.find`: always None, since issuing again gives the same certificate."""
 
-    async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
+    async def revoke(
+        self,
+        serial: str,
+        ca: str,
+        reason: RevocationReason,
+        certificate: bytes = b"",
+    ) -> None:
         """See `Connector.revoke`: nothing to do, the CRL is enough."""
+
+    async def check(self) -> str:
+        """See `Connector.check`: the key signs, and the signature verifies."""
+        self.current.try_key()
+        return "the CA's key signs"
+
+    async def close(self) -> None:
+        """See `Connector.close`: nothing to close."""
 
     def _signer(self, order: Order) -> LocalCa:
         found = self.pinned(order.template.ca_spki_sha256)

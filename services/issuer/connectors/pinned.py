@@ -7,6 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.ceilings import Ceilings
+from services.issuer.connectors.connector import CrlAuthority, Order, Prepared, Refused
 from shared.config.ca_files import check_ca, sort_chain
 from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
@@ -50,6 +51,54 @@ class PinnedCas:
         )
 
 
+@dataclass(frozen=True)
+class ExternalConnector:
+    """What connectors of external CAs have in common; the rest of `Connector` is theirs.
+
+    `lease` and `pending_limit` are in seconds.
+    """
+
+    cas: PinnedCas
+    lease: float
+    pending_limit: float
+
+    @property
+    def needs_csr(self) -> bool:
+        """See `Connector.needs_csr`: most CAs take nothing else."""
+        return True
+
+    @property
+    def token_lifetime(self) -> float:
+        """See `Connector.token_lifetime`."""
+        return 0.0
+
+    @property
+    def current(self) -> PinnedCa:
+        """See `Connector.current`."""
+        return self.cas.current
+
+    def pinned(self, pin: str) -> PinnedCa | None:
+        """See `Connector.pinned`."""
+        return self.cas.pinned(pin)
+
+    def ca_chain(self) -> CaChain:
+        """See `Connector.ca_chain`."""
+        return self.cas.ca_chain()
+
+    def prepare(self, order: Order) -> Prepared | Refused:
+        """See `Connector.prepare`: the CA chooses the serial number."""
+        del order
+        return Prepared()
+
+    async def close(self) -> None:
+        """See `Connector.close`: nothing is kept open."""
+
+    @property
+    def crls(self) -> CrlAuthority | None:
+        """See `Connector.crls`: the CA publishes its own."""
+        return None
+
+
 def read_pinned(configuration: Configuration, section: AnyIssuerSection) -> PinnedCas:
     """Read `ca_cert_path` and `chain_path`; raises `SettingsError` naming the wrong file."""
     current, *previous = (
@@ -60,7 +109,7 @@ def read_pinned(configuration: Configuration, section: AnyIssuerSection) -> Pinn
 
 def _read(configuration: Configuration, section: AnyIssuerSection, path: Path) -> PinnedCa:
     ca, *above = read_certificates(path)
-    check_ca(ca, path)
+    check_ca(ca, path, crls=False)  # the CA signs its own
     try:
         scheme_of(read_certificate(ca.public_bytes(Encoding.DER)).spki)
     except ScepError:

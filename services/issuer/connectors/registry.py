@@ -1,22 +1,25 @@
-"""The kinds of connectors: `local`, and those that packages add."""
+"""The kinds of connectors: those that are built in, and those that packages add."""
 
+from importlib import import_module
 from typing import Final
 
-from services.issuer.connectors import local
-from services.issuer.connectors.connector import Connector, ConnectorKind, Recovery
+from services.issuer.connectors.connector import Connector, ConnectorKind
 from shared.config.load import SettingsError
 from shared.config.plugins import load_plugin
 from shared.config.sections import Configuration
 
 GROUP: Final = "scepstream.issuers"
-CONNECTORS: Final = (local.KIND,)
-_BUILT_IN: Final = {each.kind: each for each in CONNECTORS}
+# A module is imported only when an issuer has its kind.
+BUILT_IN: Final = {
+    "local": "local",
+    "openbao": "openbao",
+}
 
 
 def read_connector(configuration: Configuration, name: str) -> Connector:
     """Read an issuer's connector; raises `SettingsError` naming what is wrong."""
     section = configuration.issuers[name]
-    kind = _BUILT_IN.get(section.kind) or load_plugin(GROUP, section.kind, ConnectorKind)
+    kind = _kind(section.kind)
     try:
         found = kind.build(configuration, name, section)
     except SettingsError:
@@ -24,9 +27,19 @@ def read_connector(configuration: Configuration, name: str) -> Connector:
     except Exception as error:
         detail = f"cannot be built: {type(error).__name__}"
         raise SettingsError(f"issuers.{name}: {section.kind} {detail}") from error
-    if found.recovery is not Recovery.NAMED:
+    if found.needs_csr and not (
+        configuration.issuer.opening_key_path and configuration.trust.issuer_sealing_key
+    ):
         raise SettingsError(
-            f"issuers.{name}: {section.kind} cannot find an order by its name "
-            f"({found.recovery}): such connectors are not supported"
+            f"issuers.{name}: {section.kind} passes the CSR on to the CA: set "
+            "issuer.opening_key_path and trust.issuer_sealing_key"
         )
     return found
+
+
+def _kind(name: str) -> ConnectorKind:
+    if module := BUILT_IN.get(name):
+        found = import_module(f"services.issuer.connectors.{module}").KIND
+        assert isinstance(found, ConnectorKind)
+        return found
+    return load_plugin(GROUP, name, ConnectorKind)

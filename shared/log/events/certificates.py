@@ -1,6 +1,7 @@
 """Events about certificates, their revocation, CRLs and CAs."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from shared.log.events.base import NO_REQUEST, EventPayload, SignedEvent
 from shared.log.events.commands import RevocationReason
@@ -62,6 +63,76 @@ class KeyCompromised(SignedEvent, frozen=True, kw_only=True):
 
     request_sha256: str
     serial: str
+
+
+class OrderStep(StrEnum):
+    """What became of an order after its intent was recorded.
+
+    `placed`: it is placed again, and one issuer works on it until `lease_until`. `not_placed`: the
+    CA certainly does not have it. `pending`: the CA has it and has not decided.
+    """
+
+    PLACED = "placed"
+    NOT_PLACED = "not_placed"
+    PENDING = "pending"
+
+
+class OrderChanged(SignedEvent, frozen=True, kw_only=True):
+    """A step of an order at an external CA, in the CERTS stream; the newest authentic one counts.
+
+    `placement` counts from 0 how often the order was placed. `lease_until` and `since`, when the
+    order was last placed, are Unix seconds. `handle` is the CA's name for the order, "" if it gave
+    none.
+    """
+
+    request_sha256: str
+    enrollment: str
+    issuer: str
+    key: str
+    step: OrderStep
+    placement: int
+    since: int
+    lease_until: int = 0
+    handle: str = ""
+
+
+class OrphanNoted(SignedEvent, frozen=True, kw_only=True):
+    """Base of events about a possible orphan of an order, in one series; the newest counts."""
+
+    if TYPE_CHECKING:
+        enrollment: str
+        issuer: str
+        key: str
+
+
+class OrphanSuspected(OrphanNoted, frozen=True, kw_only=True):
+    """The CA may have made a certificate that no device gets: its answer to an order was lost.
+
+    Recorded before the order is placed again or given up. `placement` is the one without an answer.
+    """
+
+    request_sha256: str
+    enrollment: str
+    issuer: str
+    key: str
+    placement: int
+    spki_sha256: str
+    ca_spki_sha256: str
+
+
+class OrphanSettled(OrphanNoted, frozen=True, kw_only=True):
+    """A possible orphan is settled: `serials` are the certificates that were revoked at the CA.
+
+    If there are none, the CA made none. `operator` is who said so; "" if the CA did.
+    """
+
+    request_sha256: str
+    enrollment: str
+    issuer: str
+    key: str
+    serials: tuple[str, ...]
+    detail: str
+    operator: str = ""
 
 
 class CrlPublished(SignedEvent, frozen=True, kw_only=True):

@@ -41,6 +41,20 @@ class RevocationOrdered(Ordered, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class OrphanReported(Ordered, frozen=True, kw_only=True):
+    """A command to settle a possible orphan: `certificate` (DER) is to be revoked at the CA.
+
+    If it is empty, the operator found that the CA made none.
+    """
+
+    issuer: str
+    key: str
+    attempt: int
+    certificate: bytes
+    operator: str
+    request_sha256: str = NO_REQUEST
+
+
 class CommandAnswered(SignedEvent, frozen=True, kw_only=True):
     """The result of an operator's command; `request_sha256` is the command's digest."""
 

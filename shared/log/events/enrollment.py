@@ -101,7 +101,7 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
     """The validator's approval: the template, and until when (Unix seconds) it may be signed.
 
     `existing`, if set, is the serial number of the key's live certificate, which is then returned
-    instead of a new one.
+    instead of a new one. `csr` is the CSR for an external CA, sealed to the issuers' key `csr_key`.
     """
 
     request_sha256: str
@@ -113,6 +113,8 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
     renews: RenewedCertificate | None = None
     existing: str = ""
     claim: Claim | None = None
+    csr: bytes = b""
+    csr_key: str = ""
 
 
 class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):

@@ -102,6 +102,9 @@ class RegistryConnector:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     recovery: Recovery = Recovery.NAMED
     crls: CrlAuthority | None = None
+    token_lifetime: float = 0.0
+    needs_csr: bool = False
+    pending_limit: float = 14 * 86400.0
 
     @property
     def current(self) -> PinnedCa:
@@ -126,14 +129,25 @@ class RegistryConnector:
         await asyncio.to_thread(self.register.add, order.key, der)
         return await self.find(order) or UnknownOutcome()
 
-    async def find(self, order: Order) -> Issued | None:
+    async def find(self, order: Order, handle: str = "") -> Issued | None:
         """See `Connector.find`."""
         found = await asyncio.to_thread(self.register.find, order.key)
         return Issued(found) if found is not None else None
 
-    async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
+    async def revoke(
+        self, serial: str, ca: str, reason: RevocationReason, certificate: bytes = b""
+    ) -> None:
         """See `Connector.revoke`."""
+        del certificate
         await asyncio.to_thread(self.register.set_status, serial, str(reason))
+
+    async def check(self) -> str:
+        """See `Connector.check`."""
+        with self.register.open():
+            return "the register opens"
+
+    async def close(self) -> None:
+        """See `Connector.close`: nothing is kept open."""
 
     def _sign(self, order: Order) -> bytes:
         """The certificate, under a serial number of the CA's own."""

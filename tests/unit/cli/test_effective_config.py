@@ -59,7 +59,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "tls_key_path": "/etc/tls.key",
     },
     "validator": {"verdict_ttl": "90s", "concurrency": 9},
-    "issuer": {"concurrency": 8},
+    "issuer": {"opening_key_path": "opening.key", "concurrency": 8},
     "audit": {
         "batch": 17,
         "database_url": "postgresql://keeper@db.example:5433/scep",

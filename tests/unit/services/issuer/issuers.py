@@ -50,6 +50,7 @@ def settings(authorities: LocalConnector) -> Settings:
         validators=TRUSTED_VALIDATORS,
         trusted_issuers=TRUSTED_ISSUERS,
         operators=TRUSTED_OPERATORS,
+        opening_keys={},
         issuers={ISSUER: authorities},
         concurrency=8,
     )

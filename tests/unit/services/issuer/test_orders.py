@@ -1,9 +1,7 @@
 """Orders at a CA outside: recorded before it is asked, found again, never made twice."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,27 +11,22 @@ from services.issuer.connectors.connector import (
     Issued,
     Order,
     Pending,
-    Prepared,
     Refused,
     Result,
     UnknownOutcome,
 )
 from services.issuer.connectors.local import LocalConnector
-from services.issuer.connectors.pinned import PinnedCa, PinnedCas
-from services.issuer.consumer import VerdictConsumer
 from shared.limits import PROFILE_PLACES
-from shared.log.envelope import Message, Stored, authenticate_as
+from shared.log.envelope import Message, authenticate_as
 from shared.log.events.certificates import CertificateRecorded, KeyCompromised
-from shared.log.events.enrollment import CertificateIssued, CertificateOrdered, IssuanceFailed
+from shared.log.events.enrollment import CertificateIssued, CertificateOrdered
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import certificate_issued, key_compromised, serial_token
-from shared.runtime.live import Live
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
 from shared.x509.key_ids import spki_sha256
-from tests.plugins.registry_ca.scepstream_registry_ca import Register, RegistryConnector
 from tests.support import pki
 from tests.support.templates import template
 from tests.support.world import (
@@ -44,93 +37,15 @@ from tests.support.world import (
     TRUSTED_ISSUERS,
     append,
     approved,
-    messages_of,
     signed_event,
 )
-from tests.unit.services.issuer.issuers import ENROLLMENT, World, make_world, settings
-
-LEASE: Final = 60.0
-KEY: Final = ec.derive_private_key(11, ec.SECP256R1())
-
-
-@dataclass(frozen=True)
-class Moody(RegistryConnector):
-    """The CA of the plug-in, with a mood: what it says to an order, and whether it made it."""
-
-    says: list[Result | BaseException] = field(default_factory=list)
-    finds: list[Result] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    makes: bool = True
-
-    async def issue(self, order: Order, prepared: Prepared) -> Result:
-        self.calls.append("issue")
-        made = await super().issue(order, prepared) if self.makes else UnknownOutcome()
-        return self._said(made)
-
-    async def find(self, order: Order) -> Any:
-        if "issue" not in self.calls or self.calls[-1] != "issue":
-            self.calls.append("find")
-        return self.finds.pop(0) if self.finds else await super().find(order)
-
-    def _said(self, made: Result) -> Result:
-        said = self.says.pop(0) if self.says else made
-        if isinstance(said, BaseException):
-            raise said
-        return said
-
-
-@dataclass
-class Outside:
-    """An issuer whose CA is outside."""
-
-    world: World
-    connector: Moody
-
-    async def handle(self, verdict: Stored) -> None:
-        await self.world.consumer.handle(verdict)
-
-    def another(self) -> VerdictConsumer:
-        """Another issuer, or this one after its end."""
-        return VerdictConsumer(self.world.bus, Live(self.world.settings), self.world.clock)
-
-    def orders(self) -> list[CertificateOrdered]:
-        found = messages_of(self.world.bus, "ENROLL_0", ".order")
-        return [authenticate_as(CertificateOrdered, each, TRUSTED_ISSUERS) for each in found]
-
-    def made(self) -> int:
-        with self.connector.register.open() as connection:
-            return int(connection.execute("SELECT count(*) FROM certificates").fetchone()[0])
-
-    def revoked(self) -> list[str]:
-        """The serial numbers that the CA revoked."""
-        with self.connector.register.open() as connection:
-            return [row[0] for row in connection.execute("SELECT serial FROM revocations")]
-
-    async def pend(self) -> Stored:
-        """A verdict whose order the CA has, and has not decided; its lease has ended."""
-        self.connector.says.append(Pending())
-        verdict = await self.world.verdict()
-        with pytest.raises(DeferredError):
-            await self.handle(verdict)
-        self.world.clock.seconds += LEASE + 2
-        return verdict
-
-    def failure(self) -> IssuanceFailed:
-        found = self.world.outcome()
-        assert isinstance(found, IssuanceFailed)
-        return found
+from tests.unit.services.issuer.issuers import ENROLLMENT, settings
+from tests.unit.services.issuer.outside import LEASE, Outside, make_outside
 
 
 @pytest.fixture
 async def outside(tmp_path: Path) -> Outside:
-    world = await make_world(KEY)
-    register = Register(tmp_path / "register.db")
-    with register.open():
-        pass
-    cas = PinnedCas(PinnedCa(world.ca.chain, world.ca.ceilings))
-    connector = Moody(cas, LEASE, register, KEY)
-    world.consumer.live.current = replace(world.settings, issuers={ISSUER: connector})
-    return Outside(world, connector)
+    return await make_outside(tmp_path)
 
 
 async def test_the_order_is_recorded_before_the_ca_is_asked(outside: Outside) -> None:
@@ -260,6 +175,7 @@ async def test_an_order_is_not_given_up_while_the_ca_may_carry_it_out(outside: O
     verdict = await outside.world.verdict()
     with pytest.raises(DeferredError):
         await outside.handle(verdict)
+    outside.connector.finds.append(Pending())
     with pytest.raises(DeferredError):
         await outside.world.consumer.give_up(verdict)
     outside.world.clock.seconds += LEASE + 2

@@ -194,3 +194,29 @@ def test_a_certificate_with_a_changed_byte_does_not_fit(place: int, change: int)
     der[place % len(der)] ^= change
 
     assert judged(bytes(der))
+
+
+# Microsoft's application policies: 1.3.6.1.4.1.311.21.10, a CertificatePolicies value
+
+
+def policies(*oids: str) -> x509.UnrecognizedExtension:
+    identifiers = [messages.tlv(messages.SEQ, messages.oid(each)) for each in oids]
+    return odd("1.3.6.1.4.1.311.21.10", messages.tlv(messages.SEQ, *identifiers))
+
+
+def test_application_policies_that_repeat_the_approved_usages_fit() -> None:
+    """AD CS adds them to every certificate of a template of version 2 or later."""
+    assert (
+        judged(made(extensions=(usage("digital_signature"), EKU, SANS, policies(pki.CLIENT_AUTH))))
+        == ""
+    )
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [policies("1.3.6.1.4.1.311.20.2.2"), odd("1.3.6.1.4.1.311.21.10"), policies("2.5.29.37.0")],
+)
+def test_application_policies_beyond_the_approved_usages_do_not(
+    extension: x509.UnrecognizedExtension,
+) -> None:
+    assert judged(made(extensions=(usage("digital_signature"), EKU, SANS, extension))) != ""

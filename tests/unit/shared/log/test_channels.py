@@ -10,6 +10,7 @@ from services.audit.record.projection import PROJECTORS
 from shared.log.catalog import CHANNELS, RESUME, REVOCATION, STAGES
 from shared.log.channels import Channel
 from shared.log.events.base import EventPayload, SignedEvent
+from shared.log.events.certificates import OrphanNoted
 from shared.log.events.commands import Ordered
 from shared.log.roles import Role
 from tests.fakes.memory_bus import matches
@@ -88,6 +89,6 @@ def test_every_kind_of_event_is_in_the_catalogue_and_signed_ones_name_their_requ
         return {kind, *(each for child in children for each in below(child))}
 
     bare = [kind for kind in below(SignedEvent) if "request_sha256" not in kind.__struct_fields__]
-    assert set(bare) == {SignedEvent, Ordered}
+    assert set(bare) == {SignedEvent, Ordered, OrphanNoted}
     leaves = {kind for kind in below(EventPayload) if not kind.__subclasses__()}
     assert leaves == {kind for row in CHANNELS.rows for kind in row.events}

@@ -25,6 +25,9 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OrderChanged,
+    OrphanSettled,
+    OrphanSuspected,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -32,6 +35,7 @@ from shared.log.events.commands import (
     ChallengeCancelled,
     ChallengeCreated,
     CommandAnswered,
+    OrphanReported,
     ReloadOrdered,
     ResumeOrdered,
     RetryOrdered,
@@ -54,6 +58,10 @@ SIGNED: tuple[type[Any], ...] = (
     CertificateRecorded,
     CertificateStatusChanged,
     KeyCompromised,
+    OrderChanged,
+    OrphanSuspected,
+    OrphanSettled,
+    OrphanReported,
     RevocationOrdered,
     CommandAnswered,
     CrlPublished,

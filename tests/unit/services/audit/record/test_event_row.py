@@ -37,6 +37,10 @@ TOLD = {
     "CommandAnswered": {},
     "CertificateStatusChanged": {"serial": golden.SERIAL},
     "KeyCompromised": {"serial": golden.SERIAL},
+    "OrderChanged": {},
+    "OrphanReported": {},
+    "OrphanSettled": {},
+    "OrphanSuspected": {},
     "CrlPublished": {},
     "CaChain": {},
     "ChallengeClaimed": {},
@@ -54,6 +58,7 @@ TOLD = {
     "CheckpointSigned": {},
     "DeadLetter": {},
 }
+OF_ORDERS = {"OrderChanged", "OrphanSettled", "OrphanSuspected"}
 ONLY_ON_THE_LOG = {
     "EnrollmentRequested", "EnrollmentApproved", "EnrollmentRejected", "EnrollmentHeld",
     "HoldDecided", "CertificateOrdered",
@@ -82,7 +87,7 @@ def test_a_row_keeps_the_event_as_stored_and_tells_what_it_says(kind: tuple[str,
         "type": kind[0],
         "recorded_at": (NOW + 3) * NANOSECONDS,
         "profile": "corp" if enrolling else None,
-        "enrollment": golden.ENROLLMENT.prefix() if enrolling else None,
+        "enrollment": golden.ENROLLMENT.prefix() if enrolling or kind[0] in OF_ORDERS else None,
         "digest": event_digest(place, own_headers(place)),
         "headers": own_headers(place) if kept else None,
         "payload": message.payload if kept else None,

@@ -117,23 +117,21 @@ def test_a_certificate_that_is_no_cas_is_refused(
     assert "outside.pem: the CA certificate" in complaint(outside(config))
 
 
-@pytest.mark.parametrize("recovery", [each for each in Recovery if each is not Recovery.NAMED])
-def test_a_connector_that_cannot_find_its_orders_by_name_is_refused(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovery: Recovery
+def test_a_connector_that_needs_the_csr_needs_the_keys_to_seal_it(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "forgetful.py").write_text(
         "from types import SimpleNamespace\n"
-        "from services.issuer.connectors.connector import ConnectorKind, Recovery\n"
-        f"BLANK = SimpleNamespace(recovery=Recovery.{recovery.name})\n"
+        "from services.issuer.connectors.connector import ConnectorKind\n"
+        "BLANK = SimpleNamespace(needs_csr=True)\n"
         "KIND = ConnectorKind('forgetful', lambda *_: BLANK)\n"
     )
     monkeypatch.delitem(sys.modules, "forgetful", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(declare(tmp_path / "site", GROUP, "forgetful", "forgetful:KIND"))
 
-    assert f"forgetful cannot find an order by its name ({recovery})" in complaint(
-        outside(config, kind="forgetful")
-    )
+    said = complaint(outside(config, kind="forgetful"))
+    assert "set issuer.opening_key_path and trust.issuer_sealing_key" in said
 
 
 @pytest.mark.usefixtures("registry_ca")
