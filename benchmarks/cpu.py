@@ -1,4 +1,4 @@
-"""CPU seconds and context switches of processes by name, from /proc."""
+"""CPU seconds, context switches and memory of processes by name, from /proc."""
 
 import os
 import time
@@ -58,6 +58,18 @@ def switched(before: Snapshot, after: Snapshot) -> dict[str, tuple[int, int]]:
             sofar[0] + now.switches[0] - then[0],
             sofar[1] + now.switches[1] - then[1],
         )
+    return found
+
+
+def resident(pids: Pids) -> dict[str, float]:
+    """Return the MiB of memory that each name's processes hold, shared pages counted in each."""
+    found: dict[str, float] = {}
+    for name, pid in pids:
+        try:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except OSError:
+            continue
+        found[name] = found.get(name, 0.0) + pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     return found
 
 

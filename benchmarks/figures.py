@@ -82,7 +82,8 @@ class Answer:
 class Figures:
     """Figures of one run: `cpu` in seconds by process name; `failures`, `retries` by reason.
 
-    `switches` are voluntary and involuntary context switches by process name.
+    `switches` are voluntary and involuntary context switches by process name, `memory` its MiB
+    resident at the end.
     """
 
     url: str
@@ -96,6 +97,7 @@ class Figures:
     latency: Latency
     cpu: dict[str, float]
     switches: dict[str, tuple[int, int]]
+    memory: dict[str, float]
     generator_cpu: float
     failures: dict[str, int]
     warmup_failures: int

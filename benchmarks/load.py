@@ -61,6 +61,7 @@ def _figures(
         latency=Latency.of([answer.seconds for answer in timed]),
         cpu={name: round(seconds, 4) for name, seconds in cpu.spent(*snapshots).items()},
         switches=cpu.switched(*snapshots),
+        memory=cpu.resident(plan.pids),
         generator_cpu=round(volley.generator_cpu, 4),
         failures=dict(Counter(answer.failure for answer in timed if answer.failure)),
         warmup_failures=sum(bool(answer.failure) for answer in answers[: plan.warmup]),

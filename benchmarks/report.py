@@ -83,14 +83,17 @@ def levels_table(levels: Sequence[Level]) -> Table:
 
 def growth_table(slices: Sequence[Slice]) -> Table:
     table = Table(title="CPU per enrollment as certificates accumulate")
-    for heading in ("side", "issued before", "CPU ms", "x first slice", "good/s", "failures"):
+    headings = ("side", "issued before", "CPU ms", "x first slice", "good/s", "failures", "MiB")
+    for heading in headings:
         table.add_column(heading, justify="right")
     first: dict[str, float] = {}
     for each in slices:
         spent = each.figures.cpu_ms
         ratio = spent / first.setdefault(each.side, spent)
         rate, failed = f"{each.figures.good_per_second:.0f}", str(each.figures.failed)
-        table.add_row(each.side, str(each.issued), f"{spent:.3f}", f"{ratio:.2f}", rate, failed)
+        memory = " ".join(f"{n} {mib:.0f}" for n, mib in sorted(each.figures.memory.items()))
+        cells = str(each.issued), f"{spent:.3f}", f"{ratio:.2f}", rate, failed, memory
+        table.add_row(each.side, *cells)
     return table
 
 

@@ -128,14 +128,22 @@ class Bench:
     def growth(self) -> list[Slice]:
         """Run slices of load against servers that keep what they have issued."""
         found = []
+        kept = Path(self._folder.name)
         with ExitStack() as stack:
-            sides = [stack.enter_context(self._system()), stack.enter_context(self._peer_server())]
+            sides = [stack.enter_context(self._system(kept))]
+            if not self._arguments.no_peer:
+                sides.append(stack.enter_context(self._peer_server()))
             for number in range(self._arguments.slices):
                 issued = number * self._arguments.n
                 shape = Shape(self._arguments.n, _GROWTH_CLIENTS, warmup=0, key_file=self._keys)
                 self._console.print(f"after {issued} certificates ...", style="dim")
                 found += [Slice(s.name, issued, load(s, shape)) for s in sides if s]
         self._console.print(growth_table(found))
+        if self._ours:
+            begun = time.monotonic()
+            with system.system(kept=kept):
+                taken = time.monotonic() - begun
+            self._console.print(f"started again with all of it in {taken:.1f} s")
         return found
 
     @contextmanager
@@ -144,8 +152,8 @@ class Bench:
         with self._folder:
             yield
 
-    def _system(self) -> AbstractContextManager[Target | None]:
-        return system.system() if self._ours else nullcontext()
+    def _system(self, kept: Path) -> AbstractContextManager[Target | None]:
+        return system.system(kept=kept) if self._ours else nullcontext()
 
     def _peer_server(self) -> AbstractContextManager[Target | None]:
         return peer.peer() if self._peer else nullcontext()
@@ -162,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ber", action="store_true", help="BER requests to our side")
     parser.add_argument("--growth", action="store_true", help="cost as certificates accumulate")
     parser.add_argument("--slices", type=int, default=10, help="slices of --growth")
+    parser.add_argument("--no-peer", action="store_true", help="--growth of our side only")
     parser.add_argument("--no-codec", action="store_true", help="skip floor and codec")
     parser.add_argument("--no-levels", action="store_true", help="skip system and peer")
     return parser

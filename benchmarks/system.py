@@ -42,15 +42,20 @@ def missing() -> str:
 
 @contextmanager
 def system(
-    profile: str = "demo", tree: Path = ROOT, options: Sequence[str] = ()
+    profile: str = "demo",
+    tree: Path = ROOT,
+    options: Sequence[str] = (),
+    kept: Path | None = None,
 ) -> Iterator[Target]:
     """Run the system from a source tree; yield the SCEP profile's URL, challenge and all pids.
 
-    `options` are further options of `scepstream up`.
+    `options` are further options of `scepstream up`. `kept` is a folder whose data outlives the
+    run, so that another one can start with it.
     """
     with tempfile.TemporaryDirectory(prefix="scepstream-") as folder:
-        data, log = Path(folder) / "data", Path(folder) / "log"
-        data.mkdir()
+        data, log = (kept or Path(folder)) / "data", Path(folder) / "log"
+        data.mkdir(exist_ok=True)
+        (data / "run.json").unlink(missing_ok=True)
         command = [*_COMMAND, "--data", str(data), "--port", "0", "--admin-port", "0", *options]
         with running(command, log, tree) as process:
             run = _started(process, data / "run.json", log)

@@ -13,8 +13,9 @@ def figures(ms: float, rate: float) -> Figures:
     return Figures(
         url="", n=10, concurrency=8, ber=False, cipher="aes128", good=10, seconds=1.0,
         good_per_second=rate, latency=Latency(ms, ms, 2 * ms, 3 * ms),
-        cpu={"gateway": ms / 100}, switches={"gateway": (20, 10)}, generator_cpu=0.0, failures={},
-        warmup_failures=0, repeated_serials=0, retries={}, connections=8,
+        cpu={"gateway": ms / 100}, switches={"gateway": (20, 10)}, memory={"gateway": 64.0},
+        generator_cpu=0.0, failures={}, warmup_failures=0, repeated_serials=0, retries={},
+        connections=8,
     )  # fmt: skip
 
 
