@@ -14,7 +14,7 @@ docs/decisions/0047-orders-are-placed-again-and-orphans-recorded.md.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -69,7 +69,8 @@ class Progress:
     """What the log says of an order; `entry` is its newest step.
 
     `placed`: the CA may have it. `placement` counts the placements from 0 and is -1 before the
-    first. `since` is when it was last placed, in Unix seconds, as is `lease_until`.
+    first. `since` is when it was last placed, in Unix seconds, as is `lease_until`; one that repeats
+    a token (`repeats`) keeps the time of the token's first placement.
     """
 
     entry: Entry[OrderChanged] | None = None
@@ -78,6 +79,7 @@ class Progress:
     since: int = 0
     lease_until: int = 0
     handle: str = ""
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,11 @@ class Orders:
         try:
             result = await self._asked(connector, connector.issue(order, prepared), order)
         except CaUnavailableError as error:
-            await self._step(order, progress, OrderStep.NOT_PLACED, request_sha256)
+            if progress.repeats:  # the placement before may have been carried out
+                step, progress = OrderStep.PLACED, replace(progress, lease_until=0)
+            else:
+                step = OrderStep.NOT_PLACED
+            await self._step(order, progress, step, request_sha256)
             raise self._deferred(order, error) from error
         match result:
             case Pending():
@@ -252,14 +258,15 @@ class Orders:
     ) -> Progress:
         """Take the next lease, after recording that the last placement may have succeeded."""
         now = int(self.clock())
-        since = now
+        since, repeats = now, False
         if _may_exist(connector, progress, now):
             await self.suspect(order, progress, request_sha256)
         elif progress.placed and connector.recovery is Recovery.SHORT_TOKEN:
-            since = progress.since  # the token's lifetime began with its first placement
+            since, repeats = progress.since, True
         lease_until = int(now + connector.lease) + 1
         next_one = Progress(progress.entry, True, progress.placement + 1, since, lease_until)
-        return await self._step(order, next_one, OrderStep.PLACED, request_sha256)
+        placed = await self._step(order, next_one, OrderStep.PLACED, request_sha256)
+        return replace(placed, repeats=repeats)
 
     async def _step(
         self,
@@ -370,8 +377,10 @@ def _may_exist(connector: Connector, progress: Progress, now: float) -> bool:
     A search may be too early: the CA may still be at work. A name or a handle is certain.
     """
     recovery = connector.recovery
-    if not progress.placed or recovery in (Recovery.NAMED, Recovery.DEFERRED):
+    if not progress.placed or recovery is Recovery.NAMED:
         return False
+    if recovery is Recovery.DEFERRED:  # another issuer may just have made the CA issue
+        return bool(progress.handle)
     if recovery is Recovery.SHORT_TOKEN:  # the CA may forget the handle too
         return now >= progress.since + connector.token_lifetime
     return not progress.handle

@@ -101,6 +101,34 @@ async def test_a_token_that_lives_is_used_again_and_leaves_no_orphan(outside: Ou
     assert outside.orphans() == []
 
 
+async def test_a_repeated_token_that_is_not_placed_does_not_hide_the_first(
+    outside: Outside,
+) -> None:
+    outside.use(recovery=Recovery.SHORT_TOKEN, token_lifetime=LIVES)
+    verdict = await outside.world.verdict()
+    await lose(outside, verdict)
+    outside.connector.says.append(CaUnavailableError("busy"))
+    with pytest.raises(DeferredError):
+        await outside.handle(verdict)
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    await outside.handle(verdict)
+
+    assert outside.failure().reason is Reason.VERDICT_EXPIRED
+    assert len(outside.orphans()) == 1
+
+
+async def test_what_a_deferred_ca_made_without_a_handle_is_nothing(outside: Outside) -> None:
+    outside.use(recovery=Recovery.DEFERRED)
+    object.__setattr__(outside.connector, "makes", False)
+    verdict = await outside.world.verdict()
+    await lose(outside, verdict)
+    object.__setattr__(outside.connector, "makes", True)
+    await outside.handle(verdict)
+
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+    assert outside.orphans() == []
+
+
 async def test_after_the_end_of_a_token_the_ca_is_blind(outside: Outside) -> None:
     """The lifetime counts from the first placement with the token, not from the last."""
     outside.use(recovery=Recovery.SHORT_TOKEN, token_lifetime=LIVES)
