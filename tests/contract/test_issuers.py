@@ -33,7 +33,11 @@ from tests.issuers.lab import Lab
 from tests.issuers.orders import CHALLENGE, again
 from tests.unit.shared import configurations
 
-ALL: Final = ("openbao",)
+ALL: Final = (
+    "openbao", "ejbca", "step_ca", "adcs", "adcs_ntlm", "aws_pca", "google_cas", "digicert",
+    "sectigo", "entrust_ca_gateway", "entrust_ecs", "globalsign_atlas", "acme_ca", "command",
+    "kubernetes", "cert_manager",
+)  # fmt: skip
 LABS: Final = tuple(filter(None, os.environ.get("LABS", "").split(","))) or ALL
 COMPROMISE: Final = RevocationReason.KEY_COMPROMISE
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -36,6 +37,17 @@ class OpenBao:
 
     port: int
     root: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def pause(self) -> None:
+        """Stop the server in its tracks: it accepts connections and does not answer."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """What the server says to its root user."""
@@ -59,7 +71,7 @@ def running(folder: Path) -> Iterator[OpenBao]:
     command.append(f"-dev-listen-address=127.0.0.1:{bao.port}")
     with (folder / "openbao.log").open("wb") as log:
         home = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=home)
+        process = bao.process = subprocess.Popen(command, stdout=log, stderr=log, env=home)
         try:
             yield bao
         finally:
@@ -67,7 +79,7 @@ def running(folder: Path) -> Iterator[OpenBao]:
             process.wait(30)
 
 
-async def prepare(bao: OpenBao, folder: Path) -> str:
+async def prepare(bao: OpenBao, folder: Path, key_type: str = "ec") -> str:
     """Make a CA; return a token that may do what docs/issuers/openbao.md says, and no more."""
     while True:
         try:
@@ -76,7 +88,10 @@ async def prepare(bao: OpenBao, folder: Path) -> str:
         except (httpx.TransportError, AssertionError):
             await asyncio.sleep(0.05)
     await bao.call("POST", "sys/mounts/pki", {"type": "pki", "config": {"max_lease_ttl": "87600h"}})
-    root = {"common_name": "OpenBao CA", "ttl": "87600h", "key_type": "ec", "key_bits": 256}
+    bits = {"ec": 256, "rsa": 2048}[key_type]
+    root = {
+        "common_name": "OpenBao CA", "ttl": "87600h", "key_type": key_type, "key_bits": bits,
+    }  # fmt: skip
     made = (await bao.call("POST", "pki/root/generate/internal", root))["data"]
     (folder / "bao.pem").write_text(made["certificate"])
     await bao.call("PUT", "sys/policies/acl/scepstream", {"policy": POLICY})

@@ -13,6 +13,19 @@ GROUP: Final = "scepstream.issuers"
 BUILT_IN: Final = {
     "local": "local",
     "openbao": "openbao",
+    "ejbca": "ejbca",
+    "step-ca": "step_ca",
+    "adcs": "adcs",
+    "aws-pca": "aws_pca",
+    "google-cas": "google_cas",
+    "digicert": "digicert",
+    "sectigo": "sectigo",
+    "entrust-ca-gateway": "entrust_ca_gateway",
+    "entrust-ecs": "entrust_ecs",
+    "globalsign-atlas": "globalsign_atlas",
+    "acme": "acme_ca",
+    "command": "command",
+    "kubernetes": "kubernetes",
 }
 
 
