@@ -69,8 +69,8 @@ class Progress:
     """What the log says of an order; `entry` is its newest step.
 
     `placed`: the CA may have it. `placement` counts the placements from 0 and is -1 before the
-    first. `since` is when it was last placed, in Unix seconds, as is `lease_until`; one that repeats
-    a token (`repeats`) keeps the time of the token's first placement.
+    first. `since` is when it was last placed, in Unix seconds, as is `lease_until`. A placement
+    that `repeats` a token keeps the time of the token's first.
     """
 
     entry: Entry[OrderChanged] | None = None

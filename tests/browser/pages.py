@@ -29,6 +29,7 @@ TABS: Final = {
     "certificates": "/scep/certificates",
     "commands": "/scep/commands",
     "dead letters": "/scep/dead-letters",
+    "orphans": "/scep/orphans",
 }
 _STATUS: Final = re.compile(r"Failed to load resource: .* status of (\d{3})")
 _TELL: Final = """

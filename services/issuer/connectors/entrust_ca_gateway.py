@@ -1,8 +1,8 @@
 """`entrust-ca-gateway`: the REST API of Entrust CA Gateway (docs/issuers/entrust-ca-gateway.md).
 
-An order has no name that the client chooses, and certificates are listed only as events, by day. The
-gateway asks for a validity as a duration, so that no second of notAfter can be chosen as a tag, and
-a device may renew with its old key. So an order whose answer is lost cannot be found again: the
+An order has no name that the client chooses, and certificates are listed only as events, by day.
+The gateway asks for a validity as a duration, so that no second of notAfter can be chosen as a tag,
+and a device may renew with its old key. So an order whose answer is lost cannot be found again: the
 recovery is `blind`.
 """
 

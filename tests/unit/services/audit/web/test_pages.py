@@ -29,6 +29,7 @@ from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     one_time_created,
+    possible_orphan,
     retry_command,
     revocation_answer,
     revocation_command,
@@ -55,14 +56,14 @@ HTML: Final = "text/html; charset=utf-8"
 PAGES: Final = (
     "/scep", "/scep?tab=intune", "/scep?tab=intune&profile=corp&reach=7d", "/scep?tab=activity",
     "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
-    "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters",
+    "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters", "/scep/orphans",
     "/scep/commands", "/scep/commands?operator=helpdesk&kind=revoke",
     f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
 )  # fmt: skip
 # How often EVIL is to be seen there, at least.
 SHOWN: Final = {
     "/scep?tab=activity": 4, "/scep?tab=intune": 2, "/scep/held": 4, "/scep/certificates": 1,
-    "/scep/dead-letters": 1, "/scep/commands": 6,
+    "/scep/dead-letters": 1, "/scep/orphans": 2, "/scep/commands": 6,
     f"/scep/enrollments/{ENROLLMENT}": 6, f"/scep/enrollments/{HELD}": 6,
 }  # fmt: skip
 ADDRESSES: Final = (
@@ -149,6 +150,8 @@ def fill(engine: Engine) -> None:
     store(engine, CERTS, [stored(1, "cert.local.ab.issued", made)])
     letter = event("DeadLetter", stream=SCRIPT, subject=f"enroll.{EVIL}.request", role="issuer")
     store(engine, "DEAD", [stored(1, "dead.issuer.ENROLL_0.1", letter)])
+    orphan = event("OrphanSettled", enrollment=ENROLLMENT, detail=EVIL, operator=EVIL)
+    store(engine, CERTS, [stored(9, possible_orphan("corp", "0" * 32, 0), orphan)])
     order = revocation_command("local", "ab", 0)
     commands = (
         (order, event("RevocationOrdered", operator=EVIL)),
