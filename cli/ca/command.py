@@ -22,6 +22,7 @@ from shared.runtime.process import now
 
 app = typer.Typer(no_args_is_help=True, help="Revoke certificates, settle orphans, roll over a CA.")
 Issuer = Annotated[str, typer.Option(help="issuer")]
+_MAX_REPORT = 90_000
 
 
 @app.command()
@@ -74,25 +75,38 @@ def settle(
     order: Annotated[str, typer.Argument(help="key of the order, as `ca orphans` lists it")],
     issuer: Issuer,
     certificate: Annotated[
-        Path | None, typer.Option(help="PEM file of the certificate to revoke at the CA")
+        list[Path] | None,
+        typer.Option(help="PEM file of a certificate to revoke at the CA; repeatable"),
     ] = None,
-    none: Annotated[bool, typer.Option("--none", help="the CA made no certificate")] = False,
+    none: Annotated[
+        bool, typer.Option("--none", help="the CA made no certificate beside the device's")
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Settle a possible orphan: revoke its certificate at the CA, or report that there is none."""
-    if (certificate is None) is not none:
+    """Settle a possible orphan: revoke its certificates at the CA, or report that there are none.
+
+    Wait until the enrollment has ended. The certificate that the device received is not an orphan.
+    """
+    if bool(certificate) is none:
         raise failed("give either --certificate FILE or --none")
-    try:
-        der = read_report(certificate.read_text()) if certificate else b""
-    except (OSError, UnicodeDecodeError, MalformedError) as error:
-        raise failed(f"{certificate}: {getattr(error, 'strerror', None) or error}") from None
-    if certificate and not der:
-        raise failed(f"{certificate}: empty")
+    ders = tuple(der for path in certificate or () for der in _read_report(path))
     say(
         with_operator(
-            config_path(config), lambda context: settle_orphan(context, issuer, order, der)
+            config_path(config), lambda context: settle_orphan(context, issuer, order, ders)
         )
     )
+
+
+def _read_report(path: Path) -> tuple[bytes, ...]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_REPORT + 1).decode()
+        found = read_report(text) if len(text) <= _MAX_REPORT else ()
+    except (OSError, UnicodeDecodeError, MalformedError) as error:
+        raise failed(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not found:
+        raise failed(f"{path}: empty, or longer than {_MAX_REPORT} bytes")
+    return found
 
 
 @app.command("next")

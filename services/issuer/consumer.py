@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import msgspec
 import structlog
 
 from services.issuer.breaker import Breaker
-from services.issuer.ceilings import Times, beyond_ceilings, ended, names_sha256, out_of_time
+from services.issuer.ceilings import Times, beyond_ceilings, ended, out_of_time
 from services.issuer.connectors.connector import (
+    AnswerLostError,
     CaUnavailableError,
     Connector,
     Issued,
@@ -20,6 +22,7 @@ from services.issuer.connectors.connector import (
 )
 from services.issuer.evidence import unrelated, unsupported
 from services.issuer.orders import Orders
+from services.issuer.outcomes import failure, issuance, order_of, record_of
 from services.issuer.received import is_from, misissued, undraftable, validity
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
@@ -39,7 +42,7 @@ from shared.log.envelope import (
 from shared.log.events.certificates import CertificateRecorded, KeyCompromised
 from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
-from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.reasons import Reason
 from shared.log.seal import SealError, unseal
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
@@ -62,6 +65,7 @@ from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
 
+_OTHER_REPLICA_SECONDS: Final = 15.0
 Outcome = CertificateIssued | IssuanceFailed
 
 
@@ -93,7 +97,7 @@ class VerdictConsumer:
     async def handle(self, stored: Stored) -> None:
         """Issue the certificate that an authentic verdict approves, or record why not."""
         verdict = self._verdict(stored)
-        if verdict is not None:
+        if verdict is not None and not await self._has_ended(stored, verdict):
             await self._record(stored, verdict, await self._outcome(stored, verdict))
 
     async def give_up(self, stored: Stored) -> None:
@@ -102,16 +106,16 @@ class VerdictConsumer:
         It is handled again instead if an external CA has its order, or may still be asked in time.
         """
         verdict = self._verdict(stored)
-        if verdict is None:
+        if verdict is None or await self._has_ended(stored, verdict):
             return
         connector = self.live.current.issuers.get(verdict.template.issuer)
         if connector is not None and connector.lease > 0:
-            order = _order(stored, verdict)
+            order = order_of(stored, verdict)
             if self.clock() <= verdict.valid_until or await self._orders.is_open(order):
                 await self._record(stored, verdict, await self._outcome(stored, verdict))
                 return
         detail = "the certificate could not be issued"
-        await self._record(stored, verdict, _failed(verdict, Reason.POISON, detail))
+        await self._record(stored, verdict, failure(verdict, Reason.POISON, detail))
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """Return the approval if a trusted validator signed it for this subject, else None."""
@@ -120,29 +124,62 @@ class VerdictConsumer:
             return None
         return event if isinstance(event, EnrollmentApproved) else None
 
+    async def _has_ended(self, stored: Stored, verdict: EnrollmentApproved) -> bool:
+        """Return whether an external CA's order has led to an outcome, after announcing it again.
+
+        A verdict that is delivered again must neither order a second certificate nor revoke the
+        first. A local CA signs the same certificate again.
+        """
+        connector = self.live.current.issuers.get(verdict.template.issuer)
+        if connector is None or not connector.lease:
+            return False
+        enrollment, _ = parse_subject(stored.subject)
+        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+        outcome = await self.bus.get_last_or_leader(stream, subject)
+        if outcome is None:
+            return False
+        await self._announce(verdict, subject, Message(outcome.payload, dict(outcome.headers)))
+        return True
+
     async def _outcome(self, stored: Stored, verdict: EnrollmentApproved) -> Outcome:
         """Decide the outcome; a failure waits until an open order is settled."""
         connector = self.live.current.issuers.get(verdict.template.issuer)
         ca = connector.pinned(verdict.template.ca_spki_sha256) if connector else None
         if connector is None or ca is None:
-            return _failed(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
-        decided = await self._decided(stored, verdict, connector, ca)
+            foreign = failure(verdict, Reason.BEYOND_CEILING, "the verdict is for another CA")
+            return await self._settled(foreign, stored, verdict, connector)
+        if refused := self._refusal(stored, verdict, ca):
+            if refused[0] is Reason.VERDICT_EXPIRED and connector.lease > 0:
+                return await self._expired(stored, verdict, connector, refused)
+            return await self._settled(failure(verdict, *refused), stored, verdict, connector)
+        decided = await self._decided(stored, verdict, ca)
         if decided is None:
             return await self._issue(stored, verdict, connector, ca)
-        if isinstance(decided, IssuanceFailed) and connector.lease > 0:
-            found = await self._orders.settle(
-                connector, _order(stored, verdict), verdict.request_sha256
-            )
-            if isinstance(found, Issued):
-                return await self._disown(decided, verdict, connector, found.certificate)
+        if isinstance(decided, IssuanceFailed):
+            return await self._settled(decided, stored, verdict, connector)
         return decided
 
+    async def _settled(
+        self,
+        failed: IssuanceFailed,
+        stored: Stored,
+        verdict: EnrollmentApproved,
+        connector: Connector | None,
+    ) -> IssuanceFailed:
+        """Fail, after revoking what an external CA has made for an order that is open."""
+        order = order_of(stored, verdict)
+        if connector is None:
+            await self._orders.abandon(order, verdict.request_sha256)
+        elif connector.lease > 0:
+            found = await self._orders.settle(connector, order, verdict.request_sha256)
+            if isinstance(found, Issued):
+                return await self._disown(failed, order, verdict, connector, found.certificate)
+        return failed
+
     async def _decided(
-        self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
+        self, stored: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> Outcome | None:
         """Return the outcome if it needs no new certificate; None if one is to be issued."""
-        if refused := self._refusal(stored, verdict, ca):
-            return await self._expired(stored, verdict, connector, refused)
         if verdict.existing and (issued := await self._existing(verdict)):
             return issued
         # The verdict may be hours old: a key compromised since then must not be certified.
@@ -150,11 +187,11 @@ class VerdictConsumer:
             self._compromised(spki_sha256(verdict.template.spki)), self._request(stored)
         )
         if compromised:
-            return _failed(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+            return failure(verdict, Reason.KEY_COMPROMISED, "the key was revoked as compromised")
         if problem := self._unsupported(stored, request, verdict, ca):
             SECURITY_EVENTS.labels(Stage.VERDICT).inc()
             _log.error("verdict_not_supported", subject=stored.subject, detail=problem)
-            return _failed(verdict, Reason.BEYOND_CEILING, problem)
+            return failure(verdict, Reason.BEYOND_CEILING, problem)
         return None
 
     async def _expired(
@@ -165,17 +202,21 @@ class VerdictConsumer:
         refused: tuple[Reason, str],
     ) -> Outcome:
         """Fail, unless an external CA was asked before the approval expired and has issued."""
-        if refused[0] is Reason.VERDICT_EXPIRED and connector.lease > 0:
-            order = _order(stored, verdict)
-            found = await self._orders.settle(connector, order, verdict.request_sha256)
-            if isinstance(found, Issued):
-                return await self._received(stored, order, verdict, connector, found.certificate)
-            if isinstance(found, Refused):
-                return _failed(verdict, found.reason, shortened(visible(found.detail)))
-        return _failed(verdict, *refused)
+        order = order_of(stored, verdict)
+        found = await self._orders.settle(connector, order, verdict.request_sha256)
+        if isinstance(found, Issued):
+            return await self._received(stored, order, verdict, connector, found.certificate)
+        if isinstance(found, Refused):
+            return failure(verdict, found.reason, shortened(visible(found.detail)))
+        return failure(verdict, *refused)
 
     async def _disown(
-        self, failed: IssuanceFailed, verdict: EnrollmentApproved, connector: Connector, der: bytes
+        self,
+        failed: IssuanceFailed,
+        order: Order,
+        verdict: EnrollmentApproved,
+        connector: Connector,
+        der: bytes,
     ) -> IssuanceFailed:
         """Revoke a certificate that the CA issued and no device will get."""
         pin = verdict.template.ca_spki_sha256
@@ -183,16 +224,19 @@ class VerdictConsumer:
         if not is_from(ca.chain[0], der):  # the CA may have an honest certificate of that number
             return failed
         serial = serial_token(read_certificate(der).serial)
+        if await self._holder(verdict.template.issuer, serial) not in ("", order.enrollment):
+            return failed  # another enrollment's
         _log.error("certificate_disowned", serial=serial, detail=failed.detail)
         try:
             async with asyncio.timeout(connector.lease):
                 reason = RevocationReason.CESSATION_OF_OPERATION
                 await connector.revoke(serial, pin, reason, der)
             detail = f"{failed.detail}; the CA revoked its certificate {serial}"
-        except (CaUnavailableError, TimeoutError) as error:
+        except (CaUnavailableError, AnswerLostError, TimeoutError) as error:
             raise DeferredError(serial) from error
-        except Exception as error:  # noqa: BLE001 - a package's error; operators see the serial
+        except Exception as error:  # noqa: BLE001 - refused, or a package's error
             log_failure("revocation_failed", error, serial=serial)
+            await self._orders.abandon(order, verdict.request_sha256)
             detail = f"{failed.detail}; the CA's certificate {serial} is not revoked"
         return msgspec.structs.replace(failed, detail=shortened(detail))
 
@@ -275,30 +319,38 @@ class VerdictConsumer:
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
     ) -> Outcome:
         """Record first, then ask the CA: no certificate may exist that the log does not know of."""
-        order = _order(stored, verdict)
+        order = order_of(stored, verdict)
         prepared = connector.prepare(order)
         if isinstance(prepared, Refused):
-            return _failed(verdict, prepared.reason, shortened(prepared.detail))
+            refused = failure(verdict, prepared.reason, shortened(prepared.detail))
+            return await self._settled(refused, stored, verdict, connector)
         if not connector.lease:
             return await self._signed(order, verdict, connector, prepared)
         if problem := undraftable(verdict.template, ca.chain[0]):
-            return _failed(verdict, Reason.UNREADABLE, problem)
+            refused = failure(verdict, Reason.UNREADABLE, problem)
+            return await self._settled(refused, stored, verdict, connector)
         if connector.needs_csr:
             csr = self._csr(stored, verdict)
             if isinstance(csr, str):
-                return _failed(verdict, Reason.BEYOND_CEILING, csr)
+                refused = failure(verdict, Reason.BEYOND_CEILING, csr)
+                return await self._settled(refused, stored, verdict, connector)
             order = replace(order, csr=csr)
         result = await self._ordered(connector, order, prepared, verdict)
         if isinstance(result, Refused):
-            return _failed(verdict, result.reason, shortened(visible(result.detail)))
+            return failure(verdict, result.reason, shortened(visible(result.detail)))
         return await self._received(stored, order, verdict, connector, result.certificate)
 
     def _csr(self, stored: Stored, verdict: EnrollmentApproved) -> bytes | str:
-        """Return the CSR (DER) that a validator sealed for the issuers, or why it is unusable."""
+        """Return the CSR (DER) that a validator sealed for the issuers, or why it is unusable.
+
+        Raises `DeferredError` if only another replica may have the key.
+        """
+        if not verdict.csr:
+            return "the CSR for the CA is missing: set trust.issuer_sealing_key for the validators"
         key = self.live.current.opening_keys.get(verdict.csr_key)
         if key is None:
-            how = "sealed to another key" if verdict.csr else "missing"
-            return f"the CSR for the CA is {how}: see trust.issuer_sealing_key of the validators"
+            _log.error("csr_key_unknown", subject=stored.subject, key=verdict.csr_key)
+            raise DeferredError(stored.subject, _OTHER_REPLICA_SECONDS)
         try:
             csr = unseal(verdict.csr, stored.subject, key)
         except SealError:
@@ -315,7 +367,7 @@ class VerdictConsumer:
         result = await connector.issue(order, prepared)
         if not isinstance(result, Issued):
             raise TypeError("a local CA must issue at once")
-        return _issued(verdict, prepared.serial, template.not_after, result.certificate)
+        return issuance(verdict, prepared.serial, template.not_after, result.certificate)
 
     async def _ordered(
         self, connector: Connector, order: Order, prepared: Prepared, verdict: EnrollmentApproved
@@ -342,9 +394,9 @@ class VerdictConsumer:
         if not problem:
             serial, times = read_certificate(der).serial, validity(der)
             record = await self._record_serial(order, verdict, serial, times)
-            holder = await self._holder(verdict.template.issuer, record.serial)
+            holder = await self._holder(verdict.template.issuer, record.serial, recorded=True)
             if holder == record.enrollment:
-                return _issued(verdict, serial, times[1], der)
+                return issuance(verdict, serial, times[1], der)
             problem = (
                 "the CA has already used the serial number"
                 if holder
@@ -352,10 +404,10 @@ class VerdictConsumer:
             )
         SECURITY_EVENTS.labels(Stage.OUTCOME).inc()
         _log.error("certificate_misissued", enrollment=order.enrollment, detail=problem)
-        failed = _failed(verdict, Reason.UNREADABLE, problem)
+        failed = failure(verdict, Reason.UNREADABLE, problem)
         if holder:  # revoking by this serial number would hit the holder's certificate
             return failed
-        return await self._disown(failed, verdict, connector, der)
+        return await self._disown(failed, order, verdict, connector, der)
 
     async def _record_serial(
         self, order: Order, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
@@ -364,7 +416,7 @@ class VerdictConsumer:
 
         `times` is when its validity begins and ends, in Unix seconds.
         """
-        record = _recorded(order.enrollment, verdict, serial, times)
+        record = record_of(order.enrollment, verdict, serial, times)
         places = (
             certificate_issued(verdict.template.issuer, record.serial),
             key_issued(record.spki_sha256, verdict.template.issuer, record.serial),
@@ -376,12 +428,14 @@ class VerdictConsumer:
         if not await Log(self.bus, self.live.current.signer).append(subject, record):
             _log.info("serial_already_recorded", serial=record.serial)
 
-    async def _holder(self, issuer: str, serial: str) -> str:
-        """Return the attempt on record under a serial number, "" if the record is forged."""
+    async def _holder(self, issuer: str, serial: str, *, recorded: bool = False) -> str:
+        """Return the attempt on record under a serial number, "" without an authentic record."""
         subject = certificate_issued(issuer, serial)
         stored = await self.bus.get_last_or_leader(CERTS, subject)
-        if stored is None:
+        if stored is None and recorded:
             raise BusUnavailableError("the record of the certificate is not readable yet")
+        if stored is None:
+            return ""
         trusted = self.live.current.trusted_issuers
         record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
         return record.enrollment if record is not None else ""
@@ -402,50 +456,21 @@ class VerdictConsumer:
             first = await self.bus.get_last_or_leader(stream, subject)
             if first is None:
                 raise BusUnavailableError("the conflicting outcome is not readable yet")
+            await self._check_alike(stored, verdict, outcome, first)
             message = Message(first.payload, dict(first.headers))
+        await self._announce(verdict, subject, message)
+
+    async def _check_alike(
+        self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome, first: Stored
+    ) -> None:
+        """Note a possible orphan if another issuer was faster, with another certificate."""
+        if not isinstance(outcome, CertificateIssued):
+            return
+        trusted = self.live.current.trusted_issuers
+        other = read_stage(first, trusted, Stage.OUTCOME)
+        if not isinstance(other, CertificateIssued) or other.serial != outcome.serial:
+            await self._orders.abandon(order_of(stored, verdict), verdict.request_sha256)
+
+    async def _announce(self, verdict: EnrollmentApproved, subject: str, message: Message) -> None:
         hint = Message(message.payload, message.headers | {SUBJECT: subject})
         await self.bus.hint(gateway_hints(verdict.gateway), hint)
-
-
-def _recorded(
-    attempt: str, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
-) -> CertificateRecorded:
-    template, renews = verdict.template, verdict.renews
-    return CertificateRecorded(
-        request_sha256=verdict.request_sha256,
-        enrollment=attempt,
-        spki_sha256=spki_sha256(template.spki),
-        subject=verdict.facts.subject,
-        not_before=times[0],
-        not_after=times[1],
-        serial=serial_token(serial),
-        ca_spki_sha256=template.ca_spki_sha256,
-        names_sha256=names_sha256(template),
-        renews=renews.serial if renews else "",
-        key_uses=renews.key_uses if renews else 0,
-    )
-
-
-def _order(stored: Stored, verdict: EnrollmentApproved) -> Order:
-    return Order(parse_subject(stored.subject)[0].prefix(), verdict.template, stored.sha256())
-
-
-def _issued(
-    verdict: EnrollmentApproved, serial: bytes, not_after: int, der: bytes
-) -> CertificateIssued:
-    return CertificateIssued(
-        request_sha256=verdict.request_sha256,
-        issuer=verdict.template.issuer,
-        serial=serial_token(serial),
-        certificate=der,
-        not_after=not_after,
-    )
-
-
-def _failed(verdict: EnrollmentApproved, reason: Reason, detail: str) -> IssuanceFailed:
-    return IssuanceFailed(
-        request_sha256=verdict.request_sha256,
-        reason=reason,
-        fail_info=FAIL_INFO[reason],
-        detail=detail,
-    )

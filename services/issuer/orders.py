@@ -36,6 +36,8 @@ from services.issuer.connectors.connector import (
 from shared.bus.core import Bus
 from shared.bus.log import Log, read_authentic
 from shared.bus.series import Entry, Series, signing
+from shared.config.load import SettingsError
+from shared.limits import shortened
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.events.certificates import (
     OrderChanged,
@@ -51,6 +53,7 @@ from shared.log.subjects import order_change, parse_prefix, possible_orphan
 from shared.observe.logs import log_failure
 from shared.observe.metrics import ORPHANS
 from shared.runtime.worker import DeferredError
+from shared.text.printable import visible
 from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
@@ -59,7 +62,8 @@ _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 _SPREAD: Final = 0.2
 # Each placement without an answer may have made a certificate that nobody has.
-MOST_PLACEMENTS: Final = 3
+MOST_LOST: Final = 3
+_SEARCH_SECONDS: Final = 86400.0  # for how long a search that fails is repeated
 _CERTAIN: Final = (Recovery.NAMED, Recovery.SEARCHABLE)
 Answer = Issued | Refused
 
@@ -76,6 +80,7 @@ class Progress:
     entry: Entry[OrderChanged] | None = None
     placed: bool = False
     placement: int = -1
+    lost: int = 0
     since: int = 0
     lease_until: int = 0
     handle: str = ""
@@ -110,9 +115,10 @@ class Orders:
             found = await self._found(connector, order, progress, request_sha256)
             if found is not None:
                 return found
-            if progress.placement + 1 >= MOST_PLACEMENTS and _may_exist(connector, progress, 0):
+            may_exist = _may_exist(connector, progress, self.clock())
+            if may_exist and progress.lost + 1 >= MOST_LOST:
                 await self.suspect(order, progress, request_sha256)
-                detail = f"the CA did not answer {MOST_PLACEMENTS} orders for this certificate"
+                detail = f"the CA did not answer {MOST_LOST} orders for this certificate"
                 return Refused(detail, Reason.CA_SILENT)
             progress = await self._place_again(connector, order, progress, request_sha256)
         return await self._issue(connector, order, prepared, progress, request_sha256)
@@ -134,6 +140,12 @@ class Orders:
             await self.suspect(order, progress, request_sha256)
         return found
 
+    async def abandon(self, order: Order, request_sha256: str) -> None:
+        """Record a possible orphan if the CA may have an order that nobody asks for any more."""
+        progress = await self.progress(order)
+        if progress.placed:
+            await self.suspect(order, progress, request_sha256)
+
     async def is_open(self, order: Order) -> bool:
         """Return whether the CA may have an order."""
         return (await self.progress(order)).placed
@@ -147,6 +159,7 @@ class Orders:
                 newest,
                 step.step is not OrderStep.NOT_PLACED,
                 step.placement,
+                step.lost,
                 step.since,
                 step.lease_until,
                 step.handle,
@@ -158,7 +171,9 @@ class Orders:
         intent = read_authentic(CertificateOrdered, stored, self.issuers, Stage.ORDER)
         if intent is None:
             return Progress()
-        return Progress(None, True, 0, stored.seconds, intent.lease_until)
+        return Progress(
+            placed=True, placement=0, since=stored.seconds, lease_until=intent.lease_until
+        )
 
     async def suspect(self, order: Order, progress: Progress, request_sha256: str) -> None:
         """Record that the CA may have made a certificate for a placement without an answer."""
@@ -170,13 +185,13 @@ class Orders:
             enrollment=order.enrollment,
             issuer=template.issuer,
             key=order.key,
-            placement=progress.placement,
+            placement=progress.lost,
             spki_sha256=spki_sha256(template.spki),
             ca_spki_sha256=template.ca_spki_sha256,
         )
         while True:
             newest = await series.newest()
-            if newest is not None and _covers(newest.event, progress.placement):
+            if newest is not None and _covers(newest.event, progress.lost):
                 return
             if await series.append(newest, signing(place, event, self.signer)) is not None:
                 ORPHANS.labels(template.issuer).inc()
@@ -202,7 +217,11 @@ class Orders:
             case Pending():
                 return await self._pending(connector, order, progress, found, request_sha256)
             case UnknownOutcome():
-                raise DeferredError(order.key)
+                pause = self._failed(order)
+                if self.clock() - progress.since < _SEARCH_SECONDS:
+                    raise DeferredError(order.key, _spread(max(pause, _FIRST_PAUSE)))
+                await self.suspect(order, progress, request_sha256)
+                return None
             case _:
                 return found
 
@@ -225,9 +244,9 @@ class Orders:
             await self._step(order, progress, step, request_sha256)
             raise self._deferred(order, error) from error
         match result:
-            case Pending():
+            case Pending(handle=handle) if handle or connector.recovery is not Recovery.BLIND:
                 return await self._pending(connector, order, progress, result, request_sha256)
-            case UnknownOutcome():
+            case UnknownOutcome() | Pending():
                 self._failed(order)
                 raise DeferredError(order.key, max(progress.lease_until - self.clock(), 0.0))
             case _:
@@ -258,13 +277,14 @@ class Orders:
     ) -> Progress:
         """Take the next lease, after recording that the last placement may have succeeded."""
         now = int(self.clock())
-        since, repeats = now, False
+        since, repeats, lost = now, False, progress.lost
         if _may_exist(connector, progress, now):
             await self.suspect(order, progress, request_sha256)
+            lost += 1
         elif progress.placed and connector.recovery is Recovery.SHORT_TOKEN:
             since, repeats = progress.since, True
         lease_until = int(now + connector.lease) + 1
-        next_one = Progress(progress.entry, True, progress.placement + 1, since, lease_until)
+        next_one = Progress(progress.entry, True, progress.placement + 1, lost, since, lease_until)
         placed = await self._step(order, next_one, OrderStep.PLACED, request_sha256)
         return replace(placed, repeats=repeats)
 
@@ -285,6 +305,7 @@ class Orders:
             step=step,
             placement=progress.placement,
             since=progress.since,
+            lost=progress.lost,
             lease_until=progress.lease_until if step is OrderStep.PLACED else 0,
             handle=handle,
         )
@@ -298,6 +319,7 @@ class Orders:
             newest,
             step is not OrderStep.NOT_PLACED,
             event.placement,
+            event.lost,
             event.since,
             event.lease_until,
             handle,
@@ -315,6 +337,8 @@ class Orders:
                 result: _R | UnknownOutcome = await call
         except CaUnavailableError:
             raise
+        except SettingsError as error:  # a file with credentials is missing or not readable
+            raise CaUnavailableError(str(error)) from error
         except TimeoutError:
             result = UnknownOutcome("no answer in time")
         except Exception as error:  # noqa: BLE001 - a package's error; the CA may have issued
@@ -355,7 +379,8 @@ class Orders:
 
     def _deferred(self, order: Order, error: CaUnavailableError) -> DeferredError:
         pause = self._failed(order, error.retry_after)
-        log_failure("ca_unavailable", error, issuer=order.template.issuer, key=order.key)
+        said = shortened(visible(str(error)))
+        _log.warning("ca_unavailable", issuer=order.template.issuer, key=order.key, detail=said)
         return DeferredError(order.key, _spread(max(pause, 1.0)))
 
 
@@ -382,7 +407,8 @@ def _may_exist(connector: Connector, progress: Progress, now: float) -> bool:
     if recovery is Recovery.DEFERRED:  # another issuer may just have made the CA issue
         return bool(progress.handle)
     if recovery is Recovery.SHORT_TOKEN:  # the CA may forget the handle too
-        return now >= progress.since + connector.token_lifetime
+        # The CA may see the token only at the end of this placement's lease.
+        return now + connector.lease >= progress.since + connector.token_lifetime
     return not progress.handle
 
 

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from services.issuer.connectors.connector import (
+    AnswerLostError,
     CaUnavailableError,
     Connector,
     Issued,
@@ -37,7 +38,7 @@ from shared.log.events.certificates import (
     OrphanSuspected,
 )
 from shared.log.events.commands import CommandAnswered, OrphanReported, RevocationReason
-from shared.log.events.enrollment import EnrollmentApproved
+from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
@@ -53,7 +54,6 @@ from shared.runtime.live import Live
 from shared.runtime.periodic import every
 from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
-from shared.scep.errors import ScepError
 from shared.text.printable import visible
 from shared.x509.key_ids import spki_sha256
 
@@ -76,10 +76,8 @@ class OrphanKeeper:
     bus: Bus
     live: Live[Settings]
     clock: Callable[[], float]
-    _open: dict[str, Entry[OrphanSuspected]] = field(default_factory=dict)
+    _open: dict[str, "_Watched"] = field(default_factory=dict)
     _position: int = 0
-    _searched: dict[str, float] = field(default_factory=dict)
-    _revoked: set[bytes] = field(default_factory=set)
 
     async def run(self) -> None:
         """Look periodically."""
@@ -88,70 +86,89 @@ class OrphanKeeper:
     async def look(self) -> None:
         """Read what the log has to say of orphans, and search for those that are due."""
         await self._read()
-        for place, entry in tuple(self._open.items()):
-            connector = self.live.current.issuers.get(entry.event.issuer)
+        for watched in tuple(self._open.values()):
+            connector = self.live.current.issuers.get(watched.entry.event.issuer)
             if connector is None or connector.recovery is not Recovery.SEARCHABLE:
                 continue
-            if self.clock() - self._searched.get(place, -_SEARCH_SECONDS) < _SEARCH_SECONDS:
+            if self.clock() < watched.due:
                 continue
-            self._searched[place] = self.clock()
+            watched.due = self.clock() + _SEARCH_SECONDS
             try:
                 async with asyncio.timeout(connector.lease):
-                    await self._search(connector, entry)
+                    await self._search(connector, watched)
             except Exception as error:  # noqa: BLE001 - the CA's or a package's; searched again
-                log_failure("orphan_search_failed", error, issuer=entry.event.issuer)
+                log_failure("orphan_search_failed", error, issuer=watched.entry.event.issuer)
 
     async def _read(self) -> None:
-        """Follow the log: what was suspected and is not settled, up to a number of orders."""
+        """Follow the log: what was suspected and is not settled, up to a number of orders.
+
+        When that is reached, reading waits until some are settled.
+        """
         trusted = self.live.current.trusted_issuers
         wildcard = possible_orphan("*", "*", "*")
         while stored := await self.bus.get_next_or_leader(CERTS, wildcard, self._position + 1):
-            self._position = stored.sequence
             event = read_authentic(OrphanNoted, stored, trusted, "order")
-            if event is None:
-                continue
-            place = f"{event.issuer}.{event.key}"
-            if isinstance(event, OrphanSuspected) and (
-                place in self._open or len(self._open) < _MOST
-            ):
-                self._open[place] = Entry(event, stored)
-            elif not isinstance(event, OrphanSuspected):
-                self._open.pop(place, None)
-                self._searched.pop(place, None)
+            if event is not None:
+                place = f"{event.issuer}.{event.key}"
+                if not isinstance(event, OrphanSuspected):
+                    self._open.pop(place, None)
+                elif place in self._open:
+                    self._open[place].entry = Entry(event, stored)
+                elif len(self._open) < _MOST:
+                    self._open[place] = _Watched(Entry(event, stored))
+                else:
+                    await self._drop_settled()
+                    return
+            self._position = stored.sequence
 
-    async def _search(self, connector: Connector, entry: Entry[OrphanSuspected]) -> None:
-        """Revoke what the CA made for an order and nobody has; settle if that is all."""
-        suspected = entry.event
+    async def _drop_settled(self) -> None:
+        """Make room: forget orders whose settlement is further on in the log."""
+        for place, watched in tuple(self._open.items()):
+            event = watched.entry.event
+            newest = await orphans_of(self.bus, self.live.current, event.issuer, event.key).newest()
+            if newest is not None and not isinstance(newest.event, OrphanSuspected):
+                del self._open[place]
+
+    async def _search(self, connector: Connector, watched: "_Watched") -> None:
+        """Revoke what the CA made for an order and nobody has; settle if that is all.
+
+        Nothing is done before the enrollment has ended: until then any certificate of the order may
+        become the device's.
+        """
+        suspected = watched.entry.event
         approved = await self._approved(suspected)
-        if approved is None:
+        if approved is None or await outcome_of(self.bus, suspected) is None:
             return
         verdict, order = approved
         found = await connector.find(order)
-        made = (found.certificate, *found.others) if isinstance(found, Issued) else ()
-        kept, orphans = await self._divided(suspected, made)
-        ended = await self._has_ended(suspected)
-        if not ended and not kept:
-            return  # the order is open: one of them may be the device's
-        for der in orphans:
-            if der not in self._revoked:
-                await _revoke(connector, der, verdict.template.ca_spki_sha256)
-                self._revoked.add(der)
-        each_placement = len(orphans) > suspected.placement
-        if each_placement or self.clock() - entry.stored.seconds > WATCH_SECONDS:
-            serials = tuple(serial_token(read_certificate(der).serial) for der in orphans)
-            detail = "revoked at the CA" if serials else "the CA made no further certificate"
-            await settle(self.bus, self.live.current, suspected, serials, detail)
+        if not isinstance(found, Issued | None):
+            return
+        made = (found.certificate, *found.others) if found is not None else ()
+        orphans = [d for d in made if not await self._belongs(connector, suspected, d)]
+        refused = [d for d in orphans if not await self._is_revoked(connector, watched, verdict, d)]
+        enough = len(orphans) > suspected.placement
+        if enough or self.clock() - watched.entry.stored.seconds > WATCH_SECONDS:
+            detail = "revoked at the CA" if orphans else "the CA made no further certificate"
+            if refused:
+                detail = f"the CA refused to revoke {len(refused)} of {len(orphans)}"
+            await settle(self.bus, self.live.current, suspected, serials_of(orphans), detail)
 
-    async def _divided(
-        self, suspected: OrphanSuspected, made: Sequence[bytes]
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Return the certificates that are on record for the enrollment, and the others."""
-        kept: list[bytes] = []
-        orphans: list[bytes] = []
-        for der in made:
-            record = await recorded(self.bus, self.live.current, suspected.issuer, der)
-            (kept if record == suspected.enrollment else orphans).append(der)
-        return kept, orphans
+    async def _belongs(self, connector: Connector, suspected: OrphanSuspected, der: bytes) -> bool:
+        return await belongs(self.bus, self.live.current, connector, suspected, der)
+
+    async def _is_revoked(
+        self, connector: Connector, watched: "_Watched", verdict: EnrollmentApproved, der: bytes
+    ) -> bool:
+        """Revoke an orphan unless that was done; return whether the CA agreed."""
+        serial = serial_token(read_certificate(der).serial)
+        if serial not in watched.revoked:
+            try:
+                await _revoke(connector, der, verdict.template.ca_spki_sha256)
+            except RevocationRefusedError as error:
+                log_failure("orphan_revocation_refused", error, serial=serial)
+                return False
+            watched.revoked.add(serial)
+        return True
 
     async def _approved(self, event: OrphanSuspected) -> tuple[EnrollmentApproved, Order] | None:
         """Return the verdict that an order was placed for, and the order."""
@@ -168,10 +185,14 @@ class OrphanKeeper:
             return None
         return verdict, Order(event.enrollment, verdict.template, stored.sha256())
 
-    async def _has_ended(self, event: OrphanSuspected) -> bool:
-        enrollment = parse_prefix(event.enrollment)
-        stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
-        return await self.bus.get_last_or_leader(stream, subject) is not None
+
+@dataclass
+class _Watched:
+    """An open suspicion: when to search next (Unix seconds), and what was revoked."""
+
+    entry: Entry[OrphanSuspected]
+    due: float = 0.0
+    revoked: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -190,31 +211,39 @@ class OrphanConsumer:
         await self._answer(stored, detail, done=done)
 
     async def give_up(self, stored: Stored) -> None:
-        """Answer a command that kills its worker."""
-        await self._answer(stored, "the command failed", done=False)
+        """Answer a command that kills its worker, or whose CA does not answer for some minutes."""
+        detail = "the CA could not be asked for some minutes: give the command again"
+        await self._answer(stored, detail, done=False)
 
     async def _settle(self, stored: Stored, command: OrphanReported) -> tuple[bool, str]:
-        if stored.subject != orphan_command(command.issuer, command.key, command.attempt):
-            return False, "the command is for another order"
+        suspected = await self._suspected(stored, command)
         connector = self.live.current.issuers.get(command.issuer)
-        if connector is None:
-            return False, "this issuer is not configured"
-        newest = await orphans_of(self.bus, self.live.current, command.issuer, command.key).newest()
-        if newest is None or not isinstance(newest.event, OrphanSuspected):
-            return False, "the order has no open possible orphan"
-        suspected = newest.event
-        serials: tuple[str, ...] = ()
-        if command.certificate:
-            problem = await self._not_an_orphan(connector, suspected, command.certificate)
-            if problem:
+        if isinstance(suspected, str) or connector is None:
+            said = suspected if isinstance(suspected, str) else "this issuer is not configured"
+            return False, said
+        for der in command.certificates:
+            if problem := await self._not_an_orphan(connector, suspected, der):
                 return False, problem
-            refused = await self._revoke(connector, suspected, command.certificate)
-            if refused:
+        for der in command.certificates:
+            if refused := await self._revoke(connector, suspected, der):
                 return False, refused
-            serials = (serial_token(read_certificate(command.certificate).serial),)
+        serials = serials_of(command.certificates)
         detail = "revoked at the CA" if serials else "an operator found none at the CA"
         await settle(self.bus, self.live.current, suspected, serials, detail, command.operator)
         return True, detail
+
+    async def _suspected(self, stored: Stored, command: OrphanReported) -> OrphanSuspected | str:
+        """Return the open suspicion that a report is about, or why there is none."""
+        if stored.subject != orphan_command(command.issuer, command.key, command.attempt):
+            return "the command is for another order"
+        newest = await orphans_of(self.bus, self.live.current, command.issuer, command.key).newest()
+        if newest is None or not isinstance(newest.event, OrphanSuspected):
+            return "the order has no open possible orphan"
+        if newest.event.placement != command.placement:
+            return "another answer to the order was lost meanwhile: look at the CA again"
+        if await outcome_of(self.bus, newest.event) is None:
+            return "the order is still open: report it when the enrollment has ended"
+        return newest.event
 
     async def _not_an_orphan(
         self, connector: Connector, suspected: OrphanSuspected, der: bytes
@@ -225,7 +254,7 @@ class OrphanConsumer:
             return "the certificate is not signed by the CA of the order"
         if spki_sha256(read_certificate(der).spki) != suspected.spki_sha256:
             return "the certificate is for another key than the order's"
-        if await recorded(self.bus, self.live.current, suspected.issuer, der):
+        if await belongs(self.bus, self.live.current, connector, suspected, der):
             return "the certificate is a device's, and no orphan: revoke it by its serial number"
         return ""
 
@@ -236,7 +265,7 @@ class OrphanConsumer:
                 await _revoke(connector, der, suspected.ca_spki_sha256)
         except RevocationRefusedError as error:
             return shortened(f"refused by the CA: {visible(str(error))}")
-        except (CaUnavailableError, TimeoutError) as error:
+        except (CaUnavailableError, AnswerLostError, TimeoutError) as error:
             raise DeferredError(suspected.key) from error
         return ""
 
@@ -253,17 +282,45 @@ def orphans_of(bus: Bus, settings: Settings, issuer: str, key: str) -> Series[Or
     return Series(bus, CERTS, wildcard, OrphanNoted, settings.trusted_issuers, "order")
 
 
-async def recorded(bus: Bus, settings: Settings, issuer: str, der: bytes) -> str:
-    """Return the enrollment on record for a certificate (DER), "" if there is none."""
+async def outcome_of(bus: Bus, suspected: OrphanSuspected) -> Stored | None:
+    """Return the stored outcome of the enrollment that an order was placed for."""
     try:
-        serial = serial_token(read_certificate(der).serial)
-    except ScepError:
-        return ""
-    stored = await bus.get_last_or_leader(CERTS, certificate_issued(issuer, serial))
-    if stored is None:
-        return ""
-    record = read_authentic(CertificateRecorded, stored, settings.trusted_issuers, "certificate")
-    return record.enrollment if record is not None else ""
+        enrollment = parse_prefix(suspected.enrollment)
+    except ValueError:
+        return None
+    stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+    return await bus.get_last_or_leader(stream, subject)
+
+
+async def belongs(
+    bus: Bus, settings: Settings, connector: Connector, suspected: OrphanSuspected, der: bytes
+) -> bool:
+    """Return whether a certificate (DER) is a device's, or not of the order's CA.
+
+    A certificate belongs to the device whose outcome has it. A record alone is not enough: an
+    issuer may have been killed between record and outcome, and another one may have gone on with
+    another certificate.
+    """
+    ca = connector.pinned(suspected.ca_spki_sha256)
+    if ca is None or not is_from(ca.chain[0], der):
+        return True
+    serial = serial_token(read_certificate(der).serial)
+    stored = await bus.get_last_or_leader(CERTS, certificate_issued(suspected.issuer, serial))
+    if stored is not None:
+        trusted = settings.trusted_issuers
+        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
+        if record is not None and record.enrollment != suspected.enrollment:
+            return True
+    outcome = await outcome_of(bus, suspected)
+    if outcome is None:
+        return True
+    issued = read_stage(outcome, settings.trusted_issuers, Stage.OUTCOME)
+    return isinstance(issued, CertificateIssued) and issued.serial == serial
+
+
+def serials_of(certificates: Sequence[bytes]) -> tuple[str, ...]:
+    """Return the serial numbers of certificates (DER), as the log writes them."""
+    return tuple(serial_token(read_certificate(der).serial) for der in certificates)
 
 
 async def settle(

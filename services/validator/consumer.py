@@ -172,7 +172,7 @@ class RequestConsumer:
         """Return the approval, with the CSR sealed for the issuers if an external CA needs it."""
         verdict = approved(context, decision, decided_at)
         recipient = self.evaluator.live.current.csr_recipient
-        if recipient is None or not context.policy.external or verdict.existing:
+        if recipient is None or not context.policy.external:
             return verdict
         subject = context.enrollment.subject(Stage.VERDICT)
         return msgspec.structs.replace(

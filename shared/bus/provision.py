@@ -35,7 +35,8 @@ from shared.limits import EVENT_BYTES
 from shared.log.roles import ACCOUNTS, Role
 
 _LOG_ACCOUNT = "LOG"
-_MAX_ACK_PENDING = 16384
+# Of issuers, more: orders that an external CA has not decided wait as unacknowledged messages.
+_MAX_ACK_PENDING = (16384, 262_144)
 _HEADER_LINES = 64  # the version line and the end of the headers, which EVENT_BYTES does not count
 # Large enough that only the streams' limits apply; the server's default shrinks as the disk fills.
 _MAX_FILE_STORE = "8TB"
@@ -89,7 +90,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
         ack_policy=AckPolicy.ALL if spec.ack_all else AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_SECONDS,
         max_deliver=-1,
-        max_ack_pending=_MAX_ACK_PENDING,
+        max_ack_pending=_MAX_ACK_PENDING[spec.role is Role.ISSUER],
     )
 
 

@@ -298,10 +298,10 @@ async def orphans(deps: Injected, _: Viewer, limit: Limit = 50) -> Orphans:
 async def settle(
     issuer: Name, key: Name, body: OrphanReport, deps: Injected, operator: OperatorUser
 ) -> Done:
-    """Report the certificate that the CA made for an order, or that it made none.
+    """Report certificates that the CA made for an order and no device got, or that it made none.
 
-    The issuer revokes the certificate at the CA before the response.
+    The issuer revokes them at the CA before the response.
     """
-    certificate = read_report(body.certificate)
+    certificates = read_report(body.certificates)
     context = deps.context(operator)
-    return Done(done=True, detail=await settle_orphan(context, issuer, key, certificate))
+    return Done(done=True, detail=await settle_orphan(context, issuer, key, certificates))

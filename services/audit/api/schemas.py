@@ -333,6 +333,6 @@ class Orphans(BaseModel):
 
 
 class OrphanReport(RequestBody):
-    """What an operator found at the CA: the certificate in PEM; "" if there is none."""
+    """What an operator found at the CA beside the device's certificate, in PEM; "" if nothing."""
 
-    certificate: Annotated[str, Field(max_length=90_000)] = ""
+    certificates: Annotated[str, Field(max_length=90_000)] = ""

@@ -10,7 +10,7 @@ from services.audit.commands.context import (
     OperatorContext,
 )
 from services.audit.commands.revoke import await_answer
-from shared.bus.log import read_authentic
+from shared.bus.series import Series
 from shared.log.events.certificates import OrphanNoted, OrphanSuspected
 from shared.log.events.commands import OrphanReported
 from shared.log.streams import CERTS
@@ -20,24 +20,25 @@ from shared.scep.errors import ScepError
 from shared.x509.loading import loading
 
 _MOST_ATTEMPTS = 1000
-_MAX_BYTES = 64 * 1024
+_MOST_CERTIFICATES = 8
 
 
-async def settle_orphan(context: OperatorContext, issuer: str, key: str, certificate: bytes) -> str:
-    """Order that a certificate (DER) is revoked at the CA; b"" reports that the CA made none.
+async def settle_orphan(
+    context: OperatorContext, issuer: str, key: str, certificates: tuple[bytes, ...]
+) -> str:
+    """Order that certificates (DER) are revoked at the CA; none: it made none beside the device's.
 
     Return the issuer's answer. Raises `NotFoundError` for an unknown order, `ConflictError` if the
     matter is settled, `CommandError` if the issuer refuses or does not answer in time.
     """
-    if certificate:
-        _check_certificate(certificate)
-    await _check_open(context, issuer, key)
+    placement = await _open_placement(context, issuer, key)
     for attempt in range(_MOST_ATTEMPTS):
         command = OrphanReported(
             issuer=issuer,
             key=key,
             attempt=attempt,
-            certificate=certificate,
+            placement=placement,
+            certificates=certificates,
             operator=context.operator,
         )
         subject = orphan_command(issuer, key, attempt)
@@ -46,36 +47,34 @@ async def settle_orphan(context: OperatorContext, issuer: str, key: str, certifi
     raise ConflictError("too many commands for this order")
 
 
-def read_report(text: str) -> bytes:
-    """Return a certificate in PEM as DER, b"" for blank text; raises `MalformedError`."""
+def read_report(text: str) -> tuple[bytes, ...]:
+    """Return the certificates of a PEM text as DER, none of blank text; raises `MalformedError`."""
     if not text.strip():
-        return b""
+        return ()
     try:
         with loading():
-            loaded = x509.load_pem_x509_certificate(text.encode())
-    except ValueError:
-        raise MalformedError("not a certificate in PEM") from None
-    return loaded.public_bytes(Encoding.DER)
+            loaded = x509.load_pem_x509_certificates(text.encode())
+        found = tuple(each.public_bytes(Encoding.DER) for each in loaded)
+        for der in found:
+            read_certificate(der)
+    except (ValueError, ScepError):
+        raise MalformedError("not certificates in PEM") from None
+    if len(found) > _MOST_CERTIFICATES:
+        raise MalformedError(f"more than {_MOST_CERTIFICATES} certificates")
+    return found
 
 
-async def _check_open(context: OperatorContext, issuer: str, key: str) -> None:
+async def _open_placement(context: OperatorContext, issuer: str, key: str) -> int:
+    """Return the placement of the newest suspicion, which is open."""
     if issuer not in context.configuration.issuers:
         raise NotFoundError(f"no such issuer: {issuer}")
     if not key.isascii() or not key.isalnum():
         raise NotFoundError(f"{key}: not the key of an order")
     place = possible_orphan(issuer, key, "*")
-    stored = await context.bus.get_last_from_leader(CERTS, place)
-    if stored is None:
+    series = Series(context.bus, CERTS, place, OrphanNoted, context.issuers, "order")
+    newest = await series.newest()
+    if newest is None:
         raise NotFoundError(f"issuer {issuer} has no possible orphan of order {key}")
-    event = read_authentic(OrphanNoted, stored, context.issuers, "order")
-    if event is not None and not isinstance(event, OrphanSuspected):
+    if not isinstance(newest.event, OrphanSuspected):
         raise ConflictError("the possible orphan is settled already")
-
-
-def _check_certificate(der: bytes) -> None:
-    if len(der) > _MAX_BYTES:
-        raise MalformedError(f"the certificate is longer than {_MAX_BYTES} bytes")
-    try:
-        read_certificate(der)
-    except ScepError as error:
-        raise MalformedError(f"not a certificate: {error.detail}") from None
+    return newest.event.placement

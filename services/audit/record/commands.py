@@ -139,7 +139,7 @@ def _at_issuer(
     """Return the certificate and the reason; or the order, and whether a certificate was found."""
     if isinstance(event, RevocationOrdered):
         return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
-    note = "revoke" if event.certificate else "none at the CA"
+    note = "revoke" if event.certificates else "none at the CA"
     return {"about": f"{fields['issuer']} {fields['key']}", "note": note}
 
 

@@ -32,19 +32,21 @@ from shared.log.events.enrollment import CertificateTemplate
 from shared.log.reasons import Reason
 
 _KEY_CHARACTERS: Final = 32
+_BACKDATED: Final = 3600  # seconds by which a certificate usually begins before it is approved
 
 
 class CaUnavailableError(Exception):
     """Raised if a CA cannot be asked now; nothing was ordered, and the call is retried later.
 
     The message is a sentence for operators, without secrets. `retry_after` is the CA's own wish in
-    seconds, 0 if it has none.
+    seconds, 0 if it has none. `denied` says that the CA does not accept the credentials.
     """
 
-    def __init__(self, detail: str, retry_after: float = 0.0) -> None:
+    def __init__(self, detail: str, retry_after: float = 0.0, *, denied: bool = False) -> None:
         """Record why, and when to try again."""
         super().__init__(detail)
         self.retry_after = retry_after
+        self.denied = denied
 
 
 class AnswerLostError(Exception):
@@ -97,8 +99,9 @@ class Order:
 
         At a CA that can be searched only by content, the key and this second identify the order.
         """
-        lifetime = self.template.not_after - self.template.not_before
-        return self.template.not_after - int(self.key[:8], 16) % max(1, min(3600, lifetime // 10))
+        lifetime = self.template.not_after - self.template.not_before - _BACKDATED
+        span = max(1, min(3600, lifetime // 10))
+        return self.template.not_after - int(self.key[:8], 16) % span
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ class Issued:
 class Pending:
     """The CA has the order and has not decided.
 
-    `handle` is the CA's name for the order; it is recorded and passed back to `find`.
+    `handle` is the CA's name for the order; it is recorded and passed back to `find`. With the
+    recovery `blind` an order without one counts as an unknown outcome.
     """
 
     handle: str = ""

@@ -5,6 +5,7 @@ the CA certainly did not act on it: there was no connection, or it answered 401,
 `AnswerLostError` says that it may have.
 """
 
+import re
 import ssl
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ _CONNECT_SECONDS: Final = 10.0
 _CONNECTIONS: Final = 64
 _IDLE_SECONDS: Final = 2.0  # a connection that the CA closes meanwhile would lose an answer
 _WORDS: Final = 300
+_PEM: Final = re.compile(r"-----BEGIN .*?(-----END [^-]*-----|\Z)", re.DOTALL)
+_ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{40,}=*")
 _REFUSED: Final = {
     401: "the CA does not accept the credentials (401): check them and their expiry",
     403: "the CA does not permit this call (403): check the permissions of the credentials",
@@ -44,6 +47,7 @@ _ALERTS: Final = frozenset(
         "SSLV3_ALERT_HANDSHAKE_FAILURE",
     }
 )
+_DENIED: Final = (401, 403)
 _REDIRECTS: Final = range(300, 400)
 
 
@@ -68,8 +72,12 @@ class Answer:
             raise AnswerLostError(f"the CA's answer ({self.status}) is not JSON") from None
 
     def words(self) -> str:
-        """Return what the CA says, as one printable line of limited length."""
-        text = self.content[: 4 * _WORDS].decode("utf-8", "replace")
+        """Return what the CA says, as one printable line of limited length.
+
+        Long base64 is left out: a CA may repeat the CSR, which contains the device's challenge.
+        """
+        text = self.content[: 64 * _WORDS].decode("utf-8", "replace")
+        text = _ENCODED.sub("...", _PEM.sub("...", text))
         return shortened(" ".join(visible(text).split())[:_WORDS])
 
 
@@ -160,7 +168,8 @@ async def _read(response: httpx.Response) -> bytes:
 
 def _checked(answer: Answer) -> Answer:
     if said := _REFUSED.get(answer.status):
-        raise CaUnavailableError(said, retry_after(answer.headers, now()))
+        denied = answer.status in _DENIED
+        raise CaUnavailableError(said, retry_after(answer.headers, now()), denied=denied)
     if answer.status in _REDIRECTS:
         raise CaUnavailableError(
             f"the CA redirects ({answer.status}): configure the URL that it redirects to"

@@ -260,22 +260,24 @@ class OpenBaoConnector(ExternalConnector):
     async def _check_capabilities(self) -> None:
         mount, issuer = self.options.mount, self.options.issuer
         verb = f"sign/{self.options.role}" if self.options.role else "sign-verbatim"
-        needed = {
-            f"{mount}/issuer/{issuer}/{verb}": {"update"},
-            f"{mount}/revoke": {"update"},
-            f"{mount}/certs/detailed": {"list"},
-            f"{mount}/cert/00": {"read"},
-        }
+        # Vault has only the second list.
+        needed = (
+            ("update", (f"{mount}/issuer/{issuer}/{verb}",)),
+            ("update", (f"{mount}/revoke",)),
+            ("list", (f"{mount}/certs/detailed", f"{mount}/certs")),
+            ("read", (f"{mount}/cert/00",)),
+        )
+        paths = [path for _, several in needed for path in several]
         headers = await self.login.headers()
         answer = await self.http.call(
-            "POST", "v1/sys/capabilities-self", json={"paths": list(needed)}, headers=headers
+            "POST", "v1/sys/capabilities-self", json={"paths": paths}, headers=headers
         )
         held = _part(answer)
-        for path, verbs in needed.items():
-            found = held.get(path)
-            if not isinstance(found, list) or not ({"root", *verbs} & set(map(str, found))):
-                may = ", ".join(sorted(verbs))
-                raise CaUnavailableError(f"the credentials lack the capability {may} on {path}")
+        for capability, several in needed:
+            if not any(_allows(held.get(path), capability) for path in several):
+                raise CaUnavailableError(
+                    f"the credentials lack the capability {capability} on {several[0]}"
+                )
 
     async def _ending(self, not_after: str) -> AsyncIterator[str]:
         """Yield the serial numbers of the certificates that end in a second.
@@ -321,8 +323,9 @@ class OpenBaoConnector(ExternalConnector):
                 headers=await self.login.headers(),
                 **parts,
             )
-        except CaUnavailableError:
-            self.login.forget()
+        except CaUnavailableError as error:
+            if error.denied:
+                self.login.forget()
             raise
 
 
@@ -345,6 +348,10 @@ def _listed(answer: Answer) -> tuple[list[str], dict[str, dict[str, Any]]]:
         raise AnswerLostError("the list has no keys")
     known = details if isinstance(details, dict) else {}
     return list(map(str, keys)), {k: v for k, v in known.items() if isinstance(v, dict)}
+
+
+def _allows(held: object, capability: str) -> bool:
+    return isinstance(held, list) and bool({"root", capability} & set(map(str, held)))
 
 
 def _said(answer: Answer) -> str:

@@ -80,9 +80,9 @@ class OrderStep(StrEnum):
 class OrderChanged(SignedEvent, frozen=True, kw_only=True):
     """A step of an order at an external CA, in the CERTS stream; the newest authentic one counts.
 
-    `placement` counts from 0 how often the order was placed. `lease_until` and `since`, when the
-    order was last placed, are Unix seconds. `handle` is the CA's name for the order, "" if it gave
-    none.
+    `placement` counts from 0 how often the order was placed, and `lost` how many of the placements
+    before it may have been carried out. `lease_until` and `since`, when the order was last placed,
+    are Unix seconds. `handle` is the CA's name for the order, "" if it gave none.
     """
 
     request_sha256: str
@@ -92,6 +92,7 @@ class OrderChanged(SignedEvent, frozen=True, kw_only=True):
     step: OrderStep
     placement: int
     since: int
+    lost: int = 0
     lease_until: int = 0
     handle: str = ""
 
@@ -108,7 +109,8 @@ class OrphanNoted(SignedEvent, frozen=True, kw_only=True):
 class OrphanSuspected(OrphanNoted, frozen=True, kw_only=True):
     """The CA may have made a certificate that no device gets: its answer to an order was lost.
 
-    Recorded before the order is placed again or given up. `placement` is the one without an answer.
+    Recorded before the order is placed again or given up. `placement` counts from 0 the placements
+    of the order that may have been carried out.
     """
 
     request_sha256: str

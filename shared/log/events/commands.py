@@ -42,15 +42,17 @@ class RevocationOrdered(Ordered, frozen=True, kw_only=True):
 
 
 class OrphanReported(Ordered, frozen=True, kw_only=True):
-    """A command to settle a possible orphan: `certificate` (DER) is to be revoked at the CA.
+    """A command to settle a possible orphan: `certificates` (DER) are to be revoked at the CA.
 
-    If it is empty, the operator found that the CA made none.
+    If there are none, the operator found none beside the device's. `placement` is that of the
+    newest suspicion that the operator knew of.
     """
 
     issuer: str
     key: str
     attempt: int
-    certificate: bytes
+    placement: int
+    certificates: tuple[bytes, ...]
     operator: str
     request_sha256: str = NO_REQUEST
 

@@ -14,7 +14,7 @@ from services.issuer.connectors.connector import (
     Recovery,
     UnknownOutcome,
 )
-from services.issuer.orders import MOST_PLACEMENTS, pause_after
+from services.issuer.orders import MOST_LOST, pause_after
 from services.issuer.orphans import WATCH_SECONDS, OrphanKeeper
 from shared.log.envelope import Stored
 from shared.log.events.certificates import OrderStep, OrphanSettled, OrphanSuspected
@@ -64,14 +64,14 @@ async def test_a_blind_ca_is_asked_again_after_an_orphan_was_recorded(
 async def test_a_blind_ca_that_never_answers_is_asked_three_times(outside: Outside) -> None:
     outside.use(recovery=Recovery.BLIND)
     verdict = await outside.world.verdict()
-    for _ in range(MOST_PLACEMENTS):
+    for _ in range(MOST_LOST):
         await lose(outside, verdict)
         outside.world.clock.seconds += 3600  # past the breaker
     await outside.handle(verdict)
 
     assert outside.failure().reason is Reason.CA_SILENT
-    assert outside.connector.calls == ["issue"] * MOST_PLACEMENTS
-    assert [o.placement for o in outside.orphans()] == list(range(MOST_PLACEMENTS))  # type: ignore[attr-defined]
+    assert outside.connector.calls == ["issue"] * MOST_LOST
+    assert [o.placement for o in outside.orphans()] == list(range(MOST_LOST))  # type: ignore[attr-defined]
 
 
 async def test_what_certainly_was_not_placed_leaves_no_orphan(outside: Outside) -> None:
