@@ -20,6 +20,8 @@ from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
 _LOOK_SECONDS = 600.0
+# A checkpoint after a day reads all events since the last one: not while the service starts.
+_FIRST_SECONDS = 60.0
 _DAY = 86400
 
 
@@ -35,7 +37,7 @@ class Checkpoints:
 
     async def run(self) -> None:
         """Check from time to time which streams are due for a checkpoint, and sign those."""
-        await every(_LOOK_SECONDS, self._look, name="checkpoint")
+        await every(_LOOK_SECONDS, self._look, name="checkpoint", delay=_FIRST_SECONDS)
 
     async def _look(self) -> None:
         for stream in self.streams:

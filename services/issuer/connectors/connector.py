@@ -57,6 +57,12 @@ class RevocationRefusedError(Exception):
     """Raised if the CA refuses a revocation; the message says why."""
 
 
+def refuse_suspension(reason: RevocationReason) -> None:
+    """Raise `RevocationRefusedError` for a CA that can only revoke, if the reason is a hold."""
+    if reason in (RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL):
+        raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+
+
 class Recovery(StrEnum):
     """How an order can be found again after a crash or an unknown outcome.
 

@@ -27,6 +27,7 @@ from services.issuer.connectors.connector import (
     Result,
     RevocationRefusedError,
     UnknownOutcome,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -85,9 +86,6 @@ _REASONS: Final = {
     RevocationReason.SUPERSEDED: "superseded",
     RevocationReason.CESSATION_OF_OPERATION: "cessation_of_operation",
 }
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
-)
 
 
 class DigicertOptions(HttpOptions):
@@ -176,8 +174,7 @@ class DigicertConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`: without an approval, which needs an administrator's key."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+        refuse_suspension(reason)
         body = {
             "comments": "revoked by scepstream",
             "skip_approval": True,

@@ -27,6 +27,7 @@ from services.issuer.connectors.connector import (
     Result,
     RevocationRefusedError,
     UnknownOutcome,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -95,9 +96,6 @@ _REASONS: Final = frozenset(
         RevocationReason.SUPERSEDED,
         RevocationReason.CESSATION_OF_OPERATION,
     }
-)
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
 )
 _Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
 
@@ -188,8 +186,7 @@ class EntrustEcsConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`: by the tracking ID, which the serial number leads to."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this connector cannot suspend a certificate, only revoke")
+        refuse_suspension(reason)
         handle = ""
         async for row in self._listed(serialNumber=serial_digits(serial)):
             if same_serial(row.get("serialNumber"), serial):

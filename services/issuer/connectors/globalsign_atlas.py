@@ -33,6 +33,7 @@ from services.issuer.connectors.connector import (
     Result,
     RevocationRefusedError,
     UnknownOutcome,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -81,9 +82,6 @@ _DN: Final = {
 }
 _UNITS: Final = "organizational_unit"
 _SANS: Final = ("dns_names", "emails", "uris", "ip_addresses")
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
-)
 
 
 class _UnfitError(Exception):
@@ -210,8 +208,7 @@ class GlobalsignAtlasConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+        refuse_suspension(reason)
         path = f"certificates/{int(serial, 16):X}"
         answer = await self.session.call("PATCH", path, json={"revocation_reason": str(reason)})
         if not answer.ok and not await self._is_revoked(path):

@@ -29,6 +29,7 @@ from services.issuer.connectors.connector import (
     Refused,
     Result,
     RevocationRefusedError,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -50,9 +51,6 @@ _READS: Final = 16  # at once, of certificates that a search looks at
 _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = (404, 405)
 _FRESH: Final = 0.66  # share of a token's lifetime after which it is renewed
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
-)
 _Mount = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=128)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
@@ -229,8 +227,7 @@ class OpenBaoConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`: the engine records no reason, and cannot suspend."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+        refuse_suspension(reason)
         answer = await self._call("POST", "revoke", json={"serial_number": _pairs(serial)})
         if not answer.ok:
             raise RevocationRefusedError(_said(answer))

@@ -27,6 +27,7 @@ from services.issuer.connectors.connector import (
     Result,
     RevocationRefusedError,
     UnknownOutcome,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -72,9 +73,6 @@ _REASONS: Final = {
     RevocationReason.SUPERSEDED: "4",
     RevocationReason.CESSATION_OF_OPERATION: "5",
 }
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
-)
 _Positive = Annotated[int, Field(ge=1)]
 _Header = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
 
@@ -169,8 +167,7 @@ class SectigoConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+        refuse_suspension(reason)
         digits = serial_digits(serial)
         body = {"reasonCode": _REASONS.get(reason, "0"), "reason": "revoked by scepstream"}
         answer = await self._call("POST", f"/revoke/serial/{digits}", json=body)

@@ -30,6 +30,7 @@ from services.issuer.connectors.connector import (
     Refused,
     Result,
     RevocationRefusedError,
+    refuse_suspension,
 )
 from services.issuer.connectors.http import Answer, HttpClient
 from services.issuer.connectors.options import (
@@ -57,9 +58,6 @@ _FORBIDDEN: Final = 403
 _ALGORITHMS: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "RSA": "RS256"}
 _PUBLIC: Final = ("kty", "crv", "x", "y", "n", "e")
 _USAGES: Final = {"nonRepudiation": "contentCommitment", "keyCertSign": "certSign"}
-_UNSUPPORTED: Final = frozenset(
-    {RevocationReason.CERTIFICATE_HOLD, RevocationReason.REMOVE_FROM_CRL}
-)
 _REASONS: Final = {
     RevocationReason.UNSPECIFIED: 0,
     RevocationReason.KEY_COMPROMISE: 1,
@@ -150,8 +148,7 @@ class StepCaConnector(ExternalConnector):
     ) -> None:
         """See `Connector.revoke`: the CA takes any serial number, also one that it never used."""
         del ca, certificate
-        if reason in _UNSUPPORTED:
-            raise RevocationRefusedError("this CA cannot suspend a certificate, only revoke it")
+        refuse_suspension(reason)
         number = str(int(serial, 16))
         body = {
             "serial": number,
