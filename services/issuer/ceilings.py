@@ -8,6 +8,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from services.issuer.information import (
+    AUTHORITY_INFORMATION,
+    CERTIFICATE_POLICIES,
+    TLS_FEATURE,
+    bad_information,
+)
 from shared.ca.validity import ca_ended
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
@@ -18,10 +24,21 @@ from shared.x509.weak_keys import weak_rsa
 _KEY_USAGE: Final = "2.5.29.15"
 _SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
-# Key usages, extended key usages, key identifiers, SANs and CRL URLs. Nothing else is ever signed:
-# no BasicConstraints, and no SID (1.3.6.1.4.1.311.25.2) that a CSR tried to smuggle in.
+# Key usages, extended key usages, key identifiers, SANs, CRL URLs, and what `information` checks.
+# Nothing else is ever signed: no BasicConstraints, and no SID (1.3.6.1.4.1.311.25.2) that a CSR
+# tried to smuggle in.
 _ALLOWED: Final = frozenset(
-    {_KEY_USAGE, _EXTENDED_KEY_USAGE, "2.5.29.14", "2.5.29.35", _SUBJECT_ALT_NAME, "2.5.29.31"}
+    {
+        _KEY_USAGE,
+        _EXTENDED_KEY_USAGE,
+        "2.5.29.14",
+        "2.5.29.35",
+        _SUBJECT_ALT_NAME,
+        "2.5.29.31",
+        AUTHORITY_INFORMATION,
+        CERTIFICATE_POLICIES,
+        TLS_FEATURE,
+    }
 )
 _CA_USAGES: Final = 0x04 | 0x02  # keyCertSign and cRLSign: bits 5 and 6 of the first octet
 _CLOCK_SLACK: Final = 300  # seconds by which the clocks of the log's servers may differ
@@ -32,7 +49,7 @@ _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The most that one issuer signs; durations in seconds, EKUs as dotted OIDs.
+    """The most that one issuer signs; durations in seconds, EKUs and policies as dotted OIDs.
 
     `ca_not_before` and `ca_not_after` are in Unix seconds.
     """
@@ -43,6 +60,7 @@ class Ceilings:
     max_ttl: int
     max_backdate: int
     extended_key_usages: frozenset[str]
+    certificate_policies: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +146,17 @@ def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceiling
         return "extension not permitted"
     if not {_KEY_USAGE, _EXTENDED_KEY_USAGE} <= set(oids):
         return "key usages are missing"
-    for extension in extensions:
-        if extension.oid == _KEY_USAGE and _is_ca_usage(extension.value):
-            return "CA key usage not permitted"
-        if extension.oid == _EXTENDED_KEY_USAGE and not (
-            ceilings.extended_key_usages.issuperset(_oids(extension.value))
-        ):
-            return "extended key usage not permitted by this issuer"
-    return ""
+    return next(filter(None, (_bad_extension(each, ceilings) for each in extensions)), "")
+
+
+def _bad_extension(extension: TemplateExtension, ceilings: Ceilings) -> str:
+    if extension.oid == _KEY_USAGE and _is_ca_usage(extension.value):
+        return "CA key usage not permitted"
+    if extension.oid == _EXTENDED_KEY_USAGE and not (
+        ceilings.extended_key_usages.issuperset(_oids(extension.value))
+    ):
+        return "extended key usage not permitted by this issuer"
+    return bad_information(extension, ceilings.certificate_policies)
 
 
 def _is_ca_usage(value: bytes) -> bool:

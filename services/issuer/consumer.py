@@ -21,6 +21,7 @@ from services.issuer.connectors.connector import (
     Refused,
 )
 from services.issuer.evidence import unrelated, unsupported
+from services.issuer.lints import lint
 from services.issuer.orders import Orders
 from services.issuer.outcomes import failure, issuance, order_of, record_of
 from services.issuer.received import is_from, misissued, undraftable, validity
@@ -100,22 +101,24 @@ class VerdictConsumer:
         if verdict is not None and not await self._has_ended(stored, verdict):
             await self._record(stored, verdict, await self._outcome(stored, verdict))
 
-    async def give_up(self, stored: Stored) -> None:
+    async def give_up(self, stored: Stored) -> bool:
         """Fail a verdict that kills its worker.
 
-        It is handled again instead if an external CA has its order, or may still be asked in time.
+        It is handled again instead if an external CA has its order, or may still be asked in time:
+        an order may be deferred any number of times. Returns whether it was.
         """
         verdict = self._verdict(stored)
         if verdict is None or await self._has_ended(stored, verdict):
-            return
+            return verdict is not None
         connector = self.live.current.issuers.get(verdict.template.issuer)
         if connector is not None and connector.lease > 0:
             order = order_of(stored, verdict)
             if self.clock() <= verdict.valid_until or await self._orders.is_open(order):
                 await self._record(stored, verdict, await self._outcome(stored, verdict))
-                return
+                return True
         detail = "the certificate could not be issued"
         await self._record(stored, verdict, failure(verdict, Reason.POISON, detail))
+        return False
 
     def _verdict(self, stored: Stored) -> EnrollmentApproved | None:
         """Return the approval if a trusted validator signed it for this subject, else None."""
@@ -392,6 +395,8 @@ class VerdictConsumer:
         holder = ""
         problem = misissued(verdict.template, ca.ceilings, ca.chain[0], der, stored.seconds)
         if not problem:
+            for finding in lint(der):
+                _log.warning("certificate_lint", enrollment=order.enrollment, detail=finding.text)
             serial, times = read_certificate(der).serial, validity(der)
             record = await self._record_serial(order, verdict, serial, times)
             holder = await self._holder(verdict.template.issuer, record.serial, recorded=True)

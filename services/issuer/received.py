@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from services.issuer.ceilings import Ceilings
 from services.issuer.certificate import certificate, draft
+from services.issuer.lints import first_error
 from services.issuer.readable import in_utf8
 from shared.log.events.enrollment import CertificateTemplate
 from shared.scep.algorithms import SHA256
@@ -75,6 +76,7 @@ def misissued(
                 or _validity(found, template, ceilings, approved_at)
                 or _extensions(found, approved)
                 or _application_policies(found, approved)
+                or _linted(der)
             )
     except (ValueError, TypeError, ScepError) as error:
         return f"the certificate does not load: {str(error)[:200]}"
@@ -200,6 +202,11 @@ def _application_policies(found: x509.Certificate, approved: x509.Certificate) -
             if not _policies(each.value.value) <= purposes:
                 return "the certificate has an application policy that was not approved"
     return ""
+
+
+def _linted(der: bytes) -> str:
+    problem = first_error(der)
+    return f"the certificate is invalid: {problem}" if problem else ""
 
 
 def _policies(value: bytes) -> set[str]:

@@ -39,6 +39,7 @@ from shared.log.subjects import EnrollmentId, parse_prefix, retry_command
 from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError, NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
+from shared.x509.name_constraints import name_constraints
 
 
 @dataclass
@@ -127,6 +128,7 @@ class Evaluator:
             context.asked_at,
             decided_at,
             lifetime(context.chain.ca),
+            name_constraints(context.chain.der),
         )
         decision = decide(policy_input)
         if decision.refusal is not None or not wants_challenge(policy_input):

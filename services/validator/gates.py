@@ -13,7 +13,12 @@ from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
+from shared.x509.dn import write_dn
+from shared.x509.name_constraints import NameConstraints, excluded_sans, excluded_subject
+from shared.x509.name_patterns import Pattern, SanPattern, unmatched
 from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.names import read_name
+from shared.x509.policies import CertificatePolicy
 from shared.x509.usages import usage_name, usage_oids
 from shared.x509.weak_keys import weak_rsa
 
@@ -52,6 +57,12 @@ class Policy:
     ca_spki_sha256: tuple[str, ...]
     external: bool = False
     crl_distribution_points: tuple[str, ...] = ()
+    subject_patterns: tuple[Pattern, ...] = ()
+    san_patterns: tuple[SanPattern, ...] = ()
+    ca_issuers: tuple[str, ...] = ()
+    ocsp: tuple[str, ...] = ()
+    must_staple: bool = False
+    certificate_policies: tuple[CertificatePolicy, ...] = ()
     manual: bool = False
     fleet: str = ""
     any_signer: bool = True
@@ -86,7 +97,7 @@ class PolicyInput:
     """What the gates evaluate: the request, what the log knows, the profile, and times (Unix s).
 
     `decided_at` is later than `asked_at` if the request was held for an operator. `ca` is when the
-    CA's validity begins and ends (Unix s).
+    CA's validity begins and ends (Unix s), `constraints` what names its chain excludes.
     """
 
     opened: DecryptedRequest
@@ -96,6 +107,7 @@ class PolicyInput:
     asked_at: int
     decided_at: int
     ca: tuple[float, float] = (-math.inf, math.inf)
+    constraints: tuple[NameConstraints, ...] = ()
 
 
 def decide(policy_input: PolicyInput) -> Decision:
@@ -115,8 +127,8 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     if refusal := _authority(*policy_input.ca, policy_input.decided_at):
         yield "ca", refusal, ""
     yield "key", _key(opened, policy), ""
-    yield "subject", _subject(opened.csr), ""
-    yield "sans", _sans(opened.csr, policy), ""
+    yield "subject", _subject(policy_input), ""
+    yield "sans", _sans(policy_input), ""
     if opened.csr.extended_key_usages:
         yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
@@ -234,16 +246,30 @@ def _key(opened: DecryptedRequest, policy: Policy) -> Refusal | None:
     return None
 
 
-def _subject(csr: CertificationRequest) -> Refusal | None:
-    """Require a subject or a SAN, and a well-formed subject (RFC 5280 s4.1.2.6)."""
+def _subject(policy_input: PolicyInput) -> Refusal | None:
+    """Require a subject or a SAN, and check the subject (RFC 5280 s4.1.2.6).
+
+    It must be well-formed, match the profile's patterns, and not be excluded by the CAs.
+    """
+    csr = policy_input.opened.csr
     if len(csr.subject) <= len(b"\x30\x00") and not csr.sans:
         return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request has no subject")
-    problem = bad_name(csr.subject)
+    problem = (
+        bad_name(csr.subject)
+        or _unmatched_attribute(csr, policy_input.policy)
+        or excluded_subject(csr.subject, policy_input.constraints, has_sans=bool(csr.sans))
+    )
     return Refusal(Reason.SUBJECT_NOT_ALLOWED, problem) if problem else None
 
 
-def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
-    """Check each name by the rules of its kind, then the kinds against the profile."""
+def _unmatched_attribute(csr: CertificationRequest, policy: Policy) -> str:
+    other = unmatched(read_name(csr.subject), policy.subject_patterns)
+    return shortened(f"{write_dn((other,))} matches none of subject_patterns") if other else ""
+
+
+def _sans(policy_input: PolicyInput) -> Refusal | None:
+    """Check each name by the rules of its kind, then against the profile and the CAs."""
+    csr, policy = policy_input.opened.csr, policy_input.policy
     if csr.san_value is not None and (problem := bad_general_names(csr.san_value)):
         return Refusal(Reason.SAN_NOT_ALLOWED, problem)
     for san in csr.sans:
@@ -251,4 +277,9 @@ def _sans(csr: CertificationRequest, policy: Policy) -> Refusal | None:
             return Refusal(
                 Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed"
             )
-    return None
+    names = [(san.kind, san.value) for san in csr.sans]
+    if other := unmatched(names, policy.san_patterns):
+        problem = shortened(f"{other[0]} {other[1]} matches none of san_patterns")
+        return Refusal(Reason.SAN_NOT_ALLOWED, problem)
+    excluded = excluded_sans(csr.san_value, policy_input.constraints) if csr.san_value else ""
+    return Refusal(Reason.SAN_NOT_ALLOWED, excluded) if excluded else None

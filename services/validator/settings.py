@@ -25,6 +25,8 @@ from shared.limits import PROFILE_PLACES
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
+from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.policies import read_policy
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         fleet=profile.fleet or name,
         key_types=frozenset(certificate.key_types),
         sans=frozenset(certificate.sans),
+        subject_patterns=tuple(map(read_subject_pattern, certificate.subject_patterns)),
+        san_patterns=tuple(map(read_san_pattern, certificate.san_patterns)),
         key_usages=certificate.key_usages,
         extended_key_usages=certificate.extended_key_usages,
         max_ttl=int(min(certificate.max_ttl, configuration.issuers[profile.issuer_id].max_ttl)),
@@ -110,6 +114,10 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         external=configuration.issuers[profile.issuer_id].kind != "local",
         ca_spki_sha256=profile.ca_spki_sha256,
         crl_distribution_points=certificate.crl_distribution_points,
+        ca_issuers=certificate.ca_issuers,
+        ocsp=certificate.ocsp,
+        must_staple=certificate.must_staple,
+        certificate_policies=tuple(map(read_policy, certificate.certificate_policies)),
         manual=profile.approval == "manual",
         any_signer=profile.signer_key == "any",
         renewal=RenewalPolicy(

@@ -8,6 +8,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from services.validator.gates import Policy
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
@@ -87,7 +88,7 @@ def _fixed(
     is_rsa: bool,  # noqa: FBT001 - private, and part of the cache's key
     ca: x509.Certificate,
 ) -> tuple[TemplateExtension, ...]:
-    """Return what all certificates of a profile share: key usages, the CA's key id, CRL URLs."""
+    """Return what all certificates of a profile share: all but key and names."""
     fixed = [
         _extension(_key_usage(policy, is_rsa), critical=True),
         _extension(_extended_key_usage(policy), critical=False),
@@ -95,6 +96,13 @@ def _fixed(
     ]
     if policy.crl_distribution_points:
         fixed.append(_extension(_distribution_points(policy), critical=False))
+    if policy.ocsp or policy.ca_issuers:
+        fixed.append(_extension(_authority_information(policy), critical=False))
+    if policy.certificate_policies:
+        fixed.append(_extension(_policies(policy), critical=False))
+    if policy.must_staple:
+        feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+        fixed.append(_extension(feature, critical=False))
     return tuple(fixed)
 
 
@@ -127,3 +135,19 @@ def _distribution_points(policy: Policy) -> x509.CRLDistributionPoints:
     """Return the CRL URLs; each leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
     urls = [x509.UniformResourceIdentifier(url) for url in policy.crl_distribution_points]
     return x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)])
+
+
+def _authority_information(policy: Policy) -> x509.AuthorityInformationAccess:
+    """Return the URLs of OCSP responders, then those of the CA's certificate."""
+    urls = [(AuthorityInformationAccessOID.OCSP, url) for url in policy.ocsp]
+    urls += [(AuthorityInformationAccessOID.CA_ISSUERS, url) for url in policy.ca_issuers]
+    return x509.AuthorityInformationAccess(
+        x509.AccessDescription(method, x509.UniformResourceIdentifier(url)) for method, url in urls
+    )
+
+
+def _policies(policy: Policy) -> x509.CertificatePolicies:
+    return x509.CertificatePolicies(
+        x509.PolicyInformation(x509.ObjectIdentifier(oid), [cps] if cps else None)
+        for oid, cps in policy.certificate_policies
+    )

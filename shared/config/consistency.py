@@ -9,6 +9,7 @@ from shared.config.challenge_format import looks_signed
 from shared.config.profiles import CertificateProfileSection, ProfileSection
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
+from shared.x509.policies import read_policy
 from shared.x509.usages import ANY_ATTRIBUTE, usage_name, usage_oids
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -78,6 +79,17 @@ def _beyond_issuer(
         yield (
             f".profile_id: {profile.profile_id} has extended key usages that issuer "
             f"{profile.issuer_id} does not sign: {', '.join(missing)}"
+        )
+    policies = (read_policy(each).oid for each in certificate.certificate_policies)
+    if missing := [oid for oid in policies if oid not in issuer.certificate_policies]:
+        yield (
+            f".profile_id: {profile.profile_id} has certificate policies that issuer "
+            f"{profile.issuer_id} does not sign: {', '.join(missing)}"
+        )
+    if certificate.must_staple and not certificate.ocsp and isinstance(issuer, LocalIssuerSection):
+        yield (
+            f".profile_id: must_staple of {profile.profile_id} requires ocsp: issuer "
+            f"{profile.issuer_id} adds no OCSP URL"
         )
 
 

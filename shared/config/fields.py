@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
+from cryptography.x509 import ObjectIdentifier
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from shared.bus.servers import checked
 from shared.config.addresses import Networks
+from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.policies import read_policy
 from shared.x509.usages import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
 
 TOKEN_SCHEME: Final = "pkcs11:"  # noqa: S105 - a URI's scheme
@@ -76,6 +79,27 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _policies(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Reject policies whose OID cannot be encoded, and a second one with the same OID."""
+    oids = [read_policy(each).oid for each in value]
+    for oid in oids:
+        ObjectIdentifier(oid)  # ValueError
+    if len(set(oids)) < len(oids):
+        raise ValueError("names a policy twice")
+    return value
+
+
+def _readable(read: Callable[[str], object]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    """Reject texts that `read` rejects."""
+
+    def check(value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            read(each)
+        return value
+
+    return check
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_list), Field(min_length=1)]
@@ -104,6 +128,34 @@ SubjectAttribute = Annotated[
     str, Field(pattern=rf"^({'|'.join(_ATTRIBUTES)}|[0-2](\.[0-9]+)+|{ANY_ATTRIBUTE})$")
 ]
 SubjectAttributes = Annotated[tuple[SubjectAttribute, ...], BeforeValidator(_list)]
+SubjectPatterns = Annotated[
+    tuple[Annotated[str, Field(max_length=255)], ...],
+    BeforeValidator(_list),
+    AfterValidator(_readable(read_subject_pattern)),
+    Field(max_length=64),
+]
+SanPatterns = Annotated[
+    tuple[Annotated[str, Field(max_length=255)], ...],
+    BeforeValidator(_list),
+    AfterValidator(_readable(read_san_pattern)),
+    Field(max_length=64),
+]
+HttpUrl = Annotated[str, Field(pattern=r"^http://[!-~]+$", max_length=255)]
+HttpUrls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_list), Field(max_length=8)]
+PolicyOids = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[0-2](\.[0-9]+)+$")], ...],
+    BeforeValidator(_list),
+    AfterValidator(_policies),
+]
+CertificatePolicies = Annotated[
+    tuple[
+        Annotated[str, Field(pattern=r"^[0-2](\.[0-9]+)+( https?://[!-~]+)?$", max_length=255)],
+        ...,
+    ],
+    BeforeValidator(_list),
+    AfterValidator(_policies),
+    Field(max_length=16),
+]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
 Issuer = Annotated[
     str,

@@ -6,17 +6,21 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from shared.config.fields import (
+    CertificatePolicies,
     Duration,
     ExtendedKeyUsages,
+    HttpUrls,
     KeyTypes,
     KeyUsages,
     Names,
     Paths,
     Pins,
     SanKinds,
+    SanPatterns,
     Secrets,
     Section,
     SubjectAttributes,
+    SubjectPatterns,
     Token,
 )
 from shared.x509.usages import PLAIN_ATTRIBUTES
@@ -49,8 +53,29 @@ class CertificateProfileSection(Section):
         "upn",
     )
     """Kinds of subjectAltName that a CSR may request."""
+    subject_patterns: SubjectPatterns = ()
+    r"""Patterns as TYPE=PATTERN, one of which each attribute of the subject must match completely
+    ("CN=device-*", "O=Corp") [any subject]. `*`: any characters but an asterisk, also none;
+    `\*`: an asterisk.
+    """
+    san_patterns: SanPatterns = ()
+    """Patterns as KIND:PATTERN, one of which each subjectAltName must match completely
+    ("dns:*.corp.example", "ip:192.0.2.0/24") [any name of these kinds]. `*` is as above, but not @
+    in rfc822 and upn, nor any of / ? # @ in a uri. Renewals must match too.
+    """
     crl_distribution_points: Names = ()
     """URLs of the CRL for relying parties (RFC 5280 4.2.1.13)."""
+    ca_issuers: HttpUrls = ()
+    """URLs of the CA's certificate for relying parties, http:// (RFC 5280 4.2.2.1)."""
+    ocsp: HttpUrls = ()
+    """URLs of the CA's OCSP responders for relying parties, http:// (RFC 5280 4.2.2.1)."""
+    must_staple: bool = False
+    """Whether a TLS server must staple an OCSP response to the certificate (RFC 7633)."""
+    certificate_policies: CertificatePolicies = ()
+    """Policies of the certificates: "OID", or "OID URL" with the practice statement's URL.
+
+    The issuer's `certificate_policies` must list the OIDs.
+    """
     max_ttl: Duration = 365 * 86400.0
     """Lifetime of a certificate. The issuer's `max_ttl`, the end of the CA and a validity that the
     CSR asks for may make it shorter.

@@ -17,6 +17,7 @@ from shared.config.fields import (
     Origin,
     PathId,
     Paths,
+    PolicyOids,
     Section,
     Size,
     Token,
@@ -211,6 +212,9 @@ class AnyIssuerSection(Section):
         "emailProtection",
     )
     """ExtendedKeyUsages that may be signed, by name or OID."""
+    certificate_policies: PolicyOids = ()
+    """Certificate policies that may be signed, by OID. Relying parties may grant something by them.
+    """
 
 
 class LocalIssuerSection(AnyIssuerSection):

@@ -18,7 +18,7 @@ from shared.scep.asn1 import (
 from shared.scep.errors import FailInfo, ScepError
 from shared.x509.dn import write_dn
 
-_SHORT_NAMES: Final = {
+SHORT_NAMES: Final = {
     "2.5.4.3": "CN",
     "2.5.4.5": "serialNumber",
     "2.5.4.6": "C",
@@ -47,7 +47,7 @@ class GeneralName:
 def attribute_kind(oid: bytes) -> str:
     """Return the short name of an attribute type (an OID's contents), or its dotted form."""
     kind = dotted(oid)
-    return _SHORT_NAMES.get(kind, kind)
+    return SHORT_NAMES.get(kind, kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ async def validating(
         issuers=TRUSTED_ISSUERS,
         operators=TRUSTED_OPERATORS,
         opening_keys={OPENING_ID: OPENING},
+        csr_recipient=None,
         policies={PROFILE: policy(ca_spki_sha256=(ca.pin,), **changes)},
         access={PROFILE: ACCESS},
         concurrency=8,

@@ -15,6 +15,31 @@ def roca_modulus(seed: int) -> int:
     return _prime(rng) * _prime(rng)
 
 
+@cache
+def sound_modulus(bits: int, seed: int = 0) -> int:
+    """A number of so many bits against which nothing is known; it need not be two primes."""
+    rng = random.Random(seed)
+    while True:
+        found = rng.getrandbits(bits) | 1 | 1 << bits - 1
+        if all(found % prime for prime in range(3, 1000, 2)):
+            return found
+
+
+@cache
+def close_modulus(distance: int, seed: int = 0) -> int:
+    """A modulus of primes some `distance` apart, as the generator takes the next one."""
+    rng = random.Random(seed)
+    first = _next_prime(rng.getrandbits(_BITS) | 1 | 3 << (_BITS - 2), rng)
+    return first * (_next_prime(first + distance, rng) if distance else first)
+
+
+def _next_prime(number: int, rng: random.Random) -> int:
+    number |= 1
+    while not _is_prime(number, rng):
+        number += 2
+    return number
+
+
 def _prime(rng: random.Random) -> int:
     product = math.prod(n for n in range(2, 168) if all(n % divisor for divisor in range(2, n)))
     while True:
@@ -26,6 +51,8 @@ def _prime(rng: random.Random) -> int:
 
 def _is_prime(number: int, rng: random.Random) -> bool:
     """By Miller and Rabin."""
+    if any(number % prime == 0 for prime in range(3, 1000, 2)):
+        return False
     odd, twos = number - 1, 0
     while odd % 2 == 0:
         odd, twos = odd // 2, twos + 1

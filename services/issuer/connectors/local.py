@@ -22,6 +22,7 @@ from services.issuer.connectors.connector import (
 )
 from services.issuer.connectors.pinned import read_ceilings
 from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
+from services.issuer.lints import first_error
 from services.issuer.readable import unreadable
 from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
@@ -198,16 +199,20 @@ class LocalConnector:
         )
 
     def prepare(self, order: Order) -> Prepared | Refused:
-        """See `Connector.prepare`: drafts the certificate, and refuses one that would not load."""
+        """See `Connector.prepare`: drafts the certificate and refuses one that is not readable.
+
+        It must load and have no error of `lints`.
+        """
         signer = self._signer(order)
         template, enrollment = order.template, order.enrollment
         made = signer.draft(template, enrollment)
+        unsigned = signer.unsigned(made)
         if problem := unreadable(
-            template,
-            signer.unsigned(made),
-            lambda plain: signer.unsigned(signer.draft(plain, enrollment)),
+            template, unsigned, lambda plain: signer.unsigned(signer.draft(plain, enrollment))
         ):
             return Refused(problem, Reason.UNREADABLE)
+        if problem := first_error(unsigned):
+            return Refused(f"the certificate would be invalid: {problem}", Reason.UNREADABLE)
         return Prepared(made.serial, made)
 
     async def issue(self, order: Order, prepared: Prepared) -> Issued:

@@ -132,4 +132,5 @@ def read_ceilings(ca: x509.Certificate, section: AnyIssuerSection) -> Ceilings:
         extended_key_usages=frozenset(
             EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
         ),
+        certificate_policies=frozenset(section.certificate_policies),
     )

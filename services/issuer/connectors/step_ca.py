@@ -157,7 +157,7 @@ class StepCaConnector(ExternalConnector):
             "reason": str(reason),
             "passive": True,
         }
-        answer = await self.http.call("POST", "1.0/revoke", json=body)
+        answer = await self.http.call("POST", "1.0/revoke", json=body, answers=(_FORBIDDEN,))
         _check_place(answer)
         if answer.ok:
             return

@@ -1,5 +1,4 @@
 import datetime as dt
-import random
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from shared.log.events.enrollment import TemplateExtension
 from tests.support import pki
 from tests.support.messages import NULL, SEQ, UTF8, integer, name, oid, spki, tlv
 from tests.support.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
-from tests.support.weak_keys import roca_modulus
+from tests.support.weak_keys import close_modulus, roca_modulus, sound_modulus
 from tests.support.world import NOW
 
 ROOT = pki.make_root(ec.derive_private_key(5, ec.SECP256R1()))
@@ -43,8 +42,8 @@ def with_san(*names: bytes) -> TemplateExtension:
 
 
 def rsa_spki(bits: int) -> bytes:
-    """A public key of so many bits; whether it has factors is nobody's concern here."""
-    key = tlv(SEQ, integer((1 << bits - 1) | (1 << bits // 2) | 1), integer(65537))
+    """A public key of so many bits; whether it is two primes is nobody's concern here."""
+    key = tlv(SEQ, integer(sound_modulus(bits)), integer(65537))
     return tlv(SEQ, tlv(SEQ, oid("1.2.840.113549.1.1.1"), NULL), tlv(3, b"\0", key))
 
 
@@ -91,7 +90,8 @@ def with_key(exponent: int, modulus: int) -> str:
 def test_an_issuer_signs_no_key_that_can_be_factored() -> None:
     """Whatever a validator said; a small exponent is the profile's to allow."""
     assert "ROCA" in with_key(65537, roca_modulus(0))
-    assert with_key(3, random.Random(1).getrandbits(2048) | 1 | 1 << 2047) == ""
+    assert "close" in with_key(65537, close_modulus(2))
+    assert with_key(3, sound_modulus(2048)) == ""
 
 
 def test_a_certificate_that_precedes_its_ca_is_beyond() -> None:
@@ -207,7 +207,6 @@ def test_an_extension_that_stands_twice_is_beyond(twice: TemplateExtension) -> N
         extension("2.5.29.19", tlv(SEQ)),
         extension("1.3.6.1.4.1.311.25.2", tlv(SEQ)),
         extension("2.5.29.30", tlv(SEQ)),
-        extension("2.5.29.32", tlv(SEQ)),
         extension("1.3.6.1.4.1.311.20.2", NULL),
         extension("1.2.3.4"),
         extension("2.5.29.015"),
@@ -286,6 +285,82 @@ def test_usages_that_readers_could_take_otherwise_are_beyond(bad: TemplateExtens
     others = tuple(e for e in (KEY_USAGE, EKU) if e.oid != bad.oid)
 
     assert problem(extensions=(bad, *others)) != ""
+
+
+# What relying parties are told beside names and usages
+
+AIA, POLICIES, TLS_FEATURE = "1.3.6.1.5.5.7.1.1", "2.5.29.32", "1.3.6.1.5.5.7.1.24"
+OCSP, CA_ISSUERS = "1.3.6.1.5.5.7.48.1", "1.3.6.1.5.5.7.48.2"
+CPS, USER_NOTICE = "1.3.6.1.5.5.7.2.1", "1.3.6.1.5.5.7.2.2"
+
+
+def access(method: str, url: bytes = b"http://a.example", tag: int = 0x86) -> bytes:
+    return tlv(SEQ, oid(method), tlv(tag, url))
+
+
+def practice(url: bytes = b"https://c.example", kind: str = CPS, tag: int = 0x16) -> bytes:
+    """A policy's qualifiers with one in them."""
+    return tlv(SEQ, tlv(SEQ, oid(kind), tlv(tag, url)))
+
+
+def information(dotted: str, *qualifiers: bytes) -> bytes:
+    return tlv(SEQ, oid(dotted), *qualifiers)
+
+
+def added(dotted: str, *parts: bytes, critical: bool = False, policies: Any = ()) -> str:
+    """The problem of a template with one more extension, a sequence of these parts."""
+    more = extension(dotted, tlv(SEQ, *parts), critical=critical)
+    wider = replace(CEILINGS, certificate_policies=frozenset(policies))
+    return beyond_ceilings(template(ROOT, extensions=(KEY_USAGE, EKU, more)), wider)
+
+
+def test_where_things_are_found_and_stapling_are_signed_for_every_profile() -> None:
+    assert added(AIA, access(OCSP), access(CA_ISSUERS)) == ""
+    assert added(TLS_FEATURE, integer(5)) == ""
+
+
+@pytest.mark.parametrize(
+    ("dotted", "parts"),
+    [
+        (AIA, ()),
+        (AIA, (access("1.2.3.4"),)),
+        (AIA, (access(OCSP, b"https://a.example"),)),
+        (AIA, (access(OCSP, b"ldap://a.example"),)),
+        (AIA, (access(OCSP, b"http://a b"),)),
+        (AIA, (access(OCSP, b"a.example", 0x82),)),
+        (AIA, (access(OCSP), access(OCSP) + NULL)),
+        (TLS_FEATURE, ()),
+        (TLS_FEATURE, (integer(17),)),
+        (TLS_FEATURE, (integer(5), integer(5))),
+        (POLICIES, ()),
+        (POLICIES, (information("1.2.3"), information("1.2.3"))),
+        (POLICIES, (information("1.2.3", practice(kind=USER_NOTICE)),)),
+        (POLICIES, (information("1.2.3", practice(tag=0x0C)),)),
+        (POLICIES, (information("1.2.3", practice(b"javascript:a")),)),
+        (POLICIES, (information("1.2.3", tlv(SEQ)),)),
+        (POLICIES, (information("1.2.3", practice(), practice()),)),
+    ],
+)
+def test_what_relying_parties_are_told_has_one_form(dotted: str, parts: tuple[bytes, ...]) -> None:
+    assert added(dotted, *parts, policies=("1.2.3",)) != ""
+
+
+@pytest.mark.parametrize(
+    ("dotted", "part"), [(AIA, access(OCSP)), (TLS_FEATURE, integer(5))], ids=["AIA", "staple"]
+)
+def test_what_relying_parties_may_ignore_is_not_critical(dotted: str, part: bytes) -> None:
+    assert added(dotted, part, critical=True) == "the extension must not be critical"
+
+
+def test_a_policy_is_signed_only_where_the_issuer_lists_it() -> None:
+    """It may grant something: relying parties give roles and assurance levels by policy."""
+    both = information("1.2.3"), information("1.2.4", practice())
+
+    assert added(POLICIES, *both, policies=("1.2.3", "1.2.4", "1.2.5")) == ""
+    for allowed in ((), ("1.2.3",), ("1.2.4",), ("2.5.29.32.0",)):
+        assert added(POLICIES, *both, policies=allowed) == (
+            "certificate policy not permitted by this issuer"
+        )
 
 
 def test_the_ceiling_is_the_cas_own_end_not_the_clocks() -> None:

@@ -28,11 +28,13 @@ class Moody(RegistryConnector):
     says: list[Exception] = field(default_factory=list)
     heard: list[RevocationReason] = field(default_factory=list)
 
-    async def revoke(self, serial: str, ca: str, reason: RevocationReason) -> None:
+    async def revoke(
+        self, serial: str, ca: str, reason: RevocationReason, certificate: bytes = b""
+    ) -> None:
         if self.says:
             raise self.says.pop(0)
         self.heard.append(reason)
-        await super().revoke(serial, ca, reason)
+        await super().revoke(serial, ca, reason, certificate)
 
 
 @pytest.fixture

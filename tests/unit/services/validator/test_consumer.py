@@ -1,6 +1,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.bus.core import BusUnavailableError
@@ -11,7 +13,8 @@ from shared.log.events.certificates import CaChain
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
-from shared.log.subjects import EnrollmentId
+from shared.log.subjects import EnrollmentId, chain_subject
+from tests.support import pki
 from tests.support.messages import PRINTABLE, Identity, challenge, csr
 from tests.support.validators import World, validating
 from tests.support.world import (
@@ -57,6 +60,34 @@ async def test_an_approval_is_not_hinted_for_it_is_no_end(world: World) -> None:
     await turn()
 
     assert world.hints == []
+
+
+@pytest.mark.parametrize(("permitted", "allowed"), [("example", True), ("corp.example", False)])
+async def test_a_name_that_a_ca_above_excludes_is_refused(
+    world: World,
+    permitted: str,
+    allowed: bool,  # noqa: FBT001 - a case
+) -> None:
+    root_key = ec.derive_private_key(77, ec.SECP256R1())
+    named, root_name = world.ca.certificate.subject, pki.name("Root")
+    constraints = x509.NameConstraints([x509.DNSName(permitted)], None)
+    root = x509.CertificateBuilder(
+        root_name, root_name, root_key.public_key(), 1, pki.START, pki.END
+    ).add_extension(constraints, critical=True)
+    below = x509.CertificateBuilder(
+        root_name, named, world.ca.certificate.public_key(), 2, pki.START, pki.END
+    )
+    chain = tuple(pki.der(each.sign(root_key, hashes.SHA256())) for each in (below, root))
+    await world.bus.put(chain_subject(ISSUER), encode(CaChain(certificates=chain)))
+    await world.evaluator.chains.reread(ISSUER, (world.ca.pin,))
+    request = await world.request()
+    await world.consumer.handle(request)
+
+    verdict = world.verdict(request)
+    assert isinstance(verdict, EnrollmentApproved) is allowed
+    if isinstance(verdict, EnrollmentRejected):
+        assert verdict.reason is Reason.SAN_NOT_ALLOWED
+        assert verdict.detail.endswith("is outside the name constraints of CN=Root")
 
 
 async def test_a_refusal_is_stored_and_hinted_to_the_gateway_that_asked(world: World) -> None:

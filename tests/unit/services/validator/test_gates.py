@@ -1,7 +1,9 @@
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from services.validator import gates
 from services.validator.facts import DecryptedRequest, History, key_kind
@@ -9,6 +11,9 @@ from services.validator.gates import Decision, Policy, PolicyInput, Refusal
 from shared.log.events.enrollment import Facts, GateResult
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
+from shared.x509.name_constraints import name_constraints
+from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from tests.support import pki
 from tests.support.messages import (
     DEVICE_NAME,
     SEQ,
@@ -24,7 +29,7 @@ from tests.support.messages import (
     spki,
     tlv,
 )
-from tests.support.weak_keys import roca_modulus
+from tests.support.weak_keys import close_modulus, roca_modulus
 from tests.support.world import NOW, PROFILE, facts, policy
 
 EMPTY_NAME = tlv(SEQ)
@@ -104,6 +109,7 @@ def test_a_key_that_can_be_factored_is_refused(device: Identity) -> None:
 
     assert found.reason is Reason.KEY_NOT_ALLOWED
     assert "ROCA" in found.detail
+    assert "close" in refusal(weak(device, modulus=close_modulus(2))).detail
 
 
 def test_a_small_exponent_is_refused_where_legacy_is_not_allowed(device: Identity) -> None:
@@ -195,6 +201,83 @@ def test_a_san_against_the_rules_is_refused_saying_which(device: Identity) -> No
 
         assert found.reason is Reason.SAN_NOT_ALLOWED
         assert found.detail.startswith("subjectAltName entry 2, ")
+
+
+CORP = tuple(map(read_subject_pattern, ("CN=device-*", "O=Corp", "2.5.4.12=*")))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ((("2.5.4.3", b"device-1"),), ""),
+        ((("2.5.4.10", b"Corp"), ("2.5.4.3", b"device-1"), ("2.5.4.12", b"x")), ""),
+        ((("2.5.4.3", b"router-1"),), "CN=router-1 matches none of subject_patterns"),
+        ((("2.5.4.3", b"device-1"), ("2.5.4.3", b"a, b")), r"CN=a\, b matches none"),
+        ((("2.5.4.3", b"device-1"), ("2.5.4.11", b"Corp")), "OU=Corp matches none"),
+    ],
+)
+def test_every_attribute_of_a_subject_matches_a_pattern(
+    device: Identity, attributes: tuple[tuple[str, bytes], ...], said: str
+) -> None:
+    subject = name(*((kind, UTF8, value) for kind, value in attributes))
+    found = decide(request(device, subject=subject), facts(), policy(subject_patterns=CORP))
+
+    assert bool(found.refusal) is bool(said)
+    if found.refusal:
+        assert found.refusal.reason is Reason.SUBJECT_NOT_ALLOWED
+        assert found.refusal.detail.startswith(said)
+
+
+def test_an_empty_subject_has_nothing_that_must_match(device: Identity) -> None:
+    found = request(device, DNS, subject=EMPTY_NAME)
+
+    assert decide(found, facts(), policy(subject_patterns=CORP)).refusal is None
+
+
+def test_every_san_matches_a_pattern_of_its_kind(device: Identity) -> None:
+    patterns = tuple(map(read_san_pattern, ("dns:*.example", "ip:192.0.2.0/24")))
+    allowed = policy(san_patterns=patterns)
+    outside = tlv(0x87, bytes((198, 51, 100, 1)))
+
+    assert decide(request(device, DNS, SANS["ip"]), facts(), allowed).refusal is None
+    assert decide(request(device), facts(), allowed).refusal is None
+    for sans, said in (
+        ((DNS, outside), "ip 198.51.100.1 matches none of san_patterns"),
+        ((SANS["rfc822"], DNS), "rfc822 a@b.example matches none of san_patterns"),
+    ):
+        found = refusal(request(device, *sans), allowed)
+        assert found.reason is Reason.SAN_NOT_ALLOWED
+        assert found.detail == said
+
+
+def constrained(*permitted: x509.GeneralName) -> Any:
+    """The constraints of a CA that certifies only these names."""
+    key = ec.derive_private_key(3, ec.SECP256R1())
+    ca = x509.CertificateBuilder(
+        pki.name("CA"), pki.name("CA"), key.public_key(), 1, pki.START, pki.END
+    ).add_extension(x509.NameConstraints(list(permitted), None), critical=True)
+    return name_constraints((pki.der(ca.sign(key, hashes.SHA256())),))
+
+
+@pytest.mark.parametrize(
+    ("permitted", "reason"),
+    [
+        (x509.DNSName("example"), None),
+        (x509.DNSName("corp.example"), Reason.SAN_NOT_ALLOWED),
+        (x509.DirectoryName(pki.name("other")), Reason.SUBJECT_NOT_ALLOWED),
+    ],
+)
+def test_names_that_the_ca_may_not_certify_are_refused(
+    device: Identity, permitted: x509.GeneralName, reason: Reason | None
+) -> None:
+    opened = DecryptedRequest(request(device, DNS), facts())
+    question = PolicyInput(
+        opened, History(), PROFILE, policy(), NOW, NOW, constraints=constrained(permitted)
+    )
+    found = gates.decide(question).refusal
+
+    assert (found.reason if found else None) is reason
+    assert found is None or "outside the name constraints of CN=CA" in found.detail
 
 
 def test_an_empty_san_is_none(device: Identity) -> None:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.validator.template import build_template
 from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
+from shared.x509.policies import CertificatePolicy
 from tests.support import pki
 from tests.support.messages import (
     BMP,
@@ -31,6 +32,8 @@ from tests.support.messages import (
 from tests.support.world import ISSUER, NOW, policy
 
 DAY = 86400
+START, END = pki.START, pki.END
+KEY = ec.derive_private_key(6, ec.SECP256R1())
 SAN = "2.5.29.17"
 KEY_USAGE = "2.5.29.15"
 EKU = "2.5.29.37"
@@ -272,6 +275,65 @@ def test_the_authority_key_identifier_repeats_what_the_ca_calls_itself(
 
     assert values(template(device, odd))["2.5.29.35"] == tlv(SEQ, tlv(0x80, b"\x01\x02\x03"))
     assert values(template(device, nameless))["2.5.29.35"] == computed.public_bytes()
+
+
+# What relying parties are told beside names and usages
+
+
+def stamped(made: CertificateTemplate, kind: type[x509.ExtensionType]) -> Any:
+    """The value of an extension as another parser reads it, and whether it is critical."""
+    oid = kind.oid.dotted_string  # type: ignore[attr-defined]
+    (found,) = (e for e in made.extensions if e.oid == oid)
+    draft = (
+        x509.CertificateBuilder(pki.name("CA"), pki.name("a"), KEY.public_key(), 1, START, END)
+        .add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), found.value), found.critical
+        )
+        .sign(KEY, hashes.SHA256())
+    )
+    read = draft.extensions.get_extension_for_class(kind)
+    assert not read.critical
+    return read.value
+
+
+def test_a_profile_says_where_its_ca_and_ocsp_are_found(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    made = template(
+        device, ca, ca_issuers=("http://ca.example/a.cer",), ocsp=("http://o.example", "http://p")
+    )
+    found = [
+        (each.access_method._name, each.access_location.value)
+        for each in stamped(made, x509.AuthorityInformationAccess)
+    ]
+
+    assert found == [
+        ("OCSP", "http://o.example"),
+        ("OCSP", "http://p"),
+        ("caIssuers", "http://ca.example/a.cer"),
+    ]
+
+
+def test_a_profile_demands_stapling(device: Identity, ca: x509.Certificate) -> None:
+    made = template(device, ca, must_staple=True)
+
+    assert list(stamped(made, x509.TLSFeature)) == [x509.TLSFeatureType.status_request]
+
+
+def test_a_profile_has_policies_with_or_without_a_practice_statement(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    policies = (CertificatePolicy("1.2.3.4", ""), CertificatePolicy("1.2.3.5", "https://c.example"))
+    found = stamped(template(device, ca, certificate_policies=policies), x509.CertificatePolicies)
+
+    assert [(e.policy_identifier.dotted_string, e.policy_qualifiers) for e in found] == [
+        ("1.2.3.4", None),
+        ("1.2.3.5", ["https://c.example"]),
+    ]
+
+
+def test_a_plain_profile_has_none_of_these(device: Identity, ca: x509.Certificate) -> None:
+    assert list(values(template(device, ca))) == ORDER
 
 
 def test_the_same_request_at_the_same_time_gives_the_same_template(

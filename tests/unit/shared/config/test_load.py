@@ -58,6 +58,7 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
 
 
 UNSIGNED = "device has extended key usages that issuer local does not sign"
+UNSIGNED_POLICIES = "device has certificate policies that issuer local does not sign"
 NO_VERIFIER = (
     "challenge_password: the profile has no verifier:"
     " set challenge_password or enable another verifier"
@@ -127,6 +128,19 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
                 '[certificate_profiles.device]\nextended_key_usages = ["codeSigning"]',
             ),
             f"profile_id: {UNSIGNED}: codeSigning",
+        ),
+        (
+            text().replace(
+                "[certificate_profiles.device]",
+                '[certificate_profiles.device]\ncertificate_policies = ["1.2.3", "1.2.4 http://c"]',
+            ),
+            f"profile_id: {UNSIGNED_POLICIES}: 1.2.3, 1.2.4",
+        ),
+        (
+            text().replace(
+                "[certificate_profiles.device]", "[certificate_profiles.device]\nmust_staple = true"
+            ),
+            "profile_id: must_staple of device requires ocsp: issuer local adds no OCSP URL",
         ),
         (
             text().replace(f'"{MARKER}"', "[]"),
@@ -200,6 +214,19 @@ def test_a_secret_never_stands_in_a_complaint(tmp_path: Path, changed: str) -> N
         ("extended_key_usages", "[]"),
         ("key_types", '["rsa2048"]'),
         ("sans", '["email"]'),
+        ("ocsp", '["https://o.example"]'),
+        ("subject_patterns", '["cn=*"]'),
+        ("san_patterns", '["dns:**"]'),
+        ("san_patterns", '["ip:192.0.2.1/24"]'),
+        ("ocsp", '["http://"]'),
+        ("ca_issuers", '["http://a b"]'),
+        ("ca_issuers", '["ldap://a"]'),
+        ("certificate_policies", '["1.2.3 ftp://c"]'),
+        ("certificate_policies", '["1.2.3 https://c https://d"]'),
+        ("certificate_policies", '["1"]'),
+        ("certificate_policies", '["0.99.1"]'),
+        ("certificate_policies", '["1.2.3", "1.2.3 https://c"]'),
+        ("certificate_policies", '["basic"]'),
     ],
 )
 def test_a_misspelt_name_in_a_certificate_profile_is_refused(

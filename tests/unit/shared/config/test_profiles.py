@@ -13,6 +13,8 @@ from services.validator import settings as validator
 from services.validator.gates import RenewalPolicy
 from shared.config.load import SettingsError, load
 from shared.config.sections import Configuration
+from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.policies import CertificatePolicy
 from tests.support import pki
 from tests.support.world import NOW
 from tests.unit.shared import configurations
@@ -21,6 +23,8 @@ from tests.unit.shared.configurations import MARKER
 ISSUER = "[issuers.local]\n"
 PROFILE = "[profiles.corp-2]\n"
 GATEWAY = "[gateway]\n"
+CERTIFICATE = "[certificate_profiles.device]\n"
+HEADERS = {"issuer": ISSUER, "profile": PROFILE, "gateway": GATEWAY, "certificate": CERTIFICATE}
 OLD_KEY = ec.derive_private_key(71, ec.SECP256R1())
 NEXT_KEY = ec.derive_private_key(72, ec.SECP256R1())
 Configured = Callable[..., Configuration]
@@ -37,7 +41,7 @@ def configured(
     def made(**tables: str) -> Configuration:
         found = text
         for table, lines in tables.items():
-            header = {"issuer": ISSUER, "profile": PROFILE, "gateway": GATEWAY}[table]
+            header = HEADERS[table]
             names = {line.partition("=")[0].strip() for line in lines.splitlines()}
             start = found.index(header) + len(header)
             end = found.find("\n[", start)
@@ -121,6 +125,40 @@ def test_approval_is_manual_or_automatic(
 )
 def test_other_values_are_refused(configured: Configured, lines: str) -> None:
     assert f"profiles.corp-2.{lines.partition(' ')[0]}" in complaint(configured, profile=lines)
+
+
+# Certificate profiles
+
+
+def test_what_a_certificate_profile_adds_reaches_validators_and_issuers(
+    configured: Configured,
+) -> None:
+    lines = (
+        'ca_issuers = "http://ca.example/a.cer"\n'
+        'ocsp = ["http://o.example/", "http://p.example/"]\n'
+        "must_staple = true\n"
+        'certificate_policies = ["1.2.3.4", "1.2.3.5 https://cps.example/"]'
+    )
+    ceiling = 'certificate_policies = ["1.2.3.5", "1.2.3.4", "2.5.29.32.0"]'
+    found = configured(certificate=lines, issuer=ceiling)
+    read = policy(found)
+
+    assert read.ca_issuers == ("http://ca.example/a.cer",)
+    assert read.ocsp == ("http://o.example/", "http://p.example/")
+    assert read.must_staple
+    assert read.certificate_policies == (
+        CertificatePolicy("1.2.3.4", ""),
+        CertificatePolicy("1.2.3.5", "https://cps.example/"),
+    )
+    ceilings = issuer.read_settings(found).issuers["local"].current.ceilings
+    assert ceilings.certificate_policies == {"1.2.3.5", "1.2.3.4", "2.5.29.32.0"}
+
+
+def test_patterns_of_names_reach_the_gates(configured: Configured) -> None:
+    found = policy(configured(certificate='subject_patterns = "CN=a*"\nsan_patterns = ["dns:b*"]'))
+
+    assert found.subject_patterns == (read_subject_pattern("CN=a*"),)
+    assert found.san_patterns == (read_san_pattern("dns:b*"),)
 
 
 # CAs
