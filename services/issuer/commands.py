@@ -19,8 +19,8 @@ class Consumer(Protocol):
     async def handle(self, stored: Stored) -> None:
         """Carry out a command."""
 
-    async def give_up(self, stored: Stored) -> None:
-        """End a command that cannot be carried out."""
+    async def give_up(self, stored: Stored) -> bool | None:
+        """End a command that cannot be carried out; return True if it was carried out after all."""
 
 
 @dataclass
@@ -35,9 +35,9 @@ class Commands:
         """Carry out a command."""
         await self._consumer(stored).handle(stored)
 
-    async def give_up(self, stored: Stored) -> None:
+    async def give_up(self, stored: Stored) -> bool | None:
         """End a command that cannot be carried out."""
-        await self._consumer(stored).give_up(stored)
+        return await self._consumer(stored).give_up(stored)
 
     def _consumer(self, stored: Stored) -> Consumer:
         found: Mapping[str, Consumer] = {_RESUME: self.resuming, _ORPHAN: self.orphans}

@@ -74,7 +74,8 @@ class Progress:
 
     `placed`: the CA may have it. `placement` counts the placements from 0 and is -1 before the
     first. `since` is when it was last placed, in Unix seconds, as is `lease_until`. A placement
-    that `repeats` a token keeps the time of the token's first.
+    that `repeats` a name or a token may have been carried out before; one with a token keeps the
+    time of its first.
     """
 
     entry: Entry[OrderChanged] | None = None
@@ -128,15 +129,15 @@ class Orders:
     ) -> Answer | None:
         """Return what became of an order that will not be placed again.
 
-        None if it was not placed, if the CA does not have it, or if the CA cannot tell: then a
-        possible orphan is recorded.
+        None if it was not placed, or if the CA does not show it. A possible orphan is recorded if
+        it may do so later.
         """
         progress = await self.progress(order)
         if not progress.placed:
             return None
         self._await_breaker(order)
         found = await self._found(connector, order, progress, request_sha256)
-        if found is None and _may_exist(connector, progress, self.clock()):
+        if found is None and _may_turn_up(connector, progress):
             await self.suspect(order, progress, request_sha256)
         return found
 
@@ -281,8 +282,9 @@ class Orders:
         if _may_exist(connector, progress, now):
             await self.suspect(order, progress, request_sha256)
             lost += 1
-        elif progress.placed and connector.recovery is Recovery.SHORT_TOKEN:
-            since, repeats = progress.since, True
+        elif progress.placed:  # the same name or token again
+            repeats = True
+            since = progress.since if connector.recovery is Recovery.SHORT_TOKEN else now
         lease_until = int(now + connector.lease) + 1
         next_one = Progress(progress.entry, True, progress.placement + 1, lost, since, lease_until)
         placed = await self._step(order, next_one, OrderStep.PLACED, request_sha256)
@@ -410,6 +412,17 @@ def _may_exist(connector: Connector, progress: Progress, now: float) -> bool:
         # The CA may see the token only at the end of this placement's lease.
         return now + connector.lease >= progress.since + connector.token_lifetime
     return not progress.handle
+
+
+def _may_turn_up(connector: Connector, progress: Progress) -> bool:
+    """Return whether the CA may still make a certificate for an order that is given up.
+
+    It may be slower than the lease, even one that makes one certificate for one name. Nobody
+    repeats a token any more.
+    """
+    if progress.handle:  # the CA itself said that it does not have the order
+        return connector.recovery in (Recovery.SHORT_TOKEN, Recovery.DEFERRED)
+    return connector.recovery is not Recovery.DEFERRED
 
 
 def _covers(newest: object, placement: int) -> bool:

@@ -2,9 +2,9 @@
 
 Theory of operation. An `OrphanSuspected` event is appended before an order is placed again, or
 given up, whose answer was lost. `OrphanKeeper` reads these events in the order of the log. At a CA
-that can be searched it looks for certificates of the order that are on no record, and revokes them;
-after `WATCH_SECONDS` without one there is none. At other CAs an operator finds the certificate in
-the CA's own list and reports it, or reports that there is none (`OrphanReported`).
+that can be asked for an order it looks for certificates that no device has, and revokes them; after
+`WATCH_SECONDS` without one there is none. At other CAs an operator finds them in the CA's own list
+and reports them, or that there are none (`OrphanReported`).
 """
 
 import asyncio
@@ -62,6 +62,7 @@ _LOOK_SECONDS: Final = 60.0
 WATCH_SECONDS: Final = 86400.0
 _SEARCH_SECONDS: Final = 600.0
 _MOST: Final = 10_000
+_SEARCHED: Final = (Recovery.SEARCHABLE, Recovery.NAMED)
 _REASON: Final = RevocationReason.CESSATION_OF_OPERATION
 
 
@@ -88,7 +89,7 @@ class OrphanKeeper:
         await self._read()
         for watched in tuple(self._open.values()):
             connector = self.live.current.issuers.get(watched.entry.event.issuer)
-            if connector is None or connector.recovery is not Recovery.SEARCHABLE:
+            if connector is None or connector.recovery not in _SEARCHED:
                 continue
             if self.clock() < watched.due:
                 continue

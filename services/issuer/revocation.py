@@ -206,14 +206,18 @@ class RevocationConsumer:
         answer = CommandAnswered(request_sha256=stored.sha256(), done=done, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
 
-    async def give_up(self, stored: Stored) -> None:
-        """Answer a command that kills its worker; handle one for an external CA again instead."""
+    async def give_up(self, stored: Stored) -> bool:
+        """Answer a command that kills its worker; handle one for an external CA again instead.
+
+        Returns whether it was handled.
+        """
         if self._is_external(stored):
             await self.handle(stored)
-            return
+            return True
         detail = "the command failed"
         answer = CommandAnswered(request_sha256=stored.sha256(), done=False, detail=detail)
         await self._append(revocation_answer(stored.subject), answer)
+        return False
 
     def _is_external(self, stored: Stored) -> bool:
         """Return whether a command is about a certificate of an external CA."""

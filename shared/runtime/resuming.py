@@ -36,8 +36,8 @@ class Consumer(Protocol):
     async def handle(self, stored: Stored) -> None:
         """Handle a message."""
 
-    async def give_up(self, stored: Stored) -> None:
-        """End the attempt with a signed failure."""
+    async def give_up(self, stored: Stored) -> bool | None:
+        """End the attempt with a signed failure, unless it can be handled after all."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class ResumeConsumer:
         return (command, enrollment) if command.stage is self.stage else None
 
     async def _on(
-        self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[None]], number: int
+        self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[object]], number: int
     ) -> None:
         """Call `act` with the attempt's message, unless the log has the stage by now."""
         stream, about = enroll_stream(enrollment.shard), enrollment.prefix()

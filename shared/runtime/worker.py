@@ -42,6 +42,8 @@ _LOG_SECONDS: Final = 10.0
 _HANDED_BACK: Final = 4
 
 Handler = Callable[[Stored], Awaitable[None]]
+# Returns True if the message was handled after all, so that there is nothing to report.
+LastHandler = Callable[[Stored], Awaitable[bool | None]]
 
 
 class NotServedError(Exception):
@@ -90,7 +92,7 @@ class Worker:
     role: Role
     stream: str
     handle: Handler
-    give_up: Handler
+    give_up: LastHandler
     concurrency: int
     durable: str = ""
     _running: dict[asyncio.Task[None], tuple[Delivery, float]] = field(default_factory=dict)
@@ -201,7 +203,8 @@ class Worker:
         """
         subject = delivery.stored.subject
         try:
-            await self.give_up(delivery.stored)
+            if await self.give_up(delivery.stored):
+                return
         except (BusUnavailableError, TokenUnavailableError, NotServedError, DeferredError):
             raise
         except Exception as error:  # noqa: BLE001 - the last attempt: nothing is left to retry it
@@ -244,7 +247,7 @@ class Job:
 
     stream: str
     handle: Handler
-    give_up: Handler
+    give_up: LastHandler
     durable: str = ""
 
 

@@ -11,6 +11,7 @@ from services.issuer.connectors.connector import (
     Issued,
     Order,
     Pending,
+    Prepared,
     Recovery,
     UnknownOutcome,
 )
@@ -26,6 +27,7 @@ from shared.runtime.worker import DeferredError
 from shared.scep.certificate import read_certificate
 from tests.support.templates import template
 from tests.support.world import approved
+from tests.unit.services.issuer.issuers import ENROLLMENT
 from tests.unit.services.issuer.outside import LEASE, Outside, make_outside
 
 LIVES = 300.0  # seconds of a token
@@ -259,6 +261,53 @@ def test_pauses_between_questions_grow_to_five_minutes() -> None:
     assert 4 <= pauses[0] <= 6
     assert all(pause <= 360 for pause in pauses)
     assert pauses[-1] >= 240
+
+
+@pytest.mark.parametrize("recovery", [Recovery.SHORT_TOKEN, Recovery.NAMED])
+async def test_an_approval_that_ends_before_a_slow_ca_has_decided_leaves_an_orphan(
+    outside: Outside, recovery: Recovery
+) -> None:
+    """A token that lives is not repeated any more, and a name may be taken later."""
+    outside.use(recovery=recovery, token_lifetime=1e9)
+    object.__setattr__(outside.connector, "makes", False)
+    verdict = await outside.world.verdict()
+    await lose(outside, verdict)
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    await outside.handle(verdict)
+
+    assert outside.failure().reason is Reason.VERDICT_EXPIRED
+    assert len(outside.orphans()) == 1
+
+
+async def test_a_repeated_name_that_is_not_placed_does_not_hide_the_first(outside: Outside) -> None:
+    object.__setattr__(outside.connector, "makes", False)
+    verdict = await outside.world.verdict()
+    await lose(outside, verdict)
+    outside.connector.says.append(CaUnavailableError("busy"))
+    with pytest.raises(DeferredError):
+        await outside.handle(verdict)
+    object.__setattr__(outside.connector, "makes", True)
+    await outside.connector.issue(
+        Order(ENROLLMENT.prefix(), template(outside.world.ca.certificate), verdict.sha256()),
+        Prepared(),
+    )
+    outside.world.clock.seconds = approved(template(outside.world.ca.certificate)).valid_until + 1
+    await outside.handle(verdict)
+
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+
+
+async def test_an_order_that_was_deferred_often_and_carried_out_is_no_dead_letter(
+    outside: Outside,
+) -> None:
+    outside.connector.says.append(Pending("order-7"))
+    verdict = await outside.world.verdict()
+    with pytest.raises(DeferredError):
+        await outside.handle(verdict)
+
+    assert await outside.world.consumer.give_up(verdict) is True
+    assert isinstance(outside.world.outcome(), CertificateIssued)
+    assert await outside.world.consumer.give_up(verdict) is True
 
 
 # Orphans
