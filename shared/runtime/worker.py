@@ -64,7 +64,7 @@ class DeferredError(Exception):
     `wait`, if given, is after how many seconds; otherwise the worker waits longer each time.
     """
 
-    def __init__(self, about: str, wait: float | None = None) -> None:
+    def __init__(self, about: str = "", wait: float | None = None) -> None:
         """Record what is waited for, and for how long."""
         super().__init__(about)
         self.wait = wait

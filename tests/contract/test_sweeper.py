@@ -19,6 +19,7 @@ from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.orphans import OrphanConsumer
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.consumer import RequestConsumer
@@ -120,7 +121,7 @@ class Log:
     def issuing(self) -> IssuerSettings:
         return IssuerSettings(
             BUS, "", EPOCHS, ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-            {ISSUER: LocalConnector(self.ca)}, 8,
+            {}, {ISSUER: LocalConnector(self.ca)}, 8,
         )  # fmt: skip
 
     async def orders(self) -> list[ResumeOrdered]:
@@ -152,7 +153,7 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
     bus, pin = log.buses[Role.VALIDATOR], log.ca.pin
     settings = ValidatorSettings(
         BUS, "", EPOCHS, VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
-        {OPENING_ID: OPENING}, {PROFILE: policy(ca_spki_sha256=(pin,))}, {PROFILE: ACCESS}, 8,
+        {OPENING_ID: OPENING}, None, {PROFILE: policy(ca_spki_sha256=(pin,))}, {PROFILE: ACCESS}, 8,
     )  # fmt: skip
     chains = ChainBook.of(bus, settings.chains())
     await chains.start()
@@ -175,7 +176,7 @@ async def issuers(log: Log) -> AsyncIterator[None]:
     consumer = VerdictConsumer(bus, live, now)
     revoking = RevocationConsumer(bus, live, CrlKeeper(bus, live, now))
     resuming = ResumeConsumer(bus, Stage.OUTCOME, consumer, lambda: settings.operators)
-    orders = Commands(revoking, resuming)
+    orders = Commands(revoking, OrphanConsumer(bus, live), resuming)
     jobs = [Job(STREAM, consumer.handle, consumer.give_up), Job(OPS, orders.handle, orders.give_up)]
     async with working(bus, Role.ISSUER, jobs, 8):
         yield

@@ -104,11 +104,11 @@ async def running(
     bus = memory_bus(clock)
     issuing = IssuerSettings(
         BUS, "", (Epoch(0, ("0",)),), ISSUING, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
-        TRUSTED_OPERATORS, {ISSUER: LocalConnector(ca)}, 8,
+        TRUSTED_OPERATORS, {}, {ISSUER: LocalConnector(ca)}, 8,
     )  # fmt: skip
     validating = ValidatorSettings(
         BUS, "", (Epoch(0, ("0",)),), VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,
-        TRUSTED_OPERATORS, {OPENING_ID: OPENING}, policies, access, 8,
+        TRUSTED_OPERATORS, {OPENING_ID: OPENING}, None, policies, access, 8,
     )  # fmt: skip
     serving = GatewaySettings(
         BUS, "", (Epoch(0, ("0",)),), 86400, TRUSTED_VALIDATORS, TRUSTED_ISSUERS,

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.commands import Commands
+from services.issuer.orphans import OrphanConsumer
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.commands import ResumeOrdered
@@ -145,6 +146,7 @@ def issuer(world: IssuerWorld) -> Commands:
     keeper = CrlKeeper(world.bus, Live(world.settings), world.clock)
     return Commands(
         RevocationConsumer(world.bus, Live(world.settings), keeper),
+        OrphanConsumer(world.bus, Live(world.settings)),
         ResumeConsumer(world.bus, Stage.OUTCOME, world.consumer, lambda: TRUSTED_OPERATORS),
     )
 

@@ -349,6 +349,7 @@ async def test_a_stream_that_cannot_be_signed_keeps_no_other_from_it(
 
     monkeypatch.setattr(Checkpoints, "sign", failing)
     monkeypatch.setattr("services.audit.proof.checkpoints._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("services.audit.proof.checkpoints._FIRST_SECONDS", 0.0)
     await world.log(1)
     await world.recorder.start()
     await world.recorded()
