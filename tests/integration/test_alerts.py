@@ -47,6 +47,7 @@ CASES: Final = (
          {"role": "issuer"}, 5, "1m 1s"),
     Case("DeadLetters", 'scepstream_dead_letters_total{role="validator"}', "0x5 1x200", 8,
          {"role": "validator"}, 5),
+    Case("PossibleOrphans", "scepstream_orphans_open", "0x5 2x200", 40, {}, 25, "2"),
     Case("AttemptsResumed", 'scepstream_resumes_ordered_total{stage="verdict",give_up="false"}',
          "0x5 1x200", 8, {"stage": "verdict"}, 5),
     Case("NotAuthentic", 'scepstream_security_events_total{stage="verdict"}', "0x5 1x200", 8,

@@ -38,6 +38,8 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("GET", "/api/v1/challenges"): "viewer",
     ("POST", "/api/v1/challenges"): "operator",
     ("DELETE", "/api/v1/challenges/{profile}/{challenge}"): "operator",
+    ("GET", "/api/v1/orphans"): "viewer",
+    ("POST", "/api/v1/orphans/{issuer}/{key}/settle"): "operator",
     ("GET", "/api/v1/dead-letters"): "viewer",
     ("POST", "/api/v1/dead-letters/{stream}/{sequence}/retry"): "operator",
 }

@@ -7,6 +7,7 @@ from typing import Final
 
 from services.audit.proof.diff import differences, row_differences
 from services.audit.proof.log_verifier import LogVerifier
+from services.audit.record.agreement import differs, newest_of
 from services.audit.record.digest import BEGIN, advance, event_digest, own_headers
 from services.audit.record.event_row import DecodedMessage, row
 from services.audit.record.log_reader import last_sequence, patiently, read
@@ -122,6 +123,11 @@ class _StreamVerification:
             self.found.findings.append(
                 f"{self.stream}: the log ends at {end}, {known}; the log"
                 " was replaced by an older one or truncated; see `scepstream audit reconcile`"
+            )
+        elif problem := await patiently(lambda: differs(self.bus, newest_of(actual, self.stream))):
+            self.found.findings.append(
+                f"{self.stream}: {problem}; the log was replaced by an older one; see `scepstream"
+                " audit reconcile`"
             )
         last = min(recorded, end)
         self.digest, self.expected = self.begin.digest, self.begin.sequence + 1

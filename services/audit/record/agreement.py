@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from services.audit.record.log_reader import last_sequence
 from services.audit.record.write import position
@@ -36,19 +36,38 @@ async def compare(bus: Bus, engine: Engine, stream: str) -> Agreement:
     last = await last_sequence(bus, stream)
     if last < recorded:
         return Agreement(last, recorded, f"the log ends at {last}, the database at {recorded}")
-    newest = await asyncio.to_thread(_newest, engine, stream)
+    return Agreement(
+        last, recorded, await differs(bus, await asyncio.to_thread(_read, engine, stream))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A stream's newest recorded event; `time` is in Unix nanoseconds."""
+
+    stream: str
+    sequence: int
+    subject: str
+    time: int
+
+
+async def differs(bus: Bus, newest: Newest | None) -> str:
+    """Return how the log's event differs from the recorded one, "" if it is the same or is gone."""
     if newest is None:
-        return Agreement(last, recorded)
-    sequence, subject, time = newest
-    stored = await bus.get_sequence(stream, sequence)
-    if stored is None or (stored.subject, stored.time) == (subject, time):
-        return Agreement(last, recorded)
-    problem = f"sequence {sequence}: log has {stored.subject}, database has a different event"
-    return Agreement(last, recorded, problem)
+        return ""
+    stored = await bus.get_sequence(newest.stream, newest.sequence)
+    if stored is None or (stored.subject, stored.time) == (newest.subject, newest.time):
+        return ""
+    return f"sequence {newest.sequence}: log has {stored.subject}, database has a different event"
 
 
-def _newest(engine: Engine, stream: str) -> tuple[int, str, int] | None:
-    """Return sequence, subject and time (Unix ns) of a stream's newest recorded event."""
+def _read(engine: Engine, stream: str) -> Newest | None:
+    with engine.connect() as connection:
+        return newest_of(connection, stream)
+
+
+def newest_of(connection: Connection, stream: str) -> Newest | None:
+    """Return a stream's newest recorded event."""
     columns = events.c
     query = (
         select(columns.sequence, columns.subject, columns.recorded_at)
@@ -56,6 +75,5 @@ def _newest(engine: Engine, stream: str) -> tuple[int, str, int] | None:
         .order_by(columns.sequence.desc())
         .limit(1)
     )
-    with engine.connect() as connection:
-        found = connection.execute(query).first()
-    return (found[0], found[1], found[2]) if found is not None else None
+    found = connection.execute(query).first()
+    return Newest(stream, found[0], found[1], found[2]) if found is not None else None
