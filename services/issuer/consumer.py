@@ -141,6 +141,9 @@ class VerdictConsumer:
         outcome = await self.bus.get_last_or_leader(stream, subject)
         if outcome is None:
             return False
+        if read_stage(outcome, self.live.current.trusted_issuers, Stage.OUTCOME) is None:
+            # A forged event ends the attempt too: what the CA made for it is nobody's.
+            await self._orders.abandon(order_of(stored, verdict), verdict.request_sha256)
         await self._announce(verdict, subject, Message(outcome.payload, dict(outcome.headers)))
         return True
 

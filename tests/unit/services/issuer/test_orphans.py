@@ -18,11 +18,12 @@ from services.issuer.connectors.connector import (
     UnknownOutcome,
 )
 from services.issuer.orphans import WATCH_SECONDS, OrphanConsumer, OrphanKeeper
-from shared.log.envelope import Stored, authenticate_as
+from shared.log.envelope import Message, Stored, authenticate_as
 from shared.log.events.certificates import CertificateRecorded, OrphanSettled
 from shared.log.events.commands import CommandAnswered, OrphanReported
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.reasons import Reason
+from shared.log.stages import Stage
 from shared.log.subjects import certificate_issued, orphan_command, revocation_answer, serial_token
 from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError
@@ -39,6 +40,7 @@ from tests.support.world import (
     approved,
     signed_event,
 )
+from tests.unit.services.issuer.issuers import ENROLLMENT
 from tests.unit.services.issuer.outside import LEASE, Outside, make_outside
 
 
@@ -157,6 +159,16 @@ async def test_a_verdict_with_an_outcome_that_is_refused_by_now_revokes_nothing(
     await outside.handle(verdict)
 
     assert outside.revoked() == []
+
+
+async def test_a_forged_outcome_does_not_hide_an_order_that_is_open(outside: Outside) -> None:
+    verdict = await outside.world.verdict()
+    await lose(outside, verdict)
+    place = ENROLLMENT.subject(Stage.OUTCOME)
+    await outside.world.bus.append(place, Message(b"planted", {}))
+    await outside.handle(verdict)
+
+    assert len(outside.orphans()) == 1
 
 
 # Failures while an order is open
