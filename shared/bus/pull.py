@@ -15,6 +15,11 @@ until the batch is complete or the pull expires.
 * A pull that ends in an error (no consumer, no leader) is not repeated at once, which would be a
   busy loop. The watchdog repeats it, and `problem` says meanwhile why nothing is delivered.
 * A lost pull or acknowledgement leads to a redelivery, never to a gap.
+* A message without headers and payload ends the import through which its pull is answered
+  (nats-server takes it for the end of the replies), and the rest of the pull is lost until the
+  acknowledgement wait is over. No service writes such a message, but whoever holds a role's key can.
+  After one, the consumer pulls anew at once, and for a minute one message a pull: the next empty
+  ones then cost nothing. See docs/decisions/0048-empty-messages-end-a-pull.md.
 """
 
 import asyncio
@@ -37,6 +42,8 @@ from shared.observe.metrics import BUS_LAG
 _log = structlog.get_logger()
 _EXPIRES_SECONDS: Final = 30
 _HEARTBEAT_SECONDS: Final = 2
+_CAUTIOUS_SECONDS: Final = 60.0
+_CAUTIOUS_PULLS: Final = 64  # nats-server keeps 512 of all replicas
 _MIN_ACK_TOKENS: Final = 9
 MISSING: Final = "is missing"
 _NOBODY: Final = "503"
@@ -87,6 +94,7 @@ class PullConsumption:
     _asked: dict[str, int] = field(default_factory=dict)
     _unsettled: int = 0
     _last_heard: float = 0.0
+    _cautious_until: float = 0.0
     _watchdog: asyncio.Task[None] | None = None
     _stopped: bool = False
     _problem: str = ""
@@ -150,8 +158,18 @@ class PullConsumption:
         wanted = self.limit - self._unsettled - sum(self._asked.values())
         if self._stopped or self._subscription is None:
             return
-        if wanted < (least or self.limit / 2):
-            return
+        if self._is_cautious():
+            for _ in range(min(wanted, _CAUTIOUS_PULLS - len(self._asked))):
+                await self._pull(1)
+        elif wanted >= (least or self.limit / 2):
+            await self._pull(wanted)
+
+    def _is_cautious(self) -> bool:
+        return asyncio.get_running_loop().time() < self._cautious_until
+
+    async def _pull(self, wanted: int) -> None:
+        """Ask for this many messages."""
+        assert self._subscription is not None
         pull = secrets.token_hex(8)
         self._asked[pull] = wanted
         body = {
@@ -181,6 +199,8 @@ class PullConsumption:
             if self.durable != Role.AUDIT:  # audit reports its lag itself, by what it has stored
                 BUS_LAG.labels(self.stream, self.durable).set(_pending(msg.reply))
             self.callback(_delivery(msg, self))
+            if not msg.data and not msg.headers:
+                await self._end_of_pull()
             return
         headers = msg.headers or {}
         status = headers.get(STATUS, "")
@@ -194,6 +214,14 @@ class PullConsumption:
             return
         self._recovered()
         await self._refill()
+
+    async def _end_of_pull(self) -> None:
+        """Pull anew after an empty message, unless it was the only one of its pull."""
+        was_cautious = self._is_cautious()
+        self._cautious_until = asyncio.get_running_loop().time() + _CAUTIOUS_SECONDS
+        if not was_cautious:
+            _log.warning("empty_message", durable=self.durable, stream=self.stream)
+            await self.restart()
 
     def _ended(self, status: str, description: str) -> None:
         """Record that the server ended a pull: the consumer is gone or has no leader now."""

@@ -14,6 +14,7 @@ from services.audit.record.digest import own_headers
 from shared.bus.client import DESCRIPTION, STATUS, read_headers
 from shared.bus.core import BusRefusedError, Delivery
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.topology import ACK_WAIT_SECONDS
 from shared.limits import EVENT_BYTES
 from shared.log.envelope import Message, Stored
 from shared.log.roles import Role
@@ -109,6 +110,28 @@ async def test_any_subject_that_the_server_stores_is_handed_out(log: Log) -> Non
     for subject in subjects:  # what terminals, databases and logs can hold
         assert subject.encode()
         assert not re.search(r"[\x00-\x1f\x7f-\x9f]", subject)
+
+
+async def test_an_empty_message_delays_the_next_ones_once_and_briefly(log: Log) -> None:
+    """nats-server answers a pull no further after it, and delivers the rest again in 5 seconds."""
+    found: asyncio.Queue[Delivery] = asyncio.Queue()
+    await log.validator.consume(STREAM, "validator", found.put_nowait, 64)
+
+    async def next_after_an_empty_one(number: int) -> float:
+        log.planter.publish(f"enroll.0.demo.tx.empty{number}.0.request".encode(), b"")
+        log.planter.settle()
+        honest = f"enroll.0.demo.tx.honest{number}.0.request"
+        begun = asyncio.get_running_loop().time()
+        await log.gateway.append(honest, Message(b"{}", {}))
+        async with asyncio.timeout(20):
+            while True:
+                delivery = await found.get()
+                await delivery.ack()
+                if delivery.stored.subject == honest:
+                    return asyncio.get_running_loop().time() - begun
+
+    assert await next_after_an_empty_one(0) < ACK_WAIT_SECONDS + 1
+    assert max([await next_after_an_empty_one(each) for each in range(1, 80)]) < 1
 
 
 async def test_a_message_is_the_same_however_it_is_read(log: Log) -> None:
