@@ -17,8 +17,8 @@ until the batch is complete or the pull expires.
 * A lost pull or acknowledgement leads to a redelivery, never to a gap.
 * A message without headers and payload ends the import through which its pull is answered
   (nats-server takes it for the end of the replies), and the rest of the pull is lost until the
-  acknowledgement wait is over. No service writes such a message, but whoever holds a role's key can.
-  After one, the consumer pulls anew at once, and for a minute one message a pull: the next empty
+  acknowledgement wait is over. No service writes such a message, but a stolen role key can.
+  After one, the consumer pulls again at once, and for a minute one message a pull: the next empty
   ones then cost nothing. See docs/decisions/0048-empty-messages-end-a-pull.md.
 """
 
@@ -216,7 +216,7 @@ class PullConsumption:
         await self._refill()
 
     async def _end_of_pull(self) -> None:
-        """Pull anew after an empty message, unless it was the only one of its pull."""
+        """Pull again after an empty message, unless it was the only one of its pull."""
         was_cautious = self._is_cautious()
         self._cautious_until = asyncio.get_running_loop().time() + _CAUTIOUS_SECONDS
         if not was_cautious:
