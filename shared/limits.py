@@ -209,6 +209,19 @@ THROTTLED_SOURCES: Final = Bound(
 )
 
 
+# OCSP.
+OCSP_REQUEST_BYTES: Final = Bound(
+    4096, "bytes", "an OCSP request", "OCSP malformedRequest, or HTTP 413"
+)
+OCSP_READS: Final = Bound(
+    64, "requests", "OCSP requests of one gateway that wait for the log", "OCSP tryLater"
+)
+OCSP_CACHED: Final = Bound(
+    10_000, "responses", "OCSP responses that a gateway keeps in memory", "the oldest is dropped"
+)
+MAX_OCSP_DAYS: Final = 10  # of `ocsp_validity`, and until a response leaves the log
+
+
 def shortened(text: str) -> str:
     """Return a text from another party, cut to the length that an event may hold."""
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."

@@ -16,11 +16,14 @@ from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.early import read_target
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.next_ca import NextCa
+from services.gateway.ocsp import Statuses
 from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import (
     Target,
     crl_of,
+    decode_base64,
     decode_message,
+    ocsp_of,
     operation_of,
     query_values,
     target_of,
@@ -32,6 +35,7 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.ca.chains import Chain, ChainBook
 from shared.config.addresses import client_address
 from shared.config.pkcs11 import TokenUnavailableError
+from shared.limits import OCSP_REQUEST_BYTES
 from shared.observe.logs import log_failure
 from shared.observe.metrics import HANDLING, REQUESTS, operations_routes
 from shared.observe.tracing import annotate, span
@@ -42,6 +46,7 @@ from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
 _PKIX_CRL: Final = "application/pkix-crl"
+_OCSP_RESPONSE: Final = "application/ocsp-response"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
 
@@ -60,6 +65,9 @@ class Gateway:
     clock: Callable[[], float]
     admission: Admission = field(default_factory=lambda: Admission(time.monotonic))
     next_ca: NextCa = field(default_factory=NextCa)
+
+    def __post_init__(self) -> None:
+        self.statuses = Statuses(self.bus, self.live, self.chains, self.clock, time.monotonic)
 
     def ready(self) -> str:
         """Return what is still missing before requests can be served, "" if nothing."""
@@ -115,10 +123,12 @@ class Gateway:
         target = target_of(request.scope["path"], self.live.current.default_profile)
         profile = self.live.current.profiles.get(target.profile or "")
         known = profile.name if profile else ""
-        crl = crl_of(request.scope["path"])
+        crl, ocsp = crl_of(request.scope["path"]), ocsp_of(request.scope["path"])
         try:
             if crl is not None:
                 response = await self._crl(request, *crl)
+            elif ocsp is not None:
+                response = await self._ocsp(request, *ocsp)
             else:
                 self._admit(profile, request, mtls=target.mtls)
                 response = await self._checked(target, operation, query, request)
@@ -131,7 +141,7 @@ class Gateway:
             response = self._refused(known, error.refusal)
         except Exception as error:  # noqa: BLE001 - a bug is a 500 without details
             response = _failed(known, error)
-        label = "crl" if crl is not None else operation or ""
+        label = "crl" if crl is not None else "ocsp" if ocsp is not None else operation or ""
         REQUESTS.labels(known, label, str(response.status_code)).inc()
         return response
 
@@ -182,6 +192,21 @@ class Gateway:
         if is_unchanged(request.headers, headers):
             return Response(None, 304, headers)
         return Response(der, 200, {"content-type": _PKIX_CRL, **headers})
+
+    async def _ocsp(self, request: Request, issuer: str, encoded: str) -> Response:
+        """Return the OCSP response about a certificate of an issuer (RFC 6960 appendix A.1)."""
+        if request.method == "POST":
+            asked = await _body(request, OCSP_REQUEST_BYTES)
+        elif request.method in _METHODS:
+            asked = decode_base64(encoded.encode("utf-8", "replace")) or b""
+        else:
+            raise RefusedError(refusals.METHOD)
+        if all(issuer != name for name, _ in self.live.current.chains()):
+            raise RefusedError(refusals.NO_OCSP)
+        reply = await self.statuses.answer(issuer, asked)
+        if "etag" in reply.headers and is_unchanged(request.headers, reply.headers):
+            return Response(None, 304, dict(reply.headers))
+        return Response(reply.body, 200, {"content-type": _OCSP_RESPONSE, **reply.headers})
 
     async def _checked(
         self,
@@ -253,24 +278,29 @@ class Gateway:
             if message is not None and len(message) > limit:
                 raise RefusedError(refusals.TOO_LARGE)
             return message
-        declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise RefusedError(refusals.TOO_LARGE)
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise RefusedError(refusals.TOO_LARGE)
-        except ClientDisconnect:
-            raise RefusedError(refusals.BROKEN_OFF) from None
-        return bytes(body)
+        return await _body(request, limit)
 
     def _address(self, request: Request) -> str:
         """Return the client's address. X-Forwarded-For counts only from a trusted proxy."""
         peer = request.client.host if request.client else ""
         forwarded = request.headers.getlist("x-forwarded-for")
         return client_address(peer, forwarded, self.live.current.trusted_proxies)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Return a request's body; refuse one of more than `limit` bytes."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise RefusedError(refusals.TOO_LARGE)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise RefusedError(refusals.TOO_LARGE)
+    except ClientDisconnect:
+        raise RefusedError(refusals.BROKEN_OFF) from None
+    return bytes(body)
 
 
 def _advertised(profile: Profile, chain: Chain) -> list[bytes]:

@@ -56,6 +56,7 @@ LEFT_OUT: Final = Refusal(
 )
 NO_OPERATION: Final = Refusal(400, "no_operation", "unknown or missing operation")
 NO_CRL: Final = Refusal(404, "no_crl", "no such CRL")
+NO_OCSP: Final = Refusal(404, "no_ocsp", "no such OCSP responder")
 NO_CLIENT: Final = Refusal(401, "no_client_certificate", "client certificate required")
 TWO_CLIENTS: Final = Refusal(
     400,

@@ -14,6 +14,7 @@ _PATH_ID: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _PROFILE: Final = re.compile(rf"/(?i:scep)/({_PATH_ID})")
 _MTLS: Final = re.compile(rf"/(?i:scep-mtls)/({_PATH_ID})")
 _CRL: Final = re.compile(rf"/crl/({_PATH_ID})(?:/([0-9a-f]{{64}}))?\.crl")
+_OCSP: Final = re.compile(rf"/ocsp/({_PATH_ID})(?:/(.*))?", re.DOTALL)
 _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
 
@@ -41,6 +42,12 @@ def crl_of(path: str) -> tuple[str, str] | None:
     "" means the current CA. Return None for any other path.
     """
     found = _CRL.fullmatch(path)
+    return (found[1], found[2] or "") if found else None
+
+
+def ocsp_of(path: str) -> tuple[str, str] | None:
+    """Return (issuer, a GET's base64 request) of /ocsp/<issuer>[/<request>], or None."""
+    found = _OCSP.fullmatch(path)
     return (found[1], found[2] or "") if found else None
 
 
@@ -72,12 +79,17 @@ def operation_of(query: dict[bytes, bytes]) -> str | None:
 
 
 def decode_message(raw: bytes) -> bytes | None:
-    """Decode the base64 `message` of a GET; return None if it is malformed.
+    """Decode the base64 `message` of a GET; return None if it is malformed."""
+    return decode_base64(unquote_to_bytes(raw))
+
+
+def decode_base64(text: bytes) -> bytes | None:
+    """Decode base64 from a URL; return None if it is malformed.
 
     Accepts what clients send: an unescaped `+` (macOS), which may have become a space, base64url,
     line breaks and missing padding.
     """
-    text = unquote_to_bytes(raw).translate(_BASE64_SPACE, b"\r\n\t")
+    text = text.translate(_BASE64_SPACE, b"\r\n\t")
     text = text.rstrip(b"=")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)

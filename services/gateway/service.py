@@ -17,7 +17,7 @@ from services.gateway.outcomes import Outcomes
 from services.gateway.retry import Retrier
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
-from shared.bus.topology import gateway_hints, quota_hints
+from shared.bus.topology import gateway_hints, ocsp_hints, quota_hints
 from shared.ca.chains import ChainBook
 from shared.config.load import SettingsError
 from shared.limits import START_SECONDS
@@ -102,6 +102,7 @@ async def _serve(
     retrier, shards = Retrier(bus, live, name), replica.watch()
     await bus.on_hint(gateway_hints(name), outcomes.on_hint)
     await bus.on_hint("command.*", retrier.on_hint)
+    await bus.on_hint(ocsp_hints("*"), gateway.statuses.on_hint)
     await bus.on_hint(quota_hints("*"), enroller.quota.on_hint)
     await chains.start()
     log_left_out(live.current.left_out)

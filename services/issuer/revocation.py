@@ -17,6 +17,7 @@ from services.issuer.connectors.connector import (
     RevocationRefusedError,
 )
 from services.issuer.crl import CrlHead, RevokedEntry, read_entries
+from services.issuer.responder import Responder
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import Bus, BusUnavailableError
@@ -196,6 +197,7 @@ class RevocationConsumer:
     bus: Bus
     live: Live[Settings]
     keeper: CrlKeeper
+    responder: Responder
 
     async def handle(self, stored: Stored) -> None:
         """Revoke the certificate, publish the CRL, and append the answer."""
@@ -242,6 +244,7 @@ class RevocationConsumer:
             return False, change.detail
         if connector.lease > 0 and (refused := await self._at_ca(stored, command, connector)):
             return False, refused
+        await self.responder.try_publish(command.issuer, command.serial)
         number = await self._published(command.issuer, connector, record.ca_spki_sha256)
         return True, _WORDS[command.reason] + (f"; on CRL number {number}" if number else "")
 

@@ -7,11 +7,12 @@ from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orphans import OrphanConsumer, OrphanKeeper
+from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings
 from shared.log.roles import Role
 from shared.log.stages import Stage
-from shared.log.streams import OPS, enroll_stream
+from shared.log.streams import CERTS, OPS, enroll_stream
 from shared.observe.logs import log_failure
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.process import HttpServer, Signals, now
@@ -30,19 +31,20 @@ async def serve(
     await replica.mover.retry_step(lambda: publish_chains(bus, live.current))
     _measure(live.current)
     issuing, keeper = VerdictConsumer(bus, live, clock), CrlKeeper(bus, live, clock)
-    revoking = RevocationConsumer(bus, live, keeper)
+    responder = Responder(bus, live, clock, name)
+    revoking = RevocationConsumer(bus, live, keeper, responder)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: live.current.operators)
     commands = Commands(revoking, OrphanConsumer(bus, live), resuming)
-    orphans = OrphanKeeper(bus, live, clock)
     workers = Workers(bus, Role.ISSUER)
 
     async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
         jobs.append(Job(OPS, commands.handle, commands.give_up))
+        if responder.is_wanted():
+            jobs.append(Job(CERTS, responder.handle, responder.give_up))
         await workers.reconcile(jobs, live.current.places())
 
     shards = replica.watch(reconcile)
-
     retired: set[asyncio.Task[None]] = set()
 
     async def apply(settings: Settings) -> None:
@@ -60,8 +62,8 @@ async def serve(
 
     server = HttpServer(operations_app(missing), [operations])
     server.start()
-    work = (replica.reloader(apply).on(signals.hangup), replica.beat(), keeper.run(), orphans.run())
-    async with replica.running(shards, *work):
+    work = (keeper.run(), responder.run(), OrphanKeeper(bus, live, clock).run(), replica.beat())
+    async with replica.running(shards, replica.reloader(apply).on(signals.hangup), *work):
         await signals.stop.wait()
     await workers.stop()
     for task in retired:

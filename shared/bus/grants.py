@@ -20,6 +20,7 @@ from shared.log.streams import (
     CRLS,
     DEAD_LETTERS,
     DEVICES,
+    OCSP,
     OPS,
     REPLAYS,
     REPLICAS,
@@ -62,6 +63,7 @@ HINTS: Final = (
     HintGrant(Role.ISSUER, Role.GATEWAY, "gw.*"),
     HintGrant(Role.ISSUER, Role.GATEWAY, "chain.*"),
     HintGrant(Role.ISSUER, Role.VALIDATOR, "chain.*"),
+    HintGrant(Role.ISSUER, Role.GATEWAY, "status.*"),
     HintGrant(Role.AUDIT, Role.VALIDATOR, "command.*"),
     HintGrant(Role.AUDIT, Role.GATEWAY, "command.*"),
     HintGrant(Role.AUDIT, Role.GATEWAY, "quota.*"),
@@ -87,6 +89,7 @@ _ENROLL: Final = Reading(_INNER, (), SERVICES)
 _READINGS: Final[Mapping[str, Reading]] = {
     CERTS: Reading(_INNER, (Role.VALIDATOR, Role.ISSUER), SERVICES),
     CRLS: Reading(*((Role.GATEWAY, Role.ISSUER),) * 3),
+    OCSP: Reading(*((Role.GATEWAY, Role.ISSUER),) * 3),
     OPS: Reading(_INNER, (Role.VALIDATOR,), SERVICES),
     CA_CHAINS: Reading((Role.GATEWAY, Role.VALIDATOR, Role.AUDIT), (), SERVICES),
     REPLAYS: Reading(*((Role.VALIDATOR, Role.AUDIT),) * 3),

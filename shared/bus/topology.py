@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from shared.limits import REPLICA_NAMES
+from shared.limits import MAX_OCSP_DAYS, REPLICA_NAMES
 from shared.log.catalog import CHANNELS, OUTCOME, VERDICT
 from shared.log.channels import Channel
 from shared.log.roles import Role
@@ -16,6 +16,7 @@ from shared.log.streams import (
     CRLS,
     DEAD_LETTERS,
     DEVICES,
+    OCSP,
     OPS,
     REPLAYS,
     REPLICAS,
@@ -38,6 +39,11 @@ def size_subject(stream: str) -> str:
     return f"size.{stream}"
 
 
+def ocsp_hints(issuer: str) -> str:
+    """Return the subject on which a new OCSP response is announced by its serial number."""
+    return f"status.{issuer}"
+
+
 def quota_hints(stream: str) -> str:
     """Return the subject on which the audit service tells gateways how full a stream is."""
     return f"quota.{stream}"
@@ -57,6 +63,7 @@ class Quota(StrEnum):
     ENROLLMENTS = "enrollments"
     CERTIFICATES = "certificates"
     CRLS = "crls"
+    OCSP = "ocsp"
     COMMANDS = "commands"
     SHARED = "shared"
     DEAD_LETTERS = "dead_letters"
@@ -121,6 +128,9 @@ def streams(shards: Sequence[str]) -> tuple[StreamSpec, ...]:
           for s in shards),
         StreamSpec(CERTS, _subjects(CERTS), Quota.CERTIFICATES),
         StreamSpec(CRLS, _subjects(CRLS), Quota.CRLS, max_age=_CRL_DAYS * 86400.0),
+        StreamSpec(
+            OCSP, _subjects(OCSP), Quota.OCSP, own_ends=True, max_age=MAX_OCSP_DAYS * 86400.0
+        ),
         StreamSpec(OPS, _subjects(OPS), Quota.COMMANDS),
         StreamSpec(CA_CHAINS, _subjects(CA_CHAINS), keep="latest", max_msgs=REPLICA_NAMES),
         StreamSpec(REPLAYS, _subjects(REPLAYS), own_ends=True),

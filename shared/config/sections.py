@@ -24,6 +24,7 @@ from shared.config.fields import (
     is_token_uri,
 )
 from shared.config.profiles import CertificateProfileSection, ProfileSection
+from shared.limits import MAX_OCSP_DAYS
 from shared.log.shards import Epoch
 
 _GIB: Final = 2**30
@@ -64,6 +65,8 @@ class LogSection(Section):
     """Maximum size of the index of certificates."""
     max_bytes_crls: Size = 2 * _GIB
     """Maximum size of all CRLs of the last 90 days."""
+    max_bytes_ocsp: Size = 4 * _GIB
+    """Maximum size of the OCSP responses: two to three for each certificate."""
     max_bytes_commands: Size = 2 * _GIB
     """Maximum size of operators' commands, the answers to them, and checkpoints."""
     max_bytes_shared: Size = _GIB
@@ -230,6 +233,9 @@ class LocalIssuerSection(AnyIssuerSection):
     """Its key."""
     crl_validity: Duration = 7 * 86400.0
     """From a CRL's thisUpdate to its nextUpdate; CRLs are renewed at half of it, and on change."""
+    ocsp_validity: Annotated[Duration, Field(ge=3600, le=MAX_OCSP_DAYS * 86400)] | None = None
+    """From an OCSP response's thisUpdate to its nextUpdate; responses are renewed at half of it,
+    and on change [no OCSP responses]."""
     secret_path: Path
     """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
 

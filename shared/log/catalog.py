@@ -15,9 +15,11 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OcspResponseSigned,
     OrderChanged,
     OrphanSettled,
     OrphanSuspected,
+    ServiceCertificateIssued,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -58,6 +60,7 @@ from shared.log.streams import (
     CRLS,
     DEAD_LETTERS,
     DEVICES,
+    OCSP,
     OPS,
     REPLAYS,
     REPLICAS,
@@ -98,7 +101,7 @@ OUTCOME: Final = Channel(
 
 CERTIFICATE: Final = Channel(
     "cert.{issuer}.{serial}.issued", (CertificateRecorded,), CERTS,
-    writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
+    writers=_ISSUER, consumers=(Role.ISSUER, Role.AUDIT), readers=_GATEWAY,
 )  # fmt: skip
 CERTIFICATE_STATUS: Final = Channel(
     "cert.{issuer}.{serial}.status.{number}", (CertificateStatusChanged,), CERTS,
@@ -120,6 +123,13 @@ ORPHAN: Final = Channel(
     "orphan.{issuer}.{key}.{number}", (OrphanSuspected, OrphanSettled), CERTS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
+SERVICE_CERTIFICATE: Final = Channel(
+    "service.{issuer}.{serial}.issued", (ServiceCertificateIssued,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+OCSP_RESPONSE: Final = Channel(
+    "ocsp.{issuer}.{serial}.{number}", (OcspResponseSigned,), OCSP, writers=_ISSUER
+)
 # `kind` is "head" (an event, under the CA's key) or "data" (pieces, under the CRL's digest).
 CRL: Final = Channel(
     "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
@@ -208,7 +218,8 @@ DEAD_LETTER: Final = Channel(
 CHANNELS: Final = Channels(
     (
         REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
-        CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, ORDER_CHANGE, ORPHAN, CRL, CHAIN,
+        CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, ORDER_CHANGE, ORPHAN,
+        SERVICE_CERTIFICATE, OCSP_RESPONSE, CRL, CHAIN,
         REVOCATION, REVOCATION_ANSWER, ORPHAN_REPORT, ORPHAN_ANSWER,
         RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,

@@ -11,6 +11,9 @@ CERTS: Final = "CERTS"
 CRLS: Final = "CRLS"
 
 
+OCSP: Final = "OCSP"
+
+
 OPS: Final = "OPS"
 
 
@@ -27,8 +30,8 @@ REPLICAS: Final = "KV_REPLICAS"
 
 
 _FIRST_TOKENS: Final = {
-    "cert": CERTS, "key": CERTS, "order": CERTS, "orphan": CERTS,
-    "crl": CRLS, "ops": OPS, "replay": REPLAYS,
+    "cert": CERTS, "key": CERTS, "order": CERTS, "orphan": CERTS, "service": CERTS,
+    "crl": CRLS, "ocsp": OCSP, "ops": OPS, "replay": REPLAYS,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from shared.log.catalog import (
     HEARTBEAT,
     KEY,
     KEY_COMPROMISE,
+    OCSP_RESPONSE,
     ORDER_CHANGE,
     ORPHAN,
     ORPHAN_REPORT,
@@ -31,6 +32,7 @@ from shared.log.catalog import (
     RESUME,
     RETRY,
     REVOCATION,
+    SERVICE_CERTIFICATE,
 )
 from shared.log.stages import ATTEMPT, Stage
 
@@ -184,6 +186,16 @@ def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
 def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:
     """Return the subject of one piece of a CRL, under the digest of the whole."""
     return CRL.subject(issuer=issuer, sha256=crl_sha256, kind="data", number=index)
+
+
+def ocsp_response(issuer: str, serial: str, number: int | str) -> str:
+    """Return the subject of a certificate's OCSP response; `*` matches any part."""
+    return OCSP_RESPONSE.subject(issuer=issuer, serial=serial, number=number)
+
+
+def service_certificate(issuer: str, serial: str) -> str:
+    """Return the subject of a certificate that was issued for a service."""
+    return SERVICE_CERTIFICATE.subject(issuer=issuer, serial=serial)
 
 
 def replay_record(kind: str, digest: str, number: int | str) -> str:

@@ -20,6 +20,7 @@ from services.issuer.commands import Commands
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orphans import OrphanConsumer
+from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.consumer import RequestConsumer
@@ -174,7 +175,9 @@ async def issuers(log: Log) -> AsyncIterator[None]:
     bus, settings = log.buses[Role.ISSUER], log.issuing()
     live = Live(settings)
     consumer = VerdictConsumer(bus, live, now)
-    revoking = RevocationConsumer(bus, live, CrlKeeper(bus, live, now))
+    revoking = RevocationConsumer(
+        bus, live, CrlKeeper(bus, live, now), Responder(bus, live, now, "test")
+    )
     resuming = ResumeConsumer(bus, Stage.OUTCOME, consumer, lambda: settings.operators)
     orders = Commands(revoking, OrphanConsumer(bus, live), resuming)
     jobs = [Job(STREAM, consumer.handle, consumer.give_up), Job(OPS, orders.handle, orders.give_up)]

@@ -57,6 +57,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         },
     )
     configure(layout.config, "gateway", trusted_proxies=[PROXY])
+    configure(layout.config, "issuers.local", ocsp_validity="4d")
     ports = ("--tls-port", "0", "--mtls-port", "0")
     with running(layout.root, "--gateways", "3", *ports) as found:
         yield found

@@ -17,10 +17,12 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OcspResponseSigned,
     OrderChanged,
     OrderStep,
     OrphanSettled,
     OrphanSuspected,
+    ServiceCertificateIssued,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -74,6 +76,7 @@ from shared.log.subjects import (
     crl_head,
     device_subject,
     key_compromised,
+    ocsp_response,
     one_time_cancelled,
     one_time_created,
     order_change,
@@ -85,6 +88,7 @@ from shared.log.subjects import (
     retry_command,
     revocation_answer,
     revocation_command,
+    service_certificate,
 )
 from shared.scep.errors import FailInfo
 from tests.support.world import signer
@@ -324,6 +328,29 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             chunks=2,
             sha256="ff" * 32,
             position=42,
+        ),
+    ),
+    ("OcspResponseSigned", 1): (
+        ocsp_response("local", SERIAL, 3),
+        OcspResponseSigned(
+            issuer="local",
+            serial=SERIAL,
+            ca_spki_sha256="cc" * 32,
+            this_update=1767225600,
+            next_update=1767830400,
+            not_after=1798761600,
+            position=42,
+            responses={"sha1": b"\x30\x03\x0a\x01\x00"},
+        ),
+    ),
+    ("ServiceCertificateIssued", 1): (
+        service_certificate("local", SERIAL),
+        ServiceCertificateIssued(
+            issuer="local",
+            serial=SERIAL,
+            ca_spki_sha256="cc" * 32,
+            purpose="ocsp",
+            certificate=b"\x30\x00",
         ),
     ),
     ("CaChain", 1): (

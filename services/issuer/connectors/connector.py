@@ -196,6 +196,25 @@ class CrlAuthority(Protocol):
         """Seconds from thisUpdate to nextUpdate."""
 
 
+class OcspCa(IssuingCa, Protocol):
+    """A CA that certifies the keys which sign its OCSP responses."""
+
+    def issue(self, template: CertificateTemplate, name: str) -> bytes:
+        """Return a certificate (DER) for a service, whose serial number follows from `name` too."""
+
+
+class OcspAuthority(Protocol):
+    """An issuer whose OCSP responses the issuer service signs."""
+
+    @property
+    def active(self) -> tuple[OcspCa, ...]:
+        """The issuer's CAs that may have issued certificates."""
+
+    @property
+    def ocsp_validity(self) -> int:
+        """Seconds from thisUpdate to nextUpdate."""
+
+
 class Connector(Protocol):
     """An issuer's CAs, and how to reach them.
 
@@ -281,6 +300,10 @@ class Connector(Protocol):
     @property
     def crls(self) -> CrlAuthority | None:
         """Signs this issuer's CRLs in this process; None if the CA publishes its own."""
+
+    @property
+    def ocsp(self) -> OcspAuthority | None:
+        """Certifies the signers of this issuer's OCSP responses; None if it has none."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from services.issuer.connectors.connector import (
     ConnectorKind,
     CrlAuthority,
     Issued,
+    OcspAuthority,
     Order,
     Prepared,
     Recovery,
@@ -115,6 +116,10 @@ class LocalCa:
             raise SigningError("the signed certificate does not verify")
         return certificate(made.tbs, self.algorithm, signature)
 
+    def issue(self, template: CertificateTemplate, name: str) -> bytes:
+        """Return a certificate (DER) for a service; see `OcspCa.issue`."""
+        return self.sign(self.draft(template, name))
+
     def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
         """Return the CRL as DER, after verifying its signature."""
         key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
@@ -150,6 +155,7 @@ class LocalConnector:
     previous: tuple[LocalCa, ...] = ()
     planned: LocalCa | None = None
     crl_validity: int = 7 * 86400
+    ocsp_validity: int = 0
 
     @property
     def active(self) -> tuple[LocalCa, ...]:
@@ -185,6 +191,11 @@ class LocalConnector:
     def crls(self) -> CrlAuthority | None:
         """See `Connector.crls`."""
         return self
+
+    @property
+    def ocsp(self) -> OcspAuthority | None:
+        """See `Connector.ocsp`."""
+        return self if self.ocsp_validity else None
 
     def pinned(self, pin: str) -> LocalCa | None:
         """See `Connector.pinned`."""
@@ -266,7 +277,13 @@ def read_local(configuration: Configuration, section: LocalIssuerSection) -> Loc
     if section.next_ca_cert_path and section.next_ca_key_path:
         pair = (section.next_ca_cert_path, section.next_ca_key_path)
         planned = _read_ca(configuration, section, pair, secret)
-    return LocalConnector(current, tuple(previous), planned, int(section.crl_validity))
+    return LocalConnector(
+        current,
+        tuple(previous),
+        planned,
+        int(section.crl_validity),
+        int(section.ocsp_validity or 0),
+    )
 
 
 def _read_ca(

@@ -7,7 +7,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.issuer.ceilings import Ceilings
-from services.issuer.connectors.connector import CrlAuthority, Order, Prepared, Refused
+from services.issuer.connectors.connector import (
+    CrlAuthority,
+    OcspAuthority,
+    Order,
+    Prepared,
+    Refused,
+)
 from shared.config.ca_files import check_ca, sort_chain
 from shared.config.keys import read_certificates
 from shared.config.load import SettingsError
@@ -96,6 +102,11 @@ class ExternalConnector:
     @property
     def crls(self) -> CrlAuthority | None:
         """See `Connector.crls`: the CA publishes its own."""
+        return None
+
+    @property
+    def ocsp(self) -> OcspAuthority | None:
+        """See `Connector.ocsp`: the CA's own responder answers."""
         return None
 
 

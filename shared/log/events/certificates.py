@@ -154,6 +154,39 @@ class CrlPublished(SignedEvent, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class OcspResponseSigned(SignedEvent, frozen=True, kw_only=True):
+    """Signed OCSP responses about a certificate, in a numbered series; the newest event counts.
+
+    `responses` holds an OCSPResponse as DER (RFC 6960) by the hash algorithm of its CertID. Times
+    are Unix seconds, and `not_after` is the certificate's. `position` is the sequence of the status
+    in the CERTS stream that they tell, 0 if the certificate has had none.
+    """
+
+    issuer: str
+    serial: str
+    ca_spki_sha256: str
+    this_update: int
+    next_update: int
+    not_after: int
+    position: int
+    responses: dict[str, bytes]
+    request_sha256: str = NO_REQUEST
+
+
+class ServiceCertificateIssued(SignedEvent, frozen=True, kw_only=True):
+    """A certificate (DER) that the issuer made for a service, not for a device.
+
+    `purpose` is "ocsp" for a key that signs OCSP responses.
+    """
+
+    issuer: str
+    serial: str
+    ca_spki_sha256: str
+    purpose: str
+    certificate: bytes
+    request_sha256: str = NO_REQUEST
+
+
 class CaChain(EventPayload, frozen=True, kw_only=True):
     """An issuer's CA chain as DER, the issuing CA first; SCEP profiles pin it by SPKI.
 

@@ -17,6 +17,7 @@ from services.gateway.settings import Settings as GatewaySettings
 from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.access import Access
@@ -127,7 +128,7 @@ async def running(
     keeper = CrlKeeper(bus, issued, clock)
     requests = RequestConsumer(Evaluator(bus, Live(validating), chains))
     verdicts = VerdictConsumer(bus, issued, clock)
-    orders = RevocationConsumer(bus, issued, keeper)
+    orders = RevocationConsumer(bus, issued, keeper, Responder(bus, issued, clock, "test"))
     async with AsyncExitStack() as stack:
         jobs = [Job(STREAM, requests.handle, requests.give_up)]
         await stack.enter_async_context(working(bus, Role.VALIDATOR, jobs, 8))

@@ -6,6 +6,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from services.issuer.connectors.local import LocalCa, LocalConnector
+from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from shared.ca.crls import read_crl
 from shared.log.envelope import EventSigner, Stored, authenticate_as
@@ -156,5 +157,5 @@ def make_world(ca: LocalCa, *previous: LocalCa, **changes: Any) -> World:
     found = settings(authorities)
     live = Live(found)
     keeper = CrlKeeper(bus, live, clock)
-    orders = RevocationConsumer(bus, live, keeper)
+    orders = RevocationConsumer(bus, live, keeper, Responder(bus, live, clock, "test"))
     return World(bus, clock, ca, authorities, keeper, orders)

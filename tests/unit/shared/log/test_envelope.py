@@ -25,9 +25,11 @@ from shared.log.events.certificates import (
     CertificateStatusChanged,
     CrlPublished,
     KeyCompromised,
+    OcspResponseSigned,
     OrderChanged,
     OrphanSettled,
     OrphanSuspected,
+    ServiceCertificateIssued,
 )
 from shared.log.events.commands import (
     ApiTokenCreated,
@@ -59,6 +61,8 @@ SIGNED: tuple[type[Any], ...] = (
     CertificateStatusChanged,
     KeyCompromised,
     OrderChanged,
+    OcspResponseSigned,
+    ServiceCertificateIssued,
     OrphanSuspected,
     OrphanSettled,
     OrphanReported,

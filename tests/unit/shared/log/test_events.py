@@ -288,6 +288,8 @@ def test_every_enrollment_event_belongs_to_one_stage() -> None:
         "ChallengeCreated",
         "CheckpointSigned",
         "CrlPublished",
+        "OcspResponseSigned",
+        "ServiceCertificateIssued",
         "DeadLetter",
         "DeviceCounted",
         "GatewayHeartbeat",

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.commands import Commands
 from services.issuer.orphans import OrphanConsumer
+from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.commands import ResumeOrdered
@@ -145,7 +146,12 @@ async def test_an_order_about_what_waits_for_another_attempt_is_done(
 def issuer(world: IssuerWorld) -> Commands:
     keeper = CrlKeeper(world.bus, Live(world.settings), world.clock)
     return Commands(
-        RevocationConsumer(world.bus, Live(world.settings), keeper),
+        RevocationConsumer(
+            world.bus,
+            Live(world.settings),
+            keeper,
+            Responder(world.bus, Live(world.settings), world.clock, "test"),
+        ),
         OrphanConsumer(world.bus, Live(world.settings)),
         ResumeConsumer(world.bus, Stage.OUTCOME, world.consumer, lambda: TRUSTED_OPERATORS),
     )

@@ -1,0 +1,287 @@
+"""Signs OCSP responses before they are asked for, and keeps them fresh.
+
+Theory of operation. A response goes to the log under a number of its certificate's series; gateways
+serve the newest and sign nothing. It is signed by a key that lives in this process alone, under a
+certificate that the CA issued for it (RFC 6960 s4.2.2.2): whoever takes it can tell lies about
+certificates for some days, and issue none.
+
+* A certificate's first response follows its record (`handle`, by the durable consumer of CERTS).
+* A new status is answered before its command is (`publish`, called by the revocation consumer).
+* A response past half of its validity is signed again while its certificate lives (`look`). The
+  stream holds responses in the order of their signing, so the due ones are at its front.
+* Certificates from before OCSP was switched on are found once in the life of a process (`look`).
+
+The series is read before the status, so whoever appends later has read the later status.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import structlog
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from services.issuer.connectors.connector import OcspAuthority, OcspCa
+from services.issuer.ocsp import Answer, Revoked, response, signer_template, tbs_response
+from services.issuer.settings import Settings
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import Log, read_authentic
+from shared.bus.series import Series, signing
+from shared.bus.topology import ocsp_hints
+from shared.config.pkcs11 import TokenUnavailableError
+from shared.log.catalog import CERTIFICATE, CHANNELS
+from shared.log.envelope import Message, Stored
+from shared.log.events.certificates import (
+    CertificateRecorded,
+    CertificateStatusChanged,
+    OcspResponseSigned,
+    ServiceCertificateIssued,
+)
+from shared.log.streams import CERTS, OCSP
+from shared.log.subjects import (
+    certificate_issued,
+    certificate_status,
+    ocsp_response,
+    serial_token,
+    service_certificate,
+)
+from shared.observe.logs import log_failure
+from shared.runtime.live import Live
+from shared.runtime.periodic import every
+from shared.scep.certificate import read_certificate
+from shared.x509.cert_ids import CaId, ca_ids
+from shared.x509.key_ids import public_key_id
+
+_log = structlog.get_logger()
+_LOOK_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 2.0
+_SIGNER_SECONDS: Final = 86400  # for which a key signs; its certificate outlives its responses
+_BACKDATED: Final = 3600
+_BATCH: Final = 64
+_RANDOM: Final = secrets.SystemRandom()
+_PAUSE_SECONDS: Final = 0.01  # between certificates that are only looked at
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A key that signs responses for one CA until `until` (Unix seconds), and its certificate."""
+
+    key: ec.EllipticCurvePrivateKey
+    spki: bytes
+    certificate: bytes
+    not_after: int
+    until: int
+
+    def sign(self, answer: Answer, ca: CaId) -> bytes:
+        """Return the OCSPResponse (DER) about a certificate of the CA."""
+        tbs = tbs_response(answer, ca, self.spki)
+        return response(tbs, self.key.sign(tbs, ec.ECDSA(hashes.SHA256())), self.certificate)
+
+
+@dataclass
+class Responder:
+    """Signs the OCSP responses of all issuers that want them. `clock` returns Unix seconds."""
+
+    bus: Bus
+    live: Live[Settings]
+    clock: Callable[[], float]
+    replica: str
+    _signers: dict[tuple[str, str], Signer] = field(default_factory=dict)
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _read: dict[str, int] = field(default_factory=dict)
+    _searched: dict[str, int] = field(default_factory=dict)
+
+    def is_wanted(self) -> bool:
+        """Return whether any issuer wants OCSP responses."""
+        return bool(self._authorities())
+
+    def _authorities(self) -> Mapping[str, OcspAuthority]:
+        found = ((name, each.ocsp) for name, each in self.live.current.issuers.items())
+        return {name: each for name, each in found if each is not None}
+
+    async def handle(self, stored: Stored) -> None:
+        """Sign the first response about a certificate; `stored` is its record."""
+        at = CHANNELS.match(stored.subject)
+        if at is not None and at.channel is CERTIFICATE:
+            await self.publish(at.fields["issuer"], at.fields["serial"])
+
+    async def give_up(self, stored: Stored) -> bool:
+        """Leave a record whose response cannot be signed to the next look; nothing is lost."""
+        _log.error("ocsp_response_given_up", subject=stored.subject)
+        self._searched.clear()
+        return True
+
+    async def try_publish(self, issuer: str, serial: str) -> None:
+        """Do the same as `publish`; log what fails for this certificate alone.
+
+        Raises `BusUnavailableError` and `TokenUnavailableError`, which waiting cures.
+        """
+        try:
+            await self.publish(issuer, serial)
+        except (BusUnavailableError, TokenUnavailableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one certificate must not stop the others
+            log_failure("ocsp_response_failed", error, issuer=issuer, serial=serial)
+
+    async def publish(self, issuer: str, serial: str) -> bool:
+        """Sign a response unless the newest is fresh and tells the status; return whether it did.
+
+        Does nothing for a certificate that has ended or whose CA has, or whose issuer wants no
+        responses.
+        """
+        authority = self._authorities().get(issuer)
+        record = await self._record(issuer, serial) if authority is not None else None
+        if authority is None or record is None or record.not_after <= self.clock():
+            return False
+        ca = next((ca for ca in authority.active if ca.pin == record.ca_spki_sha256), None)
+        if ca is None or ca.ceilings.ca_not_after <= self.clock():
+            return False
+        return await self._publish(issuer, authority, ca, record)
+
+    async def _publish(
+        self, issuer: str, authority: OcspAuthority, ca: OcspCa, record: CertificateRecorded
+    ) -> bool:
+        place = partial(ocsp_response, issuer, record.serial)
+        trusted = self.live.current.trusted_issuers
+        responses = Series(self.bus, OCSP, place("*"), OcspResponseSigned, trusted, "ocsp")
+        changes = certificate_status(issuer, record.serial, "*")
+        statuses = Series(self.bus, CERTS, changes, CertificateStatusChanged, trusted, "revoked")
+        while True:
+            newest = await responses.newest()
+            status = await statuses.newest()
+            position = status.stored.sequence if status is not None else 0
+            known = newest.event if newest is not None else None
+            if known and known.position == position and not _is_due(known, self.clock()):
+                return False
+            revoked = _revoked(status.event if status is not None else None)
+            event = await self._signed(issuer, authority, ca, record, revoked, position)
+            ttl = event.next_update - event.this_update
+            written = signing(place, event, self.live.current.signer, ttl)
+            if await responses.append(newest, written) is not None:
+                await self.bus.hint(ocsp_hints(issuer), Message(record.serial.encode(), {}))
+                return True
+
+    async def _record(self, issuer: str, serial: str) -> CertificateRecorded | None:
+        stored = await self.bus.get_last_or_leader(CERTS, certificate_issued(issuer, serial))
+        if stored is None:
+            return None
+        trusted = self.live.current.trusted_issuers
+        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
+        return record if record is not None and record.serial == serial else None
+
+    async def _signed(
+        self,
+        issuer: str,
+        authority: OcspAuthority,
+        ca: OcspCa,
+        record: CertificateRecorded,
+        revoked: Revoked | None,
+        position: int,
+    ) -> OcspResponseSigned:
+        signer, now = await self._signer(issuer, authority, ca), int(self.clock())
+        end = min(now + authority.ocsp_validity, signer.not_after)
+        answer = Answer(bytes.fromhex(record.serial), revoked, now, end)
+        return OcspResponseSigned(
+            issuer=issuer,
+            serial=record.serial,
+            ca_spki_sha256=ca.pin,
+            this_update=now,
+            next_update=end,
+            not_after=record.not_after,
+            position=position,
+            responses={c.algorithm: signer.sign(answer, c) for c in ca_ids(ca.chain[0])},
+        )
+
+    async def _signer(self, issuer: str, authority: OcspAuthority, ca: OcspCa) -> Signer:
+        """Return the CA's signer of now; make one, and record its certificate, if there is none."""
+        async with self._making:
+            found = self._signers.get((issuer, ca.pin))
+            if found is None or self.clock() >= found.until:
+                found = await self._new_signer(issuer, authority, ca)
+                self._signers[issuer, ca.pin] = found
+            return found
+
+    async def _new_signer(self, issuer: str, authority: OcspAuthority, ca: OcspCa) -> Signer:
+        now, parsed = int(self.clock()), read_certificate(ca.chain[0])
+        key = ec.generate_private_key(ec.SECP256R1())
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        begin = max(now - _BACKDATED, ca.ceilings.ca_not_before)
+        end = min(now + _SIGNER_SECONDS + authority.ocsp_validity, ca.ceilings.ca_not_after)
+        key_id = parsed.key_id or public_key_id(parsed.spki)
+        template = signer_template(issuer, ca.pin, key_id, spki, (begin, end))
+        certificate = ca.issue(template, f"ocsp.{issuer}.{self.replica}")
+        serial = serial_token(read_certificate(certificate).serial)
+        event = ServiceCertificateIssued(
+            issuer=issuer,
+            serial=serial,
+            ca_spki_sha256=ca.pin,
+            purpose="ocsp",
+            certificate=certificate,
+        )
+        log = Log(self.bus, self.live.current.signer)
+        await log.append(service_certificate(issuer, serial), event)
+        _log.info("ocsp_signer_issued", issuer=issuer, serial=serial, not_after=end)
+        return Signer(key, spki, certificate, end, now + _SIGNER_SECONDS)
+
+    async def run(self) -> None:
+        """Sign responses again that are due, and first ones for certificates without any."""
+        await every(_LOOK_SECONDS, self.look, name="ocsp", retry=_RETRY_SECONDS)
+
+    async def look(self) -> None:
+        """Do both once for each issuer."""
+        for issuer in self._authorities():
+            await self._renew(issuer)
+            await self._search(issuer)
+
+    async def _renew(self, issuer: str) -> None:
+        """Sign again what is due, in batches of random order: other replicas do the same."""
+        while batch := await self._due(issuer):
+            serials = {serial for serial in batch.values() if serial}
+            for serial in _RANDOM.sample(sorted(serials), len(serials)):
+                await self.try_publish(issuer, serial)
+            self._read[issuer] = max(batch)
+
+    async def _due(self, issuer: str) -> dict[int, str]:
+        """Return the next responses that are due: the serial by sequence, "" for a forgery."""
+        place, trusted = ocsp_response(issuer, "*", "*"), self.live.current.trusted_issuers
+        found: dict[int, str] = {}
+        begin = self._read.get(issuer, 0) + 1
+        while len(found) < _BATCH:
+            stored = await self.bus.get_next_or_leader(OCSP, place, begin)
+            if stored is None:
+                break
+            event = read_authentic(OcspResponseSigned, stored, trusted, "ocsp")
+            if event is not None and not _is_due(event, self.clock()):
+                break
+            ours = event is not None and event.issuer == issuer
+            found[stored.sequence] = event.serial if event is not None and ours else ""
+            begin = stored.sequence + 1
+        return found
+
+    async def _search(self, issuer: str) -> None:
+        """Find the certificates that were recorded while the issuer wanted no responses."""
+        place = certificate_issued(issuer, "*")
+        while stored := await self.bus.get_next_or_leader(
+            CERTS, place, self._searched.get(issuer, 0) + 1
+        ):
+            serial = stored.subject.split(".")[2]
+            if await self.bus.get_last(OCSP, ocsp_response(issuer, serial, "*")) is None:
+                await self.try_publish(issuer, serial)
+            self._searched[issuer] = stored.sequence
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _is_due(event: OcspResponseSigned, now: float) -> bool:
+    """Return whether a response is past half of its validity."""
+    return now > (event.this_update + event.next_update) / 2
+
+
+def _revoked(status: CertificateStatusChanged | None) -> Revoked | None:
+    if status is None or not status.revoked:
+        return None
+    return Revoked(status.revoked_at, status.reason)

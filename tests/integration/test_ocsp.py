@@ -1,0 +1,163 @@
+"""Online status: what `openssl ocsp` and other programs are answered by every gateway."""
+
+import base64
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from tests.support.holders import revoke
+from tests.support.requests import Device, Endpoint, enroll, send
+from tests.support.system import System, wait_until
+from tests.support.tools import need
+
+RESPONSE = "application/ocsp-response"
+NAMES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256()}
+
+
+@pytest.fixture(scope="module")
+def endpoint(wide: System) -> Endpoint:
+    return Endpoint.of(wide, "anytime")
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return Device.new()
+
+
+@pytest.fixture
+def certificate(wide: System, endpoint: Endpoint, device: Device) -> x509.Certificate:
+    """A new certificate whose response is there."""
+    found = enroll(endpoint, Device(device.identity))
+    url, body = responder(wide), request(endpoint, found)
+    wait_until(lambda: status(send("POST", url, content=body).content) == "GOOD", 20, "a response")
+    return found
+
+
+def responder(system: System, gateway: int = 0, issuer: str = "local") -> str:
+    return f"{system.run['urls'][gateway].removesuffix('/scep')}/ocsp/{issuer}"
+
+
+def request(endpoint: Endpoint, certificate: x509.Certificate, name: str = "sha1") -> bytes:
+    builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, endpoint.ca, NAMES[name])
+    return builder.build().public_bytes(Encoding.DER)
+
+
+def status(der: bytes) -> str:
+    """The certificate's status, else that of the whole response."""
+    found = ocsp.load_der_ocsp_response(der)
+    if found.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        return found.response_status.name
+    return found.certificate_status.name
+
+
+def openssl(
+    folder: Path, url: str, ca: x509.Certificate, certificate: x509.Certificate, *options: str
+) -> str:
+    program = need("openssl", "openssl")
+    for name, found in (("ca.pem", ca), ("leaf.pem", certificate)):
+        (folder / name).write_bytes(found.public_bytes(Encoding.PEM))
+    files = ["-issuer", "ca.pem", *options, "-cert", "leaf.pem", "-CAfile", "ca.pem"]
+    done = subprocess.run(
+        [program, "ocsp", *files, "-url", url],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("options", [("-no_nonce",), (), ("-sha256", "-no_nonce")])
+def test_openssl_is_told_that_a_certificate_is_good_and_later_that_it_is_not(
+    wide: System,
+    endpoint: Endpoint,
+    certificate: x509.Certificate,
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    for gateway in range(3):
+        said = openssl(tmp_path, responder(wide, gateway), endpoint.ca, certificate, *options)
+        assert "Response verify OK" in said
+        assert "leaf.pem: good" in said
+
+    assert revoke(wide, certificate.serial_number, "--reason", "superseded").returncode == 0
+    for gateway in range(3):
+        said = openssl(tmp_path, responder(wide, gateway), endpoint.ca, certificate, *options)
+        assert "leaf.pem: revoked" in said
+        assert "Reason: superseded" in said
+
+
+def test_a_hold_is_told_and_so_is_its_end(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate
+) -> None:
+    for reason, expected in (("certificateHold", "REVOKED"), ("removeFromCRL", "GOOD")):
+        assert revoke(wide, certificate.serial_number, "--reason", reason).returncode == 0
+        got = send("POST", responder(wide), content=request(endpoint, certificate))
+        assert status(got.content) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("encode", [lambda text: quote(text, safe=""), lambda text: text])
+def test_it_is_asked_by_get_too_and_cached(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate, name: str, encode: object
+) -> None:
+    assert callable(encode)
+    text = encode(base64.b64encode(request(endpoint, certificate, name)).decode())
+    got = send("GET", f"{responder(wide)}/{text}")
+
+    assert (got.status_code, got.headers["content-type"]) == (200, RESPONSE)
+    assert status(got.content) == "GOOD"
+    assert got.headers["cache-control"] == ("public, max-age=3600, no-transform, must-revalidate")
+    assert got.headers["last-modified"]
+    tag = {"if-none-match": got.headers["etag"]}
+    again = send("GET", f"{responder(wide)}/{text}", headers=tag)
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_response_is_about_one_certificate_and_valid_for_days(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate
+) -> None:
+    got = send("POST", responder(wide), content=request(endpoint, certificate))
+    found = ocsp.load_der_ocsp_response(got.content)
+
+    assert found.serial_number == certificate.serial_number
+    assert found.next_update_utc is not None
+    assert (found.next_update_utc - found.this_update_utc).days == 4
+    assert abs(found.this_update_utc.timestamp() - time.time()) < 60
+    (signer,) = found.certificates
+    signer.verify_directly_issued_by(endpoint.ca)
+
+
+def test_strangers_certificates_and_unknown_ones_are_unauthorized(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate
+) -> None:
+    url, ca = responder(wide), endpoint.ca
+    unknown = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
+        b"\x11" * 20, b"\x22" * 20, certificate.serial_number, NAMES["sha1"]
+    )
+    serial = ocsp.OCSPRequestBuilder().add_certificate(ca, ca, NAMES["sha1"])
+    for builder in (unknown, serial):
+        body = builder.build().public_bytes(Encoding.DER)
+        got = send("POST", url, content=body)
+        assert (got.status_code, status(got.content)) == (200, "UNAUTHORIZED")
+        assert got.headers["cache-control"] == "no-store"
+    missing = send("POST", responder(wide, issuer="other"), content=request(endpoint, certificate))
+    assert missing.status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"0\x00", b"\x30\x80\x00\x00", b"\xff" * 4000])
+def test_what_is_no_request_is_malformed(wide: System, body: bytes) -> None:
+    got = send("POST", responder(wide), content=body)
+    assert (got.status_code, status(got.content)) == (200, "MALFORMED_REQUEST")
+    text = quote(base64.b64encode(body).decode(), safe="")
+    got = send("GET", f"{responder(wide)}/{text}")
+    assert (got.status_code, status(got.content)) == (200, "MALFORMED_REQUEST")
+
+
+def test_a_body_that_is_too_large_and_an_odd_method_are_refused(wide: System) -> None:
+    assert send("POST", responder(wide), content=b"x" * 5000).status_code == 413
+    assert send("PUT", responder(wide), content=b"x").status_code == 405
