@@ -16,7 +16,7 @@ from services.gateway.caching import caching_headers, is_unchanged
 from services.gateway.early import read_target
 from services.gateway.enroll import Enroller, UnanswerableError
 from services.gateway.next_ca import NextCa
-from services.gateway.ocsp import Statuses
+from services.gateway.ocsp import OCSP_RESPONSE, Statuses
 from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import (
     Target,
@@ -46,7 +46,6 @@ from shared.scep.cacert import NEXT_CERTIFICATES, write_ca_certs
 
 _PKI_MESSAGE: Final = "application/x-pki-message"
 _PKIX_CRL: Final = "application/pkix-crl"
-_OCSP_RESPONSE: Final = "application/ocsp-response"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST"})
 
 
@@ -206,7 +205,7 @@ class Gateway:
         reply = await self.statuses.answer(issuer, asked)
         if "etag" in reply.headers and is_unchanged(request.headers, reply.headers):
             return Response(None, 304, dict(reply.headers))
-        return Response(reply.body, 200, {"content-type": _OCSP_RESPONSE, **reply.headers})
+        return Response(reply.body, 200, {"content-type": OCSP_RESPONSE, **reply.headers})
 
     async def _checked(
         self,

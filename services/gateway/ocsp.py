@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from services.gateway.early import read_ocsp
 from services.gateway.ocsp_requests import (
     MALFORMED,
     TRY_LATER,
@@ -29,14 +30,18 @@ from shared.limits import OCSP_CACHED, OCSP_READS
 from shared.log.events.certificates import OcspResponseSigned
 from shared.log.streams import OCSP
 from shared.log.subjects import ocsp_response, serial_token
+from shared.observe.metrics import REQUESTS
 from shared.runtime.live import Live
 from shared.scep.certificate import read_certificate
 from shared.x509.cert_ids import CaId, ca_ids
 from shared.x509.key_ids import spki_sha256
 
 _log = structlog.get_logger()
+OCSP_RESPONSE: Final = "application/ocsp-response"
 _FRESH_SECONDS: Final = 60.0
 _MAX_AGE: Final = 3600
+_HEAD: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {OCSP_RESPONSE}\r\ncontent-length: "
+_SERVED: Final = REQUESTS.labels("", "ocsp", "200")
 _SERIAL_BYTES: Final = 20  # RFC 5280 s4.1.2.2
 _NOT_CACHED: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 _K = TypeVar("_K")
@@ -60,10 +65,17 @@ _UNAUTHORIZED: Final = Reply(UNAUTHORIZED, _NOT_CACHED)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A response as it was read from the log at `read_at` (monotonic seconds)."""
+    """Responses as read from the log at `read_at` (monotonic seconds), with their entity tags."""
 
     event: OcspResponseSigned
     read_at: float
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, event: OcspResponseSigned, read_at: float) -> "Known":
+        """Compute the entity tags."""
+        digests = {name: hashlib.sha256(der).hexdigest() for name, der in event.responses.items()}
+        return cls(event, read_at, {name: f'"{each[:32]}"' for name, each in digests.items()})
 
 
 @dataclass
@@ -98,12 +110,34 @@ class Statuses:
         except (BusUnavailableError, SeriesTooLongError) as error:
             _log.warning("ocsp_response_not_readable", issuer=issuer, detail=str(error)[:100])
             return _TRY_LATER
-        return _reply(known.event, asked, int(self.clock())) if known else _UNAUTHORIZED
+        return _reply(known, asked, int(self.clock())) if known else _UNAUTHORIZED
+
+    def at_hand(self, received: bytes) -> bytes | None:
+        """Return the HTTP response to a complete request, if all that it needs is in memory.
+
+        It does without an HTTP parser, a task and a request object, which would be most of the work
+        of an OCSP request.
+        """
+        asked = self._asked.get(found) if (found := read_ocsp(received)) is not None else None
+        known = self._known.get(asked[0]) if asked is not None else None
+        if asked is None or known is None or not self._is_fresh(known):
+            return None
+        now = int(self.clock())
+        reply = _reply(known, asked, now)
+        if reply in (_UNAUTHORIZED, _TRY_LATER):
+            return None
+        _SERVED.inc()
+        lines = (f"{name}: {value}\r\n" for name, value in reply.headers.items())
+        head = f"{_HEAD}{len(reply.body)}\r\ndate: {_date(now)}\r\n{''.join(lines)}\r\n"
+        return head.encode("ascii") + reply.body
+
+    def _is_fresh(self, known: Known) -> bool:
+        return self.timer() - known.read_at <= _FRESH_SECONDS
 
     async def _newest(self, certificate: Certificate) -> Known | None:
         """Return a certificate's newest response: the kept one, if it is fresh or the bus away."""
         known = self._known.get(certificate)
-        if known is not None and self.timer() - known.read_at <= _FRESH_SECONDS:
+        if known is not None and self._is_fresh(known):
             return known
         try:
             return await self._read(certificate)
@@ -154,7 +188,7 @@ class Statuses:
             self._reading -= 1
         if newest is None or (newest.event.issuer, newest.event.serial) != certificate:
             return None
-        return _kept(self._known, certificate, Known(newest.event, self.timer()))
+        return _kept(self._known, certificate, Known.of(newest.event, self.timer()))
 
 
 @lru_cache(maxsize=256)
@@ -171,16 +205,18 @@ def _kept(cache: OrderedDict[_K, _V], key: _K, value: _V) -> _V:
     return value
 
 
-def _reply(event: OcspResponseSigned, asked: Named, now: int) -> Reply:
-    """Return what an event says of the certificate that a client asked about."""
+def _reply(known: Known, asked: Named, now: int) -> Reply:
+    """Return what is known of the certificate that a client asked about."""
     _, pin, algorithm = asked
-    der = event.responses.get(algorithm)
-    if der is None or event.ca_spki_sha256 != pin:
+    der = known.event.responses.get(algorithm)
+    if der is None or known.event.ca_spki_sha256 != pin:
         return _UNAUTHORIZED
-    return Reply(der, _caching(event, der, now)) if now < event.next_update else _TRY_LATER
+    if now >= known.event.next_update:
+        return _TRY_LATER
+    return Reply(der, _caching(known.event, known.tags[algorithm], now))
 
 
-def _caching(event: OcspResponseSigned, der: bytes, now: int) -> dict[str, str]:
+def _caching(event: OcspResponseSigned, tag: str, now: int) -> dict[str, str]:
     """Return the caching headers of RFC 5019 s6.2.
 
     A cache keeps a response for an hour at most, so that it learns of a revocation by then.
@@ -188,7 +224,13 @@ def _caching(event: OcspResponseSigned, der: bytes, now: int) -> dict[str, str]:
     age = min(_MAX_AGE, event.next_update - now)
     return {
         "cache-control": f"public, max-age={age}, no-transform, must-revalidate",
-        "last-modified": formatdate(event.this_update, usegmt=True),
-        "expires": formatdate(now + age, usegmt=True),
-        "etag": f'"{hashlib.sha256(der).hexdigest()[:32]}"',
+        "last-modified": _date(event.this_update),
+        "expires": _date(now + age),
+        "etag": tag,
     }
+
+
+@lru_cache(maxsize=4096)
+def _date(seconds: int) -> str:
+    """Return Unix seconds as HTTP writes them."""
+    return formatdate(seconds, usegmt=True)

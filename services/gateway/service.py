@@ -138,10 +138,10 @@ def _servers(
     gateway: Gateway, listeners: Listeners, contexts: Contexts | None, connections: Connections
 ) -> list[HttpServer]:
     """Return a server for each listener. They share the application and the connection limits."""
-    app = gateway.app()
-    servers = [HttpServer(app, [listeners.scep], None, connections, gateway)]
+    app, quick = gateway.app(), gateway.statuses.at_hand
+    servers = [HttpServer(app, [listeners.scep], None, connections, gateway, quick)]
     if contexts is not None and listeners.tls is not None:
-        servers.append(HttpServer(app, [listeners.tls], contexts.tls, connections))
+        servers.append(HttpServer(app, [listeners.tls], contexts.tls, connections, None, quick))
     if contexts is not None and listeners.mtls is not None:
         servers.append(HttpServer(app, [listeners.mtls], contexts.mutual, connections))
     return servers

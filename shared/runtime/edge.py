@@ -72,6 +72,10 @@ class _TooManyError(Exception):
     """Raised for a request beyond the limit of pipelined requests on one connection."""
 
 
+# Returns the response to a complete request if it is at hand, None to handle it in the usual way.
+Shortcut = Callable[[bytes], bytes | None]
+
+
 class EdgeProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with a limit on everything that a client can prolong.
 
@@ -90,10 +94,11 @@ class EdgeProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,
+        shortcut: Shortcut | None = None,
     ) -> None:
         """Take over an accepted connection."""
         super().__init__(config, server_state, app_state, loop)
-        self._entry, self._remote = entry, Client()
+        self._entry, self._remote, self._shortcut = entry, Client(), shortcut
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, after the TLS handshake if there is one."""
@@ -110,10 +115,29 @@ class EdgeProtocol(HttpToolsProtocol):
         """Count the bytes outside the body; close a connection that sends too many of them."""
         before = self._body
         self._entry.received()
+        if self._shortcut is not None and self._is_answered(data):
+            return
         super().data_received(data)
         self._around += len(data) - (self._body - before)
         if self._around > HEAD_BYTES:
             self.transport.close()
+
+    def _is_answered(self, data: bytes) -> bool:
+        """Answer a whole request by the shortcut, if nothing else is under way."""
+        assert self._shortcut is not None
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if busy or self._is_reading or self.pipeline or self.flow.write_paused:
+            return False
+        try:
+            answer = self._shortcut(data)
+        except Exception as error:  # noqa: BLE001 - a bug costs the shortcut, not the connection
+            log_failure("shortcut_failed", error)
+            return False
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self._entry.enter(Phase.QUIET)
+        return True
 
     def on_message_begin(self) -> None:
         """Begin a request; put the client and its TLS certificate, if any, into the scope."""

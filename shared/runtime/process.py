@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from shared.limits import BACKLOG, IDLE_SECONDS
 from shared.runtime.connections import Connections
 from shared.runtime.descriptors import raise_descriptor_limit
-from shared.runtime.edge import Acceptor, EdgeProtocol, Overload
+from shared.runtime.edge import Acceptor, EdgeProtocol, Overload, Shortcut
 
 DRAIN_SECONDS: Final = 20.0
 # The exit status of a service whose configuration cannot be used (sysexits.h: EX_CONFIG).
@@ -38,9 +38,14 @@ class _Server(uvicorn.Server):
     """uvicorn with our accept loop and without its own signal handlers."""
 
     def __init__(
-        self, config: uvicorn.Config, connections: Connections, overload: Overload | None
+        self,
+        config: uvicorn.Config,
+        connections: Connections,
+        overload: Overload | None,
+        shortcut: Shortcut | None,
     ) -> None:
         super().__init__(config)
+        self._shortcut = shortcut
         self._connections, self._overload = connections, overload
         self._exit_event = asyncio.Event()
 
@@ -59,7 +64,7 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
 
         def make(link: Any) -> EdgeProtocol:
-            return EdgeProtocol(link, self.config, self.server_state, {}, loop)
+            return EdgeProtocol(link, self.config, self.server_state, {}, loop, self._shortcut)
 
         await self.lifespan.startup()
         self.servers: list[Any] = [
@@ -89,11 +94,13 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         connections: Connections | None = None,
         overload: Overload | None = None,
+        shortcut: Shortcut | None = None,
     ) -> None:
         """Configure the server for an application and its sockets, with TLS if `tls` is given.
 
         Pass the same `connections` to listeners whose connections count together. `overload`
-        refuses requests, on connections without TLS only.
+        refuses requests, on connections without TLS only. `shortcut` answers requests whose
+        response is at hand.
         """
         config = uvicorn.Config(
             app,
@@ -112,6 +119,7 @@ class HttpServer:
             config,
             connections or Connections(time.monotonic),
             overload if tls is None else None,
+            shortcut,
         )
         self._sockets = sockets
         self._task: asyncio.Task[None] | None = None

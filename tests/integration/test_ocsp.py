@@ -3,6 +3,7 @@
 import base64
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from tests.support.holders import revoke
-from tests.support.requests import Device, Endpoint, enroll, send
+from tests.support.requests import Device, Endpoint, RawConnection, enroll, send
 from tests.support.system import System, wait_until
 from tests.support.tools import need
 
@@ -161,3 +162,62 @@ def test_what_is_no_request_is_malformed(wide: System, body: bytes) -> None:
 def test_a_body_that_is_too_large_and_an_odd_method_are_refused(wide: System) -> None:
     assert send("POST", responder(wide), content=b"x" * 5000).status_code == 413
     assert send("PUT", responder(wide), content=b"x").status_code == 405
+
+
+# On one connection: what was answered before is answered without an HTTP parser
+
+
+def got(system: System, endpoint: Endpoint, certificate: x509.Certificate, *lines: str) -> bytes:
+    """A GET as bytes."""
+    text = quote(base64.b64encode(request(endpoint, certificate)).decode(), safe="")
+    path = responder(system).partition("//")[2].partition("/")[2]
+    return "\r\n".join((f"GET /{path}/{text} HTTP/1.1", "Host: x", *lines, "", "")).encode()
+
+
+@pytest.fixture
+def connection(endpoint: Endpoint) -> Iterator[RawConnection]:
+    found = RawConnection(endpoint.address)
+    yield found
+    found.close()
+
+
+def test_every_way_of_asking_again_has_the_same_answer(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate, connection: RawConnection
+) -> None:
+    ask = got(wide, endpoint, certificate)
+    body = request(endpoint, certificate)
+    post = f"POST /ocsp/local HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    answers = []
+    for parts in (
+        (ask,),
+        (ask,),
+        (ask[:40], ask[40:]),
+        (post + body,),
+        (post, body),
+        (post + body,),
+    ):
+        for part in parts:
+            connection.send(part)
+        answers.append(connection.response())
+    connection.send(ask + ask)  # pipelined
+    answers += [connection.response(), connection.response()]
+
+    (first, *others) = answers
+    assert status(first.content) == "GOOD"
+    names = ("content-type", "etag", "last-modified", "cache-control")
+    for other in others:
+        assert (other.status_code, other.content) == (200, first.content)
+        assert {n: other.headers[n] for n in names} == {n: first.headers[n] for n in names}
+        assert other.headers["date"]
+
+
+def test_a_request_to_close_is_followed_and_a_conditional_one_is_304(
+    wide: System, endpoint: Endpoint, certificate: x509.Certificate, connection: RawConnection
+) -> None:
+    connection.send(got(wide, endpoint, certificate))
+    tag = connection.response().headers["etag"]
+    connection.send(got(wide, endpoint, certificate, f"If-None-Match: {tag}"))
+    assert connection.response().status_code == 304
+    connection.send(got(wide, endpoint, certificate, "Connection: close"))
+    assert connection.response().status_code == 200
+    assert connection.ended()

@@ -362,7 +362,7 @@ class RawConnection:
         while line := self._file.readline().strip():
             name, _, value = line.partition(b":")
             headers[name.decode().lower()] = value.strip().decode()
-        return RawResponse(status, headers, self._file.read(int(headers["content-length"])))
+        return RawResponse(status, headers, self._file.read(int(headers.get("content-length", 0))))
 
     def ended(self) -> bool:
         """Whether the server has closed it."""

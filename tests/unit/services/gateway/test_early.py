@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.early import read_target
+from services.gateway.early import read_ocsp, read_target
 from services.gateway.routes import Target
 
 LINE = b"POST /scep/corp?operation=PKIOperation HTTP/1.1"
@@ -88,3 +88,56 @@ def test_no_part_of_a_message_is_taken_for_a_whole_one(data: st.DataObject) -> N
 
     assert read_target(whole[:cut], None) is None
     assert read_target(whole, None) == CORP
+
+
+# OCSP
+
+ASK = b"GET /ocsp/local/MDAw HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        (request(b"Host: x", line=ASK), ("local", b"000")),
+        (request(b"Connection: Keep-Alive", line=ASK), ("local", b"000")),
+        (request(line=ASK.replace(b"MDAw", b"MDA%77")), ("local", b"000")),
+        (request(b"Content-Length: 3", line=b"POST /ocsp/local HTTP/1.1", body=b"abc"),
+         ("local", b"abc")),
+    ],
+)  # fmt: skip
+def test_a_whole_ocsp_request_is_read(received: bytes, expected: tuple[str, bytes]) -> None:
+    assert read_ocsp(received) == expected
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        b"",
+        request(line=ASK)[:-1],
+        request(line=ASK) * 2,
+        request(line=ASK.replace(b"1.1", b"1.0")),
+        request(line=ASK.replace(b"MDAw", b"MDAw?x")),
+        request(line=ASK.replace(b"MDAw", b"")),
+        request(line=ASK.replace(b"MDAw", b"!!")),
+        request(line=ASK.replace(b"/ocsp/", b"/crl/")),
+        request(line=ASK.replace(b"GET", b"HEAD")),
+        request(b"Connection: close", line=ASK),
+        request(b"connection: upgrade", line=ASK),
+        request(b"If-None-Match: *", line=ASK),
+        request(b"If-Modified-Since: x", line=ASK),
+        request(b"Transfer-Encoding: chunked", line=ASK),
+        request(b"Expect: 100-continue", line=ASK),
+        request(b"Content-Length: 3", line=ASK, body=b"abc"),
+        request(b"Content-Length: 4", line=b"POST /ocsp/local HTTP/1.1", body=b"abc"),
+        request(b"Content-Length: 3", line=b"POST /ocsp/local/x HTTP/1.1", body=b"abc"),
+        request(line=ASK.replace(b"MDAw", b"A" * 20_000)),
+    ],
+)
+def test_another_request_is_left_to_the_parser(received: bytes) -> None:
+    assert read_ocsp(received) is None
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", ASK, b"POST /ocsp/local HTTP/1.1\r\n"]))
+def test_any_bytes_are_a_request_or_left_to_the_parser(rest: bytes, begin: bytes) -> None:
+    found = read_ocsp(begin + rest)
+    assert found is None or (found[0] and isinstance(found[1], bytes))
