@@ -54,6 +54,9 @@ def make_next(data: Path, issuer: str, kind: str, now: float) -> str:
             "next_ca_key_path": f"{stem}.key",
         }
     }
+    if section.ra_cert_path:
+        renewed = [*map(str, section.ra_cert_path), *pairs.values()]
+        changes[f"issuers.{issuer}"]["ra_cert_path"] = renewed
     for name, form in forms.items():
         profile, added = configuration.profiles[name], [pairs[use] for use in form]
         changes[f"profiles.{name}"] = {

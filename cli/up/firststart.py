@@ -68,6 +68,7 @@ kind = "local"
 ca_cert_path = "ca/ca.pem"
 ca_key_path = "ca/ca.key"
 secret_path = "ca/serial.secret"
+ra_cert_path = ["ra/signing.pem", "ra/encryption.pem"]
 
 [certificate_profiles.device]
 key_types = ["rsa:2048", "rsa:3072", "rsa:4096", "ec:p256", "ec:p384"]

@@ -89,7 +89,13 @@ def _keep_previous(layout: Layout, path: Path) -> None:
     name, kept = (f'"{p.relative_to(layout.root)}"' for p in (path, previous))
     text = layout.config.read_text()
     if kept not in text:
-        write_private(layout.config, text.replace(name, f"{name}, {kept}").encode())
+        text = text.replace(name, f"{name}, {kept}")
+        for issuer, section in load(layout.config).issuers.items():
+            if isinstance(section, LocalIssuerSection) and section.ra_cert_path:
+                # The issuer renews none that was replaced.
+                keys = {"ra_cert_path": list(map(str, section.ra_cert_path))}
+                text = set_keys(text, f"issuers.{issuer}", keys)
+        write_private(layout.config, text.encode())
 
 
 def renew_connector(layout: Layout, now: float) -> bool:

@@ -17,6 +17,7 @@ from shared.scep.errors import ScepError
 from shared.scep.pkimessage import DecryptionKey, PkiMessage
 from shared.scep.schemes import public_key
 from shared.scep.signed_data import Signer
+from shared.x509.key_ids import spki_sha256
 from shared.x509.signatures import is_issued_by
 
 _MIN_BITS = 2048
@@ -24,12 +25,18 @@ _MIN_BITS = 2048
 
 @dataclass(frozen=True)
 class RaPair:
-    """An RA certificate with its key and what its key usage permits."""
+    """An RA certificate with its key, what its key usage permits, and the certificate's file."""
 
     certificate: x509.Certificate
     key: RsaKey
     signs: bool
     decrypts: bool
+    path: Path | None = None
+
+    @property
+    def spki_sha256(self) -> str:
+        """The SHA-256 of the key's SubjectPublicKeyInfo, in hex."""
+        return spki_sha256(self.parsed.spki)
 
     @property
     def der(self) -> bytes:
@@ -100,9 +107,12 @@ class RaKeys:
         return signing[apart.index(min(apart))] if signing else None
 
 
-def read_pair(cert_path: Path, key_path: Path) -> RaPair:
-    """Read a pair from its files; `SettingsError` if they do not match or are unsuitable."""
-    certificate = read_certificates(cert_path)[0]
+def read_pairs(cert_path: Path, key_path: Path) -> list[RaPair]:
+    """Read the pairs of one key: the file's first certificate, and earlier ones of the same key.
+
+    Raises `SettingsError` if certificate and key do not match or are unsuitable.
+    """
+    certificate, *others = read_certificates(cert_path)
     key = read_rsa_key(key_path)
     check_pair(certificate, key, cert_path, key_path)
     if key.key_size < _MIN_BITS:
@@ -110,7 +120,9 @@ def read_pair(cert_path: Path, key_path: Path) -> RaPair:
     signs, decrypts = _usages(certificate)
     if not signs and not decrypts:
         raise SettingsError(f"{cert_path}: needs digitalSignature or keyEncipherment")
-    return RaPair(certificate, key, signs, decrypts)
+    pair = RaPair(certificate, key, signs, decrypts, cert_path)
+    earlier = (replace(pair, certificate=other) for other in others)
+    return [pair, *(each for each in earlier if each.spki_sha256 == pair.spki_sha256)]
 
 
 def _usages(certificate: x509.Certificate) -> tuple[bool, bool]:

@@ -14,6 +14,7 @@ from services.gateway.enroll import Enroller
 from services.gateway.heartbeat import GatewayHeartbeats
 from services.gateway.lookups import Lookups
 from services.gateway.outcomes import Outcomes
+from services.gateway.ra_renewal import RaRenewals
 from services.gateway.retry import Retrier
 from services.gateway.settings import Settings
 from services.gateway.tls import Contexts
@@ -108,13 +109,15 @@ async def _serve(
     log_left_out(live.current.left_out)
     _measure(live.current)
 
+    renewals = RaRenewals(bus, live, chains, clock, lambda: _measure(live.current))
+
     async def apply(settings: Settings) -> None:
         if contexts and settings.tls:
             contexts.load(settings.tls, settings.client_cas())
         chains.set_wanted(settings.chains())
-        live.current = settings
+        live.current = renewals.beside(settings)
         connections.shares = settings.shares
-        _measure(settings)
+        _measure(live.current)
         await shards.set_epochs(settings.epochs)
 
     reloader = replica.reloader(apply)
@@ -122,7 +125,7 @@ async def _serve(
         bus=bus, live=live, name=name, since=replica.since, reloader=reloader, log_clock=clock
     )
     work = (reloader.on(signals.hangup), heartbeats.run(), enroller.resender.run())
-    async with replica.running(shards, *work) as running:
+    async with replica.running(shards, *work, renewals.run()) as running:
         # Until then connections wait in the kernel: better than a 503 while chains are read.
         readiness.gateway, readiness.clock, readiness.shards = gateway, clock, shards
         await readiness.wait(START_SECONDS, signals.stop)

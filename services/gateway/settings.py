@@ -7,7 +7,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.gateway.ra import RaKeys, assemble, read_pair
+from services.gateway.ra import RaKeys, RaPair, assemble, read_pairs
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
@@ -53,6 +53,7 @@ class Profile:
     message_limit: int = 256 * 1024
     any_signer: bool = True
     empty_content: str = "auto"
+    ra_pairs: tuple[RaPair, ...] = ()
 
     @property
     def algorithms(self) -> AlgorithmPolicy:
@@ -146,7 +147,8 @@ def _profile(
 ) -> Profile:
     certs = [configuration.path(path) for path in section.ra_cert_path]
     keys = [configuration.path(path) for path in section.ra_key_path]
-    pairs = [read_pair(cert, key) for cert, key in zip(certs, keys, strict=True)]
+    files = zip(certs, keys, strict=True)
+    pairs = [pair for cert, key in files for pair in read_pairs(cert, key)]
     return Profile(
         name=name,
         issuer=section.issuer_id,
@@ -155,6 +157,7 @@ def _profile(
         include_chain=section.include_chain,
         reply_budget=section.reply_budget,
         ra=assemble(pairs, now, certs),
+        ra_pairs=tuple(pairs),
         message_limit=section.largest_message,
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.issuer.connectors.connector import OcspAuthority, OcspCa
+from services.issuer.connectors.connector import OcspAuthority, ServiceCa
 from services.issuer.ocsp import Answer, Revoked, response, signer_template, tbs_response
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
@@ -144,7 +144,7 @@ class Responder:
         return await self._publish(issuer, authority, ca, record)
 
     async def _publish(
-        self, issuer: str, authority: OcspAuthority, ca: OcspCa, record: CertificateRecorded
+        self, issuer: str, authority: OcspAuthority, ca: ServiceCa, record: CertificateRecorded
     ) -> bool:
         place = partial(ocsp_response, issuer, record.serial)
         trusted = self.live.current.trusted_issuers
@@ -178,7 +178,7 @@ class Responder:
         self,
         issuer: str,
         authority: OcspAuthority,
-        ca: OcspCa,
+        ca: ServiceCa,
         record: CertificateRecorded,
         revoked: Revoked | None,
         position: int,
@@ -197,7 +197,7 @@ class Responder:
             responses={c.algorithm: signer.sign(answer, c) for c in ca_ids(ca.chain[0])},
         )
 
-    async def _signer(self, issuer: str, authority: OcspAuthority, ca: OcspCa) -> Signer:
+    async def _signer(self, issuer: str, authority: OcspAuthority, ca: ServiceCa) -> Signer:
         """Return the CA's signer of now; make one, and record its certificate, if there is none."""
         async with self._making:
             found = self._signers.get((issuer, ca.pin))
@@ -206,7 +206,7 @@ class Responder:
                 self._signers[issuer, ca.pin] = found
             return found
 
-    async def _new_signer(self, issuer: str, authority: OcspAuthority, ca: OcspCa) -> Signer:
+    async def _new_signer(self, issuer: str, authority: OcspAuthority, ca: ServiceCa) -> Signer:
         now, parsed = int(self.clock()), read_certificate(ca.chain[0])
         key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -7,6 +7,7 @@ from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.consumer import VerdictConsumer
 from services.issuer.orphans import OrphanConsumer, OrphanKeeper
+from services.issuer.ra import RaRenewer
 from services.issuer.responder import Responder
 from services.issuer.revocation import CrlKeeper, RevocationConsumer
 from services.issuer.settings import Settings
@@ -62,7 +63,8 @@ async def serve(
 
     server = HttpServer(operations_app(missing), [operations])
     server.start()
-    work = (keeper.run(), responder.run(), OrphanKeeper(bus, live, clock).run(), replica.beat())
+    renewing, orphans = RaRenewer(bus, live, clock), OrphanKeeper(bus, live, clock)
+    work = (keeper.run(), responder.run(), renewing.run(), orphans.run(), replica.beat())
     async with replica.running(shards, replica.reloader(apply).on(signals.hangup), *work):
         await signals.stop.wait()
     await workers.stop()

@@ -127,6 +127,10 @@ SERVICE_CERTIFICATE: Final = Channel(
     "service.{issuer}.{serial}.issued", (ServiceCertificateIssued,), CERTS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
+RA_CERTIFICATE: Final = Channel(
+    "ra.{spki_sha256}.{number}", (ServiceCertificateIssued,), CERTS,
+    writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
 OCSP_RESPONSE: Final = Channel(
     "ocsp.{issuer}.{serial}.{number}", (OcspResponseSigned,), OCSP, writers=_ISSUER
 )
@@ -219,7 +223,7 @@ CHANNELS: Final = Channels(
     (
         REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
         CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, ORDER_CHANGE, ORPHAN,
-        SERVICE_CERTIFICATE, OCSP_RESPONSE, CRL, CHAIN,
+        SERVICE_CERTIFICATE, RA_CERTIFICATE, OCSP_RESPONSE, CRL, CHAIN,
         REVOCATION, REVOCATION_ANSWER, ORPHAN_REPORT, ORPHAN_ANSWER,
         RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,

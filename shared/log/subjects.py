@@ -26,6 +26,7 @@ from shared.log.catalog import (
     ORDER_CHANGE,
     ORPHAN,
     ORPHAN_REPORT,
+    RA_CERTIFICATE,
     RA_RELOAD,
     REPLAY,
     REQUEST,
@@ -196,6 +197,11 @@ def ocsp_response(issuer: str, serial: str, number: int | str) -> str:
 def service_certificate(issuer: str, serial: str) -> str:
     """Return the subject of a certificate that was issued for a service."""
     return SERVICE_CERTIFICATE.subject(issuer=issuer, serial=serial)
+
+
+def ra_renewed(spki_sha256: str, number: int | str) -> str:
+    """Return the subject of an RA key's renewed certificate; `*` as number matches all of them."""
+    return RA_CERTIFICATE.subject(spki_sha256=spki_sha256, number=number)
 
 
 def replay_record(kind: str, digest: str, number: int | str) -> str:

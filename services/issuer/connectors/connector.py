@@ -196,8 +196,8 @@ class CrlAuthority(Protocol):
         """Seconds from thisUpdate to nextUpdate."""
 
 
-class OcspCa(IssuingCa, Protocol):
-    """A CA that certifies the keys which sign its OCSP responses."""
+class ServiceCa(IssuingCa, Protocol):
+    """A CA that certifies keys of the services."""
 
     def issue(self, template: CertificateTemplate, name: str) -> bytes:
         """Return a certificate (DER) for a service, whose serial number follows from `name` too."""
@@ -207,12 +207,24 @@ class OcspAuthority(Protocol):
     """An issuer whose OCSP responses the issuer service signs."""
 
     @property
-    def active(self) -> tuple[OcspCa, ...]:
+    def active(self) -> tuple[ServiceCa, ...]:
         """The issuer's CAs that may have issued certificates."""
 
     @property
     def ocsp_validity(self) -> int:
         """Seconds from thisUpdate to nextUpdate."""
+
+
+class RaAuthority(Protocol):
+    """An issuer whose RA certificates the issuer service renews."""
+
+    @property
+    def active(self) -> tuple[ServiceCa, ...]:
+        """The issuer's CAs that may have issued certificates."""
+
+    @property
+    def ra_certificates(self) -> tuple[bytes, ...]:
+        """The RA certificates (DER) to renew."""
 
 
 class Connector(Protocol):
@@ -304,6 +316,10 @@ class Connector(Protocol):
     @property
     def ocsp(self) -> OcspAuthority | None:
         """Certifies the signers of this issuer's OCSP responses; None if it has none."""
+
+    @property
+    def ras(self) -> RaAuthority | None:
+        """Renews RA certificates; None if the issuer has none to renew."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from services.issuer.connectors.connector import (
     OcspAuthority,
     Order,
     Prepared,
+    RaAuthority,
     Recovery,
     Refused,
 )
@@ -26,6 +27,7 @@ from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
 from services.issuer.lints import first_error
 from services.issuer.readable import unreadable
 from shared.config.ca_files import read_ca
+from shared.config.keys import read_certificates
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.events.certificates import CaChain
@@ -117,7 +119,7 @@ class LocalCa:
         return certificate(made.tbs, self.algorithm, signature)
 
     def issue(self, template: CertificateTemplate, name: str) -> bytes:
-        """Return a certificate (DER) for a service; see `OcspCa.issue`."""
+        """Return a certificate (DER) for a service; see `ServiceCa.issue`."""
         return self.sign(self.draft(template, name))
 
     def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
@@ -156,6 +158,7 @@ class LocalConnector:
     planned: LocalCa | None = None
     crl_validity: int = 7 * 86400
     ocsp_validity: int = 0
+    ra_certificates: tuple[bytes, ...] = ()
 
     @property
     def active(self) -> tuple[LocalCa, ...]:
@@ -196,6 +199,11 @@ class LocalConnector:
     def ocsp(self) -> OcspAuthority | None:
         """See `Connector.ocsp`."""
         return self if self.ocsp_validity else None
+
+    @property
+    def ras(self) -> RaAuthority | None:
+        """See `Connector.ras`."""
+        return self if self.ra_certificates else None
 
     def pinned(self, pin: str) -> LocalCa | None:
         """See `Connector.pinned`."""
@@ -283,7 +291,20 @@ def read_local(configuration: Configuration, section: LocalIssuerSection) -> Loc
         planned,
         int(section.crl_validity),
         int(section.ocsp_validity or 0),
+        tuple(_read_ra(configuration.path(path)) for path in section.ra_cert_path),
     )
+
+
+def _read_ra(path: Path) -> bytes:
+    """Return an RA certificate (DER) to renew; raises `SettingsError` for a CA's."""
+    certificate = read_certificates(path)[0]
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        constraints = None
+    if constraints is not None and constraints.ca:
+        raise SettingsError(f"{path}: a CA certificate, not that of an RA")
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _read_ca(

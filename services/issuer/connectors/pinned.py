@@ -12,6 +12,7 @@ from services.issuer.connectors.connector import (
     OcspAuthority,
     Order,
     Prepared,
+    RaAuthority,
     Refused,
 )
 from shared.config.ca_files import check_ca, sort_chain
@@ -107,6 +108,11 @@ class ExternalConnector:
     @property
     def ocsp(self) -> OcspAuthority | None:
         """See `Connector.ocsp`: the CA's own responder answers."""
+        return None
+
+    @property
+    def ras(self) -> RaAuthority | None:
+        """See `Connector.ras`: operators renew what the CA issued for RAs."""
         return None
 
 

@@ -176,7 +176,7 @@ class OcspResponseSigned(SignedEvent, frozen=True, kw_only=True):
 class ServiceCertificateIssued(SignedEvent, frozen=True, kw_only=True):
     """A certificate (DER) that the issuer made for a service, not for a device.
 
-    `purpose` is "ocsp" for a key that signs OCSP responses.
+    `purpose` is "ocsp" for a key that signs OCSP responses, "ra" for an RA key of gateways.
     """
 
     issuer: str

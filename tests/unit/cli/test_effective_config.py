@@ -82,6 +82,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "next_ca_key_path": "pkcs11:token=ca;object=next?module-path=/l.so&pin-source=file:/pin",
         "crl_validity": "3d",
         "ocsp_validity": "2d",
+        "ra_cert_path": "ra.pem",
         "max_ttl": "1001ms",
         "max_backdate": "5m",
         "extended_key_usages": ["serverAuth", "1.3.6.1.4.1.311.20.2.2"],

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from services.gateway.ra import RaKeys, RaPair, assemble, read_pair
+from services.gateway.ra import RaKeys, RaPair, assemble, read_pairs
 from shared.config.load import SettingsError
 from tests.support import pki
 from tests.support.messages import Identity
@@ -112,7 +112,7 @@ def test_without_a_valid_certificate_for_each_use_there_is_no_start(
 
 def written(directory: Path, made: x509.Certificate, key: Any, mode: int = 0o600) -> RaPair:
     cert_path = pki.write_certificate(directory / "ra.pem", made)
-    return read_pair(cert_path, pki.write_key(directory / "ra.key", key, mode))
+    return read_pairs(cert_path, pki.write_key(directory / "ra.key", key, mode))[0]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_missing_file_is_named(tmp_path: Path, ra: Identity, missing: str) -> 
     (tmp_path / missing).unlink()
 
     with pytest.raises(SettingsError, match=f"{missing}: No such file"):
-        read_pair(tmp_path / "ra.pem", tmp_path / "ra.key")
+        read_pairs(tmp_path / "ra.pem", tmp_path / "ra.key")
 
 
 @pytest.mark.parametrize("broken", ["ra.pem", "ra.key"])
@@ -189,7 +189,7 @@ def test_a_file_of_something_else_is_named_and_not_quoted(
     (tmp_path / broken).write_bytes(b"-----BEGIN MARKER-----\nc2VjcmV0\n-----END MARKER-----\n")
 
     with pytest.raises(SettingsError) as error:
-        read_pair(tmp_path / "ra.pem", tmp_path / "ra.key")
+        read_pairs(tmp_path / "ra.pem", tmp_path / "ra.key")
     assert broken in str(error.value)
     assert "MARKER" not in str(error.value)
     assert "c2Vj" not in str(error.value)
