@@ -14,6 +14,7 @@ from services.issuer.information import (
     TLS_FEATURE,
     bad_information,
 )
+from shared.ca.partitions import NO_PARTITIONS, Partitioning
 from shared.ca.validity import ca_ended
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
@@ -61,6 +62,7 @@ class Ceilings:
     max_backdate: int
     extended_key_usages: frozenset[str]
     certificate_policies: frozenset[str] = frozenset()
+    partitioning: Partitioning = NO_PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,8 @@ ORPHAN: Final = Channel(
     "orphan.{issuer}.{key}.{number}", (OrphanSuspected, OrphanSettled), CERTS,
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
-# `kind` is "head" (an event, under the CA's key) or "data" (pieces, under the CRL's digest).
+# `kind` is "head" (an event, under the CA's key), "head-8-3" for partition 3 of 8, or "data"
+# (pieces, under the CRL's digest).
 CRL: Final = Channel(
     "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
 )

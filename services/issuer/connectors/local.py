@@ -1,6 +1,6 @@
 """`local`: a CA with its key in a file or a PKCS#11 token; signs CRLs and its successor too."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from services.issuer.connectors.connector import (
     Refused,
 )
 from services.issuer.connectors.pinned import read_ceilings
-from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
+from services.issuer.crl import CrlHead, crl, tbs_crl
 from services.issuer.lints import first_error
 from services.issuer.readable import unreadable
 from shared.config.ca_files import read_ca
@@ -115,10 +115,12 @@ class LocalCa:
             raise SigningError("the signed certificate does not verify")
         return certificate(made.tbs, self.algorithm, signature)
 
-    def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
-        """Return the CRL as DER, after verifying its signature."""
+    def sign_crl(
+        self, head: CrlHead, entries: Mapping[bytes, bytes], points: Sequence[str] = ()
+    ) -> bytes:
+        """See `CrlSigner.sign_crl`; verifies the signature."""
         key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
-        tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries)
+        tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries, points)
         der = crl(tbs, self.algorithm, self._signature(tbs))
         if not is_signed_by(der, self._public_key):
             raise SigningError("the signed CRL does not verify")

@@ -17,7 +17,8 @@ from services.gateway.settings import Settings as GatewaySettings
 from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.crl_keeper import CrlKeeper
+from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.access import Access
 from services.validator.consumer import RequestConsumer
