@@ -1,7 +1,7 @@
 """`local`: a CA with its key in a file or a PKCS#11 token; signs CRLs and its successor too."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from services.issuer.connectors.pinned import read_ceilings
 from services.issuer.crl import CrlHead, crl, tbs_crl
 from services.issuer.lints import first_error
 from services.issuer.readable import unreadable
+from shared.ca.partitions import Partitioning
 from shared.config.ca_files import read_ca
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
@@ -286,7 +287,10 @@ def _read_ca(
         key=key,
         chain=chain,
         secret=secret,
-        ceilings=read_ceilings(certificates[0], section),
+        ceilings=replace(
+            read_ceilings(certificates[0], section),
+            partitioning=Partitioning(section.crl_partitions, section.crl_partition_urls),
+        ),
     )
 
 
