@@ -130,9 +130,11 @@ class CrlKeeper:
         for target in targets:
             shelf = self._shelf(target)
             async with shelf.lock:
-                self._prune(target, shelf)
+                await self._open(target, shelf)
                 for partition in (None, *target.partitions):
-                    await self._look_at(target, shelf, partition)
+                    newest = await self._newest(target, partition)
+                    if newest.hidden or self._is_due(newest.head):
+                        await self._publish(target, shelf, partition, changed_only=True)
                 await self._read_ends(target, shelf)
         kept = {(target.issuer, target.ca.pin) for target in targets}
         for key in self._shelves.keys() - kept:
@@ -153,20 +155,13 @@ class CrlKeeper:
     async def _publish_next(self, target: _Target, shelf: _Shelf) -> int:
         async with shelf.lock:
             shelf.next_publication = None
-            self._prune(target, shelf)
+            await self._open(target, shelf)
             number = await self._publish(target, shelf, None, changed_only=False)
             for partition in target.partitions:
-                book = shelf.books.get(partition)
-                if book is None or book.changed or self._is_due(book.head):
+                book = shelf.books[partition]
+                if book.changed or self._is_due(book.head):
                     await self._publish(target, shelf, partition, changed_only=True)
             return number
-
-    async def _look_at(self, target: _Target, shelf: _Shelf, partition: Partition | None) -> None:
-        newest = await self._newest(target, partition)
-        if newest.hidden or self._is_due(newest.head):
-            await self._publish(target, shelf, partition, changed_only=True)
-        elif partition not in shelf.books:
-            await self._book(target, shelf, partition, newest)
 
     def _is_due(self, head: CrlPublished | None) -> bool:
         return head is None or self.clock() > (head.this_update + head.next_update) / 2
@@ -174,14 +169,21 @@ class CrlKeeper:
     def _shelf(self, target: _Target) -> _Shelf:
         return self._shelves.setdefault((target.issuer, target.ca.pin), _Shelf())
 
-    def _prune(self, target: _Target, shelf: _Shelf) -> None:
-        """Forget partitions that are no longer configured, and ends that no CRL needs."""
-        for partition in shelf.books.keys() - {None, *target.partitions}:
+    async def _open(self, target: _Target, shelf: _Shelf) -> None:
+        """Read the CRLs that are not known yet; forget those that are no longer configured.
+
+        All are read first, so that one pass over the changes on the log is enough for all of them.
+        """
+        wanted = (None, *target.partitions)
+        for partition in shelf.books.keys() - set(wanted):
             del shelf.books[partition]
-        if shelf.books:
-            listed = [book.entries for book in shelf.books.values()]
-            for serial in [s for s in shelf.ends if not any(s in each for each in listed)]:
-                del shelf.ends[serial]
+        for partition in wanted:
+            if partition not in shelf.books:
+                newest = await self._newest(target, partition)
+                await self._book(target, shelf, partition, newest)
+        listed = [book.entries for book in shelf.books.values()]
+        for serial in [s for s in shelf.ends if not any(s in each for each in listed)]:
+            del shelf.ends[serial]
 
     async def _publish(
         self, target: _Target, shelf: _Shelf, partition: Partition | None, *, changed_only: bool
