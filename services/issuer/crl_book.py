@@ -36,7 +36,7 @@ class CrlBook:
     """The complete CRL of a CA, or a partition, with all changes up to `position` of CERTS.
 
     `head` announced the CRL on which the entries are, except those in `added`; `listed_at` is when
-    it was published (Unix seconds). `changed` says that the entries are not those of that CRL.
+    it was published (Unix seconds). `changed_at` is the position of the last change of an entry.
     """
 
     partition: Partition | None
@@ -44,11 +44,15 @@ class CrlBook:
     entries: Entries = field(default_factory=dict)
     position: int = 0
     listed_at: int = 0
-    changed: bool = False
+    changed_at: int = 0
     added: set[bytes] = field(default_factory=set)
 
+    def is_complete(self, head: CrlPublished | None) -> bool:
+        """Return whether a CRL has all changes that are known."""
+        return head is not None and head.position >= self.changed_at
+
     def apply(self, change: StatusChange) -> None:
-        """Apply a change that the log has after those that were applied before.
+        """Apply the change at `position`.
 
         A certificate whose key is not known is on every partition.
         """
@@ -62,14 +66,14 @@ class CrlBook:
             if is_listed:
                 del self.entries[serial]
                 self.added.discard(serial)
-                self.changed = True
+                self.changed_at = self.position
             return
         if not is_listed:
             if change.was_listed:
                 return
             self.added.add(serial)
         self.entries[serial] = change.entry
-        self.changed = True
+        self.changed_at = self.position
 
     def drop_expired(self, ends: Mapping[bytes, int]) -> None:
         """Leave out entries that were on the CRL after their certificate's end (Unix seconds)."""
@@ -79,5 +83,5 @@ class CrlBook:
 
     def published(self, head: CrlPublished) -> None:
         """Record that the entries are on the CRL that `head` announced."""
-        self.head, self.changed = head, False
+        self.head = head
         self.added.clear()

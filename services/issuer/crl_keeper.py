@@ -120,7 +120,10 @@ class CrlKeeper:
         await every(_LOOK_SECONDS, self.look, name="crl", wake=self._asked, retry=_RETRY_SECONDS)
 
     async def look(self) -> None:
-        """Publish each CRL that is missing or past half of its validity."""
+        """Publish each CRL that is missing, past half of its validity, or lacks a change.
+
+        It lacks one only if its issuer was stopped, or did not have the partition configured yet.
+        """
         targets = [
             _Target(issuer, authority, ca)
             for issuer, connector in self.live.current.issuers.items()
@@ -131,11 +134,13 @@ class CrlKeeper:
             shelf = self._shelf(target)
             async with shelf.lock:
                 await self._open(target, shelf)
+                await self._advance(target, shelf)
                 for partition in (None, *target.partitions):
                     newest = await self._newest(target, partition)
-                    if newest.hidden or self._is_due(newest.head):
+                    is_complete = shelf.books[partition].is_complete(newest.head)
+                    if newest.hidden or not is_complete or self._is_due(newest.head):
                         await self._publish(target, shelf, partition, changed_only=True)
-                await self._read_ends(target, shelf)
+            await self._read_ends(target, shelf)
         kept = {(target.issuer, target.ca.pin) for target in targets}
         for key in self._shelves.keys() - kept:
             del self._shelves[key]
@@ -159,7 +164,7 @@ class CrlKeeper:
             number = await self._publish(target, shelf, None, changed_only=False)
             for partition in target.partitions:
                 book = shelf.books[partition]
-                if book.changed or self._is_due(book.head):
+                if not book.is_complete(book.head) or self._is_due(book.head):
                     await self._publish(target, shelf, partition, changed_only=True)
             return number
 
@@ -198,7 +203,8 @@ class CrlKeeper:
             book = await self._book(target, shelf, partition, newest)
             await self._advance(target, shelf)
             head = newest.head if not newest.hidden else None
-            if changed_only and head is not None and not book.changed and not self._is_due(head):
+            is_current = book.is_complete(head) and not self._is_due(head)
+            if changed_only and head is not None and is_current:
                 return head.number
             number = newest.number + skipped
             if await self._publish_as(target, shelf, book, number):

@@ -221,3 +221,16 @@ async def test_revocations_during_a_publication_share_the_next_one(
     assert {n for n in numbers if isinstance(n, int)} == {NOW + 1, NOW + 2}
     heads = crl_heads(world.bus, ISSUER, world.ca.chain[0], TRUSTED_ISSUERS)
     assert len([entry async for entry in heads.all()]) == 3
+
+
+async def test_a_partition_that_lacks_a_change_is_published_at_the_next_look(world: World) -> None:
+    """The issuer that carried out the command was not reloaded yet, so it knew no partitions."""
+    await world.keeper.look()
+    other, plain = world.another_keeper(), partitioned(world.ca, Partitioning())
+    partition = await revoke(world, 1)
+    await other.publish(ISSUER, world.authorities, plain)
+    assert await listed(world, partition) == set()
+    before = len(messages_of(world.bus, CRLS))
+    await world.keeper.look()
+    assert await listed(world, partition) == {serial(1)}
+    assert len(messages_of(world.bus, CRLS)) == before + 2
