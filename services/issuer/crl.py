@@ -88,7 +88,7 @@ def tbs_crl(
         issuer_name,
         write_time(head.this_update),
         write_time(head.next_update),
-        *([tlv(SEQUENCE, *(entries[serial] for serial in sorted(entries)))] if entries else []),
+        *([tlv(SEQUENCE, *map(entries.__getitem__, sorted(entries)))] if entries else []),
         tlv(CONSTRUCTED_0, tlv(SEQUENCE, *extensions)),
     )
 

@@ -77,6 +77,8 @@ class CrlBook:
 
     def drop_expired(self, ends: Mapping[bytes, int]) -> None:
         """Leave out entries that were on the CRL after their certificate's end (Unix seconds)."""
+        if min(ends.values(), default=NEVER) >= self.listed_at:
+            return
         for serial in [s for s in self.entries if ends.get(s, NEVER) < self.listed_at]:
             if serial not in self.added:
                 del self.entries[serial]

@@ -186,9 +186,6 @@ class CrlKeeper:
             if partition not in shelf.books:
                 newest = await self._newest(target, partition)
                 await self._book(target, shelf, partition, newest)
-        listed = [book.entries for book in shelf.books.values()]
-        for serial in [s for s in shelf.ends if not any(s in each for each in listed)]:
-            del shelf.ends[serial]
 
     async def _publish(
         self, target: _Target, shelf: _Shelf, partition: Partition | None, *, changed_only: bool
@@ -352,7 +349,12 @@ class CrlKeeper:
         return revoked
 
     async def _read_ends(self, target: _Target, shelf: _Shelf) -> None:
-        """Read the ends of some certificates on the complete CRL that are not known yet."""
+        """Forget ends that no CRL needs; read some that the complete one needs."""
+        unneeded = shelf.ends.keys() - shelf.books[None].entries.keys()
+        for book in shelf.books.values():
+            unneeded -= book.entries.keys()
+        for serial in unneeded:
+            del shelf.ends[serial]
         unknown = (s for s in shelf.books[None].entries if s not in shelf.ends)
         for serial in list(islice(unknown, _RECORDS)):
             record = await self._record(target, serial)
