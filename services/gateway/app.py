@@ -19,6 +19,7 @@ from services.gateway.next_ca import NextCa
 from services.gateway.ocsp import OCSP_RESPONSE, Statuses
 from services.gateway.refusals import Refusal, RefusedError
 from services.gateway.routes import (
+    CrlTarget,
     Target,
     crl_of,
     decode_base64,
@@ -33,6 +34,7 @@ from services.gateway.tls import is_client_of, read_client_cert
 from services.gateway.user_agents import family
 from shared.bus.core import Bus, BusUnavailableError
 from shared.ca.chains import Chain, ChainBook
+from shared.ca.partitions import find_partition
 from shared.config.addresses import client_address
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.limits import OCSP_REQUEST_BYTES
@@ -125,7 +127,7 @@ class Gateway:
         crl, ocsp = crl_of(request.scope["path"]), ocsp_of(request.scope["path"])
         try:
             if crl is not None:
-                response = await self._crl(request, *crl)
+                response = await self._crl(request, crl)
             elif ocsp is not None:
                 response = await self._ocsp(request, *ocsp)
             else:
@@ -177,20 +179,23 @@ class Gateway:
             raise RefusedError(refusals.TWO_CLIENTS)
         return read_client_cert(headers[0]) if headers else None
 
-    async def _crl(self, request: Request, issuer: str, pin: str) -> Response:
-        """Return the CRL of an issuer's current CA, or of its CA with the key that `pin` names."""
+    async def _crl(self, request: Request, target: CrlTarget) -> Response:
+        """Return the CRL of an issuer's current CA, or of the CA and partition that it names."""
         if request.method not in _METHODS:
             raise RefusedError(refusals.METHOD)
+        issuer, pin, name = target
         chains = [self.chains.get(*w) for w in self.live.current.chains() if w[0] == issuer]
         found = (chain.ca_pinned(pin) for chain in chains if chain is not None)
         ca = next((der for der in found if der is not None), None)
-        if ca is None:
+        partition = find_partition(self.live.current.partitionings, issuer, name)
+        if ca is None or (name and partition is None):
             raise RefusedError(refusals.NO_CRL)
-        der = await self.enroller.lookups.crl_of(issuer, ca)
-        headers = caching_headers(der, self.clock())
+        crl = await self.enroller.lookups.crl_of(issuer, ca, partition)
+        head = crl.head
+        headers = caching_headers(head.this_update, head.next_update, head.sha256, self.clock())
         if is_unchanged(request.headers, headers):
             return Response(None, 304, headers)
-        return Response(der, 200, {"content-type": _PKIX_CRL, **headers})
+        return Response(crl.der, 200, {"content-type": _PKIX_CRL, **headers})
 
     async def _ocsp(self, request: Request, issuer: str, encoded: str) -> Response:
         """Return the OCSP response about a certificate of an issuer (RFC 6960 appendix A.1)."""

@@ -1,37 +1,22 @@
 """Caching headers of CRLs and conditional requests (RFC 9111, RFC 9110 s13). Pure."""
 
-import hashlib
 from collections.abc import Mapping
-from email.utils import format_datetime, parsedate_to_datetime
-from functools import lru_cache
-
-from cryptography import x509
+from email.utils import formatdate, parsedate_to_datetime
 
 
-@lru_cache(maxsize=64)
-def _dates(der: bytes) -> tuple[str, str, float, str]:
-    """Return Last-Modified, Expires, nextUpdate (Unix seconds; 0 if none) and ETag of a CRL."""
-    crl = x509.load_der_x509_crl(der)
-    until = crl.next_update_utc
-    modified = format_datetime(crl.last_update_utc, usegmt=True)
-    expires = format_datetime(until, usegmt=True) if until is not None else ""
-    tag = f'"{hashlib.sha256(der).hexdigest()}"'
-    return modified, expires, until.timestamp() if until is not None else 0.0, tag
+def caching_headers(modified: int, until: int, sha256: str, now: float) -> dict[str, str]:
+    """Return the caching headers of a CRL at `now`: fresh until its nextUpdate.
 
-
-def caching_headers(der: bytes, now: float) -> dict[str, str]:
-    """Return the caching headers of a CRL (DER) at `now` (Unix seconds): fresh until nextUpdate.
-
-    Every CRL is replaced at half of its lifetime. A cache that keeps one longer learns of a
-    revocation later, but never trusts a CRL beyond its nextUpdate.
+    Times are Unix seconds, `sha256` is the CRL's digest in hex. Every CRL is replaced at half of
+    its lifetime. A cache that keeps one longer learns of a revocation later, but never trusts a CRL
+    beyond its nextUpdate.
     """
-    modified, expires, until, tag = _dates(der)
-    headers = {
+    return {
         "cache-control": f"public, max-age={max(0, int(until - now))}",
-        "last-modified": modified,
-        "etag": tag,
+        "last-modified": formatdate(modified, usegmt=True),
+        "etag": f'"{sha256}"',
+        "expires": formatdate(until, usegmt=True),
     }
-    return headers | ({"expires": expires} if expires else {})
 
 
 def is_unchanged(request: Mapping[str, str], headers: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.series import SeriesTooLongError
 from shared.ca.chains import Chain
 from shared.ca.crls import StoredCrl, newest_head, read_crl
+from shared.ca.partitions import Partition
 from shared.log.envelope import UnreadableEventError, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued
@@ -23,7 +24,8 @@ from shared.scep.certificate import read_certificate
 from shared.x509.names import read_name
 
 _log = structlog.get_logger()
-Ca = tuple[str, bytes]  # (issuer id, CA certificate as DER)
+# (issuer id, CA certificate as DER, partition; None: the complete CRL)
+CrlKey = tuple[str, bytes, Partition | None]
 
 
 @dataclass
@@ -32,9 +34,9 @@ class Lookups:
 
     bus: Bus
     live: Live[Settings]
-    _crls: dict[Ca, StoredCrl] = field(default_factory=dict)
-    _next_reads: dict[Ca, asyncio.Task[bytes]] = field(default_factory=dict)
-    _reading: defaultdict[Ca, asyncio.Lock] = field(
+    _crls: dict[CrlKey, StoredCrl] = field(default_factory=dict)
+    _next_reads: dict[CrlKey, asyncio.Task[StoredCrl]] = field(default_factory=dict)
+    _reading: defaultdict[CrlKey, asyncio.Lock] = field(
         default_factory=lambda: defaultdict(asyncio.Lock)
     )
 
@@ -84,7 +86,7 @@ class Lookups:
         envelope decrypts.
         """
         if (own := _own(chain, name, serial)) is not None:
-            return await self.crl_of(issuer, own)
+            return (await self.crl_of(issuer, own)).der
         if chain.ca_named(name) is None:
             return None
         try:
@@ -93,32 +95,32 @@ class Lookups:
             _report(error, serial)
             return None
         ca = chain.ca_pinned(record.ca_spki_sha256) if record is not None else None
-        return None if ca is None else await self.crl_of(issuer, ca)
+        return None if ca is None else (await self.crl_of(issuer, ca)).der
 
-    async def crl_of(self, issuer: str, ca: bytes) -> bytes:
+    async def crl_of(self, issuer: str, ca: bytes, partition: Partition | None = None) -> StoredCrl:
         """Return the newest CRL of a CA (DER), or the last one read while the bus is unavailable.
 
         Calls during a read share the next one. It starts after they were made, so each gets the
         newest CRL as of its call. Raises `BusUnavailableError` if no CRL was ever read.
         """
-        key = issuer, ca
+        key = issuer, ca, partition
         asked = self._next_reads.get(key)
         if asked is None:
-            asked = self._next_reads[key] = asyncio.create_task(self._read_next(issuer, ca))
+            asked = self._next_reads[key] = asyncio.create_task(self._read_next(key))
             asked.add_done_callback(_retrieved)
         return await asyncio.shield(asked)
 
-    async def _read_next(self, issuer: str, ca: bytes) -> bytes:
-        async with self._reading[issuer, ca]:
-            del self._next_reads[issuer, ca]
-            return await self._newest_crl(issuer, ca)
+    async def _read_next(self, key: CrlKey) -> StoredCrl:
+        async with self._reading[key]:
+            del self._next_reads[key]
+            return await self._newest_crl(key)
 
-    async def _newest_crl(self, issuer: str, ca: bytes) -> bytes:
-        known = self._crls.get((issuer, ca))
+    async def _newest_crl(self, key: CrlKey) -> StoredCrl:
+        known, (issuer, ca, partition) = self._crls.get(key), key
         try:
-            head = await newest_head(self.bus, issuer, ca, self.live.current.issuers)
+            head = await newest_head(self.bus, issuer, ca, self.live.current.issuers, partition)
             if head is not None and (known is None or known.head != head):
-                known = self._crls[issuer, ca] = await read_crl(self.bus, head, ca)
+                known = self._crls[key] = await read_crl(self.bus, head, ca)
         except UnreadableEventError as error:
             SECURITY_EVENTS.labels("crl").inc()
             _log.error("event_not_authentic", issuer=issuer, detail=str(error))
@@ -129,10 +131,10 @@ class Lookups:
                 raise
         if known is None:
             raise BusUnavailableError("no CRL has been published yet")
-        return known.der
+        return known
 
 
-def _retrieved(read: asyncio.Task[bytes]) -> None:
+def _retrieved(read: asyncio.Task[StoredCrl]) -> None:
     """Retrieve the exception of a read whose callers have all gone, so that asyncio stays quiet."""
     if not read.cancelled():
         read.exception()

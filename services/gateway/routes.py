@@ -13,7 +13,9 @@ _OPERATIONS: Final = {
 _PATH_ID: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _PROFILE: Final = re.compile(rf"/(?i:scep)/({_PATH_ID})")
 _MTLS: Final = re.compile(rf"/(?i:scep-mtls)/({_PATH_ID})")
-_CRL: Final = re.compile(rf"/crl/({_PATH_ID})(?:/([0-9a-f]{{64}}))?\.crl")
+_CRL: Final = re.compile(
+    rf"/crl/({_PATH_ID})(?:/([0-9a-f]{{64}})(?:/([0-9]{{1,3}}-[0-9]{{1,3}}))?)?\.crl"
+)
 _OCSP: Final = re.compile(rf"/ocsp/({_PATH_ID})(?:/(.*))?", re.DOTALL)
 _BASE64_SPACE: Final = bytes.maketrans(b"-_ ", b"+/+")
 
@@ -36,13 +38,22 @@ def target_of(path: str, default: str | None) -> Target:
     return Target(found[1] if found else None)
 
 
-def crl_of(path: str) -> tuple[str, str] | None:
-    """Return (issuer, CA's SPKI SHA-256 or "") of /crl/<issuer>.crl or /crl/<issuer>/<pin>.crl.
+class CrlTarget(NamedTuple):
+    """A CRL in a path; `pin` is "" for the current CA, `partition` "" for the complete CRL."""
 
-    "" means the current CA. Return None for any other path.
+    issuer: str
+    pin: str = ""
+    partition: str = ""
+
+
+def crl_of(path: str) -> CrlTarget | None:
+    """Return the CRL that a path names, or None for any other path.
+
+    The paths are /crl/<issuer>.crl, /crl/<issuer>/<CA's SPKI SHA-256>.crl and, of a partition,
+    /crl/<issuer>/<CA's SPKI SHA-256>/<name>.crl.
     """
     found = _CRL.fullmatch(path)
-    return (found[1], found[2] or "") if found else None
+    return CrlTarget(found[1], found[2] or "", found[3] or "") if found else None
 
 
 def ocsp_of(path: str) -> tuple[str, str] | None:

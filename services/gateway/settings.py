@@ -11,6 +11,7 @@ from services.gateway.ra import RaKeys, RaPair, assemble, read_pairs
 from services.gateway.tls import TlsFiles, server_context
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
+from shared.ca.partitions import Partitioning
 from shared.config.addresses import Networks
 from shared.config.keys import read_certificates, read_nkey, read_sealing_key, read_trusted
 from shared.config.load import SettingsError, read_profiles, read_secret_file
@@ -79,7 +80,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of the gateway; `left_out` maps profiles that failed to load to the problem."""
+    """All settings of the gateway; `left_out` maps profiles that failed to load to the problem.
+
+    `partitionings` are those of the issuers whose CRLs are partitioned.
+    """
 
     servers: Servers
     nkey_seed: str
@@ -97,6 +101,7 @@ class Settings:
     shares: Shares = field(default_factory=Shares)
     tls: TlsFiles | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    partitionings: Mapping[str, Partitioning] = field(default_factory=dict)
 
     def client_cas(self) -> tuple[bytes, ...]:
         """Return the client CAs (DER) of all mTLS profiles."""
@@ -139,6 +144,10 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         trusted_proxies=Networks.of(section.trusted_proxies),
         shares=Shares(section.max_connections_per_source, section.max_unfinished_per_source),
         tls=_tls(configuration, section),
+        partitionings={
+            name: Partitioning(issuer.crl_partitions, issuer.crl_partition_urls)
+            for name, issuer in configuration.partitioned().items()
+        },
     )
 
 

@@ -8,16 +8,19 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from services.issuer.crl_points import CRL_POINTS, bad_points
 from services.issuer.information import (
     AUTHORITY_INFORMATION,
     CERTIFICATE_POLICIES,
     TLS_FEATURE,
     bad_information,
 )
+from shared.ca.partitions import NO_PARTITIONS, Partitioning
 from shared.ca.validity import ca_ended
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
+from shared.x509.key_ids import spki_sha256
 from shared.x509.name_rules import bad_general_names, bad_name
 from shared.x509.weak_keys import weak_rsa
 
@@ -34,7 +37,7 @@ _ALLOWED: Final = frozenset(
         "2.5.29.14",
         "2.5.29.35",
         _SUBJECT_ALT_NAME,
-        "2.5.29.31",
+        CRL_POINTS,
         AUTHORITY_INFORMATION,
         CERTIFICATE_POLICIES,
         TLS_FEATURE,
@@ -51,7 +54,8 @@ _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 class Ceilings:
     """The most that one issuer signs; durations in seconds, EKUs and policies as dotted OIDs.
 
-    `ca_not_before` and `ca_not_after` are in Unix seconds.
+    `ca_not_before` and `ca_not_after` are in Unix seconds. With partitions, a certificate may name
+    only the one that its key selects.
     """
 
     ca_spki_sha256: str
@@ -61,6 +65,7 @@ class Ceilings:
     max_backdate: int
     extended_key_usages: frozenset[str]
     certificate_policies: frozenset[str] = frozenset()
+    partitioning: Partitioning = NO_PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ def beyond_ceilings(template: CertificateTemplate, ceilings: Ceilings) -> str:
         return (
             _bad_key(template.spki)
             or _bad_extensions(template.extensions, ceilings)
+            or _bad_crl_points(template, ceilings)
             or _bad_names(template)
         )
     except ScepError:
@@ -157,6 +163,13 @@ def _bad_extension(extension: TemplateExtension, ceilings: Ceilings) -> str:
     ):
         return "extended key usage not permitted by this issuer"
     return bad_information(extension, ceilings.certificate_policies)
+
+
+def _bad_crl_points(template: CertificateTemplate, ceilings: Ceilings) -> str:
+    values = (each.value for each in template.extensions if each.oid == CRL_POINTS)
+    key, pin = spki_sha256(template.spki), ceilings.ca_spki_sha256
+    found = (bad_points(value, ceilings.partitioning, pin, key) for value in values)
+    return next(filter(None, found), "")
 
 
 def _is_ca_usage(value: bytes) -> bool:

@@ -1,35 +1,25 @@
-"""Carries out revocation commands, and publishes CRLs after them and before others expire."""
+"""Carries out revocation commands: records the status, tells the CA, has the CRLs published."""
 
 import asyncio
-import hashlib
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 import structlog
 
-from services.issuer.connectors.connector import (
-    Connector,
-    CrlAuthority,
-    CrlSigner,
-    RevocationRefusedError,
-)
-from services.issuer.crl import CrlHead, RevokedEntry, read_entries
+from services.issuer.connectors.connector import Connector, RevocationRefusedError
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.responder import Responder
 from services.issuer.settings import Settings
 from services.issuer.status import Change, Unchanged, next_status
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, read_authentic, read_stage
-from shared.bus.series import Series, SeriesTooLongError, signing
-from shared.ca.crls import CHUNK_BYTES, newest_head, read_crl
+from shared.bus.log import Log, read_authentic, read_stage
+from shared.bus.series import Series, signing
 from shared.limits import shortened
-from shared.log.envelope import Message, Stored, UnreadableEventError, authenticate_as
+from shared.log.envelope import Stored, UnreadableEventError, authenticate_as
 from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
-    CrlPublished,
     KeyCompromised,
 )
 from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
@@ -39,8 +29,6 @@ from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
     certificate_issued,
     certificate_status,
-    crl_chunk,
-    crl_head,
     key_compromised,
     parse_prefix,
     revocation_answer,
@@ -48,146 +36,15 @@ from shared.log.subjects import (
 )
 from shared.observe.logs import log_failure
 from shared.runtime.live import Live
-from shared.runtime.periodic import every
 from shared.runtime.worker import DeferredError
 from shared.text.printable import visible
 
 _log = structlog.get_logger()
-_LOOK_SECONDS = 60.0
-_RETRY_SECONDS = 2.0
-# After so many forged heads in a row, use a random CRL number, which nobody can have occupied.
-_NEXT_NUMBERS: Final = 16
-_RANDOM_BITS: Final = 32
 _E = TypeVar("_E")
 _WORDS: Final = dict.fromkeys(RevocationReason, "revoked") | {
     RevocationReason.CERTIFICATE_HOLD: "on hold",
     RevocationReason.REMOVE_FROM_CRL: "released",
 }
-
-
-@dataclass
-class CrlKeeper:
-    """Keeps every CA's CRL complete and fresh, together with the keepers of other issuers.
-
-    A CRL contains the previous one and all revocations on the log since. The keeper that appends
-    the head with a number first has published it; the others read that head and continue from it.
-    `clock` returns Unix seconds.
-    """
-
-    bus: Bus
-    live: Live[Settings]
-    clock: Callable[[], float]
-    _asked: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look_now(self) -> None:
-        """Check now instead of after the usual pause: there may be a new CA."""
-        self._asked.set()
-
-    async def run(self) -> None:
-        """Check every CRL periodically; a CA without one gets its first."""
-        await every(_LOOK_SECONDS, self.look, name="crl", wake=self._asked, retry=_RETRY_SECONDS)
-
-    async def look(self) -> None:
-        """Publish each CRL that is missing or past half of its validity."""
-        for issuer, connector in self.live.current.issuers.items():
-            authority = connector.crls
-            if authority is None:
-                continue
-            for ca in authority.active:
-                head, _ = await self._newest(issuer, ca)
-                if head is None or self.clock() > (head.this_update + head.next_update) / 2:
-                    await self.publish(issuer, authority, ca)
-
-    async def publish(self, issuer: str, authority: CrlAuthority, ca: CrlSigner) -> int:
-        """Publish a CRL that contains every revocation on the log; return its number."""
-        skipped = taken = 0
-        first = False
-        while True:
-            head, number = await self._newest(issuer, ca)
-            entries = {entry.serial: entry for entry in await self._entries(head, ca)}
-            position = await self._apply(issuer, ca, head.position if head else 0, entries)
-            if first and head is not None and position == head.position:
-                return head.number
-            now = int(self.clock())
-            number += skipped
-            about = CrlHead(number, now, now + authority.crl_validity)
-            der = ca.sign_crl(about, entries.values())
-            if await self._append(issuer, ca, about, der, position):
-                _log.info("crl_published", issuer=issuer, number=number, entries=len(entries))
-                if head is not None:
-                    return number
-                # Another issuer may have published a first CRL too; the later may hold less: check.
-                first, skipped = True, 0
-                continue
-            if (await self._newest(issuer, ca))[0] == head:
-                # No trusted issuer published it: a forgery occupies the number.
-                taken += 1
-                skipped += 1 if taken < _NEXT_NUMBERS else secrets.randbits(_RANDOM_BITS)
-
-    async def _entries(self, head: CrlPublished | None, ca: CrlSigner) -> list[RevokedEntry]:
-        """Return the entries of the newest CRL."""
-        if head is None:
-            return []
-        return read_entries((await read_crl(self.bus, head, ca.chain[0])).der)
-
-    async def _newest(self, issuer: str, ca: CrlSigner) -> tuple[CrlPublished | None, int]:
-        """Return the newest head, and the number that follows it.
-
-        Numbers must also grow after all CRLs of a CA have left the log, and when forged heads hide
-        the newest. In that case the CRL is rebuilt from all revocations, because revocation must
-        not stop.
-        """
-        now = int(self.clock())
-        try:
-            trusted = self.live.current.trusted_issuers
-            head = await newest_head(self.bus, issuer, ca.chain[0], trusted)
-        except SeriesTooLongError as error:
-            _log.error("crl_rebuilt", issuer=issuer, detail=str(error))
-            begun = int(self.clock() * 1000)  # milliseconds, because numbers must not decrease
-            return None, (begun << _RANDOM_BITS) + secrets.randbits(_RANDOM_BITS)
-        return head, head.number + 1 if head is not None else now
-
-    async def _apply(
-        self, issuer: str, ca: CrlSigner, position: int, entries: dict[bytes, RevokedEntry]
-    ) -> int:
-        """Apply the changes after `position` to a CRL's entries; return the last one's position."""
-        wildcard = certificate_status(issuer, "*", "*")
-        while stored := await self.bus.get_next_or_leader(CERTS, wildcard, position + 1):
-            position = stored.sequence
-            event = read_authentic(
-                CertificateStatusChanged, stored, self.live.current.trusted_issuers, "revoked"
-            )
-            if event is None:
-                continue
-            if event.ca_spki_sha256 != ca.pin:
-                continue
-            serial = bytes.fromhex(event.serial)
-            if event.revoked:
-                entries[serial] = RevokedEntry(serial, event.revoked_at, event.reason)
-            else:
-                entries.pop(serial, None)
-        return position
-
-    async def _append(
-        self, issuer: str, ca: CrlSigner, about: CrlHead, der: bytes, position: int
-    ) -> bool:
-        """Append the chunks, then the head that makes them count; False if another was first."""
-        sha256 = hashlib.sha256(der).hexdigest()
-        pieces = [der[i : i + CHUNK_BYTES] for i in range(0, len(der), CHUNK_BYTES)]
-        for index, piece in enumerate(pieces):
-            await append_first(self.bus, crl_chunk(issuer, sha256, index), Message(piece, {}))
-        event = CrlPublished(
-            issuer=issuer,
-            ca_spki_sha256=ca.pin,
-            number=about.number,
-            this_update=about.this_update,
-            next_update=about.next_update,
-            chunks=len(pieces),
-            sha256=sha256,
-            position=position,
-        )
-        subject = crl_head(issuer, ca.pin, about.number)
-        return await Log(self.bus, self.live.current.signer).append(subject, event)
 
 
 @dataclass
@@ -331,6 +188,8 @@ class RevocationConsumer:
                 revoked_at=change.revoked_at,
                 operator=command.operator,
                 command=stored.sequence,
+                not_after=record.not_after,
+                spki_sha256=record.spki_sha256,
             )
             written = signing(place, event, self.live.current.signer)
             if await series.append(newest, written) is not None:

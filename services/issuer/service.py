@@ -6,10 +6,11 @@ import socket
 from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.orphans import OrphanConsumer, OrphanKeeper
 from services.issuer.ra import RaRenewer
 from services.issuer.responder import Responder
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings
 from shared.log.roles import Role
 from shared.log.stages import Stage

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
+from shared.ca.partitions import NO_PARTITIONS, Partitioning
 from shared.ca.validity import ca_ended, ca_not_begun
 from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
@@ -57,6 +58,7 @@ class Policy:
     ca_spki_sha256: tuple[str, ...]
     external: bool = False
     crl_distribution_points: tuple[str, ...] = ()
+    crl_partitioning: Partitioning = NO_PARTITIONS
     subject_patterns: tuple[Pattern, ...] = ()
     san_patterns: tuple[SanPattern, ...] = ()
     ca_issuers: tuple[str, ...] = ()

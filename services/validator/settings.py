@@ -11,6 +11,7 @@ from services.validator.challenges.registry import find_kind
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
+from shared.ca.partitions import NO_PARTITIONS, Partitioning
 from shared.config.keys import (
     read_event_signer,
     read_nkey,
@@ -114,6 +115,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         external=configuration.issuers[profile.issuer_id].kind != "local",
         ca_spki_sha256=profile.ca_spki_sha256,
         crl_distribution_points=certificate.crl_distribution_points,
+        crl_partitioning=_partitioning(configuration, profile.issuer_id),
         ca_issuers=certificate.ca_issuers,
         ocsp=certificate.ocsp,
         must_staple=certificate.must_staple,
@@ -129,6 +131,13 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
             key_reuse=profile.renewal_key_reuse,
         ),
     )
+
+
+def _partitioning(configuration: Configuration, issuer: str) -> Partitioning:
+    section = configuration.partitioned().get(issuer)
+    if section is None:
+        return NO_PARTITIONS
+    return Partitioning(section.crl_partitions, section.crl_partition_urls)
 
 
 def _renewal_challenge(profile: ProfileSection) -> bool:

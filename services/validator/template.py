@@ -13,7 +13,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from services.validator.gates import Policy
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
-from shared.x509.key_ids import authority_key_id, public_key_id
+from shared.x509.key_ids import authority_key_id, public_key_id, spki_sha256
 from shared.x509.names import read_name
 from shared.x509.usages import KEY_USAGES, usage_oids
 
@@ -62,9 +62,13 @@ def _extensions(
 ) -> tuple[TemplateExtension, ...]:
     """Return the extensions in the order in which most CAs write them."""
     is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
-    key_usage, extended_key_usage, *rest = _fixed(_narrowed(policy, csr), is_rsa, ca)
+    fixed = _fixed(_narrowed(policy, csr), is_rsa, ca)
+    key_usage, extended_key_usage, authority, *rest = fixed
     key_id = _extension(x509.SubjectKeyIdentifier(public_key_id(csr.spki)), critical=False)
-    extensions = [key_usage, extended_key_usage, key_id, *rest]
+    extensions = [key_usage, extended_key_usage, key_id, authority]
+    if points := policy.crl_partitioning.points_of(_pin(ca), spki_sha256(csr.spki)):
+        extensions.append(_extension(_distribution_points(points), critical=False))
+    extensions += rest
     if csr.san_value is not None and csr.sans:
         # RFC 5280 s4.2.1.6: critical if the subject is empty.
         critical = not read_name(csr.subject)
@@ -95,7 +99,8 @@ def _fixed(
         _extension(authority_key_id(ca), critical=False),
     ]
     if policy.crl_distribution_points:
-        fixed.append(_extension(_distribution_points(policy), critical=False))
+        points = _distribution_points(policy.crl_distribution_points)
+        fixed.append(_extension(points, critical=False))
     if policy.ocsp or policy.ca_issuers:
         fixed.append(_extension(_authority_information(policy), critical=False))
     if policy.certificate_policies:
@@ -131,9 +136,9 @@ def _extended_key_usage(policy: Policy) -> x509.ExtendedKeyUsage:
     )
 
 
-def _distribution_points(policy: Policy) -> x509.CRLDistributionPoints:
-    """Return the CRL URLs; each leads to the same complete CRL (RFC 5280 s4.2.1.13)."""
-    urls = [x509.UniformResourceIdentifier(url) for url in policy.crl_distribution_points]
+def _distribution_points(points: tuple[str, ...]) -> x509.CRLDistributionPoints:
+    """Return the CRL URLs; each leads to the same CRL (RFC 5280 s4.2.1.13)."""
+    urls = [x509.UniformResourceIdentifier(url) for url in points]
     return x509.CRLDistributionPoints([x509.DistributionPoint(urls, None, None, None)])
 
 

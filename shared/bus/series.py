@@ -96,6 +96,35 @@ class Series(Generic[_E]):
             end = begin
         return found
 
+    async def hidden(self) -> Entry[_E] | None:
+        """Return an authentic event that more forged ones hide than `newest` skips, or None.
+
+        It looks back in steps that double, then halves the gap, so that it reads few messages
+        however many are forged. It finds the newest event unless others before it are forged too.
+        """
+        last = await self.bus.get_last_from_leader(self.stream, self.wildcard)
+        if last is None:
+            return None
+        found, low, high, step = self._entry(last), last.sequence, last.sequence, _FIRST_STEP
+        while found is None:
+            if low == 1:
+                return None
+            low, high, step = max(1, low - step), low, step * 2
+            found = await self._at(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            entry = await self._at(middle)
+            if entry is None:
+                high = middle
+            else:
+                found, low = entry, max(middle, entry.stored.sequence)
+        return found
+
+    async def _at(self, sequence: int) -> Entry[_E] | None:
+        """Return the first message at or after a sequence, None if it is forged."""
+        stored = await self.bus.get_next_or_leader(self.stream, self.wildcard, sequence)
+        return self._entry(stored) if stored is not None else None
+
     async def first(self) -> Entry[_E] | None:
         """Return the first authentic event, or None. Raises `SeriesTooLongError`."""
         async for entry in self.all():

@@ -1,10 +1,11 @@
-"""CRLs in the log: a CA's newest complete one, accepted only if the CA signed it."""
+"""CRLs in the log: the newest of a CA or partition, accepted only if the CA signed it."""
 
 import hashlib
 from dataclasses import dataclass
 
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.series import Series
+from shared.ca.partitions import Partition
 from shared.log.envelope import Trusted, UnreadableEventError
 from shared.log.events.certificates import CrlPublished
 from shared.log.streams import CRLS
@@ -26,11 +27,20 @@ class StoredCrl:
     der: bytes
 
 
-async def newest_head(bus: Bus, issuer: str, ca: bytes, trusted: Trusted) -> CrlPublished | None:
-    """Return the event of a CA's (DER) newest authentic CRL, or None if there is none."""
+def crl_heads(
+    bus: Bus, issuer: str, ca: bytes, trusted: Trusted, partition: Partition | None = None
+) -> Series[CrlPublished]:
+    """Return the series of the events that announce a CA's (DER) complete CRLs, or a partition."""
     pin = spki_sha256(read_certificate(ca).spki)
-    heads = Series(bus, CRLS, crl_head(issuer, pin, "*"), CrlPublished, trusted, "crl")
-    newest = await heads.newest()
+    wildcard = crl_head(issuer, pin, "*", partition.name if partition is not None else "")
+    return Series(bus, CRLS, wildcard, CrlPublished, trusted, "crl")
+
+
+async def newest_head(
+    bus: Bus, issuer: str, ca: bytes, trusted: Trusted, partition: Partition | None = None
+) -> CrlPublished | None:
+    """Return the event of a CA's (DER) newest authentic CRL, or None if there is none."""
+    newest = await crl_heads(bus, issuer, ca, trusted, partition).newest()
     return newest.event if newest is not None else None
 
 

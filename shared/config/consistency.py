@@ -37,6 +37,11 @@ def _issuers(configuration: Configuration) -> Iterator[str]:
             yield f"issuers.{name}.ca_key_path: must have one key for each certificate"
         if (issuer.next_ca_cert_path is None) != (issuer.next_ca_key_path is None):
             yield f"issuers.{name}.next_ca_key_path: set it together with next_ca_cert_path"
+        if bool(issuer.crl_partitions) != bool(issuer.crl_partition_urls):
+            how = "set both crl_partitions and crl_partition_urls, or neither"
+            yield f"issuers.{name}.crl_partition_urls: {how}"
+        if len(set(issuer.crl_partitions)) < len(issuer.crl_partitions):
+            yield f"issuers.{name}.crl_partitions: names a number twice"
 
 
 def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
@@ -85,6 +90,12 @@ def _beyond_issuer(
         yield (
             f".profile_id: {profile.profile_id} has certificate policies that issuer "
             f"{profile.issuer_id} does not sign: {', '.join(missing)}"
+        )
+    is_partitioned = isinstance(issuer, LocalIssuerSection) and issuer.crl_partitions
+    if certificate.crl_distribution_points and is_partitioned:
+        yield (
+            f".profile_id: crl_distribution_points of {profile.profile_id} cannot be combined with "
+            f"crl_partitions of issuer {profile.issuer_id}"
         )
     if certificate.must_staple and not certificate.ocsp and isinstance(issuer, LocalIssuerSection):
         yield (

@@ -66,6 +66,11 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _numbers(value: object) -> object:
+    """Wrap a single number in a list."""
+    return [value] if isinstance(value, int) else value
+
+
 def _secrets(value: object) -> object:
     """Accept a secret or a list of them; reject other types without quoting the value."""
     if not isinstance(value, str | list | tuple):
@@ -142,6 +147,11 @@ SanPatterns = Annotated[
 ]
 HttpUrl = Annotated[str, Field(pattern=r"^http://[!-~]+$", max_length=255)]
 HttpUrls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_list), Field(max_length=8)]
+Partitions = Annotated[
+    tuple[Annotated[int, Field(ge=2, le=256, strict=True)], ...],
+    BeforeValidator(_numbers),
+    Field(max_length=4),
+]
 PolicyOids = Annotated[
     tuple[Annotated[str, Field(pattern=r"^[0-2](\.[0-9]+)+$")], ...],
     BeforeValidator(_list),

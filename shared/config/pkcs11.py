@@ -1,6 +1,7 @@
 """Private keys in PKCS#11 tokens, named by URIs (RFC 7512). Needs the extra `pkcs11`."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,12 @@ def _parse(uri: str) -> _Place:
 
 # The process logs in to a PKCS#11 token once, however many of its keys are used.
 _sessions: Final[dict[tuple[str, str], Any]] = {}
+# Some modules (SoftHSM) notice that a token has returned only when they are initialized again. This
+# ends all sessions of the module; their handles may then name other keys, so that every key counts
+# how often its module was initialized.
+_starts: Final[dict[str, int]] = {}
+_next_start: Final[dict[str, float]] = {}
+_START_SECONDS: Final = 1.0
 
 
 @dataclass
@@ -84,6 +91,7 @@ class _Slot:
     place: _Place
     _session: Any = None
     _key: Any = None
+    _start: int = 0
 
     def with_key(self, work: Callable[[Any, Any], _T]) -> _T:
         """Return `work(session, private key)`, opening the session if necessary.
@@ -95,8 +103,8 @@ class _Slot:
         except ImportError:
             raise SettingsError("a PKCS#11 key requires the extra scepstream[pkcs11]") from None
         try:
-            if self._session is None:
-                self._open(pkcs11)
+            if self._session is None or self._start != _starts.get(self.place.module, 0):
+                self._reopen(pkcs11)
             return work(self._session, self._key)
         except SettingsError as error:
             if self._key is None:
@@ -110,15 +118,40 @@ class _Slot:
                 raise TokenUnavailableError(f"{self.place}: {kind}") from None
             raise
 
+    def _reopen(self, pkcs11: Any) -> None:
+        """Open a session; if a token that was there before does not open, restart its module."""
+        try:
+            self._open(pkcs11)
+        except SettingsError:
+            if self._key is None or not _restart(pkcs11, self.place.module):
+                raise
+            self._open(pkcs11)
+
     def _open(self, pkcs11: Any) -> None:
         place = self.place
         try:
             session = _session(pkcs11, place)
             kind = pkcs11.ObjectClass.PRIVATE_KEY
             self._key = session.get_key(object_class=kind, label=place.object)
-            self._session = session
+            self._session, self._start = session, _starts.get(place.module, 0)
         except (pkcs11.exceptions.PKCS11Error, RuntimeError, OSError) as error:
             raise SettingsError(f"{place}: {type(error).__name__}") from None
+
+
+def _restart(pkcs11: Any, module: str) -> bool:
+    """Initialize a module again; return False if that was tried a moment ago, or fails."""
+    if time.monotonic() < _next_start.get(module, 0.0):
+        return False
+    for known in [key for key in _sessions if key[0] == module]:
+        del _sessions[known]
+    _starts[module] = _starts.get(module, 0) + 1
+    try:
+        pkcs11.lib(module).reinitialize()
+    except (pkcs11.exceptions.PKCS11Error, RuntimeError, OSError):
+        return False
+    finally:
+        _next_start[module] = time.monotonic() + _START_SECONDS
+    return True
 
 
 def _session(pkcs11: Any, place: _Place) -> Any:

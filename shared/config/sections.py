@@ -11,10 +11,12 @@ from shared.config.fields import (
     BusUrls,
     Duration,
     ExtendedKeyUsages,
+    HttpUrls,
     Issuer,
     Names,
     NetworkNames,
     Origin,
+    Partitions,
     PathId,
     Paths,
     PolicyOids,
@@ -239,6 +241,12 @@ class LocalIssuerSection(AnyIssuerSection):
     ocsp_validity: Annotated[Duration, Field(ge=3600, le=MAX_OCSP_DAYS * 86400)] | None = None
     """From an OCSP response's thisUpdate to its nextUpdate; responses are renewed at half of it,
     and on change [no OCSP responses]."""
+    crl_partitions: Partitions = ()
+    """Number of partitions of the CRL (2 to 256), which certificates then name; then earlier
+    numbers while certificates that name them are valid [complete CRLs only].
+    """
+    crl_partition_urls: HttpUrls = ()
+    """Beginning of the partitions' URLs, http://HOST/crl/NAME; required with `crl_partitions`."""
     secret_path: Path
     """Secret for serial numbers, 32 bytes or more, mode 0600; the same on all replicas."""
 
@@ -304,6 +312,14 @@ class Configuration(Section):
             )
             for each in self.log.epochs
         )
+
+    def partitioned(self) -> dict[str, LocalIssuerSection]:
+        """Return the issuers whose CRLs are partitioned."""
+        return {
+            name: issuer
+            for name, issuer in self.issuers.items()
+            if isinstance(issuer, LocalIssuerSection) and issuer.crl_partitions
+        }
 
     def servers(self) -> Servers:
         """Return the nats-servers of the event log."""

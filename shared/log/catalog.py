@@ -134,7 +134,8 @@ RA_CERTIFICATE: Final = Channel(
 OCSP_RESPONSE: Final = Channel(
     "ocsp.{issuer}.{serial}.{number}", (OcspResponseSigned,), OCSP, writers=_ISSUER
 )
-# `kind` is "head" (an event, under the CA's key) or "data" (pieces, under the CRL's digest).
+# `kind` is "head" (an event, under the CA's key), "head-8-3" for partition 3 of 8, or "data"
+# (pieces, under the CRL's digest).
 CRL: Final = Channel(
     "crl.{issuer}.{sha256}.{kind}.{number}", (CrlPublished,), CRLS, writers=_ISSUER
 )

@@ -179,9 +179,13 @@ def revocation_answer(order: str) -> str:
     return f"{order.removesuffix('.ordered')}.answered"
 
 
-def crl_head(issuer: str, ca_spki_sha256: str, number: int | str) -> str:
-    """Return the subject that announces a complete CRL; `*` as number matches all CRLs of a CA."""
-    return CRL.subject(issuer=issuer, sha256=ca_spki_sha256, kind="head", number=number)
+def crl_head(issuer: str, ca_spki_sha256: str, number: int | str, partition: str = "") -> str:
+    """Return the subject that announces a CRL; `*` as number matches all numbers.
+
+    `partition` is the name of one, "" for the complete CRL of a CA.
+    """
+    kind = f"head-{partition}" if partition else "head"
+    return CRL.subject(issuer=issuer, sha256=ca_spki_sha256, kind=kind, number=number)
 
 
 def crl_chunk(issuer: str, crl_sha256: str, index: int) -> str:

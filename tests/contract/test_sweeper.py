@@ -19,9 +19,10 @@ from services.issuer.chains import publish_chains
 from services.issuer.commands import Commands
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.orphans import OrphanConsumer
 from services.issuer.responder import Responder
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator

@@ -1,9 +1,7 @@
 """RA and CA keys in a PKCS#11 token (SoftHSM)."""
 
 import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,53 +23,13 @@ from tests.support.requests import (
     recipient_info,
     sealed,
 )
+from tests.support.softhsm import PIN, Token, make_token
 from tests.support.system import running, scepstream
-from tests.support.tools import need
-
-MODULE = "/usr/lib/softhsm/libsofthsm2.so"
-PIN = "1234"
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of the test's own, and its PIN's file."""
-
-    folder: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf")}
-
-    def uri(self, label: str, pin: str = "pin") -> str:
-        query = f"module-path={MODULE}&pin-source={self.folder / pin}"
-        return f"pkcs11:token=scep;object={label}?{query}"
-
-    def util(self, *options: str) -> None:
-        subprocess.run(
-            [need("softhsm2-util", "softhsm2"), *options],
-            env={**os.environ, **self.env}, check=True, capture_output=True, timeout=60,
-        )  # fmt: skip
-
-    def take(self, label: str, number: int, pem: Path) -> None:
-        """Import a key, public half and all."""
-        self.util(
-            "--import", str(pem), "--token", "scep", "--label", label, "--id", f"{number:02x}",
-            "--pin", PIN,
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
-    found = Token(tmp_path_factory.mktemp("hsm"))
-    (found.folder / "tokens").mkdir()
-    (found.folder / "softhsm2.conf").write_text(
-        f"directories.tokendir = {found.folder / 'tokens'}\nlog.level = ERROR\n"
-    )
-    for name, pin in (("pin", PIN), ("wrong", "9999"), ("open", PIN)):
-        (found.folder / name).write_text(pin)
-        (found.folder / name).chmod(0o644 if name == "open" else 0o600)
-    found.util("--init-token", "--free", "--label", "scep", "--pin", PIN, "--so-pin", "5678")
-    return found
+    return make_token(tmp_path_factory.mktemp("hsm"))
 
 
 def keys_in_token(layout: Layout, token: Token, kind: str) -> None:

@@ -311,6 +311,8 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             revoked_at=1767225601,
             operator="jörg@host",
             command=42,
+            not_after=1798761600,
+            spki_sha256="aa" * 32,
         ),
     ),
     ("KeyCompromised", 1): (
@@ -318,7 +320,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
         KeyCompromised(request_sha256=REQUEST, serial=SERIAL),
     ),
     ("CrlPublished", 1): (
-        crl_head("local", "cc" * 32, 7),
+        crl_head("local", "cc" * 32, 7, "8-3"),
         CrlPublished(
             issuer="local",
             ca_spki_sha256="cc" * 32,
@@ -328,6 +330,8 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             chunks=2,
             sha256="ff" * 32,
             position=42,
+            partitions=8,
+            partition=3,
         ),
     ),
     ("OcspResponseSigned", 1): (

@@ -18,13 +18,13 @@ own with an entry point in the group `scepstream.issuers`, whose name is the kin
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
 from services.issuer.ceilings import Ceilings
-from services.issuer.crl import CrlHead, RevokedEntry
+from services.issuer.crl import CrlHead
 from shared.config.sections import AnyIssuerSection, Configuration
 from shared.log.events.certificates import CaChain
 from shared.log.events.commands import RevocationReason
@@ -180,8 +180,14 @@ class IssuingCa(Protocol):
 class CrlSigner(IssuingCa, Protocol):
     """A CA whose CRLs are signed by the issuer service."""
 
-    def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
-        """Return the CRL as DER."""
+    def sign_crl(
+        self, head: CrlHead, entries: Mapping[bytes, bytes], points: Sequence[str] = ()
+    ) -> bytes:
+        """Return the CRL as DER.
+
+        `entries` are encoded, by serial number; `points` are the URLs of a partition, () if the CRL
+        is complete.
+        """
 
 
 class CrlAuthority(Protocol):

@@ -1,7 +1,7 @@
 """`local`: a CA with its key in a file or a PKCS#11 token; signs CRLs and its successor too."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -23,9 +23,10 @@ from services.issuer.connectors.connector import (
     Refused,
 )
 from services.issuer.connectors.pinned import read_ceilings
-from services.issuer.crl import CrlHead, RevokedEntry, crl, tbs_crl
+from services.issuer.crl import CrlHead, crl, tbs_crl
 from services.issuer.lints import first_error
 from services.issuer.readable import unreadable
+from shared.ca.partitions import Partitioning
 from shared.config.ca_files import read_ca
 from shared.config.keys import read_certificates
 from shared.config.load import SettingsError, read_secret_file
@@ -122,10 +123,12 @@ class LocalCa:
         """Return a certificate (DER) for a service; see `ServiceCa.issue`."""
         return self.sign(self.draft(template, name))
 
-    def sign_crl(self, head: CrlHead, entries: Iterable[RevokedEntry]) -> bytes:
-        """Return the CRL as DER, after verifying its signature."""
+    def sign_crl(
+        self, head: CrlHead, entries: Mapping[bytes, bytes], points: Sequence[str] = ()
+    ) -> bytes:
+        """See `CrlSigner.sign_crl`; verifies the signature."""
         key_id = self.parsed.key_id or public_key_id(self.parsed.spki)
-        tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries)
+        tbs = tbs_crl(head, self.name, self.algorithm, key_id, entries, points)
         der = crl(tbs, self.algorithm, self._signature(tbs))
         if not is_signed_by(der, self._public_key):
             raise SigningError("the signed CRL does not verify")
@@ -322,7 +325,10 @@ def _read_ca(
         key=key,
         chain=chain,
         secret=secret,
-        ceilings=read_ceilings(certificates[0], section),
+        ceilings=replace(
+            read_ceilings(certificates[0], section),
+            partitioning=Partitioning(section.crl_partitions, section.crl_partition_urls),
+        ),
     )
 
 

@@ -41,6 +41,8 @@ class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
 
     Each event is complete: `revoked_at` (Unix seconds) and `reason` are those of the CRL. `command`
     is the sequence of the operator's command in OPS; commands before it change nothing any more.
+    `not_after` (Unix seconds) and `spki_sha256` are the certificate's; events of earlier releases
+    do not have them.
     """
 
     request_sha256: str
@@ -51,6 +53,8 @@ class CertificateStatusChanged(SignedEvent, frozen=True, kw_only=True):
     revoked_at: int
     operator: str
     command: int
+    not_after: int = 0
+    spki_sha256: str = ""
 
     @property
     def revoked(self) -> bool:
@@ -138,9 +142,11 @@ class OrphanSettled(OrphanNoted, frozen=True, kw_only=True):
 
 
 class CrlPublished(SignedEvent, frozen=True, kw_only=True):
-    """A complete CRL is in the log, in `chunks` pieces; times are Unix seconds.
+    """A CRL is in the log in all its `chunks` pieces; times are Unix seconds.
 
-    It includes every revocation up to sequence `position` of the CERTS stream.
+    It includes every revocation up to sequence `position` of the CERTS stream. Of a CRL that is one
+    of several partitions, `partitions` is their number and `partition` counts from 0; of a complete
+    CRL both are 0.
     """
 
     issuer: str
@@ -152,6 +158,8 @@ class CrlPublished(SignedEvent, frozen=True, kw_only=True):
     sha256: str
     position: int
     request_sha256: str = NO_REQUEST
+    partitions: int = 0
+    partition: int = 0
 
 
 class OcspResponseSigned(SignedEvent, frozen=True, kw_only=True):

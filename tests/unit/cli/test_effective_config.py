@@ -83,6 +83,8 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "crl_validity": "3d",
         "ocsp_validity": "2d",
         "ra_cert_path": "ra.pem",
+        "crl_partitions": [16, 8],
+        "crl_partition_urls": ["http://crl.example/crl/local"],
         "max_ttl": "1001ms",
         "max_backdate": "5m",
         "extended_key_usages": ["serverAuth", "1.3.6.1.4.1.311.20.2.2"],
@@ -93,7 +95,6 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "key_usages": ["digitalSignature"],
         "extended_key_usages": ["serverAuth"],
         "sans": [],
-        "crl_distribution_points": ["http://crl.example/a.crl"],
         "subject_patterns": ["CN=device-*", "O=Corp"],
         "san_patterns": ["dns:*.corp.example", "ip:192.0.2.0/24"],
         "ca_issuers": ["http://ca.example/a.cer"],
@@ -103,6 +104,8 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_ttl": "25h",
         "backdate": "0s",
     },
+    # Not of a profile of this issuer, whose certificates name partitions.
+    "certificate_profiles.elsewhere": {"crl_distribution_points": ["http://crl.example/a.crl"]},
     TABLE: {
         "fleet": 'north "1"',
         "shard": "3",
@@ -216,6 +219,9 @@ def test_the_rich_configuration_sets_every_key_that_has_a_default(config: Path) 
         (plain.certificate_profiles["device"], other.certificate_profiles["device"]),
         (plain.profiles[PROFILE], other.profiles[PROFILE]),
     ]
+    # A profile of an issuer with partitions cannot have it.
+    elsewhere = "CertificateProfileSection.crl_distribution_points"
+    assert other.certificate_profiles["elsewhere"].crl_distribution_points
     same = {
         f"{type(one).__name__}.{name}"
         for one, another in sections
@@ -223,7 +229,7 @@ def test_the_rich_configuration_sets_every_key_that_has_a_default(config: Path) 
         if not field.is_required() and getattr(one, name) == getattr(another, name)
     }
 
-    assert same == {"LocalIssuerSection.kind", "ProfileSection.webhook_url"}
+    assert same == {"LocalIssuerSection.kind", "ProfileSection.webhook_url", elsewhere}
 
 
 def test_what_is_shown_is_taken_as_it_is_but_for_the_masks(config: Path) -> None:

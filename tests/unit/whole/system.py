@@ -17,8 +17,9 @@ from services.gateway.settings import Settings as GatewaySettings
 from services.issuer.chains import publish_chains
 from services.issuer.connectors.local import LocalCa, LocalConnector
 from services.issuer.consumer import VerdictConsumer
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.responder import Responder
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
 from services.validator.access import Access
 from services.validator.consumer import RequestConsumer

@@ -5,6 +5,7 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 
 import httpx
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -12,25 +13,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
 from services.issuer.connectors.local import LocalCa, LocalConnector
-from services.issuer.revocation import CrlKeeper
+from services.issuer.crl_keeper import CrlKeeper
 from shared.bus.core import BusUnavailableError
 from shared.ca.chains import ChainBook
+from shared.ca.partitions import Partitioning
 from shared.limits import SERIES_LENGTH
 from shared.log.envelope import Stored, encode
-from shared.log.events.certificates import CaChain
+from shared.log.events.certificates import CaChain, CertificateStatusChanged
 from shared.log.streams import CRLS
-from shared.log.subjects import chain_subject, crl_head
+from shared.log.subjects import certificate_status, chain_subject, crl_head
 from shared.runtime.live import Live
 from shared.scep.certrep import CertRep, PkiStatus, read_crls
 from shared.scep.errors import FailInfo
 from shared.scep.request import issuer_and_serial
 from tests.support import golden, pki
 from tests.support.messages import COMMON_NAME, UTF8, Identity, name
-from tests.support.world import ISSUER, STRANGER, append_signed, counted, turn, until
+from tests.support.world import ISSUER, ISSUING, STRANGER, append_signed, counted, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.gateway.test_lookups import enrolled, message
 from tests.unit.services.issuer import issuers
 
+TWO = Partitioning((2,), ("http://crl.example/crl/local",))
 NEXT_KEY = ec.derive_private_key(41, ec.SECP256R1())
 
 
@@ -59,7 +62,7 @@ async def get_crl(world: World, issuer: bytes, serial: bytes | None = None) -> C
 
 
 async def read(world: World, ca: LocalCa | None = None) -> bytes:
-    return await world.enroller.lookups.crl_of(ISSUER, (ca or world.ca).chain[0])
+    return (await world.enroller.lookups.crl_of(ISSUER, (ca or world.ca).chain[0])).der
 
 
 async def test_get_crl_answers_with_the_newest_one_alone(world: World) -> None:
@@ -347,3 +350,61 @@ async def test_a_crl_that_is_known_is_not_sent_again(rolled: World) -> None:
     ]
     for headers in other:
         assert (await fetched(rolled, path, headers)).content == whole.content
+
+
+# Partitions
+
+
+@pytest.fixture
+async def partitioned(rolled: World) -> World:
+    """The current CA's CRL in two partitions, of which a revoked certificate is on one."""
+    rolled.ca = replace(rolled.ca, ceilings=replace(rolled.ca.ceilings, partitioning=TWO))
+    live = rolled.enroller.live
+    live.current = replace(live.current, partitionings={ISSUER: TWO})
+    _, event = golden.EVENTS["CertificateStatusChanged", 1]
+    assert isinstance(event, CertificateStatusChanged)
+    revoked = msgspec.structs.replace(event, ca_spki_sha256=rolled.ca.pin, spki_sha256="00" * 32)
+    place = certificate_status(ISSUER, event.serial, 0)
+    await append_signed(rolled.bus, place, revoked, ISSUING)
+    await publish(rolled)
+    return rolled
+
+
+async def test_each_partition_has_its_url_with_the_same_headers(partitioned: World) -> None:
+    pin = partitioned.ca.pin
+    listed = []
+    for number in range(2):
+        found = await fetched(partitioned, f"/crl/{ISSUER}/{pin}/2-{number}.crl")
+        crl = x509.load_der_x509_crl(found.content)
+        point = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint)
+        url = f"http://crl.example/crl/local/{pin}/2-{number}.crl"
+        assert point.critical
+        assert point.value.full_name == [x509.UniformResourceIdentifier(url)]
+        assert parsedate_to_datetime(found.headers["last-modified"]) == crl.last_update_utc
+        assert parsedate_to_datetime(found.headers["expires"]) == crl.next_update_utc
+        path = f"/crl/{ISSUER}/{pin}/2-{number}.crl"
+        known = {"if-none-match": found.headers["etag"]}
+        assert (await fetched(partitioned, path, known)).status_code == 304
+        listed.append(len(crl))
+
+    assert listed == [1, 0]
+
+
+async def test_get_crl_and_the_url_of_the_issuer_give_the_complete_crl(partitioned: World) -> None:
+    (der,) = read_crls(partitioned.opened(await get_crl(partitioned, partitioned.ca.name)))
+    found = await fetched(partitioned, f"/crl/{ISSUER}.crl")
+    crl = x509.load_der_x509_crl(found.content)
+
+    assert found.content == der
+    assert len(crl) == 1
+    assert {each.oid for each in crl.extensions} == {
+        x509.CRLNumber.oid,
+        x509.AuthorityKeyIdentifier.oid,
+    }
+
+
+@pytest.mark.parametrize("name_", ["2-2", "1-0", "3-0", "02-0", "2-00", "0-0"])
+async def test_a_partition_that_is_not_configured_is_404(partitioned: World, name_: str) -> None:
+    path = f"/crl/{ISSUER}/{partitioned.ca.pin}/{name_}.crl"
+
+    assert (await fetched(partitioned, path)).status_code == 404

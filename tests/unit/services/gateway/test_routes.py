@@ -194,10 +194,13 @@ def test_any_bytes_give_a_message_or_none(raw: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("/crl/local.crl", ("local", "")), ("/crl/a-1.crl", ("a-1", "")),
-     (f"/crl/local/{PIN}.crl", ("local", PIN))],
+    [("/crl/local.crl", ("local", "", "")), ("/crl/a-1.crl", ("a-1", "", "")),
+     (f"/crl/local/{PIN}.crl", ("local", PIN, "")),
+     (f"/crl/local/{PIN}/8-3.crl", ("local", PIN, "8-3"))],
 )  # fmt: skip
-def test_a_crls_path_names_issuer_and_key(path: str, expected: tuple[str, str]) -> None:
+def test_a_crls_path_names_issuer_key_and_partition(
+    path: str, expected: tuple[str, str, str]
+) -> None:
     assert crl_of(path) == expected
 
 
@@ -205,6 +208,8 @@ def test_a_crls_path_names_issuer_and_key(path: str, expected: tuple[str, str]) 
     "path",
     ["/crl", "/crl/.crl", "/crl/local", "/crl/local.crl/", "/crl/Local.crl", "/crl/a_b.crl",
      "/crl/-a.crl", "/crl/local/.crl", f"/crl/local/{PIN[1:]}.crl", f"/crl/local/{PIN.upper()}.crl",
+     f"/crl/local/{PIN}/.crl", f"/crl/local/{PIN}/8.crl", f"/crl/local/{PIN}/8-3-1.crl",
+     f"/crl/local/{PIN}/1000-3.crl", "/crl/local/8-3.crl",
      f"/crl/local/{PIN}.crl\n", "/scep/crl/local.crl", "/crl/../local.crl", "/scep/crl"],
 )  # fmt: skip
 def test_any_other_path_names_no_crl(path: str) -> None:

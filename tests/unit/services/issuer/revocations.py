@@ -6,8 +6,9 @@ from typing import Any, Final
 from cryptography import x509
 
 from services.issuer.connectors.local import LocalCa, LocalConnector
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.responder import Responder
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.revocation import RevocationConsumer
 from shared.ca.crls import read_crl
 from shared.log.envelope import EventSigner, Stored, authenticate_as
 from shared.log.events.certificates import (

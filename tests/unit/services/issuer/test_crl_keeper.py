@@ -209,7 +209,7 @@ async def test_of_two_first_crls_one_counts_and_the_other_follows_it(
 async def test_a_big_crl_stands_in_pieces_and_is_read_as_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.issuer.revocation.CHUNK_BYTES", 100)
+    monkeypatch.setattr("services.issuer.crl_keeper.CHUNK_BYTES", 100)
     for number in range(20):
         await world.revoke(serial(number))
     await world.publish()
@@ -395,8 +395,8 @@ async def test_it_is_made_anew_where_every_crl_has_left_the_log(world: World) ->
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.issuer.revocation._RETRY_SECONDS", 0.001)
-    monkeypatch.setattr("services.issuer.revocation._LOOK_SECONDS", 600)
+    monkeypatch.setattr("services.issuer.crl_keeper._RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("services.issuer.crl_keeper._LOOK_SECONDS", 600)
 
 
 async def test_a_keeper_looks_when_it_starts_and_when_it_is_asked(

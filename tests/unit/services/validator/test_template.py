@@ -1,4 +1,5 @@
 import datetime as dt
+import hashlib
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.template import build_template
+from shared.ca.partitions import Partitioning
 from shared.log.events.enrollment import CertificateTemplate
 from shared.x509.csr import read_csr
 from shared.x509.policies import CertificatePolicy
@@ -340,3 +342,19 @@ def test_the_same_request_at_the_same_time_gives_the_same_template(
     device: Identity, ca: x509.Certificate
 ) -> None:
     assert template(device, ca, san(DNS)) == template(device, ca, san(DNS))
+
+
+def test_a_certificate_names_the_partition_that_its_key_selects(
+    device: Identity, ca: x509.Certificate
+) -> None:
+    partitioning = Partitioning((8, 4), ("http://crl.example/crl/local",))
+    made = template(device, ca, crl_partitioning=partitioning, ocsp=("http://ocsp.example",))
+    number = int(hashlib.sha256(made.spki).hexdigest()[:16], 16) % 8
+    url = f"http://crl.example/crl/local/{pki.pin(ca)}/8-{number}.crl"
+    (point,) = [e for e in made.extensions if e.oid == "2.5.29.31"]
+    names = [x509.UniformResourceIdentifier(url)]
+    wanted = x509.CRLDistributionPoints([x509.DistributionPoint(names, None, None, None)])
+
+    assert point.value == wanted.public_bytes()
+    assert not point.critical
+    assert [e.oid for e in made.extensions] == [*ORDER, "2.5.29.31", "1.3.6.1.5.5.7.1.1"]

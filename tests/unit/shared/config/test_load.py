@@ -58,6 +58,10 @@ def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
 
 
 UNSIGNED = "device has extended key usages that issuer local does not sign"
+BOTH_POINTS = (
+    "crl_distribution_points of device cannot be combined with crl_partitions of issuer local"
+)
+PARTITIONS = 'crl_partitions = [8, 4]\ncrl_partition_urls = "http://c/crl/local"'
 UNSIGNED_POLICIES = "device has certificate policies that issuer local does not sign"
 NO_VERIFIER = (
     "challenge_password: the profile has no verifier:"
@@ -143,6 +147,15 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
             "profile_id: must_staple of device requires ocsp: issuer local adds no OCSP URL",
         ),
         (
+            text()
+            .replace("[issuers.local]", f"[issuers.local]\n{PARTITIONS}")
+            .replace(
+                "[certificate_profiles.device]",
+                '[certificate_profiles.device]\ncrl_distribution_points = "http://c/local.crl"',
+            ),
+            f"profile_id: {BOTH_POINTS}",
+        ),
+        (
             text().replace(f'"{MARKER}"', "[]"),
             NO_VERIFIER,
         ),
@@ -158,6 +171,35 @@ def test_durations_have_a_unit(tmp_path: Path, value: str, seconds: float) -> No
 )
 def test_a_reference_to_nothing_is_named(tmp_path: Path, changed: str, complaint: str) -> None:
     assert refused(tmp_path, changed) == f"profiles.corp-2.{complaint}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ("crl_partitions = 8", "crl_partition_urls: set both crl_partitions and"),
+        ('crl_partition_urls = "http://c/crl/local"', "crl_partition_urls: set both"),
+        (PARTITIONS.replace("[8, 4]", "[8, 8]"), "crl_partitions: names a number twice"),
+        (PARTITIONS.replace("[8, 4]", "1"), "crl_partitions"),
+        (PARTITIONS.replace("[8, 4]", "[8, 257]"), "crl_partitions"),
+        (PARTITIONS.replace("[8, 4]", "true"), "crl_partitions"),
+        (PARTITIONS.replace("[8, 4]", '"8"'), "crl_partitions"),
+        (PARTITIONS.replace("http:", "ldap:"), "crl_partition_urls"),
+    ],
+)
+def test_partitions_that_could_not_be_published_are_refused(
+    tmp_path: Path, keys: str, complaint: str
+) -> None:
+    changed = text().replace("[issuers.local]", f"[issuers.local]\n{keys}")
+
+    assert refused(tmp_path, changed).startswith(f"issuers.local.{complaint}")
+
+
+def test_one_number_of_partitions_is_a_list_of_one(tmp_path: Path) -> None:
+    keys = PARTITIONS.replace("[8, 4]", "8")
+    changed = text().replace("[issuers.local]", f"[issuers.local]\n{keys}")
+    issuer = loaded(tmp_path, changed).partitioned()["local"]
+
+    assert (issuer.crl_partitions, issuer.crl_partition_urls) == ((8,), ("http://c/crl/local",))
 
 
 def test_a_default_profile_must_exist(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.commands import Commands
+from services.issuer.crl_keeper import CrlKeeper
 from services.issuer.orphans import OrphanConsumer
 from services.issuer.responder import Responder
-from services.issuer.revocation import CrlKeeper, RevocationConsumer
+from services.issuer.revocation import RevocationConsumer
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.commands import ResumeOrdered
 from shared.log.events.enrollment import (
