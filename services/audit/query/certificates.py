@@ -188,10 +188,10 @@ def _conditions(filter_: CertificateFilter) -> Iterator[ColumnElement[bool]]:
 def _awaited() -> ColumnElement[bool]:
     """Match a certificate that its device may still use: it has no later one.
 
-    A device that enrolled anew instead of renewing is known by its subject.
+    A device that enrolled again instead of renewing is known by its subject.
     """
     later = certificates.alias()
-    enrolled_anew = exists(
+    enrolled_again = exists(
         select(literal(1)).where(
             later.c.profile == _C.profile,
             later.c.subject == _C.subject,
@@ -199,7 +199,7 @@ def _awaited() -> ColumnElement[bool]:
             func.coalesce(later.c.revoked_at, 0) == 0,
         )
     )
-    return and_(_NOT_REVOKED, or_(func.coalesce(_C.subject, "") == "", ~enrolled_anew))
+    return and_(_NOT_REVOKED, or_(func.coalesce(_C.subject, "") == "", ~enrolled_again))
 
 
 def _late(windows: RenewalWindows, now: int) -> Iterator[ColumnElement[bool]]:
