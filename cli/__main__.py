@@ -72,6 +72,7 @@ _COMMANDS = (
     ),
     Deferred("issuer", "Run an issuer, which signs certificates and CRLs.", "cli.services:issuer"),
     Deferred("ca", "Revoke certificates, settle orphans, roll over a CA.", "cli.ca.command:app"),
+    Deferred("certs", "List certificates, and show what became of one.", "cli.certs:app"),
     Deferred("doctor", "Try what the configuration names, and say what to do.", "cli.doctor:app"),
     Deferred(
         "connector",

@@ -189,6 +189,9 @@ FORM_BYTES: Final = Bound(4096, "bytes", "a form of the operator page", "HTTP 41
 PAGE_BYTES: Final = Bound(
     1024 * 1024, "bytes", "the rows of one page of a list", "the rest is on the next page"
 )
+NOTICE_CERTIFICATES: Final = Bound(
+    100, "certificates", "one notice of certificates that expire", "the rest is in the next notice"
+)
 LOGIN_FAILURES: Final = Bound(
     10, "failures", "logins on the page from one address in a minute", "HTTP 429 for the rest of it"
 )

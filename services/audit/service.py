@@ -3,7 +3,8 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from services.audit.api.deadlines import Bounded
 from services.audit.api.dependencies import Dependencies
@@ -12,13 +13,15 @@ from services.audit.app import admin_app
 from services.audit.commands.context import OperatorContext
 from services.audit.commands.first_admin import ensure_admin
 from services.audit.commands.sweeper import Sweeper
+from services.audit.expiry.gauges import ExpiryGauges
+from services.audit.expiry.notifier import ExpiryNotifier
 from services.audit.proof.checkpoints import Checkpoints
 from services.audit.record.lag import Backlog
 from services.audit.record.quota import QuotaMonitor
 from services.audit.record.readiness import Readiness
 from services.audit.recording import Recording
 from services.audit.settings import Settings, admin_token
-from services.audit.store.engine import migrate, open_engine
+from services.audit.store.engine import Engine, migrate, open_engine
 from shared.config.sections import Configuration
 from shared.log.roles import Role
 from shared.runtime.process import HttpServer, Signals, now
@@ -68,9 +71,24 @@ async def serve(
 
     reloader = replica.reloader(apply)
     work = (checkpoints.run(), readiness.run(), backlog.run(), quota.run(), sweeper.run())
-    async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work):
+    expiry = _expiry(replica, engine, configuration)
+    async with replica.running(shards, reloader.on(signals.hangup), replica.beat(), *work, *expiry):
         await signals.stop.wait()
     await recording.stop()
     await server.stop()
     await bus.close()
     engine.dispose()
+
+
+def _expiry(
+    replica: Replica[Settings], engine: Engine, configuration: Callable[[], Configuration]
+) -> tuple[Coroutine[Any, Any, None], ...]:
+    """Return the work that concerns certificates that expire."""
+    notifier = ExpiryNotifier(
+        replica.bus,
+        engine,
+        lambda: replica.live.current.expiry_webhook,
+        configuration,
+        replica.clock,
+    )
+    return ExpiryGauges(engine, configuration, replica.clock).run(), notifier.run()

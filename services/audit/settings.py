@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -11,14 +12,17 @@ from services.audit.roles import Level
 from services.audit.store.urls import read_url
 from shared.bus.servers import Servers
 from shared.bus.topology import recorded
+from shared.config.fields import parse_duration
 from shared.config.keys import read_certificates, read_event_signer, read_nkey
 from shared.config.load import SettingsError, read_secret_file
 from shared.config.sections import Configuration
 from shared.log.envelope import EventSigner
 from shared.log.shards import SOON_SECONDS, Epoch, all_shards, begun
+from shared.runtime.endpoint import Endpoint, client_tls
 from shared.runtime.process import now
 
 _MIN_TOKEN: Final = 32
+_MIN_SECRET: Final = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,14 @@ class PageSettings:
 
 
 @dataclass(frozen=True)
+class ExpiryWebhook:
+    """Where to post notices of certificates that expire, and how long before their end (s)."""
+
+    endpoint: Endpoint
+    before: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of the audit service; `streams` are those that may hold events by now."""
 
@@ -63,6 +75,7 @@ class Settings:
     database_url: str
     batch: int
     page: PageSettings
+    expiry_webhook: ExpiryWebhook | None = None
 
 
 def read_settings(configuration: Configuration) -> Settings:
@@ -80,6 +93,24 @@ def read_settings(configuration: Configuration) -> Settings:
         database_url=database_url(configuration),
         batch=section.batch,
         page=PageSettings(section.public_url, section.session_ttl, _oidc(configuration)),
+        expiry_webhook=_expiry_webhook(configuration),
+    )
+
+
+def _expiry_webhook(configuration: Configuration) -> ExpiryWebhook | None:
+    section = configuration.audit
+    url, secret = section.expiry_webhook_url, b""
+    if url is None:
+        return None
+    if (path := section.expiry_webhook_secret_path) is not None:
+        secret = read_secret_file(configuration.path(path)).strip()
+        if len(secret) < _MIN_SECRET:
+            raise SettingsError(f"{path}: shorter than {_MIN_SECRET} bytes")
+    ca = section.expiry_webhook_ca_path
+    tls = client_tls(configuration, ca) if urlsplit(url).scheme == "https" else None
+    endpoint = Endpoint(url, section.expiry_webhook_timeout, secret, tls=tls)
+    return ExpiryWebhook(
+        endpoint, tuple(int(parse_duration(t)) for t in section.expiry_webhook_before)
     )
 
 

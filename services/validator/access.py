@@ -14,10 +14,11 @@ from services.validator.challenges.kind import (
 from services.validator.challenges.registry import VERIFIERS, find_kind, is_built_in
 from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.verifier import Verifier
-from services.validator.challenges.webhook import Endpoint, read_endpoint
+from services.validator.challenges.webhook import read_endpoint
 from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
+from shared.runtime.endpoint import Endpoint
 
 _ORDER: Final = tuple(each.kind for each in VERIFIERS)
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
 from shared.ca.partitions import NO_PARTITIONS, Partitioning
-from shared.ca.validity import ca_ended, ca_not_begun
+from shared.ca.validity import ca_ended, ca_not_begun, renewable_from
 from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
@@ -209,10 +209,7 @@ def _renewal_rules(
 
 def _renewable_from(known: KnownCertificate, window: int | None) -> int:
     """Return the time (Unix seconds) from which a certificate may be renewed."""
-    begin, end = known.record.not_before, known.record.not_after
-    if window == 0:
-        return begin
-    return end - (window if window is not None else (end - begin) // 3)
+    return renewable_from(known.record.not_before, known.record.not_after, window)
 
 
 def _existing(policy_input: PolicyInput) -> str:

@@ -22,6 +22,9 @@ _BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
 def problems(configuration: Configuration) -> Iterator[str]:
     """Yield each problem as "key: sentence"; `profile_problems` finds those of one profile."""
     yield from _issuers(configuration)
+    url = configuration.audit.expiry_webhook_url
+    if url is not None and not _is_protected(url):
+        yield "audit.expiry_webhook_url: must be https://, or http:// on loopback"
     gateway, default = configuration.gateway, configuration.gateway.default_profile
     if (gateway.tls_cert_path is None) != (gateway.tls_key_path is None):
         yield "gateway.tls_key_path: set both tls_cert_path and tls_key_path, or neither"
@@ -153,7 +156,7 @@ def _webhooks(profile: ProfileSection) -> Iterator[str]:
 
 
 def _is_protected(url: str) -> bool:
-    """Return whether challenges may be sent to a URL: https, or http on loopback; no user info."""
+    """Return whether a URL may be posted to: https, or http on loopback; no user info."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

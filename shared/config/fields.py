@@ -166,6 +166,12 @@ CertificatePolicies = Annotated[
     AfterValidator(_policies),
     Field(max_length=16),
 ]
+Periods = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_list),
+    AfterValidator(_readable(parse_duration)),
+    Field(min_length=1, max_length=16),
+]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
 Issuer = Annotated[
     str,

@@ -19,6 +19,7 @@ from shared.config.fields import (
     Partitions,
     PathId,
     Paths,
+    Periods,
     PolicyOids,
     Section,
     Size,
@@ -196,6 +197,18 @@ class AuditSection(Section):
     """Roles of operators, who may also run commands."""
     oidc_admins: Names = ()
     """Roles of admins."""
+    expiry_webhook_url: str | None = None
+    """URL to notify of certificates that are about to expire; https, or http on loopback."""
+    expiry_webhook_before: Periods = ("30d", "7d", "1d")
+    """How long before the end of a certificate to notify, once for each of these times."""
+    expiry_webhook_secret_path: Path | None = None
+    """File of the HMAC-SHA256 key for the bodies posted there, 16 bytes or more, mode 0600 [not
+    signed]. Line ends around it are not part of it.
+    """
+    expiry_webhook_ca_path: Path | None = None
+    """CAs of the URL's TLS certificate, PEM [the system's]."""
+    expiry_webhook_timeout: Annotated[Duration, Field(gt=0)] = 10.0
+    """How long an answer may take; what is not answered with a 2xx is posted again."""
 
 
 class AnyIssuerSection(Section):

@@ -105,6 +105,22 @@ EXPIRY_DAYS: Final = Gauge(
     ["kind", "name"],
 )
 
+CERTIFICATES_EXPIRING: Final = Gauge(
+    "scepstream_certificates_expiring",
+    "Devices' certificates that end within so many days and were not replaced, from the read model",
+    ["profile", "days"],
+)
+CERTIFICATES_NOT_RENEWED: Final = Gauge(
+    "scepstream_certificates_not_renewed",
+    "Devices' valid certificates that should have been renewed by now, from the read model",
+    ["profile"],
+)
+EXPIRY_NOTICES: Final = Counter(
+    "scepstream_expiry_notices_total",
+    "Notices of certificates that expire, posted to the expiry webhook",
+    ["accepted"],
+)
+
 _DAY: Final = 86400
 _measured: Final[dict[str, set[str]]] = {}
 # Kinds of stored events that may fail to authenticate. Their series must begin at 0: increase()

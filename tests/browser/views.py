@@ -15,6 +15,7 @@ def addresses(past: Past) -> dict[str, str]:
         "held enrollment": past.held.path("held"),
         "issued enrollment": past.renewed.path("issued"),
         "refused enrollment": past.mismatch.path("rejected"),
+        "certificates that expire": "/scep/certificates?view=expiring&days=400",
         "nothing found": "/scep?tab=activity&search=nobody-is-called-so",
         "problem": "/scep/enrollments/nothing",
         "login": "/login",

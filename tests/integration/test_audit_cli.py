@@ -199,6 +199,30 @@ def test_what_is_not_on_record_is_said_so_with_status_1(
     assert "Traceback" not in done.stderr
 
 
+def certs(past: Past, *arguments: str) -> list[dict[str, Any]]:
+    done = past.system.cli("certs", *arguments, "--json", *past.config)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_inventory_lists_what_was_issued_by_what_became_of_it(past: Past) -> None:
+    found = certs(past, "list", "--profile", "demo", "--view", "valid")
+    (row,) = (each for each in found if each["serial"] == past.serial)
+    assert (row["state"], row["not_renewed"]) == ("valid", False)
+    for wanted in (("--view", "expiring"), ("--view", "not_renewed"), ("--fleet", "none")):
+        assert past.serial not in [each["serial"] for each in certs(past, "list", *wanted)]
+    soon = certs(past, "list", "--view", "expiring", "--days", "400", "--issuer", "local")
+
+    assert past.serial in [each["serial"] for each in soon]
+    assert certs(past, "show", past.serial.upper()) == [row]
+    done = scepstream("certs", "list", *past.config, env={**os.environ, "COLUMNS": "250"})
+    assert (done.returncode, past.serial in done.stdout) == (0, True)
+    for wanted, complaint in (("ff", "no certificate found: ff"), ("x", "serial")):
+        done = past.system.cli("certs", "show", wanted, *past.config)
+        assert (done.returncode, complaint in done.stderr) == (1, True)
+        assert "Traceback" not in done.stderr
+
+
 def test_a_missing_configuration_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     for command in (("list",), ("show", "x")):
         done = scepstream("audit", *command, "--config", str(tmp_path / "none.toml"))

@@ -7,7 +7,8 @@ from services.validator.challenges.one_time import OneTimeAccess
 from services.validator.challenges.signed import SignedAccess
 from services.validator.challenges.static import StaticAccess
 from services.validator.challenges.subject import PLAIN
-from services.validator.challenges.webhook import Endpoint, WebhookAccess
+from services.validator.challenges.webhook import WebhookAccess
+from shared.runtime.endpoint import Endpoint
 
 
 def accepting(

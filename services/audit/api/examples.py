@@ -55,6 +55,10 @@ _CERTIFICATE: Final[dict[str, Any]] = {
     "revoked_at": None,
     "revocation_reason": None,
     "revoked_by": None,
+    "superseded_by": None,
+    "superseded_at": None,
+    "state": "valid",
+    "not_renewed": False,
 }
 _INTUNE: Final[dict[str, Any]] = {
     "trust_anchor_path": "connector/connector.pem",
@@ -123,6 +127,9 @@ PARAMETERS: Final[dict[str, Any]] = {
     "sequence": 7,
     "operator": "helpdesk",
     "kind": "revoke",
+    "fleet": "corp",
+    "view": "expiring",
+    "days": 30,
 }
 ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("get", "/admin/scep/profiles"): {

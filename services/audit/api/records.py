@@ -40,12 +40,20 @@ from services.audit.commands.one_time import cancel, create, list_challenges
 from services.audit.commands.retry import retry
 from services.audit.commands.revoke import revoke_certificate, written_serial
 from services.audit.commands.settle import read_report, settle_orphan
-from services.audit.query.certificates import find_certificate, list_certificates
+from services.audit.query.certificates import find_certificate
 from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import count_enrollments, list_enrollments
 from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import History, history_of
+from services.audit.query.inventory import (
+    EXPIRING_DAYS,
+    MAX_DAYS,
+    Selection,
+    list_inventory,
+    renewal_windows,
+)
+from services.audit.query.life import View, state_of
 from services.audit.query.messages import with_payloads
 from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
@@ -62,6 +70,7 @@ Text = Annotated[str | None, Query(max_length=255, pattern=_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str | None, Query(max_length=1000)]
 Time = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Unix nanoseconds")]
+Days = Annotated[int, Query(ge=0, le=MAX_DAYS)]
 Name = Annotated[str, Path(max_length=400, pattern=_TEXT)]
 
 
@@ -184,17 +193,29 @@ async def deny(enrollment: Name, body: Decision, deps: Injected, operator: Opera
 async def certificates(
     deps: Injected,
     _: Viewer,
+    *,
+    view: View | None = None,
+    days: Days = EXPIRING_DAYS,
     profile: Text = None,
+    fleet: Text = None,
+    issuer: Text = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Certificates:
-    """List certificates, newest first."""
+    """List certificates, newest first, or a view of them.
+
+    Views of certificates that are still valid begin with the one that ends next, the others with
+    the last change. `expiring` and `not_renewed` leave out devices that have a later certificate;
+    `expiring` lists those that end within `days`.
+    """
 
     def work() -> Certificates:
+        now, configuration = int(deps.clock()), deps.configuration()
+        selection = Selection(view, days, profile, fleet, issuer, cursor, limit)
         with deps.engine.connect() as connection:
-            filter_ = EnrollmentFilter(profile=profile, cursor=cursor, limit=limit)
-            page = list_certificates(connection, filter_)
-        return Certificates(certificates=rows_of(CertificateRow, page.rows), next=page.next_cursor)
+            page = list_inventory(connection, configuration, selection, now)
+        found = [_certificate(row, now) for row in page.rows]
+        return Certificates(certificates=found, next=page.next_cursor)
 
     return await asyncio.to_thread(work)
 
@@ -208,13 +229,18 @@ async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> 
     written = written_serial(serial)
 
     def work() -> CertificateRow:
+        now, windows = int(deps.clock()), renewal_windows(deps.configuration())
         with deps.engine.connect() as connection:
-            row = find_certificate(connection, issuer, written)
+            row = find_certificate(connection, issuer, written, windows, now)
         if row is None:
             raise ProblemError(404, "no such certificate")
-        return CertificateRow.model_validate(row)
+        return _certificate(row, now)
 
     return await asyncio.to_thread(work)
+
+
+def _certificate(row: Mapping[str, Any], now: int) -> CertificateRow:
+    return CertificateRow.model_validate({**row, "state": state_of(row, now)})
 
 
 @router.post("/certificates/{issuer}/{serial}/revoke", tags=["Certificates"], responses=_PROBLEMS)

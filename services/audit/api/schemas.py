@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.audit.query.life import CertificateState
 from services.audit.store.commands import Command, Result
 from shared.log.events.commands import RevocationReason
 
@@ -211,7 +212,9 @@ class Done(BaseModel):
 class CertificateRow(BaseModel):
     """A recorded certificate.
 
-    `recorded_at` is in Unix nanoseconds of the log, the other times in Unix seconds.
+    `recorded_at` and `superseded_at` are in Unix nanoseconds of the log, the other times in Unix
+    seconds. `superseded_by` is the serial number of its newest renewal. `not_renewed`: it is valid,
+    but its device should have renewed it by now.
     """
 
     issuer: str
@@ -228,10 +231,14 @@ class CertificateRow(BaseModel):
     revoked_at: int | None
     revocation_reason: str | None
     revoked_by: str | None
+    superseded_by: str | None
+    superseded_at: int | None
+    state: CertificateState
+    not_renewed: bool
 
 
 class Certificates(BaseModel):
-    """A page of certificates, newest first."""
+    """A page of certificates; `next` is the cursor of the next page."""
 
     certificates: list[CertificateRow]
     next: str | None

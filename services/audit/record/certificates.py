@@ -26,10 +26,16 @@ from shared.log.subjects import parse_prefix
 
 
 def recorded(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
-    """Project a certificate, under its issuer and serial number."""
+    """Project a certificate, under its issuer and serial number, and the one that it renews."""
     assert isinstance(event, CertificateRecorded)
-    row = _certificate(changes, at.fields["issuer"], event.serial)
-    row.update(_recorded(event, stored))
+    issuer = at.fields["issuer"]
+    row = _certificate(changes, issuer, event.serial)
+    row.setdefault("recorded_at", stored.time)
+    row |= _recorded(event)
+    if event.renews not in ("", event.serial):
+        renewed = _certificate(changes, issuer, event.renews)
+        renewed.setdefault("recorded_at", stored.time)
+        renewed |= {"superseded_by": storable(event.serial), "superseded_at": stored.time}
 
 
 def status_changed(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
@@ -132,7 +138,7 @@ def _certificate(changes: Changes, issuer: str, serial: str) -> Row:
     return changes.certificates.setdefault(key, {"issuer": key[0], "serial": key[1]})
 
 
-def _recorded(event: CertificateRecorded, stored: Stored) -> Row:
+def _recorded(event: CertificateRecorded) -> Row:
     try:
         profile = parse_prefix(event.enrollment).profile
     except ValueError:
@@ -146,5 +152,4 @@ def _recorded(event: CertificateRecorded, stored: Stored) -> Row:
         "not_after": event.not_after,
         "ca_spki_sha256": storable(event.ca_spki_sha256),
         "renews": storable(event.renews) or None,
-        "recorded_at": stored.time,
     }

@@ -27,7 +27,7 @@ from services.audit.store.urls import is_sqlite, read_url
 from shared.config.load import SettingsError
 
 __all__ = ["Connection", "DatabaseError", "Engine"]
-SCHEMA: Final = "202611271500"  # the newest of migrations/versions
+SCHEMA: Final = "202611271800"  # the newest of migrations/versions
 _VERSIONS: Final = table("alembic_version", column("version_num"))
 _MIGRATIONS: Final = "migrations"
 # A server that is gone, or a lock that is never released, ends in an error. A silent server looks

@@ -10,6 +10,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -110,6 +111,15 @@ names = Table(
     Index("names_with_times", "name", "requested_at", "enrollment"),
 )
 
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """Return an index of the certificates that fulfil a condition."""
+    condition = text(where)
+    return Index(
+        name, *columns, "issuer", "serial", sqlite_where=condition, postgresql_where=condition
+    )
+
+
 certificates = Table(
     "certificates",
     metadata,
@@ -127,11 +137,24 @@ certificates = Table(
     Column("revoked_at", BigInteger),  # Unix seconds
     Column("revocation_reason", String(32)),
     Column("revoked_by", Text),
+    Column("superseded_by", Text),  # serial number of its newest renewal
+    Column("superseded_at", BigInteger),
     Index("certificates_by_time", "recorded_at", "issuer", "serial"),
-    Index("certificates_by_profile", "profile", "recorded_at"),
+    Index("certificates_by_profile", "profile", "recorded_at", "issuer", "serial"),
     Index("certificates_by_key", "spki_sha256"),
-    Index("certificates_by_end", "not_after"),
-)
+    # Whether a device has a later certificate.
+    Index("certificates_by_subject", "profile", "subject", "recorded_at"),
+    # Partial, so that what needs attention stays small beside what was renewed.
+    _partial("certificates_by_end", "not_after", where="superseded_by IS NULL"),
+    _partial("certificates_by_profile_and_end", "profile", "not_after",
+             where="superseded_by IS NULL"),
+    _partial("certificates_by_renewal", "superseded_at", where="superseded_at IS NOT NULL"),
+    _partial("certificates_by_profile_and_renewal", "profile", "superseded_at",
+             where="superseded_at IS NOT NULL"),
+    _partial("certificates_by_revocation", "revoked_at", where="revoked_at IS NOT NULL"),
+    _partial("certificates_by_profile_and_revocation", "profile", "revoked_at",
+             where="revoked_at IS NOT NULL"),
+)  # fmt: skip
 
 devices = Table(
     "devices",
@@ -280,4 +303,17 @@ sessions = Table(
     Column("token", String(64)),  # name of the API token that opened it; null for OIDC
     Column("expires_at", BigInteger, nullable=False),  # Unix seconds
     Index("sessions_by_end", "expires_at"),
+)
+
+# Up to which certificate the webhook was notified of those that expire.
+expiry_notices = Table(
+    "expiry_notices",
+    own,
+    Column("seconds", BigInteger, primary_key=True, autoincrement=False),  # before the end
+    Column("not_after", BigInteger, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    # The replica that sends, and until when (Unix seconds) no other one does.
+    Column("holder", String(64), nullable=False),
+    Column("held_until", BigInteger, nullable=False),
 )

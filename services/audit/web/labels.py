@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from services.audit.query.life import CertificateState, View, state_of
 from services.audit.store.commands import Command, Result
 from shared.log.enrollment import State
 from shared.log.events.commands import RevocationReason
@@ -56,6 +57,16 @@ _COMMANDS: Final[Mapping[str, str]] = {
     Command.CANCEL_CHALLENGE: "Cancel one-time challenge",
     Command.CREATE_TOKEN: "Create API token",
     Command.REVOKE_TOKEN: "Revoke API token",
+}
+_VIEWS: Final[Mapping[str, str]] = {
+    "": "All",
+    View.VALID: "Valid",
+    View.EXPIRING: "Expiring",
+    View.NOT_RENEWED: "Should have renewed",
+    View.EXPIRED: "Expired",
+    View.SUPERSEDED: "Superseded",
+    View.HELD: "On hold",
+    View.REVOKED: "Revoked",
 }
 
 
@@ -160,16 +171,24 @@ def certificate_status(row: Mapping[str, Any], now: float) -> Status:
 
 
 def certificate_badge(row: Mapping[str, Any], now: float) -> Badge:
-    """Return the badge of a certificate's status; "revoked" is shown even after expiry."""
-    match certificate_status(row, now):
-        case "revoked":
+    """Return the badge of a certificate's state; "revoked" is shown even after expiry."""
+    match state_of(row, now):
+        case CertificateState.REVOKED:
             return Badge(f"revoked: {row['revocation_reason']}", "bad")
-        case "held":
+        case CertificateState.HELD:
             return Badge("on hold", "warn")
-        case "expired":
+        case CertificateState.SUPERSEDED:
+            return Badge("superseded", "none")
+        case CertificateState.EXPIRED:
             return Badge("expired", "none")
         case _:
-            return Badge("good", "good")
+            late = row.get("not_renewed")
+            return Badge("should have renewed", "warn") if late else Badge("good", "good")
+
+
+def view_name(view: str) -> str:
+    """Return the label of a list of certificates; "" is the list of all."""
+    return _VIEWS.get(view, view)
 
 
 def revocation_reasons(status: Status) -> list[RevocationReason]:

@@ -78,6 +78,7 @@ _WORDS: Final = (
     words.command_name,
     words.revocation_reasons,
     words.state_badge,
+    words.view_name,
 )
 
 

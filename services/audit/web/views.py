@@ -12,12 +12,19 @@ from services.audit.api.dependencies import Dependencies, Injected
 from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import RESULTS
 from services.audit.api.scep import described
-from services.audit.query.certificates import list_certificates
 from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import list_enrollments
 from services.audit.query.filters import EnrollmentFilter
 from services.audit.query.history import history_of
+from services.audit.query.inventory import (
+    EXPIRING_DAYS,
+    MAX_DAYS,
+    Selection,
+    fleets,
+    list_inventory,
+)
+from services.audit.query.life import View
 from services.audit.query.messages import with_payloads
 from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
@@ -40,6 +47,7 @@ Chip = Literal["all", "initial", "renewal", "intune", "static"]
 Reach = Literal["24h", "7d"]
 Text = Annotated[str, Query(max_length=255, pattern=_TEXT)]
 Cursor = Annotated[str, Query(max_length=1000)]
+Days = Annotated[int, Query(ge=0, le=MAX_DAYS)]
 _Found = TypeVar("_Found")
 
 
@@ -172,20 +180,41 @@ async def held(request: Request, deps: Injected, cursor: Cursor = "") -> Respons
 
 @router.get("/scep/certificates")
 async def certificates(
-    request: Request, deps: Injected, profile: Text = "", cursor: Cursor = ""
+    request: Request,
+    deps: Injected,
+    *,
+    view: View | Literal[""] = "",
+    days: Days = EXPIRING_DAYS,
+    profile: Text = "",
+    fleet: Text = "",
+    issuer: Text = "",
+    cursor: Cursor = "",
 ) -> Response:
-    """Show issued and revoked certificates."""
+    """Show certificates, or a view of them."""
     who = await require_user(request, deps)
-    filter_ = EnrollmentFilter(profile=profile or None, cursor=cursor or None, limit=_PAGE)
-    found = await _read(deps, lambda connection: list_certificates(connection, filter_))
+    configuration, now = deps.configuration(), int(deps.clock())
+    chosen = {"profile": profile, "fleet": fleet, "issuer": issuer}
+    selection = Selection(
+        view or None, days, profile or None, fleet or None, issuer or None, cursor or None, _PAGE
+    )
+    found = await _read(
+        deps, lambda connection: list_inventory(connection, configuration, selection, now)
+    )
     return page(
         "certificates.html",
         **await _common(deps, who, "certificates"),
-        names=sorted(deps.configuration().profiles),
-        profile=profile,
+        choices={
+            "profile": sorted(configuration.profiles),
+            "fleet": fleets(configuration),
+            "issuer": sorted(configuration.issuers),
+        },
+        chosen=chosen,
+        views=["", *View],
+        view=view,
+        days=days,
         found=found,
         cursor=cursor,
-        now=deps.clock(),
+        now=now,
     )
 
 

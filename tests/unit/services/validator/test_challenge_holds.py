@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.validator.access import Access
 from services.validator.challenges.device_state import DeviceAnswer, DeviceQuestion, DeviceStateGate
-from services.validator.challenges.webhook import Endpoint
 from shared.log.envelope import Stored, authenticate
 from shared.log.events.commands import ChallengeCancelled, ChallengeCreated
 from shared.log.events.enrollment import EnrollmentApproved, EnrollmentHeld, HoldDecided
@@ -19,6 +18,7 @@ from shared.log.one_time import one_time_digest, write_one_time
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
 from shared.log.subjects import one_time_cancelled, one_time_created, parse_subject
+from shared.runtime.endpoint import Endpoint
 from tests.fakes.bus_through import BusThrough, Trouble
 from tests.support.accesses import accepting
 from tests.support.enrollers import (

@@ -550,3 +550,58 @@ def test_other_database_urls_stay_as_they_are(complete: Path, url: str) -> None:
     configuration = load(complete, {"SCEPSTREAM_AUDIT_DATABASE_URL": url})
 
     assert audit.read_settings(configuration).database_url == url
+
+
+# Notices of certificates that expire
+
+
+def noticing(complete: Path, keys: str) -> Configuration:
+    """With these keys of the audit service."""
+    complete.write_text(complete.read_text().replace("[issuers.local]", f"{keys}\n[issuers.local]"))
+    return load(complete, {})
+
+
+def test_without_a_url_nobody_is_notified_of_certificates_that_expire(complete: Path) -> None:
+    assert audit.read_settings(load(complete, {})).expiry_webhook is None
+
+
+def test_the_expiry_webhook_is_read_with_its_secret_and_its_times(complete: Path) -> None:
+    secret = complete.parent / "hook.secret"
+    secret.write_text(f"{MARKER}\n")
+    secret.chmod(0o600)
+    keys = 'expiry_webhook_url = "https://hooks.example/x"\nexpiry_webhook_before = "36h"\n'
+    found = noticing(complete, keys + 'expiry_webhook_secret_path = "hook.secret"\n')
+    webhook = audit.read_settings(found).expiry_webhook
+
+    assert webhook is not None
+    assert (webhook.endpoint.secret, webhook.before) == (MARKER.encode(), (36 * 3600,))
+    assert webhook.endpoint.tls is not None
+    assert MARKER not in repr(webhook)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://hooks.example/x", "ftp://127.0.0.1/x", "https://me:pw@hooks.example/x", "x"]
+)
+def test_certificates_are_told_of_over_tls_alone(complete: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match=r"audit\.expiry_webhook_url: must be https://"):
+        noticing(complete, f'expiry_webhook_url = "{url}"\n')
+
+
+@pytest.mark.parametrize("before", ["[]", '"soon"', "30", '["30d", "1 week"]'])
+def test_a_time_before_expiry_that_is_none_is_named(complete: Path, before: str) -> None:
+    with pytest.raises(SettingsError, match=r"audit\.expiry_webhook_before"):
+        noticing(complete, f"expiry_webhook_before = {before}\n")
+
+
+def test_a_secret_that_is_too_short_or_open_to_others_is_refused(complete: Path) -> None:
+    secret = complete.parent / "hook.secret"
+    keys = (
+        'expiry_webhook_url = "http://127.0.0.1:1/x"\nexpiry_webhook_secret_path = "hook.secret"\n'
+    )
+    configuration = noticing(complete, keys)
+    for content, mode in (("short", 0o600), (MARKER, 0o644)):
+        secret.write_text(content)
+        secret.chmod(mode)
+        with pytest.raises(SettingsError, match=r"hook\.secret") as error:
+            audit.read_settings(configuration)
+        assert content not in str(error.value).replace("shorter", "")

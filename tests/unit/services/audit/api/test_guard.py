@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from services.audit.api.deadlines import Bounded, Kind
 from services.audit.api.forms import WholeForms
-from services.audit.query.certificates import list_certificates
-from services.audit.query.filters import EnrollmentFilter
+from services.audit.query.certificates import CertificateFilter, list_certificates
+from services.audit.query.life import RenewalWindows
 from services.audit.roles import Level
 from services.audit.store.api_tokens import add_token
 from services.audit.store.tables import certificates
@@ -248,11 +248,14 @@ def test_a_page_of_a_list_ends_at_its_size_and_nothing_is_left_out(engine: Engin
     with engine.begin() as connection:
         for number in range(20):
             values = {"issuer": "local", "serial": f"{number:04d}", "recorded_at": 1}
-            connection.execute(insert(certificates).values(values | {"subject": "\x01" * 100_000}))
+            values |= {"enrollment": "e", "subject": "\x01" * 100_000}
+            connection.execute(insert(certificates).values(values))
     seen, cursor, pages = [], None, 0
     with engine.connect() as connection:
         while pages == 0 or cursor:
-            page = list_certificates(connection, EnrollmentFilter(cursor=cursor, limit=50))
+            page = list_certificates(
+                connection, CertificateFilter(RenewalWindows(), 0, cursor=cursor, limit=50)
+            )
             size = sum(len(repr(value)) for each in page.rows for value in each.values())
             assert size <= PAGE_BYTES or len(page.rows) == 1
             seen += [each["serial"] for each in page.rows]

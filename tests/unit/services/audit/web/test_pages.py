@@ -57,6 +57,7 @@ PAGES: Final = (
     "/scep", "/scep?tab=intune", "/scep?tab=intune&profile=corp&reach=7d", "/scep?tab=activity",
     "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
     "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters", "/scep/orphans",
+    "/scep/certificates?view=superseded&fleet=corp&issuer=local&days=7",
     "/scep/commands", "/scep/commands?operator=helpdesk&kind=revoke",
     f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
 )  # fmt: skip
@@ -70,6 +71,8 @@ ADDRESSES: Final = (
     "/scep?tab=activity&search={}", "/scep?tab=activity&profile={}", "/scep?tab=activity&chip={}",
     "/scep?tab=activity&state={}", "/scep?tab=activity&cursor={}", "/scep?tab=intune&profile={}",
     "/scep?tab=intune&reach={}", "/scep?tab={}", "/scep/certificates?profile={}",
+    "/scep/certificates?view={}", "/scep/certificates?fleet={}", "/scep/certificates?issuer={}",
+    "/scep/certificates?days={}", "/scep/certificates?cursor={}",
     "/scep/enrollments/{}", "/scep/commands?operator={}", "/scep/commands?kind={}",
     "/scep/commands?cursor={}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
     "/login?next=/scep/{}",
@@ -380,6 +383,27 @@ def test_a_certificate_is_offered_for_what_can_be_ordered_of_it(
         found = deps.get(path).text
         assert offered(found) == wanted, path
     assert badge in deps.get("/scep/certificates").text
+
+
+def test_a_late_device_is_marked_and_listed(deps: Browser, engine: Engine) -> None:
+    """By the windows of the configuration: a sixth of a year for `demo`."""
+    for sequence, (serial, days) in enumerate((("0a", 60), ("0b", 62)), 1):
+        end = int(NOW) + days * 86400
+        found = event(
+            "CertificateRecorded", serial=serial, renews="", subject=f"CN={serial}",
+            enrollment=enrollment(sequence, "demo").prefix(),
+            not_before=end - 366 * 86400, not_after=end,
+        )  # fmt: skip
+        store(engine, CERTS, [stored(sequence, certificate_issued("local", serial), found)])
+    late = deps.get("/scep/certificates?view=not_renewed").text
+    whole = deps.get("/scep/certificates").text
+
+    assert ("CN=0a" in late, "CN=0b" in late) == (True, False)
+    assert whole.count('<span class="badge warn">should have renewed</span>') == 1
+    found = deps.get("/api/v1/certificates?view=not_renewed&fleet=demo").json()["certificates"]
+    assert [(row["serial"], row["state"], row["not_renewed"]) for row in found] == [
+        ("0a", "valid", True)
+    ]
 
 
 def test_a_letter_names_its_retry_as_the_enrollments_page_numbers_it(

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.validator.challenges.webhook import Endpoint
 from services.validator.notify import NotificationWorkers
 from shared.bus.topology import NOTIFIER, notifiers
 from shared.log.envelope import EventSigner, Stored
 from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import Reason
 from shared.log.subjects import parse_subject
+from shared.runtime.endpoint import Endpoint
 from shared.runtime.worker import MAX_DELIVERIES
 from tests.fakes.memory_bus import MemoryConsumer
 from tests.support.accesses import accepting

@@ -19,9 +19,10 @@ from services.validator.access import verifiers
 from services.validator.challenges.kind import VerifierContext
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import ChallengeResult, Verifier
-from services.validator.challenges.webhook import WEBHOOK, Endpoint, WebhookVerifier
+from services.validator.challenges.webhook import WEBHOOK, WebhookVerifier
 from shared.limits import PROFILE_PLACES
 from shared.log.reasons import FAIL_INFO, Reason
+from shared.runtime.endpoint import Endpoint
 from tests.support.accesses import accepting
 from tests.support.enrollers import (
     ask,

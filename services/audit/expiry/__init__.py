@@ -1,0 +1,1 @@
+"""Certificates that expire: measured for alerts, and reported to an operator's service."""
