@@ -19,7 +19,7 @@ from shared.x509.name_patterns import Pattern, SanPattern, unmatched
 from shared.x509.name_rules import bad_general_names, bad_name
 from shared.x509.names import read_name
 from shared.x509.policies import CertificatePolicy
-from shared.x509.usages import usage_name, usage_oids
+from shared.x509.usages import EC_KEY_USAGES, usage_name, usage_oids
 from shared.x509.weak_keys import weak_rsa
 
 _GRANTED = frozenset({SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE})
@@ -234,16 +234,27 @@ def _authority(begin: float, end: float, at: int) -> Refusal | None:
 
 
 def _key(opened: DecryptedRequest, policy: Policy) -> Refusal | None:
-    """Require a key of a kind that the profile lists, with no known weakness."""
+    """Require a key of a kind that the profile lists, with no known weakness and some use."""
     facts, key = opened.facts, opened.csr.public_key
     kind = f"rsa:{facts.key_bits}" if facts.key_type == "rsa" else f"ec:{facts.key_type}"
     if kind not in policy.key_types:
         return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed")
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
-        if problem := weak_rsa(numbers.n, numbers.e, legacy=policy.legacy):
-            return Refusal(Reason.KEY_NOT_ALLOWED, problem)
-    return None
+        problem = weak_rsa(numbers.n, numbers.e, legacy=policy.legacy)
+    else:
+        problem = _useless_ec(policy)
+    return Refusal(Reason.KEY_NOT_ALLOWED, problem) if problem else None
+
+
+def _useless_ec(policy: Policy) -> str:
+    """Return why the profile has no use for an EC key, "" if it has one.
+
+    Its certificate would have an empty key usage, which no issuer signs.
+    """
+    if EC_KEY_USAGES.isdisjoint(policy.key_usages):
+        return "an EC key cannot encipher, and the profile has no other key usage"
+    return ""
 
 
 def _subject(policy_input: PolicyInput) -> Refusal | None:

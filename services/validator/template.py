@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -15,9 +14,7 @@ from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.key_ids import authority_key_id, public_key_id
 from shared.x509.names import read_name
-from shared.x509.usages import KEY_USAGES, usage_oids
-
-_EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
+from shared.x509.usages import EC_KEY_USAGES, KEY_USAGES, usage_oids
 
 
 def build_template(
@@ -114,7 +111,7 @@ def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtensio
 
 def _key_usage(policy: Policy, is_rsa: bool) -> x509.KeyUsage:  # noqa: FBT001 - private
     """Return the profile's usages that the key's algorithm supports (RFC 5480 s3)."""
-    usages = {u for u in policy.key_usages if is_rsa or u in _EC_USAGES}
+    usages = {u for u in policy.key_usages if is_rsa or u in EC_KEY_USAGES}
     return x509.KeyUsage(
         **{argument: name in usages for name, argument in KEY_USAGES.items()},
         key_agreement=False,

@@ -10,7 +10,7 @@ from shared.config.profiles import CertificateProfileSection, ProfileSection
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
 from shared.x509.policies import read_policy
-from shared.x509.usages import ANY_ATTRIBUTE, usage_name, usage_oids
+from shared.x509.usages import ANY_ATTRIBUTE, EC_KEY_USAGES, usage_name, usage_oids
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
@@ -46,12 +46,7 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
         yield ": this path ID is reserved"
     if profile.issuer_id not in configuration.issuers:
         yield f".issuer_id: no such issuer: {profile.issuer_id}"
-    certificate = configuration.certificate_profiles.get(profile.profile_id)
-    issuer = configuration.issuers.get(profile.issuer_id)
-    if certificate is None:
-        yield f".profile_id: no such certificate profile: {profile.profile_id}"
-    elif issuer is not None:
-        yield from _beyond_issuer(profile, certificate, issuer)
+    yield from _certificates(configuration, profile)
     if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
         yield ".mtls_client_ca_trust_bundle_path: required with mtls_enabled"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):
@@ -62,6 +57,28 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)
+
+
+def _certificates(configuration: Configuration, profile: ProfileSection) -> Iterator[str]:
+    """Yield why no certificate of the profile could ever be issued."""
+    certificate = configuration.certificate_profiles.get(profile.profile_id)
+    issuer = configuration.issuers.get(profile.issuer_id)
+    if certificate is None:
+        yield f".profile_id: no such certificate profile: {profile.profile_id}"
+        return
+    if not _has_usable_keys(certificate):
+        yield (
+            f".profile_id: {profile.profile_id} allows only EC keys, and its key_usages only "
+            "encipherment, which EC keys cannot do"
+        )
+    if issuer is not None:
+        yield from _beyond_issuer(profile, certificate, issuer)
+
+
+def _has_usable_keys(certificate: CertificateProfileSection) -> bool:
+    """Return whether a key of an allowed type has at least one of the key usages."""
+    has_rsa = any(kind.startswith("rsa:") for kind in certificate.key_types)
+    return has_rsa or not EC_KEY_USAGES.isdisjoint(certificate.key_usages)
 
 
 def _beyond_issuer(

@@ -76,7 +76,7 @@ class CertificateProfileSection(Section):
 
     The issuer's `certificate_policies` must list the OIDs.
     """
-    max_ttl: Duration = 365 * 86400.0
+    max_ttl: Annotated[Duration, Field(ge=1)] = 365 * 86400.0
     """Lifetime of a certificate. The issuer's `max_ttl`, the end of the CA and a validity that the
     CSR asks for may make it shorter.
     """

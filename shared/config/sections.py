@@ -202,7 +202,7 @@ class AnyIssuerSection(Section):
     """CA certificate, PEM, optionally with its chain; then the same for previous CAs."""
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
-    max_ttl: Duration = 2 * 365 * 86400.0
+    max_ttl: Annotated[Duration, Field(ge=1)] = 2 * 365 * 86400.0
     """Maximum lifetime of a certificate from its approval on, whatever the verdict says."""
     max_backdate: Duration = 3600.0
     """How far notBefore may precede the request, whatever the verdict says."""

@@ -161,6 +161,25 @@ def test_patterns_of_names_reach_the_gates(configured: Configured) -> None:
     assert found.san_patterns == (read_san_pattern("dns:b*"),)
 
 
+@pytest.mark.parametrize(
+    ("lines", "complaint_"),
+    [
+        ('key_types = ["ec:p256"]\nkey_usages = ["keyEncipherment"]', "allows only EC keys"),
+        ('max_ttl = "500ms"', "max_ttl: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_profile_that_could_never_issue_does_not_start(
+    configured: Configured, lines: str, complaint_: str
+) -> None:
+    assert complaint_ in complaint(configured, certificate=lines)
+
+
+def test_a_profile_with_ec_keys_and_a_usage_for_them_starts(configured: Configured) -> None:
+    lines = 'key_types = ["ec:p256"]\nkey_usages = ["keyEncipherment", "nonRepudiation"]'
+
+    assert policy(configured(certificate=lines)).key_types == {"ec:p256"}
+
+
 # CAs
 
 
