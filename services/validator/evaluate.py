@@ -129,6 +129,7 @@ class Evaluator:
             decided_at,
             lifetime(context.chain.ca),
             name_constraints(context.chain.der),
+            self.live.current.blocked_keys,
         )
         decision = decide(policy_input)
         if decision.refusal is not None or not wants_challenge(policy_input):

@@ -35,7 +35,8 @@ class DecryptedRequest:
     `renews` is the serial number of the certificate that signed it if the profile's CA issued that
     one, else "". `renewal_asked` says that the request can only be a renewal, by its message type
     or because another configured CA issued the signer's certificate. `foreign_signer` says that a
-    first request is signed with another key than the CSR's.
+    first request is signed with another key than the CSR's. `signer_spki` is the key that signed
+    it, as a SubjectPublicKeyInfo.
     """
 
     csr: CertificationRequest
@@ -46,6 +47,7 @@ class DecryptedRequest:
     transaction_id: str = ""
     foreign_signer: bool = False
     signer_spki_sha256: str = ""
+    signer_spki: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def _opened(
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked or elsewhere,
         signer_spki_sha256=spki_sha256(signer.spki),
+        signer_spki=signer.spki,
         transaction_id=message.transaction_id.text(),
         foreign_signer=foreign and not renewing,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -12,6 +12,7 @@ from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
+from shared.x509.blocked_keys import BlockedKeys
 from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.dn import write_dn
 from shared.x509.name_constraints import NameConstraints, excluded_sans, excluded_subject
@@ -97,7 +98,8 @@ class PolicyInput:
     """What the gates evaluate: the request, what the log knows, the profile, and times (Unix s).
 
     `decided_at` is later than `asked_at` if the request was held for an operator. `ca` is when the
-    CA's validity begins and ends (Unix s), `constraints` what names its chain excludes.
+    CA's validity begins and ends (Unix s), `constraints` what names its chain excludes, `blocked`
+    the keys that are certified for nobody.
     """
 
     opened: DecryptedRequest
@@ -108,6 +110,7 @@ class PolicyInput:
     decided_at: int
     ca: tuple[float, float] = (-math.inf, math.inf)
     constraints: tuple[NameConstraints, ...] = ()
+    blocked: BlockedKeys = field(default_factory=BlockedKeys)
 
 
 def decide(policy_input: PolicyInput) -> Decision:
@@ -133,7 +136,7 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
         yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
         yield "extensions", None, ignored
-    yield "compromise", _compromised(policy_input.history), ""
+    yield "compromise", _compromised(policy_input), ""
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(policy_input), opened.renews
     if not wants_challenge(policy_input):
@@ -164,10 +167,17 @@ def _usages(csr: CertificationRequest, policy: Policy) -> Refusal | None:
     return None
 
 
-def _compromised(history: History) -> Refusal | None:
-    if not history.key_compromised:
-        return None
-    return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+def _compromised(policy_input: PolicyInput) -> Refusal | None:
+    """Refuse keys that others have, also as the signer of a renewal: they could renew it."""
+    opened, blocked = policy_input.opened, policy_input.blocked
+    if policy_input.history.key_compromised:
+        return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+    if problem := blocked.problem(opened.csr.spki):
+        return Refusal(Reason.KEY_COMPROMISED, problem)
+    if opened.renews and blocked.problem(opened.signer_spki):
+        problem = "the key of the certificate to renew is blocked: enroll again with a new key"
+        return Refusal(Reason.KEY_COMPROMISED, problem)
+    return None
 
 
 def _renewal(policy_input: PolicyInput) -> Refusal | None:

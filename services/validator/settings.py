@@ -12,6 +12,7 @@ from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
 from shared.config.keys import (
+    read_blocked_keys,
     read_event_signer,
     read_nkey,
     read_opening_key,
@@ -25,6 +26,7 @@ from shared.limits import PROFILE_PLACES
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
+from shared.x509.blocked_keys import BlockedKeys
 from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
 from shared.x509.policies import read_policy
 
@@ -48,6 +50,7 @@ class Settings:
     policies: dict[str, Policy]
     access: dict[str, Access]
     concurrency: int
+    blocked_keys: BlockedKeys = field(default_factory=BlockedKeys)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def places(self) -> int:
@@ -86,6 +89,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         },
         access=access,
         concurrency=section.concurrency,
+        blocked_keys=read_blocked_keys(map(configuration.path, section.blocked_keys_path or ())),
         left_out=left_out,
     )
 

@@ -138,6 +138,10 @@ class ValidatorSection(Section):
     """Ed25519 key that signs this role's events, PEM, mode 0600."""
     opening_key_path: Paths
     """X25519 private keys that open sealed content keys, PEM, mode 0600."""
+    blocked_keys_path: Paths | None = None
+    """Lists of keys that must not be certified: SHA-256 of the SubjectPublicKeyInfo, or an entry of
+    Debian's openssl-blacklist, one a line [none].
+    """
     verdict_ttl: Duration = 86400.0
     """How long the issuer may act on an approval."""
     concurrency: int = Field(default=64, ge=1, le=1024)
