@@ -6,8 +6,7 @@ from math import ceil
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from services.validator.access import Access, read_access
-from services.validator.challenges.registry import find_kind
+from services.validator.access import Access, read_access, renewal_needs_challenge
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
@@ -28,6 +27,7 @@ from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
 from shared.x509.blocked_keys import BlockedKeys
 from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.name_templates import read_san_template, read_subject_template
 from shared.x509.policies import read_policy
 
 
@@ -109,6 +109,9 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         sans=frozenset(certificate.sans),
         subject_patterns=tuple(map(read_subject_pattern, certificate.subject_patterns)),
         san_patterns=tuple(map(read_san_pattern, certificate.san_patterns)),
+        subject_template=tuple(map(read_subject_template, certificate.subject_template)),
+        san_templates=tuple(map(read_san_template, certificate.san_templates)),
+        sid_extension=certificate.sid_extension,
         key_usages=certificate.key_usages,
         extended_key_usages=certificate.extended_key_usages,
         max_ttl=int(min(certificate.max_ttl, configuration.issuers[profile.issuer_id].max_ttl)),
@@ -128,15 +131,8 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
             allowed=profile.renewal,
             window=None if profile.renewal_window is None else ceil(profile.renewal_window),
             grace=int(profile.renewal_grace),
-            challenge=_renewal_challenge(profile),
+            challenge=renewal_needs_challenge(profile),
             any_names=profile.renewal_names == "any",
             key_reuse=profile.renewal_key_reuse,
         ),
     )
-
-
-def _renewal_challenge(profile: ProfileSection) -> bool:
-    """Return the configured value, or by default whether an enabled kind has `on_renewal`."""
-    if profile.renewal_challenge is not None:
-        return profile.renewal_challenge
-    return any(find_kind(name).on_renewal for name in profile.verifiers)

@@ -219,6 +219,9 @@ class AnyIssuerSection(Section):
     certificate_policies: PolicyOids = ()
     """Certificate policies that may be signed, by OID. Relying parties may grant something by them.
     """
+    allow_sid: bool = False
+    """Whether the extension with a SID may be signed, by which domain controllers log accounts on.
+    """
 
 
 class LocalIssuerSection(AnyIssuerSection):
