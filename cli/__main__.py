@@ -40,6 +40,11 @@ _AUDIT = group(
             "cli.verify:verify",
         ),
         Deferred(
+            "keys",
+            "Find recorded certificates whose RSA keys share a prime, and so can be factored.",
+            "cli.audit_keys:keys",
+        ),
+        Deferred(
             "checkpoint",
             "Sign a checkpoint of every stream. Keep a copy of the output elsewhere.",
             "cli.verify:checkpoint",

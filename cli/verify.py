@@ -102,7 +102,7 @@ async def _replay(context: OperatorContext, engine: Engine, window: Window) -> i
         count += selected
         return selected
 
-    async with _bar(sum(ends.values()) - done) as advance:
+    async with bar("events", sum(ends.values()) - done) as advance:
         for stream, last in ends.items():
             async for stored in fill(context.bus, engine, stream, last, is_selected):
                 advance(stored)
@@ -147,7 +147,7 @@ async def _verify(context: OperatorContext, kept: Engine, scratch: Engine, *, ev
     streams, keys = context.settings.streams, await _keys(context)
     total = sum(position(kept, stream) for stream in streams)
     with snapshot(kept) as connection:
-        async with _bar(total) as advance:
+        async with bar("events", total) as advance:
             found = await verify_log(
                 context.bus, connection, scratch, streams, LogVerifier(keys), advance
             )
@@ -161,7 +161,7 @@ async def _after(context: OperatorContext, path: Path, *, every: bool) -> int:
         verifier = LogVerifier(await _keys(context))
         total = sum(position(kept, stream) - begin.sequence for stream, begin in begins.items())
         with snapshot(kept) as connection:
-            async with _bar(max(0, total)) as advance:
+            async with bar("events", max(0, total)) as advance:
                 found = await verify_after(context.bus, connection, begins, verifier, advance)
     finally:
         kept.dispose()
@@ -279,9 +279,9 @@ def render_asyncapi() -> str:
 
 
 @asynccontextmanager
-async def _bar(total: int) -> AsyncIterator[Callable[[int], None]]:
+async def bar(noun: str, total: int | None) -> AsyncIterator[Callable[[int], None]]:
     """Show a progress bar on standard error if that is a terminal; yield its advance function."""
-    columns: list[Any] = [TextColumn("events"), BarColumn(), MofNCompleteColumn()]
+    columns: list[Any] = [TextColumn(noun), BarColumn(), MofNCompleteColumn()]
     with Progress(*columns, TimeRemainingColumn(), console=_console, transient=True) as progress:
-        task = progress.add_task("events", total=total)
+        task = progress.add_task(noun, total=total)
         yield lambda count: progress.advance(task, count)

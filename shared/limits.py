@@ -35,6 +35,22 @@ OID_BYTES: Final = Bound(
     64, "bytes", "an object identifier, as DER", "FAILURE badMessageCheck, or HTTP 400"
 )
 
+# Lists of blocked keys, which a validator keeps in memory.
+BLOCKED_KEYS: Final = Bound(
+    1_000_000, "entries", "the lists of blocked keys of a validator", "the validator does not start"
+)
+BLOCKED_KEYS_BYTES: Final = Bound(
+    96 * 1024 * 1024, "bytes", "one list of blocked keys", "the validator does not start"
+)
+
+# What verifiers prove about a device, for the names of its certificate.
+CLAIM_CHARACTERS: Final = Bound(
+    255, "characters", "a claim that names are built from", "the claim counts as missing"
+)
+CLAIM_VALUES: Final = Bound(
+    64, "values", "a claim that names are built from", "the claim counts as missing"
+)
+
 # Events. Larger ones would exceed the bus's max_payload of 1 MB.
 EVENT_BYTES: Final = Bound(
     768 * 1024,

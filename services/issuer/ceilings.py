@@ -22,14 +22,14 @@ from shared.scep.asn1 import BIT_STRING, OID, SEQUENCE, Der, dotted
 from shared.scep.errors import ScepError
 from shared.x509.key_ids import spki_sha256
 from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.sid import SID, read_sid
 from shared.x509.weak_keys import weak_rsa
 
 _KEY_USAGE: Final = "2.5.29.15"
 _SUBJECT_ALT_NAME: Final = "2.5.29.17"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
 # Key usages, extended key usages, key identifiers, SANs, CRL URLs, and what `information` checks.
-# Nothing else is ever signed: no BasicConstraints, and no SID (1.3.6.1.4.1.311.25.2) that a CSR
-# tried to smuggle in.
+# Nothing else is ever signed, such as BasicConstraints, except a SID where the issuer allows it.
 _ALLOWED: Final = frozenset(
     {
         _KEY_USAGE,
@@ -66,6 +66,7 @@ class Ceilings:
     extended_key_usages: frozenset[str]
     certificate_policies: frozenset[str] = frozenset()
     partitioning: Partitioning = NO_PARTITIONS
+    allow_sid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def _bad_extensions(extensions: tuple[TemplateExtension, ...], ceilings: Ceiling
     oids = [extension.oid for extension in extensions]
     if len(set(oids)) != len(oids):
         return "duplicate extension"
-    if not _ALLOWED.issuperset(oids):
+    if not (_ALLOWED | {SID} if ceilings.allow_sid else _ALLOWED).issuperset(oids):
         return "extension not permitted"
     if not {_KEY_USAGE, _EXTENDED_KEY_USAGE} <= set(oids):
         return "key usages are missing"
@@ -162,6 +163,8 @@ def _bad_extension(extension: TemplateExtension, ceilings: Ceilings) -> str:
         ceilings.extended_key_usages.issuperset(_oids(extension.value))
     ):
         return "extended key usage not permitted by this issuer"
+    if extension.oid == SID and (extension.critical or not read_sid(extension.value)):
+        return "the extension with the SID is not the SID of one account"
     return bad_information(extension, ceilings.certificate_policies)
 
 
@@ -188,6 +191,12 @@ def _oids(value: bytes) -> set[str]:
     if not found:
         raise ScepError("empty extended key usage")
     return found
+
+
+def sid_of(template: CertificateTemplate) -> str:
+    """Return the SID in a template, "" if there is none."""
+    values = (e.value for e in template.extensions if e.oid == SID)
+    return next(map(read_sid, values), "")
 
 
 def names_sha256(template: CertificateTemplate) -> str:

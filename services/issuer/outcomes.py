@@ -1,6 +1,6 @@
 """The events by which an issuer ends an enrollment and records a certificate. Pure."""
 
-from services.issuer.ceilings import names_sha256
+from services.issuer.ceilings import names_sha256, sid_of
 from services.issuer.connectors.connector import Order
 from shared.log.envelope import Stored
 from shared.log.events.certificates import CertificateRecorded
@@ -8,6 +8,7 @@ from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, 
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.subjects import parse_subject, serial_token
 from shared.x509.key_ids import spki_sha256
+from shared.x509.names import name_text
 
 
 def record_of(
@@ -19,7 +20,7 @@ def record_of(
         request_sha256=verdict.request_sha256,
         enrollment=attempt,
         spki_sha256=spki_sha256(template.spki),
-        subject=verdict.facts.subject,
+        subject=name_text(template.subject),
         not_before=times[0],
         not_after=times[1],
         serial=serial_token(serial),
@@ -27,6 +28,7 @@ def record_of(
         names_sha256=names_sha256(template),
         renews=renews.serial if renews else "",
         key_uses=renews.key_uses if renews else 0,
+        sid=sid_of(template),
     )
 
 

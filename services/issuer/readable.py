@@ -24,6 +24,7 @@ from shared.scep.asn1 import (
 from shared.scep.certificate import read_certificate
 from shared.scep.errors import ScepError
 from shared.x509.loading import loading
+from shared.x509.sid import SID, read_sid
 
 _LOOSE: Final = (PRINTABLE_STRING, T61_STRING)
 
@@ -70,7 +71,8 @@ def _look_at(certificate: x509.Certificate) -> None:
     if certificate.serial_number <= 0:
         raise ValueError("the serial number is not positive")
     for extension in certificate.extensions:
-        if isinstance(extension.value, x509.UnrecognizedExtension):
+        is_sid = extension.oid.dotted_string == SID and read_sid(extension.value.public_bytes())
+        if isinstance(extension.value, x509.UnrecognizedExtension) and not is_sid:
             raise TypeError("unknown extension")
 
 

@@ -23,6 +23,7 @@ from shared.scep.certificate import Certificate, read_certificate
 from shared.scep.errors import ScepError
 from shared.scep.schemes import public_key, scheme_of, signature_identifier
 from shared.x509.loading import loading
+from shared.x509.sid import SID
 from shared.x509.signatures import is_signed_by
 
 _MAX_BYTES: Final = 64 * 1024
@@ -75,6 +76,7 @@ def misissued(
                 or _subject(parsed, template, found, approved)
                 or _validity(found, template, ceilings, approved_at)
                 or _extensions(found, approved)
+                or _sid(found, approved)
                 or _application_policies(found, approved)
                 or _linted(der)
             )
@@ -191,6 +193,19 @@ def _extensions(found: x509.Certificate, approved: x509.Certificate) -> str:
     if not purposes <= _purposes(approved):
         return "the certificate has an extended key usage that was not approved"
     return ""
+
+
+def _sid(found: x509.Certificate, approved: x509.Certificate) -> str:
+    """Require the SID that was approved; without it the certificate would not log anybody on."""
+    if _sids(found) != _sids(approved):
+        return "the certificate does not have the SID that was approved"
+    return ""
+
+
+def _sids(loaded: x509.Certificate) -> list[tuple[bool, bytes]]:
+    """Return (critical, value) of the extension for a SID; it is there once at most."""
+    found = (each for each in loaded.extensions if each.oid.dotted_string == SID)
+    return [(each.critical, each.value.public_bytes()) for each in found]
 
 
 def _application_policies(found: x509.Certificate, approved: x509.Certificate) -> str:

@@ -1,6 +1,6 @@
 """How a profile admits requests: its verifiers as configured, and where results are sent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
 from shared.runtime.endpoint import Endpoint
+from shared.x509.name_templates import read_san_template, read_subject_template
 
 _ORDER: Final = tuple(each.kind for each in VERIFIERS)
 
@@ -62,7 +63,9 @@ def verifiers(access: Access, context: VerifierContext) -> Mapping[str, Verifier
 
 def _verifier(enabled: EnabledVerifier, context: VerifierContext) -> Verifier:
     verifier, kind = enabled.prepared.verifier(context), enabled.kind.kind
-    return verifier if is_built_in(kind) else GuardedVerifier(verifier, kind)
+    if is_built_in(kind):
+        return verifier
+    return GuardedVerifier(verifier, kind, enabled.claims)
 
 
 def read_access(configuration: Configuration, section: ProfileSection, now: float) -> Access:
@@ -75,10 +78,44 @@ def read_access(configuration: Configuration, section: ProfileSection, now: floa
         raise SettingsError(
             f"these verifiers have no distinguishing format and cannot be combined: {listed}"
         )
-    return Access(
-        tuple(EnabledVerifier(k, _prepared(k, configuration, section, now)) for k in kinds),
-        read_endpoint(configuration, section, section.notify_webhook_url),
+    _check_claims(configuration, section, kinds)
+    enabled = (
+        EnabledVerifier(k, _prepared(k, configuration, section, now), k.claims(section))
+        for k in kinds
     )
+    notify = read_endpoint(configuration, section, section.notify_webhook_url)
+    return Access(tuple(enabled), notify)
+
+
+def renewal_needs_challenge(section: ProfileSection) -> bool:
+    """Return the configured value, or by default whether an enabled kind has `on_renewal`."""
+    if section.renewal_challenge is not None:
+        return section.renewal_challenge
+    return any(find_kind(name).on_renewal for name in section.verifiers)
+
+
+def _check_claims(
+    configuration: Configuration, section: ProfileSection, kinds: Sequence[VerifierKind]
+) -> None:
+    """Reject names that could never be built, because a verifier does not prove their claims."""
+    certificate = configuration.certificate_profiles[section.profile_id]
+    templates = [
+        *map(read_subject_template, certificate.subject_template),
+        *map(read_san_template, certificate.san_templates),
+    ]
+    wanted = {claim for each in templates for claim in each.claims}
+    if certificate.sid_extension:
+        wanted.add("sid")
+    for kind in kinds:
+        if missing := sorted(wanted - kind.claims(section)):
+            raise SettingsError(
+                f"profile_id: {section.profile_id} is built from {', '.join(missing)}, which the "
+                f"verifier {kind.kind} does not prove"
+            )
+    if certificate.sid_extension and section.renewal and not renewal_needs_challenge(section):
+        raise SettingsError(
+            "renewal_challenge: required with sid_extension: each SID comes from a new look-up"
+        )
 
 
 def _prepared(

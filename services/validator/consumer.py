@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
+from services.validator.assigned import certified_facts, held_names
 from services.validator.evaluate import Evaluator
 from services.validator.gates import Decision
 from services.validator.request_context import RequestContext, approved, refused, rejected
@@ -120,9 +121,10 @@ class RequestConsumer:
         if context.policy.manual and not decision.existing:
             return EnrollmentHeld(
                 request_sha256=stored.sha256(),
-                facts=context.opened.facts,
+                facts=certified_facts(context.opened.facts, decision),
                 gates=decision.gates,
                 claim=decision.claim,
+                assigned=held_names(context.policy, decision),
             )
         return self._approved(context, decision, context.asked_at)
 

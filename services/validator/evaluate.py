@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from services.validator.access import Access, verifiers
+from services.validator.assigned import GATES, assign, assign_again
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Records, TooManyWaitError
 from services.validator.challenges.verifier import (
@@ -40,6 +41,7 @@ from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError, NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.x509.name_constraints import name_constraints
+from shared.x509.name_templates import Claims
 
 
 @dataclass
@@ -129,20 +131,46 @@ class Evaluator:
             decided_at,
             lifetime(context.chain.ca),
             name_constraints(context.chain.der),
+            self.live.current.blocked_keys,
         )
         decision = decide(policy_input)
-        if decision.refusal is not None or not wants_challenge(policy_input):
+        if decision.refusal is not None:
             return decision
         if held is not None:
-            asked = {gate.gate for gate in decision.gates}
+            asked = {gate.gate for gate in decision.gates} | GATES
             before = tuple(gate for gate in held.gates if gate.gate not in asked)
-            return replace(decision, gates=decision.gates + before, claim=held.claim)
-        return await self._verified(context, policy_input, decision)
+            decision = replace(decision, gates=decision.gates + before, claim=held.claim)
+            return assign_again(policy_input, decision, held.assigned)
+        if wants_challenge(policy_input):
+            return await self._assigned(context, policy_input, decision)
+        if context.policy.sid_extension:  # which nobody looked up
+            return assign(policy_input, decision, {})
+        return decision
+
+    async def _assigned(
+        self, context: RequestContext, policy_input: PolicyInput, decision: Decision
+    ) -> Decision:
+        """Run the verifier, then build the names that its claims decide.
+
+        The verifier admits any use of a challenge by a key that already has a certificate. If the
+        names show that this certificate is not the answer, it runs again without that.
+        """
+        verified, claims = await self._verified(context, policy_input, decision)
+        if verified.refusal is not None or not context.policy.assigns:
+            return verified
+        policy_input = replace(policy_input, history=verified.history)
+        assigned = assign(policy_input, verified, claims)
+        if assigned.refusal is not None or assigned.existing == verified.existing:
+            return assigned
+        decision = replace(decide(policy_input), existing="")
+        result = await self._verify(context, decision)
+        verified = _with(decision, result)
+        return verified if verified.refusal else assign(policy_input, verified, result.claims)
 
     async def _verified(
         self, context: RequestContext, policy_input: PolicyInput, decision: Decision
-    ) -> Decision:
-        """Run the verifier and add its result to the decision.
+    ) -> tuple[Decision, Claims]:
+        """Run the verifier; return the decision with its result, and what it proved.
 
         If it reports that the challenge was used before, the resulting certificate may have been
         recorded after the key's certificates were read. They are read again, and such a certificate
@@ -159,12 +187,7 @@ class Evaluator:
                 verified = (
                     await self._verify(context, again) if again.existing else ChallengeResult(())
                 )
-        return replace(
-            decision,
-            gates=decision.gates + verified.gates,
-            refusal=decision.refusal or verified.refusal,
-            claim=verified.claim,
-        )
+        return _with(decision, verified), verified.claims
 
     async def _verify(self, context: RequestContext, decision: Decision) -> ChallengeResult:
         kind = context.opened.facts.challenge
@@ -192,6 +215,16 @@ class Evaluator:
             ready = access, verifiers(access, context)
             self._ready[profile] = ready
         return ready[1]
+
+
+def _with(decision: Decision, verified: ChallengeResult) -> Decision:
+    """Return a decision with a verifier's result."""
+    return replace(
+        decision,
+        gates=decision.gates + verified.gates,
+        refusal=decision.refusal or verified.refusal,
+        claim=verified.claim,
+    )
 
 
 def _check_served(settings: Settings, profile: str) -> None:

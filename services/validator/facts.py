@@ -19,6 +19,7 @@ from shared.scep.algorithms import AlgorithmPolicy
 from shared.scep.errors import ScepError
 from shared.scep.pkimessage import MessageType, PkiMessage, read_envelope, read_message, verify
 from shared.scep.schemes import PublicKey
+from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import CertificationRequest, read_csr, read_request, verify_self_signature
 from shared.x509.key_ids import spki_sha256
 from shared.x509.names import name_text
@@ -35,7 +36,8 @@ class DecryptedRequest:
     `renews` is the serial number of the certificate that signed it if the profile's CA issued that
     one, else "". `renewal_asked` says that the request can only be a renewal, by its message type
     or because another configured CA issued the signer's certificate. `foreign_signer` says that a
-    first request is signed with another key than the CSR's.
+    first request is signed with another key than the CSR's. `signer_spki` is the key that signed
+    it, as a SubjectPublicKeyInfo, `signer_names` the names of the certificate that is renewed.
     """
 
     csr: CertificationRequest
@@ -46,6 +48,8 @@ class DecryptedRequest:
     transaction_id: str = ""
     foreign_signer: bool = False
     signer_spki_sha256: str = ""
+    signer_spki: bytes = b""
+    signer_names: CertificateNames | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,9 @@ class History:
     key_compromised: bool = False
 
 
-def names_sha256(csr: CertificationRequest) -> str:
+def names_sha256(named: CertificationRequest | CertificateNames) -> str:
     """Return the digest that identifies subject and SANs in records (SHA-256, hex)."""
-    return hashlib.sha256(csr.names).hexdigest()
+    return hashlib.sha256(named.names).hexdigest()
 
 
 def open_request(
@@ -155,6 +159,8 @@ def _opened(
         key_reused=renewing and csr.spki == signer.spki,
         renewal_asked=asked or elsewhere,
         signer_spki_sha256=spki_sha256(signer.spki),
+        signer_spki=signer.spki,
+        signer_names=CertificateNames.of_certificate(signer.der) if renewing else None,
         transaction_id=message.transaction_id.text(),
         foreign_signer=foreign and not renewing,
     )

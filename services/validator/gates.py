@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -13,14 +13,17 @@ from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
+from shared.x509.blocked_keys import BlockedKeys
+from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.dn import write_dn
 from shared.x509.name_constraints import NameConstraints, excluded_sans, excluded_subject
 from shared.x509.name_patterns import Pattern, SanPattern, unmatched
 from shared.x509.name_rules import bad_general_names, bad_name
+from shared.x509.name_templates import Template
 from shared.x509.names import read_name
 from shared.x509.policies import CertificatePolicy
-from shared.x509.usages import usage_name, usage_oids
+from shared.x509.usages import EC_KEY_USAGES, usage_name, usage_oids
 from shared.x509.weak_keys import weak_rsa
 
 _GRANTED = frozenset({SUBJECT_ALT_NAME, EXTENDED_KEY_USAGE})
@@ -61,6 +64,9 @@ class Policy:
     crl_partitioning: Partitioning = NO_PARTITIONS
     subject_patterns: tuple[Pattern, ...] = ()
     san_patterns: tuple[SanPattern, ...] = ()
+    subject_template: tuple[Template, ...] = ()
+    san_templates: tuple[Template, ...] = ()
+    sid_extension: bool = False
     ca_issuers: tuple[str, ...] = ()
     ocsp: tuple[str, ...] = ()
     must_staple: bool = False
@@ -69,6 +75,16 @@ class Policy:
     fleet: str = ""
     any_signer: bool = True
     renewal: RenewalPolicy = RenewalPolicy()
+
+    @property
+    def builds_names(self) -> bool:
+        """Whether names come from templates rather than from the CSR."""
+        return bool(self.subject_template or self.san_templates)
+
+    @property
+    def assigns(self) -> bool:
+        """Whether a certificate contains what a verifier says of its device."""
+        return self.builds_names or self.sid_extension
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,8 @@ class Decision:
     """The result of each gate up to the first refusal, and that refusal, if any.
 
     `existing` is the serial number of the certificate that the key already has and that answers the
-    request, "" if a new one is to be issued. `claim` says who vouched for the device.
+    request, "" if a new one is to be issued. `claim` says who vouched for the device. `names` are
+    those of the certificate, None for the CSR's, and `sid` is the account in it, or "".
     """
 
     gates: tuple[GateResult, ...]
@@ -92,6 +109,8 @@ class Decision:
     history: History
     existing: str = ""
     claim: Claim | None = None
+    names: CertificateNames | None = None
+    sid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +118,8 @@ class PolicyInput:
     """What the gates evaluate: the request, what the log knows, the profile, and times (Unix s).
 
     `decided_at` is later than `asked_at` if the request was held for an operator. `ca` is when the
-    CA's validity begins and ends (Unix s), `constraints` what names its chain excludes.
+    CA's validity begins and ends (Unix s), `constraints` what names its chain excludes, `blocked`
+    the keys that are certified for nobody.
     """
 
     opened: DecryptedRequest
@@ -110,6 +130,7 @@ class PolicyInput:
     decided_at: int
     ca: tuple[float, float] = (-math.inf, math.inf)
     constraints: tuple[NameConstraints, ...] = ()
+    blocked: BlockedKeys = field(default_factory=BlockedKeys)
 
 
 def decide(policy_input: PolicyInput) -> Decision:
@@ -120,7 +141,20 @@ def decide(policy_input: PolicyInput) -> Decision:
         results.append(GateResult(gate=name, passed=refusal is None, detail=said))
         if refusal is not None:
             return Decision(tuple(results), refusal, policy_input.history)
-    return Decision(tuple(results), None, policy_input.history, _existing(policy_input))
+    names = decided_names(policy_input) if policy_input.policy.assigns else None
+    existing = _existing(policy_input)
+    return Decision(tuple(results), None, policy_input.history, existing, names=names)
+
+
+def decided_names(policy_input: PolicyInput) -> CertificateNames:
+    """Return the certificate's names as far as no verifier decides them.
+
+    With templates, a renewal keeps the names of its certificate; otherwise they are the CSR's.
+    """
+    opened = policy_input.opened
+    if opened.signer_names is not None and policy_input.policy.builds_names:
+        return opened.signer_names
+    return CertificateNames.of_csr(opened.csr)
 
 
 def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
@@ -129,13 +163,15 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     if refusal := _authority(*policy_input.ca, policy_input.decided_at):
         yield "ca", refusal, ""
     yield "key", _key(opened, policy), ""
-    yield "subject", _subject(policy_input), ""
-    yield "sans", _sans(policy_input), ""
+    names = decided_names(policy_input)
+    if opened.renews or not policy.builds_names:  # else they are checked when they are built
+        yield "subject", bad_subject(names, policy_input), ""
+        yield "sans", bad_sans(names, policy_input), ""
     if opened.csr.extended_key_usages:
         yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
         yield "extensions", None, ignored
-    yield "compromise", _compromised(policy_input.history), ""
+    yield "compromise", _compromised(policy_input), ""
     if opened.renews or opened.renewal_asked:
         yield "renewal", _renewal(policy_input), opened.renews
     if not wants_challenge(policy_input):
@@ -166,10 +202,17 @@ def _usages(csr: CertificationRequest, policy: Policy) -> Refusal | None:
     return None
 
 
-def _compromised(history: History) -> Refusal | None:
-    if not history.key_compromised:
-        return None
-    return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+def _compromised(policy_input: PolicyInput) -> Refusal | None:
+    """Refuse keys that others have, also as the signer of a renewal: they could renew it."""
+    opened, blocked = policy_input.opened, policy_input.blocked
+    if policy_input.history.key_compromised:
+        return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
+    if problem := blocked.problem(opened.csr.spki):
+        return Refusal(Reason.KEY_COMPROMISED, problem)
+    if opened.renews and blocked.problem(opened.signer_spki):
+        problem = "the key of the certificate to renew is blocked: enroll again with a new key"
+        return Refusal(Reason.KEY_COMPROMISED, problem)
+    return None
 
 
 def _renewal(policy_input: PolicyInput) -> Refusal | None:
@@ -198,7 +241,8 @@ def _renewal_rules(
     yield alive, Refusal(not_renewable, "the signer's certificate has expired")
     due = at >= _renewable_from(known, rules.window)
     yield due, Refusal(Reason.RENEWED_TOO_EARLY, "it is too early to renew this certificate")
-    same = rules.any_names or record.names_sha256 == names_sha256(policy_input.opened.csr)
+    kept = rules.any_names or policy_input.policy.builds_names
+    same = kept or record.names_sha256 == names_sha256(policy_input.opened.csr)
     yield same, Refusal(Reason.NAMES_CHANGED, "a renewal may not change subject or subjectAltName")
     fresh = rules.key_reuse or not (policy_input.opened.key_reused and record.key_uses)
     yield (
@@ -216,12 +260,14 @@ def _existing(policy_input: PolicyInput) -> str:
     """Return the serial number of the key's certificate for these names, "" if a new one is due.
 
     So a first enrollment that is sent again in another form does not pile up certificates. In the
-    last third of the certificate's life, a device that does not renew gets a new one.
+    last third of the certificate's life, a device that does not renew gets a new one. Names that
+    templates build are compared when they are known.
     """
     live = policy_input.history.live
     if live is None or live.revoked or live.profile != policy_input.profile:
         return ""
-    if live.record.names_sha256 != names_sha256(policy_input.opened.csr):
+    same = live.record.names_sha256 == names_sha256(policy_input.opened.csr)
+    if not same and not policy_input.policy.builds_names:
         return ""
     return live.record.serial if policy_input.decided_at < _renewable_from(live, None) else ""
 
@@ -233,52 +279,63 @@ def _authority(begin: float, end: float, at: int) -> Refusal | None:
 
 
 def _key(opened: DecryptedRequest, policy: Policy) -> Refusal | None:
-    """Require a key of a kind that the profile lists, with no known weakness."""
+    """Require a key of a kind that the profile lists, with no known weakness and some use."""
     facts, key = opened.facts, opened.csr.public_key
     kind = f"rsa:{facts.key_bits}" if facts.key_type == "rsa" else f"ec:{facts.key_type}"
     if kind not in policy.key_types:
         return Refusal(Reason.KEY_NOT_ALLOWED, f"key type {kind} is not allowed")
     if isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
-        if problem := weak_rsa(numbers.n, numbers.e, legacy=policy.legacy):
-            return Refusal(Reason.KEY_NOT_ALLOWED, problem)
-    return None
+        problem = weak_rsa(numbers.n, numbers.e, legacy=policy.legacy)
+    else:
+        problem = _useless_ec(policy)
+    return Refusal(Reason.KEY_NOT_ALLOWED, problem) if problem else None
 
 
-def _subject(policy_input: PolicyInput) -> Refusal | None:
+def _useless_ec(policy: Policy) -> str:
+    """Return why the profile has no use for an EC key, "" if it has one.
+
+    Its certificate would have an empty key usage, which no issuer signs.
+    """
+    if EC_KEY_USAGES.isdisjoint(policy.key_usages):
+        return "an EC key cannot encipher, and the profile has no other key usage"
+    return ""
+
+
+def bad_subject(names: CertificateNames, policy_input: PolicyInput) -> Refusal | None:
     """Require a subject or a SAN, and check the subject (RFC 5280 s4.1.2.6).
 
     It must be well-formed, match the profile's patterns, and not be excluded by the CAs.
     """
-    csr = policy_input.opened.csr
-    if len(csr.subject) <= len(b"\x30\x00") and not csr.sans:
+    if len(names.subject) <= len(b"\x30\x00") and not names.sans:
         return Refusal(Reason.SUBJECT_NOT_ALLOWED, "the request has no subject")
     problem = (
-        bad_name(csr.subject)
-        or _unmatched_attribute(csr, policy_input.policy)
-        or excluded_subject(csr.subject, policy_input.constraints, has_sans=bool(csr.sans))
+        bad_name(names.subject)
+        or _unmatched_attribute(names.subject, policy_input.policy)
+        or excluded_subject(names.subject, policy_input.constraints, has_sans=bool(names.sans))
     )
     return Refusal(Reason.SUBJECT_NOT_ALLOWED, problem) if problem else None
 
 
-def _unmatched_attribute(csr: CertificationRequest, policy: Policy) -> str:
-    other = unmatched(read_name(csr.subject), policy.subject_patterns)
+def _unmatched_attribute(subject: bytes, policy: Policy) -> str:
+    other = unmatched(read_name(subject), policy.subject_patterns)
     return shortened(f"{write_dn((other,))} matches none of subject_patterns") if other else ""
 
 
-def _sans(policy_input: PolicyInput) -> Refusal | None:
+def bad_sans(names: CertificateNames, policy_input: PolicyInput) -> Refusal | None:
     """Check each name by the rules of its kind, then against the profile and the CAs."""
-    csr, policy = policy_input.opened.csr, policy_input.policy
-    if csr.san_value is not None and (problem := bad_general_names(csr.san_value)):
+    policy = policy_input.policy
+    if names.san_value is None:
+        return None
+    if problem := bad_general_names(names.san_value):
         return Refusal(Reason.SAN_NOT_ALLOWED, problem)
-    for san in csr.sans:
+    for san in names.sans:
         if san.kind not in policy.sans:
             return Refusal(
                 Reason.SAN_NOT_ALLOWED, f"a subjectAltName of kind {san.kind} is not allowed"
             )
-    names = [(san.kind, san.value) for san in csr.sans]
-    if other := unmatched(names, policy.san_patterns):
+    if other := unmatched([(san.kind, san.value) for san in names.sans], policy.san_patterns):
         problem = shortened(f"{other[0]} {other[1]} matches none of san_patterns")
         return Refusal(Reason.SAN_NOT_ALLOWED, problem)
-    excluded = excluded_sans(csr.san_value, policy_input.constraints) if csr.san_value else ""
+    excluded = excluded_sans(names.san_value, policy_input.constraints)
     return Refusal(Reason.SAN_NOT_ALLOWED, excluded) if excluded else None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from services.validator.assigned import certified_facts
 from services.validator.facts import DecryptedRequest, History
 from services.validator.gates import Decision, Policy, Refusal
 from services.validator.template import build_template
@@ -47,9 +48,16 @@ def approved(context: RequestContext, decision: Decision, decided_at: int) -> En
     return EnrollmentApproved(
         request_sha256=context.stored.sha256(),
         gateway=gateway,
-        facts=context.opened.facts,
+        facts=certified_facts(context.opened.facts, decision),
         gates=decision.gates,
-        template=build_template(context.opened.csr, context.policy, context.chain.ca, decided_at),
+        template=build_template(
+            context.opened.csr,
+            context.policy,
+            context.chain.ca,
+            decided_at,
+            decision.names,
+            decision.sid,
+        ),
         valid_until=decided_at + context.policy.verdict_ttl,
         renews=_renewed(context.opened, decision.history),
         existing=decision.existing,

@@ -6,13 +6,13 @@ from math import ceil
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from services.validator.access import Access, read_access
-from services.validator.challenges.registry import find_kind
+from services.validator.access import Access, read_access, renewal_needs_challenge
 from services.validator.gates import Policy, RenewalPolicy
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
 from shared.ca.partitions import NO_PARTITIONS, Partitioning
 from shared.config.keys import (
+    read_blocked_keys,
     read_event_signer,
     read_nkey,
     read_opening_key,
@@ -26,7 +26,9 @@ from shared.limits import PROFILE_PLACES
 from shared.log.envelope import EventSigner, Trusted
 from shared.log.seal import sealing_key_id
 from shared.log.shards import Epoch
+from shared.x509.blocked_keys import BlockedKeys
 from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.name_templates import read_san_template, read_subject_template
 from shared.x509.policies import read_policy
 
 
@@ -49,6 +51,7 @@ class Settings:
     policies: dict[str, Policy]
     access: dict[str, Access]
     concurrency: int
+    blocked_keys: BlockedKeys = field(default_factory=BlockedKeys)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def places(self) -> int:
@@ -87,6 +90,7 @@ def read_settings(configuration: Configuration, now: float) -> Settings:
         },
         access=access,
         concurrency=section.concurrency,
+        blocked_keys=read_blocked_keys(map(configuration.path, section.blocked_keys_path or ())),
         left_out=left_out,
     )
 
@@ -106,6 +110,9 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         sans=frozenset(certificate.sans),
         subject_patterns=tuple(map(read_subject_pattern, certificate.subject_patterns)),
         san_patterns=tuple(map(read_san_pattern, certificate.san_patterns)),
+        subject_template=tuple(map(read_subject_template, certificate.subject_template)),
+        san_templates=tuple(map(read_san_template, certificate.san_templates)),
+        sid_extension=certificate.sid_extension,
         key_usages=certificate.key_usages,
         extended_key_usages=certificate.extended_key_usages,
         max_ttl=int(min(certificate.max_ttl, configuration.issuers[profile.issuer_id].max_ttl)),
@@ -126,7 +133,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
             allowed=profile.renewal,
             window=None if profile.renewal_window is None else ceil(profile.renewal_window),
             grace=int(profile.renewal_grace),
-            challenge=_renewal_challenge(profile),
+            challenge=renewal_needs_challenge(profile),
             any_names=profile.renewal_names == "any",
             key_reuse=profile.renewal_key_reuse,
         ),
@@ -138,10 +145,3 @@ def _partitioning(configuration: Configuration, issuer: str) -> Partitioning:
     if section is None:
         return NO_PARTITIONS
     return Partitioning(section.crl_partitions, section.crl_partition_urls)
-
-
-def _renewal_challenge(profile: ProfileSection) -> bool:
-    """Return the configured value, or by default whether an enabled kind has `on_renewal`."""
-    if profile.renewal_challenge is not None:
-        return profile.renewal_challenge
-    return any(find_kind(name).on_renewal for name in profile.verifiers)

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -12,23 +11,30 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from services.validator.gates import Policy
 from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
+from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.key_ids import authority_key_id, public_key_id, spki_sha256
 from shared.x509.names import read_name
-from shared.x509.usages import KEY_USAGES, usage_oids
-
-_EC_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
+from shared.x509.sid import SID, write_sid
+from shared.x509.usages import EC_KEY_USAGES, KEY_USAGES, usage_oids
 
 
 def build_template(
-    csr: CertificationRequest, policy: Policy, ca: x509.Certificate, decided_at: int
+    csr: CertificationRequest,
+    policy: Policy,
+    ca: x509.Certificate,
+    decided_at: int,
+    names: CertificateNames | None = None,
+    sid: str = "",
 ) -> CertificateTemplate:
     """Take subject, SANs and key from the CSR, byte for byte, and everything else from the profile.
 
-    A CSR may ask for some of the profile's extended key usages, and for a shorter validity.
-    Whatever else it asks for (BasicConstraints, CA key usages, a SID) is ignored. The certificate
-    begins no earlier than its CA and ends no later. `decided_at` is in Unix seconds.
+    `names` replace the CSR's, and `sid` is an account for the extension that names one. A CSR may
+    ask for some of the profile's extended key usages, and for a shorter validity. Whatever else it
+    asks for (BasicConstraints, CA key usages, a SID) is ignored. The certificate begins no earlier
+    than its CA and ends no later. `decided_at` is in Unix seconds.
     """
+    names = names or CertificateNames.of_csr(csr)
     begin, end = lifetime(ca)
     longest = min(policy.max_ttl, csr.validity or policy.max_ttl)
     not_before = max(decided_at - policy.backdate, begin)
@@ -36,11 +42,11 @@ def build_template(
     return CertificateTemplate(
         issuer=policy.issuer,
         ca_spki_sha256=_pin(ca),
-        subject=csr.subject,
+        subject=names.subject,
         spki=csr.spki,
         not_before=not_before,
         not_after=not_after,
-        extensions=_extensions(csr, policy, ca),
+        extensions=(*_extensions(csr, policy, ca, names), *_account(sid)),
     )
 
 
@@ -58,7 +64,7 @@ def _pin(ca: x509.Certificate) -> str:
 
 
 def _extensions(
-    csr: CertificationRequest, policy: Policy, ca: x509.Certificate
+    csr: CertificationRequest, policy: Policy, ca: x509.Certificate, names: CertificateNames
 ) -> tuple[TemplateExtension, ...]:
     """Return the extensions in the order in which most CAs write them."""
     is_rsa = isinstance(csr.public_key, rsa.RSAPublicKey)
@@ -69,12 +75,19 @@ def _extensions(
     if points := policy.crl_partitioning.points_of(_pin(ca), spki_sha256(csr.spki)):
         extensions.append(_extension(_distribution_points(points), critical=False))
     extensions += rest
-    if csr.san_value is not None and csr.sans:
+    if names.san_value is not None and names.sans:
         # RFC 5280 s4.2.1.6: critical if the subject is empty.
-        critical = not read_name(csr.subject)
-        san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=csr.san_value)
+        critical = not read_name(names.subject)
+        san = TemplateExtension(oid=SUBJECT_ALT_NAME, critical=critical, value=names.san_value)
         extensions.append(san)
     return tuple(extensions)
+
+
+def _account(sid: str) -> tuple[TemplateExtension, ...]:
+    """Return the extension that names an account; none without a SID."""
+    if not sid:
+        return ()
+    return (TemplateExtension(oid=SID, critical=False, value=write_sid(sid)),)
 
 
 def _narrowed(policy: Policy, csr: CertificationRequest) -> Policy:
@@ -119,7 +132,7 @@ def _extension(value: x509.ExtensionType, *, critical: bool) -> TemplateExtensio
 
 def _key_usage(policy: Policy, is_rsa: bool) -> x509.KeyUsage:  # noqa: FBT001 - private
     """Return the profile's usages that the key's algorithm supports (RFC 5480 s3)."""
-    usages = {u for u in policy.key_usages if is_rsa or u in _EC_USAGES}
+    usages = {u for u in policy.key_usages if is_rsa or u in EC_KEY_USAGES}
     return x509.KeyUsage(
         **{argument: name in usages for name, argument in KEY_USAGES.items()},
         key_agreement=False,

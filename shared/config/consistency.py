@@ -9,13 +9,28 @@ from shared.config.challenge_format import looks_signed
 from shared.config.profiles import CertificateProfileSection, ProfileSection
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
+from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.name_templates import read_san_template, read_subject_template
 from shared.x509.policies import read_policy
-from shared.x509.usages import ANY_ATTRIBUTE, usage_name, usage_oids
+from shared.x509.usages import ANY_ATTRIBUTE, EC_KEY_USAGES, usage_name, usage_oids
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_SECRET = 16
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
+# CAs that certify what the CSR asks for, whatever they are sent beside it.
+_COPY_NAMES: Final = frozenset(
+    {"openbao", "ejbca", "step-ca", "adcs", "acme", "kubernetes", "sectigo"}
+)
+# CAs to which no SID is sent.
+_WITHOUT_SID: Final = _COPY_NAMES | {
+    "aws-pca",
+    "digicert",
+    "google-cas",
+    "entrust-ca-gateway",
+    "entrust-ecs",
+    "globalsign-atlas",
+}
 _BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
 
 
@@ -54,12 +69,7 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
         yield ": this path ID is reserved"
     if profile.issuer_id not in configuration.issuers:
         yield f".issuer_id: no such issuer: {profile.issuer_id}"
-    certificate = configuration.certificate_profiles.get(profile.profile_id)
-    issuer = configuration.issuers.get(profile.issuer_id)
-    if certificate is None:
-        yield f".profile_id: no such certificate profile: {profile.profile_id}"
-    elif issuer is not None:
-        yield from _beyond_issuer(profile, certificate, issuer)
+    yield from _certificates(configuration, profile)
     if profile.mtls_enabled and profile.mtls_client_ca_trust_bundle_path is None:
         yield ".mtls_client_ca_trust_bundle_path: required with mtls_enabled"
     if len(profile.ra_cert_path) != len(profile.ra_key_path):
@@ -70,6 +80,49 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)
+
+
+def _certificates(configuration: Configuration, profile: ProfileSection) -> Iterator[str]:
+    """Yield why no certificate of the profile could ever be issued."""
+    certificate = configuration.certificate_profiles.get(profile.profile_id)
+    issuer = configuration.issuers.get(profile.issuer_id)
+    if certificate is None:
+        yield f".profile_id: no such certificate profile: {profile.profile_id}"
+        return
+    if not _has_usable_keys(certificate):
+        yield (
+            f".profile_id: {profile.profile_id} allows only EC keys, and its key_usages only "
+            "encipherment, which EC keys cannot do"
+        )
+    yield from _templates(profile, certificate)
+    if issuer is not None:
+        yield from _beyond_issuer(profile, certificate, issuer)
+
+
+def _templates(profile: ProfileSection, certificate: CertificateProfileSection) -> Iterator[str]:
+    """Yield why the names that templates build would always be refused."""
+    subjects = tuple(map(read_subject_template, certificate.subject_template))
+    sans = tuple(map(read_san_template, certificate.san_templates))
+    if (subjects or sans) and profile.renewal_names == "any":
+        yield '.renewal_names: cannot be "any" with templates: renewals keep the names'
+    about = f".profile_id: {profile.profile_id} builds"
+    for each in sans:
+        if each.kind not in certificate.sans:
+            yield f"{about} a subjectAltName of kind {each.kind}, which its sans do not allow"
+    for templates, read, key in (
+        (subjects, map(read_subject_pattern, certificate.subject_patterns), "subject_patterns"),
+        (sans, map(read_san_pattern, certificate.san_patterns), "san_patterns"),
+    ):
+        allowed = {pattern.kind for pattern in read}
+        for each in templates:
+            if allowed and each.kind not in allowed:
+                yield f"{about} a name of kind {each.kind}, which none of its {key} matches"
+
+
+def _has_usable_keys(certificate: CertificateProfileSection) -> bool:
+    """Return whether a key of an allowed type has at least one of the key usages."""
+    has_rsa = any(kind.startswith("rsa:") for kind in certificate.key_types)
+    return has_rsa or not EC_KEY_USAGES.isdisjoint(certificate.key_usages)
 
 
 def _beyond_issuer(
@@ -94,11 +147,34 @@ def _beyond_issuer(
             f".profile_id: {profile.profile_id} has certificate policies that issuer "
             f"{profile.issuer_id} does not sign: {', '.join(missing)}"
         )
+    yield from _unfit_for_issuer(profile, certificate, issuer)
+
+
+def _unfit_for_issuer(
+    profile: ProfileSection, certificate: CertificateProfileSection, issuer: AnyIssuerSection
+) -> Iterator[str]:
+    """Yield what a certificate profile has that does not go with its issuer's settings or kind."""
     is_partitioned = isinstance(issuer, LocalIssuerSection) and issuer.crl_partitions
     if certificate.crl_distribution_points and is_partitioned:
         yield (
             f".profile_id: crl_distribution_points of {profile.profile_id} cannot be combined with "
             f"crl_partitions of issuer {profile.issuer_id}"
+        )
+    if certificate.sid_extension and not issuer.allow_sid:
+        yield (
+            f".profile_id: {profile.profile_id} has sid_extension, and issuer "
+            f"{profile.issuer_id} does not have allow_sid"
+        )
+    has_templates = certificate.subject_template or certificate.san_templates
+    if has_templates and issuer.kind in _COPY_NAMES:
+        yield (
+            f".profile_id: {profile.profile_id} has templates, and CAs of kind {issuer.kind} take "
+            "the names from the CSR"
+        )
+    if certificate.sid_extension and issuer.kind in _WITHOUT_SID:
+        yield (
+            f".profile_id: {profile.profile_id} has sid_extension, and CAs of kind {issuer.kind} "
+            "get no SID"
         )
     if certificate.must_staple and not certificate.ocsp and isinstance(issuer, LocalIssuerSection):
         yield (

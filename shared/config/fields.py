@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from shared.bus.servers import checked
 from shared.config.addresses import Networks
 from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.name_templates import read_san_template, read_subject_template
 from shared.x509.policies import read_policy
 from shared.x509.usages import ANY_ATTRIBUTE, EXTENDED_KEY_USAGES, PLAIN_ATTRIBUTES
 
@@ -144,6 +145,18 @@ SanPatterns = Annotated[
     BeforeValidator(_list),
     AfterValidator(_readable(read_san_pattern)),
     Field(max_length=64),
+]
+SubjectTemplates = Annotated[
+    tuple[Annotated[str, Field(max_length=255)], ...],
+    BeforeValidator(_list),
+    AfterValidator(_readable(read_subject_template)),
+    Field(max_length=16),
+]
+SanTemplates = Annotated[
+    tuple[Annotated[str, Field(max_length=255)], ...],
+    BeforeValidator(_list),
+    AfterValidator(_readable(read_san_template)),
+    Field(max_length=16),
 ]
 HttpUrl = Annotated[str, Field(pattern=r"^http://[!-~]+$", max_length=255)]
 HttpUrls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_list), Field(max_length=8)]

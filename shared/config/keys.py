@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
 from shared.config.fields import is_token_uri
 from shared.config.load import SettingsError, read_file, read_secret_file
 from shared.config.pkcs11 import TokenEcKey, TokenRsaKey, token_key
+from shared.limits import BLOCKED_KEYS, BLOCKED_KEYS_BYTES
 from shared.log.envelope import EventSigner, key_id
+from shared.x509.blocked_keys import BlockedKeys, read_digests
 from shared.x509.loading import loading
 
 CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -120,6 +122,23 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     except ValueError:
         raise SettingsError(f"{path}: unsupported key type") from None
     return found
+
+
+def read_blocked_keys(paths: Iterable[Path]) -> BlockedKeys:
+    """Load lists of blocked keys."""
+    found: set[bytes] = set()
+    for path in paths:
+        try:
+            if path.stat().st_size > BLOCKED_KEYS_BYTES:
+                raise SettingsError(f"{path}: longer than {BLOCKED_KEYS_BYTES} bytes")
+            found.update(read_digests(read_file(path)))
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}") from None
+        except ValueError as error:
+            raise SettingsError(f"{path}: {error}") from None
+        if len(found) > BLOCKED_KEYS:
+            raise SettingsError(f"{path}: more than {BLOCKED_KEYS} blocked keys in all")
+    return BlockedKeys.of(found)
 
 
 def read_nkey(path: Path) -> str:

@@ -17,10 +17,12 @@ from shared.config.fields import (
     Pins,
     SanKinds,
     SanPatterns,
+    SanTemplates,
     Secrets,
     Section,
     SubjectAttributes,
     SubjectPatterns,
+    SubjectTemplates,
     Token,
 )
 from shared.x509.usages import PLAIN_ATTRIBUTES
@@ -63,6 +65,19 @@ class CertificateProfileSection(Section):
     ("dns:*.corp.example", "ip:192.0.2.0/24") [any name of these kinds]. `*` is as above, but not @
     in rfc822 and upn, nor any of / ? # @ in a uri. Renewals must match too.
     """
+    subject_template: SubjectTemplates = ()
+    """The subject, as TYPE=TEMPLATE for each attribute ("CN={device_name}", "O=Corp"), built from
+    what the verifier proved about the device [the CSR's subject]. docs/challenges.md lists the
+    names in braces.
+    """
+    san_templates: SanTemplates = ()
+    """The subjectAltNames, as KIND:TEMPLATE ("dns:{san_dns}", "uri:urn:device:{device_id}"), kinds
+    dns, rfc822, uri and upn [the CSR's].
+    """
+    sid_extension: bool = False
+    """Whether certificates have the extension with the SID of an Active Directory account, which
+    the webhook or the device-state plug-in must answer. The issuer must have `allow_sid`.
+    """
     crl_distribution_points: Names = ()
     """URLs of the CRL for relying parties (RFC 5280 4.2.1.13)."""
     ca_issuers: HttpUrls = ()
@@ -76,7 +91,7 @@ class CertificateProfileSection(Section):
 
     The issuer's `certificate_policies` must list the OIDs.
     """
-    max_ttl: Duration = 365 * 86400.0
+    max_ttl: Annotated[Duration, Field(ge=1)] = 365 * 86400.0
     """Lifetime of a certificate. The issuer's `max_ttl`, the end of the CA and a validity that the
     CSR asks for may make it shorter.
     """

@@ -144,6 +144,10 @@ class ValidatorSection(Section):
     """Ed25519 key that signs this role's events, PEM, mode 0600."""
     opening_key_path: Paths
     """X25519 private keys that open sealed content keys, PEM, mode 0600."""
+    blocked_keys_path: Paths | None = None
+    """Lists of keys that must not be certified: SHA-256 of the SubjectPublicKeyInfo, or an entry of
+    Debian's openssl-blacklist, one a line [none].
+    """
     verdict_ttl: Duration = 86400.0
     """How long the issuer may act on an approval."""
     concurrency: int = Field(default=64, ge=1, le=1024)
@@ -220,7 +224,7 @@ class AnyIssuerSection(Section):
     """CA certificate, PEM, optionally with its chain; then the same for previous CAs."""
     chain_path: Path | None = None
     """Certificates above the CA, PEM."""
-    max_ttl: Duration = 2 * 365 * 86400.0
+    max_ttl: Annotated[Duration, Field(ge=1)] = 2 * 365 * 86400.0
     """Maximum lifetime of a certificate from its approval on, whatever the verdict says."""
     max_backdate: Duration = 3600.0
     """How far notBefore may precede the request, whatever the verdict says."""
@@ -232,6 +236,9 @@ class AnyIssuerSection(Section):
     """ExtendedKeyUsages that may be signed, by name or OID."""
     certificate_policies: PolicyOids = ()
     """Certificate policies that may be signed, by OID. Relying parties may grant something by them.
+    """
+    allow_sid: bool = False
+    """Whether the extension with a SID may be signed, by which domain controllers log accounts on.
     """
 
 

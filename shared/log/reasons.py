@@ -31,6 +31,7 @@ class Reason(StrEnum):
     REPLAY = "replay"
     RATE_LIMITED = "rate_limited"
     DEVICE_STATE_FAILED = "device_state_failed"
+    CLAIM_MISSING = "claim_missing"
     WEBHOOK_DENIED = "webhook_denied"
     VERIFIER_FAILED = "verifier_failed"
     NOT_RENEWABLE = "not_renewable"
@@ -91,6 +92,7 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.REPLAY: FailInfo.BAD_MESSAGE_CHECK,
     Reason.RATE_LIMITED: FailInfo.BAD_REQUEST,
     Reason.DEVICE_STATE_FAILED: FailInfo.BAD_REQUEST,
+    Reason.CLAIM_MISSING: FailInfo.BAD_REQUEST,
     Reason.WEBHOOK_DENIED: FailInfo.BAD_MESSAGE_CHECK,
     Reason.VERIFIER_FAILED: FailInfo.BAD_MESSAGE_CHECK,
     Reason.NOT_RENEWABLE: FailInfo.BAD_REQUEST,

@@ -54,6 +54,20 @@ def read_certificate(der: bytes) -> Certificate:
     return Certificate(der, issuer, serial, subject, spki, key_id)
 
 
+def read_extension(der: bytes, oid: bytes) -> bytes | None:
+    """Return the value of a certificate's extension (`oid` as DER), None if it has none."""
+    tbs = Der(der).enter(SEQUENCE).enter(SEQUENCE)
+    while tbs.more() and not tbs.next_is(_EXTENSIONS):
+        tbs.any()
+    extensions = tbs.enter(_EXTENSIONS).enter(SEQUENCE) if tbs.more() else Der(b"")
+    while extensions.more():
+        extension = extensions.enter(SEQUENCE)
+        if extension.element(OID) == oid:
+            extension.skip_if(_BOOLEAN)
+            return extension.value(OCTET_STRING)
+    return None
+
+
 def _key_id(der: Der) -> bytes | None:
     """Return the subjectKeyIdentifier of the extensions, or None (RFC 5280 s4.2.1.2)."""
     extensions = der.enter(SEQUENCE)

@@ -16,21 +16,17 @@ from urllib.parse import urlsplit
 from shared.limits import shortened
 from shared.scep.asn1 import (
     CONSTRUCTED_0,
-    OCTET_STRING,
-    OID,
     SEQUENCE,
     SET,
     Der,
     object_identifier,
 )
-from shared.scep.certificate import read_certificate
+from shared.scep.certificate import read_certificate, read_extension
 from shared.scep.errors import ScepError
 from shared.x509.names import name_text, read_attributes, read_rdn
 
 _NAME_CONSTRAINTS: Final = object_identifier("2.5.29.30")
-_EXTENSIONS: Final = CONSTRUCTED_0 | 3
 _EXCLUDED: Final = CONSTRUCTED_0 | 1
-_BOOLEAN: Final = 0x01
 _MAIL, _DNS, _DIRECTORY, _URI, _IP = 0x81, 0x82, 0xA4, 0x86, 0x87
 _LABELS: Final = {
     _MAIL: "rfc822Name",
@@ -116,7 +112,7 @@ def _subject_names(subject: bytes, *, has_sans: bool) -> Iterator[tuple[str, int
 
 def _read(ca: bytes) -> NameConstraints | None:
     try:
-        value = _extension(ca)
+        value = read_extension(ca, _NAME_CONSTRAINTS)
         if value is None:
             return None
         outer = Der(value)
@@ -127,20 +123,6 @@ def _read(ca: bytes) -> NameConstraints | None:
         return NameConstraints(name_text(read_certificate(ca).subject), permitted, excluded)
     except ScepError:
         return None
-
-
-def _extension(ca: bytes) -> bytes | None:
-    """Return the value of a certificate's nameConstraints, or None."""
-    tbs = Der(ca).enter(SEQUENCE).enter(SEQUENCE)
-    while tbs.more() and not tbs.next_is(_EXTENSIONS):
-        tbs.any()
-    extensions = tbs.enter(_EXTENSIONS).enter(SEQUENCE)
-    while extensions.more():
-        extension = extensions.enter(SEQUENCE)
-        if extension.element(OID) == _NAME_CONSTRAINTS:
-            extension.skip_if(_BOOLEAN)
-            return extension.value(OCTET_STRING)
-    return None
 
 
 def _subtrees(inner: Der, tag: int) -> tuple[_Subtree, ...]:

@@ -62,6 +62,7 @@ class NetworkPattern:
     """A network in which an address must be."""
 
     network: IPv4Network | IPv6Network
+    kind: str = "ip"
 
     def matches(self, kind: str, value: str) -> bool:
         """Return whether a name of this kind is an address in the network."""

@@ -9,6 +9,8 @@ KEY_USAGES: Final = {
     "keyEncipherment": "key_encipherment",
     "dataEncipherment": "data_encipherment",
 }
+# What an EC key can be used for, of the above (RFC 5480 s3): it does not encipher.
+EC_KEY_USAGES: Final = frozenset({"digitalSignature", "nonRepudiation"})
 EXTENDED_KEY_USAGES: Final = {
     "serverAuth": "1.3.6.1.5.5.7.3.1",
     "clientAuth": "1.3.6.1.5.5.7.3.2",

@@ -9,7 +9,7 @@
 * A modulus that repeats one byte 16 times, or with too few or too many ones, was not made from
   random numbers. These two are badkeys' checks `pattern` and `rsabias` (https://badkeys.info).
 
-Weak keys that only lists or other keys reveal are not found: docs/conformance.md.
+Weak keys that only lists or other keys reveal: `blocked_keys` and `shared_primes`.
 """
 
 import math

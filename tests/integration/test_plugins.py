@@ -1,5 +1,6 @@
 """Packages of other people, built and installed beside scepstream: devices enroll with them."""
 
+import json
 import os
 import sqlite3
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from cryptography import x509
@@ -17,11 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cli.up.authority import Authority, make_ca, make_ra, pem
 from cli.up.layout import Layout, write_private
 from shared.x509.key_ids import spki_sha256
+from shared.x509.sid import SID, read_sid
+from tests.integration.device_states import ACCOUNT
 from tests.plugins.install import install
 from tests.plugins.registry_ca.scepstream_registry_ca import Register
 from tests.plugins.voucher.scepstream_voucher import voucher
-from tests.support.prepared import add_profiles, prepared
+from tests.support import requests
+from tests.support.prepared import add_kinds, add_profiles, command, configure, prepared
+from tests.support.requests import Device, Endpoint
 from tests.support.system import System, running, wait_until
+from tests.support.tokens import token
 
 KEY: Final = b"k3y-of-the-v0uchers"
 
@@ -38,6 +44,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, outside_ca: Authority) -> I
     install("registry_ca", site)
     layout = prepared(folder / "data")
     _add_verifier(layout)
+    _add_built_names(layout)
     _add_issuer(layout, outside_ca)
     path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
     with running(layout.root, "--issuers", "2", env={"PYTHONPATH": path}) as found:
@@ -48,6 +55,24 @@ def _add_verifier(layout: Layout) -> None:
     write_private(layout.root / "voucher.key", KEY)
     add_profiles(layout, {"inventory": {"challenge_password": []}})
     _append(layout, '[profiles.inventory.verifier.voucher]\nkey_path = "voucher.key"\n')
+
+
+def _add_built_names(layout: Layout) -> None:
+    built = {
+        "subject_template": ["O=Corp, Inc.", "CN={device_name}"],
+        "san_templates": ["uri:urn:device:{device_id}"],
+        "sid_extension": True,
+    }
+    signed = {
+        "challenge_password": [],
+        "intune_enabled": True,
+        "intune_connector_cert_path": "connector/connector.pem",
+        "device_state": "tests.integration.device_states:answer",
+        "profile_id": "built",
+    }
+    add_kinds(layout, {"built": built})
+    add_profiles(layout, {"named": signed})
+    configure(layout.config, "issuers.local", allow_sid=True)
 
 
 def _add_issuer(layout: Layout, ca: Authority) -> None:
@@ -141,3 +166,29 @@ def test_a_ca_outside_makes_one_certificate_for_a_device_whatever_is_killed(
 
 def _shown(system: System, name: str) -> str:
     return system.cli("audit", "show", name, "--config", str(system.config)).stdout
+
+
+def test_a_plug_in_says_more_about_a_device_for_the_names_of_its_certificate(
+    system: System,
+) -> None:
+    """And people find the device by these names."""
+    endpoint, device = Endpoint.of(system, "named"), Device.new()
+    account = f"healthy-{device.name}"
+    challenge = token(system, device, sub=account)
+    made = requests.enroll(endpoint, device, csr=device.csr(challenge))
+    sans = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (sid,) = (e for e in made.extensions if e.oid.dotted_string == SID)
+    approved = _event(system, f"O=Corp\\, Inc., CN={device.name}", "EnrollmentApproved")
+
+    assert made.subject.rfc4514_string() == f"CN={device.name},O=Corp\\, Inc."
+    assert sans.get_values_for_type(x509.UniformResourceIdentifier) == [f"urn:device:{account}"]
+    assert read_sid(sid.value.public_bytes()) == ACCOUNT
+    assert [gate["gate"] for gate in approved["gates"]][-3:] == ["subject", "sans", "sid"]
+
+
+def _event(system: System, name: str, kind: str) -> Any:
+    """An event of the enrollment that people find under this name."""
+    arguments = ("audit", "show", name, "--config", str(system.config), "--json")
+    wait_until(lambda: kind in command(*arguments).stdout, 10, name)
+    lines = map(json.loads, command(*arguments).stdout.splitlines())
+    return next(line for line in lines if line["type"] == kind)

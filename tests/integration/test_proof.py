@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -96,6 +97,13 @@ def verified_after(config: Path, checkpoint: Path) -> tuple[int, list[str]]:
     done = scepstream("audit", "verify", "--after", str(checkpoint), "--config", str(config))
     assert done.stdout.splitlines(), done.stderr
     return done.returncode, done.stdout.splitlines()
+
+
+def test_the_keys_of_all_certificates_are_compared(system: System) -> None:
+    done = command("audit", "keys", "--config", str(system.config))
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"no shared primes: [1-9]\d* RSA keys?\n", done.stdout)
 
 
 def test_what_follows_a_checkpoint_is_verified_by_itself(system: System, grown: Path) -> None:

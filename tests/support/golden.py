@@ -38,6 +38,7 @@ from shared.log.events.commands import (
     RevocationReason,
 )
 from shared.log.events.enrollment import (
+    AssignedNames,
     CertificateIssued,
     CertificateOrdered,
     CertificateTemplate,
@@ -173,6 +174,11 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             facts=_FACTS,
             gates=(GateResult(gate="key", passed=True),),
             claim=_CLAIM,
+            assigned=AssignedNames(
+                subject=b"\x30\x00",
+                san=b"\x30\x03\x82\x01a",
+                sid="S-1-5-21-1004336348-1177238915-682003330-1104",
+            ),
         ),
     ),
     ("HoldDecided", 1): (
@@ -235,6 +241,7 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             names_sha256="ee" * 32,
             renews=OLD_SERIAL,
             key_uses=1,
+            sid="S-1-5-21-1004336348-1177238915-682003330-1104",
         ),
     ),
     ("RevocationOrdered", 1): (

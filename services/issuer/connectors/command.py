@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID
 from pydantic import Field
 
+from services.issuer.ceilings import sid_of
 from services.issuer.connectors.connector import (
     AnswerLostError,
     CaUnavailableError,
@@ -208,6 +209,7 @@ class CommandConnector(ExternalConnector):
             "key_usages": list(asked.key_usages),
             "extended_key_usages": list(asked.extended_key_usages),
             "subject_alt_names": [_name(each) for each in asked.names],
+            "sid": sid_of(template),
         }
 
     def _result(self, answer: Written, secrets: Secrets) -> Result:

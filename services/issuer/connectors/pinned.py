@@ -150,4 +150,5 @@ def read_ceilings(ca: x509.Certificate, section: AnyIssuerSection) -> Ceilings:
             EXTENDED_KEY_USAGES.get(name, name) for name in section.extended_key_usages
         ),
         certificate_policies=frozenset(section.certificate_policies),
+        allow_sid=section.allow_sid,
     )

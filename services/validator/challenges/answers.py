@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from services.validator.challenges.jws import MalformedTokenError, read_object
+from services.validator.challenges.proved import LOOKED_UP_CLAIMS, proved
 from services.validator.challenges.verifier import ChallengeResult, passed, refused
 from shared.log.reasons import Reason
 from shared.text.echoes import echoes
@@ -34,7 +35,8 @@ def check_answer(status: int, content: bytes, secrets: tuple[str, ...] = ()) -> 
         told = str(error) if status == HTTPStatus.OK else f"HTTP {status}"
         return denied("denied by the webhook", told)
     if status == HTTPStatus.OK and answer.get("allow") is True:
-        return ChallengeResult((passed("challenge", "allowed by the webhook"),))
+        claims = proved(answer.get("claims"), LOOKED_UP_CLAIMS)
+        return ChallengeResult((passed("challenge", "allowed by the webhook"),), claims=claims)
     words = (answer.get(name) for name in _WORDS)
     said = next((each for each in words if isinstance(each, str) and each.strip()), "")
     told = "" if status == HTTPStatus.OK else f"HTTP {status}"

@@ -4,10 +4,12 @@ import asyncio
 import importlib
 import inspect
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from services.validator.challenges.answers import recordable
+from services.validator.challenges.proved import LOOKED_UP_CLAIMS, proved
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
@@ -37,10 +39,14 @@ class DeviceQuestion:
 
 @dataclass(frozen=True, slots=True)
 class DeviceAnswer:
-    """Whether the device may have a certificate, and a sentence for the record (no secrets)."""
+    """Whether the device may have a certificate, and a sentence for the record (no secrets).
+
+    `claims` says more about the device, for the names of its certificate (docs/challenges.md).
+    """
 
     allow: bool
     detail: str = ""
+    claims: Mapping[str, object] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -101,7 +107,8 @@ class DeviceStateGate:
         said = recordable(said, (challenge,))  # the plug-in may know the token from elsewhere
         if answer.allow is not True:
             return _failed("the device's state does not allow enrollment", said)
-        return ChallengeResult((passed("device_state", said),))
+        claims = proved(answer.claims, LOOKED_UP_CLAIMS)
+        return ChallengeResult((passed("device_state", said),), claims=claims)
 
 
 def _failed(detail: str, compared: str = "") -> ChallengeResult:

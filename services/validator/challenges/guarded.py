@@ -1,9 +1,10 @@
 """Guards a verifier of another package: limits its time and number, and refuses on any error."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from services.validator.challenges.proved import proved
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
@@ -25,6 +26,7 @@ class GuardedVerifier:
 
     inner: Verifier
     kind: str
+    claims: frozenset[str] = frozenset()
     places: Places = field(default_factory=Places)
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
@@ -34,7 +36,8 @@ class GuardedVerifier:
                 return _failed("too many requests are waiting for the verifier: try again later")
             try:
                 async with asyncio.timeout(_SECONDS):
-                    return await self.inner.verify(asked)
+                    found = await self.inner.verify(asked)
+                    return replace(found, claims=proved(found.claims, self.claims))
             except TimeoutError:
                 return _failed("the verifier did not answer in time")
             except (BusUnavailableError, DeferredError):

@@ -36,6 +36,12 @@ class PreparedVerifier(Protocol):
         """Return the verifier; called once each time the configuration is read."""
 
 
+def proves_nothing(section: ProfileSection) -> frozenset[str]:
+    """Return no claims: the kind admits devices without saying anything about them."""
+    del section
+    return frozenset()
+
+
 @dataclass(frozen=True)
 class VerifierKind:
     """One kind of challenge.
@@ -44,18 +50,21 @@ class VerifierKind:
     raises `SettingsError`; its last argument is the time in Unix seconds. `recognises` returns
     whether a challenge has this kind's format; a kind without it gets the challenges that no other
     kind recognises. `on_renewal`: renewals need a challenge too, unless `renewal_challenge` says
-    otherwise.
+    otherwise. `claims` returns the names of the claims (`name_templates.CLAIMS`) that the kind may
+    prove about a device of a profile; others that it returns are ignored.
     """
 
     kind: str
     prepare: Callable[[Configuration, ProfileSection, float], PreparedVerifier]
     recognises: Callable[[str], bool] | None = None
     on_renewal: bool = False
+    claims: Callable[[ProfileSection], frozenset[str]] = proves_nothing
 
 
 @dataclass(frozen=True)
 class EnabledVerifier:
-    """A kind that a profile accepts, with its configuration."""
+    """A kind that a profile accepts, with its configuration, and the claims it may prove there."""
 
     kind: VerifierKind
     prepared: PreparedVerifier
+    claims: frozenset[str] = frozenset()

@@ -35,7 +35,12 @@ class OnceVerifier:
         for step in steps if self.binds_first else reversed(steps):
             if found.refusal is None:
                 after = await step(asked)
-                found = replace(after, gates=(*found.gates, *after.gates))
+                found = replace(
+                    after,
+                    gates=(*found.gates, *after.gates),
+                    claim=after.claim or found.claim,
+                    claims={**found.claims, **after.claims},
+                )
         return found
 
     async def _bind(self, asked: ChallengeRequest) -> ChallengeResult:

@@ -8,6 +8,7 @@ import structlog
 from services.validator.challenges import subject
 from services.validator.challenges.binding import folded, lowered, names_one_of
 from services.validator.challenges.kind import VerifierContext, VerifierKind
+from services.validator.challenges.proved import ONE_TIME_CLAIMS, proved
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import check_replay
 from services.validator.challenges.verifier import (
@@ -29,6 +30,7 @@ from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import one_time_cancelled, one_time_created, replay_record
 from shared.x509.csr import CertificationRequest
+from shared.x509.name_templates import LISTS
 
 _log = structlog.get_logger()
 
@@ -61,7 +63,7 @@ class OneTimeVerifier:
             expires_at=created.expires_at,
             record=replay_record(ONE_TIME, digest, "*"),
         )
-        return replace(found, claim=claim)
+        return replace(found, claim=claim, claims=_proved(created))
 
     async def _claim(
         self, asked: ChallengeRequest, digest: str, created: ChallengeCreated
@@ -85,6 +87,15 @@ class OneTimeVerifier:
         if stored is None:
             return None
         return read_authentic(ChallengeCreated, stored, self.operators, "one_time")
+
+
+def _proved(created: ChallengeCreated) -> dict[str, tuple[str, ...]]:
+    """Return what the operator who created a challenge said of its device."""
+    said: dict[str, object] = {"device_name": created.cn} if created.cn else {}
+    for name, kind in LISTS.items() if created.sans else ():
+        sans = (san.partition(":") for san in created.sans)
+        said[name] = [value for found, _, value in sans if found == kind]
+    return proved(said, ONE_TIME_CLAIMS)
 
 
 def check_one_time(
@@ -147,4 +158,9 @@ def _recognises(challenge: str) -> bool:
     return ONE_TIME_SHAPE.fullmatch(challenge) is not None
 
 
-KIND: Final = VerifierKind(ONE_TIME, _prepare, _recognises)
+def _claims(section: ProfileSection) -> frozenset[str]:
+    del section
+    return ONE_TIME_CLAIMS
+
+
+KIND: Final = VerifierKind(ONE_TIME, _prepare, _recognises, claims=_claims)

@@ -8,6 +8,7 @@ from services.validator.challenges.anchors import AnchorFiles
 from services.validator.challenges.claims import Claims
 from services.validator.challenges.device_state import DeviceStateGate, load_device_state
 from services.validator.challenges.kind import VerifierContext, VerifierKind
+from services.validator.challenges.proved import LOOKED_UP_CLAIMS, TOKEN_CLAIMS, proved
 from services.validator.challenges.records import Records
 from services.validator.challenges.replay import check_replay
 from services.validator.challenges.token import AnchorPool, TokenRules, check_token
@@ -48,12 +49,12 @@ class SignedVerifier:
         claims, found = judged.claims, judged.verified
         if claims is None:
             return found
-        claim = _claim(claims)
+        claim, said = _claim(claims), _proved(claims)
         for gate in (self._replay, self._device_rate, self._device_state):
             if found.refusal is None:
                 step = await gate(asked, claims)
                 found = replace(step, gates=(*found.gates, *step.gates))
-        return replace(found, claim=claim)
+        return replace(found, claim=claim, claims={**said, **found.claims})
 
     async def _replay(self, asked: ChallengeRequest, claims: Claims) -> ChallengeResult:
         """Run gate 7: the token was not used by another enrollment."""
@@ -97,6 +98,23 @@ def _claim(claims: Claims) -> Claim:
         expires_at=ceil(claims.expires_at),
         record=replay_record(SIGNED, _nonce_digest(claims), "*"),
     )
+
+
+def _proved(claims: Claims) -> dict[str, tuple[str, ...]]:
+    """Return what a token says of its device; a claim that it does not have is left out."""
+    said = {
+        "iss": claims.issuer,
+        "sub": claims.subject,
+        "device_name": claims.device_name,
+        "san_dns": claims.san_dns,
+        "san_rfc822": claims.san_rfc822,
+        "san_upn": claims.san_upn,
+    }
+    return proved(said, TOKEN_CLAIMS)
+
+
+def _claims(section: ProfileSection) -> frozenset[str]:
+    return TOKEN_CLAIMS | LOOKED_UP_CLAIMS if section.device_state else TOKEN_CLAIMS
 
 
 @dataclass(frozen=True)
@@ -146,4 +164,4 @@ def _prepare(configuration: Configuration, section: ProfileSection, now: float) 
     )
 
 
-KIND: Final = VerifierKind(SIGNED, _prepare, looks_signed, on_renewal=True)
+KIND: Final = VerifierKind(SIGNED, _prepare, looks_signed, on_renewal=True, claims=_claims)

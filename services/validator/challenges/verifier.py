@@ -1,7 +1,7 @@
 """What verifiers receive and return, and which of them handles a request. Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from services.validator.facts import DecryptedRequest
@@ -11,6 +11,7 @@ from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
 from shared.log.subjects import EnrollmentId
+from shared.x509.name_templates import Claims
 
 NONE: Final = "none"
 
@@ -38,11 +39,15 @@ class ChallengeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChallengeResult:
-    """What a verifier returns: its gates up to the first refusal, and who vouched."""
+    """What a verifier returns: its gates up to the first refusal, and who vouched.
+
+    `claims` is what it proved about the device, by name, for the names of the certificate.
+    """
 
     gates: tuple[GateResult, ...]
     refusal: Refusal | None = None
     claim: Claim | None = None
+    claims: Claims = field(default_factory=dict)
 
 
 class Verifier(Protocol):

@@ -11,6 +11,7 @@ import httpx
 from services.validator.challenges.answers import check_answer, denied
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.once import OnceVerifier
+from services.validator.challenges.proved import LOOKED_UP_CLAIMS
 from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
@@ -131,4 +132,9 @@ def _tls(configuration: Configuration, section: ProfileSection) -> ssl.SSLContex
     )
 
 
-KIND: Final = VerifierKind(WEBHOOK, _prepare, on_renewal=True)
+def _claims(section: ProfileSection) -> frozenset[str]:
+    del section
+    return LOOKED_UP_CLAIMS
+
+
+KIND: Final = VerifierKind(WEBHOOK, _prepare, on_renewal=True, claims=_claims)

@@ -11,7 +11,8 @@ class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
     """An enrollment's serial number in the CERTS index.
 
     A local CA appends it before it signs the certificate, an external one after it has issued it.
-    Stored under the serial number and under the key. `names_sha256` covers subject and SANs.
+    Stored under the serial number and under the key. `names_sha256` covers subject and SANs. `sid`
+    is the account in the extension for it, "" if there is none.
     """
 
     request_sha256: str
@@ -25,6 +26,7 @@ class CertificateRecorded(SignedEvent, frozen=True, kw_only=True):
     names_sha256: str = ""
     renews: str = ""
     key_uses: int = 0
+    sid: str = ""
 
 
 class CertificateStatus(StrEnum):

@@ -28,6 +28,8 @@ class EnrollmentRequested(EventPayload, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the CSR contains, without its secrets, and its fleet, for the record.
 
+    `subject` and `sans` are those of the certificate once the profile's templates have built them.
+
     `challenge` is the kind of verifier that handled the request, "none" if the CSR had no
     challenge; `device_id` is the GUID of an IntuneDeviceId URI.
     """
@@ -79,13 +81,28 @@ class RenewedCertificate(msgspec.Struct, frozen=True, kw_only=True):
     key_uses: int
 
 
+class AssignedNames(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the certificate where the profile builds them or has SIDs, not the CSR.
+
+    `subject` and `san` are DER, `san` is empty if there is none; `sid` is an account's, or "".
+    """
+
+    subject: bytes
+    san: bytes = b""
+    sid: str = ""
+
+
 class EnrollmentHeld(SignedEvent, frozen=True, kw_only=True):
-    """All gates passed and the profile requires an operator's decision. Not terminal."""
+    """All gates passed and the profile requires an operator's decision. Not terminal.
+
+    `assigned` is what the operator approves besides the CSR, if the profile does not copy it.
+    """
 
     request_sha256: str
     facts: Facts
     gates: tuple[GateResult, ...]
     claim: Claim | None = None
+    assigned: AssignedNames | None = None
 
 
 class HoldDecided(SignedEvent, frozen=True, kw_only=True):

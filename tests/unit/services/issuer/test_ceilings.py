@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 from services.issuer.ceilings import Times, beyond_ceilings, ended, out_of_time
 from shared.log.events.enrollment import TemplateExtension
+from shared.x509.sid import SID, write_sid
 from tests.support import pki
 from tests.support.messages import NULL, SEQ, UTF8, integer, name, oid, spki, tlv
 from tests.support.templates import DAY, EKU, KEY_USAGE, SAN, SPKI, template
@@ -372,3 +373,32 @@ def test_the_ceiling_is_the_cas_own_end_not_the_clocks() -> None:
     assert beyond_ceilings(template(soon, not_after=NOW + DAY), pki.ceilings(soon)) == ""
     assert beyond_ceilings(template(soon, not_after=NOW + DAY + 1), pki.ceilings(soon)) != ""
     assert isinstance(soon, x509.Certificate)
+
+
+# The extension with a SID
+
+ACCOUNT = "S-1-5-21-1004336348-1177238915-682003330-1104"
+
+
+@pytest.mark.parametrize(
+    ("value", "critical", "beyond"),
+    [
+        (write_sid(ACCOUNT), False, ""),
+        (write_sid(ACCOUNT), True, "not the SID of one account"),
+        (write_sid("S-1-5-32-544"), False, "not the SID of one account"),
+        (tlv(SEQ), False, "not the SID of one account"),
+        (tlv(SEQ, write_sid(ACCOUNT)[2:] * 2), False, "not the SID of one account"),
+        (tlv(UTF8, ACCOUNT.encode()), False, "not the SID of one account"),
+    ],
+)
+def test_an_issuer_that_allows_sids_signs_them_in_one_form_only(
+    value: bytes,
+    critical: bool,  # noqa: FBT001 - a case
+    beyond: str,
+) -> None:
+    found = template(ROOT, extensions=(KEY_USAGE, EKU, extension(SID, value, critical=critical)))
+    allowing = replace(CEILINGS, allow_sid=True)
+
+    assert beyond_ceilings(found, CEILINGS) == "extension not permitted"
+    assert beyond in beyond_ceilings(found, allowing)
+    assert bool(beyond_ceilings(found, allowing)) is bool(beyond)

@@ -16,7 +16,14 @@ from services.issuer.connectors.connector import Order, Prepared, Refused
 from services.issuer.connectors.local import LocalConnector
 from services.issuer.lints import lint
 from services.validator.template import build_template
+from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import read_csr
+from shared.x509.name_templates import (
+    read_san_template,
+    read_subject_template,
+    write_sans,
+    write_subject,
+)
 from shared.x509.policies import CertificatePolicy
 from shared.x509.usages import EXTENDED_KEY_USAGES
 from tests.support import pki
@@ -47,6 +54,7 @@ VALIDATOR = certificate.create_pkix_certificate_validator_container(
         certificate.create_spki_validator_container([]),
     ],
 )
+ACCOUNT = "S-1-5-21-1004336348-1177238915-682003330-1104"
 EC_KEY = ec.derive_private_key(41, ec.SECP256R1())
 UPN = tlv(0xA0, oid("1.3.6.1.4.1.311.20.2.3"), tlv(0xA0, tlv(UTF8, b"ann@corp.example")))
 SANS = (
@@ -104,7 +112,9 @@ def ca(request: pytest.FixtureRequest) -> Any:
     made = pki.local_ca(signing, end=dt.datetime(2070, 1, 1, tzinfo=dt.UTC))
     oids = frozenset(policy.oid for policy in EVERYTHING["certificate_policies"])
     usages = frozenset({*EXTENDED_KEY_USAGES.values(), "1.3.6.1.5.5.7.3.17"})
-    wider = {"certificate_policies": oids, "extended_key_usages": usages, "max_ttl": 2**31}
+    wider = {"certificate_policies": oids, "extended_key_usages": usages, "max_ttl": 2**31} | {
+        "allow_sid": True
+    }
     return dataclasses.replace(made, ceilings=dataclasses.replace(made.ceilings, **wider))
 
 
@@ -112,6 +122,20 @@ def ca(request: pytest.FixtureRequest) -> Any:
 def test_no_certificate_has_a_finding(key: Any, ca: Any, profile: str) -> None:
     changes, subject, sans = PROFILES[profile]
     der = issued(ca, requested(key, subject, sans), **changes)
+
+    assert findings(der) == []
+    assert lint(der) == ()
+
+
+def test_a_certificate_with_built_names_and_a_sid_has_no_finding(key: Any, ca: Any) -> None:
+    claims = {"device_name": ("laptop 7",), "san_dns": ("a.example",), "sid": (ACCOUNT,)}
+    kinds = ("C=DE", "O=Corp", "serialNumber=4711", "CN={device_name}")
+    uri = "uri:https://corp.example/d/{device_name}"
+    names = CertificateNames(
+        write_subject(map(read_subject_template, kinds), claims),
+        write_sans(map(read_san_template, ("dns:{san_dns}", uri)), claims),
+    )
+    der = issued(ca, requested(key, DEVICE_NAME, ()), names, ACCOUNT)
 
     assert findings(der) == []
     assert lint(der) == ()
@@ -140,9 +164,12 @@ def requested(key: Any, subject: bytes, sans: tuple[bytes, ...]) -> Any:
     return read_csr(csr(key, *attributes, **options))
 
 
-def issued(ca: Any, found: Any, **changes: Any) -> bytes:
+def issued(
+    ca: Any, found: Any, names: CertificateNames | None = None, sid: str = "", **changes: Any
+) -> bytes:
     """What the whole path makes of a request, as DER."""
-    made = build_template(found, policy(ca_spki_sha256=(ca.pin,), **changes), ca.certificate, NOW)
+    allowed = policy(ca_spki_sha256=(ca.pin,), **changes)
+    made = build_template(found, allowed, ca.certificate, NOW, names, sid)
     assert beyond_ceilings(made, ca.ceilings) == ""
     prepared = LocalConnector(ca).prepare(Order("enroll.0.a.b.c.0", made, "00" * 32))
     assert isinstance(prepared, Prepared)

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.issuer.received import misissued, undraftable
-from shared.log.events.enrollment import CertificateTemplate
+from shared.log.events.enrollment import CertificateTemplate, TemplateExtension
+from shared.x509.sid import SID, write_sid
 from tests.support import messages, pki
 from tests.support.templates import DAY, DEVICE_KEY, template
 from tests.support.world import NOW
@@ -220,3 +221,22 @@ def test_application_policies_beyond_the_approved_usages_do_not(
     extension: x509.UnrecognizedExtension,
 ) -> None:
     assert judged(made(extensions=(usage("digital_signature"), EKU, SANS, extension))) != ""
+
+
+@pytest.mark.parametrize(
+    ("returned", "fits"), [("1104", True), ("1105", False), ("", False), ("critical", False)]
+)
+def test_a_ca_returns_exactly_the_sid_that_was_approved(returned: str, fits: bool) -> None:  # noqa: FBT001 - a case
+    sid = "S-1-5-21-1004336348-1177238915-682003330-"
+    account = TemplateExtension(oid=SID, critical=False, value=write_sid(f"{sid}1104"))
+    approved = msgspec.structs.replace(APPROVED, extensions=(*APPROVED.extensions, account))
+    changed = approved
+    if returned != "1104":
+        value = write_sid(sid + (returned if returned.isdigit() else "1104"))
+        other = TemplateExtension(oid=SID, critical=returned == "critical", value=value)
+        extensions = (*APPROVED.extensions, *((other,) if returned else ()))
+        changed = msgspec.structs.replace(APPROVED, extensions=extensions)
+    der = CA.sign(CA.draft(changed, "enroll.0.a.b.c.0"))
+
+    assert (judged(der, approved) == "") is fits
+    assert fits or returned == "critical" or "SID that was approved" in judged(der, approved)

@@ -1,4 +1,6 @@
+import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -14,8 +16,9 @@ from shared.log.events.enrollment import EnrollmentApproved, EnrollmentRejected
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId, chain_subject
+from shared.x509.blocked_keys import BlockedKeys
 from tests.support import pki
-from tests.support.messages import PRINTABLE, Identity, challenge, csr
+from tests.support.messages import PRINTABLE, Identity, challenge, csr, spki
 from tests.support.validators import World, validating
 from tests.support.world import (
     GATEWAY,
@@ -109,6 +112,22 @@ async def test_a_refusal_is_stored_and_hinted_to_the_gateway_that_asked(world: W
     headers = {**stored.headers, SUBJECT: stored.subject}
     assert world.hints == [(gateway_hints(GATEWAY), Message(stored.payload, headers))]
     assert counted("verdicts", profile="demo", reason="challenge_wrong") == before + 1
+
+
+async def test_a_reloaded_list_of_blocked_keys_counts(world: World) -> None:
+    digest = hashlib.sha256(spki(world.device.key.public_key())).digest()
+    live = world.evaluator.live
+    live.current = replace(live.current, blocked_keys=BlockedKeys.of({digest}))
+    request = await world.request()
+    await world.consumer.handle(request)
+    verdict = world.verdict(request)
+
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.KEY_COMPROMISED
+    assert (verdict.gates[-1].gate, verdict.detail) == (
+        "compromise",
+        "the key is on the list of blocked keys",
+    )
 
 
 async def test_once_the_ca_has_ended_requests_are_refused_with_its_end(world: World) -> None:

@@ -331,3 +331,27 @@ def test_the_first_refusal_ends_it(device: Identity) -> None:
     assert refusal(bad_san, strict).reason is Reason.SAN_NOT_ALLOWED
     assert len(decide(nobody, facts(key_type="dsa"), strict).gates) == 1
     assert len(decide(bad_san, facts(), strict).gates) == 3
+
+
+@pytest.mark.parametrize(
+    ("usages", "admitted"),
+    [
+        (("keyEncipherment", "dataEncipherment"), False),
+        (("keyEncipherment", "digitalSignature"), True),
+        (("nonRepudiation",), True),
+    ],
+)
+def test_an_ec_key_needs_a_key_usage_that_it_can_serve(
+    device: Identity,
+    usages: tuple[str, ...],
+    admitted: bool,  # noqa: FBT001 - a case
+) -> None:
+    """Otherwise the issuer would fail, after the challenge was used."""
+    key = ec.derive_private_key(8, ec.SECP256R1()).public_key()
+    found = read_csr(csr(device.key, challenge(UTF8, b"s3cret"), public=spki(key)))
+    decision = decide(found, facts(key_type="p256", key_bits=256), policy(key_usages=usages))
+
+    assert (decision.refusal is None) is admitted
+    if decision.refusal is not None:
+        assert decision.refusal.reason is Reason.KEY_NOT_ALLOWED
+        assert "cannot encipher" in decision.refusal.detail

@@ -1,3 +1,5 @@
+import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from services.validator.facts import DecryptedRequest, History, KnownCertificate, names_sha256
 from services.validator.gates import Decision, PolicyInput, RenewalPolicy, decide
 from shared.log.reasons import Reason
+from shared.x509.blocked_keys import BlockedKeys
 from shared.x509.csr import CertificationRequest, read_csr
 from tests.support.messages import (
     PRINTABLE,
@@ -317,3 +320,22 @@ def test_a_certificate_of_the_same_serial_number_and_another_key_renews_nothing(
 ) -> None:
     """Whoever has a key that another CA trusts may choose a serial number of ours."""
     assert reason(judged(renewal, of(renewal, spki_sha256="99" * 32))) is Reason.NOT_RENEWABLE
+
+
+@pytest.mark.parametrize("blocked", ["new", "old"])
+def test_a_blocked_key_is_neither_certified_nor_able_to_renew(
+    device: Identity, blocked: str
+) -> None:
+    """Whoever has the old key could otherwise renew its certificate for a key of their own."""
+    asked, old = read_csr(csr(device.key, DNS)), b"\x30\x03\x02\x01\x07"
+    opened = DecryptedRequest(
+        asked, facts(), renews=SERIAL, signer_spki_sha256=KEY_OF_RECORDS, signer_spki=old
+    )
+    found = PolicyInput(opened, History(of(asked)), PROFILE, policy(), NOW, NOW)
+    listed = BlockedKeys.of({hashlib.sha256(asked.spki if blocked == "new" else old).digest()})
+
+    assert decide(found).refusal is None
+    refusal = decide(replace(found, blocked=listed)).refusal
+    assert refusal is not None
+    assert refusal.reason is Reason.KEY_COMPROMISED
+    assert "blocked" in refusal.detail

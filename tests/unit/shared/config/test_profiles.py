@@ -24,7 +24,13 @@ ISSUER = "[issuers.local]\n"
 PROFILE = "[profiles.corp-2]\n"
 GATEWAY = "[gateway]\n"
 CERTIFICATE = "[certificate_profiles.device]\n"
-HEADERS = {"issuer": ISSUER, "profile": PROFILE, "gateway": GATEWAY, "certificate": CERTIFICATE}
+HEADERS = {
+    "issuer": ISSUER,
+    "profile": PROFILE,
+    "gateway": GATEWAY,
+    "certificate": CERTIFICATE,
+    "validator": "[validator]\n",
+}
 OLD_KEY = ec.derive_private_key(71, ec.SECP256R1())
 NEXT_KEY = ec.derive_private_key(72, ec.SECP256R1())
 Configured = Callable[..., Configuration]
@@ -154,11 +160,41 @@ def test_what_a_certificate_profile_adds_reaches_validators_and_issuers(
     assert ceilings.certificate_policies == {"1.2.3.5", "1.2.3.4", "2.5.29.32.0"}
 
 
+def test_blocked_keys_are_read_from_every_list(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("ab" * 32)
+    (tmp_path / "b").write_text("0123456789abcdef0123 # Debian")
+    lines = 'blocked_keys_path = ["a", "b"]'
+
+    assert len(validator.read_settings(configured(validator=lines), NOW).blocked_keys) == 2
+    (tmp_path / "b").write_text("not a digest")
+    with pytest.raises(SettingsError, match="b: line 1: "):
+        validator.read_settings(configured(validator=lines), NOW)
+
+
 def test_patterns_of_names_reach_the_gates(configured: Configured) -> None:
     found = policy(configured(certificate='subject_patterns = "CN=a*"\nsan_patterns = ["dns:b*"]'))
 
     assert found.subject_patterns == (read_subject_pattern("CN=a*"),)
     assert found.san_patterns == (read_san_pattern("dns:b*"),)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint_"),
+    [
+        ('key_types = ["ec:p256"]\nkey_usages = ["keyEncipherment"]', "allows only EC keys"),
+        ('max_ttl = "500ms"', "max_ttl: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_profile_that_could_never_issue_does_not_start(
+    configured: Configured, lines: str, complaint_: str
+) -> None:
+    assert complaint_ in complaint(configured, certificate=lines)
+
+
+def test_a_profile_with_ec_keys_and_a_usage_for_them_starts(configured: Configured) -> None:
+    lines = 'key_types = ["ec:p256"]\nkey_usages = ["keyEncipherment", "nonRepudiation"]'
+
+    assert policy(configured(certificate=lines)).key_types == {"ec:p256"}
 
 
 # CAs
