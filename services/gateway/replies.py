@@ -60,16 +60,20 @@ class Replier:
     def terminal(self, event: Terminal, chain: Chain, encryption: ReplyEncryption) -> bytes:
         """Return the CertRep for a terminal event: SUCCESS or FAILURE."""
         if isinstance(event, CertificateIssued):
-            return self.certificate(event.certificate, chain, encryption)
+            fresh = self.profile.staple_ocsp and event.ocsp_until > self.clock()
+            ocsp = event.ocsp if fresh else b""
+            return self.certificate(event.certificate, chain, encryption, ocsp)
         return self._failure(event.fail_info, event.detail, event.reason)
 
-    def certificate(self, leaf: bytes, chain: Chain, encryption: ReplyEncryption) -> bytes:
+    def certificate(
+        self, leaf: bytes, chain: Chain, encryption: ReplyEncryption, ocsp: bytes = b""
+    ) -> bytes:
         """Return SUCCESS with the leaf first: iOS pairs the first certificate with its key.
 
-        The chain follows only if the profile includes it.
+        The chain follows only if the profile includes it. `ocsp` is an OCSPResponse (DER), if any.
         """
         certificates = [leaf, *(chain.der if self.profile.include_chain else ())]
-        return self._success(write_certs_only(certificates), encryption, "issued")
+        return self._success(write_certs_only(certificates), encryption, "issued", ocsp)
 
     def fetched(self, certificate: bytes, encryption: ReplyEncryption) -> bytes:
         """Return the answer to GetCert: only the requested certificate (RFC 8894 s4.5)."""
@@ -79,14 +83,18 @@ class Replier:
         """Return the answer to GetCRL (RFC 8894 s4.6)."""
         return self._success(write_crl_only(der), encryption, "crl")
 
-    def _success(self, content: bytes, encryption: ReplyEncryption, what: str) -> bytes:
+    def _success(
+        self, content: bytes, encryption: ReplyEncryption, what: str, ocsp: bytes = b""
+    ) -> bytes:
         cipher = encryption.cipher
         content_encryption = ContentEncryption(
             cipher, encryption.transport, self.random(cipher.key_size), self.random(cipher.iv_size)
         )
         recipient = self._recipient(encryption)
         self._count(certrep.PkiStatus.SUCCESS, what)
-        return certrep.success(self._to(), content, recipient, content_encryption, self.ra.signer)
+        return certrep.success(
+            self._to(), content, recipient, content_encryption, self.ra.signer, ocsp
+        )
 
     def _recipient(self, encryption: ReplyEncryption) -> Certificate | Password:
         if encryption.password is None:

@@ -54,6 +54,7 @@ class Profile:
     message_limit: int = 256 * 1024
     any_signer: bool = True
     empty_content: str = "auto"
+    staple_ocsp: bool = False
     ra_pairs: tuple[RaPair, ...] = ()
 
     @property
@@ -173,6 +174,7 @@ def _profile(
         renewal=section.renewal,
         any_signer=section.signer_key == "any",
         empty_content=section.empty_content,
+        staple_ocsp=section.staple_ocsp,
         passwords=section.challenge_password if section.password_recipients else (),
         mtls_bundle=_mtls_bundle(configuration, section, now),
     )

@@ -25,6 +25,7 @@ from services.issuer.lints import lint
 from services.issuer.orders import Orders
 from services.issuer.outcomes import failure, issuance, order_of, record_of
 from services.issuer.received import is_from, misissued, undraftable, validity
+from services.issuer.responder import Responder
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import Log, append_first, read_authentic, read_stage, report_forgery
@@ -85,6 +86,7 @@ class VerdictConsumer:
     bus: Bus
     live: Live[Settings]
     clock: Callable[[], float]
+    responder: Responder | None = None
     _places: dict[str, Places] = field(default_factory=dict)
     _breakers: dict[str, Breaker] = field(default_factory=dict)
 
@@ -99,7 +101,11 @@ class VerdictConsumer:
         """Issue the certificate that an authentic verdict approves, or record why not."""
         verdict = self._verdict(stored)
         if verdict is not None and not await self._has_ended(stored, verdict):
-            await self._record(stored, verdict, await self._outcome(stored, verdict))
+            outcome = await self._outcome(stored, verdict)
+            if verdict.staple and isinstance(outcome, CertificateIssued) and self.responder:
+                ca = verdict.template.ca_spki_sha256
+                outcome = await self.responder.staple(verdict.template.issuer, ca, outcome)
+            await self._record(stored, verdict, outcome)
 
     async def give_up(self, stored: Stored) -> bool:
         """Fail a verdict that kills its worker.

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,6 +43,7 @@ from shared.log.events.certificates import (
     OcspResponseSigned,
     ServiceCertificateIssued,
 )
+from shared.log.events.enrollment import CertificateIssued
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import (
     certificate_issued,
@@ -142,6 +144,23 @@ class Responder:
         if ca is None or ca.ceilings.ca_not_after <= self.clock():
             return False
         return await self._publish(issuer, authority, ca, record)
+
+    async def staple(self, issuer: str, ca: str, issued: CertificateIssued) -> CertificateIssued:
+        """Return the outcome with an OCSP response about its new certificate, for the reply.
+
+        `ca` is the CA's pin. Without a response if the issuer signs none.
+        """
+        authority = self._authorities().get(issuer)
+        found = (
+            next((each for each in authority.active if each.pin == ca), None) if authority else None
+        )
+        if authority is None or found is None:
+            return issued
+        signer, now = await self._signer(issuer, authority, found), int(self.clock())
+        end = min(now + authority.ocsp_validity, signer.not_after)
+        answer = Answer(bytes.fromhex(issued.serial), None, now, end)
+        der = signer.sign(answer, ca_ids(found.chain[0])[0])
+        return msgspec.structs.replace(issued, ocsp=der, ocsp_until=end)
 
     async def _publish(
         self, issuer: str, authority: OcspAuthority, ca: ServiceCa, record: CertificateRecorded

@@ -32,8 +32,8 @@ async def serve(
     bus, live, clock = replica.bus, replica.live, replica.clock
     await replica.mover.retry_step(lambda: publish_chains(bus, live.current))
     _measure(live.current)
-    issuing, keeper = VerdictConsumer(bus, live, clock), CrlKeeper(bus, live, clock)
-    responder = Responder(bus, live, clock, name)
+    responder, keeper = Responder(bus, live, clock, name), CrlKeeper(bus, live, clock)
+    issuing = VerdictConsumer(bus, live, clock, responder)
     revoking = RevocationConsumer(bus, live, keeper, responder)
     resuming = ResumeConsumer(bus, Stage.OUTCOME, issuing, lambda: live.current.operators)
     commands = Commands(revoking, OrphanConsumer(bus, live), resuming)

@@ -72,6 +72,7 @@ class Policy:
     must_staple: bool = False
     certificate_policies: tuple[CertificatePolicy, ...] = ()
     manual: bool = False
+    staple_ocsp: bool = False
     fleet: str = ""
     any_signer: bool = True
     renewal: RenewalPolicy = RenewalPolicy()

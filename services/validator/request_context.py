@@ -62,6 +62,7 @@ def approved(context: RequestContext, decision: Decision, decided_at: int) -> En
         renews=_renewed(context.opened, decision.history),
         existing=decision.existing,
         claim=decision.claim,
+        staple=context.policy.staple_ocsp,
     )
 
 

@@ -128,6 +128,7 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         must_staple=certificate.must_staple,
         certificate_policies=tuple(map(read_policy, certificate.certificate_policies)),
         manual=profile.approval == "manual",
+        staple_ocsp=profile.staple_ocsp,
         any_signer=profile.signer_key == "any",
         renewal=RenewalPolicy(
             allowed=profile.renewal,

@@ -154,6 +154,9 @@ def _unfit_for_issuer(
     profile: ProfileSection, certificate: CertificateProfileSection, issuer: AnyIssuerSection
 ) -> Iterator[str]:
     """Yield what a certificate profile has that does not go with its issuer's settings or kind."""
+    signs_ocsp = isinstance(issuer, LocalIssuerSection) and issuer.ocsp_validity is not None
+    if profile.staple_ocsp and not signs_ocsp:
+        yield f".staple_ocsp: issuer {profile.issuer_id} has no ocsp_validity"
     is_partitioned = isinstance(issuer, LocalIssuerSection) and issuer.crl_partitions
     if certificate.crl_distribution_points and is_partitioned:
         yield (

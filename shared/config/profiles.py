@@ -180,6 +180,9 @@ class ProfileSection(Section):
     """Weakest cipher of a reply; a stronger one in the request is kept [aes128; des if legacy]."""
     signer_key: Literal["any", "csr"] = "any"
     """Key that may sign a first request: any (macOS creates a separate one), or only the CSR's."""
+    staple_ocsp: bool = False
+    """Whether a reply carries the certificate's OCSP response, in an unsigned attribute. Requires
+    `ocsp_validity` of the issuer."""
     empty_content: Literal["auto", "present", "absent"] = "auto"
     """eContent of replies without a certificate: `present` (empty), `absent` (for cryptlib), or
     `auto` (by User-Agent).

@@ -8,9 +8,13 @@ from typing import Final
 from shared.scep import cms, envelope, signed_data
 from shared.scep.algorithms import AnyCipher, Digest
 from shared.scep.asn1 import (
+    CONSTRUCTED_0,
     OCTET_STRING,
+    OID,
     PRINTABLE_STRING,
+    SEQUENCE,
     UTF8_STRING,
+    Der,
     object_identifier,
     text,
     tlv,
@@ -33,6 +37,8 @@ from shared.scep.times import write_time
 
 FAIL_INFO_TEXT: Final = object_identifier("1.3.6.1.5.5.7.24.1")
 NONCE_SIZE: Final = 16
+_REVOCATION_VALUES: Final = object_identifier("1.2.840.113549.1.9.16.2.24")
+_ENUMERATED: Final = 0x0A
 _SIGNING_TIME: Final = object_identifier("1.2.840.113549.1.9.5")
 
 
@@ -113,15 +119,34 @@ def success(
     recipient: Certificate | Password,
     content_encryption: envelope.ContentEncryption,
     signer: signed_data.Signer,
+    ocsp: bytes = b"",
 ) -> bytes:
     """Write SUCCESS: a degenerate SignedData (certificates or a CRL), encrypted to the requester.
 
     `recipient` is the request's signer certificate, or a password if that key cannot decrypt
-    (RFC 8894 s3.1, s3.3.2.1).
+    (RFC 8894 s3.1, s3.3.2.1). `ocsp` is an OCSPResponse (DER) to carry along, if any.
     """
     enveloped = envelope.write_envelope(content, recipient, content_encryption)
     attributes = _attributes(to, PkiStatus.SUCCESS)
-    return signed_data.write_signed_data(enveloped, attributes, to.digest, signer)
+    unsigned = (revocation_values(ocsp),) if ocsp else ()
+    return signed_data.write_signed_data(
+        enveloped, attributes, to.digest, signer, unsigned=unsigned
+    )
+
+
+def revocation_values(ocsp: bytes) -> bytes:
+    """Return the unsigned attribute revocation-values with an OCSPResponse's BasicOCSPResponse.
+
+    RFC 5126 s6.3.4. Clients skip unsigned attributes; a response in the place for CRLs (RFC 5940)
+    makes parsers fail that know CRLs only.
+    """
+    whole = Der(ocsp).enter(SEQUENCE)
+    whole.value(_ENUMERATED)
+    typed = whole.enter(CONSTRUCTED_0).enter(SEQUENCE)
+    typed.value(OID)
+    basic = typed.value(OCTET_STRING)
+    values = tlv(SEQUENCE, tlv(CONSTRUCTED_0 | 1, tlv(SEQUENCE, basic)))
+    return signed_data.attribute(_REVOCATION_VALUES, values)
 
 
 def failure(to: ReplyTo, fail_info: FailInfo, detail: str, signer: signed_data.Signer) -> bytes:

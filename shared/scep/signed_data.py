@@ -225,10 +225,12 @@ def write_signed_data(
     digest: Digest,
     signer: Signer,
     beside: Sequence[bytes] = (),
+    unsigned: Sequence[bytes] = (),
 ) -> bytes:
     """Write a SignedData over `content` with the signer's certificate, as strict DER.
 
-    `beside` are certificates (DER) to include after the signer's. If `content` is None, eContent is
+    `beside` are certificates (DER) to include after the signer's, `unsigned` are attributes that
+    the signature does not cover. If `content` is None, eContent is
     omitted, which some clients do not treat like an empty one.
     """
     attributes = (
@@ -246,6 +248,7 @@ def write_signed_data(
         tlv(CONSTRUCTED_0, body),
         signer.scheme.identifier(digest),
         tlv(OCTET_STRING, signature),
+        *([tlv(CONSTRUCTED_0 | 1, *sorted(unsigned))] if unsigned else []),
     )
     encapsulated = [] if content is None else [tlv(CONSTRUCTED_0, tlv(OCTET_STRING, content))]
     signed = tlv(

@@ -46,6 +46,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "reusing": {"renewal_window": "0s", "renewal_key_reuse": True, "renewal_names": "any"},
             "asking": {"renewal_window": "0s", "renewal_challenge": True},
             "final": {"renewal": False},
+            "stapling": {"staple_ocsp": True},
             "dying": {"profile_id": "dying"},
             "blink": {"profile_id": "blink"},
             "longest": {"profile_id": "longest"},

@@ -8,13 +8,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from asn1crypto import cms, core
+from asn1crypto import ocsp as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from tests.support.holders import revoke
-from tests.support.requests import Device, Endpoint, RawConnection, enroll, send
+from tests.support.requests import Device, Endpoint, RawConnection, answer, enroll, send
+from tests.support.requests import certificate as leaf_of
 from tests.support.system import System, wait_until
 from tests.support.tools import need
 
@@ -221,3 +224,36 @@ def test_a_request_to_close_is_followed_and_a_conditional_one_is_304(
     connection.send(got(wide, endpoint, certificate, "Connection: close"))
     assert connection.response().status_code == 200
     assert connection.ended()
+
+
+# In the reply
+
+
+def revocation_values(reply: bytes) -> list[bytes]:
+    """The BasicOCSPResponses in a CertRep's unsigned attributes, as another library reads them."""
+    (signer,) = cms.ContentInfo.load(reply)["content"]["signer_infos"]
+    found = []
+    for attribute in signer["unsigned_attrs"] or []:
+        assert attribute["type"].dotted == "1.2.840.113549.1.9.16.2.24"
+        (values,) = attribute["values"]
+        sequence = core.Sequence.load(values.dump())
+        (tagged,) = [sequence[index] for index in range(len(sequence))]
+        found += [core.SequenceOf.load(tagged.contents, spec=asn1.BasicOCSPResponse)[0].dump()]
+    return found
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("stapling", 1), ("anytime", 0)])
+def test_a_reply_carries_a_response_where_the_profile_asks_for_it(
+    wide: System, profile: str, expected: int
+) -> None:
+    endpoint, device = Endpoint.of(wide, profile), Device.new()
+    asked = device.enrollment(endpoint)
+    response = endpoint.post(asked.body)
+    leaf = leaf_of(endpoint, device, answer(endpoint, asked, response))
+
+    found = revocation_values(response.content)
+    assert len(found) == expected
+    for der in found:
+        (single,) = asn1.BasicOCSPResponse.load(der)["tbs_response_data"]["responses"]
+        assert single["cert_id"]["serial_number"].native == leaf.serial_number
+        assert single["cert_status"].name == "good"

@@ -14,9 +14,11 @@ from cli.up.authority import Authority, make_ra
 from cli.up.firststart import first_start
 from cli.up.layout import Layout, write_private
 from shared.config.keys import read_ca_key_file, read_certificates
+from shared.config.load import load
 from shared.log.enrollment import State
 from tests.interop.clients import ended
 from tests.interop.verify import record
+from tests.support.prepared import configure
 from tests.support.system import System, running
 
 SPLIT, COMBINED = "split", "combined"
@@ -63,11 +65,14 @@ def name_of_profile(ra: str, *, legacy: bool, manual: bool) -> str:
 
 @contextmanager
 def laboratory(data: Path) -> Iterator[System]:
-    """A system with all these profiles."""
+    """A system with all these profiles, all of whose replies carry an OCSP response."""
     layout = Layout(data)
     first_start(layout, "rsa:2048", None, NATS_PORT, time.time())
     write_private(layout.ra(COMBINED), combined_ra(layout))
     layout.config.write_text(with_profiles(layout.config.read_text()))
+    configure(layout.config, "issuers.local", ocsp_validity="4d")
+    for name in load(layout.config).profiles:
+        configure(layout.config, f"profiles.{name}", staple_ocsp=True)
     with running(data) as system:
         yield system
 

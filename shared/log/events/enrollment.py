@@ -119,6 +119,7 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
 
     `existing`, if set, is the serial number of the key's live certificate, which is then returned
     instead of a new one. `csr` is the CSR for an external CA, sealed to the issuers' key `csr_key`.
+    With `staple` the outcome carries an OCSP response.
     """
 
     request_sha256: str
@@ -132,6 +133,7 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
     claim: Claim | None = None
     csr: bytes = b""
     csr_key: str = ""
+    staple: bool = False
 
 
 class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
@@ -160,13 +162,19 @@ class CertificateOrdered(SignedEvent, frozen=True, kw_only=True):
 
 
 class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
-    """The issued certificate, as DER. Terminal."""
+    """The issued certificate, as DER. Terminal.
+
+    `ocsp` is an OCSP response about it (DER) if the profile wants one in the reply; it is valid
+    until `ocsp_until` (Unix seconds).
+    """
 
     request_sha256: str
     issuer: str
     serial: str
     certificate: bytes
     not_after: int
+    ocsp: bytes = b""
+    ocsp_until: int = 0
 
 
 class IssuanceFailed(SignedEvent, frozen=True, kw_only=True):

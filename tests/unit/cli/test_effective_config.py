@@ -112,6 +112,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "challenge_password": ["first secret", "second secret"],
         "signer_key": "csr",
         "empty_content": "absent",
+        "staple_ocsp": True,
         "intune_enabled": True,
         "intune_connector_cert_path": "anchors.pem",
         "intune_tenant_cert_paths": {"https://sts.example/1 \u00fc": "tenant.pem", "a.b": "/b.pem"},

@@ -19,6 +19,7 @@ from shared.log.events.certificates import (
     ServiceCertificateIssued,
 )
 from shared.log.events.commands import RevocationReason
+from shared.log.events.enrollment import CertificateIssued
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import certificate_issued, ocsp_response
 from tests.support import pki
@@ -192,6 +193,23 @@ async def test_a_lifted_hold_is_good_again(world: World, responder: Responder) -
 
     assert newest(world).certificate_status is ocsp.OCSPCertStatus.GOOD
     assert [each.position > 0 for each in responses(world)] == [False, True, True]
+
+
+async def test_a_response_for_the_reply_is_signed_without_the_log(
+    world: World, responder: Responder
+) -> None:
+    outcome = CertificateIssued(
+        request_sha256="00" * 32, issuer=ISSUER, serial=SERIAL, certificate=b"", not_after=NOW + DAY
+    )
+    stapled = await responder.staple(ISSUER, world.ca.pin, outcome)
+
+    assert stapled.ocsp_until == NOW + VALIDITY
+    found = ocsp.load_der_ocsp_response(stapled.ocsp)
+    assert found.certificate_status is ocsp.OCSPCertStatus.GOOD
+    assert f"{found.serial_number:x}" == SERIAL
+    assert messages_of(world.bus, OCSP) == []
+    assert await responder.staple("other", world.ca.pin, outcome) == outcome
+    assert await responder.staple(ISSUER, "00" * 32, outcome) == outcome
 
 
 # When there is a new one
