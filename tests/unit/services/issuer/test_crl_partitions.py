@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.issuer.connectors.local import LocalCa
 from shared.ca.crls import crl_heads, newest_head, read_crl
 from shared.ca.partitions import Partition, Partitioning, partition_of
-from shared.log.events.certificates import CertificateStatus
+from shared.log.envelope import authenticate_as
+from shared.log.events.certificates import CertificateStatus, CertificateStatusChanged
 from shared.log.events.commands import RevocationReason
-from shared.log.streams import CRLS
+from shared.log.streams import CERTS, CRLS
+from shared.log.subjects import certificate_status
 from tests.support import pki
 from tests.support.world import ISSUER, NOW, STRANGER, TRUSTED_ISSUERS, messages_of, until
 from tests.unit.services.issuer.revocations import DAY, World, make_world, serial
@@ -234,3 +236,15 @@ async def test_a_partition_that_lacks_a_change_is_published_at_the_next_look(wor
     await world.keeper.look()
     assert await listed(world, partition) == {serial(1)}
     assert len(messages_of(world.bus, CRLS)) == before + 2
+
+
+async def test_a_revocation_records_the_certificates_end_and_key(world: World) -> None:
+    """Else every issuer would read the record again."""
+    await world.issue(serial(1), spki_sha256=key(1), not_after=END)
+    await world.orders.handle(await world.order(serial(1)))
+    place = certificate_status(ISSUER, serial(1), 0)
+    (stored,) = (m for m in messages_of(world.bus, CERTS) if m.subject == place)
+    event = authenticate_as(CertificateStatusChanged, stored, TRUSTED_ISSUERS)
+
+    assert (event.not_after, event.spki_sha256) == (END, key(1))
+    assert await listed(world, partition_of(key(1), 4)) == {serial(1)}
