@@ -67,7 +67,7 @@ async def test_the_record_names_enrollment_key_and_device(world: World) -> None:
     assert record.serial == outcome.serial
     assert record.ca_spki_sha256 == world.ca.pin
     assert record.enrollment == ENROLLMENT.prefix()
-    assert record.subject == "CN=device"
+    assert record.subject == "CN=device, O=Lab"
     assert (record.not_before, record.not_after) == (NOW - 600, NOW + 365 * 86400)
 
 
