@@ -92,10 +92,8 @@ class VerdictConsumer:
 
     @property
     def _orders(self) -> Orders:
-        settings = self.live.current
-        return Orders(
-            self.bus, settings.signer, settings.trusted_issuers, self.clock, self._breakers
-        )
+        now = self.live.current
+        return Orders(self.bus, now.signer, now.trusted_issuers, self.clock, self._breakers)
 
     async def handle(self, stored: Stored) -> None:
         """Issue the certificate that an authentic verdict approves, or record why not."""
@@ -103,8 +101,7 @@ class VerdictConsumer:
         if verdict is not None and not await self._has_ended(stored, verdict):
             outcome = await self._outcome(stored, verdict)
             if verdict.staple and isinstance(outcome, CertificateIssued) and self.responder:
-                ca = verdict.template.ca_spki_sha256
-                outcome = await self.responder.staple(verdict.template.issuer, ca, outcome)
+                outcome = await self.responder.staple(verdict.template, outcome)
             await self._record(stored, verdict, outcome)
 
     async def give_up(self, stored: Stored) -> bool:

@@ -43,7 +43,7 @@ from shared.log.events.certificates import (
     OcspResponseSigned,
     ServiceCertificateIssued,
 )
-from shared.log.events.enrollment import CertificateIssued
+from shared.log.events.enrollment import CertificateIssued, CertificateTemplate
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import (
     certificate_issued,
@@ -145,21 +145,22 @@ class Responder:
             return False
         return await self._publish(issuer, authority, ca, record)
 
-    async def staple(self, issuer: str, ca: str, issued: CertificateIssued) -> CertificateIssued:
+    async def staple(
+        self, template: CertificateTemplate, issued: CertificateIssued
+    ) -> CertificateIssued:
         """Return the outcome with an OCSP response about its new certificate, for the reply.
 
-        `ca` is the CA's pin. Without a response if the issuer signs none.
+        Without one if the issuer signs none.
         """
-        authority = self._authorities().get(issuer)
-        found = (
-            next((each for each in authority.active if each.pin == ca), None) if authority else None
-        )
-        if authority is None or found is None:
+        authority = self._authorities().get(template.issuer)
+        active = authority.active if authority is not None else ()
+        ca = next((ca for ca in active if ca.pin == template.ca_spki_sha256), None)
+        if authority is None or ca is None:
             return issued
-        signer, now = await self._signer(issuer, authority, found), int(self.clock())
+        signer, now = await self._signer(template.issuer, authority, ca), int(self.clock())
         end = min(now + authority.ocsp_validity, signer.not_after)
         answer = Answer(bytes.fromhex(issued.serial), None, now, end)
-        der = signer.sign(answer, ca_ids(found.chain[0])[0])
+        der = signer.sign(answer, ca_ids(ca.chain[0])[0])
         return msgspec.structs.replace(issued, ocsp=der, ocsp_until=end)
 
     async def _publish(

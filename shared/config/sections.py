@@ -255,7 +255,7 @@ class LocalIssuerSection(AnyIssuerSection):
     """Its key."""
     crl_validity: Duration = 7 * 86400.0
     """From a CRL's thisUpdate to its nextUpdate; CRLs are renewed at half of it, and on change."""
-    ra_cert_path: Paths = ()
+    ra_cert_path: Paths | None = None
     """RA certificates of this CA, PEM, which the issuer renews under the same key when two thirds
     of their life are over."""
     ocsp_validity: Annotated[Duration, Field(ge=3600, le=MAX_OCSP_DAYS * 86400)] | None = None

@@ -294,7 +294,7 @@ def read_local(configuration: Configuration, section: LocalIssuerSection) -> Loc
         planned,
         int(section.crl_validity),
         int(section.ocsp_validity or 0),
-        tuple(_read_ra(configuration.path(path)) for path in section.ra_cert_path),
+        tuple(_read_ra(configuration.path(path)) for path in section.ra_cert_path or ()),
     )
 
 

@@ -59,7 +59,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "tls_cert_path": "tls.pem",
         "tls_key_path": "/etc/tls.key",
     },
-    "validator": {"verdict_ttl": "90s", "concurrency": 9},
+    "validator": {"verdict_ttl": "90s", "concurrency": 9, "blocked_keys_path": "blocked.txt"},
     "issuer": {"opening_key_path": "opening.key", "concurrency": 8},
     "audit": {
         "batch": 17,
@@ -75,6 +75,11 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "oidc_viewers": ["helpdesk"],
         "oidc_operators": ["pki", "mdm"],
         "oidc_admins": ["pki-admins"],
+        "expiry_webhook_url": "https://notices.example/expiry",
+        "expiry_webhook_before": ["60d", "2d"],
+        "expiry_webhook_secret_path": "expiry.secret",
+        "expiry_webhook_ca_path": "expiry-roots.pem",
+        "expiry_webhook_timeout": "3s",
     },
     "issuers.local": {
         "chain_path": "chain.pem",
@@ -89,6 +94,7 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_backdate": "5m",
         "extended_key_usages": ["serverAuth", "1.3.6.1.4.1.311.20.2.2"],
         "certificate_policies": ["1.2.3.4", "1.2.3.5"],
+        "allow_sid": True,
     },
     "certificate_profiles.device": {
         "key_types": "ec:p384",
@@ -104,8 +110,13 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_ttl": "25h",
         "backdate": "0s",
     },
-    # Not of a profile of this issuer, whose certificates name partitions.
-    "certificate_profiles.elsewhere": {"crl_distribution_points": ["http://crl.example/a.crl"]},
+    # Not of a profile of this issuer, whose certificates name partitions, nor of these verifiers.
+    "certificate_profiles.elsewhere": {
+        "crl_distribution_points": ["http://crl.example/a.crl"],
+        "subject_template": ["CN={device_name}"],
+        "san_templates": ["dns:{san_dns}"],
+        "sid_extension": True,
+    },
     TABLE: {
         "fleet": 'north "1"',
         "shard": "3",
@@ -220,9 +231,9 @@ def test_the_rich_configuration_sets_every_key_that_has_a_default(config: Path) 
         (plain.certificate_profiles["device"], other.certificate_profiles["device"]),
         (plain.profiles[PROFILE], other.profiles[PROFILE]),
     ]
-    # A profile of an issuer with partitions cannot have it.
-    elsewhere = "CertificateProfileSection.crl_distribution_points"
-    assert other.certificate_profiles["elsewhere"].crl_distribution_points
+    # This profile cannot have them.
+    elsewhere = {"crl_distribution_points", "subject_template", "san_templates", "sid_extension"}
+    assert all(getattr(other.certificate_profiles["elsewhere"], name) for name in elsewhere)
     same = {
         f"{type(one).__name__}.{name}"
         for one, another in sections
@@ -230,7 +241,8 @@ def test_the_rich_configuration_sets_every_key_that_has_a_default(config: Path) 
         if not field.is_required() and getattr(one, name) == getattr(another, name)
     }
 
-    assert same == {"LocalIssuerSection.kind", "ProfileSection.webhook_url", elsewhere}
+    named = {f"CertificateProfileSection.{name}" for name in elsewhere}
+    assert same == {"LocalIssuerSection.kind", "ProfileSection.webhook_url", *named}
 
 
 def test_what_is_shown_is_taken_as_it_is_but_for_the_masks(config: Path) -> None:

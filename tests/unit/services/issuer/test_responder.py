@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +24,7 @@ from shared.log.events.enrollment import CertificateIssued
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import certificate_issued, ocsp_response
 from tests.support import pki
+from tests.support.templates import template
 from tests.support.world import (
     ISSUER,
     NOW,
@@ -201,15 +203,17 @@ async def test_a_response_for_the_reply_is_signed_without_the_log(
     outcome = CertificateIssued(
         request_sha256="00" * 32, issuer=ISSUER, serial=SERIAL, certificate=b"", not_after=NOW + DAY
     )
-    stapled = await responder.staple(ISSUER, world.ca.pin, outcome)
+    ours = template(world.ca.certificate)
+    stapled = await responder.staple(ours, outcome)
 
     assert stapled.ocsp_until == NOW + VALIDITY
     found = ocsp.load_der_ocsp_response(stapled.ocsp)
     assert found.certificate_status is ocsp.OCSPCertStatus.GOOD
     assert f"{found.serial_number:x}" == SERIAL
     assert messages_of(world.bus, OCSP) == []
-    assert await responder.staple("other", world.ca.pin, outcome) == outcome
-    assert await responder.staple(ISSUER, "00" * 32, outcome) == outcome
+    for changes in ({"issuer": "other"}, {"ca_spki_sha256": "00" * 32}):
+        other = msgspec.structs.replace(ours, **changes)
+        assert await responder.staple(other, outcome) == outcome
 
 
 # When there is a new one

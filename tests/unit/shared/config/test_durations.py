@@ -99,7 +99,7 @@ def test_any_text_is_a_duration_or_the_one_error(text: str) -> None:
         (GatewaySection, {"failure_floor", "max_wait"}),
         (ValidatorSection, {"verdict_ttl"}),
         (AuditSection, {"session_ttl", "expiry_webhook_timeout"}),
-        (LocalIssuerSection, {"crl_validity", "max_ttl", "max_backdate"}),
+        (LocalIssuerSection, {"crl_validity", "ocsp_validity", "max_ttl", "max_backdate"}),
         (CertificateProfileSection, {"max_ttl", "backdate"}),
         (
             ProfileSection,
