@@ -32,7 +32,7 @@ from shared.x509.name_templates import (
     write_subject,
 )
 from shared.x509.names import name_text
-from shared.x509.sid import is_sid
+from shared.x509.sid import is_sid, sid_in_uri
 
 # The gates of this module, which run again on what was assigned before a hold.
 GATES = frozenset({"subject", "sans", "sid"})
@@ -72,6 +72,9 @@ def assign_again(
         return _stopped(decision, "claims", Refusal(Reason.CLAIM_MISSING, detail))
     names = CertificateNames(assigned.subject, assigned.san or None)
     sid = assigned.sid if policy.sid_extension else ""
+    if policy.sid_extension and not sid:
+        detail = "the request was held before the profile asked for a SID: enroll again"
+        return _stopped(decision, "claims", Refusal(Reason.CLAIM_MISSING, detail))
     return _checked(policy_input, decision, names, sid)
 
 
@@ -136,7 +139,16 @@ def _gates(policy_input: PolicyInput, names: CertificateNames, sid: str) -> Iter
         sans = f"{sans} (requested: {_listed(asked)})"
     yield _Gate("sans", bad_sans(names, policy_input), sans)
     if sid:
-        yield _Gate("sid", None, sid)
+        yield _Gate("sid", _other_account(names, sid), sid)
+
+
+def _other_account(names: CertificateNames, sid: str) -> Refusal | None:
+    """Refuse names with a URI that maps to another account than the extension."""
+    named = (sid_in_uri(san.value) for san in names.sans if san.kind == "uri")
+    if all(each in (None, sid) for each in named):
+        return None
+    problem = "the SID in a subjectAltName URI is not the one that was looked up"
+    return Refusal(Reason.SAN_NOT_ALLOWED, problem)
 
 
 def _listed(names: CertificateNames) -> str:

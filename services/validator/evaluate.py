@@ -22,6 +22,7 @@ from services.validator.facts import (
     OpeningRules,
     UndecryptableRequest,
     open_request,
+    with_kept_names,
 )
 from services.validator.gates import Decision, Policy, PolicyInput, decide, wants_challenge
 from services.validator.history import gather
@@ -243,11 +244,14 @@ def _with_configured_facts(
 
 
 def _asked(context: RequestContext, decision: Decision) -> ChallengeRequest:
+    opened = context.opened
+    if context.policy.builds_names:
+        opened = with_kept_names(opened)
     return ChallengeRequest(
         enrollment=context.enrollment,
         request_sha256=context.stored.sha256(),
         transaction_id=context.opened.transaction_id,
-        opened=context.opened,
+        opened=opened,
         asked_at=context.asked_at,
         existing=decision.existing,
     )

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -22,7 +23,7 @@ from shared.scep.schemes import PublicKey
 from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import CertificationRequest, read_csr, read_request, verify_self_signature
 from shared.x509.key_ids import spki_sha256
-from shared.x509.names import name_text
+from shared.x509.names import GeneralName, name_text
 
 _DEVICE_ID: Final = re.compile(
     r"IntuneDeviceId://\{?([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})\}?"
@@ -176,13 +177,31 @@ def _facts(csr: CertificationRequest) -> Facts:
         spki_sha256=spki_sha256(csr.spki),
         csr_sha256=hashlib.sha256(csr.info).hexdigest(),
         challenge="none" if csr.challenge is None else "given",
-        device_id=_device_id(csr),
+        device_id=_device_id(csr.sans),
     )
 
 
-def _device_id(csr: CertificationRequest) -> str:
+def with_kept_names(opened: DecryptedRequest) -> DecryptedRequest:
+    """Return a request whose facts name the certificate that it renews, if it renews one.
+
+    For profiles whose renewals keep their names, whatever the CSR asks for: a verifier that looks a
+    device up by its names must not look up others.
+    """
+    names = opened.signer_names
+    if names is None:
+        return opened
+    facts = msgspec.structs.replace(
+        opened.facts,
+        subject=name_text(names.subject),
+        sans=tuple(f"{san.kind}:{san.value}" for san in names.sans),
+        device_id=_device_id(names.sans),
+    )
+    return replace(opened, facts=facts)
+
+
+def _device_id(sans: Iterable[GeneralName]) -> str:
     """Return the GUID of an IntuneDeviceId URI in lower case, "" if there is none."""
-    found = (_DEVICE_ID.fullmatch(san.value) for san in csr.sans if san.kind == "uri")
+    found = (_DEVICE_ID.fullmatch(san.value) for san in sans if san.kind == "uri")
     return next((match[1].lower() for match in found if match), "")
 
 

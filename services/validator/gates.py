@@ -13,7 +13,7 @@ from shared.limits import shortened
 from shared.log.events.enrollment import GateResult
 from shared.log.events.state import Claim
 from shared.log.reasons import Reason
-from shared.x509.blocked_keys import BlockedKeys
+from shared.x509.blocked_keys import BlockedKeys, usual_spki
 from shared.x509.certificate_names import CertificateNames
 from shared.x509.csr import EXTENDED_KEY_USAGE, SUBJECT_ALT_NAME, CertificationRequest
 from shared.x509.dn import write_dn
@@ -164,10 +164,7 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     if refusal := _authority(*policy_input.ca, policy_input.decided_at):
         yield "ca", refusal, ""
     yield "key", _key(opened, policy), ""
-    names = decided_names(policy_input)
-    if opened.renews or not policy.builds_names:  # else they are checked when they are built
-        yield "subject", bad_subject(names, policy_input), ""
-        yield "sans", bad_sans(names, policy_input), ""
+    yield from _name_gates(policy_input)
     if opened.csr.extended_key_usages:
         yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
@@ -180,6 +177,15 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
     elif opened.csr.challenge is None:
         missing = "the request has no challenge password"
         yield "challenge", Refusal(Reason.CHALLENGE_MISSING, missing), ""
+
+
+def _name_gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str]]:
+    """Yield the gates of names that are known; those that templates build are checked later."""
+    policy, names = policy_input.policy, decided_names(policy_input)
+    if policy_input.opened.renews or not policy.subject_template:
+        yield "subject", bad_subject(names, policy_input), ""
+    if policy_input.opened.renews or not policy.san_templates:
+        yield "sans", bad_sans(names, policy_input), ""
 
 
 def wants_challenge(policy_input: PolicyInput) -> bool:
@@ -208,7 +214,8 @@ def _compromised(policy_input: PolicyInput) -> Refusal | None:
     opened, blocked = policy_input.opened, policy_input.blocked
     if policy_input.history.key_compromised:
         return Refusal(Reason.KEY_COMPROMISED, "the key was revoked as compromised")
-    if problem := blocked.problem(opened.csr.spki):
+    spellings = {opened.csr.spki, usual_spki(opened.csr.public_key)} if len(blocked) else ()
+    if problem := next(filter(None, map(blocked.problem, spellings)), ""):
         return Refusal(Reason.KEY_COMPROMISED, problem)
     if opened.renews and blocked.problem(opened.signer_spki):
         problem = "the key of the certificate to renew is blocked: enroll again with a new key"
@@ -267,8 +274,10 @@ def _existing(policy_input: PolicyInput) -> str:
     live = policy_input.history.live
     if live is None or live.revoked or live.profile != policy_input.profile:
         return ""
+    policy = policy_input.policy
     same = live.record.names_sha256 == names_sha256(policy_input.opened.csr)
-    if not same and not policy_input.policy.builds_names:
+    same_account = policy.sid_extension or not live.record.sid
+    if not policy.builds_names and not (same and same_account):
         return ""
     return live.record.serial if policy_input.decided_at < _renewable_from(live, None) else ""
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from shared.scep.errors import ScepError
-from shared.scep.schemes import public_key
+from shared.scep.schemes import PublicKey, public_key
 
 _SPKI_BYTES: Final = 32
 _DEBIAN_BYTES: Final = 10
@@ -73,6 +74,11 @@ class BlockedKeys:
         if self.debian.packed and _debian_digest(spki) in self.debian:
             return "the key is one of Debian's weak keys (CVE-2008-0166)"
         return ""
+
+
+def usual_spki(key: PublicKey) -> bytes:
+    """Return a key's SubjectPublicKeyInfo (DER) as lists spell it; a CSR may spell it otherwise."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def read_digests(content: bytes) -> Iterator[bytes]:

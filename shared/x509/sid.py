@@ -15,6 +15,7 @@ SID: Final = "1.3.6.1.4.1.311.25.2"
 _OBJECT_SID: Final = object_identifier("1.3.6.1.4.1.311.25.2.1")
 # An account of a domain: three numbers for the domain, one for the account in it.
 _ACCOUNT: Final = re.compile(r"S-1-5-21((?:-(?:0|[1-9][0-9]{0,9})){4})")
+_URI: Final = re.compile(r"tag:microsoft\.com,2022-09-14:sid:(.*)", re.IGNORECASE | re.DOTALL)
 _LARGEST: Final = 2**32 - 1
 
 
@@ -22,6 +23,12 @@ def is_sid(text: str) -> bool:
     """Return whether a text is the SID of an account in a domain: S-1-5-21-A-B-C-RID."""
     found = _ACCOUNT.fullmatch(text)
     return found is not None and all(int(n) <= _LARGEST for n in found[1].split("-")[1:])
+
+
+def sid_in_uri(uri: str) -> str | None:
+    """Return the SID in a SAN URI by which domain controllers map too, None in any other URI."""
+    found = _URI.fullmatch(uri)
+    return found[1].upper() if found else None
 
 
 def write_sid(sid: str) -> bytes:

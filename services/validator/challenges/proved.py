@@ -23,6 +23,8 @@ _BLANKS: Final = " \t\r\n"
 def proved(found: object, allowed: frozenset[str]) -> dict[str, tuple[str, ...]]:
     """Return the usable claims of an answer: a string each, or strings for those with several.
 
+    A claim with one value may be a string or a sequence of one.
+
     Blanks around a value are not part of it; a blank value is none.
     """
     if not isinstance(found, Mapping):
@@ -30,7 +32,9 @@ def proved(found: object, allowed: frozenset[str]) -> dict[str, tuple[str, ...]]
     usable: dict[str, tuple[str, ...]] = {}
     for name in allowed & found.keys():
         value = found[name]
-        values = value if name in LISTS else (value,)
+        values = value if name in LISTS or isinstance(value, list | tuple) else (value,)
+        if name not in LISTS and len(values) != 1:
+            continue
         if isinstance(values, list | tuple) and len(values) <= CLAIM_VALUES:
             texts = tuple(each.strip(_BLANKS) for each in values if isinstance(each, str))
             if len(texts) == len(values) and all(0 < len(t) <= CLAIM_CHARACTERS for t in texts):

@@ -141,7 +141,7 @@ async def test_a_template_of_the_subject_alone_leaves_the_sans_to_the_csr(world:
     "claims",
     [
         {"device_id": "7"},
-        {"device_id": "7", "device_name": ["laptop-7"]},
+        {"device_id": "7", "device_name": ["laptop-7", "laptop-8"]},
         {"device_id": "7", "device_name": " "},
         {"device_id": "7", "device_name": "x" * 256},
         {"device_id": 7, "device_name": "laptop-7"},
@@ -366,7 +366,7 @@ async def test_without_sid_extension_nobody_gets_one(world: World) -> None:
         (None, Reason.CLAIM_MISSING),
         ("S-1-5-18", Reason.SUBJECT_NOT_ALLOWED),
         ("S-1-5-21-1-2-3-4-5", Reason.SUBJECT_NOT_ALLOWED),
-        (["S-1-5-21-1-2-3-4"], Reason.CLAIM_MISSING),
+        (["S-1-5-21-1-2-3-4"] * 2, Reason.CLAIM_MISSING),
     ],
 )
 async def test_a_device_without_a_proper_sid_is_refused(
@@ -431,3 +431,76 @@ async def test_what_was_held_before_the_profile_had_templates_is_refused(world: 
 
     assert isinstance(verdict, EnrollmentRejected)
     assert verdict.reason is Reason.CLAIM_MISSING
+
+
+async def test_a_request_held_before_the_profile_asked_for_a_sid_is_refused(world: World) -> None:
+    world.allow(manual=True)
+    request = await world.request()
+    await world.consumer.handle(request)
+    world.allow(sid_extension=True)
+    await decide(world, request)
+    verdict = world.verdict(request)
+
+    assert isinstance(verdict, EnrollmentRejected)
+    assert verdict.reason is Reason.CLAIM_MISSING
+
+
+# What must not get past the look-up
+
+
+async def test_on_a_renewal_the_webhook_is_told_the_names_that_are_kept(
+    world: World, service: Service
+) -> None:
+    """It may look the account up by them; the CSR may name anybody."""
+    holder = certified(world.device, world.ca)
+    names = CertificateNames.of_certificate(holder.certificate.der)
+    await certify(world, names)
+    world.allow(sid_extension=True, renewal=RenewalPolicy(window=0, challenge=True))
+    asked = csr(world.device.key, challenge(PRINTABLE, b"x"), subject=b"\x30\x00")
+    await approved(world, by=holder, csr=asked, renews=RENEWS)
+
+    (posted,) = service.posted
+    told = json.loads(posted.body)["csr"]
+    assert told["subject"] == name_text(names.subject)
+    assert told["sans"] == [f"{s.kind}:{s.value}" for s in names.sans]
+
+
+@pytest.mark.parametrize(
+    ("sid", "expected"),
+    [(ACCOUNT, None), (OTHER, Reason.SAN_NOT_ALLOWED), ("", Reason.SAN_NOT_ALLOWED)],
+)
+async def test_a_uri_names_no_other_account_than_the_one_looked_up(
+    world: World, sid: str, expected: Reason | None
+) -> None:
+    world.allow(sid_extension=True, san_templates=())
+    uri = f"tag:microsoft.com,2022-09-14:sid:{sid}".encode()
+    asked = csr(world.device.key, challenge(PRINTABLE, b"x"), extension_request(san_of(uri)))
+    verdict = await judged(world, csr=asked)
+
+    assert (verdict.reason if isinstance(verdict, EnrollmentRejected) else None) is expected
+
+
+def san_of(uri: bytes) -> bytes:
+    name = bytes((0x86, len(uri))) + uri
+    return extension("2.5.29.17", bytes((0x30, len(name))) + name)
+
+
+async def test_a_certificate_with_a_sid_is_no_answer_once_the_profile_wants_none(
+    world: World,
+) -> None:
+    world.allow(subject_template=(), san_templates=())
+    world.clock.seconds = NOW - 1
+    await certify(world, CertificateNames.of_csr(read(device_csr(world.device))), sid=OTHER)
+    verdict = await approved(world)
+
+    assert (verdict.existing, sids(verdict)) == ("", [])
+
+
+async def test_names_that_no_template_builds_are_refused_before_the_verifier_is_asked(
+    world: World, service: Service
+) -> None:
+    world.allow(san_templates=(), sans=frozenset())
+    verdict = await refused(world)
+
+    assert verdict.reason is Reason.SAN_NOT_ALLOWED
+    assert service.posted == []

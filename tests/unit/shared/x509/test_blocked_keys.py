@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from shared.config.keys import read_blocked_keys
 from shared.config.load import SettingsError
 from shared.limits import BLOCKED_KEYS, BLOCKED_KEYS_BYTES
-from shared.x509.blocked_keys import BlockedKeys, read_digests
+from shared.x509.blocked_keys import BlockedKeys, read_digests, usual_spki
 from tests.support import pki
 
 EC_SPKI = pki.spki(ec.derive_private_key(9, ec.SECP256R1()).public_key())
@@ -37,6 +42,19 @@ def test_a_key_is_found_by_the_digest_of_its_spki() -> None:
     assert listed(digest.upper() + "  # seen on the net").problem(EC_SPKI) != ""
     assert listed("ab" * 32).problem(EC_SPKI) == ""
     assert listed().problem(EC_SPKI) == ""
+
+
+def test_a_key_is_found_however_its_csr_spells_it() -> None:
+    usual = EC_SPKI
+    key = load_der_public_key(usual)
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    point = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    algorithm = usual[2:23]
+    compressed = b"\x30\x39" + algorithm + b"\x03\x22\x00" + point
+    again = load_der_public_key(compressed)
+
+    assert isinstance(again, ec.EllipticCurvePublicKey)
+    assert usual_spki(again) == usual
 
 
 def test_a_weak_key_is_found_by_the_entry_of_debians_package(

@@ -1,7 +1,7 @@
 """Verifiers of other packages: what they do wrong costs one request, and no place for long."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -12,6 +12,7 @@ from shared.bus.core import BusUnavailableError
 from shared.log.reasons import Reason
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError
+from shared.x509.name_templates import Claims
 from tests.support.signed_challenges import asked
 
 
@@ -21,18 +22,26 @@ class Odd:
 
     fault: BaseException | None = None
     seconds: float = 0.0
+    claims: Claims = field(default_factory=dict)
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         del asked
         await asyncio.sleep(self.seconds)
         if self.fault is not None:
             raise self.fault
-        return ChallengeResult((passed("challenge"),))
+        return ChallengeResult((passed("challenge"),), claims=self.claims)
 
 
 def refusal(found: ChallengeResult) -> tuple[Reason, str]:
     assert found.refusal is not None
     return found.refusal.reason, found.refusal.detail
+
+
+async def test_its_claims_count_in_the_form_of_their_type() -> None:
+    odd = Odd(claims={"device_name": ("laptop",), "undeclared": ("x",)})
+    found = await GuardedVerifier(odd, "odd", claims=frozenset({"device_name"})).verify(asked())
+
+    assert found.claims == {"device_name": ("laptop",)}
 
 
 async def test_what_it_says_counts() -> None:
