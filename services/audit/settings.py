@@ -103,7 +103,7 @@ def _expiry_webhook(configuration: Configuration) -> ExpiryWebhook | None:
     if url is None:
         return None
     if (path := section.expiry_webhook_secret_path) is not None:
-        secret = read_secret_file(configuration.path(path)).strip()
+        secret = read_secret_file(configuration.path(path)).strip(b"\r\n")
         if len(secret) < _MIN_SECRET:
             raise SettingsError(f"{path}: shorter than {_MIN_SECRET} bytes")
     ca = section.expiry_webhook_ca_path

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from shared.config.keys import read_certificates
+from shared.config.keys import read_certificates, spki
 from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
@@ -72,8 +72,11 @@ def _profile(
 
 
 def _ra(configuration: Configuration, section: ProfileSection, now: float) -> dict[str, Any]:
-    """Describe the RA certificate that expires first; every value is None if none can be read."""
-    certificates = _read(configuration, section.ra_cert_path)
+    """Describe the RA key whose certificates expire first; all None if none can be read."""
+    found = _read(configuration, section.ra_cert_path)
+    # A file may hold the certificates before a renewal too: the last one of each key counts.
+    ordered = sorted(found, key=lambda each: each.not_valid_after_utc)
+    certificates = list({spki(each): each for each in ordered}.values())
     if not certificates:
         keys = ("subject", "not_before", "not_after", "days_to_expiry", "expired")
         return {f"ra_cert_{key}": None for key in keys}

@@ -85,6 +85,7 @@ class ExpiryNotifier:
         for period in periods(webhook.before):
             if not await self._send_all(webhook, period, windows):
                 return
+        self._failures = 0
 
     async def _is_current(self) -> bool:
         """Return whether the database has what the log has of certificates."""

@@ -15,6 +15,8 @@ from shared.config.sections import Configuration
 EXPIRING_DAYS: Final = 30
 MAX_DAYS: Final = 36500
 
+_AT_THE_END = 1  # second
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -69,12 +71,17 @@ def _profiles(configuration: Configuration, selection: Selection) -> tuple[str, 
 
 
 def renewal_windows(configuration: Configuration) -> RenewalWindows:
-    """Return the renewal windows of a configuration's SCEP profiles."""
+    """Return the renewal windows of a configuration's SCEP profiles.
+
+    Devices of a profile without renewal are late when their certificate ends.
+    """
     windows = {
         name: ceil(profile.renewal_window)
         for name, profile in configuration.profiles.items()
         if profile.renewal_window is not None
     }
+    never = (name for name, profile in configuration.profiles.items() if not profile.renewal)
+    windows |= dict.fromkeys(never, _AT_THE_END)
     reach = [
         _late_for(_longest_life(configuration, name), windows.get(name))
         for name in configuration.profiles

@@ -320,8 +320,8 @@ def explained(engine: Engine, query: Any) -> str:
 
 def test_every_list_of_certificates_walks_an_index_and_sorts_nothing(engine: Engine) -> None:
     cursors, profiles = (None, encode_cursor(1, "a", "b")), (None, ("corp",))
-    for view, cursor, only in product((None, *View), cursors, profiles):
-        filter_ = CertificateFilter(WINDOWS, NOW, view, profiles=only, cursor=cursor)
+    for view, cursor, only, issuer in product((None, *View), cursors, profiles, (None, "local")):
+        filter_ = CertificateFilter(WINDOWS, NOW, view, profiles=only, issuer=issuer, cursor=cursor)
         plan = explained(engine, certificates_query(filter_).limit(51))
         assert "certificates_by_" in plan, (view, cursor, only)
         assert "TEMP B-TREE" not in plan, (view, cursor, only)
