@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final
 
 import structlog
@@ -50,6 +51,7 @@ class RaRenewals:
     clock: Callable[[], float]
     changed: Callable[[], None] = lambda: None
     _renewed: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    _refused: set[bytes] = field(default_factory=set)
 
     async def run(self) -> None:
         """Look for renewed certificates, forever."""
@@ -83,7 +85,9 @@ class RaRenewals:
 
     async def _look_for(self, profile: Profile, pair: RaPair) -> bool:
         key, trusted = pair.spki_sha256, self.live.current.issuers
-        place = ra_renewed(key, "*")
+        if self.chains.get(profile.issuer, profile.ca_spki_sha256) is None:
+            return False
+        place = ra_renewed(profile.issuer, key, "*")
         newest = await Series(
             self.bus, CERTS, place, ServiceCertificateIssued, trusted, "ra"
         ).newest()
@@ -93,7 +97,9 @@ class RaRenewals:
         if any(der == each.der for each in profile.ra_pairs):
             return False
         if problem := self._problem(profile, pair, newest.event):
-            _log.error("ra_renewal_refused", profile=profile.name, detail=problem)
+            if der not in self._refused:
+                self._refused.add(der)
+                _log.warning("ra_renewal_refused", profile=profile.name, detail=problem)
             return False
         self._renewed[key] = (der, *self._renewed.get(key, ()))[:_KEPT]
         _log.info("ra_renewed", profile=profile.name, serial=newest.event.serial)
@@ -128,17 +134,29 @@ def _one_for_each_key(pairs: tuple[RaPair, ...]) -> list[RaPair]:
 def _write(path: Path, der: bytes) -> None:
     """Write a certificate in front of what its file holds; log if that is not possible."""
     pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    real = path.resolve()
     try:
-        content, mode = path.read_bytes(), path.stat().st_mode & 0o777
+        content, mode = real.read_bytes(), real.stat().st_mode & 0o777
         if pem in content:
             return
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem + content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        descriptor, temporary = mkstemp(prefix=f".{real.name}.", suffix=".new", dir=real.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                file.write(pem + content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(real)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        _sync(real.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         _log.warning("ra_file_not_written", path=str(path), detail=error.strerror)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

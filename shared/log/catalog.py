@@ -128,7 +128,7 @@ SERVICE_CERTIFICATE: Final = Channel(
     writers=_ISSUER, consumers=_AUDIT,
 )  # fmt: skip
 RA_CERTIFICATE: Final = Channel(
-    "ra.{spki_sha256}.{number}", (ServiceCertificateIssued,), CERTS,
+    "ra.{issuer}.{spki_sha256}.{number}", (ServiceCertificateIssued,), CERTS,
     writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
 )  # fmt: skip
 OCSP_RESPONSE: Final = Channel(

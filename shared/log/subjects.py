@@ -203,9 +203,9 @@ def service_certificate(issuer: str, serial: str) -> str:
     return SERVICE_CERTIFICATE.subject(issuer=issuer, serial=serial)
 
 
-def ra_renewed(spki_sha256: str, number: int | str) -> str:
+def ra_renewed(issuer: str, spki_sha256: str, number: int | str) -> str:
     """Return the subject of an RA key's renewed certificate; `*` as number matches all of them."""
-    return RA_CERTIFICATE.subject(spki_sha256=spki_sha256, number=number)
+    return RA_CERTIFICATE.subject(issuer=issuer, spki_sha256=spki_sha256, number=number)
 
 
 def replay_record(kind: str, digest: str, number: int | str) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cli.up.authority import RA_LIFETIME, Authority, make_ra
 from cli.up.layout import Layout, write_private
 from shared.config.keys import read_ca_key_file, read_certificates
 from tests.support.prepared import command, prepared
-from tests.support.requests import Device, Endpoint, enroll
+from tests.support.requests import Device, Endpoint, der, enroll
 from tests.support.system import System, running, wait_until
 
 USES = ("signing", "encryption")
@@ -49,7 +50,6 @@ def in_files(data: Path) -> dict[str, list[x509.Certificate]]:
 
 def test_gateways_use_renewed_certificates_beside_the_old_ones(data: Path, system: System) -> None:
     before = {use: found[-1] for use, found in in_files(data).items()}
-    old = Endpoint.of(system, "demo")
 
     def all_renewed() -> bool:
         found = [each for gateway in range(2) for each in shown(system, gateway)]
@@ -59,6 +59,9 @@ def test_gateways_use_renewed_certificates_beside_the_old_ones(data: Path, syste
     wait_until(all_renewed, 40, "renewed RA certificates at both gateways")
     for use, new in zip(USES, shown(system, 0), strict=True):
         assert new.public_key() == before[use].public_key()
+    new = Endpoint.of(system, "demo")
+    shown_before = (*map(der, before.values()), new.certificates[2])
+    old = replace(new, certificates=shown_before)
     enroll(old, Device.new("addressed-to-the-old"))
     enroll(Endpoint.of(system, "demo", 1), Device.new("addressed-to-the-new"))
 

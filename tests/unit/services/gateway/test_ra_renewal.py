@@ -75,7 +75,7 @@ class Site:
             purpose=purpose,
             certificate=der,
         )
-        place = ra_renewed(pki.pin(self.made(0, 1)), self.number)
+        place = ra_renewed(ISSUER, pki.pin(self.made(0, 1)), self.number)
         self.number += 1
         await append_signed(self.world.bus, place, event, by)
         return der
@@ -129,7 +129,7 @@ async def test_a_reload_keeps_it_where_the_file_cannot_be_written(
     def refused(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("services.gateway.ra_renewal.os.open", refused)
+    monkeypatch.setattr("services.gateway.ra_renewal.mkstemp", refused)
     await renewals.look()
     assert current(renewals) == (new,)
     assert len(x509.load_pem_x509_certificates(site.path.read_bytes())) == 1

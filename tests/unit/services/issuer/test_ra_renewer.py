@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from cli.up.authority import Authority, make_ra
+from cli.up.authority import Authority, make_ra, make_tls
 from services.issuer.lints import first_error
 from services.issuer.ra import RaRenewer
 from shared.log.envelope import Message, authenticate_as
@@ -16,7 +16,7 @@ from shared.log.subjects import ra_renewed
 from shared.scep.certificate import read_certificate
 from shared.x509.key_ids import spki_sha256
 from tests.support import pki
-from tests.support.world import NOW, STRANGER, TRUSTED_ISSUERS, append_signed, messages_of
+from tests.support.world import ISSUER, NOW, STRANGER, TRUSTED_ISSUERS, append_signed, messages_of
 from tests.unit.services.issuer.revocations import DAY, World, make_world
 
 LIFE = 730 * DAY
@@ -125,7 +125,7 @@ async def test_another_cas_certificate_is_not_renewed(
 
 
 async def test_forged_events_neither_stop_nor_replace_it(world: World) -> None:
-    await world.bus.append(ra_renewed(key(world), 0), Message(b"{}", {}))
+    await world.bus.append(ra_renewed(ISSUER, key(world), 0), Message(b"{}", {}))
     event = ServiceCertificateIssued(
         issuer="local",
         serial="01",
@@ -133,10 +133,32 @@ async def test_forged_events_neither_stop_nor_replace_it(world: World) -> None:
         purpose="ra",
         certificate=world.authorities.ra_certificates[0],
     )
-    forged = ra_renewed("00" * 32, 0)
+    forged = ra_renewed(ISSUER, "00" * 32, 0)
     await append_signed(world.bus, forged, event, STRANGER)
     world.clock.seconds = NOW + DUE
     await renewer(world).look()
 
     places = [s.subject for s in messages_of(world.bus, CERTS)]
-    assert ra_renewed(key(world), 1) in places
+    assert ra_renewed(ISSUER, key(world), 1) in places
+
+
+async def test_a_devices_certificate_is_not_renewed_though_a_file_names_it(world: World) -> None:
+    """Whoever takes a gateway can write the file."""
+    serial = read_certificate(world.authorities.ra_certificates[0]).serial.hex()
+    await world.issue(serial)
+    world.clock.seconds = NOW + DUE
+    await renewer(world).look()
+    assert renewed(world) == []
+
+
+async def test_a_certificate_with_another_usage_is_not_renewed(
+    ec_key: ec.EllipticCurvePrivateKey,
+) -> None:
+    begin = dt.datetime.fromtimestamp(NOW, dt.UTC)
+    ca = pki.local_ca(ec_key, start=begin, end=begin + dt.timedelta(days=3650))
+    tls = make_tls(Authority(ca.certificate, ec_key), ["localhost"], NOW)
+    der = pki.der(x509.load_pem_x509_certificate(tls))
+    world = make_world(ca, ra_certificates=(der,))
+    world.clock.seconds = NOW + 300 * DAY
+    await renewer(world).look()
+    assert renewed(world) == []
