@@ -18,6 +18,7 @@ _REQUEST_LINE: Final = re.compile(rb"(?:GET|POST) (/[!\"$-~]*) HTTP/1\.[01]")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 s5.6.2
 _PATH_BYTES: Final = 256
 _PARAMETERS: Final = 8
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _LENGTH: Final = re.compile(rb"[ \t]*([0-9]{1,9})[ \t]*")
 
 
@@ -79,7 +80,7 @@ def _length(fields: list[bytes]) -> int | None:
     lengths = []
     for field in fields:
         name, colon, value = field.partition(b":")
-        if not colon or not _NAME.fullmatch(name):
+        if not colon or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             return None
         match name.lower():
             case b"content-length":

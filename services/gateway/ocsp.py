@@ -4,12 +4,13 @@ A hint ends the minute early: see `services/issuer/responder.py`. Whoever asks a
 without a response, or about another CA's, gets `unauthorized` (RFC 5019 s2.2.3).
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 
 import structlog
@@ -42,12 +43,18 @@ _FRESH_SECONDS: Final = 60.0
 _MAX_AGE: Final = 3600
 _HEAD: Final = f"HTTP/1.1 200 OK\r\ncontent-type: {OCSP_RESPONSE}\r\ncontent-length: "
 _SERVED: Final = REQUESTS.labels("", "ocsp", "200")
+_STALE_SECONDS: Final = 300.0  # for which a kept response is served while the gateway is overloaded
+_KEPT_BYTES: Final = 256  # of a request that is remembered; one without extensions has 80 or so
 _SERIAL_BYTES: Final = 20  # RFC 5280 s4.1.2.2
 _NOT_CACHED: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 Certificate = tuple[str, str]  # (issuer id, serial number in hex)
 Named = tuple[Certificate, str, str]  # and the CA's pin, and the CertID's hash algorithm
+
+
+class TooManyReadsError(BusUnavailableError):
+    """Raised if too many requests wait for the log already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +96,19 @@ class Statuses:
     timer: Callable[[], float]
     _known: OrderedDict[Certificate, Known] = field(default_factory=OrderedDict)
     _asked: OrderedDict[tuple[str, bytes], Named] = field(default_factory=OrderedDict)
-    _reading: int = 0
+    _reads: dict[Certificate, "asyncio.Task[Known | None]"] = field(default_factory=dict)
 
     def on_hint(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
         """Read a certificate's response again when it is next asked for."""
         del headers
-        issuer = subject.partition(".")[2]
-        self._known.pop((issuer, payload.decode("ascii", "replace")), None)
+        certificate = subject.partition(".")[2], payload.decode("ascii", "replace")
+        self._known.pop(certificate, None)
+        self._reads.pop(certificate, None)  # it may have read the response before this one
 
     async def answer(self, issuer: str, request: bytes) -> Reply:
         """Return the reply to an OCSP request (DER) about a certificate of this issuer."""
         try:
-            asked = self._certificate(issuer, request)
+            asked = self._named(issuer, request)
         except MalformedRequestError:
             return _MALFORMED
         if asked is None:
@@ -110,7 +118,11 @@ class Statuses:
         except (BusUnavailableError, SeriesTooLongError) as error:
             _log.warning("ocsp_response_not_readable", issuer=issuer, detail=str(error)[:100])
             return _TRY_LATER
-        return _reply(known, asked, int(self.clock())) if known else _UNAUTHORIZED
+        if known is None:
+            return _UNAUTHORIZED
+        if len(request) <= _KEPT_BYTES:  # others have a nonce: they never come again
+            _keep(self._asked, (issuer, request), asked)
+        return _reply(known, asked, int(self.clock()))
 
     def at_hand(self, received: bytes) -> bytes | None:
         """Return the HTTP response to a complete request, if all that it needs is in memory.
@@ -118,10 +130,13 @@ class Statuses:
         It does without an HTTP parser, a task and a request object, which would be most of the work
         of an OCSP request.
         """
-        asked = self._asked.get(found) if (found := read_ocsp(received)) is not None else None
+        found = read_ocsp(received)
+        asked = self._asked.get(found) if found is not None else None
         known = self._known.get(asked[0]) if asked is not None else None
-        if asked is None or known is None or not self._is_fresh(known):
+        if found is None or asked is None or known is None or not self._is_fresh(known):
             return None
+        self._asked.move_to_end(found)
+        self._known.move_to_end(asked[0])
         now = int(self.clock())
         reply = _reply(known, asked, now)
         if reply in (_UNAUTHORIZED, _TRY_LATER):
@@ -138,71 +153,84 @@ class Statuses:
         """Return a certificate's newest response: the kept one, if it is fresh or the bus away."""
         known = self._known.get(certificate)
         if known is not None and self._is_fresh(known):
+            self._known.move_to_end(certificate)
             return known
         try:
             return await self._read(certificate)
+        except TooManyReadsError:
+            if known is None or self.timer() - known.read_at > _STALE_SECONDS:
+                raise
+            return known
         except BusUnavailableError:
             if known is None:
                 raise
             return known
 
-    def _certificate(self, issuer: str, request: bytes) -> Named | None:
-        """Return the certificate that a request is about and its CA's pin, None for a stranger's.
-
-        Clients send the same bytes for the same certificate, unless they add a nonce.
-        """
-        key = issuer, request
-        if key in self._asked:
-            return self._asked[key]
+    def _named(self, issuer: str, request: bytes) -> Named | None:
+        """Return the certificate that a request is about, None for a stranger's or several."""
+        if (found := self._asked.get((issuer, request))) is not None:
+            return found
         asked = read_request(request)
         pin = self._pin(issuer, asked.ca) if asked is not None else None
         if asked is None or pin is None or not 0 < len(asked.serial) <= _SERIAL_BYTES:
             return None
-        certificate = issuer, serial_token(asked.serial)
-        return _kept(self._asked, key, (certificate, pin, asked.ca.algorithm))
+        return (issuer, serial_token(asked.serial)), pin, asked.ca.algorithm
 
     def _pin(self, issuer: str, named: CaId) -> str | None:
         """Return the pin of the issuer's CA that a client names."""
         wanted = (each for each in self.live.current.chains() if each[0] == issuer)
         for chain in (self.chains.get(*each) for each in wanted):
             for ca in (chain.der[0], *chain.previous) if chain is not None else ():
-                names, pin = _named(ca)
+                names, pin = _ids(ca)
                 if named in names:
                     return pin
         return None
 
     async def _read(self, certificate: Certificate) -> Known | None:
-        """Read a certificate's newest response; None if it has none.
+        """Read a certificate's newest response; None if it has none. Callers share a read.
 
-        Raises `BusUnavailableError`, also if too many requests wait for the log already.
+        Raises `BusUnavailableError`, and `TooManyReadsError` if too many wait for the log already.
         """
-        if self._reading >= OCSP_READS:
-            raise BusUnavailableError("too many OCSP requests wait for the log")
-        self._reading += 1
-        try:
-            place = ocsp_response(*certificate, "*")
-            trusted = self.live.current.issuers
-            responses = Series(self.bus, OCSP, place, OcspResponseSigned, trusted, "ocsp")
-            newest = await responses.newest()
-        finally:
-            self._reading -= 1
+        reading = self._reads.get(certificate)
+        if reading is None:
+            # Half of the places are for certificates whose response was read before.
+            places = OCSP_READS if certificate in self._known else OCSP_READS // 2
+            if len(self._reads) >= places:
+                raise TooManyReadsError("too many OCSP requests wait for the log")
+            reading = asyncio.create_task(self._fetch(certificate))
+            self._reads[certificate] = reading
+            reading.add_done_callback(partial(self._fetched, certificate))
+        return await asyncio.shield(reading)
+
+    async def _fetch(self, certificate: Certificate) -> Known | None:
+        place, trusted = ocsp_response(*certificate, "*"), self.live.current.issuers
+        responses = Series(self.bus, OCSP, place, OcspResponseSigned, trusted, "ocsp")
+        begun, newest = self.timer(), await responses.newest()
         if newest is None or (newest.event.issuer, newest.event.serial) != certificate:
             return None
-        return _kept(self._known, certificate, Known.of(newest.event, self.timer()))
+        return Known.of(newest.event, begun)
+
+    def _fetched(self, certificate: Certificate, reading: "asyncio.Task[Known | None]") -> None:
+        """Keep what was read, unless a hint came in the meantime."""
+        is_newest = self._reads.get(certificate) is reading
+        if is_newest:
+            del self._reads[certificate]
+        known = None if reading.cancelled() or reading.exception() else reading.result()
+        if known is not None and is_newest:
+            _keep(self._known, certificate, known)
 
 
 @lru_cache(maxsize=256)
-def _named(ca: bytes) -> tuple[tuple[CaId, ...], str]:
+def _ids(ca: bytes) -> tuple[tuple[CaId, ...], str]:
     return ca_ids(ca), spki_sha256(read_certificate(ca).spki)
 
 
-def _kept(cache: OrderedDict[_K, _V], key: _K, value: _V) -> _V:
-    """Put a value into a bounded cache and return it."""
+def _keep(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    """Put a value into a bounded cache, from which the longest unused leaves first."""
     cache[key] = value
     cache.move_to_end(key)
     while len(cache) > OCSP_CACHED:
         cache.popitem(last=False)
-    return value
 
 
 def _reply(known: Known, asked: Named, now: int) -> Reply:

@@ -100,7 +100,7 @@ class VerdictConsumer:
         verdict = self._verdict(stored)
         if verdict is not None and not await self._has_ended(stored, verdict):
             outcome = await self._outcome(stored, verdict)
-            if verdict.staple and isinstance(outcome, CertificateIssued) and self.responder:
+            if verdict.staple and not verdict.existing and self.responder:
                 outcome = await self.responder.staple(verdict.template, outcome)
             await self._record(stored, verdict, outcome)
 

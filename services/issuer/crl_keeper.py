@@ -20,7 +20,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import structlog
@@ -349,13 +349,11 @@ class CrlKeeper:
         return revoked
 
     async def _read_ends(self, target: _Target, shelf: _Shelf) -> None:
-        """Forget ends that no CRL needs; read some that the complete one needs."""
-        unneeded = shelf.ends.keys() - shelf.books[None].entries.keys()
-        for book in shelf.books.values():
-            unneeded -= book.entries.keys()
-        for serial in unneeded:
+        """Forget ends that no CRL needs; read some that are needed."""
+        listed = set(chain.from_iterable(book.entries for book in shelf.books.values()))
+        for serial in shelf.ends.keys() - listed:
             del shelf.ends[serial]
-        unknown = (s for s in shelf.books[None].entries if s not in shelf.ends)
+        unknown = (s for s in listed if s not in shelf.ends)
         for serial in list(islice(unknown, _RECORDS)):
             record = await self._record(target, serial)
             shelf.ends[serial] = record.not_after if record is not None else NEVER

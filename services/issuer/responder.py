@@ -9,7 +9,8 @@ certificates for some days, and issue none.
 * A new status is answered before its command is (`publish`, called by the revocation consumer).
 * A response past half of its validity is signed again while its certificate lives (`look`). The
   stream holds responses in the order of their signing, so the due ones are at its front.
-* Certificates from before OCSP was switched on are found once in the life of a process (`look`).
+* A pass over all certificates finds those without a fresh response (`search`): from before OCSP was
+  switched on, after an outage, after a failure. It begins four times in the validity of a response.
 
 The series is read before the status, so whoever appends later has read the later status.
 """
@@ -43,7 +44,7 @@ from shared.log.events.certificates import (
     OcspResponseSigned,
     ServiceCertificateIssued,
 )
-from shared.log.events.enrollment import CertificateIssued, CertificateTemplate
+from shared.log.events.enrollment import CertificateIssued, CertificateTemplate, IssuanceFailed
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import (
     certificate_issued,
@@ -54,7 +55,7 @@ from shared.log.subjects import (
 )
 from shared.observe.logs import log_failure
 from shared.runtime.live import Live
-from shared.runtime.periodic import every
+from shared.runtime.periodic import every, one_by_one
 from shared.scep.certificate import read_certificate
 from shared.x509.cert_ids import CaId, ca_ids
 from shared.x509.key_ids import public_key_id
@@ -66,6 +67,7 @@ _SIGNER_SECONDS: Final = 86400  # for which a key signs; its certificate outlive
 _BACKDATED: Final = 3600
 _BATCH: Final = 64
 _RANDOM: Final = secrets.SystemRandom()
+_PASSES: Final = 4  # over all certificates in the validity of a response
 _PAUSE_SECONDS: Final = 0.01  # between certificates that are only looked at
 
 
@@ -96,7 +98,6 @@ class Responder:
     _signers: dict[tuple[str, str], Signer] = field(default_factory=dict)
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _read: dict[str, int] = field(default_factory=dict)
-    _searched: dict[str, int] = field(default_factory=dict)
 
     def is_wanted(self) -> bool:
         """Return whether any issuer wants OCSP responses."""
@@ -113,13 +114,12 @@ class Responder:
             await self.publish(at.fields["issuer"], at.fields["serial"])
 
     async def give_up(self, stored: Stored) -> bool:
-        """Leave a record whose response cannot be signed to the next look; nothing is lost."""
+        """Leave a record whose response cannot be signed to the next pass over all of them."""
         _log.error("ocsp_response_given_up", subject=stored.subject)
-        self._searched.clear()
         return True
 
-    async def try_publish(self, issuer: str, serial: str) -> None:
-        """Do the same as `publish`; log what fails for this certificate alone.
+    async def try_publish(self, issuer: str, serial: str) -> bool:
+        """Do the same as `publish`; log what fails for this certificate, and return False then.
 
         Raises `BusUnavailableError` and `TokenUnavailableError`, which waiting cures.
         """
@@ -129,6 +129,8 @@ class Responder:
             raise
         except Exception as error:  # noqa: BLE001 - one certificate must not stop the others
             log_failure("ocsp_response_failed", error, issuer=issuer, serial=serial)
+            return False
+        return True
 
     async def publish(self, issuer: str, serial: str) -> bool:
         """Sign a response unless the newest is fresh and tells the status; return whether it did.
@@ -146,22 +148,32 @@ class Responder:
         return await self._publish(issuer, authority, ca, record)
 
     async def staple(
-        self, template: CertificateTemplate, issued: CertificateIssued
-    ) -> CertificateIssued:
+        self, template: CertificateTemplate, outcome: CertificateIssued | IssuanceFailed
+    ) -> CertificateIssued | IssuanceFailed:
         """Return the outcome with an OCSP response about its new certificate, for the reply.
 
-        Without one if the issuer signs none.
+        Without one if the issuer signs none, or if the certificate's status has ever changed.
         """
+        if isinstance(outcome, IssuanceFailed):
+            return outcome
         authority = self._authorities().get(template.issuer)
         active = authority.active if authority is not None else ()
         ca = next((ca for ca in active if ca.pin == template.ca_spki_sha256), None)
-        if authority is None or ca is None:
-            return issued
+        if (
+            authority is None
+            or ca is None
+            or await self._has_status(template.issuer, outcome.serial)
+        ):
+            return outcome
         signer, now = await self._signer(template.issuer, authority, ca), int(self.clock())
         end = min(now + authority.ocsp_validity, signer.not_after)
-        answer = Answer(bytes.fromhex(issued.serial), None, now, end)
+        answer = Answer(bytes.fromhex(outcome.serial), None, now, end)
         der = signer.sign(answer, ca_ids(ca.chain[0])[0])
-        return msgspec.structs.replace(issued, ocsp=der, ocsp_until=end)
+        return msgspec.structs.replace(outcome, ocsp=der, ocsp_until=end)
+
+    async def _has_status(self, issuer: str, serial: str) -> bool:
+        changes = certificate_status(issuer, serial, "*")
+        return await self.bus.get_last_or_leader(CERTS, changes) is not None
 
     async def _publish(
         self, issuer: str, authority: OcspAuthority, ca: ServiceCa, record: CertificateRecorded
@@ -249,14 +261,24 @@ class Responder:
         return Signer(key, spki, certificate, end, now + _SIGNER_SECONDS)
 
     async def run(self) -> None:
-        """Sign responses again that are due, and first ones for certificates without any."""
+        """Sign responses again that are due."""
         await every(_LOOK_SECONDS, self.look, name="ocsp", retry=_RETRY_SECONDS)
 
+    async def run_search(self) -> None:
+        """Look for certificates without a fresh response."""
+        await every(self._pause, self.search, name="ocsp_search", retry=_LOOK_SECONDS)
+
+    def _pause(self) -> float:
+        shortest = min((a.ocsp_validity for a in self._authorities().values()), default=0)
+        return max(_LOOK_SECONDS, shortest / _PASSES)
+
     async def look(self) -> None:
-        """Do both once for each issuer."""
-        for issuer in self._authorities():
-            await self._renew(issuer)
-            await self._search(issuer)
+        """Renew what is due, for each issuer; one that fails does not stop the others."""
+        await one_by_one(self._authorities(), self._renew)
+
+    async def search(self) -> None:
+        """Pass over all certificates once, for each issuer."""
+        await one_by_one(self._authorities(), self._search)
 
     async def _renew(self, issuer: str) -> None:
         """Sign again what is due, in batches of random order: other replicas do the same."""
@@ -284,15 +306,16 @@ class Responder:
         return found
 
     async def _search(self, issuer: str) -> None:
-        """Find the certificates that were recorded while the issuer wanted no responses."""
-        place = certificate_issued(issuer, "*")
-        while stored := await self.bus.get_next_or_leader(
-            CERTS, place, self._searched.get(issuer, 0) + 1
-        ):
+        place, sequence = certificate_issued(issuer, "*"), 0
+        while stored := await self.bus.get_next_or_leader(CERTS, place, sequence + 1):
+            sequence = stored.sequence
             serial = stored.subject.split(".")[2]
-            if await self.bus.get_last(OCSP, ocsp_response(issuer, serial, "*")) is None:
+            last = await self.bus.get_last(OCSP, ocsp_response(issuer, serial, "*"))
+            event = last and read_authentic(
+                OcspResponseSigned, last, self.live.current.trusted_issuers, "ocsp"
+            )
+            if not event or _is_due(event, self.clock()):
                 await self.try_publish(issuer, serial)
-            self._searched[issuer] = stored.sequence
             await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -101,9 +101,11 @@ class RevocationConsumer:
             return False, change.detail
         if connector.lease > 0 and (refused := await self._at_ca(stored, command, connector)):
             return False, refused
-        await self.responder.try_publish(command.issuer, command.serial)
         number = await self._published(command.issuer, connector, record.ca_spki_sha256)
-        return True, _WORDS[command.reason] + (f"; on CRL number {number}" if number else "")
+        detail = _WORDS[command.reason] + (f"; on CRL number {number}" if number else "")
+        if not await self.responder.try_publish(command.issuer, command.serial):
+            detail += "; its OCSP response could not be signed: see the issuer's log"
+        return True, detail
 
     async def _recorded(self, command: RevocationOrdered) -> CertificateRecorded | str:
         """Return the certificate's record, or why there is none."""

@@ -65,8 +65,9 @@ async def serve(
     server = HttpServer(operations_app(missing), [operations])
     server.start()
     renewing, orphans = RaRenewer(bus, live, clock), OrphanKeeper(bus, live, clock)
-    work = (keeper.run(), responder.run(), renewing.run(), orphans.run(), replica.beat())
-    async with replica.running(shards, replica.reloader(apply).on(signals.hangup), *work):
+    signing = (keeper.run(), responder.run(), responder.run_search(), renewing.run())
+    work = (*signing, orphans.run(), replica.beat(), replica.reloader(apply).on(signals.hangup))
+    async with replica.running(shards, *work):
         await signals.stop.wait()
     await workers.stop()
     for task in retired:

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import structlog
 
@@ -11,6 +12,7 @@ from shared.observe.logs import log_failure
 
 _log = structlog.get_logger()
 _SHOWN = 100
+_K = TypeVar("_K")
 
 
 async def every(
@@ -41,6 +43,18 @@ async def every(
         if pause is None:
             pause = seconds() if callable(seconds) else seconds
         await _pause(pause, wake)
+
+
+async def one_by_one(keys: Iterable[_K], work: Callable[[_K], Awaitable[object]]) -> None:
+    """Do `work` for each key; raise the last error after all of them were tried."""
+    failed: Exception | None = None
+    for key in keys:
+        try:
+            await work(key)
+        except Exception as error:  # noqa: BLE001 - one must not stop the others
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 async def _pause(seconds: float, wake: asyncio.Event | None) -> None:

@@ -1,6 +1,8 @@
 """OCSP at the gateway: what it reads of requests, which response it serves, and for how long."""
 
+import asyncio
 import contextlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography.x509 import ocsp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.gateway.ocsp import Reply, Statuses
+from services.gateway.ocsp import Known, Reply, Statuses, TooManyReadsError, _keep
 from services.gateway.ocsp_requests import (
     MALFORMED,
     TRY_LATER,
@@ -37,7 +39,7 @@ from shared.log.subjects import certificate_issued, certificate_status, chain_su
 from shared.runtime.live import Live
 from tests.support import pki
 from tests.support.messages import Identity
-from tests.support.world import ISSUER, ISSUING, NOW, REQUEST_SHA256, append_signed, until
+from tests.support.world import ISSUER, ISSUING, NOW, REQUEST_SHA256, append_signed, turn, until
 from tests.unit.services.gateway.gateways import World, make_world
 from tests.unit.services.issuer import issuers
 
@@ -77,6 +79,7 @@ class Site:
         )
         await append_signed(self.world.bus, certificate_issued(ISSUER, serial), record, by)
         await self.responder.publish(ISSUER, serial)
+        await turn()
 
     async def revoke(self, serial: str = SERIAL) -> None:
         event = CertificateStatusChanged(
@@ -115,11 +118,16 @@ async def site(device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKe
 def request(
     world: World, serial: str = SERIAL, algorithm: hashes.HashAlgorithm | None = None
 ) -> bytes:
-    key = ec.derive_private_key(7, ec.SECP256R1())
-    leaf = pki.make_certificate(key.public_key(), key, serial=int(serial, 16))
     builder = ocsp.OCSPRequestBuilder()
-    builder = builder.add_certificate(leaf, world.ca.certificate, algorithm or hashes.SHA1())
+    builder = builder.add_certificate(
+        _leaf(serial), world.ca.certificate, algorithm or hashes.SHA1()
+    )
     return builder.build().public_bytes(Encoding.DER)
+
+
+def _leaf(serial: str) -> x509.Certificate:
+    key = ec.derive_private_key(7, ec.SECP256R1())
+    return pki.make_certificate(key.public_key(), key, serial=int(serial, 16))
 
 
 def status(reply: Reply) -> ocsp.OCSPCertStatus:
@@ -247,15 +255,79 @@ async def test_forged_responses_beyond_count_are_answered_try_later(site: Site) 
 
 async def test_requests_that_wait_for_the_log_are_bounded(site: Site) -> None:
     await site.issue()
-    site.statuses._reading = OCSP_READS
-    assert (await site.ask()).body == TRY_LATER
-    site.statuses._reading = 0
+    never = asyncio.get_running_loop().create_future()
+
+    async def waits(_: object) -> None:
+        await never
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.statuses, "_fetch", waits)
+        waiting = [asyncio.create_task(site.ask(f"40{n:030x}")) for n in range(OCSP_READS // 2)]
+        await turn()
+    assert (await site.ask()).body == TRY_LATER  # the other half is for known ones
+    never.set_result(None)
+    assert {(await each).body for each in waiting} == {UNAUTHORIZED}
     assert status(await site.ask()) is ocsp.OCSPCertStatus.GOOD
 
 
-async def test_what_is_kept_is_bounded(site: Site) -> None:
-    whole, serial = request(site.world), bytes.fromhex(SERIAL)
-    for number in range(OCSP_CACHED + 10):
-        other = whole.replace(serial, b"\x40" + number.to_bytes(15, "big"))
-        site.statuses._certificate(ISSUER, other)
-    assert len(site.statuses._asked) == OCSP_CACHED
+async def test_an_overloaded_gateway_serves_an_older_response_for_minutes_only(site: Site) -> None:
+    await site.issue()
+    await site.ask()
+
+    async def overloaded(_: object) -> None:
+        raise TooManyReadsError("too many")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.statuses, "_read", overloaded)
+        site.timer.seconds = 300
+        assert status(await site.ask()) is ocsp.OCSPCertStatus.GOOD
+        site.timer.seconds = 301
+        assert (await site.ask()).body == TRY_LATER
+
+
+async def test_a_hint_during_a_read_is_not_lost(site: Site) -> None:
+    await site.issue()
+    fetch, begun, goes_on = site.statuses._fetch, asyncio.Event(), asyncio.Event()
+
+    async def slowly(certificate: tuple[str, str]) -> Known | None:
+        found = await fetch(certificate)
+        begun.set()
+        await goes_on.wait()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.statuses, "_fetch", slowly)
+        first = asyncio.create_task(site.ask())
+        await begun.wait()
+        await site.revoke()
+        await site.responder.publish(ISSUER, SERIAL)
+        await turn()
+        goes_on.set()
+        await first
+    assert status(await site.ask()) is ocsp.OCSPCertStatus.REVOKED
+
+
+async def test_what_is_kept_is_bounded_and_small(site: Site) -> None:
+    await site.issue()
+    whole = request(site.world)
+    assert len(whole) < 128
+    await site.ask()
+    for number in range(10):  # requests with a nonce, and about certificates that do not exist
+        nonce = x509.OCSPNonce(number.to_bytes(200, "big"))
+        builder = ocsp.OCSPRequestBuilder().add_certificate(
+            _leaf(SERIAL), site.world.ca.certificate, hashes.SHA1()
+        )
+        large = builder.add_extension(nonce, critical=False).build().public_bytes(Encoding.DER)
+        assert status(await site.statuses.answer(ISSUER, large)) is ocsp.OCSPCertStatus.GOOD
+        await site.ask(f"41{number:030x}")
+    assert list(site.statuses._asked) == [(ISSUER, whole)]
+
+
+def test_the_longest_unused_leaves_a_full_cache() -> None:
+    cache: OrderedDict[int, int] = OrderedDict()
+    for number in range(OCSP_CACHED + 1):
+        _keep(cache, number, number)
+        cache.move_to_end(0)
+    assert len(cache) == OCSP_CACHED
+    assert 0 in cache
+    assert 1 not in cache

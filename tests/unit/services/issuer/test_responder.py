@@ -1,5 +1,6 @@
 """OCSP responses: when they are signed, by whom, and what other software reads in them."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from shared.log.events.commands import RevocationReason
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.streams import CERTS, OCSP
 from shared.log.subjects import certificate_issued, ocsp_response
+from shared.runtime.live import Live
 from tests.support import pki
 from tests.support.templates import template
 from tests.support.world import (
@@ -293,7 +295,7 @@ async def test_certificates_from_before_it_was_wanted_are_found(
 ) -> None:
     await world.issue()
     await world.revoke()
-    await responder.look()
+    await responder.search()
 
     assert newest(world).certificate_status is ocsp.OCSPCertStatus.REVOKED
 
@@ -306,9 +308,69 @@ async def test_one_that_cannot_be_signed_does_not_stop_the_others(
         await world.issue(number)
     for forged in range(SERIES_LENGTH + 1):
         await world.bus.append(ocsp_response(ISSUER, broken, forged), Message(b"{}", {}))
-    await responder.look()
+    await responder.search()
 
     assert newest(world, whole).certificate_status is ocsp.OCSPCertStatus.GOOD
+
+
+async def test_after_a_long_outage_responses_are_signed_again(
+    world: World, responder: Responder
+) -> None:
+    await world.issue(not_after=NOW + 100 * DAY)
+    await responder.handle(record(world))
+    world.clock.seconds += 10 * DAY
+    await responder.look()
+    assert responses(world) == []  # it has left the log
+
+    await responder.search()
+    assert newest(world).this_update_utc.timestamp() == NOW + 10 * DAY
+
+
+async def test_responses_of_a_shorter_validity_are_not_hidden_behind_longer_ones(
+    world: World, responder: Responder
+) -> None:
+    first, second = serial(1), serial(2)
+    await world.issue(first, not_after=NOW + 100 * DAY)
+    await responder.handle(record(world, first))
+    shorter = replace(world.authorities, ocsp_validity=DAY)
+    live = Live(replace(world.keeper.live.current, issuers={ISSUER: shorter}))
+    after = Responder(world.bus, live, world.clock, "after")
+    await world.issue(second, not_after=NOW + 100 * DAY)
+    await after.handle(record(world, second))
+    world.clock.seconds += DAY * 3 // 4
+    await after.look()
+    await after.search()
+
+    assert len(responses(world, second)) == 2
+
+
+async def test_an_issuer_whose_key_is_away_does_not_stop_another(
+    world: World, responder: Responder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    async def fails_first(issuer: str) -> None:
+        seen.append(issuer)
+        if len(seen) == 1:
+            raise BusUnavailableError("away")
+
+    issuers = {"a": world.authorities, "b": world.authorities}
+    responder.live.current = replace(responder.live.current, issuers=issuers)
+    monkeypatch.setattr(responder, "_renew", fails_first)
+    with pytest.raises(BusUnavailableError):
+        await responder.look()
+    assert seen == ["a", "b"]
+
+
+async def test_a_revoked_certificate_gets_no_response_for_the_reply(
+    world: World, responder: Responder
+) -> None:
+    await world.issue()
+    await world.revoke()
+    outcome = CertificateIssued(
+        request_sha256="00" * 32, issuer=ISSUER, serial=SERIAL, certificate=b"", not_after=NOW + DAY
+    )
+    assert await responder.staple(template(world.ca.certificate), outcome) == outcome
 
 
 async def test_an_issuer_that_wants_none_has_none(ec_key: ec.EllipticCurvePrivateKey) -> None:
