@@ -310,7 +310,7 @@ def test_what_a_user_may_publish_is_its_grants_and_hints() -> None:
 def test_what_a_user_hears_is_its_inbox_and_its_hints() -> None:
     assert subscribes(User(Role.AUDIT, "UKEY")) == ["_INBOX.UKEY.>"]
     assert subscribes(User(Role.GATEWAY, "UKEY", "gateway-7")) == [
-        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "command.*", "quota.*",
+        "_INBOX.UKEY.>", "gw.gateway-7", "chain.*", "status.*", "command.*", "quota.*",
     ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from tests.unit.whole.test_every_style import key_of
 
 pytestmark = pytest.mark.slow
 
-MUTATIONS = int(os.getenv("TEST_MUTATIONS", "50000"))
+MUTATIONS = int(os.getenv("TEST_MUTATIONS", "20000"))
 SEED = int(os.getenv("TEST_SEED", "8894"))
 # Two halves, so that two processes can share them.
 HALVES = 2

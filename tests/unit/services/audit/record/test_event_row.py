@@ -42,6 +42,8 @@ TOLD = {
     "OrphanSettled": {},
     "OrphanSuspected": {},
     "CrlPublished": {},
+    "OcspResponseSigned": {"serial": golden.SERIAL},
+    "ServiceCertificateIssued": {"serial": golden.SERIAL},
     "CaChain": {},
     "ChallengeClaimed": {},
     "DeviceCounted": {},
