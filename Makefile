@@ -41,7 +41,7 @@ unit: $(DEV)  ## the quick unit tests: no server, no page, few examples, under a
 	TEST_EXAMPLES=5 $(BIN)/pytest -q -n 2 -p no:randomly -m "not slow" $(PAGES:%=--ignore=%) tests/unit
 
 test: lint  ## everything this machine can test; prints what it left out
-	$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
+	TEST_EXAMPLES=$${TEST_EXAMPLES:-50} $(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/contract tests/architecture
 	@echo "clients and browser run beside the integration tests; their results follow"
 	@$(BIN)/pytest tests/interop tests/browser >.venv/beside.log 2>&1 & beside=$$!; \
 	$(BIN)/pytest tests/integration; integration=$$?; \

@@ -122,8 +122,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         with steady_load(old, load):
             done = command("ca", "next", "--kind", "ec:p256", "--data", data)
             assert done.returncode == 0, done.stdout
-            wait_until(lambda: everywhere(system, "GetCACaps", b"GetNextCACert"), 20, "the next CA")
-            wait_until(lambda: reloaded(system, 1), 20, "its pin in every service")
+            wait_until(lambda: everywhere(system, "GetCACaps", b"GetNextCACert"), 60, "the next CA")
+            wait_until(lambda: reloaded(system, 1), 60, "its pin in every service")
             caps.append(operation(system, "GetCACaps").text)
             shown = operation(system, "GetNextCACert")
             fetched = layout.root.parent / "client"
@@ -136,9 +136,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             done = command("ca", "activate", "--data", data)
             assert done.returncode == 0, done.stdout
             (new,) = read_next_ca_certs(shown.content, old.certificates[0])
-            wait_until(lambda: everywhere(system, "GetCACert", new), 20, "the new CA")
+            wait_until(lambda: everywhere(system, "GetCACert", new), 60, "the new CA")
+            # Two signals at once would be one reload.
+            wait_until(lambda: reloaded(system, 2), 60, "the activation in every service")
             tell_to_reload(system)
-            wait_until(lambda: reloaded(system, 3), 20, "three reloads")
+            wait_until(lambda: reloaded(system, 3), 60, "three reloads")
         caps.append(operation(system, "GetCACaps").text)
         yield Story(system, old, holder, spare, asking, caps, shown, load, fetched)
 
