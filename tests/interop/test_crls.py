@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -13,7 +15,7 @@ from tests.issuers.building import free_port
 from tests.support.holders import get_crl, revoke
 from tests.support.prepared import configure, prepared
 from tests.support.requests import Device, Endpoint, enroll, send
-from tests.support.system import System, running
+from tests.support.system import System, running, wait_until
 from tests.support.tools import need
 
 PARTITIONS = 4
@@ -46,10 +48,15 @@ class Held:
     folder: Path
 
     def fetch(self, url: str) -> x509.CertificateRevocationList:
-        """Write the CRL at a URL to crl.pem."""
-        response = send("GET", url)
+        """Write the CRL at a URL to crl.pem, once it has been published."""
+
+        def published() -> httpx.Response | None:
+            response = send("GET", url)
+            return response if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE else None
+
+        response = wait_until(published, 60, "a first CRL")
         assert (response.status_code, response.headers["content-type"]) == (
-            200,
+            HTTPStatus.OK,
             "application/pkix-crl",
         )
         found = x509.load_der_x509_crl(response.content)
