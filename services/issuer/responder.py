@@ -56,6 +56,7 @@ from shared.log.subjects import (
 from shared.observe.logs import log_failure
 from shared.runtime.live import Live
 from shared.runtime.periodic import every, one_by_one
+from shared.runtime.worker import Job
 from shared.scep.certificate import read_certificate
 from shared.x509.cert_ids import CaId, ca_ids
 from shared.x509.key_ids import public_key_id
@@ -99,9 +100,9 @@ class Responder:
     _making: asyncio.Lock = field(default_factory=asyncio.Lock)
     _read: dict[str, int] = field(default_factory=dict)
 
-    def is_wanted(self) -> bool:
-        """Return whether any issuer wants OCSP responses."""
-        return bool(self._authorities())
+    def jobs(self) -> list[Job]:
+        """Return the work on new certificates; none while no issuer wants OCSP responses."""
+        return [Job(CERTS, self.handle, self.give_up)] if self._authorities() else []
 
     def _authorities(self) -> Mapping[str, OcspAuthority]:
         found = ((name, each.ocsp) for name, each in self.live.current.issuers.items())

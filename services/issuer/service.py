@@ -14,7 +14,7 @@ from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings
 from shared.log.roles import Role
 from shared.log.stages import Stage
-from shared.log.streams import CERTS, OPS, enroll_stream
+from shared.log.streams import OPS, enroll_stream
 from shared.observe.logs import log_failure
 from shared.observe.metrics import measure_expiry, operations_app
 from shared.runtime.process import HttpServer, Signals, now
@@ -41,9 +41,7 @@ async def serve(
 
     async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), issuing.handle, issuing.give_up) for s in shards]
-        jobs.append(Job(OPS, commands.handle, commands.give_up))
-        if responder.is_wanted():
-            jobs.append(Job(CERTS, responder.handle, responder.give_up))
+        jobs += [Job(OPS, commands.handle, commands.give_up), *responder.jobs()]
         await workers.reconcile(jobs, live.current.places())
 
     shards = replica.watch(reconcile)

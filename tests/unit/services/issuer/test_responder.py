@@ -379,7 +379,7 @@ async def test_an_issuer_that_wants_none_has_none(ec_key: ec.EllipticCurvePrivat
     await world.orders.responder.handle(record(world))
     await world.orders.responder.look()
 
-    assert not world.orders.responder.is_wanted()
+    assert world.orders.responder.jobs() == []
     assert messages_of(world.bus, OCSP) == []
 
 
