@@ -33,7 +33,7 @@ from shared.x509.key_ids import spki_sha256
 from shared.x509.loading import loading
 
 _log = structlog.get_logger()
-_LOOK_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 2.0
 _KEPT: Final = 4  # renewed certificates of one key
 
@@ -75,11 +75,13 @@ class RaRenewals:
 
     async def look(self) -> None:
         """Read the newest certificate of each RA key; use and write those that are new."""
-        found = False
-        for profile in self.live.current.profiles.values():
-            for pair in _one_for_each_key(profile.ra_pairs):
-                found = await self._look_for(profile, pair) or found
-        if found:
+        pairs = {
+            (profile.issuer, pair.spki_sha256): (profile, pair)
+            for profile in self.live.current.profiles.values()
+            for pair in _one_for_each_key(profile.ra_pairs)
+        }
+        found = [await self._look_for(profile, pair) for profile, pair in pairs.values()]
+        if any(found):
             self.live.current = self.beside(self.live.current)
             self.changed()
 

@@ -56,7 +56,7 @@ def test_gateways_use_renewed_certificates_beside_the_old_ones(data: Path, syste
         ends = max(each.not_valid_after_utc for each in before.values())
         return len(found) == 4 and all(each.not_valid_after_utc > ends for each in found)
 
-    wait_until(all_renewed, 40, "renewed RA certificates at both gateways")
+    wait_until(all_renewed, 90, "renewed RA certificates at both gateways")
     for use, new in zip(USES, shown(system, 0), strict=True):
         assert new.public_key() == before[use].public_key()
     new = Endpoint.of(system, "demo")
