@@ -53,12 +53,14 @@ from services.audit.query.inventory import (
     list_inventory,
     renewal_windows,
 )
-from services.audit.query.life import View, state_of
+from services.audit.query.life import RenewalWindows, View, state_of
 from services.audit.query.messages import with_payloads
 from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
 from services.audit.store.commands import Command
+from shared.config.load import SettingsError
+from shared.config.sections import Configuration
 from shared.log.enrollment import State
 
 router = APIRouter(prefix="/api/v1")
@@ -210,7 +212,7 @@ async def certificates(
     """
 
     def work() -> Certificates:
-        now, configuration = int(deps.clock()), deps.configuration()
+        now, configuration = int(deps.clock()), _configuration(deps)
         selection = Selection(view, days, profile, fleet, issuer, cursor, limit)
         with deps.engine.connect() as connection:
             page = list_inventory(connection, configuration, selection, now)
@@ -229,7 +231,8 @@ async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> 
     written = written_serial(serial)
 
     def work() -> CertificateRow:
-        now, windows = int(deps.clock()), renewal_windows(deps.configuration())
+        now, configuration = int(deps.clock()), _configuration(deps)
+        windows = renewal_windows(configuration) if configuration else RenewalWindows()
         with deps.engine.connect() as connection:
             row = find_certificate(connection, issuer, written, windows, now)
         if row is None:
@@ -237,6 +240,14 @@ async def certificate(issuer: Name, serial: Name, deps: Injected, _: Viewer) -> 
         return _certificate(row, now)
 
     return await asyncio.to_thread(work)
+
+
+def _configuration(deps: Dependencies) -> Configuration | None:
+    """Return the configuration, None while it is broken: the record is readable without it."""
+    try:
+        return deps.configuration()
+    except SettingsError:
+        return None
 
 
 def _certificate(row: Mapping[str, Any], now: int) -> CertificateRow:

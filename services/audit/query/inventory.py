@@ -35,13 +35,17 @@ class Selection:
 
 
 def list_inventory(
-    connection: Connection, configuration: Configuration, selection: Selection, now: int
+    connection: Connection, configuration: Configuration | None, selection: Selection, now: int
 ) -> Page:
-    """Return a page of certificates as `list_certificates` does; `now` is in Unix seconds."""
+    """Return a page of certificates as `list_certificates` does; `now` is in Unix seconds.
+
+    Without a configuration, which may be broken, the usual renewal windows count and no profile
+    belongs to a fleet.
+    """
     return list_certificates(
         connection,
         CertificateFilter(
-            windows=renewal_windows(configuration),
+            windows=renewal_windows(configuration) if configuration else RenewalWindows(),
             now=now,
             view=selection.view,
             days=selection.days,
@@ -58,14 +62,13 @@ def fleets(configuration: Configuration) -> list[str]:
     return sorted({profile.fleet or name for name, profile in configuration.profiles.items()})
 
 
-def _profiles(configuration: Configuration, selection: Selection) -> tuple[str, ...] | None:
+def _profiles(configuration: Configuration | None, selection: Selection) -> tuple[str, ...] | None:
     """Return the SCEP profiles to list; one that was removed can still be asked for."""
     if selection.fleet is None:
         return None if selection.profile is None else (selection.profile,)
+    profiles = configuration.profiles if configuration else {}
     found = (
-        name
-        for name, profile in configuration.profiles.items()
-        if (profile.fleet or name) == selection.fleet
+        name for name, profile in profiles.items() if (profile.fleet or name) == selection.fleet
     )
     return tuple(name for name in found if selection.profile in (None, name))
 

@@ -27,6 +27,7 @@ BUILT_IN: Final = {
     "command": "command",
     "kubernetes": "kubernetes",
 }
+_MEMBERS: Final = tuple(name for name in vars(Connector) if not name.startswith("_"))
 
 
 def read_connector(configuration: Configuration, name: str) -> Connector:
@@ -40,12 +41,17 @@ def read_connector(configuration: Configuration, name: str) -> Connector:
     except Exception as error:
         detail = f"cannot be built: {type(error).__name__}"
         raise SettingsError(f"issuers.{name}: {section.kind} {detail}") from error
-    if found.needs_csr and not (
+    if getattr(found, "needs_csr", False) and not (
         configuration.issuer.opening_key_path and configuration.trust.issuer_sealing_key
     ):
         raise SettingsError(
             f"issuers.{name}: {section.kind} passes the CSR on to the CA: set "
             "issuer.opening_key_path and trust.issuer_sealing_key"
+        )
+    if missing := [each for each in _MEMBERS if not hasattr(found, each)]:
+        raise SettingsError(
+            f"issuers.{name}: the package of {section.kind} is for another version of scepstream: "
+            f"its connector lacks {', '.join(missing)}"
         )
     return found
 

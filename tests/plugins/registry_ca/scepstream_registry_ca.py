@@ -31,8 +31,10 @@ from services.issuer.connectors.connector import (
     ConnectorKind,
     CrlAuthority,
     Issued,
+    OcspAuthority,
     Order,
     Prepared,
+    RaAuthority,
     Recovery,
     Refused,
     Result,
@@ -102,6 +104,8 @@ class RegistryConnector:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     recovery: Recovery = Recovery.NAMED
     crls: CrlAuthority | None = None
+    ocsp: OcspAuthority | None = None
+    ras: RaAuthority | None = None
     token_lifetime: float = 0.0
     needs_csr: bool = False
     pending_limit: float = 14 * 86400.0

@@ -1,7 +1,9 @@
 """Connectors of other packages: found by the kind of an issuer, checked before anything starts."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -11,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from services.issuer import settings as issuer
-from services.issuer.connectors.connector import Recovery
+from services.issuer.connectors import registry
+from services.issuer.connectors.connector import Connector, ConnectorKind, Recovery
+from services.issuer.connectors.local import KIND as LOCAL
 from services.issuer.connectors.local import LocalConnector
 from services.issuer.connectors.registry import GROUP
 from services.validator import settings as validator
@@ -68,6 +72,23 @@ def test_an_issuer_has_the_connector_of_its_kind(config: Path) -> None:
     assert found["outside"].recovery is Recovery.NAMED
     assert found["outside"].lease == 90
     assert found["outside"].crls is None
+
+
+@pytest.mark.usefixtures("registry_ca")
+def test_a_connector_of_another_version_is_refused_with_what_it_lacks(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = import_module("scepstream_registry_ca").KIND
+
+    def older(*given: Any) -> Any:
+        found = newest.build(*given)
+        names = {name for name in vars(Connector) if not name.startswith("_")} - {"ocsp"}
+        return SimpleNamespace(**{name: getattr(found, name) for name in names})
+
+    kind = ConnectorKind("registry-ca", older)
+    path = outside(config)
+    monkeypatch.setattr(registry, "_kind", lambda name: kind if name == kind.kind else LOCAL)
+    assert "for another version of scepstream: its connector lacks ocsp" in complaint(path)
 
 
 @pytest.mark.usefixtures("registry_ca")
