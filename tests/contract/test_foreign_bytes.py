@@ -130,8 +130,9 @@ async def test_an_empty_message_delays_the_next_ones_once_and_briefly(log: Log) 
                 if delivery.stored.subject == honest:
                     return asyncio.get_running_loop().time() - begun
 
-    assert await next_after_an_empty_one(0) < ACK_WAIT_SECONDS + 1
-    assert max([await next_after_an_empty_one(each) for each in range(1, 40)]) < 1
+    # Without the second pull it is twice the wait, each time.
+    assert await next_after_an_empty_one(0) < ACK_WAIT_SECONDS + 3
+    assert max([await next_after_an_empty_one(each) for each in range(1, 40)]) < 3
 
 
 async def test_a_message_is_the_same_however_it_is_read(log: Log) -> None:
