@@ -51,7 +51,7 @@ class RaRenewals:
     clock: Callable[[], float]
     changed: Callable[[], None] = lambda: None
     _renewed: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
-    _refused: set[bytes] = field(default_factory=set)
+    _refused: dict[str, bytes] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Look for renewed certificates, forever."""
@@ -99,8 +99,8 @@ class RaRenewals:
         if any(der == each.der for each in profile.ra_pairs):
             return False
         if problem := self._problem(profile, pair, newest.event):
-            if der not in self._refused:
-                self._refused.add(der)
+            if self._refused.get(key) != der:
+                self._refused[key] = der
                 _log.warning("ra_renewal_refused", profile=profile.name, detail=problem)
             return False
         self._renewed[key] = (der, *self._renewed.get(key, ()))[:_KEPT]

@@ -23,12 +23,13 @@ from services.issuer.connectors.connector import (
 from services.issuer.evidence import unrelated, unsupported
 from services.issuer.lints import lint
 from services.issuer.orders import Orders
-from services.issuer.outcomes import failure, issuance, order_of, record_of
+from services.issuer.outcomes import failure, issuance, order_of
 from services.issuer.received import is_from, misissued, undraftable, validity
 from services.issuer.responder import Responder
+from services.issuer.serial_records import SerialRecords
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import Log, append_first, read_authentic, read_stage, report_forgery
+from shared.bus.log import append_first, read_stage, report_forgery
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
 from shared.limits import shortened
@@ -51,7 +52,6 @@ from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
     certificate_issued,
     key_compromised,
-    key_issued,
     parse_prefix,
     parse_subject,
     serial_token,
@@ -94,6 +94,11 @@ class VerdictConsumer:
     def _orders(self) -> Orders:
         now = self.live.current
         return Orders(self.bus, now.signer, now.trusted_issuers, self.clock, self._breakers)
+
+    @property
+    def _serials(self) -> SerialRecords:
+        now = self.live.current
+        return SerialRecords(self.bus, now.signer, now.trusted_issuers)
 
     async def handle(self, stored: Stored) -> None:
         """Issue the certificate that an authentic verdict approves, or record why not."""
@@ -233,7 +238,8 @@ class VerdictConsumer:
         if not is_from(ca.chain[0], der):  # the CA may have an honest certificate of that number
             return failed
         serial = serial_token(read_certificate(der).serial)
-        if await self._holder(verdict.template.issuer, serial) not in ("", order.enrollment):
+        holder = await self._serials.holder(verdict.template.issuer, serial)
+        if holder not in ("", order.enrollment):
             return failed  # another enrollment's
         _log.error("certificate_disowned", serial=serial, detail=failed.detail)
         try:
@@ -322,7 +328,10 @@ class VerdictConsumer:
             return None  # its serial number was recorded, but it was not issued
         if read_certificate(issued.certificate).spki != template.spki:
             return None
-        return msgspec.structs.replace(issued, request_sha256=verdict.request_sha256)
+        # Its OCSP response is as old as its issuance: the status may have changed since.
+        return msgspec.structs.replace(
+            issued, request_sha256=verdict.request_sha256, ocsp=b"", ocsp_until=0
+        )
 
     async def _issue(
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa
@@ -372,7 +381,7 @@ class VerdictConsumer:
         """Sign in this process, under the serial number that was recorded."""
         template = verdict.template
         times = template.not_before, template.not_after
-        await self._record_serial(order, verdict, prepared.serial, times)
+        await self._serials.add(order, verdict, prepared.serial, times)
         result = await connector.issue(order, prepared)
         if not isinstance(result, Issued):
             raise TypeError("a local CA must issue at once")
@@ -404,8 +413,10 @@ class VerdictConsumer:
             for finding in lint(der):
                 _log.warning("certificate_lint", enrollment=order.enrollment, detail=finding.text)
             serial, times = read_certificate(der).serial, validity(der)
-            record = await self._record_serial(order, verdict, serial, times)
-            holder = await self._holder(verdict.template.issuer, record.serial, recorded=True)
+            record = await self._serials.add(order, verdict, serial, times)
+            holder = await self._serials.holder(
+                verdict.template.issuer, record.serial, recorded=True
+            )
             if holder == record.enrollment:
                 return issuance(verdict, serial, times[1], der)
             problem = (
@@ -419,37 +430,6 @@ class VerdictConsumer:
         if holder:  # revoking by this serial number would hit the holder's certificate
             return failed
         return await self._disown(failed, order, verdict, connector, der)
-
-    async def _record_serial(
-        self, order: Order, verdict: EnrollmentApproved, serial: bytes, times: tuple[int, int]
-    ) -> CertificateRecorded:
-        """Record a certificate that exists, or is about to, under its serial number and its key.
-
-        `times` is when its validity begins and ends, in Unix seconds.
-        """
-        record = record_of(order.enrollment, verdict, serial, times)
-        places = (
-            certificate_issued(verdict.template.issuer, record.serial),
-            key_issued(record.spki_sha256, verdict.template.issuer, record.serial),
-        )
-        await asyncio.gather(*(self._index(place, record) for place in places))
-        return record
-
-    async def _index(self, subject: str, record: CertificateRecorded) -> None:
-        if not await Log(self.bus, self.live.current.signer).append(subject, record):
-            _log.info("serial_already_recorded", serial=record.serial)
-
-    async def _holder(self, issuer: str, serial: str, *, recorded: bool = False) -> str:
-        """Return the attempt on record under a serial number, "" without an authentic record."""
-        subject = certificate_issued(issuer, serial)
-        stored = await self.bus.get_last_or_leader(CERTS, subject)
-        if stored is None and recorded:
-            raise BusUnavailableError("the record of the certificate is not readable yet")
-        if stored is None:
-            return ""
-        trusted = self.live.current.trusted_issuers
-        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
-        return record.enrollment if record is not None else ""
 
     async def _record(self, stored: Stored, verdict: EnrollmentApproved, outcome: Outcome) -> None:
         """Append the outcome and hint the gateway; if one is stored already, announce that one."""

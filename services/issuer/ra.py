@@ -17,6 +17,7 @@ import structlog
 from cryptography import x509
 
 from services.issuer.connectors.connector import RaAuthority, ServiceCa
+from services.issuer.service_certificates import issue_for_service
 from services.issuer.settings import Settings
 from shared.bus.core import Bus
 from shared.bus.series import Series, signing
@@ -88,18 +89,12 @@ class RaRenewer:
         template = _template(issuer, ca, current, now) if ca is not None else None
         if ca is None or template is None:
             return
-        certificate = ca.issue(template, f"ra.{issuer}.{template.not_before}")
-        serial = serial_token(read_certificate(certificate).serial)
-        event = ServiceCertificateIssued(
-            issuer=issuer,
-            serial=serial,
-            ca_spki_sha256=ca.pin,
-            purpose="ra",
-            certificate=certificate,
-        )
+        event = issue_for_service(ca, template, f"ra.{issuer}.{template.not_before}", "ra")
         written = signing(place, event, self.live.current.signer)
         if await series.append(newest, written) is not None:
-            _log.info("ra_renewed", issuer=issuer, serial=serial, not_after=template.not_after)
+            _log.info(
+                "ra_renewed", issuer=issuer, serial=event.serial, not_after=template.not_after
+            )
 
     async def _problem(self, issuer: str, der: bytes) -> str:
         """Return why a certificate is not an RA's, "" if it may be one."""

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.issuer.connectors.connector import OcspAuthority, ServiceCa
 from services.issuer.ocsp import Answer, Revoked, response, signer_template, tbs_response
+from services.issuer.service_certificates import issue_for_service
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import Log, read_authentic
@@ -42,7 +43,6 @@ from shared.log.events.certificates import (
     CertificateRecorded,
     CertificateStatusChanged,
     OcspResponseSigned,
-    ServiceCertificateIssued,
 )
 from shared.log.events.enrollment import CertificateIssued, CertificateTemplate, IssuanceFailed
 from shared.log.streams import CERTS, OCSP
@@ -50,7 +50,6 @@ from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     ocsp_response,
-    serial_token,
     service_certificate,
 )
 from shared.observe.logs import log_failure
@@ -153,10 +152,20 @@ class Responder:
     ) -> CertificateIssued | IssuanceFailed:
         """Return the outcome with an OCSP response about its new certificate, for the reply.
 
-        Without one if the issuer signs none, or if the certificate's status has ever changed.
+        Without one if the issuer signs none, if the certificate's status has ever changed, or if
+        anything fails: no enrollment waits for a response, or fails for want of one.
         """
         if isinstance(outcome, IssuanceFailed):
             return outcome
+        try:
+            return await self._stapled(template, outcome)
+        except Exception as error:  # noqa: BLE001 - the certificate is worth more
+            log_failure("ocsp_response_failed", error, serial=outcome.serial)
+            return outcome
+
+    async def _stapled(
+        self, template: CertificateTemplate, outcome: CertificateIssued
+    ) -> CertificateIssued:
         authority = self._authorities().get(template.issuer)
         active = authority.active if authority is not None else ()
         ca = next((ca for ca in active if ca.pin == template.ca_spki_sha256), None)
@@ -247,19 +256,11 @@ class Responder:
         end = min(now + _SIGNER_SECONDS + authority.ocsp_validity, ca.ceilings.ca_not_after)
         key_id = parsed.key_id or public_key_id(parsed.spki)
         template = signer_template(issuer, ca.pin, key_id, spki, (begin, end))
-        certificate = ca.issue(template, f"ocsp.{issuer}.{self.replica}")
-        serial = serial_token(read_certificate(certificate).serial)
-        event = ServiceCertificateIssued(
-            issuer=issuer,
-            serial=serial,
-            ca_spki_sha256=ca.pin,
-            purpose="ocsp",
-            certificate=certificate,
-        )
+        event = issue_for_service(ca, template, f"ocsp.{issuer}.{self.replica}", "ocsp")
         log = Log(self.bus, self.live.current.signer)
-        await log.append(service_certificate(issuer, serial), event)
-        _log.info("ocsp_signer_issued", issuer=issuer, serial=serial, not_after=end)
-        return Signer(key, spki, certificate, end, now + _SIGNER_SECONDS)
+        await log.append(service_certificate(issuer, event.serial), event)
+        _log.info("ocsp_signer_issued", issuer=issuer, serial=event.serial, not_after=end)
+        return Signer(key, spki, event.certificate, end, now + _SIGNER_SECONDS)
 
     async def run(self) -> None:
         """Sign responses again that are due."""

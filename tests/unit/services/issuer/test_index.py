@@ -1,6 +1,7 @@
 """The index of certificates, and the certificate that a key has already."""
 
 import hashlib
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -172,6 +173,26 @@ async def test_the_existing_certificate_is_the_outcome_and_nothing_new_is_record
     assert (found.serial, found.certificate) == (known.serial, known.certificate)
     assert found.not_after == known.not_after
     assert world.records() == before
+
+
+async def test_an_existing_certificate_comes_without_the_ocsp_response_of_its_issuance(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status may have changed since."""
+
+    async def staple(_: object, outcome: CertificateIssued) -> CertificateIssued:
+        return msgspec.structs.replace(outcome, ocsp=b"good", ocsp_until=NOW + DAY)
+
+    monkeypatch.setattr(world.consumer, "responder", SimpleNamespace(staple=staple))
+    event = approved(template(world.ca.certificate), staple=True)
+    await world.consumer.handle(await world.verdict(event))
+    known = issued(world)
+    assert known.ocsp == b"good"
+    await world.consumer.handle(await again(world, known.serial))
+
+    found = world.outcome_of(AGAIN.subject(Stage.OUTCOME), ASKED_AGAIN_SHA256)
+    assert isinstance(found, CertificateIssued)
+    assert (found.serial, found.ocsp, found.ocsp_until) == (known.serial, b"", 0)
 
 
 async def test_the_same_answer_is_given_again(world: World) -> None:

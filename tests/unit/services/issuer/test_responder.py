@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from services.issuer.connectors.local import SigningError
 from services.issuer.lints import first_error
 from services.issuer.responder import Responder
 from shared.bus.core import BusUnavailableError
@@ -360,6 +361,20 @@ async def test_an_issuer_whose_key_is_away_does_not_stop_another(
     with pytest.raises(BusUnavailableError):
         await responder.look()
     assert seen == ["a", "b"]
+
+
+async def test_an_enrollment_does_not_fail_for_want_of_a_response(
+    world: World, responder: Responder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = CertificateIssued(
+        request_sha256="00" * 32, issuer=ISSUER, serial=SERIAL, certificate=b"", not_after=NOW + DAY
+    )
+
+    async def fails(*_: object) -> None:
+        raise SigningError("the token answers nonsense")
+
+    monkeypatch.setattr(responder, "_signer", fails)
+    assert await responder.staple(template(world.ca.certificate), outcome) == outcome
 
 
 async def test_a_revoked_certificate_gets_no_response_for_the_reply(
