@@ -25,6 +25,16 @@ class AnswerTooLongError(Exception):
     """Raised for an answer that is longer than any yes or no needs to be."""
 
 
+# What `Endpoint.post` raises if the other side does not answer as it should.
+POST_ERRORS: Final = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    AnswerTooLongError,
+    ValueError,
+    OSError,
+)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where to post, and how to authenticate: HMAC key, bearer token, client certificate.

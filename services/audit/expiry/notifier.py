@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import httpx
 import structlog
 
 from services.audit.expiry.notices import Period, Place, notice, periods
@@ -34,7 +33,7 @@ from shared.config.sections import Configuration
 from shared.limits import NOTICE_CERTIFICATES
 from shared.log.streams import CERTS
 from shared.observe.metrics import EXPIRY_NOTICES
-from shared.runtime.endpoint import AnswerTooLongError
+from shared.runtime.endpoint import POST_ERRORS
 from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
@@ -130,13 +129,7 @@ class ExpiryNotifier:
         try:
             status, _ = await webhook.endpoint.post(body, int(self.clock()))
             problem = "" if status in _SUCCESSFUL else f"HTTP {status}"
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            AnswerTooLongError,
-            ValueError,
-            OSError,
-        ) as error:
+        except POST_ERRORS as error:
             problem = type(error).__name__
         if problem:
             self._failures += 1

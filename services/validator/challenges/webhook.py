@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
-
 from services.validator.challenges.answers import check_answer, denied
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.once import OnceVerifier
@@ -22,7 +20,7 @@ from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
 from shared.log.events.enrollment import Facts
 from shared.observe.logs import log_failure
-from shared.runtime.endpoint import AnswerTooLongError, Endpoint, client_tls
+from shared.runtime.endpoint import POST_ERRORS, Endpoint, client_tls
 from shared.runtime.places import Places
 
 WEBHOOK: Final = "webhook"
@@ -49,13 +47,7 @@ class WebhookVerifier:
                 status, content = await self.endpoint.post(question(asked), asked.asked_at)
         except TimeoutError:
             return denied("the webhook did not answer in time")
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            AnswerTooLongError,
-            ValueError,
-            OSError,
-        ) as error:
+        except POST_ERRORS as error:
             log_failure("webhook_failed", error, profile=asked.enrollment.profile)
             return denied("the webhook request failed")
         secret = self.endpoint.secret.decode("utf-8", "replace")
