@@ -68,7 +68,7 @@ def test_gateways_use_renewed_certificates_beside_the_old_ones(data: Path, syste
 
 def test_the_files_have_both_and_the_record_has_the_event(data: Path, system: System) -> None:
     wait_until(
-        lambda: all(len(found) == 2 for found in in_files(data).values()), 20, "written files"
+        lambda: all(len(found) == 2 for found in in_files(data).values()), 90, "written files"
     )
     for new, old in in_files(data).values():
         assert new.public_key() == old.public_key()
