@@ -1,0 +1,1 @@
+"""`scepstream fake-microsoft`: Entra ID, Graph and Intune for trials and tests."""
