@@ -84,6 +84,11 @@ _COMMANDS = (
         "A stand-in for the service that signs challenges, for trials and tests.",
         "cli.connector.command:app",
     ),
+    Deferred(
+        "fake-microsoft",
+        "Run a fake of Entra ID, Graph and Intune, for trials and tests.",
+        "cli.fake_microsoft.command:app",
+    ),
     Deferred("challenge", "Create, list and cancel one-time challenges.", "cli.challenge:app"),
     Deferred(
         "anchors",

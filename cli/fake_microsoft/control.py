@@ -1,6 +1,7 @@
 """The control API under /_fake/, for other processes. See the package's documentation."""
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -113,6 +114,22 @@ def move(world: World, tenant: str, old_status: int = 404) -> None:
     world.change(tenant, unit=moved)
 
 
+def rotate(world: World, tenant: str, *, keep: bool = False) -> str:
+    """Make a new secret; the old ones are expired unless `keep`."""
+    secret, app = secrets.token_urlsafe(30), world.app(tenant)
+    world.change(
+        tenant,
+        secrets=(*app.secrets, secret) if keep else (secret,),
+        expired_secrets=app.expired_secrets if keep else (*app.expired_secrets, *app.secrets),
+    )
+    return secret
+
+
+def switch(world: World, switches: dict[str, Any]) -> None:
+    """Change members of `Switches`."""
+    world.switches = replace(world.switches, **switches)
+
+
 def advance(world: World, body: dict[str, Any]) -> dict[str, float]:
     """Move the virtual clock."""
     world.offset += float(body["seconds"])
@@ -129,6 +146,10 @@ def routes(world: World, names: Sequence[str]) -> list[BaseRoute]:
         "users": set_user,
         "revocations": revoke,
         "clock": advance,
+        "secrets": lambda w, body: {
+            "secret": rotate(w, body["tenant"], keep=bool(body.get("keep")))
+        },
+        "switches": switch,
         "tenants": set_tenant,
     }
     gets: dict[str, Callable[[World], Any]] = {

@@ -1,6 +1,5 @@
 """`FakeMicrosoft`: the fake as an object of the process that runs it."""
 
-import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -154,12 +153,12 @@ class FakeMicrosoft:
             self._world.faults.clear()
 
     def answer(self, key: str, *codes: Any) -> None:
-        """Script the codes of a route or of a transaction; the last one stays. None ends it.
+        """Script the codes of a route or of a transaction; the last one stays.
 
-        `answer(key, None)` removes the script. The code `[]` or a number is sent as it is.
+        Any JSON value is sent as it is, None leaves the member out. Without codes the script ends.
         """
         with self._world.lock:
-            if codes == (None,):
+            if not codes:
                 self._world.answers.pop(key, None)
             else:
                 self._world.answers[key] = list(codes)
@@ -213,7 +212,7 @@ class FakeMicrosoft:
     def switch(self, **switches: Any) -> None:
         """Change how the fake answers; `switches` are members of `Switches`."""
         with self._world.lock:
-            self._world.switches = replace(self._world.switches, **switches)
+            control.switch(self._world, switches)
 
     @property
     def one_time(self) -> bool:
@@ -229,14 +228,8 @@ class FakeMicrosoft:
 
         The old one is expired, unless `keep`.
         """
-        secret = secrets.token_urlsafe(30)
         with self._world.lock:
-            app = self._world.app(tenant)
-            self._world.change(
-                tenant,
-                secrets=(*app.secrets, secret) if keep else (secret,),
-                expired_secrets=app.expired_secrets if keep else app.secrets,
-            )
+            secret = control.rotate(self._world, tenant, keep=keep)
         write_private(self.tenants[tenant].secret_path, secret.encode())
         return secret
 
