@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from cli.fake_microsoft import faults
+from cli.fake_microsoft.judge import subject_parts
 from cli.fake_microsoft.model import ALL_ROLES, Device, Revocation, Unit, User
 from cli.fake_microsoft.world import World, guid
 from cli.san import san_parts
@@ -22,6 +23,7 @@ Action = Callable[[World, dict[str, Any]], Any]
 def mint(world: World, body: dict[str, Any]) -> dict[str, Any]:
     """Issue a challenge; see `FakeMicrosoft.mint`. SANs have the form kind:value."""
     parts = {"key_bits": 2048, "key_usage": None, "eku": None} | body
+    subject_parts(parts.get("subject", ""))
     parts["sans"] = read_sans(parts.get("sans", ()))
     for name in ("key_usage", "eku", "registered_keys"):
         if parts.get(name) is not None:

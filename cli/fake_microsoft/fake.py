@@ -41,9 +41,8 @@ class FakeMicrosoft:
         self.ca_path, server_path = write_tls(directory, now())
         made = [write_tenant(directory, name, now()) for name in TENANTS]
         self.tenants: Mapping[str, TenantFiles] = {files.name: files for _, files in made}
-        self._world = World(
-            now, make_sealer(now()), make_sealer(now()), {app.name: app for app, _ in made}
-        )
+        self._apps = {app.name: app for app, _ in made}
+        self._world = World(now, make_sealer(now()), make_sealer(now()), dict(self._apps))
         listener = socket.create_server(("127.0.0.1", port))
         self.port: int = listener.getsockname()[1]
         self.url = f"https://127.0.0.1:{self.port}/"
@@ -57,6 +56,14 @@ class FakeMicrosoft:
 
     def __exit__(self, *_: object) -> None:
         self._server.stop()
+
+    def reset(self) -> None:
+        """Return to the state of the start: same keys, tenants and secrets, everything else new."""
+        with self._world.lock:
+            self._world.reset(dict(self._apps))
+        for files in self.tenants.values():
+            if files.secret_path.read_text() != files.secret:
+                write_private(files.secret_path, files.secret.encode())
 
     def configuration(self) -> str:
         """Return the configuration of both tenants, as written to DIR/intune.toml."""

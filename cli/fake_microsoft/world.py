@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from cli.fake_microsoft.challenge import FLAWS, Sealer
@@ -80,6 +80,12 @@ class World:
     request_ids: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+
+    def reset(self, apps: dict[str, App]) -> None:
+        """Forget everything but the keys; hold the lock."""
+        fresh = World(self.clock, self.sealer, self.stranger, apps, self.lock)
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def now(self) -> float:
         """Return the time of the virtual clock."""
