@@ -8,7 +8,12 @@ from pydantic_core import PydanticUndefined
 from shared.config.fields import Section, is_duration, is_size, write_duration, write_size
 from shared.config.sections import Configuration, ConnectorSection
 
-_NAMED: Final = {"issuers": "NAME", "certificate_profiles": "NAME", "profiles": "PATH-ID"}
+_NAMED: Final = {
+    "issuers": "NAME",
+    "intune": "NAME",
+    "certificate_profiles": "NAME",
+    "profiles": "PATH-ID",
+}
 _ALSO: Final[Mapping[type[Section], str]] = {ConnectorSection: " with another `kind`"}
 
 

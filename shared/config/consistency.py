@@ -37,6 +37,7 @@ _BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
 def problems(configuration: Configuration) -> Iterator[str]:
     """Yield each problem as "key: sentence"; `profile_problems` finds those of one profile."""
     yield from _issuers(configuration)
+    yield from _intune(configuration)
     url = configuration.audit.expiry_webhook_url
     if url is not None and not _is_protected(url):
         yield "audit.expiry_webhook_url: must be https://, or http:// on loopback"
@@ -60,6 +61,19 @@ def _issuers(configuration: Configuration) -> Iterator[str]:
             yield f"issuers.{name}.crl_partition_urls: {how}"
         if len(set(issuer.crl_partitions)) < len(issuer.crl_partitions):
             yield f"issuers.{name}.crl_partitions: names a number twice"
+
+
+def _intune(configuration: Configuration) -> Iterator[str]:
+    for name, tenant in configuration.intune.items():
+        certificates = tenant.client_cert_path or ()
+        if len(certificates) != len(tenant.client_key_path or ()):
+            yield f"intune.{name}.client_key_path: must have one key for each certificate"
+        if bool(tenant.client_secret_path) == bool(certificates):
+            how = "set either client_secret_path, or client_cert_path and client_key_path"
+            yield f"intune.{name}.client_secret_path: {how}"
+        if tenant.cloud == "china" and not (tenant.resource_url and tenant.service_hosts):
+            how = 'required with cloud = "china", together with service_hosts'
+            yield f"intune.{name}.resource_url: {how}"
 
 
 def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:

@@ -185,6 +185,32 @@ Periods = Annotated[
     AfterValidator(_readable(parse_duration)),
     Field(min_length=1, max_length=16),
 ]
+Guid = Annotated[
+    str,
+    Field(pattern=r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"),
+    AfterValidator(str.lower),
+]
+_DOMAIN: Final = r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}"
+TenantId = Annotated[
+    str,
+    Field(
+        pattern=rf"^([0-9A-Fa-f]{{8}}(-[0-9A-Fa-f]{{4}}){{3}}-[0-9A-Fa-f]{{12}}|{_DOMAIN})$",
+        max_length=253,
+    ),
+    AfterValidator(str.lower),
+]
+HttpsUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/([A-Za-z0-9._~-]+/)*$",
+        max_length=255,
+    ),
+]
+HostSuffixes = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)], ...],
+    BeforeValidator(_list),
+    Field(min_length=1, max_length=16),
+]
 Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$", max_length=255)]
 Issuer = Annotated[
     str,

@@ -11,6 +11,9 @@ from shared.config.fields import (
     BusUrls,
     Duration,
     ExtendedKeyUsages,
+    Guid,
+    HostSuffixes,
+    HttpsUrl,
     HttpUrls,
     Issuer,
     Names,
@@ -23,6 +26,7 @@ from shared.config.fields import (
     PolicyOids,
     Section,
     Size,
+    TenantId,
     Token,
     is_token_uri,
 )
@@ -284,6 +288,61 @@ class ConnectorSection(AnyIssuerSection):
     """Options of the connector."""
 
 
+class IntuneSection(Section):
+    """A tenant of Microsoft Intune, and the app there by which this service asks Microsoft."""
+
+    cloud: Literal["public", "gcc_high", "dod", "china"] = "public"
+    """Microsoft's cloud that the tenant is in. For "china" also set `resource_url` and
+    `service_hosts`: Microsoft does not document them.
+    """
+    tenant_id: TenantId
+    """The tenant: its GUID, or one of its domains."""
+    client_id: Guid
+    """Application (client) ID of the app registration, a GUID."""
+    client_secret_path: Annotated[Paths, Field(max_length=2)] | None = None
+    """File of the client secret, mode 0600; optionally a second one with the next secret."""
+    client_cert_path: Annotated[Paths, Field(max_length=2)] | None = None
+    """The app's certificate, PEM, instead of a secret; optionally a second one, the next."""
+    client_key_path: Annotated[Paths, Field(max_length=2)] | None = None
+    """The certificates' RSA keys in the same order, PEM, mode 0600."""
+    thumbprint_algorithm: Literal["sha256", "sha1"] = "sha256"
+    """How the app's certificate is named in assertions: sha256: PS256 with x5t#S256 and x5c; sha1:
+    RS256 with x5t, for compatibility.
+    """
+    provider_name: (
+        Annotated[str, Field(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=128)] | None
+    ) = None
+    """Name and version under which Microsoft sees this service [scepstream/VERSION]."""
+    ca_configuration: Annotated[str, Field(pattern=r"^[!-~]+$", max_length=128)] | None = None
+    """ID of the CA in notifications, which Intune's revocation requests repeat; never change it
+    [the connection's NAME].
+    """
+    login_url: HttpsUrl | None = None
+    """Base URL of Entra ID, instead of the cloud's; ends in "/"."""
+    graph_url: HttpsUrl | None = None
+    """Base URL of Microsoft Graph, instead of the cloud's; ends in "/"."""
+    resource_url: HttpsUrl | None = None
+    """URL that names the Intune API in tokens, instead of the cloud's; ends in "/"."""
+    scep_api_version: Annotated[str, Field(pattern=r"^[0-9-]{8,16}$")] = "2018-02-20"
+    """api-version of the SCEP validation service."""
+    revocation_api_version: Annotated[str, Field(pattern=r"^[0-9-]{8,16}$")] = "5019-05-05"
+    """api-version of the revocation service."""
+    service_hosts: HostSuffixes | None = None
+    """Hosts to which tokens for Intune may be sent: domains, with all names under them, instead of
+    the cloud's.
+    """
+    ca_path: Path | None = None
+    """CAs of Microsoft's TLS certificates, PEM [the system's]."""
+    concurrency: int = Field(default=32, ge=1, le=256)
+    """Requests to Microsoft under way at once, for this tenant."""
+    budget: Annotated[Duration, Field(ge=1, le=120)] = 25.0
+    """How long one call may take, with all its retries."""
+    revocations: bool = True
+    """Whether to carry out Intune's requests to revoke certificates."""
+    revocation_interval: Annotated[Duration, Field(ge=60, le=86400)] = 600.0
+    """How often to ask for revocation requests."""
+
+
 def _kind_of_issuer(table: object) -> str:
     """Return the union tag of an issuer's table; a table without `kind` is `local`."""
     found = table.get("kind", "local") if isinstance(table, dict) else getattr(table, "kind", "")
@@ -312,6 +371,7 @@ class Configuration(Section):
             Discriminator(_kind_of_issuer),
         ],
     ]
+    intune: dict[PathId, IntuneSection] = Field(default_factory=dict)
     certificate_profiles: dict[PathId, CertificateProfileSection]
     profiles: dict[PathId, ProfileSection] = Field(min_length=1)
     directory: Path = Path()
