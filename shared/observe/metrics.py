@@ -120,6 +120,21 @@ EXPIRY_NOTICES: Final = Counter(
     "Notices of certificates that expire, posted to the expiry webhook",
     ["accepted"],
 )
+MICROSOFT_CALLS: Final = Counter(
+    "scepstream_microsoft_calls_total",
+    "Calls to Microsoft by result: success, refused (Intune said no), or why there was no answer",
+    ["connection", "operation", "result"],
+)
+MICROSOFT_SECONDS: Final = Histogram(
+    "scepstream_microsoft_call_seconds",
+    "Time that a call to Microsoft took, with all its retries",
+    ["connection", "operation"],
+)
+MICROSOFT_BREAKER: Final = Gauge(
+    "scepstream_microsoft_breaker_open",
+    "1 while a service of Microsoft failed repeatedly and no call has succeeded since",
+    ["connection", "service"],
+)
 
 _DAY: Final = 86400
 _measured: Final[dict[str, set[str]]] = {}

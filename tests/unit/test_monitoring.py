@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from services.validator.microsoft.model import Problem
 from shared.log.reasons import Reason
 from shared.observe import metrics as telemetry
 
@@ -60,7 +61,7 @@ def test_an_expression_names_metrics_and_labels_that_there_are(expression: str) 
 
 
 def test_results_that_are_waited_for_can_come() -> None:
-    known = {*Reason, "success", "approved", "held"}
+    known = {*Reason, *Problem, "success", "approved", "held"}
     for expression in expressions():
         for name, value in _MATCHER.findall(expression):
             if name in ("result", "reason"):
