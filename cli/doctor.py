@@ -9,6 +9,9 @@ from cli.config_option import Config, config_path
 from cli.output import failed, say
 from services.issuer.connectors.connector import AnswerLostError, CaUnavailableError, Connector
 from services.issuer.connectors.registry import read_connector
+from services.validator.microsoft.client import Intune
+from services.validator.microsoft.connection import read_connection
+from services.validator.microsoft.examine import examine
 from shared.config.load import SettingsError, load
 from shared.config.pkcs11 import TokenUnavailableError
 from shared.config.sections import Configuration
@@ -53,6 +56,44 @@ def issuer(
         raise failed(f"the CA did not answer within {connector.lease:.0f} s (lease)") from None
     except Exception as error:  # noqa: BLE001 - a package's error
         raise failed(f"the connector failed: {type(error).__name__}") from None
+
+
+@app.command()
+def intune(
+    name: Annotated[str, typer.Argument(help="name of an Intune connection in the configuration")],
+    device: Annotated[
+        str, typer.Option(help="also read this device, by its Intune device ID")
+    ] = "",
+    config: Config = None,
+) -> None:
+    """Try a connection to Microsoft: credentials, permissions, services.
+
+    Nothing is changed. Run it where the validator runs, with the same configuration.
+    """
+    try:
+        configuration = load(config_path(config), role=Role.VALIDATOR)
+        if name not in configuration.intune:
+            known = ", ".join(configuration.intune) or "none"
+            raise failed(f"no such Intune connection: {name}; configured: {known}")
+        connection = read_connection(configuration, name)
+    except SettingsError as error:
+        raise failed(error) from None
+    if not asyncio.run(_examine(Intune(connection), device)):
+        raise failed(f"connection {name} cannot be used as it is")
+
+
+async def _examine(client: Intune, device: str) -> bool:
+    """Print each step's result; return whether all succeeded."""
+    ok = True
+    try:
+        async for finding in examine(client, device):
+            ok = ok and finding.ok
+            say(f"{'ok' if finding.ok else 'failed'}: {finding.step}: {finding.detail}")
+            if finding.hint:
+                say(f"    {finding.hint}")
+    finally:
+        await client.close()
+    return ok
 
 
 async def _check(connector: Connector) -> str:
