@@ -12,12 +12,12 @@ from shared.bus.series import SeriesTooLongError
 from shared.ca.chains import Chain
 from shared.ca.crls import StoredCrl, newest_head, read_crl
 from shared.ca.partitions import Partition
-from shared.log.envelope import UnreadableEventError, authenticate_as
+from shared.log.envelope import UnreadableEventError, authenticate, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
-from shared.log.events.enrollment import CertificateIssued
+from shared.log.events.enrollment import CertificateConfirmed, CertificateIssued
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
-from shared.log.subjects import certificate_issued, parse_prefix, serial_token
+from shared.log.subjects import EnrollmentId, certificate_issued, parse_prefix, serial_token
 from shared.observe.metrics import SECURITY_EVENTS
 from shared.runtime.live import Live
 from shared.scep.certificate import read_certificate
@@ -76,7 +76,19 @@ class Lookups:
         issued = authenticate_as(CertificateIssued, ended, self.live.current.issuers)
         if issued.serial != serial or not chain.issued(issued.certificate):
             raise UnreadableEventError("the record is for another certificate")
+        if issued.withheld and not await self._is_confirmed(enrollment, issued):
+            return None
         return issued.certificate
+
+    async def _is_confirmed(self, enrollment: EnrollmentId, issued: CertificateIssued) -> bool:
+        """Return whether a certificate that was withheld may be given out."""
+        place, stream = enrollment.subject(Stage.CONFIRMATION), enroll_stream(enrollment.shard)
+        stored = await self.bus.get_last_or_leader(stream, place)
+        if stored is None:
+            return False
+        trusted, request = self.live.current.validators, issued.request_sha256
+        event = authenticate(stored, trusted, Stage.CONFIRMATION, request)
+        return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
 
     async def crl(self, issuer: str, chain: Chain, name: bytes, serial: bytes) -> bytes | None:
         """Return the newest CRL (DER) of the issuer's CA with this name (DER), or None.

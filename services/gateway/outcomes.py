@@ -15,7 +15,9 @@ from shared.bus.log import report_forgery
 from shared.ca.chains import Chain, ChainBook
 from shared.log.envelope import NANOSECONDS, SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import (
+    CertificateConfirmed,
     CertificateIssued,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentRejected,
     IssuanceFailed,
@@ -149,7 +151,7 @@ class Outcomes:
             if stored is None:
                 continue
             end = await self._check(stored, request, chain)
-            if end.settled or stage is Stage.VERDICT:
+            if end.settled or stage in (Stage.VERDICT, Stage.OUTCOME):
                 return end
         return EnrollmentStatus()
 
@@ -160,14 +162,39 @@ class Outcomes:
             event = self._authentic(stored, request)
             if isinstance(event, CertificateIssued):
                 await self._check_certificate(event, request, chain)
+                if event.withheld:
+                    return await self._withheld(event, request)
         except UnreadableEventError as error:
             report_forgery(stored.subject.rpartition(".")[2], stored.subject, error)
             return EnrollmentStatus(forged=True)
         held = stored.subject == request.enrollment.subject(Stage.HOLD)
         return EnrollmentStatus(event, stored.time / NANOSECONDS, held=held)
 
+    async def _withheld(
+        self, issued: CertificateIssued, request: PendingRequest
+    ) -> EnrollmentStatus:
+        """Return the status of a certificate that the device gets only after its confirmation.
+
+        Raises `UnreadableEventError` if a forged event occupies the confirmation's subject.
+        """
+        enrollment = request.enrollment
+        place, stream = enrollment.subject(Stage.CONFIRMATION), enroll_stream(enrollment.shard)
+        stored = await self.bus.get_last(stream, place)
+        if stored is None:
+            return EnrollmentStatus()
+        trusted = self.live.current.validators
+        event = authenticate(stored, trusted, Stage.CONFIRMATION, request.sha256)
+        at = stored.time / NANOSECONDS
+        if isinstance(event, CertificateConfirmed) and event.serial == issued.serial:
+            return EnrollmentStatus(issued, at)
+        if isinstance(event, ConfirmationFailed):
+            return EnrollmentStatus(event, at)
+        raise UnreadableEventError("the confirmation is of another certificate")
+
     def _authentic(self, stored: Stored, request: PendingRequest) -> Terminal | None:
-        """Return an authentic terminal event, or None for an approval or a hold.
+        """Return an authentic outcome or rejection, or None for an approval or a hold.
+
+        Also None for a confirmation, which is read with its outcome.
 
         Raises `UnreadableEventError` for any other event.
         """
@@ -177,6 +204,8 @@ class Outcomes:
             stage, trusted = Stage.VERDICT, self.live.current.validators
         elif stored.subject == request.enrollment.subject(Stage.HOLD):
             stage, trusted = Stage.HOLD, self.live.current.validators
+        elif stored.subject == request.enrollment.subject(Stage.CONFIRMATION):
+            return None
         else:
             raise UnreadableEventError("event belongs to another enrollment")
         event = authenticate(stored, trusted, stage, request.sha256)

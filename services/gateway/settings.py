@@ -171,7 +171,7 @@ def _profile(
         message_limit=section.largest_message,
         floor_digest=_DIGESTS[section.reply_digest or ("md5" if section.legacy else "sha256")],
         floor_cipher=_CIPHERS[section.reply_cipher or ("des" if section.legacy else "aes128")],
-        renewal=section.renewal,
+        renewal=section.renews,
         any_signer=section.signer_key == "any",
         empty_content=section.empty_content,
         staple_ocsp=section.staple_ocsp,

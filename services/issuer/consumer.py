@@ -35,6 +35,7 @@ from shared.bus.topology import gateway_hints
 from shared.limits import shortened
 from shared.log.envelope import (
     SUBJECT,
+    TYPE,
     Message,
     Stored,
     UnreadableEventError,
@@ -330,7 +331,12 @@ class VerdictConsumer:
             return None
         # Its OCSP response is as old as its issuance: the status may have changed since.
         return msgspec.structs.replace(
-            issued, request_sha256=verdict.request_sha256, ocsp=b"", ocsp_until=0
+            issued,
+            request_sha256=verdict.request_sha256,
+            ocsp=b"",
+            ocsp_until=0,
+            confirmed_by=verdict.confirmed_by,
+            withheld=verdict.withheld,
         )
 
     async def _issue(
@@ -463,5 +469,8 @@ class VerdictConsumer:
             await self._orders.abandon(order_of(stored, verdict), verdict.request_sha256)
 
     async def _announce(self, verdict: EnrollmentApproved, subject: str, message: Message) -> None:
+        """Hint the gateway, unless what it waits for may be the confirmation."""
+        if verdict.withheld and message.headers.get(TYPE) == CertificateIssued.__name__:
+            return
         hint = Message(message.payload, message.headers | {SUBJECT: subject})
         await self.bus.hint(gateway_hints(verdict.gateway), hint)

@@ -47,6 +47,8 @@ def issuance(
         serial=serial_token(serial),
         certificate=der,
         not_after=not_after,
+        confirmed_by=verdict.confirmed_by,
+        withheld=verdict.withheld,
     )
 
 

@@ -4,7 +4,11 @@ import structlog
 
 from shared.bus.core import Bus
 from shared.log.envelope import Trusted, UnreadableEventError, authenticate
-from shared.log.events.enrollment import EnrollmentRejected, IssuanceFailed
+from shared.log.events.enrollment import (
+    ConfirmationFailed,
+    EnrollmentRejected,
+    IssuanceFailed,
+)
 from shared.log.stages import Stage
 from shared.log.streams import enroll_stream
 from shared.log.subjects import parse_prefix
@@ -16,12 +20,14 @@ _log = structlog.get_logger()
 async def has_failed(bus: Bus, prefix: str, validators: Trusted, issuers: Trusted) -> bool:
     """Return whether an attempt has ended without a certificate or can never get one.
 
-    It has if our own signed outcome or verdict says so, and it never can if a forged event occupies
-    the verdict's subject, because no issuer acts on that. `prefix` is the attempt's subject prefix.
+    It has if our own signed verdict, outcome or confirmation says so, and it never can if a forged
+    event occupies the verdict's subject, because no issuer acts on that. `prefix` is the attempt's
+    subject prefix.
     """
     enrollment = parse_prefix(prefix)
     stream = enroll_stream(enrollment.shard)
     for stage, trusted, failure in (
+        (Stage.CONFIRMATION, validators, ConfirmationFailed),
         (Stage.OUTCOME, issuers, IssuanceFailed),
         (Stage.VERDICT, validators, EnrollmentRejected),
     ):

@@ -8,6 +8,7 @@ from shared.bus.topology import (
     ConsumerSpec,
     ask_subject,
     channels_of,
+    confirmers,
     consumers,
     notifiers,
     size_subject,
@@ -122,7 +123,7 @@ def grants(shards: Sequence[str]) -> tuple[Grant, ...]:
         ),
         *(
             grant
-            for spec in (*consumers(shards), *notifiers(shards, ()))
+            for spec in (*consumers(shards), *notifiers(shards, ()), *confirmers(shards, ()))
             for grant in _consumer_grants(spec)
         ),
     )

@@ -25,6 +25,7 @@ from shared.bus.topology import (
     Quota,
     StreamSpec,
     ask_subject,
+    confirmers,
     consumers,
     notifiers,
     streams,
@@ -101,12 +102,13 @@ async def provision(
     replicas: int,
     notified: Sequence[str] = (),
     max_bytes: Mapping[Quota, int] | None = None,
+    confirmed: Sequence[str] = (),
 ) -> None:
     """Create or update every stream and consumer; wait for a cluster to form. Idempotent.
 
     `seed` is the provisioner's nkey; running services have no key that could do this. `notified`
-    are the SCEP profiles with notifications. Raises `ForeignLogError` for streams of a version
-    with other names.
+    are the SCEP profiles with notifications, `confirmed` those with a connection. Raises
+    `ForeignLogError` for streams of a version with other names.
     """
     client = Client()
     await client.connect(
@@ -121,7 +123,7 @@ async def provision(
         for spec in consumers(shards):
             made = partial(context.add_consumer, spec.stream, consumer_config(spec))
             await until_it_answers(made)
-        for spec in notifiers(shards, notified):
+        for spec in (*notifiers(shards, notified), *confirmers(shards, confirmed)):
             await until_it_answers(partial(_notifier, context, spec))
     finally:
         await client.close()
@@ -146,9 +148,9 @@ async def _stream(context: JetStreamContext, config: StreamConfig) -> None:
 
 
 async def _notifier(context: JetStreamContext, spec: ConsumerSpec) -> None:
-    """Create a consumer for notifications, or delete one that no profile needs any more.
+    """Create a consumer of some profiles' results, or delete one that no profile needs any more.
 
-    If it stayed, it would later send notifications about old enrollments.
+    If it stayed, it would later deliver the results of old enrollments.
     """
     if spec.filters:
         await context.add_consumer(spec.stream, consumer_config(spec))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from shared.limits import MAX_OCSP_DAYS, REPLICA_NAMES
-from shared.log.catalog import CHANNELS, OUTCOME, VERDICT
+from shared.log.catalog import CHANNELS, CONFIRMATION, OUTCOME, VERDICT
 from shared.log.channels import Channel
 from shared.log.roles import Role
 from shared.log.streams import (
@@ -26,6 +26,7 @@ from shared.log.streams import (
 ACK_WAIT_SECONDS: Final = 5.0
 HEARTBEAT_SECONDS: Final = 20
 NOTIFIER: Final = "notifier"
+CONFIRMER: Final = "confirmer"
 _GATEWAY: Final = re.compile("[a-zA-Z0-9-]{1,64}")
 
 
@@ -114,7 +115,7 @@ class ConsumerSpec:
     @property
     def role(self) -> Role:
         """The role that uses the consumer."""
-        return Role.VALIDATOR if self.durable == NOTIFIER else Role(self.durable)
+        return Role.VALIDATOR if self.durable in (NOTIFIER, CONFIRMER) else Role(self.durable)
 
 
 _CRL_DAYS: Final = 90
@@ -184,15 +185,27 @@ def consumers(shards: Sequence[str]) -> tuple[ConsumerSpec, ...]:
 
 
 def notifiers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:
-    """Return the consumers of these profiles' verdicts and outcomes, for notifications."""
+    """Return the consumers of what ends these profiles' enrollments, for notifications."""
+    return _of_profiles(NOTIFIER, shards, profiles, (VERDICT, OUTCOME, CONFIRMATION))
+
+
+def confirmers(shards: Sequence[str], profiles: Sequence[str]) -> tuple[ConsumerSpec, ...]:
+    """Return the consumers of these profiles' results, for their connections' services."""
+    return _of_profiles(CONFIRMER, shards, profiles, (VERDICT, OUTCOME))
+
+
+def _of_profiles(
+    durable: str, shards: Sequence[str], profiles: Sequence[str], channels: Sequence[Channel]
+) -> tuple[ConsumerSpec, ...]:
+    """Return a consumer of some profiles' new messages on these channels for each shard."""
     return tuple(
         ConsumerSpec(
             enroll_stream(shard),
-            NOTIFIER,
+            durable,
             tuple(
                 row.wildcard(shard=shard, profile=profile)
                 for profile in profiles
-                for row in (VERDICT, OUTCOME)
+                for row in channels
             ),
             from_now=True,
         )

@@ -32,10 +32,13 @@ from shared.log.events.commands import (
     ResumeOrdered,
     RetryOrdered,
     RevocationOrdered,
+    WithdrawalOrdered,
 )
 from shared.log.events.enrollment import (
+    CertificateConfirmed,
     CertificateIssued,
     CertificateOrdered,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
@@ -50,6 +53,10 @@ from shared.log.events.state import (
     DeviceCounted,
     GatewayHeartbeat,
     Heartbeat,
+    LeaseTaken,
+    NoticeBegun,
+    RevocationReported,
+    RevocationRequested,
     StreamMeasured,
 )
 from shared.log.roles import SERVICES, Role
@@ -97,6 +104,11 @@ ORDER: Final = Channel(
 OUTCOME: Final = Channel(
     f"{ATTEMPT}.{Stage.OUTCOME}", (CertificateIssued, IssuanceFailed), _ENROLL,
     writers=_ISSUER, consumers=_AUDIT, readers=_GATEWAY,
+)  # fmt: skip
+# Only of certificates that a connection's service must accept first.
+CONFIRMATION: Final = Channel(
+    f"{ATTEMPT}.{Stage.CONFIRMATION}", (CertificateConfirmed, ConfirmationFailed), _ENROLL,
+    writers=_VALIDATOR, consumers=_AUDIT, readers=_GATEWAY,
 )  # fmt: skip
 
 CERTIFICATE: Final = Channel(
@@ -148,6 +160,24 @@ REVOCATION: Final = Channel(
 REVOCATION_ANSWER: Final = Channel(
     "ops.revoke.{issuer}.{serial}.{attempt}.answered", (CommandAnswered,), OPS,
     writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+WITHDRAWAL: Final = Channel(
+    "ops.withdraw.{issuer}.{serial}.{attempt}.ordered", (WithdrawalOrdered,), OPS,
+    writers=_VALIDATOR, consumers=(Role.ISSUER, Role.AUDIT),
+)  # fmt: skip
+WITHDRAWAL_ANSWER: Final = Channel(
+    "ops.withdraw.{issuer}.{serial}.{attempt}.answered", (CommandAnswered,), OPS,
+    writers=_ISSUER, consumers=_AUDIT,
+)  # fmt: skip
+# What a connection's service asked to be revoked, and the result that it received. `context` is
+# a digest.
+REVOCATION_REQUEST: Final = Channel(
+    "ops.asked.{connection}.{context}.0.received", (RevocationRequested,), OPS,
+    writers=_VALIDATOR, consumers=_AUDIT,
+)  # fmt: skip
+REVOCATION_REPORT: Final = Channel(
+    "ops.asked.{connection}.{context}.0.reported", (RevocationReported,), OPS,
+    writers=_VALIDATOR, consumers=_AUDIT,
 )  # fmt: skip
 ORPHAN_REPORT: Final = Channel(
     "ops.orphan.{issuer}.{key}.{attempt}.ordered", (OrphanReported,), OPS,
@@ -207,6 +237,8 @@ CHECKPOINT: Final = Channel(
 REPLAY: Final = Channel(
     "replay.{kind}.{digest}.{number}", (ChallengeClaimed,), REPLAYS, writers=_VALIDATOR
 )
+NOTICE: Final = Channel("notice.{attempt}.{number}", (NoticeBegun,), REPLAYS, writers=_VALIDATOR)
+LEASE: Final = Channel("lease.{connection}.{number}", (LeaseTaken,), REPLAYS, writers=_VALIDATOR)
 DEVICE: Final = Channel(
     "$KV.DEVICES.{device}.{number}", (DeviceCounted,), DEVICES, writers=_VALIDATOR
 )
@@ -222,14 +254,15 @@ DEAD_LETTER: Final = Channel(
 
 CHANNELS: Final = Channels(
     (
-        REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME,
+        REQUEST, HOLD, DECISION, VERDICT, ORDER, OUTCOME, CONFIRMATION,
         CERTIFICATE, CERTIFICATE_STATUS, KEY, KEY_COMPROMISE, ORDER_CHANGE, ORPHAN,
         SERVICE_CERTIFICATE, RA_CERTIFICATE, OCSP_RESPONSE, CRL, CHAIN,
-        REVOCATION, REVOCATION_ANSWER, ORPHAN_REPORT, ORPHAN_ANSWER,
+        REVOCATION, REVOCATION_ANSWER, WITHDRAWAL, WITHDRAWAL_ANSWER,
+        REVOCATION_REQUEST, REVOCATION_REPORT, ORPHAN_REPORT, ORPHAN_ANSWER,
         RETRY, RESUME, RA_RELOAD, RA_RELOAD_ANSWER,
         ANCHOR_RELOAD, ANCHOR_RELOAD_ANSWER, CHALLENGE, CHALLENGE_CANCELLATION,
         API_TOKEN, API_TOKEN_REVOCATION, CHECKPOINT,
-        REPLAY, DEVICE, HEARTBEAT, QUOTA, DEAD_LETTER,
+        REPLAY, NOTICE, LEASE, DEVICE, HEARTBEAT, QUOTA, DEAD_LETTER,
     )
 )  # fmt: skip
 STAGES: Final[Mapping[Stage, Channel]] = {
@@ -239,6 +272,7 @@ STAGES: Final[Mapping[Stage, Channel]] = {
     Stage.VERDICT: VERDICT,
     Stage.ORDER: ORDER,
     Stage.OUTCOME: OUTCOME,
+    Stage.CONFIRMATION: CONFIRMATION,
 }
 EVENT_TYPES: Final[dict[str, type[EventPayload]]] = {
     kind.__name__: kind for row in CHANNELS.rows for kind in row.events

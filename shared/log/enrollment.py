@@ -15,6 +15,7 @@ class State(StrEnum):
     HELD = "held"
     DECIDED = "decided"
     APPROVED = "approved"
+    CONFIRMING = "confirming"
     REJECTED = "rejected"
     ISSUED = "issued"
     FAILED = "failed"
@@ -31,7 +32,10 @@ TRANSITIONS: Final[dict[tuple[State, str], State]] = {
     (State.REQUESTED, "EnrollmentRejected"): State.REJECTED,
     (State.APPROVED, "CertificateOrdered"): State.APPROVED,  # at an external CA
     (State.APPROVED, "CertificateIssued"): State.ISSUED,
+    (State.APPROVED, "CertificateIssued.withheld"): State.CONFIRMING,
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
+    (State.CONFIRMING, "CertificateConfirmed"): State.ISSUED,
+    (State.CONFIRMING, "ConfirmationFailed"): State.FAILED,
 }
 TERMINAL: Final = frozenset({State.REJECTED, State.ISSUED, State.FAILED})
 # Seconds before a failed enrollment may be attempted again. They grow, so that a device in a loop
@@ -41,8 +45,9 @@ RETRY_DELAYS: Final = (30, 120, 600, 3600)
 
 def evolve(state: State, event: EventPayload) -> State:
     """Return the state after an event; raise ValueError if the event cannot follow `state`."""
+    withheld = isinstance(event, CertificateIssued) and event.withheld
     try:
-        return TRANSITIONS[state, type(event).__name__]
+        return TRANSITIONS[state, type(event).__name__ + (".withheld" if withheld else "")]
     except KeyError:
         raise ValueError(f"{type(event).__name__} cannot follow {state}") from None
 

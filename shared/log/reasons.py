@@ -34,6 +34,8 @@ class Reason(StrEnum):
     CLAIM_MISSING = "claim_missing"
     WEBHOOK_DENIED = "webhook_denied"
     VERIFIER_FAILED = "verifier_failed"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    NOT_CONFIRMED = "not_confirmed"
     NOT_RENEWABLE = "not_renewable"
     RENEWED_TOO_EARLY = "renewed_too_early"
     NAMES_CHANGED = "names_changed"
@@ -67,6 +69,7 @@ CHALLENGE_REASONS: Final = frozenset(
         Reason.DEVICE_STATE_FAILED,
         Reason.WEBHOOK_DENIED,
         Reason.VERIFIER_FAILED,
+        Reason.SERVICE_UNAVAILABLE,
     }
 )
 FAIL_INFO: Final[dict[Reason, FailInfo]] = {
@@ -95,6 +98,8 @@ FAIL_INFO: Final[dict[Reason, FailInfo]] = {
     Reason.CLAIM_MISSING: FailInfo.BAD_REQUEST,
     Reason.WEBHOOK_DENIED: FailInfo.BAD_MESSAGE_CHECK,
     Reason.VERIFIER_FAILED: FailInfo.BAD_MESSAGE_CHECK,
+    Reason.SERVICE_UNAVAILABLE: FailInfo.BAD_REQUEST,
+    Reason.NOT_CONFIRMED: FailInfo.BAD_REQUEST,
     Reason.NOT_RENEWABLE: FailInfo.BAD_REQUEST,
     Reason.RENEWED_TOO_EARLY: FailInfo.BAD_REQUEST,
     Reason.NAMES_CHANGED: FailInfo.BAD_REQUEST,

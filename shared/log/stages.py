@@ -15,3 +15,4 @@ class Stage(StrEnum):
     VERDICT = "verdict"
     ORDER = "order"
     OUTCOME = "outcome"
+    CONFIRMATION = "confirmation"

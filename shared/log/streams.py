@@ -31,7 +31,7 @@ REPLICAS: Final = "KV_REPLICAS"
 
 _FIRST_TOKENS: Final = {
     "cert": CERTS, "key": CERTS, "order": CERTS, "orphan": CERTS, "service": CERTS, "ra": CERTS,
-    "crl": CRLS, "ocsp": OCSP, "ops": OPS, "replay": REPLAYS,
+    "crl": CRLS, "ocsp": OCSP, "ops": OPS, "replay": REPLAYS, "notice": REPLAYS, "lease": REPLAYS,
 }  # fmt: skip
 
 

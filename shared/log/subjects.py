@@ -22,6 +22,8 @@ from shared.log.catalog import (
     HEARTBEAT,
     KEY,
     KEY_COMPROMISE,
+    LEASE,
+    NOTICE,
     OCSP_RESPONSE,
     ORDER_CHANGE,
     ORPHAN,
@@ -33,7 +35,10 @@ from shared.log.catalog import (
     RESUME,
     RETRY,
     REVOCATION,
+    REVOCATION_REPORT,
+    REVOCATION_REQUEST,
     SERVICE_CERTIFICATE,
+    WITHDRAWAL,
 )
 from shared.log.stages import ATTEMPT, Stage
 
@@ -177,6 +182,38 @@ def revocation_command(issuer: str, serial: str, attempt: int) -> str:
 def revocation_answer(order: str) -> str:
     """Return the subject of the issuer's answer to the command with this subject."""
     return f"{order.removesuffix('.ordered')}.answered"
+
+
+def withdrawal_command(issuer: str, serial: str, attempt: int) -> str:
+    """Return the subject of a validator's command to revoke a certificate."""
+    return WITHDRAWAL.subject(issuer=issuer, serial=serial, attempt=attempt)
+
+
+def notice_begun(enrollment: EnrollmentId, number: int | str) -> str:
+    """Return the subject that records the begin of a notice of an attempt's certificate.
+
+    `*` as number matches any.
+    """
+    return NOTICE.subject(attempt=token(enrollment.prefix().encode()), number=number)
+
+
+def connection_lease(connection: str, number: int | str) -> str:
+    """Return the subject of a lease of a connection's recurring work; `*` matches any number."""
+    return LEASE.subject(connection=connection, number=number)
+
+
+def revocation_request(connection: str, context: str) -> str:
+    """Return the subject of a service's request to revoke; `*` as context matches all of them.
+
+    `context` is the service's own identifier.
+    """
+    digest = context if context == "*" else token(context.encode())
+    return REVOCATION_REQUEST.subject(connection=connection, context=digest)
+
+
+def revocation_report(connection: str, context: str) -> str:
+    """Return the subject of the result that a service received of its request to revoke."""
+    return REVOCATION_REPORT.subject(connection=connection, context=token(context.encode()))
 
 
 def crl_head(issuer: str, ca_spki_sha256: str, number: int | str, partition: str = "") -> str:

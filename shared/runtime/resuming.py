@@ -27,6 +27,7 @@ _log = structlog.get_logger()
 _LEADING: Final[dict[Stage, tuple[Stage, ...]]] = {
     Stage.VERDICT: (Stage.DECISION, Stage.HOLD, Stage.REQUEST),
     Stage.OUTCOME: (Stage.VERDICT,),
+    Stage.CONFIRMATION: (Stage.OUTCOME,),
 }
 
 

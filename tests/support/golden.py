@@ -36,12 +36,15 @@ from shared.log.events.commands import (
     RetryOrdered,
     RevocationOrdered,
     RevocationReason,
+    WithdrawalOrdered,
 )
 from shared.log.events.enrollment import (
     AssignedNames,
+    CertificateConfirmed,
     CertificateIssued,
     CertificateOrdered,
     CertificateTemplate,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
@@ -62,7 +65,12 @@ from shared.log.events.state import (
     DeviceCounted,
     GatewayHeartbeat,
     Heartbeat,
+    LeaseTaken,
+    NoticeBegun,
+    RevocationReported,
+    RevocationRequested,
     StreamMeasured,
+    TenantReport,
 )
 from shared.log.reasons import Reason
 from shared.log.stages import Stage
@@ -74,9 +82,11 @@ from shared.log.subjects import (
     certificate_issued,
     certificate_status,
     checkpoint,
+    connection_lease,
     crl_head,
     device_subject,
     key_compromised,
+    notice_begun,
     ocsp_response,
     one_time_cancelled,
     one_time_created,
@@ -89,7 +99,10 @@ from shared.log.subjects import (
     retry_command,
     revocation_answer,
     revocation_command,
+    revocation_report,
+    revocation_request,
     service_certificate,
+    withdrawal_command,
 )
 from shared.scep.errors import FailInfo
 from tests.support.world import signer
@@ -216,6 +229,65 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             serial=SERIAL,
             certificate=b"\x30\x0bcertificate",
             not_after=1798761600,
+        ),
+    ),
+    ("CertificateConfirmed", 1): (
+        ENROLLMENT.subject(Stage.CONFIRMATION),
+        CertificateConfirmed(
+            request_sha256=REQUEST,
+            connection="contoso",
+            serial=SERIAL,
+            activity="1b4e28ba-2fa1-11d2-883f-0016d3cca427",
+        ),
+    ),
+    ("ConfirmationFailed", 1): (
+        ENROLLMENT.subject(Stage.CONFIRMATION),
+        ConfirmationFailed(
+            request_sha256=REQUEST,
+            connection="contoso",
+            serial=SERIAL,
+            reason=Reason.NOT_CONFIRMED,
+            fail_info=FailInfo.BAD_REQUEST,
+            detail="Intune could not be notified",
+            withdrawn=True,
+        ),
+    ),
+    ("NoticeBegun", 1): (
+        notice_begun(ENROLLMENT, 0),
+        NoticeBegun(
+            request_sha256=REQUEST,
+            connection="contoso",
+            enrollment=ENROLLMENT.prefix(),
+            replica="validator-0",
+        ),
+    ),
+    ("LeaseTaken", 1): (
+        connection_lease("contoso", 3),
+        LeaseTaken(connection="contoso", replica="validator-0", until=1767225720),
+    ),
+    ("WithdrawalOrdered", 1): (
+        withdrawal_command("local", SERIAL, 0),
+        WithdrawalOrdered(
+            issuer="local",
+            serial=SERIAL,
+            attempt=0,
+            reason=RevocationReason.CESSATION_OF_OPERATION,
+            operator="contoso",
+            cause="unconfirmed",
+        ),
+    ),
+    ("RevocationRequested", 1): (
+        revocation_request("contoso", "request 7"),
+        RevocationRequested(connection="contoso", context="request 7", serial="0A:BC"),
+    ),
+    ("RevocationReported", 1): (
+        revocation_report("contoso", "request 7"),
+        RevocationReported(
+            connection="contoso",
+            context="request 7",
+            succeeded=False,
+            error="CertificateNotFoundError",
+            detail="no such certificate was issued for this tenant",
         ),
     ),
     ("IssuanceFailed", 1): (
@@ -446,6 +518,16 @@ EVENTS: Final[dict[tuple[str, int], tuple[str, EventPayload]]] = {
             name="validator-0",
             since=1767225600,
             anchors={"corp": "ff" * 32},
+            tenants=(
+                TenantReport(
+                    connection="contoso",
+                    tenant="contoso.example",
+                    cloud="public",
+                    credential_kind="certificate",
+                    credential=1,
+                    calls={"success": 3},
+                ),
+            ),
         ),
     ),
     ("GatewayHeartbeat", 1): (

@@ -18,11 +18,20 @@ MISSING: Final[Mapping[State, Stage]] = {
     State.REQUESTED: Stage.VERDICT,
     State.DECIDED: Stage.VERDICT,
     State.APPROVED: Stage.OUTCOME,
+    State.CONFIRMING: Stage.CONFIRMATION,
 }
 # The states of attempts that have a stage, or were held by the role that writes it.
 PASSED: Final[Mapping[Stage, tuple[State, ...]]] = {
-    Stage.VERDICT: (State.HELD, State.APPROVED, State.REJECTED, State.ISSUED, State.FAILED),
-    Stage.OUTCOME: (State.ISSUED, State.FAILED),
+    Stage.VERDICT: (
+        State.HELD,
+        State.APPROVED,
+        State.CONFIRMING,
+        State.REJECTED,
+        State.ISSUED,
+        State.FAILED,
+    ),
+    Stage.OUTCOME: (State.CONFIRMING, State.ISSUED, State.FAILED),
+    Stage.CONFIRMATION: (State.ISSUED, State.FAILED),
 }
 
 

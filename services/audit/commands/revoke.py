@@ -1,6 +1,5 @@
 """Revocation: the command, and the wait for its answer."""
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +16,10 @@ from shared.log.envelope import Stored
 from shared.log.events.commands import CommandAnswered, RevocationOrdered, RevocationReason
 from shared.log.streams import CERTS, OPS
 from shared.log.subjects import certificate_issued, revocation_answer, revocation_command
+from shared.x509.serials import read_serial
 
 _log = structlog.get_logger()
 _ANSWER_SECONDS: Final = 30.0
-_HEX: Final = re.compile("[0-9a-f]{1,64}")
 
 
 async def revoke_certificate(
@@ -109,8 +108,7 @@ def written_serial(text: str) -> str:
 
     `text` is hex as people write it, also with 0x or colons. Raises `MalformedError` for others.
     """
-    digits = text.strip().lower().removeprefix("0x").replace(":", "")
-    if not _HEX.fullmatch(digits):
+    serial = read_serial(text)
+    if serial is None:
         raise MalformedError(f"{text}: not a serial number in hex")
-    number = int(digits, 16)
-    return number.to_bytes(number.bit_length() // 8 + 1, "big").hex()
+    return serial

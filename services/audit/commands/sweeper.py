@@ -139,17 +139,26 @@ class Sweeper:
                 return Stage.VERDICT
             await self._report_lost(enrollment)
             return None
-        if overdue.stage is Stage.VERDICT:
+        if overdue.stage is Stage.VERDICT or await self._goes_on(overdue):
             return None
-        # Once there is an order, the issuer polls the CA until there is an outcome.
-        for stage in (Stage.OUTCOME, Stage.ORDER):
-            if await self.bus.get_last_or_leader(stream, enrollment.subject(stage)) is not None:
-                return None
+        if overdue.stage is Stage.CONFIRMATION:
+            return Stage.CONFIRMATION
         try:
             event = authenticate(verdict, self.validators, Stage.VERDICT)
         except UnreadableEventError:
             return None  # the issuer reports it when it is delivered
         return Stage.OUTCOME if isinstance(event, EnrollmentApproved) else None
+
+    async def _goes_on(self, overdue: Overdue) -> bool:
+        """Return whether the log has the missing stage, or one that a role continues from.
+
+        Once there is an order, the issuer polls the CA until there is an outcome.
+        """
+        enrollment, stage = overdue.enrollment, overdue.stage
+        stream = enroll_stream(enrollment.shard)
+        stages = (stage, Stage.ORDER) if stage is Stage.OUTCOME else (stage,)
+        found = [await self.bus.get_last_or_leader(stream, enrollment.subject(s)) for s in stages]
+        return any(each is not None for each in found)
 
     async def _report_lost(self, enrollment: EnrollmentId) -> None:
         """Log once that an attempt's request is gone; a held attempt still has it."""

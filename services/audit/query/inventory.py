@@ -83,7 +83,7 @@ def renewal_windows(configuration: Configuration) -> RenewalWindows:
         for name, profile in configuration.profiles.items()
         if profile.renewal_window is not None
     }
-    never = (name for name, profile in configuration.profiles.items() if not profile.renewal)
+    never = (name for name, profile in configuration.profiles.items() if not profile.renews)
     windows |= dict.fromkeys(never, _AT_THE_END)
     reach = [
         _late_for(_longest_life(configuration, name), windows.get(name))

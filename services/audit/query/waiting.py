@@ -12,6 +12,7 @@ _SINCE: Final[Mapping[State, ColumnElement[Any]]] = {
     State.REQUESTED: enrollments.c.requested_at,
     State.DECIDED: enrollments.c.decided_at,
     State.APPROVED: enrollments.c.verdict_at,
+    State.CONFIRMING: enrollments.c.verdict_at,
 }
 Place = tuple[int, str]
 

@@ -21,6 +21,8 @@ from shared.log.catalog import (
     RETRY,
     REVOCATION,
     REVOCATION_ANSWER,
+    WITHDRAWAL,
+    WITHDRAWAL_ANSWER,
 )
 from shared.log.channels import Channel, Match
 from shared.log.envelope import Stored
@@ -37,12 +39,14 @@ from shared.log.events.commands import (
     ResumeOrdered,
     RetryOrdered,
     RevocationOrdered,
+    WithdrawalOrdered,
 )
 from shared.log.events.enrollment import HoldDecided
 from shared.log.subjects import parse_prefix, parse_subject
 
 _KINDS: Final[Mapping[Channel, Command]] = {
     REVOCATION: Command.REVOKE,
+    WITHDRAWAL: Command.WITHDRAW,
     ORPHAN_REPORT: Command.SETTLE_ORPHAN,
     ANCHOR_RELOAD: Command.RELOAD_TRUST,
     RA_RELOAD: Command.RELOAD_RA,
@@ -56,14 +60,21 @@ _KINDS: Final[Mapping[Channel, Command]] = {
 # The channel of an answer, and of its command.
 _ANSWERED: Final[Mapping[Channel, Channel]] = {
     REVOCATION_ANSWER: REVOCATION,
+    WITHDRAWAL_ANSWER: WITHDRAWAL,
     ORPHAN_ANSWER: ORPHAN_REPORT,
     ANCHOR_RELOAD_ANSWER: ANCHOR_RELOAD,
     RA_RELOAD_ANSWER: RA_RELOAD,
 }
 _WANT_ANSWERS: Final = frozenset(
-    {Command.REVOKE, Command.SETTLE_ORPHAN, Command.RELOAD_TRUST, Command.RELOAD_RA}
+    {
+        Command.REVOKE,
+        Command.WITHDRAW,
+        Command.SETTLE_ORPHAN,
+        Command.RELOAD_TRUST,
+        Command.RELOAD_RA,
+    }
 )
-_BY_ISSUERS: Final = (REVOCATION_ANSWER, ORPHAN_ANSWER)
+_BY_ISSUERS: Final = (REVOCATION_ANSWER, WITHDRAWAL_ANSWER, ORPHAN_ANSWER)
 
 
 def decided(changes: Changes, at: Match, stored: Stored, event: EventPayload) -> None:
@@ -118,7 +129,7 @@ def _give(
 def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
     """Return what the command is about, and one note on it."""
     match event:
-        case RevocationOrdered() | OrphanReported():
+        case RevocationOrdered() | WithdrawalOrdered() | OrphanReported():
             return _at_issuer(fields, event)
         case RetryOrdered():
             return _retry(event)
@@ -134,11 +145,13 @@ def _about(fields: Mapping[str, str], event: Ordered) -> dict[str, str | None]:
 
 
 def _at_issuer(
-    fields: Mapping[str, str], event: RevocationOrdered | OrphanReported
+    fields: Mapping[str, str], event: RevocationOrdered | WithdrawalOrdered | OrphanReported
 ) -> dict[str, str | None]:
     """Return the certificate and the reason; or the order, and whether a certificate was found."""
     if isinstance(event, RevocationOrdered):
         return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.reason.value}
+    if isinstance(event, WithdrawalOrdered):
+        return {"about": f"{fields['issuer']} {fields['serial']}", "note": event.cause}
     note = "revoke" if event.certificates else "none at the CA"
     return {"about": f"{fields['issuer']} {fields['key']}", "note": note}
 

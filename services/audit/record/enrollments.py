@@ -11,7 +11,9 @@ from shared.log.enrollment import State
 from shared.log.envelope import Stored
 from shared.log.events.base import EventPayload
 from shared.log.events.enrollment import (
+    CertificateConfirmed,
     CertificateIssued,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
@@ -28,6 +30,7 @@ from shared.x509.dn import read_dn
 _HOUR_NANOSECONDS: Final = 3600 * 1_000_000_000
 _NOTHING: Final = "none"
 _MAX_NAMES: Final = 20
+_OF_INTUNE: Final = ("signed", "intune")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class EnrollmentRow:
                 self._refused(row, stored, event)
             case CertificateIssued():
                 self._issued(row, stored, event)
+            case CertificateConfirmed() | ConfirmationFailed():
+                self._settled(row, stored, event)
 
     def _passed(self, row: Row, stored: Stored, event: EnrollmentHeld | EnrollmentApproved) -> None:
         """Merge passed gates: held for an operator, or approved for the issuer."""
@@ -145,13 +150,32 @@ class EnrollmentRow:
 
     def _issued(self, row: Row, stored: Stored, event: CertificateIssued) -> None:
         row |= {
-            "state": State.ISSUED,
+            "state": State.CONFIRMING if event.withheld else State.ISSUED,
             "issuer": storable(event.issuer),
             "serial": storable(event.serial),
             "not_after": event.not_after,
         }
         self._name(event.serial, row)
-        self._ended(row, stored, "success", issued=1)
+        if not event.withheld:
+            self._ended(row, stored, "success", issued=1)
+
+    def _settled(
+        self, row: Row, stored: Stored, event: CertificateConfirmed | ConfirmationFailed
+    ) -> None:
+        """Merge what became of a withheld certificate."""
+        if row["state"] != State.CONFIRMING:
+            return
+        if isinstance(event, CertificateConfirmed):
+            row["state"] = State.ISSUED
+            self._ended(row, stored, "success", issued=1)
+            return
+        row |= {
+            "state": State.FAILED,
+            "reason": event.reason.value,
+            "detail": storable(event.detail),
+            "fail_info": int(event.fail_info),
+        }
+        self._ended(row, stored, event.reason.value, issued=0)
 
     def _ended(self, row: Row, stored: Stored, result: str, *, issued: int) -> None:
         """Count the end, once: an enrollment's terminal event can be stored only once."""
@@ -180,7 +204,7 @@ def _action(row: Row, *, renews: bool) -> str:
     """Return the audit log's name of the request; a renewal may say PKCSReq (RFC 8894 s3.3.1)."""
     renewal = renews or row.get("message_type") == MessageType.RENEWAL_REQ
     name = "scep_renewalreq" if renewal else "scep_pkcsreq"
-    return f"{name}_intune" if row.get("challenge") == "signed" else name
+    return f"{name}_intune" if row.get("challenge") in _OF_INTUNE else name
 
 
 def _requested(event: EnrollmentRequested) -> Row:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from types import UnionType
@@ -15,7 +15,9 @@ from shared.log.envelope import TYPE, Stored, UnreadableEventError, decode
 from shared.log.events.base import EventPayload
 from shared.log.events.certificates import OrderChanged, OrphanNoted
 from shared.log.events.enrollment import (
+    CertificateConfirmed,
     CertificateIssued,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentHeld,
     EnrollmentRejected,
@@ -32,6 +34,12 @@ _TYPE: Final = 60
 _LONGEST_SUBJECT: Final = 300  # ours are shorter: an enrollment's has 180 at most
 _KEY_RECORD: Final = re.compile(r"key\.[^.]+\.issued\.")
 _LENGTHS: Final = {"stream": 60, "role": 16}
+_RESULTS: Final[Mapping[type, str]] = {
+    EnrollmentHeld: "held",
+    EnrollmentApproved: "approved",
+    CertificateIssued: "issued",
+    CertificateConfirmed: "confirmed",
+}
 _WIDEST: Final = 2**63
 _NARROW: Final = ("message_type", "key_bits", "fail_info", "deliveries", "attempt")
 _WIDTHS: Final = dict.fromkeys(_NARROW, 2**31)
@@ -103,6 +111,8 @@ def _check(name: str, declared: Any) -> Callable[[Any], bool] | None:
             return _fits if _checks(kind) else None
         if get_origin(kind) in (tuple, list) and (inner := _check(name, get_args(kind)[0])):
             return partial(_all_fit, inner)
+        if get_origin(kind) is dict and (inner := _check(name, get_args(kind)[1])):
+            return partial(_all_values_fit, inner)
     return None
 
 
@@ -114,6 +124,10 @@ def _members(declared: Any) -> tuple[Any, ...]:
 
 def _all_fit(check: Callable[[Any], bool], values: Iterable[Any]) -> bool:
     return all(map(check, values))
+
+
+def _all_values_fit(check: Callable[[Any], bool], values: Mapping[str, Any]) -> bool:
+    return all(map(check, values.values()))
 
 
 def is_ours(subject: str) -> bool:
@@ -130,7 +144,7 @@ def is_kept(subject: str) -> bool:
     a serial number.
     """
     if subject.startswith("enroll."):
-        return subject.endswith(f".{Stage.OUTCOME}")
+        return subject.endswith((f".{Stage.OUTCOME}", f".{Stage.CONFIRMATION}"))
     return not _KEY_RECORD.match(subject)
 
 
@@ -183,18 +197,12 @@ def _device(event: EventPayload | None) -> str | None:
 
 def _result(event: EventPayload | None) -> str | None:
     match event:
-        case EnrollmentRejected() | IssuanceFailed():
+        case EnrollmentRejected() | IssuanceFailed() | ConfirmationFailed():
             return event.reason.value
-        case EnrollmentHeld():
-            return "held"
         case HoldDecided():
             return "approved" if event.approved else "denied"
-        case EnrollmentApproved():
-            return "approved"
-        case CertificateIssued():
-            return "issued"
         case _:
-            return None
+            return _RESULTS.get(type(event))
 
 
 @overload

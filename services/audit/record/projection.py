@@ -40,6 +40,8 @@ PROJECTORS: Final[Mapping[Channel, tuple[Projector, ...]]] = {
     catalog.ORPHAN_ANSWER: (answered,),
     catalog.REVOCATION: (ordered,),
     catalog.REVOCATION_ANSWER: (answered,),
+    catalog.WITHDRAWAL: (ordered,),
+    catalog.WITHDRAWAL_ANSWER: (answered,),
     catalog.RETRY: (ordered, retried),
     catalog.RESUME: (ordered,),
     catalog.RA_RELOAD: (ordered, reloaded),

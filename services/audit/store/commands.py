@@ -8,11 +8,12 @@ from shared.log.enrollment import TERMINAL, State
 
 
 class Command(StrEnum):
-    """A command that an operator can give."""
+    """A command that an operator can give, or a validator for a connection (WITHDRAW)."""
 
     APPROVE = "approve"
     DENY = "deny"
     REVOKE = "revoke"
+    WITHDRAW = "withdraw"
     SETTLE_ORPHAN = "settle-orphan"
     RELOAD_TRUST = "reload-trust"
     RELOAD_RA = "reload-ra"

@@ -22,10 +22,13 @@ _SERVICES: Final[Mapping[str, str]] = {
     "OrphanSettled": "issuer",
     "CertificateIssued": "issuer",
     "IssuanceFailed": "issuer",
+    "CertificateConfirmed": "validator",
+    "ConfirmationFailed": "validator",
     "CertificateRecorded": "issuer",
     "CertificateStatusChanged": "issuer",
     "KeyCompromised": "issuer",
     "RevocationOrdered": "operator",
+    "WithdrawalOrdered": "validator",
 }
 _TITLES: Final[Mapping[str, str]] = {
     "EnrollmentRequested": "Request recorded",
@@ -39,12 +42,16 @@ _TITLES: Final[Mapping[str, str]] = {
     "OrphanSettled": "Possible orphan settled",
     "CertificateIssued": "Certificate issued",
     "IssuanceFailed": "Issuance failed",
+    "CertificateConfirmed": "Accepted by Intune",
+    "ConfirmationFailed": "Not accepted by Intune",
     "CertificateRecorded": "Certificate recorded",
     "CertificateStatusChanged": "Certificate status changed",
     "KeyCompromised": "Key marked as compromised",
     "RevocationOrdered": "Revocation ordered",
+    "WithdrawalOrdered": "Withdrawal ordered",
 }
 _ENDS: Final = frozenset({"EnrollmentRejected", "CertificateIssued", "IssuanceFailed"})
+_CONFIRMATIONS: Final = frozenset({"CertificateConfirmed", "ConfirmationFailed"})
 _LONG: Final = 160
 _CIPHERTEXT: Final = frozenset({"pki_message", "content_key", "csr"})
 _KEY_INDEX: Final = re.compile(r"key\.[^.]*\.issued\.")
@@ -100,10 +107,11 @@ def spans(found: Sequence[Step]) -> tuple[Span, ...]:
     Each interval belongs to the service that wrote the event at its end.
     """
     spent: list[tuple[str, int]] = []
+    ends = _CONFIRMATIONS if any(step.type in _CONFIRMATIONS for step in found) else _ENDS
     for step in found[1:]:
         before = spent.pop()[1] if spent and spent[-1][0] == step.service else 0
         spent.append((step.service, before + (step.after or 0)))
-        if step.type in _ENDS:
+        if step.type in ends:
             break
     whole = sum(time for _, time in spent)
     if not whole:

@@ -41,6 +41,23 @@ class RevocationOrdered(Ordered, frozen=True, kw_only=True):
     request_sha256: str = NO_REQUEST
 
 
+class WithdrawalOrdered(Ordered, frozen=True, kw_only=True):
+    """A validator's command to revoke a certificate that its connection's service takes back.
+
+    The service did not accept it (`cause` is "unconfirmed"), or asked for its revocation
+    ("requested"). Issuers obey only for certificates that are confirmed by this connection.
+    `operator` is the connection's name.
+    """
+
+    issuer: str
+    serial: str
+    attempt: int
+    reason: RevocationReason
+    operator: str
+    cause: str
+    request_sha256: str = NO_REQUEST
+
+
 class OrphanReported(Ordered, frozen=True, kw_only=True):
     """A command to settle a possible orphan: `certificates` (DER) are to be revoked at the CA.
 

@@ -119,7 +119,8 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
 
     `existing`, if set, is the serial number of the key's live certificate, which is then returned
     instead of a new one. `csr` is the CSR for an external CA, sealed to the issuers' key `csr_key`.
-    With `staple` the outcome carries an OCSP response.
+    With `staple` the outcome carries an OCSP response. `confirmed_by`, if set, is the connection
+    whose service is notified of the certificate; `withheld` says that the device gets it only then.
     """
 
     request_sha256: str
@@ -134,6 +135,8 @@ class EnrollmentApproved(SignedEvent, frozen=True, kw_only=True):
     csr: bytes = b""
     csr_key: str = ""
     staple: bool = False
+    confirmed_by: str = ""
+    withheld: bool = False
 
 
 class EnrollmentRejected(SignedEvent, frozen=True, kw_only=True):
@@ -162,10 +165,10 @@ class CertificateOrdered(SignedEvent, frozen=True, kw_only=True):
 
 
 class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
-    """The issued certificate, as DER. Terminal.
+    """The issued certificate, as DER. Terminal, unless it is `withheld` until its confirmation.
 
     `ocsp` is an OCSP response about it (DER) if the profile wants one in the reply; it is valid
-    until `ocsp_until` (Unix seconds).
+    until `ocsp_until` (Unix seconds). `confirmed_by` is as in the approval.
     """
 
     request_sha256: str
@@ -175,6 +178,8 @@ class CertificateIssued(SignedEvent, frozen=True, kw_only=True):
     not_after: int
     ocsp: bytes = b""
     ocsp_until: int = 0
+    confirmed_by: str = ""
+    withheld: bool = False
 
 
 class IssuanceFailed(SignedEvent, frozen=True, kw_only=True):
@@ -186,4 +191,34 @@ class IssuanceFailed(SignedEvent, frozen=True, kw_only=True):
     detail: str
 
 
-Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed
+class CertificateConfirmed(SignedEvent, frozen=True, kw_only=True):
+    """The service of a connection was notified of a withheld certificate and accepted it. Terminal.
+
+    `first` is the subject prefix of the enrollment whose certificate this one repeats, if the
+    service was notified of it then, else "". `activity` identifies the call in the service's own
+    records.
+    """
+
+    request_sha256: str
+    connection: str
+    serial: str
+    activity: str = ""
+    first: str = ""
+
+
+class ConfirmationFailed(SignedEvent, frozen=True, kw_only=True):
+    """A withheld certificate stays withheld: its service did not accept it. Terminal.
+
+    `withdrawn` says that the certificate was made by this enrollment and is to be revoked.
+    """
+
+    request_sha256: str
+    connection: str
+    serial: str
+    reason: Reason
+    fail_info: FailInfo
+    detail: str
+    withdrawn: bool = False
+
+
+Terminal = EnrollmentRejected | CertificateIssued | IssuanceFailed | ConfirmationFailed

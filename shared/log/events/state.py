@@ -33,6 +33,50 @@ class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
     expires_at: int
 
 
+class NoticeBegun(SignedEvent, frozen=True, kw_only=True):
+    """A validator is about to notify a connection's service of a certificate, once (REPLAYS).
+
+    If there is no confirmation later, nobody knows whether the service was notified.
+    """
+
+    request_sha256: str
+    connection: str
+    enrollment: str
+    replica: str
+
+
+class LeaseTaken(SignedEvent, frozen=True, kw_only=True):
+    """A replica alone does a connection's recurring work until `until` (Unix seconds)."""
+
+    connection: str
+    replica: str
+    until: int
+    request_sha256: str = NO_REQUEST
+
+
+class RevocationRequested(SignedEvent, frozen=True, kw_only=True):
+    """A connection's service asked to revoke a certificate; `context` identifies the request there.
+
+    `serial` is as the service wrote it. What is asked for is recorded before anything is done.
+    """
+
+    connection: str
+    context: str
+    serial: str
+    request_sha256: str = NO_REQUEST
+
+
+class RevocationReported(SignedEvent, frozen=True, kw_only=True):
+    """The service received the result of its request to revoke; `error` is its code, or ""."""
+
+    connection: str
+    context: str
+    succeeded: bool
+    error: str = ""
+    detail: str = ""
+    request_sha256: str = NO_REQUEST
+
+
 class CountedEnrollment(msgspec.Struct, frozen=True, kw_only=True):
     """An enrollment counted in its device's window, and since when (Unix seconds)."""
 
@@ -47,13 +91,41 @@ class DeviceCounted(SignedEvent, frozen=True, kw_only=True):
     entries: tuple[CountedEnrollment, ...]
 
 
+class TenantReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replica's connection to a tenant of Intune does; times are Unix seconds, 0 for never.
+
+    `credential` counts from 1, the one in use; `calls` counts them by result since the start. The
+    last three are about the pull of revocations.
+    """
+
+    connection: str
+    tenant: str
+    cloud: str
+    credential_kind: str
+    credential: int
+    credential_not_after: int = 0
+    token_at: int = 0
+    token_error: str = ""
+    discovered_at: int = 0
+    last_ok: int = 0
+    last_error: str = ""
+    last_error_at: int = 0
+    breaker_until: int = 0
+    throttled_until: int = 0
+    calls: dict[str, int] = msgspec.field(default_factory=dict)
+    pulled_at: int = 0
+    pull_open: int = 0
+    pull_error: str = ""
+
+
 class Heartbeat(SignedEvent, frozen=True, kw_only=True):
-    """A running replica's report, with the digest (SHA-256) of each profile's anchors."""
+    """A running replica's report: the digest (SHA-256) of each profile's anchors, and tenants."""
 
     role: str
     name: str
     since: int
     anchors: dict[str, str]
+    tenants: tuple[TenantReport, ...] = ()
     request_sha256: str = NO_REQUEST
 
 

@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.log.catalog import EVENT_TYPES
@@ -32,6 +33,8 @@ STEPS = {
     (State.APPROVED, "CertificateOrdered"): State.APPROVED,
     (State.APPROVED, "CertificateIssued"): State.ISSUED,
     (State.APPROVED, "IssuanceFailed"): State.FAILED,
+    (State.CONFIRMING, "CertificateConfirmed"): State.ISSUED,
+    (State.CONFIRMING, "ConfirmationFailed"): State.FAILED,
 }
 REFUSAL: dict[str, Any] = {
     "request_sha256": REQUEST_SHA256,
@@ -56,6 +59,14 @@ def test_an_event_takes_a_state_to_the_one_in_the_table_or_nowhere(state: State,
             evolve(state, event)
     else:
         assert evolve(state, event) is expected
+
+
+def test_a_withheld_certificate_waits_for_its_confirmation() -> None:
+    withheld = msgspec.structs.replace(ISSUED, withheld=True)
+
+    assert evolve(State.APPROVED, withheld) is State.CONFIRMING
+    with pytest.raises(ValueError, match="cannot follow"):
+        evolve(State.REQUESTED, withheld)
 
 
 def test_nothing_follows_a_terminal_state_and_something_follows_every_other() -> None:
