@@ -35,9 +35,11 @@ def streams(
     except SettingsError as error:
         raise failed(error) from None
     shards, replicas = all_shards(configuration.epochs()), configuration.log.replicas
-    notified, sizes = configuration.notified(), configuration.max_bytes()
+    sizes = configuration.max_bytes()
+    notified, confirmed = configuration.notified(), configuration.confirmed()
+    servers = configuration.servers()
     try:
-        asyncio.run(provision(configuration.servers(), seed, shards, replicas, notified, sizes))
+        asyncio.run(provision(servers, seed, shards, replicas, notified, sizes, confirmed))
     except ForeignLogError as error:
         raise failed(error) from None
     except (NatsError, OSError) as error:

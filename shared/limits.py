@@ -58,6 +58,12 @@ EVENT_BYTES: Final = Bound(
     "an event, payload and headers",
     "not written; counts as a failed attempt to handle the message",
 )
+WITHDRAWALS: Final = Bound(
+    16,
+    "commands",
+    "to withdraw one certificate, after refusals or forged ones",
+    "not repeated; the service that asked for it gets an error",
+)
 SERIES_LENGTH: Final = Bound(
     1024,
     "events",

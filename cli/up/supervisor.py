@@ -130,7 +130,7 @@ class Supervisor:
             try:
                 await provision(
                     configuration.servers(), seed, shards, log.replicas, configuration.notified(),
-                    configuration.max_bytes(),
+                    configuration.max_bytes(), configuration.confirmed(),
                 )  # fmt: skip
             except ForeignLogError as error:
                 raise UpError(str(error)) from None

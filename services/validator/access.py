@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.validator.challenges.guarded import GuardedVerifier
+from services.validator.challenges.intune import IntuneAccess
 from services.validator.challenges.kind import (
     EnabledVerifier,
     PreparedVerifier,
@@ -13,8 +14,9 @@ from services.validator.challenges.kind import (
 )
 from services.validator.challenges.registry import VERIFIERS, find_kind, is_built_in
 from services.validator.challenges.signed import SIGNED, SignedAccess
-from services.validator.challenges.verifier import Verifier
+from services.validator.challenges.verifier import INTUNE, Verifier
 from services.validator.challenges.webhook import read_endpoint
+from services.validator.microsoft.connection import TenantConnection
 from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
@@ -46,6 +48,12 @@ class Access:
         """What signed challenges are verified with; None if the profile does not accept them."""
         found = (each.prepared for each in self.enabled if each.kind.kind == SIGNED)
         return next((each for each in found if isinstance(each, SignedAccess)), None)
+
+    @property
+    def tenant(self) -> TenantConnection | None:
+        """The connection by which Intune is asked; None if the profile has none."""
+        found = (each.prepared for each in self.enabled if each.kind.kind == INTUNE)
+        return next((each.tenant for each in found if isinstance(each, IntuneAccess)), None)
 
     def with_prepared(self, kind: str, prepared: PreparedVerifier) -> "Access":
         """Return a copy in which one kind has another configuration."""
@@ -112,7 +120,7 @@ def _check_claims(
                 f"profile_id: {section.profile_id} is built from {', '.join(missing)}, which the "
                 f"verifier {kind.kind} does not prove"
             )
-    if certificate.sid_extension and section.renewal and not renewal_needs_challenge(section):
+    if certificate.sid_extension and section.renews and not renewal_needs_challenge(section):
         raise SettingsError(
             "renewal_challenge: required with sid_extension: each SID comes from a new look-up"
         )

@@ -1,6 +1,6 @@
 """Turns a stored request into a context and decides on it: the gates first, then one verifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -26,6 +26,7 @@ from services.validator.facts import (
 )
 from services.validator.gates import Decision, Policy, PolicyInput, decide, wants_challenge
 from services.validator.history import gather
+from services.validator.microsoft.calls import Microsoft
 from services.validator.request_context import RequestContext, rejected
 from services.validator.settings import Settings
 from services.validator.template import lifetime
@@ -39,6 +40,7 @@ from shared.log.reasons import Reason
 from shared.log.streams import OPS
 from shared.log.subjects import EnrollmentId, parse_prefix, retry_command
 from shared.runtime.live import Live
+from shared.runtime.process import now
 from shared.runtime.worker import DeferredError, NotServedError
 from shared.scep.algorithms import AlgorithmPolicy
 from shared.x509.name_constraints import name_constraints
@@ -47,11 +49,16 @@ from shared.x509.name_templates import Claims
 
 @dataclass
 class Evaluator:
-    """Opens requests and decides on them; a redelivery finds what an earlier delivery appended."""
+    """Opens requests and decides on them; a redelivery finds what an earlier delivery appended.
+
+    `connections` are those to tenants of Intune. `clock` returns Unix seconds.
+    """
 
     bus: Bus
     live: Live[Settings]
     chains: ChainBook
+    connections: Mapping[str, Microsoft] = field(default_factory=dict)
+    clock: Callable[[], float] = now
     _ready: dict[str, tuple[Access, Mapping[str, Verifier]]] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
 
@@ -212,7 +219,9 @@ class Evaluator:
         if ready is None or ready[0] is not access:
             trusted, waiting = settings.validators, self._waiting.setdefault(profile, {})
             records = Records(self.bus, settings.signer, trusted, settings.issuers, waiting)
-            context = VerifierContext(profile, records, settings.operators)
+            context = VerifierContext(
+                profile, records, settings.operators, self.connections, self.clock
+            )
             ready = access, verifiers(access, context)
             self._ready[profile] = ready
         return ready[1]

@@ -74,6 +74,8 @@ class Policy:
     manual: bool = False
     staple_ocsp: bool = False
     fleet: str = ""
+    connection: str = ""
+    withheld: bool = False
     any_signer: bool = True
     renewal: RenewalPolicy = RenewalPolicy()
 

@@ -15,7 +15,7 @@ from shared.bus.log import Log, read_authentic
 from shared.config.load import SettingsError
 from shared.log.envelope import Message, Stored, sign
 from shared.log.events.commands import CommandAnswered, ReloadOrdered
-from shared.log.events.state import Heartbeat
+from shared.log.events.state import Heartbeat, TenantReport
 from shared.log.roles import Role
 from shared.log.streams import OPS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
@@ -39,6 +39,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
 
     evaluator: Evaluator
     clock: Callable[[], float]
+    tenants: Callable[[], tuple[TenantReport, ...]] = tuple
     hint: str = "command.reload"
     _seen: int | None = None
 
@@ -63,6 +64,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
             name=self.name,
             since=self.since,
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
+            tenants=self.tenants(),
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
         return sign(seen, subject, self.evaluator.live.current.signer)

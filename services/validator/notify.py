@@ -12,7 +12,9 @@ from shared.bus.log import read_stage
 from shared.bus.topology import NOTIFIER
 from shared.log.envelope import Stored, UnreadableEventError, decode
 from shared.log.events.enrollment import (
+    CertificateConfirmed,
     CertificateIssued,
+    ConfirmationFailed,
     EnrollmentApproved,
     EnrollmentRejected,
     EnrollmentRequested,
@@ -29,7 +31,7 @@ _log = structlog.get_logger()
 _CONCURRENCY = 16
 _SUCCESSFUL = range(200, 300)
 
-Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected
+Ended = CertificateIssued | IssuanceFailed | EnrollmentRejected | ConfirmationFailed
 
 
 class NotificationFailedError(Exception):
@@ -47,7 +49,7 @@ class Notifier:
         """Send a result; if that fails, the worker retries with growing pauses."""
         enrollment, stage = parse_subject(stored.subject)
         access = self.evaluator.live.current.access.get(enrollment.profile)
-        event = self._ended(stored, stage)
+        event = await self._ended(enrollment, stored, stage)
         if access is None or access.notify is None or event is None:
             return
         body = await self._notification(enrollment, event)
@@ -59,12 +61,19 @@ class Notifier:
         """Log that the notification was not sent; the dead letter records it."""
         _log.error("notification_failed", about=stored.subject)
 
-    def _ended(self, stored: Stored, stage: Stage) -> Ended | None:
-        """Return the terminal event if a trusted service signed it, else None."""
+    async def _ended(self, enrollment: EnrollmentId, stored: Stored, stage: Stage) -> Ended | None:
+        """Return the terminal event if a trusted service signed it, else None.
+
+        A certificate that is withheld ends its enrollment only when it is confirmed.
+        """
         settings = self.evaluator.live.current
         trusted = settings.issuers if stage is Stage.OUTCOME else settings.validators
         event = read_stage(stored, trusted, stage)
-        if event is None:
+        if isinstance(event, CertificateConfirmed):
+            stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
+            outcome = await self.evaluator.bus.get_last_or_leader(stream, place)
+            event = read_stage(outcome, settings.issuers, Stage.OUTCOME) if outcome else None
+        elif isinstance(event, CertificateIssued) and event.withheld:
             return None
         return event if isinstance(event, Ended) else None
 

@@ -2,14 +2,22 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
+from services.validator.confirmation import ConfirmationWorkers, Confirmer
+from services.validator.connections import Clients, Connections
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
 from services.validator.heartbeat import ValidatorHeartbeats
+from services.validator.microsoft.client import Intune
 from services.validator.notify import NotificationWorkers
 from services.validator.settings import Settings
 from services.validator.verdicts import count_from_zero
+from shared.bus.core import Bus
 from shared.ca.chains import ChainBook
+from shared.log.envelope import Stored, Trusted
 from shared.log.roles import Role
 from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
@@ -18,8 +26,33 @@ from shared.observe.metrics import operations_app
 from shared.runtime.process import HttpServer, Signals, now
 from shared.runtime.reload import Source
 from shared.runtime.replica import Replica
-from shared.runtime.resuming import ResumeConsumer
+from shared.runtime.resuming import Consumer, ResumeConsumer
 from shared.runtime.worker import Job, Workers
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """Resumes attempts without a verdict, and those whose certificate is not confirmed."""
+
+    parts: tuple[ResumeConsumer, ...]
+
+    @classmethod
+    def of(
+        cls, bus: Bus, requests: Consumer, confirmer: Consumer, trusted: Callable[[], Trusted]
+    ) -> Self:
+        """Return what carries out the commands for both stages."""
+        stages = ((Stage.VERDICT, requests), (Stage.CONFIRMATION, confirmer))
+        return cls(tuple(ResumeConsumer(bus, stage, does, trusted) for stage, does in stages))
+
+    async def handle(self, stored: Stored) -> None:
+        """Carry out a command; the part for another stage ignores it."""
+        for part in self.parts:
+            await part.handle(stored)
+
+    async def give_up(self, stored: Stored) -> None:
+        """End the attempt of a command that always fails."""
+        for part in self.parts:
+            await part.give_up(stored)
 
 
 async def serve(
@@ -30,25 +63,35 @@ async def serve(
     bus, live = replica.bus, replica.live
     chains = ChainBook.of(bus, live.current.chains())
     await chains.start()
-    evaluator = Evaluator(bus, live, chains)
+    clients = Clients()
+    evaluator = Evaluator(bus, live, chains, clients, replica.clock)
+    connections = Connections(evaluator, clients, Intune, name, replica.clock)
+    connections.apply(live.current.connections())
+    connections.start()
     count_from_zero({name: access.kinds for name, access in live.current.access.items()})
     log_left_out(live.current.left_out)
     consumer = RequestConsumer(evaluator)
     heartbeats = ValidatorHeartbeats.of(evaluator, name, replica.since, replica.clock)
-    resuming = ResumeConsumer(bus, Stage.VERDICT, consumer, lambda: live.current.operators)
+    heartbeats.tenants = connections.reports
+    confirmer = Confirmer(evaluator, clients, name, replica.clock)
+    resuming = Resuming.of(bus, consumer, confirmer, lambda: live.current.operators)
     workers, notifications = Workers(bus, Role.VALIDATOR), NotificationWorkers(evaluator, now)
+    confirmations = ConfirmationWorkers(confirmer)
 
     async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in shards]
         jobs.append(Job(OPS, resuming.handle, resuming.give_up))
         await workers.reconcile(jobs, live.current.places())
         await notifications.reconcile(shards)
+        await confirmations.reconcile(shards)
 
     shards = replica.watch(reconcile)
 
     async def apply(settings: Settings) -> None:
         chains.set_wanted(settings.chains())
+        connections.apply(settings.connections())
         live.current = settings
+        connections.start()
         heartbeats.look_now()
         await shards.set_epochs(settings.epochs)
 
@@ -61,7 +104,8 @@ async def serve(
     reloader = replica.reloader(apply)
     async with replica.running(shards, reloader.on(signals.hangup), heartbeats.run()):
         await signals.stop.wait()
-    await asyncio.gather(workers.stop(), notifications.stop())
+    await asyncio.gather(workers.stop(), notifications.stop(), confirmations.stop())
+    await connections.stop()
     await server.stop()
     chains.stop()
     await bus.close()

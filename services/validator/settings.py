@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from services.validator.access import Access, read_access, renewal_needs_challenge
 from services.validator.gates import Policy, RenewalPolicy
+from services.validator.microsoft.connection import TenantConnection
 from shared.bus.servers import Servers
 from shared.ca.chains import ChainKey
 from shared.ca.partitions import NO_PARTITIONS, Partitioning
@@ -62,6 +63,11 @@ class Settings:
         """
         asking = [n for n, access in self.access.items() if access.asks_outside]
         return self.concurrency + PROFILE_PLACES * (len(asking) + len(self.left_out))
+
+    def connections(self) -> dict[str, TenantConnection]:
+        """Return the connections to tenants of Intune that the profiles use, by name."""
+        found = (access.tenant for access in self.access.values())
+        return {tenant.name: tenant for tenant in found if tenant is not None}
 
     def chains(self) -> set[ChainKey]:
         """Return the CA chains that the policies name."""
@@ -129,9 +135,11 @@ def _policy(configuration: Configuration, name: str, profile: ProfileSection) ->
         certificate_policies=tuple(map(read_policy, certificate.certificate_policies)),
         manual=profile.approval == "manual",
         staple_ocsp=profile.staple_ocsp,
+        connection=profile.intune_connection or "",
+        withheld=profile.intune_wait_for_success_notification,
         any_signer=profile.signer_key == "any",
         renewal=RenewalPolicy(
-            allowed=profile.renewal,
+            allowed=profile.renews,
             window=None if profile.renewal_window is None else ceil(profile.renewal_window),
             grace=int(profile.renewal_grace),
             challenge=renewal_needs_challenge(profile),

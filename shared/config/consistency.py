@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from shared.config.challenge_format import looks_signed
+from shared.config.intune import intune_problems
 from shared.config.profiles import CertificateProfileSection, ProfileSection
 from shared.config.sections import AnyIssuerSection, Configuration, LocalIssuerSection
 from shared.log.one_time import ONE_TIME_SHAPE
@@ -31,7 +32,7 @@ _WITHOUT_SID: Final = _COPY_NAMES | {
     "entrust-ecs",
     "globalsign-atlas",
 }
-_BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook"})
+_BUILT_IN: Final = frozenset({"static", "signed", "one_time", "webhook", "intune"})
 
 
 def problems(configuration: Configuration) -> Iterator[str]:
@@ -94,6 +95,7 @@ def profile_problems(configuration: Configuration, name: str) -> Iterator[str]:
     yield from _verifiers(profile)
     yield from _signed(profile)
     yield from _webhooks(profile)
+    yield from intune_problems(configuration, profile)
 
 
 def _certificates(configuration: Configuration, profile: ProfileSection) -> Iterator[str]:

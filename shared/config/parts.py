@@ -40,6 +40,8 @@ def part_of(table: Mapping[str, Any], role: Role) -> dict[str, Any]:
                 for key, value in _ABSENT[other].items()
                 if key not in section or key == "database_url"
             }
+    if role is not Role.VALIDATOR:
+        part.pop("intune", None)
     profiles = part.get("profiles")
     if role is not Role.VALIDATOR and isinstance(profiles, dict):
         part["profiles"] = {
@@ -67,6 +69,7 @@ def _profile(profile: Mapping[str, Any], role: Role) -> dict[str, Any]:
         _is_true(found.get("intune_enabled"))
         or _is_true(found.get("one_time_enabled"))
         or found.get("webhook_url") is not None
+        or found.get("intune_connection") is not None
         or bool(found.get("verifier"))
     )
     if isinstance(found.get("verifier"), dict):

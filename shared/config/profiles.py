@@ -120,6 +120,42 @@ class ProfileSection(Section):
     """Certificate profile of its certificates."""
     challenge_password: Secrets = Field(default=(), repr=False)
     """The `static` verifier: one password, or several during a rotation."""
+    intune_connection: Token | None = None
+    """The `intune` verifier: the tenant connection ([intune.NAME]) whose Intune validates each
+    challenge and is notified of each certificate.
+    """
+    intune_wait_for_success_notification: bool = True
+    """Whether a device receives its certificate only after Intune has accepted the notification of
+    it. Otherwise Intune is notified afterwards, at best effort.
+    """
+    intune_allow_static: bool = False
+    """Accept a static challenge password beside `intune_connection`, which admits any device."""
+    intune_allow_manual: bool = False
+    """Accept `approval = "manual"` beside `intune_connection`, though Intune's devices do not wait.
+    """
+    intune_allow_pending: bool = False
+    """Accept an issuer beside `intune_connection` whose CA may leave a request undecided."""
+    compliance: Literal["off", "intune", "entra"] = "off"
+    """Whether to look the device up in Graph before issuing: as a managed device of Intune, by its
+    Intune ID or Entra ID, or as a device of Entra ID; requires `intune_connection`.
+    """
+    compliance_policy: dict[str, Literal["allow", "deny", "defer"]] = Field(default_factory=dict)
+    """What to do in each state: compliant, noncompliant, inGracePeriod, configManager, conflict,
+    error, unknown ["allow" for the first and the third, else "deny"]. `defer`: the device receives
+    PENDING, and the look-up is repeated.
+    """
+    compliance_grace: Duration = 0.0
+    """How long after its enrollment in Intune a device is allowed in whatever state; Autopilot
+    needs it. Not with compliance = "entra", where no time of enrollment is known.
+    """
+    compliance_not_found: Literal["allow", "deny", "defer"] = "deny"
+    """What to do about a device that Graph does not know."""
+    compliance_on_error: Literal["allow", "deny"] = "deny"
+    """What to do if Graph does not answer or the request names no device."""
+    sid_lookup: Literal["off", "user", "device"] = "off"
+    """Whose SID to look up in Graph for `sid_extension` with `intune_connection`: the account that
+    the UPN in the CSR names, or the device's.
+    """
     intune_enabled: bool = False
     """The `signed` verifier: challenges that a connector signed, verified with its certificate."""
     intune_connector_cert_path: Path | None = None
@@ -197,7 +233,9 @@ class ProfileSection(Section):
     approval: Literal["auto", "manual"] = "auto"
     """`manual`: an operator decides (`scepstream approve`, `deny`); devices receive PENDING."""
     renewal: bool = True
-    """Whether a certificate issued here may be renewed by a request that is signed with it."""
+    """Whether a certificate issued here may be renewed by a request that is signed with it; not
+    with `intune_connection`.
+    """
     renewal_window: Duration | None = None
     """How long before expiry a certificate may be renewed [its last third]; "0s": any time."""
     renewal_grace: Duration = 0.0
@@ -209,8 +247,8 @@ class ProfileSection(Section):
     renewal_key_reuse: bool = False
     """Whether the same key may be kept in more than one renewal."""
     message_limit: Annotated[int, Field(ge=4096, le=512 * 1024)] | None = None
-    """Largest message in bytes [65536; with `intune_enabled`, `webhook_url` or `verifier`, whose
-    challenges may be long, 262144].
+    """Largest message in bytes [65536; with `intune_enabled`, `intune_connection`,
+    `webhook_url` or `verifier`, whose challenges may be long, 262144].
     """
     include_chain: bool = False
     """Also send the certificates above the issuing CA."""
@@ -222,8 +260,13 @@ class ProfileSection(Section):
         """Largest message in bytes: signed challenges and other tokens make messages long."""
         if self.message_limit is not None:
             return self.message_limit
-        is_long = self.intune_enabled or self.webhook_url or self.verifier
+        is_long = self.intune_enabled or self.intune_connection or self.webhook_url or self.verifier
         return LONG_MESSAGE if is_long else SHORT_MESSAGE
+
+    @property
+    def renews(self) -> bool:
+        """Whether a request may be a renewal; Intune's devices enroll again instead."""
+        return self.renewal and self.intune_connection is None
 
     @property
     def verifiers(self) -> tuple[str, ...]:
@@ -233,6 +276,7 @@ class ProfileSection(Section):
             "signed": self.intune_enabled,
             "one_time": self.one_time_enabled,
             "webhook": self.webhook_url is not None,
+            "intune": self.intune_connection is not None,
         }
         built_in = tuple(kind for kind, is_accepted in accepted.items() if is_accepted)
         return (*built_in, *self.verifier)

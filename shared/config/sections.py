@@ -335,7 +335,7 @@ class IntuneSection(Section):
     """CAs of Microsoft's TLS certificates, PEM [the system's]."""
     concurrency: int = Field(default=32, ge=1, le=256)
     """Requests to Microsoft under way at once, for this tenant."""
-    budget: Annotated[Duration, Field(ge=1, le=120)] = 25.0
+    budget: Annotated[Duration, Field(ge=1, le=60)] = 25.0
     """How long one call may take, with all its retries."""
     revocations: bool = True
     """Whether to carry out Intune's requests to revoke certificates."""
@@ -412,6 +412,10 @@ class Configuration(Section):
     def notified(self) -> tuple[str, ...]:
         """Return the profiles whose enrollments are sent to a notification webhook."""
         return tuple(n for n, p in self.profiles.items() if p.notify_webhook_url is not None)
+
+    def confirmed(self) -> tuple[str, ...]:
+        """Return the profiles whose certificates a connection's service is notified of."""
+        return tuple(n for n, p in self.profiles.items() if p.intune_connection is not None)
 
     def path(self, path: Path) -> Path:
         """Resolve a path relative to the configuration file; leave a PKCS#11 URI unchanged."""

@@ -42,6 +42,11 @@ CHALLENGES: Final = Counter(
     "Challenges by kind and result: the reason of a refusal, success once a certificate is issued",
     ["profile", "kind", "result"],
 )
+CONFIRMATIONS: Final = Counter(
+    "scepstream_confirmations_total",
+    "Withheld certificates by connection and result: confirmed, or failed and revoked",
+    ["connection", "result"],
+)
 SECURITY_EVENTS: Final = Counter(
     "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
 )

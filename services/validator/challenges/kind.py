@@ -5,24 +5,31 @@ package adds its own with an entry point in the group `scepstream.verifiers`, wh
 kind. A profile enables a kind with a table of its options: `[profiles.NAME.verifier.KIND]`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import Verifier
+from services.validator.microsoft.calls import Microsoft
 from shared.config.profiles import ProfileSection
 from shared.config.sections import Configuration
 from shared.log.envelope import Trusted
+from shared.runtime.process import now
 
 
 @dataclass(frozen=True)
 class VerifierContext:
-    """What a verifier may use: the records of used challenges, and the operators' keys."""
+    """What a verifier may use: the records of used challenges, and the operators' keys.
+
+    `connections` are those to tenants of Intune, by name. `clock` returns Unix seconds.
+    """
 
     profile: str
     records: Records
     operators: Trusted
+    connections: Mapping[str, Microsoft] = field(default_factory=dict)
+    clock: Callable[[], float] = now
 
 
 class PreparedVerifier(Protocol):

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn
 
-import msgspec
 import structlog
 
 from services.validator.challenges.replay import time_to_keep
@@ -161,19 +160,37 @@ class Records:
         if full and prefix not in self.waiting:
             raise TooManyWaitError
         self.waiting[prefix] = record.enrollment, now
-        event = msgspec.structs.replace(record, kind=_DEFERRED, enrollment=prefix)
-        place = partial(replay_record, _DEFERRED, token(prefix.encode()))
-        written = signing(place, event, self.signer, _MARK_SECONDS)
-        await self._marks(asked.enrollment).append(None, written)
+        await self.mark_wait(asked)
         raise DeferredError(record.enrollment)
 
     async def deferred(self, enrollment: EnrollmentId) -> bool:
-        """Return whether this attempt ever had to wait for another request."""
-        mark = await self._marks(enrollment).first()
-        return mark is not None and mark.event.enrollment == enrollment.prefix()
+        """Return whether this attempt ever had to wait: for another request, or for its device."""
+        return await self.has_mark(_DEFERRED, enrollment.prefix())
 
-    def _marks(self, enrollment: EnrollmentId) -> Series[ChallengeClaimed]:
-        wildcard = replay_record(_DEFERRED, token(enrollment.prefix().encode()), "*")
+    async def mark_wait(self, asked: ChallengeRequest) -> None:
+        """Record that an attempt waits, for whoever gets its message after many deliveries."""
+        await self.set_mark(_DEFERRED, asked, _MARK_SECONDS)
+
+    async def has_mark(self, kind: str, prefix: str) -> bool:
+        """Return whether an attempt has a mark of a kind."""
+        mark = await self._marks(kind, prefix).first()
+        return mark is not None and mark.event.enrollment == prefix
+
+    async def set_mark(self, kind: str, asked: ChallengeRequest, seconds: int) -> None:
+        """Mark an attempt for some time; marking it again changes nothing."""
+        prefix = asked.enrollment.prefix()
+        event = ChallengeClaimed(
+            request_sha256=asked.request_sha256,
+            kind=kind,
+            enrollment=prefix,
+            spki_sha256=asked.opened.facts.spki_sha256,
+            expires_at=asked.asked_at + seconds,
+        )
+        place = partial(replay_record, kind, token(prefix.encode()))
+        await self._marks(kind, prefix).append(None, signing(place, event, self.signer, seconds))
+
+    def _marks(self, kind: str, prefix: str) -> Series[ChallengeClaimed]:
+        wildcard = replay_record(kind, token(prefix.encode()), "*")
         return Series(self.bus, REPLAYS, wildcard, ChallengeClaimed, self.validators, "replay")
 
     async def _has_certificate(self, enrollment: EnrollmentId) -> bool:

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from services.validator.challenges import one_time, signed, static, webhook
+from services.validator.challenges import intune, one_time, signed, static, webhook
 from services.validator.challenges.kind import VerifierKind
 from shared.config.plugins import load_plugin
 
 GROUP: Final = "scepstream.verifiers"
 # A challenge goes to the first kind that recognises it, else to the one without a format.
-VERIFIERS: Final = (one_time.KIND, signed.KIND, static.KIND, webhook.KIND)
+VERIFIERS: Final = (one_time.KIND, signed.KIND, intune.KIND, static.KIND, webhook.KIND)
 _BUILT_IN: Final = {each.kind: each for each in VERIFIERS}
 
 

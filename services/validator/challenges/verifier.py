@@ -14,6 +14,7 @@ from shared.log.subjects import EnrollmentId
 from shared.x509.name_templates import Claims
 
 NONE: Final = "none"
+INTUNE: Final = "intune"
 
 
 @dataclass(frozen=True, slots=True)

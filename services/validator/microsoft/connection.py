@@ -45,6 +45,7 @@ class TenantConnection:
     scep_api_version: str
     revocation_api_version: str
     tls: ssl.SSLContext = field(repr=False)
+    cloud: str = "public"
     concurrency: int = 32
     budget: float = 25.0
     revocations: bool = True
@@ -89,6 +90,7 @@ def read_connection(configuration: Configuration, name: str) -> TenantConnection
         scep_api_version=section.scep_api_version,
         revocation_api_version=section.revocation_api_version,
         tls=client_tls(configuration, section.ca_path),
+        cloud=section.cloud,
         concurrency=section.concurrency,
         budget=section.budget,
         revocations=section.revocations,

@@ -1,0 +1,458 @@
+"""Notifies Intune of each result, and confirms certificates that devices get only then.
+
+Theory of operation. A withheld certificate is given to its device once its enrollment has a
+`CertificateConfirmed` event, and never after a `ConfirmationFailed`: the log takes one of them.
+Before Intune is notified, a `NoticeBegun` record says so. If a validator dies between that and the
+event, nobody knows whether Intune was notified. It is not notified again: the certificate stays
+withheld and is revoked, and the device enrolls anew. So Intune is notified exactly once of each
+certificate that a device gets. A certificate that repeats an earlier enrollment's waits for that
+one's confirmation, and Intune is not notified again.
+
+Notices of failures, and of certificates that are not withheld, are sent at best effort. The log
+and the position of the durable consumer are their outbox.
+See docs/decisions/0051-a-certificate-is-withheld-until-it-is-confirmed.md.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import structlog
+
+from services.validator.challenges.intune import GATE
+from services.validator.challenges.verifier import INTUNE
+from services.validator.evaluate import Evaluator
+from services.validator.microsoft.calls import Microsoft
+from services.validator.microsoft.model import (
+    Answer,
+    FailureNotice,
+    MicrosoftUnavailableError,
+    SuccessNotice,
+)
+from services.validator.request_context import RequestContext
+from services.validator.settings import Settings
+from services.validator.withdrawals import UNCONFIRMED, Withdrawal, Withdrawals
+from shared.bus.core import Bus, BusUnavailableError
+from shared.bus.log import append_first, read_authentic, read_stage
+from shared.bus.series import Series, signing
+from shared.bus.topology import CONFIRMER, gateway_hints
+from shared.limits import PROFILE_PLACES, shortened
+from shared.log.envelope import SUBJECT, Message, Stored, sign
+from shared.log.events.base import EventPayload
+from shared.log.events.certificates import CertificateRecorded
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    ConfirmationFailed,
+    EnrollmentApproved,
+    EnrollmentRejected,
+    IssuanceFailed,
+)
+from shared.log.events.state import NoticeBegun
+from shared.log.reasons import FAIL_INFO, Reason
+from shared.log.roles import Role
+from shared.log.stages import Stage
+from shared.log.streams import CERTS, REPLAYS, enroll_stream
+from shared.log.subjects import (
+    EnrollmentId,
+    certificate_issued,
+    notice_begun,
+    parse_prefix,
+    parse_subject,
+)
+from shared.observe.logs import log_failure
+from shared.observe.metrics import CONFIRMATIONS
+from shared.runtime.places import Places
+from shared.runtime.worker import DeferredError, Job, NotServedError, Workers
+from shared.scep.certificate import read_certificate
+from shared.x509.dn import read_dn
+from shared.x509.names import name_text
+
+_log = structlog.get_logger()
+_MOST_KEPT: Final = 65_536
+_E_FAIL: Final = -2147467259
+_CONCURRENCY: Final = 16
+_NOTICE_SECONDS: Final = 86400 * 30
+_LONGEST_CALL: Final = 65.0  # a notice takes less: the largest budget is 60 s
+# After how many seconds a failed notice at best effort is sent again, by its age in seconds.
+_AGAIN: Final = ((30.0, 60.0), (180.0, 300.0))
+_UNKNOWN: Final = "it is unknown whether Intune was notified: the validator stopped while it did so"
+Confirmation = CertificateConfirmed | ConfirmationFailed
+
+
+@dataclass(frozen=True)
+class _Issued:
+    """A withheld or notified certificate: its enrollment, its outcome, and who approved it."""
+
+    enrollment: EnrollmentId
+    stored: Stored
+    event: CertificateIssued
+    verdict: EnrollmentApproved
+
+
+@dataclass
+class Confirmer:
+    """Handles results of profiles with a connection; `clock` returns the log's time, Unix seconds.
+
+    `connections` are by name, `replica` is this process. What it decided and could not append yet
+    is kept, since Intune may know of it.
+    """
+
+    evaluator: Evaluator
+    connections: Mapping[str, Microsoft]
+    replica: str
+    clock: Callable[[], float]
+    _decided: dict[str, Confirmation] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
+    _places: dict[str, Places] = field(default_factory=dict)
+
+    @property
+    def _bus(self) -> Bus:
+        return self.evaluator.bus
+
+    @property
+    def _settings(self) -> Settings:
+        return self.evaluator.live.current
+
+    async def handle(self, stored: Stored) -> None:
+        """Confirm a certificate, or notify Intune of a result."""
+        enrollment, stage = parse_subject(stored.subject)
+        settings = self._settings
+        if stage is Stage.VERDICT:
+            verdict = read_stage(stored, settings.validators, stage)
+            if isinstance(verdict, EnrollmentRejected) and _was_validated(verdict):
+                await self._refused(enrollment, stored, verdict.detail)
+            return
+        event = read_stage(stored, settings.issuers, Stage.OUTCOME)
+        verdict = await self._verdict(enrollment) if event is not None else None
+        if verdict is None or not verdict.confirmed_by:
+            return
+        if isinstance(event, IssuanceFailed):
+            await self._refused(enrollment, stored, event.detail, verdict.confirmed_by)
+        elif isinstance(event, CertificateIssued):
+            issued = _Issued(enrollment, stored, event, verdict)
+            await (self._confirm(issued) if event.withheld else self._notify_later(issued))
+
+    async def give_up(self, stored: Stored) -> bool:
+        """Handle a message that came often because it waited; fail a confirmation otherwise.
+
+        A call that kills its worker is not repeated: its `NoticeBegun` record ends it.
+        """
+        try:
+            await self.handle(stored)
+        except (DeferredError, NotServedError, BusUnavailableError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last attempt: the device gets nothing
+            log_failure("confirmation_failed", error, subject=stored.subject)
+            await self._fail(stored)
+            return False
+        return True
+
+    async def _fail(self, stored: Stored) -> None:
+        enrollment, stage = parse_subject(stored.subject)
+        event = read_stage(stored, self._settings.issuers, stage)
+        verdict = await self._verdict(enrollment)
+        if isinstance(event, CertificateIssued) and event.withheld and verdict is not None:
+            issued = _Issued(enrollment, stored, event, verdict)
+            first = await self._first(issued)
+            detail = "the certificate could not be confirmed"
+            await self._record(issued, _failed(issued, detail, withdrawn=first == enrollment))
+
+    async def _confirm(self, issued: _Issued) -> None:
+        """Append the one confirmation of a withheld certificate, and act on it."""
+        stored = await self._stored(issued.enrollment)
+        if stored is not None:
+            await self._follow(issued, stored)
+            return
+        prefix = issued.enrollment.prefix()
+        if prefix not in self._decided:
+            decided = await self._decide(issued)
+            if len(self._decided) >= _MOST_KEPT:
+                self._decided.clear()  # unknown then, and so never given out
+            self._decided[prefix] = decided
+        await self._record(issued, self._decided[prefix])
+        self._decided.pop(prefix, None)
+
+    async def _record(self, issued: _Issued, event: Confirmation) -> None:
+        subject = issued.enrollment.subject(Stage.CONFIRMATION)
+        message = sign(event, subject, self._settings.signer)
+        if await append_first(self._bus, subject, message):
+            result = "confirmed" if isinstance(event, CertificateConfirmed) else "failed"
+            CONFIRMATIONS.labels(event.connection, result).inc()
+            await self._act(issued, event, message)
+            return
+        stored = await self._stored(issued.enrollment)
+        if stored is None:
+            raise BusUnavailableError("the conflicting confirmation is not readable yet")
+        await self._follow(issued, stored)
+
+    async def _follow(self, issued: _Issued, stored: Stored) -> None:
+        """Act on a stored confirmation; a forged one is a failure, since no gateway obeys it."""
+        request = issued.event.request_sha256
+        event = read_stage(stored, self._settings.validators, Stage.CONFIRMATION, request)
+        message = Message(stored.payload, dict(stored.headers))
+        if isinstance(event, CertificateConfirmed | ConfirmationFailed):
+            await self._act(issued, event, message)
+            return
+        first = await self._first(issued)
+        await self._withdraw(issued, withdrawn=first == issued.enrollment)
+
+    async def _act(self, issued: _Issued, event: Confirmation, message: Message) -> None:
+        """Have a refused certificate revoked, and hint the waiting gateway."""
+        if isinstance(event, ConfirmationFailed):
+            await self._withdraw(issued, withdrawn=event.withdrawn)
+        subject = issued.enrollment.subject(Stage.CONFIRMATION)
+        hint = Message(message.payload, message.headers | {SUBJECT: subject})
+        await self._bus.hint(gateway_hints(issued.verdict.gateway), hint)
+
+    async def _withdraw(self, issued: _Issued, *, withdrawn: bool) -> None:
+        if withdrawn:
+            event, settings = issued.event, self._settings
+            orders = Withdrawals(self._bus, settings.signer, settings.validators, settings.issuers)
+            await orders.order(
+                Withdrawal(event.confirmed_by, event.issuer, event.serial, UNCONFIRMED)
+            )
+
+    async def _decide(self, issued: _Issued) -> Confirmation:
+        """Return what becomes of a withheld certificate; notify Intune if nobody has."""
+        first = await self._first(issued)
+        if first != issued.enrollment:
+            known = await self._as_the_first(issued, first)
+            if known is not None:
+                return known
+        begun = await self._begin(issued)
+        if not begun:
+            return _failed(issued, _UNKNOWN, withdrawn=first == issued.enrollment)
+        return await self._notify(issued, withdrawn=first == issued.enrollment)
+
+    async def _as_the_first(self, issued: _Issued, first: EnrollmentId) -> Confirmation | None:
+        """Return the result of the enrollment that a certificate was made for.
+
+        None if Intune was never to be notified of it. Waits for a confirmation that is under way.
+        """
+        stream, settings = enroll_stream(first.shard), self._settings
+        outcome = await self._bus.get_last_or_leader(stream, first.subject(Stage.OUTCOME))
+        made = read_stage(outcome, settings.issuers, Stage.OUTCOME) if outcome else None
+        if not isinstance(made, CertificateIssued) or made.serial != issued.event.serial:
+            return _failed(issued, "the certificate's own enrollment is not on the log")
+        if not made.confirmed_by:
+            return None
+        if made.withheld:
+            stored = await self._stored(first)
+            if stored is None:
+                raise DeferredError(first.prefix())
+            request = made.request_sha256
+            event = read_stage(stored, settings.validators, Stage.CONFIRMATION, request)
+            if not isinstance(event, CertificateConfirmed) or event.serial != made.serial:
+                return _failed(issued, "Intune did not accept the key's certificate")
+        return _confirmed(issued, first=first.prefix())
+
+    async def _begin(self, issued: _Issued) -> bool:
+        """Record that Intune is about to be notified; return False if that was begun before.
+
+        Waits until a notice of another replica, which may be under way, must have ended.
+        """
+        prefix = issued.enrollment.prefix()
+        place = partial(notice_begun, issued.enrollment)
+        trusted = self._settings.validators
+        series = Series(self._bus, REPLAYS, place("*"), NoticeBegun, trusted, "notice")
+        event = NoticeBegun(
+            request_sha256=issued.event.request_sha256,
+            connection=issued.event.confirmed_by,
+            enrollment=prefix,
+            replica=self.replica,
+        )
+        found = await series.newest()
+        if found is None:
+            self._begun.add(prefix)
+            await series.append(None, signing(place, event, self._settings.signer, _NOTICE_SECONDS))
+            found = await series.newest()
+        if found is None:
+            raise BusUnavailableError("the notice is not readable yet")
+        if found.event.replica == self.replica:  # recorded by this process, or before it started
+            return prefix in self._begun
+        left = found.stored.seconds + _LONGEST_CALL - self.clock()
+        if left > 0:
+            raise DeferredError(prefix, left)
+        return False
+
+    async def _notify(self, issued: _Issued, *, withdrawn: bool) -> Confirmation:
+        """Notify Intune, once; return what the device gets."""
+        prefix = issued.enrollment.prefix()
+        context = await self._context(issued.enrollment)
+        microsoft = self.connections.get(issued.event.confirmed_by)
+        if context is None or microsoft is None:
+            self._begun.discard(prefix)
+            detail = "the request or its connection is no longer available"
+            return _failed(issued, detail, withdrawn=withdrawn)
+        notice = success_notice(context, issued.event)
+        try:
+            async with self._place(issued.event.confirmed_by, prefix):
+                self._begun.discard(prefix)
+                answer = await microsoft.tell_success(notice)
+        except MicrosoftUnavailableError as error:
+            detail = f"Intune could not be notified: {error}"
+            return _failed(issued, detail, withdrawn=withdrawn)
+        if answer.accepted:
+            return _confirmed(issued, activity=answer.activity_id)
+        detail = f"Intune did not accept the certificate: {_said(answer)}"
+        return _failed(issued, detail, withdrawn=withdrawn)
+
+    async def _notify_later(self, issued: _Issued) -> None:
+        """Notify Intune of a certificate that its device has already, unless it was before."""
+        if await self._first(issued) != issued.enrollment:
+            return
+        context = await self._context(issued.enrollment)
+        microsoft = self.connections.get(issued.event.confirmed_by)
+        if context is None or microsoft is None:
+            return
+        notice = success_notice(context, issued.event)
+        name = issued.event.confirmed_by
+        await self._best_effort(issued.stored, name, partial(microsoft.tell_success, notice))
+
+    async def _refused(
+        self, enrollment: EnrollmentId, stored: Stored, detail: str, connection: str = ""
+    ) -> None:
+        """Notify Intune that a request that it had validated got no certificate."""
+        policy = self._settings.policies.get(enrollment.profile)
+        name = connection or (policy.connection if policy is not None else "")
+        microsoft = self.connections.get(name)
+        context = await self._context(enrollment) if microsoft is not None else None
+        if microsoft is None or context is None:
+            return
+        notice = FailureNotice(
+            context.opened.transaction_id, context.opened.csr.der, _E_FAIL, detail or "refused"
+        )
+        await self._best_effort(stored, name, partial(microsoft.tell_failure, notice))
+
+    @asynccontextmanager
+    async def _place(self, connection: str, about: str) -> AsyncIterator[None]:
+        """Hold one of a connection's places: a slow tenant must not hold up the others."""
+        with self._places.setdefault(connection, Places()).taken() as free:
+            if not free:
+                raise DeferredError(about)
+            yield
+
+    async def _best_effort(
+        self, stored: Stored, connection: str, call: Callable[[], Awaitable[Answer]]
+    ) -> None:
+        """Make a call; if Microsoft does not answer, have it repeated twice, later."""
+        try:
+            async with self._place(connection, stored.subject):
+                answer = await call()
+        except MicrosoftUnavailableError as error:
+            age = self.clock() - stored.seconds
+            for limit, wait in _AGAIN:
+                if age < limit:
+                    raise DeferredError(stored.subject, wait) from error
+            _log.warning("notice_given_up", about=stored.subject, detail=str(error))
+            return
+        if not answer.accepted:
+            _log.warning("notice_refused", about=stored.subject, detail=_said(answer))
+
+    async def _first(self, issued: _Issued) -> EnrollmentId:
+        """Return the enrollment that a certificate was made for, by its record."""
+        event = issued.event
+        place = certificate_issued(event.issuer, event.serial)
+        stored = await self._bus.get_last_or_leader(CERTS, place)
+        if stored is None:
+            raise BusUnavailableError("the certificate's record is not readable yet")
+        trusted = self._settings.issuers
+        record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
+        return parse_prefix(record.enrollment) if record is not None else issued.enrollment
+
+    async def _context(self, enrollment: EnrollmentId) -> RequestContext | None:
+        """Return the opened request, None if it cannot be opened any more."""
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
+        request = await self._bus.get_last_or_leader(stream, place)
+        if request is None:
+            return None
+        context = await self.evaluator.open(enrollment, request)
+        return context if isinstance(context, RequestContext) else None
+
+    async def _verdict(self, enrollment: EnrollmentId) -> EnrollmentApproved | None:
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.VERDICT)
+        stored = await self._bus.get_last_or_leader(stream, place)
+        event: EventPayload | None = None
+        if stored is not None:
+            event = read_stage(stored, self._settings.validators, Stage.VERDICT)
+        return event if isinstance(event, EnrollmentApproved) else None
+
+    async def _stored(self, enrollment: EnrollmentId) -> Stored | None:
+        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.CONFIRMATION)
+        return await self._bus.get_last_or_leader(stream, place)
+
+
+def _was_validated(verdict: EnrollmentRejected) -> bool:
+    """Return whether Intune had accepted a request that was rejected afterwards."""
+    asked = verdict.facts is not None and verdict.facts.challenge == INTUNE
+    return asked and any(gate.gate == GATE and gate.passed for gate in verdict.gates)
+
+
+def success_notice(context: RequestContext, event: CertificateIssued) -> SuccessNotice:
+    """Return the notice of a certificate: what Intune later names it by. Pure."""
+    certificate = read_certificate(event.certificate)
+    issuer = name_text(certificate.issuer)
+    names = (value for kind, value in read_dn(issuer) if kind == "CN")
+    return SuccessNotice(
+        transaction_id=context.opened.transaction_id,
+        csr=context.opened.csr.der,
+        thumbprint=hashlib.sha1(event.certificate).hexdigest().upper(),  # noqa: S324 - Intune's own
+        serial=f"{int.from_bytes(certificate.serial, 'big'):X}",
+        not_after=event.not_after,
+        issuing_ca=issuer,
+        certificate_authority=next(names, issuer),
+    )
+
+
+def _confirmed(issued: _Issued, activity: str = "", first: str = "") -> CertificateConfirmed:
+    event = issued.event
+    return CertificateConfirmed(
+        request_sha256=event.request_sha256,
+        connection=event.confirmed_by,
+        serial=event.serial,
+        activity=activity,
+        first=first,
+    )
+
+
+def _failed(issued: _Issued, detail: str, *, withdrawn: bool = False) -> ConfirmationFailed:
+    event, reason = issued.event, Reason.NOT_CONFIRMED
+    return ConfirmationFailed(
+        request_sha256=event.request_sha256,
+        connection=event.confirmed_by,
+        serial=event.serial,
+        reason=reason,
+        fail_info=FAIL_INFO[reason],
+        detail=shortened(detail),
+        withdrawn=withdrawn,
+    )
+
+
+def _said(answer: Answer) -> str:
+    return f"{answer.code or 'no code'}, activity {answer.activity_id}"
+
+
+class ConfirmationWorkers:
+    """Runs the confirmers while any profile has a connection."""
+
+    def __init__(self, confirmer: Confirmer) -> None:
+        """Start without shards."""
+        self._confirmer = confirmer
+        self._workers = Workers(confirmer.evaluator.bus, Role.VALIDATOR)
+
+    async def reconcile(self, shards: Sequence[str]) -> None:
+        """Handle the results on these shards and on no others."""
+        does = self._confirmer
+        jobs = [Job(enroll_stream(s), does.handle, does.give_up, CONFIRMER) for s in shards]
+        policies = does.evaluator.live.current.policies.values()
+        wanted = {each.connection for each in policies if each.connection}
+        places = _CONCURRENCY + PROFILE_PLACES * len(wanted)
+        await self._workers.reconcile(jobs if wanted else [], places)
+
+    async def stop(self) -> None:
+        """Stop, after the calls that are under way."""
+        await self._workers.stop()
