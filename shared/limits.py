@@ -30,7 +30,7 @@ SAN_BYTES: Final = Bound(16 * 1024, "bytes", "the subjectAltName of a CSR, as DE
 SAN_ENTRIES: Final = Bound(256, "entries", "the subjectAltName of a CSR", _BAD_REQUEST)
 CSR_ATTRIBUTES: Final = Bound(32, "attributes", "a CSR", _BAD_REQUEST)
 CSR_EXTENSIONS: Final = Bound(64, "extensions", "requested by a CSR", _BAD_REQUEST)
-CHALLENGE_BYTES: Final = Bound(32 * 1024, "bytes", "a challengePassword", _BAD_REQUEST)
+CHALLENGE_BYTES: Final = Bound(32 * 1024, "bytes", "a challengePassword, as UTF-8", _BAD_REQUEST)
 OID_BYTES: Final = Bound(
     64, "bytes", "an object identifier, as DER", "FAILURE badMessageCheck, or HTTP 400"
 )

@@ -230,9 +230,9 @@ def _challenge(values: bytes) -> str | None:
         tag, contents = Der(values).any()
     except ScepError as error:
         raise _bad_request(f"challengePassword: {error.detail}") from None
-    if not is_string(tag) or len(contents) > CHALLENGE_BYTES:
+    challenge = text(tag, contents) if is_string(tag) else None
+    if challenge is None or len(challenge.encode()) > CHALLENGE_BYTES:
         raise _bad_request("challengePassword is not a string or too long")
-    challenge = text(tag, contents)
     return challenge if challenge.strip() else None
 
 
@@ -286,6 +286,8 @@ def _validity(asked: dict[str, set[str]]) -> int | None:
     if any(len(values) > 1 for values in asked.values()):
         raise _bad_request("conflicting values of ValidityPeriod or its units")
     period, units = ("".join(asked.get(name, ())) for name in (_PERIOD, _UNITS))
+    if units in _SECONDS:  # Intune on Android swaps the two values
+        period, units = units, period
     seconds = _SECONDS.get(period)
     is_number = units.isascii() and units.isdecimal() and len(units) <= _UNIT_DIGITS
     if seconds is None or not is_number or int(units) == 0:

@@ -205,6 +205,14 @@ def test_challenge_of_32_kib_is_read_and_a_longer_one_refused(device: Identity) 
     assert unreadable(too_long) is FailInfo.BAD_REQUEST
 
 
+def test_the_bound_of_a_challenge_is_the_same_in_a_bmpstring(device: Identity) -> None:
+    """It writes every character in two bytes, of which the bound counts one."""
+    longest = "x" * CHALLENGE_BYTES
+    assert challenged(device, challenge(BMP, longest.encode("utf-16-be"))) == longest
+    too_long = csr(device.key, challenge(BMP, f"{longest}x".encode("utf-16-be")))
+    assert unreadable(too_long) is FailInfo.BAD_REQUEST
+
+
 @pytest.mark.parametrize("value", [tlv(4, b"s3cret"), integer(5), tlv(SEQ), NULL])
 def test_challenge_that_is_no_string_is_refused(device: Identity, value: bytes) -> None:
     der = csr(device.key, attribute(CHALLENGE_PASSWORD, value))
@@ -637,6 +645,13 @@ def test_a_validity_is_read_as_windows_asks_for_it(
     assert asking(device, pairs, tag).validity == seconds
     assert asking(device, {"SomethingElse": units}, tag).validity is None
     assert read_csr(device_csr(device)).validity is None
+
+
+def test_a_validity_is_read_as_android_asks_for_it(device: Identity) -> None:
+    """Intune on Android puts the unit into ValidityPeriodUnits and the number into the other."""
+    pairs = {"ValidityPeriod": "2", "ValidityPeriodUnits": "Years"}
+
+    assert asking(device, pairs).validity == 730 * 86400
 
 
 def test_both_pairs_may_be_values_of_one_attribute(device: Identity) -> None:
