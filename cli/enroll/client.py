@@ -8,16 +8,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cli.enroll.authority import Authority, issued_by
+from cli.enroll.families import DEFAULT, Family
 from cli.enroll.http import Server
 from cli.enroll.identity import Identity
 from shared.scep.algorithms import (
-    AES128,
     AUTHENTICATED_CIPHERS,
     CIPHERS,
-    DES3,
     DIGESTS,
     PKCS1V15,
-    SHA1,
     SHA256,
     AnyCipher,
     Digest,
@@ -56,13 +54,14 @@ class BadReplyError(Exception):
 
 @dataclass(frozen=True)
 class Style:
-    """How messages are written; None selects an algorithm by the server's GetCACaps."""
+    """How messages are written; None selects what `family` prefers of the server's GetCACaps."""
 
     cipher: AnyCipher | None = None
     digest: Digest | None = None
-    transport: KeyTransport = PKCS1V15
+    transport: KeyTransport | None = None
     ber: bool = False
     get: bool = False
+    family: Family = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,18 @@ class Exchange:
 
     @property
     def cipher(self) -> AnyCipher:
-        """The requested algorithm, else the best of GetCACaps."""
-        if self.style.cipher is not None:
-            return self.style.cipher
-        return AES128 if self.caps & {"AES", "SCEPSTANDARD"} else DES3
+        """The requested algorithm, else what the family prefers of GetCACaps."""
+        return self.style.cipher or self.style.family.cipher.select(self.caps)
 
     @property
     def digest(self) -> Digest:
-        """The requested algorithm, else the best of GetCACaps."""
-        if self.style.digest is not None:
-            return self.style.digest
-        return SHA256 if self.caps & {"SHA-256", "SCEPSTANDARD"} else SHA1
+        """The requested algorithm, else what the family prefers of GetCACaps."""
+        return self.style.digest or self.style.family.digest.select(self.caps)
+
+    @property
+    def transaction_id(self) -> str:
+        """A digest of the public key, as RFC 8894 s3.2.1.1 suggests."""
+        return self.style.family.transaction.of(self.identity.spki)
 
     @property
     def decrypts(self) -> bool:
@@ -112,12 +112,13 @@ class Exchange:
         return self._ask(message_type, issuer_and_serial(issuer, contents))
 
     def _ask(self, message_type: MessageType, payload: bytes) -> CertRep:
-        nonce = secrets.token_bytes(16)
-        head = RequestHead(self.identity.transaction_id, nonce, self.digest)
+        family = self.style.family
+        nonce = secrets.token_bytes(family.nonce_size)
+        head = RequestHead(self.transaction_id, nonce, self.digest)
         cipher = self.cipher
         content_encryption = ContentEncryption(
             cipher,
-            self.style.transport,
+            self.style.transport or family.transport.select(self.caps),
             secrets.token_bytes(cipher.key_size),
             secrets.token_bytes(cipher.iv_size),
         )
@@ -135,7 +136,7 @@ class Exchange:
             raise BadReplyError(f"the reply does not verify: {error.detail}") from None
         if reply.signed.signer.der not in self.authority.signers:
             raise BadReplyError("the reply is not signed by a certificate from GetCACert")
-        if reply.transaction_id != self.identity.transaction_id.encode():
+        if reply.transaction_id != self.transaction_id.encode():
             raise BadReplyError("the reply is for another transaction")
         if reply.recipient_nonce != nonce:
             raise BadReplyError("the reply has another request's nonce")

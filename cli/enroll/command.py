@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from cli.enroll import options as o
 from cli.enroll.authority import Authority, UntrustedError, check_pin, read_authority
@@ -21,12 +22,13 @@ from cli.enroll.client import (
     Style,
 )
 from cli.enroll.console import ERROR, UNREACHABLE, fail, say
+from cli.enroll.csr import Key
 from cli.enroll.enrollment import EnrollmentRequest, ask, finish
+from cli.enroll.families import DEFAULT, FAMILIES, Family
 from cli.enroll.files import Files
 from cli.enroll.http import Server, ServerError, UnreachableError
 from cli.enroll.identity import (
     Identity,
-    Key,
     RequestError,
     key_pem,
     make_csr,
@@ -36,6 +38,7 @@ from cli.enroll.identity import (
     names_of,
     read_key,
     renewing,
+    self_signed,
     signed_by,
     signer_of,
 )
@@ -51,7 +54,7 @@ from shared.x509.loading import loading
 from shared.x509.names import name_text
 
 _T = TypeVar("_T")
-_SIGNER_NAME: Final = "SCEP signer"
+_SIGNER_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "SCEP signer")])
 
 
 def enroll(
@@ -79,10 +82,11 @@ def enroll(
     caps: o.Caps = False,
     cipher: o.Cipher = None,
     digest: o.DigestName = None,
-    transport: o.Transport = "pkcs1v15",
+    transport: o.Transport = None,
     pss: o.Pss = False,
     ber: o.Ber = False,
     get: o.Get = False,
+    family: o.As = None,
 ) -> None:
     """Act as a SCEP client: enroll, renew, poll or query. Every reply is verified.
 
@@ -91,9 +95,8 @@ def enroll(
     device = o.Device(cn, challenge, tuple(san or ()), key, signer_key)
     files = Files(out or Path(re.sub(r"[^\w.-]", "_", cn) or "."), force)
     try:
-        style = _style(cipher, digest, transport, ber=ber, get=get)
-        source = _challenge_source(connector, device_id, audience)
-        device = _challenged(device, source, files, renew=renew)
+        style = _style(cipher, digest, transport, _family(family, key), ber=ber, get=get)
+        device = _challenged(device, _source(connector, device_id, audience), files, renew=renew)
         session = Session(url, ca_file, fingerprint, device, files, style, pss)
         questions = o.Questions(get_cert, get_crl, next_ca, caps)
         renewal = o.Renewal(renew, reuse_key, as_pkcs_req)
@@ -106,7 +109,7 @@ def enroll(
         raise fail(ERROR, f"cannot encode or decode a message: {error.detail}") from None
 
 
-def _challenge_source(
+def _source(
     connector: Path | None, device_id: str | None, audience: str | None
 ) -> ChallengeSource | None:
     """Return the connector that signs the challenge, or None."""
@@ -144,16 +147,33 @@ def read_certificate(files: Files) -> x509.Certificate:
 
 
 def _style(
-    cipher: str | None, digest: str | None, transport: str, *, ber: bool, get: bool
+    cipher: str | None,
+    digest: str | None,
+    transport: str | None,
+    family: Family,
+    *,
+    ber: bool,
+    get: bool,
 ) -> Style:
     """Map the names of algorithms to a style."""
     return Style(
         _named(cipher, CIPHER_NAMES, "--cipher") if cipher else None,
         _named(digest, DIGEST_NAMES, "--digest") if digest else None,
-        _named(transport, TRANSPORTS, "--transport"),
+        _named(transport, TRANSPORTS, "--transport") if transport else None,
         ber,
         get,
+        family,
     )
+
+
+def _family(name: str | None, key: str) -> Family:
+    """Return the family of devices, which must be able to have this type of key."""
+    if name is None:
+        return DEFAULT
+    found = _named(name, FAMILIES, "--as")
+    if key not in found.keys:
+        raise RequestError(f"--key {key}: --as {name} has one of {', '.join(found.keys)}")
+    return found
 
 
 def _named(name: str, choices: Mapping[str, _T], option: str) -> _T:
@@ -181,7 +201,7 @@ class Session:
             self._check_files(waiting)
         pinned = _trusted(self.ca_file)
         identity = self._identity(questions, renewal, waiting)
-        server = Server(self.url)
+        server = self.style.family.server(self.url)
         caps = read_caps(server.get("GetCACaps")[1])
         say("server", f"capabilities: {' '.join(sorted(caps)) or 'none'}")
         if questions.caps:
@@ -207,17 +227,27 @@ class Session:
             return Identity(key, old.subject, signer_of(key, der, pss=self.pss), key)
         waits, name = waiting.poll and not questions, self.device.cn or "SCEP client"
         key = _kept_or_new(files, files.key, self.device.key, kept=waits)
-        identity = make_identity(key, name, now(), pss=self.pss)
-        if self.device.signer_key is None:
+        form = self.style.family.signer
+        identity = make_identity(key, name, now(), pss=self.pss, key_id=form.key_id)
+        return identity if questions else self._signed(identity, kept=waits)
+
+    def _signed(self, identity: Identity, *, kept: bool) -> Identity:
+        """Return the identity with a separate signer, if the options or the family have one."""
+        form, files = self.style.family.signer, self.files
+        kind = self.device.signer_key or form.key
+        if kind is None:
             return identity
-        signer = _kept_or_new(files, files.signer_key, self.device.signer_key, kept=waits)
+        signer = _kept_or_new(files, files.signer_key, kind, kept=kept)
         files.write(files.signer_key, key_pem(signer))
-        return signed_by(identity, make_identity(signer, _SIGNER_NAME, now(), pss=self.pss))
+        name = form.name or _SIGNER_NAME
+        made = self_signed(signer, name, now(), pss=self.pss, key_id=form.key_id)
+        return signed_by(identity, made)
 
     def _renewing(self, renewal: o.Renewal, waiting: o.Waiting) -> Identity:
         """Return the identity of a renewal: the new key, signed for by the old one.
 
-        A key for which an earlier run already waits is used again.
+        Families that renew afresh sign as they did at first. A key for which an earlier run already
+        waits is used again.
         """
         if self.device.signer_key is not None:
             raise RequestError(
@@ -232,7 +262,12 @@ class Session:
             key = read_key(files.read(files.renewal_key), files.renewal_key.name)
         else:
             key = make_key(self.device.key)
-        return renewing(key, old_key, read_certificate(files), pss=self.pss)
+        old, family = read_certificate(files), self.style.family
+        if family.renews_afresh:
+            key_id = family.signer.key_id
+            afresh = self_signed(key, old.subject, now(), pss=self.pss, key_id=key_id)
+            return self._signed(afresh, kept=waiting.poll)
+        return renewing(key, old_key, old, pss=self.pss)
 
     def _ask(self, questions: o.Questions, exchange: Exchange) -> int:
         if questions.next_ca:
@@ -242,17 +277,19 @@ class Session:
         return ask_crl(exchange, self.files)
 
     def _enroll(self, exchange: Exchange, renewal: o.Renewal, waiting: o.Waiting) -> int:
-        identity, files = exchange.identity, self.files
+        identity, files, family = exchange.identity, self.files, self.style.family
         pem = key_pem(identity.key)
         seconds = waiting.seconds if waiting.poll else 0
         if not renewal.wanted:
-            csr = make_csr(identity, self.device.challenge, list(self.device.sans))
+            csr = make_csr(identity, self.device.challenge, list(self.device.sans), family.csr)
             files.write(files.key, pem)
             reply = ask(exchange, EnrollmentRequest(MessageType.PKCS_REQ, csr, seconds))
             return finish(exchange, reply, files, None)
-        csr = make_renewal_csr(identity, self.device.challenge, names_of(read_certificate(files)))
+        names = names_of(read_certificate(files))
+        csr = make_renewal_csr(identity, self.device.challenge, names, family.csr)
         files.write(files.renewal_key, pem)
-        kind = MessageType.PKCS_REQ if renewal.as_pkcs_req else MessageType.RENEWAL_REQ
+        as_pkcs_req = renewal.as_pkcs_req or family.renews_afresh
+        kind = MessageType.PKCS_REQ if as_pkcs_req else MessageType.RENEWAL_REQ
         return finish(exchange, ask(exchange, EnrollmentRequest(kind, csr, seconds)), files, pem)
 
 

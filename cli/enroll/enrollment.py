@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -14,8 +13,6 @@ from shared.scep.certificate import read_certificate
 from shared.scep.certrep import CertRep, PkiStatus
 from shared.scep.pkimessage import MessageType
 from shared.x509.names import name_text
-
-_POLL_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,19 @@ class EnrollmentRequest:
 
 
 def ask(exchange: Exchange, request: EnrollmentRequest) -> CertRep:
-    """Send a request and return the reply; with polling, wait until it is no longer PENDING."""
+    """Send a request and return the reply; with polling, wait until it is no longer PENDING.
+
+    How often and when to poll is the family's habit.
+    """
     say("sent", f"{request.name}, {exchange.digest.name}, {exchange.cipher.name}")
     reply = exchange.send(request.message_type, request.csr)
     deadline = time.monotonic() + request.poll_for
-    while reply.status is PkiStatus.PENDING and time.monotonic() < deadline:
+    for seconds in exchange.style.family.polling.waits():
+        left = deadline - time.monotonic()
+        if reply.status is not PkiStatus.PENDING or left <= 0:
+            break
         say("got", "PENDING; polling")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(min(seconds, left))
         # A poll carries no challenge that could encrypt the reply to an EC key.
         again = (
             exchange.poll

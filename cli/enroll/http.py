@@ -21,24 +21,32 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A server at a SCEP URL."""
+    """A server at a SCEP URL, and how to talk to it.
+
+    `identifier` is the message of GETs other than a PKIOperation, whose base64 leaves the
+    characters in `unescaped` as they are.
+    """
 
     url: str
+    user_agent: str | None = None
+    identifier: str = "scepstream"
+    unescaped: str = ""
 
     def get(self, operation: str) -> tuple[str, bytes]:
         """Return (Content-Type, body) of a GET operation."""
-        return self._send("GET", f"operation={operation}&message=scepstream", None)
+        return self._send("GET", f"operation={operation}&message={self.identifier}", None)
 
     def pki_operation(self, message: bytes, *, post: bool) -> bytes:
         """Send a pkiMessage by POST or GET and return the CertRep."""
         if post:
             return self._send("POST", "operation=PKIOperation", message)[1]
-        parameter = quote(base64.b64encode(message), safe="")
+        parameter = quote(base64.b64encode(message), safe=self.unescaped)
         return self._send("GET", f"operation=PKIOperation&message={parameter}", None)[1]
 
     def _send(self, method: str, query: str, body: bytes | None) -> tuple[str, bytes]:
         separator = "&" if "?" in self.url else "?"
         headers = {"content-type": _PKI_MESSAGE} if body is not None else {}
+        headers |= {"user-agent": self.user_agent} if self.user_agent is not None else {}
         try:
             with httpx.Client(timeout=_TIMEOUT) as client:
                 url = f"{self.url}{separator}{query}"

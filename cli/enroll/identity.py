@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import AttributeOID, NameOID
+from cryptography.x509.oid import NameOID
 
+from cli.enroll.csr import CsrForm, Key, write_csr
 from cli.san import san_parts
 from shared.scep.algorithms import SHA256
 from shared.scep.asn1 import UTF8_STRING, Der, text, tlv
@@ -25,10 +26,10 @@ from shared.scep.certificate import read_certificate
 from shared.scep.schemes import ECDSA_SIGNATURE, PKCS1V15_SIGNATURE
 from shared.scep.schemes import pss as pss_scheme
 from shared.scep.signed_data import Signer
-from shared.x509.key_ids import spki_sha256
 from shared.x509.loading import loading
 
 _UPN = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+_PLAIN: Final = CsrForm()
 _BITS = (2048, 3072, 4096)
 _CURVES: Final[dict[str, ec.EllipticCurve]] = {
     "ec:p256": ec.SECP256R1(),
@@ -48,9 +49,6 @@ class RequestError(Exception):
     """Raised for options from which no request can be made; the message names the option."""
 
 
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
 @dataclass(frozen=True)
 class Identity:
     """A key to certify, its name, and the signer of its messages.
@@ -67,11 +65,6 @@ class Identity:
     def spki(self) -> bytes:
         """The SubjectPublicKeyInfo as DER."""
         return self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    @property
-    def transaction_id(self) -> str:
-        """A digest of the public key, as RFC 8894 s3.2.1.1 suggests."""
-        return spki_sha256(self.spki)
 
 
 def make_key(kind: str) -> Key:
@@ -102,27 +95,38 @@ def read_key(pem: bytes, name: str) -> Key:
     return key
 
 
-def make_identity(key: Key, common_name: str, now: float, *, pss: bool = False) -> Identity:
-    """Return an identity with a self-signed certificate, valid for a day (RFC 8894 s2.3)."""
+def make_identity(
+    key: Key, common_name: str, now: float, *, pss: bool = False, key_id: bool = False
+) -> Identity:
+    """Return a self-signed identity with this common name; see `self_signed`."""
     try:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     except ValueError as error:
         raise RequestError(f"--cn: {error}") from None
+    return self_signed(key, name, now, pss=pss, key_id=key_id)
+
+
+def self_signed(
+    key: Key, name: x509.Name, now: float, *, pss: bool = False, key_id: bool = False
+) -> Identity:
+    """Return an identity with a self-signed certificate, valid for a day (RFC 8894 s2.3).
+
+    `key_id` adds a critical authorityKeyIdentifier.
+    """
     moment = datetime.fromtimestamp(now, UTC)
     usage = x509.KeyUsage(
         digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey),
         content_commitment=False, data_encipherment=False, key_agreement=False,
         key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
     )  # fmt: skip
-    certificate = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(),
-            moment - timedelta(minutes=10), moment + timedelta(days=1),
-        )
-        .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    der = certificate.public_bytes(Encoding.DER)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(),
+        moment - timedelta(minutes=10), moment + timedelta(days=1),
+    ).add_extension(usage, critical=True)  # fmt: skip
+    if key_id:
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=True)
+    der = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     return Identity(key, name, signer_of(key, der, pss=pss), key)
 
 
@@ -145,21 +149,12 @@ def signer_of(key: Key, certificate: bytes, *, pss: bool) -> Signer:
     return Signer(key, read_certificate(certificate), scheme)
 
 
-def make_csr(identity: Identity, challenge: str | None, sans: list[str]) -> bytes:
-    """Return a PKCS#10 request with challengePassword and subjectAltNames, as DER."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(identity.name)
-    if sans:
-        names = x509.SubjectAlternativeName([general_name(san) for san in sans])
-        builder = builder.add_extension(names, critical=False)
-    return _signed(builder, identity, challenge)
-
-
-def _signed(
-    builder: x509.CertificateSigningRequestBuilder, identity: Identity, challenge: str | None
+def make_csr(
+    identity: Identity, challenge: str | None, sans: list[str], form: CsrForm = _PLAIN
 ) -> bytes:
-    if challenge:
-        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, challenge.encode())
-    return builder.sign(identity.key, hashes.SHA256()).public_bytes(Encoding.DER)
+    """Return a PKCS#10 request with challengePassword and subjectAltNames, as DER."""
+    names = x509.SubjectAlternativeName([general_name(san) for san in sans]) if sans else None
+    return make_renewal_csr(identity, challenge, names, form)
 
 
 def names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
@@ -191,13 +186,13 @@ def san_texts(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def make_renewal_csr(
-    identity: Identity, challenge: str | None, names: x509.SubjectAlternativeName | None
+    identity: Identity,
+    challenge: str | None,
+    names: x509.SubjectAlternativeName | None,
+    form: CsrForm = _PLAIN,
 ) -> bytes:
     """Return a PKCS#10 request with the names of the certificate to renew, as DER."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(identity.name)
-    if names is not None:
-        builder = builder.add_extension(names, critical=False)
-    return _signed(builder, identity, challenge)
+    return write_csr(identity.key, identity.name.public_bytes(), challenge, names, form)
 
 
 def general_name(text: str) -> x509.GeneralName:

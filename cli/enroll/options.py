@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.enroll.client import CIPHER_NAMES, DIGEST_NAMES, TRANSPORTS
+from cli.enroll.families import FAMILIES
 
 _HOW = "Message format"
 _ASK = "Other operations"
@@ -67,7 +68,15 @@ Caps = Annotated[
 ]
 Cipher = Annotated[str | None, typer.Option(help=", ".join(CIPHER_NAMES), rich_help_panel=_HOW)]
 DigestName = Annotated[str | None, typer.Option(help=", ".join(DIGEST_NAMES), rich_help_panel=_HOW)]
-Transport = Annotated[str, typer.Option(help=", ".join(TRANSPORTS), rich_help_panel=_HOW)]
+Transport = Annotated[str | None, typer.Option(help=", ".join(TRANSPORTS), rich_help_panel=_HOW)]
+As = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        help=f"enroll as these devices do: {', '.join(FAMILIES)}; other options override it",
+        rich_help_panel=_HOW,
+    ),
+]
 Pss = Annotated[bool, typer.Option("--pss", help="sign with RSASSA-PSS", rich_help_panel=_HOW)]
 Ber = Annotated[
     bool,

@@ -13,6 +13,7 @@ from tests.support.requests import Endpoint
 from tests.support.system import System, running
 
 PROXY = "127.0.0.9"
+LONG_CHALLENGE = "MIIHzAYJ+/8=" * 1365 + "ABC="
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,11 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "longest": {"profile_id": "longest"},
             "grace": {"profile_id": "blink", "renewal_grace": "1h"},
             "manual": {"approval": "manual", "renewal_window": "0s"},
+            "long": {
+                "challenge_password": LONG_CHALLENGE,
+                "message_limit": 262144,
+                "renewal_window": "0s",
+            },
             "password": {"password_recipients": True, "renewal_window": "0s"},
             "north": _site(layout, "north"),
             "south": _site(layout, "south"),

@@ -34,7 +34,6 @@ def test_an_identity_is_a_certificate_of_a_day_over_its_key(identity: Identity) 
     assert made.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "device-1"
     assert made.not_valid_before_utc.timestamp() < NOW
     assert made.not_valid_after_utc.timestamp() == NOW + 86400
-    assert len(identity.transaction_id) == 64
 
 
 @pytest.mark.parametrize("common_name", ["", "x" * 65])
