@@ -13,12 +13,8 @@ _CHALLENGE: Final = "1.2.840.113549.1.9.7"
 _EXTENSIONS: Final = ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14")
 _SAN, _KEY_USAGE, _EKU = "2.5.29.17", "2.5.29.15", "2.5.29.37"
 _UPN: Final = "1.3.6.1.4.1.311.20.2.3"
-_KINDS: Final = {
-    "dns_name": "dns",
-    "rfc822_name": "email",
-    "uniform_resource_identifier": "uri",
-    "ip_address": "ip",
-}
+_TEXTS: Final = {"dns_name": "dns", "rfc822_name": "email", "uniform_resource_identifier": "uri"}
+_KINDS: Final = {"ip_address": "ip"}
 
 
 def read_csr(der: bytes) -> CsrFacts:
@@ -85,5 +81,7 @@ def _sans(value: bytes | None) -> Iterator[tuple[str, str]]:
             yield "upn" if oid == _UPN else oid, str(name.chosen["value"].native)
         elif name.name == "directory_name":
             yield "directory", name.chosen.human_friendly
+        elif name.name in _TEXTS:  # as sent: asn1crypto would rewrite URIs and international names
+            yield _TEXTS[name.name], name.chosen.contents.decode("latin-1")
         else:
             yield _KINDS.get(name.name, name.name), str(name.native)

@@ -160,7 +160,7 @@ class FakeMicrosoft:
             self._world.faults.clear()
 
     def answer(self, key: str, *codes: Any) -> None:
-        """Script the codes of a route or of a transaction; the last one stays.
+        """Script the codes of validate, success, failure or a transaction ID; the last one stays.
 
         Any JSON value is sent as it is, None leaves the member out. Without codes the script ends.
         """

@@ -41,6 +41,8 @@ def new_fault(route: str, kind: str, times: int, tenant: str, options: Mapping[s
         raise ValueError(f"fault {kind} has no option {', '.join(sorted(unknown))}")
     if not 0 <= int(options.get("size", 0)) <= _MAX_SIZE:
         raise ValueError(f"size is larger than {_MAX_SIZE}")
+    for name in ("status", "seconds"):
+        float(options.get(name, 0))
     return Fault(route, kind, times, tenant, options)
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -159,7 +160,7 @@ def _invalid(number: int, message: str) -> TokenError:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _equal(left: str, right: str) -> bool:

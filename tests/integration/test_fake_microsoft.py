@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
+from cli.enroll.identity import make_csr, make_identity
 from cli.fake_microsoft import faults, graph, judge
 from cli.fake_microsoft.app import NAMES
 from cli.fake_microsoft.fake import FakeMicrosoft
@@ -286,6 +287,7 @@ def test_an_assertion_gets_a_token_once(client: Client, algorithm: str) -> None:
         ({}, {"exp": time.time() + 7200}),
         ({}, {"iat": time.time() + 3600, "exp": time.time() + 3700}),
         ({}, {"iat": "soon"}),
+        ({}, {"iat": float("nan")}),
         ({}, {"jti": None}),
     ],
 )
@@ -510,6 +512,14 @@ def test_a_csr_of_another_version_with_unsorted_attributes_is_read(client: Clien
 def tlv(tag: int, value: bytes) -> bytes:
     size = len(value).to_bytes(2, "big")
     return bytes((tag, 0x82)) + size + value
+
+
+def test_a_csr_of_the_own_client_fits_its_challenge(client: Client) -> None:
+    sans = ["dns:a.example", "upn:ada@contoso.example", "uri:IntuneDeviceId://1", "ip:192.0.2.1"]
+    challenge = client.fake.mint("contoso", subject="CN=device-1", sans=sans)
+    identity = make_identity(KEY, "device-1", time.time())
+
+    assert client.code(make_csr(identity, challenge, sans)) == "Success"
 
 
 def test_a_challenge_is_readable_by_nobody_else(client: Client) -> None:
