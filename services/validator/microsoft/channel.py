@@ -164,20 +164,23 @@ class Channel:
         prepare: Prepare,
         deadline: float,
         *,
+        bearer: bool = True,
         relocatable: bool = False,
         again: Again = _nothing,
     ) -> Reply:
         """Make attempts until one has an answer to use, or no further one is due.
 
-        `prepare` makes the request of each attempt; `again` is called before another one. Raises
+        `prepare` makes the request of each attempt; `again` is called before another one. `bearer`
+        says whether it sends a token, which may have to be replaced. Raises
         `MicrosoftUnavailableError` if the breaker is open or the budget is used up.
         """
         progress = _Progress()
         remaining = deadline - self.around.clock()
         try:
             async with asyncio.timeout(max(remaining, 0.0)):
+                tried = Tried(refreshed=not bearer)
                 return await self._attempts(
-                    service, prepare, deadline, relocatable, again, progress
+                    service, prepare, deadline, tried, relocatable, again, progress
                 )
         except TimeoutError:
             if progress.flying:
@@ -190,14 +193,14 @@ class Channel:
         service: str,
         prepare: Prepare,
         deadline: float,
-        relocatable: bool,  # noqa: FBT001 - as above
+        tried: Tried,
+        relocatable: bool,  # noqa: FBT001 - one caller
         again: Again,
         progress: _Progress,
     ) -> Reply:
-        tried = Tried()
         while True:
+            request = await _prepared(prepare, progress)
             await self._admit(service, deadline, progress.sent)
-            request = await prepare()
             reply = await self._once(service, request, progress)
             remaining = deadline - self.around.clock()
             draw = self.around.draw()
@@ -294,6 +297,19 @@ class Channel:
                 },
             )
         return self._http
+
+
+async def _prepared(prepare: Prepare, progress: _Progress) -> Request:
+    """Return the next request; an error says whether an earlier one was sent.
+
+    Otherwise it would speak of the token or the list of services, which change nothing.
+    """
+    try:
+        return await prepare()
+    except MicrosoftUnavailableError as error:
+        raise MicrosoftUnavailableError(
+            error.kind, error.detail, error.hint, sent=progress.sent
+        ) from None
 
 
 async def _content(response: httpx.Response) -> bytes:

@@ -147,7 +147,7 @@ class ClientCredentials:
         channel = self.channel
         async with channel.measured("token"):
             reply = await channel.exchange(
-                LOGIN, lambda: self._request(scope, index), channel.deadline()
+                LOGIN, lambda: self._request(scope, index), channel.deadline(), bearer=False
             )
             if reply.status != _OK:
                 raise _error(reply)

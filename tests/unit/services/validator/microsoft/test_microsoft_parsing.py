@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.validator.microsoft import parsing
@@ -21,12 +21,10 @@ MEMBERS = st.text() | st.sampled_from(
         "enrolledDateTime", "deviceId", "accountEnabled", "onPremisesSecurityIdentifier",
     ]
 )  # fmt: skip
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(MEMBERS, inner, max_size=6),
-    max_leaves=20,
-)
-READERS = [
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+OBJECT = st.dictionaries(MEMBERS, SCALAR, max_size=4)
+VALUE = SCALAR | OBJECT | st.lists(SCALAR | OBJECT, max_size=3)
+READERS: list[Any] = [
     parsing.read_token,
     parsing.read_token_error,
     parsing.read_error_code,
@@ -51,18 +49,20 @@ def bounded(found: Any, longest: int = 16384) -> None:
         bounded(astuple(found))
 
 
-@pytest.mark.parametrize("read", READERS)
-@given(content=st.binary() | JSON.map(lambda found: json.dumps(found).encode()))
-def test_no_answer_crashes_a_reader(read: Any, content: bytes) -> None:
-    with contextlib.suppress(UnreadableError):
-        bounded(read(content))
+@given(st.binary() | st.text().map(str.encode) | VALUE.map(lambda v: json.dumps(v).encode()))
+def test_no_answer_crashes_a_reader(content: bytes) -> None:
+    for read in READERS:
+        with contextlib.suppress(UnreadableError):
+            bounded(read(content))
 
 
-@pytest.mark.parametrize("read", READERS)
-@given(table=st.dictionaries(MEMBERS, JSON, max_size=8))
-def test_no_object_crashes_a_reader(read: Any, table: dict[str, Any]) -> None:
-    with contextlib.suppress(UnreadableError):
-        bounded(read(json.dumps(table).encode()))
+@settings(max_examples=200)
+@given(st.dictionaries(MEMBERS, VALUE, max_size=5))
+def test_no_object_crashes_a_reader(table: dict[str, Any]) -> None:
+    content = json.dumps(table).encode()
+    for read in READERS:
+        with contextlib.suppress(UnreadableError):
+            bounded(read(content))
 
 
 @given(st.text() | st.integers() | st.none())
