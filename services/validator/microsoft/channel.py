@@ -37,7 +37,9 @@ _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 10.0
 _POOL_SECONDS: Final = 2.0
 _IDLE_SECONDS: Final = 15.0
+_OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
+_THROTTLED: Final = (429, 503)
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _SYSTEM: Final = random.SystemRandom()
 
@@ -254,7 +256,7 @@ class Channel:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return Reply(UNREACHED, why=_cause(error))
         except TooLongError as error:
-            self._breaker(service).succeeded()
+            self._account(service, Reply(_OK))
             detail = f"{service}: {error}"
             raise MicrosoftUnavailableError(Problem.PROTOCOL, detail, sent=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
@@ -262,7 +264,7 @@ class Channel:
 
     def _refuse_redirect(self, service: str, status: int, before: bool) -> None:  # noqa: FBT001
         if status in _REDIRECTS:
-            self._breaker(service).succeeded()
+            self._account(service, Reply(status))
             detail = f"{service} redirects ({status})"
             raise MicrosoftUnavailableError(
                 Problem.PROTOCOL, detail, hints.REDIRECT, sent=before
@@ -274,7 +276,7 @@ class Channel:
             breaker.failed(now)
         else:
             breaker.succeeded()
-        if reply.wish is not None and reply.status in (429, 503):
+        if reply.wish is not None and reply.status in _THROTTLED:
             self.throttled[service] = now + reply.wish
         MICROSOFT_BREAKER.labels(self.connection.name, service).set(breaker.open)
 
