@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import EventSigner
 from shared.log.events.certificates import CertificateRecorded
-from shared.log.events.enrollment import CertificateIssued
+from shared.log.events.enrollment import CertificateConfirmed, CertificateIssued
 from shared.log.stages import Stage
 from shared.log.subjects import certificate_issued
 from shared.scep.certrep import CertRep, PkiStatus
@@ -269,3 +269,39 @@ async def test_without_the_bus_a_query_is_not_answered(world: World) -> None:
 
     with pytest.raises(BusUnavailableError):
         await get_cert(world, world.ca.name, b"\x40")
+
+
+async def test_a_withheld_certificate_is_given_out_only_when_it_is_confirmed(
+    world: World,
+) -> None:
+    leaf = world.certificate(await world.enroll())
+    serial, elsewhere = pki.certificate_serial(leaf), replace(world.enrollment(), attempt=7)
+    request = world.requests()[0].sha256()
+    event = CertificateIssued(
+        request_sha256=request,
+        issuer=ISSUER,
+        serial=serial.hex(),
+        certificate=leaf,
+        not_after=NOW + 1,
+        confirmed_by="contoso",
+        withheld=True,
+    )
+    await append_signed(world.bus, elsewhere.subject(Stage.OUTCOME), event, ISSUING)
+    record = CertificateRecorded(
+        request_sha256=request,
+        enrollment=elsewhere.prefix(),
+        spki_sha256="11" * 32,
+        subject="CN=device",
+        not_before=NOW,
+        not_after=NOW + 1,
+        serial=serial.hex(),
+    )
+    await append_signed(world.bus, certificate_issued(ISSUER, serial.hex()), record, ISSUING)
+    await none_such(world, world.ca.name, serial)
+
+    confirmed = CertificateConfirmed(
+        request_sha256=request, connection="contoso", serial=serial.hex()
+    )
+    await append_signed(world.bus, elsewhere.subject(Stage.CONFIRMATION), confirmed, VALIDATOR)
+    reply = await get_cert(world, world.ca.name, serial)
+    assert world.certificate(reply) == leaf

@@ -1,12 +1,19 @@
 import asyncio
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.gateway.outcomes import EnrollmentStatus, PendingRequest
 from shared.log.envelope import SUBJECT, EventSigner, Message, sign
-from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    ConfirmationFailed,
+    EnrollmentRejected,
+)
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from tests.support.messages import Identity, spki
@@ -234,3 +241,101 @@ async def test_a_certificate_that_does_not_parse_is_a_forgery(
     await append(world.bus, subject, message(world, Stage.OUTCOME, broken, ISSUING))
 
     assert (await world.outcomes.read(request_, world.chain)).forged
+
+
+# A certificate that is withheld until its confirmation
+
+
+def withheld(world: World) -> CertificateIssued:
+    return msgspec.structs.replace(issued(world), confirmed_by="contoso", withheld=True)
+
+
+async def confirm(
+    world: World, event: CertificateConfirmed | ConfirmationFailed, by: EventSigner = VALIDATOR
+) -> Message:
+    subject = world.enrollment().subject(Stage.CONFIRMATION)
+    message = sign(event, subject, by)
+    await world.bus.append(subject, message)
+    return message
+
+
+def confirmed(world: World, **changes: Any) -> CertificateConfirmed:
+    values = {
+        "request_sha256": REQUEST_SHA256,
+        "connection": "contoso",
+        "serial": issued(world).serial,
+    }
+    return CertificateConfirmed(**(values | changes))
+
+
+def refused(world: World) -> ConfirmationFailed:
+    return ConfirmationFailed(
+        request_sha256=REQUEST_SHA256,
+        connection="contoso",
+        serial=issued(world).serial,
+        reason=Reason.NOT_CONFIRMED,
+        fail_info=FAIL_INFO[Reason.NOT_CONFIRMED],
+        detail="Intune did not accept the certificate",
+        withdrawn=True,
+    )
+
+
+async def test_a_withheld_certificate_is_no_end_even_in_a_hint(
+    world: World, request_: PendingRequest
+) -> None:
+    good = message(world, Stage.OUTCOME, withheld(world), ISSUING)
+    subject = world.enrollment().subject(Stage.OUTCOME)
+    await world.bus.append(subject, good)
+
+    assert not (await waited(world, request_, (subject, good))).settled
+
+
+async def test_its_confirmation_makes_it_the_answer(world: World, request_: PendingRequest) -> None:
+    made, subject = withheld(world), world.enrollment().subject(Stage.OUTCOME)
+    await world.bus.append(subject, message(world, Stage.OUTCOME, made, ISSUING))
+    good = await confirm(world, confirmed(world))
+
+    assert (await world.outcomes.read(request_, world.chain)).terminal == made
+    place = world.enrollment().subject(Stage.CONFIRMATION)
+    assert (await waited(world, request_, (place, good))).terminal == made
+
+
+async def test_its_refusal_is_the_answer(world: World, request_: PendingRequest) -> None:
+    subject = world.enrollment().subject(Stage.OUTCOME)
+    await world.bus.append(subject, message(world, Stage.OUTCOME, withheld(world), ISSUING))
+    await confirm(world, refused(world))
+
+    assert (await world.outcomes.read(request_, world.chain)).terminal == refused(world)
+
+
+@pytest.mark.parametrize("by", [ISSUING, STRANGER])
+async def test_only_a_validator_confirms(
+    world: World, request_: PendingRequest, by: EventSigner
+) -> None:
+    subject = world.enrollment().subject(Stage.OUTCOME)
+    await world.bus.append(subject, message(world, Stage.OUTCOME, withheld(world), ISSUING))
+    await confirm(world, confirmed(world), by)
+    found = await world.outcomes.read(request_, world.chain)
+
+    assert (found.terminal, found.forged) == (None, True)
+
+
+@pytest.mark.parametrize("changes", [{"serial": "77"}, {"request_sha256": "ab" * 32}])
+async def test_a_confirmation_of_another_certificate_confirms_nothing(
+    world: World, request_: PendingRequest, changes: dict[str, str]
+) -> None:
+    subject = world.enrollment().subject(Stage.OUTCOME)
+    await world.bus.append(subject, message(world, Stage.OUTCOME, withheld(world), ISSUING))
+    await confirm(world, confirmed(world, **changes))
+    found = await world.outcomes.read(request_, world.chain)
+
+    assert (found.terminal, found.forged) == (None, True)
+
+
+async def test_a_confirmation_without_a_certificate_gives_none_out(
+    world: World, request_: PendingRequest
+) -> None:
+    good = await confirm(world, confirmed(world))
+    place = world.enrollment().subject(Stage.CONFIRMATION)
+
+    assert not (await waited(world, request_, (place, good))).settled

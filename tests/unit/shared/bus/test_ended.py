@@ -4,12 +4,18 @@ import pytest
 
 from shared.bus.ended import has_failed
 from shared.log.envelope import Message
-from shared.log.events.enrollment import EnrollmentRejected
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    ConfirmationFailed,
+    EnrollmentRejected,
+)
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.subjects import EnrollmentId
 from tests.fakes.memory_bus import MemoryBus
 from tests.support.world import (
+    ISSUING,
     PROFILE,
     REQUEST_SHA256,
     TRUSTED_ISSUERS,
@@ -52,3 +58,36 @@ async def test_a_forged_verdict_means_that_no_issuer_will_act(bus: MemoryBus) ->
     await bus.append(ENROLLMENT.subject(Stage.VERDICT), PLANTED)
 
     assert await failed(bus)
+
+
+async def test_a_certificate_that_stays_withheld_is_a_failure(bus: MemoryBus) -> None:
+    issued = CertificateIssued(
+        request_sha256=REQUEST_SHA256,
+        issuer="local",
+        serial="40",
+        certificate=b"",
+        not_after=0,
+        confirmed_by="contoso",
+        withheld=True,
+    )
+    await append_signed(bus, ENROLLMENT.subject(Stage.OUTCOME), issued, ISSUING)
+    assert not await failed(bus)
+
+    reason = Reason.NOT_CONFIRMED
+    refused = ConfirmationFailed(
+        request_sha256=REQUEST_SHA256,
+        connection="contoso",
+        serial="40",
+        reason=reason,
+        fail_info=FAIL_INFO[reason],
+        detail="",
+    )
+    await append_signed(bus, ENROLLMENT.subject(Stage.CONFIRMATION), refused, VALIDATOR)
+    assert await failed(bus)
+
+
+async def test_a_confirmed_certificate_is_none(bus: MemoryBus) -> None:
+    event = CertificateConfirmed(request_sha256=REQUEST_SHA256, connection="contoso", serial="40")
+    await append_signed(bus, ENROLLMENT.subject(Stage.CONFIRMATION), event, VALIDATOR)
+
+    assert not await failed(bus)
