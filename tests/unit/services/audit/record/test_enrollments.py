@@ -35,8 +35,9 @@ DERIVED = [table for table in metadata.sorted_tables if table.name not in ("even
 ORDERS = (
     "ChallengeCreated", "ReloadOrdered", "RevocationOrdered", "ChallengeCancelled",
     "CommandAnswered", "ApiTokenCreated", "ApiTokenRevoked", "RetryOrdered",
-    "ResumeOrdered",
+    "ResumeOrdered", "WithdrawalOrdered",
 )  # fmt: skip
+CONFIRMATIONS = ("CertificateConfirmed", "ConfirmationFailed", "")
 # Of replicas to the reload, the last of them to an order that nobody gave.
 ANSWERS = [
     (
@@ -97,8 +98,11 @@ def _story(number: int, rng: random.Random) -> list[tuple[str, Any]]:
     else:
         steps.append((Stage.VERDICT, event("EnrollmentApproved", existing="", renews=None)))
         if rng.random() < 0.8:
-            outcome = event("CertificateIssued", serial=f"{number:032x}")
+            withheld = rng.random() < 0.5
+            outcome = event("CertificateIssued", serial=f"{number:032x}", withheld=withheld)
             steps.append((Stage.OUTCOME, outcome))
+            if withheld and (kind := rng.choice(CONFIRMATIONS)):
+                steps.append((Stage.CONFIRMATION, event(kind, serial=f"{number:032x}")))
         else:
             steps.append((Stage.OUTCOME, event("IssuanceFailed")))
     return [(found.subject(stage), each) for stage, each in steps]
@@ -183,6 +187,32 @@ def test_an_enrollment_is_told_in_one_row(engine: Engine) -> None:
     assert (device["device"], device["issued"], device["refused"]) == ("CN=device-1", 1, 0)
     names = {each["name"] for each in rows(engine, "names")}
     assert {"device-1", "t1", "ab", "device.example", "device-guid"} <= names
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "result"),
+    [
+        ("CertificateConfirmed", "issued", "success"),
+        ("ConfirmationFailed", "failed", "not_confirmed"),
+    ],
+)
+def test_a_withheld_certificate_ends_its_enrollment_when_it_is_confirmed(
+    engine: Engine, kind: str, state: str, result: str
+) -> None:
+    place = enrollment(1)
+    outcome = event("CertificateIssued", serial="ab", withheld=True)
+    withheld = stored(3, place.subject(Stage.OUTCOME), outcome)
+    for message in (requested(1, 1), approved(2, 1, "CN=device-1"), withheld):
+        store(engine, STREAM, [message])
+    (row,) = rows(engine, "enrollments")
+    assert (row["state"], row["serial"], row["ended_at"]) == ("confirming", "ab", None)
+    assert rows(engine, "counters") == []
+
+    end = stored(4, place.subject(Stage.CONFIRMATION), event(kind, serial="ab"))
+    store(engine, STREAM, [end])
+    (row,), (counter,) = rows(engine, "enrollments"), rows(engine, "counters")
+    assert (row["state"], row["ended_at"]) == (state, end.time)
+    assert (counter["result"], counter["count"]) == (result, 1)
 
 
 def test_an_end_in_a_later_batch_is_counted_under_what_the_verdict_told(engine: Engine) -> None:
