@@ -231,8 +231,9 @@ def _signed(profile: ProfileSection) -> Iterator[str]:
         return
     if profile.device_state == "":
         yield ".device_state: must be module:attribute, not empty"
-    if profile.intune_connector_cert_path is None:
-        yield ".intune_connector_cert_path: required with intune_enabled"
+    if profile.intune_connector_cert_path is None and not profile.intune_tenant_cert_paths:
+        how = "set it, or intune_tenant_cert_paths for every tenant"
+        yield f".intune_connector_cert_path: required with intune_enabled: {how}"
     if profile.intune_clock_skew_tolerance >= profile.intune_challenge_validity:
         yield ".intune_clock_skew_tolerance: must be less than intune_challenge_validity"
 

@@ -159,9 +159,13 @@ class ProfileSection(Section):
     intune_enabled: bool = False
     """The `signed` verifier: challenges that a connector signed, verified with its certificate."""
     intune_connector_cert_path: Path | None = None
-    """The connectors' certificates, PEM, or one in DER; required with `intune_enabled`."""
+    """The connectors' certificates, PEM, or one in DER; required with `intune_enabled`, unless
+    `intune_tenant_cert_paths` names every tenant.
+    """
     intune_tenant_cert_paths: dict[str, Path] = Field(default_factory=dict)
-    """Bundles of single tenants, by `iss`. They alone verify these tenants' challenges."""
+    """Bundles of single tenants, by `iss`. They alone verify these tenants' challenges. Without
+    `intune_connector_cert_path` challenges of other tenants are refused.
+    """
     intune_audience: str | None = None
     """Required `aud` of a signed challenge [any]."""
     intune_challenge_validity: Annotated[Duration, Field(ge=1)] = 3600.0

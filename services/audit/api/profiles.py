@@ -94,7 +94,7 @@ def _intune(
     anchors = _read(configuration, [path] if path else [])
     limit = section.intune_per_device_rate_limit_24h
     return {
-        "trust_anchor_path": str(path),
+        "trust_anchor_path": str(path) if path else None,
         "trust_anchors": [_validity(anchor, now) for anchor in anchors],
         "audience": section.intune_audience,
         "challenge_validity_ns": int(section.intune_challenge_validity * NANOSECONDS),

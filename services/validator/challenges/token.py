@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from services.validator.challenges.binding import mismatch
 from services.validator.challenges.claims import (
@@ -26,6 +27,8 @@ from services.validator.challenges.verifier import ChallengeResult, passed, refu
 from shared.log.events.enrollment import GateResult
 from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest
+
+_ISSUER_SHOWN: Final = 100  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def _steps(
 def _signature(jws: Jws, pool: AnchorPool, issuer: str, now: int) -> ChallengeResult:
     """Run gate 2: a valid anchor of the token's issuer signed it."""
     anchors = pool.of(issuer)
+    if not anchors:
+        return refused("signature", Reason.SIGNATURE_INVALID, *_no_bundle(issuer))
     anchor = verified_by(jws, anchors, now)
     if anchor is not None:
         return ChallengeResult((passed("signature", f"{jws.algorithm} by {anchor.subject}"),))
@@ -127,6 +132,12 @@ def _signature(jws: Jws, pool: AnchorPool, issuer: str, now: int) -> ChallengeRe
     return refused(
         "signature", Reason.SIGNATURE_INVALID, "no trusted connector signed the token", compared
     )
+
+
+def _no_bundle(issuer: str) -> tuple[str, str]:
+    """Return what a refusal says if no bundle is for this issuer, which nobody vouched for."""
+    said = f"iss {issuer[:_ISSUER_SHOWN]}" if issuer else "no iss"
+    return "no trust anchors are configured for the token's issuer", f"unverified: {said}"
 
 
 def _time(claims: Claims, rules: TokenRules, now: int) -> ChallengeResult:

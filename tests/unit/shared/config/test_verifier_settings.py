@@ -157,7 +157,7 @@ def test_neither_access_nor_configuration_shows_a_secret(config: Path, secret: s
          SIGNED | {"password_recipients": True, "challenge_password": ["", ""]}),
         ("intune_connector_cert_path", {"intune_enabled": True}),
         ("intune_connector_cert_path",
-         {"intune_enabled": True, "intune_tenant_cert_paths": {"tenant": "anchors.pem"}}),
+         {"intune_enabled": True, "intune_tenant_cert_paths": {}}),
         ("intune_clock_skew_tolerance", SIGNED | {"intune_clock_skew_tolerance": "60m"}),
         ("intune_clock_skew_tolerance", SIGNED | {"intune_clock_skew_tolerance": "61m"}),
         ("intune_clock_skew_tolerance", SIGNED | {"intune_challenge_validity": "60s"}),
@@ -386,6 +386,16 @@ def test_every_anchor_of_every_bundle_counts(config: Path, rsa_key: rsa.RSAPriva
     assert [a.subject for a in found.pool.common] == ["CN=a", "CN=b"]
     assert [a.subject for a in found.pool.of("https://sts.example/1")] == ["CN=c"]
     assert found.pool.of("2") == found.pool.of("another") == found.pool.common
+
+
+def test_tenants_bundles_alone_are_enough_and_no_other_tenant_is_trusted(config: Path) -> None:
+    pki.write_certificate(config.parent / "tenant.pem", anchor(P256_KEY, "c"))
+    keys = {"intune_enabled": True, "intune_tenant_cert_paths": {"tenant": "tenant.pem"}}
+    found = access(config, **keys).signed
+
+    assert found is not None
+    assert [a.subject for a in found.pool.of("tenant")] == ["CN=c"]
+    assert found.pool.of("another") == ()
 
 
 def test_text_between_the_certificates_of_a_bundle_is_no_harm(config: Path) -> None:

@@ -282,6 +282,19 @@ def test_without_a_fitting_anchor_nothing_passes(pool: AnchorPool) -> None:
     assert refusal(mint(claims()), pool=pool) == ("signature", Reason.SIGNATURE_INVALID)
 
 
+def test_a_tenant_without_a_bundle_is_named_where_there_is_no_common_one() -> None:
+    pool = AnchorPool((), {TENANT: (anchor(p256()),)})
+    token = mint(claims(iss="https://other.example/" + "x" * 500), p256())
+    refused = evaluator(token, pool=pool).verified
+
+    assert refusal(token, pool=pool) == ("signature", Reason.SIGNATURE_INVALID)
+    assert refused.refusal is not None
+    assert refused.refusal.detail == "no trust anchors are configured for the token's issuer"
+    assert "iss https://other.example/xxx" in refused.gates[-1].detail
+    assert "x" * 100 not in refused.gates[-1].detail
+    assert passes(evaluator(mint(claims(iss=TENANT), p256()), pool=pool))
+
+
 def test_a_p384_anchor_verifies_nothing() -> None:
     pool = AnchorPool((anchor(P384),))
 
