@@ -73,6 +73,15 @@ SERIES_LENGTH: Final = Bound(
 REPLICA_NAMES: Final = Bound(
     1024, "names", "heartbeats of replicas, and CA chains, on the bus", "new names are refused"
 )
+HEARTBEAT_ANCHORS: Final = Bound(
+    200,
+    "anchors",
+    "of all profiles, those that expire first, in a heartbeat and on the page",
+    "the page shows those of the audit service's own files, where a whole bundle is missing",
+)
+ANCHOR_CHARACTERS: Final = Bound(
+    200, "characters", "an anchor's subject or issuer (`iss`) in a heartbeat", "truncated"
+)
 DETAIL_CHARACTERS: Final = Bound(
     500,
     "characters",

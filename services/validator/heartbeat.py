@@ -13,14 +13,15 @@ from services.validator.challenges.token import AnchorPool
 from services.validator.evaluate import Evaluator
 from shared.bus.log import Log, read_authentic
 from shared.config.load import SettingsError
+from shared.limits import ANCHOR_CHARACTERS, HEARTBEAT_ANCHORS
 from shared.log.envelope import Message, Stored, sign
 from shared.log.events.commands import CommandAnswered, ReloadOrdered
-from shared.log.events.state import Heartbeat, TenantReport
+from shared.log.events.state import Heartbeat, LoadedAnchor, TenantReport
 from shared.log.roles import Role
 from shared.log.streams import OPS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
 from shared.observe.logs import log_failure
-from shared.observe.metrics import measure_expiry
+from shared.observe.metrics import measure_bundle_expiry, measure_expiry
 from shared.runtime.heartbeat import HeartbeatLoop
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import now
@@ -65,18 +66,29 @@ class ValidatorHeartbeats(HeartbeatLoop):
             since=self.since,
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
             tenants=self.tenants(),
+            loaded=_loaded(pools),
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
         return sign(seen, subject, self.evaluator.live.current.signer)
 
     def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
-        """Export the days until each anchor expires; removed anchors are no longer exported."""
+        """Export the days until each anchor and each bundle's first anchor expire.
+
+        Removed ones are no longer exported.
+        """
         ends = {
             f"{profile}: {anchor.subject}": float(anchor.not_after)
             for profile, pool in pools.items()
             for anchor in pool.all()
         }
         measure_expiry("anchor", ends, self.clock)
+        firsts = {
+            (profile, _bundle_name(issuer)): min(float(anchor.not_after) for anchor in bundle)
+            for profile, pool in pools.items()
+            for issuer, bundle in pool.bundles().items()
+            if bundle
+        }
+        measure_bundle_expiry(firsts, self.clock)
 
     def _pools(self) -> dict[str, AnchorPool]:
         access = self.evaluator.live.current.access
@@ -142,6 +154,29 @@ class ValidatorHeartbeats(HeartbeatLoop):
                 f"profile {profile} does not accept signed challenges on this replica"
             )
         return access.signed
+
+
+def _bundle_name(issuer: str | None) -> str:
+    """Return the label of a bundle in metrics."""
+    return "common" if issuer is None else f"tenant {issuer[:ANCHOR_CHARACTERS]}"
+
+
+def _loaded(pools: Mapping[str, AnchorPool]) -> tuple[LoadedAnchor, ...]:
+    """Return the anchors to report: if there are too many, those that expire first."""
+    found = [
+        LoadedAnchor(
+            profile=profile,
+            subject=anchor.subject[:ANCHOR_CHARACTERS],
+            sha256=anchor.sha256,
+            not_before=anchor.not_before,
+            not_after=anchor.not_after,
+            issuer=None if issuer is None else issuer[:ANCHOR_CHARACTERS],
+        )
+        for profile, pool in pools.items()
+        for issuer, bundle in pool.bundles().items()
+        for anchor in bundle
+    ]
+    return tuple(sorted(found, key=lambda each: each.not_after)[:HEARTBEAT_ANCHORS])
 
 
 def _summary(pool: AnchorPool) -> str:

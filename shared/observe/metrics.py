@@ -109,6 +109,11 @@ EXPIRY_DAYS: Final = Gauge(
     "Days until one of our certificates expires",
     ["kind", "name"],
 )
+BUNDLE_EXPIRY_DAYS: Final = Gauge(
+    "scepstream_anchor_bundle_expiry_days",
+    "Days until the first trust anchor of a profile's bundle expires: common, or tenant ISS",
+    ["profile", "bundle"],
+)
 
 CERTIFICATES_EXPIRING: Final = Gauge(
     "scepstream_certificates_expiring",
@@ -142,7 +147,7 @@ MICROSOFT_BREAKER: Final = Gauge(
 )
 
 _DAY: Final = 86400
-_measured: Final[dict[str, set[str]]] = {}
+_measured: Final[dict[str, set[tuple[str, ...]]]] = {}
 # Kinds of stored events that may fail to authenticate. Their series must begin at 0: increase()
 # misses the first event of a series that begins at 1.
 for _stage in (
@@ -164,11 +169,27 @@ def measure_expiry(kind: str, ends: Mapping[str, float], clock: Callable[[], flo
 
     `ends` maps names to Unix seconds; the days are computed at each scrape.
     """
-    for name in _measured.get(kind, set()) - ends.keys():
-        EXPIRY_DAYS.remove(kind, name)
-    for name, end in ends.items():
-        EXPIRY_DAYS.labels(kind, name).set_function(partial(_days_until, end, clock))
-    _measured[kind] = set(ends)
+    _measure(kind, EXPIRY_DAYS, {(kind, name): end for name, end in ends.items()}, clock)
+
+
+def measure_bundle_expiry(
+    ends: Mapping[tuple[str, str], float], clock: Callable[[], float]
+) -> None:
+    """Export the days until these bundles' first anchors expire, as `measure_expiry` does.
+
+    `ends` maps profile and bundle to Unix seconds.
+    """
+    _measure("bundle", BUNDLE_EXPIRY_DAYS, {(*labels,): end for labels, end in ends.items()}, clock)
+
+
+def _measure(
+    what: str, gauge: Gauge, ends: Mapping[tuple[str, ...], float], clock: Callable[[], float]
+) -> None:
+    for labels in _measured.get(what, set()) - ends.keys():
+        gauge.remove(*labels)
+    for labels, end in ends.items():
+        gauge.labels(*labels).set_function(partial(_days_until, end, clock))
+    _measured[what] = set(ends)
 
 
 def _days_until(end: float, clock: Callable[[], float]) -> float:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from cli.up.authority import make_ca
 from tests.browser.devices import AUDIENCE, Fleet, write_branch_anchor
 from tests.browser.pages import Desktop, Watch
-from tests.browser.past import ANCHOR_DAYS, Past, add_token
+from tests.browser.past import ANCHOR_DAYS, CONTOSO, Past, add_token
 from tests.support.prepared import add_profiles, prepared
 from tests.support.system import System, running
 from tests.support.tools import need
@@ -34,6 +34,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Two validators, and a profile for each thing that the page tells of profiles."""
     layout = prepared(tmp_path_factory.mktemp("browser") / "data")
     write_branch_anchor(layout.root / "connector" / "branch.pem", ANCHOR_DAYS)
+    contoso = layout.root / "connector" / "contoso.pem"
+    write_branch_anchor(contoso, 5 * ANCHOR_DAYS, "Connector of Contoso")
     ca = make_ca("ec:p256", time.time()).certificate
     (layout.root / "ca" / "clients.pem").write_bytes(ca.public_bytes(Encoding.PEM))
     add_profiles(
@@ -49,6 +51,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                 "challenge_password": [],
                 "intune_enabled": True,
                 "intune_connector_cert_path": "connector/branch.pem",
+                f'intune_tenant_cert_paths."{CONTOSO}"': "connector/contoso.pem",
                 "intune_audience": AUDIENCE,
                 "intune_per_device_rate_limit_24h": 0,
             },

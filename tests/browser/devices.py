@@ -179,13 +179,15 @@ def unique(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(3).upper()}"
 
 
-def write_branch_anchor(path: Path, days: int) -> None:
+def write_branch_anchor(
+    path: Path, days: int, name: str = "Connector of the branch office"
+) -> None:
     """The anchor of the branch's connector, good for so many days yet."""
     key = p256(_BRANCH_SEED)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Connector of the branch office")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=300))
         .not_valid_after(now + timedelta(days=days, hours=1))
         .sign(key, hashes.SHA256())

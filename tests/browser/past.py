@@ -8,6 +8,7 @@ from tests.browser.devices import Asked, Fleet
 from tests.support.system import System
 
 ANCHOR_DAYS: Final = 12
+CONTOSO: Final = "https://sts.example/contoso"
 _SCANNERS: Final = tuple(f"SCANNER-{number:03}" for number in range(52))
 _REFUSED: Final = {
     "PHONE-0388": "expired",

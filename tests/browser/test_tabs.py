@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.devices import AUDIENCE, Fleet, unique
-from tests.browser.past import ANCHOR_DAYS, Past
+from tests.browser.past import ANCHOR_DAYS, CONTOSO, Past
 from tests.support.system import System
 
 RESULTS: Final = [
@@ -116,13 +116,29 @@ def test_a_profile_tells_its_audience_its_limit_and_its_anchors(viewer: Page) ->
     expect(fact(branch, "Audience")).to_have_text(AUDIENCE)
     expect(fact(corp, "Rate limit")).to_contain_text("Active")
     expect(fact(branch, "Rate limit")).to_have_text("Disabled")
-    row = branch.locator("#anchors-branch tbody tr")
-    expect(row).to_have_count(1)
+    rows = branch.locator("#anchors-branch tbody tr")
+    row, tenant = rows.nth(0), rows.nth(1)
+    expect(rows).to_have_count(2)
     expect(row).to_contain_text("CN=Connector of the branch office")
+    expect(row).to_contain_text("all others")
+    expect(tenant).to_contain_text("CN=Connector of Contoso")
+    expect(tenant.locator("td").first).to_have_text(CONTOSO)
+    expect(tenant.locator("code")).to_have_attribute("title", re.compile("^[0-9a-f]{64}$"))
+    expect(tenant.locator(".badge.good")).to_have_text(f"{5 * ANCHOR_DAYS} days")
     for badge in (row.locator(".badge"), branch.locator("header .badge")):
         expect(badge).to_have_text(f"{ANCHOR_DAYS} days (rotate soon)")
         expect(badge).to_have_class(re.compile("warn"))
     expect(corp.locator("header .badge.good")).to_have_text(re.compile(r"^36\d days$"))
+
+
+def test_an_anchor_that_expires_soon_is_seen_among_the_profiles(viewer: Page) -> None:
+    viewer.goto("/scep")
+    found = fact(viewer.locator("#profile-branch"), "Trust anchors")
+
+    expect(found).to_contain_text("2 in 2 bundles")
+    expect(found.locator(".badge.warn")).to_have_text(f"{ANCHOR_DAYS} days (rotate soon)")
+    expect(fact(viewer.locator("#profile-corp"), "Trust anchors").locator(".good")).to_be_visible()
+    expect(viewer.locator("#profile-demo")).not_to_contain_text("Trust anchors")
 
 
 def test_recent_failures_are_failures_and_lead_to_their_enrollment(

@@ -34,6 +34,7 @@ def challenges(result: str) -> str:
 CORP: Final = {"profile": "corp"}
 RA: Final = {"kind": "ra", "name": "corp"}
 EXPIRY: Final = 'scepstream_certificate_expiry_days{kind="ra",name="corp"}'
+BUNDLE: Final = 'scepstream_anchor_bundle_expiry_days{profile="corp",bundle="tenant contoso"}'
 CASES: Final = (
     Case("SignatureInvalid", challenges("signature_invalid"), "0x10 1+1x100", 20, CORP, 13),
     Case("ClaimMismatch", challenges("claim_mismatch"), "0x10 1+1x200", 90, CORP, 60),
@@ -41,6 +42,8 @@ CASES: Final = (
     Case("RateLimited", challenges("rate_limited"), "0x10 1+1x10 11x100", 20, CORP, 9),
     Case("CertificateExpires", EXPIRY, "31x10 29x200", 80, RA, 60, "29"),
     Case("CertificateExpiresSoon", EXPIRY, "8x10 6x200", 12, RA, 9, "6"),
+    Case("AnchorsExpire", BUNDLE, "31x10 29x200", 80,
+         {"profile": "corp", "bundle": "tenant contoso"}, 60, "29"),
     Case("DevicesNotRenewed", 'scepstream_certificates_not_renewed{profile="corp"}',
          "0x10 3x200", 80, CORP, 60, "3"),
     Case("ExpiryNoticesFail", 'scepstream_expiry_notices_total{accepted="false"}',

@@ -71,6 +71,27 @@ _INTUNE: Final[dict[str, Any]] = {
             "expired": False,
         }
     ],
+    "anchor_bundles": [
+        {
+            "issuer": None,
+            "path": "connector/connector.pem",
+            "state": "valid",
+            "anchors": [
+                {
+                    "subject": "CN=connector",
+                    "sha256": "5e" * 32,
+                    "not_before": "2026-01-01T00:00:00+00:00",
+                    "not_after": "2027-01-01T00:00:00+00:00",
+                    "days_to_expiry": 364,
+                    "expired": False,
+                    "state": "valid",
+                }
+            ],
+        }
+    ],
+    "anchors_state": "valid",
+    "anchors_days_to_expiry": 364,
+    "anchors_expired": False,
     "audience": "https://scep.example/scep/corp",
     "challenge_validity_ns": 3600_000_000_000,
     "clock_skew_tolerance_ns": 60_000_000_000,

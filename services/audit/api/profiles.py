@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from services.audit.api.anchors import describe_anchors
 from shared.config.keys import read_certificates, spki
 from shared.config.load import SettingsError
 from shared.config.profiles import ProfileSection
@@ -67,6 +68,7 @@ def _profile(
     if section.intune_enabled:
         counted = state.counted.get(name, {})
         found["intune"] = _intune(configuration, section, counted, now)
+        found["intune"] |= describe_anchors(configuration, name, section, state.validators, now)
         found["intune"]["replay_cache_size"] = state.replay_records
     return found
 

@@ -10,6 +10,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.validator.challenges.jws import Anchor
@@ -84,11 +85,11 @@ def _anchor(path: Path, certificate: x509.Certificate, now: float) -> Anchor:
             f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         )
     not_before = int(certificate.not_valid_before_utc.timestamp())
-    key = _key(certificate)
+    key, sha256 = _key(certificate), certificate.fingerprint(SHA256()).hex()
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_BITS:
-        return Anchor(subject, not_before, not_after, key)
+        return Anchor(subject, not_before, not_after, key, sha256)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return Anchor(subject, not_before, not_after, key)
+        return Anchor(subject, not_before, not_after, key, sha256)
     raise SettingsError(
         f"{path}: the key of {subject} is neither RSA of {_MIN_BITS} bits or more nor on P-256"
     )

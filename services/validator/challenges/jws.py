@@ -33,12 +33,16 @@ class UnacceptableTokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A connector's certificate: its key, and when its validity begins and ends (Unix seconds)."""
+    """A connector's certificate: its key, and when its validity begins and ends (Unix seconds).
+
+    `sha256` is the digest of the certificate, in hex.
+    """
 
     subject: str
     not_before: int
     not_after: int
     key: AnchorKey
+    sha256: str = ""
 
     def valid(self, now: int) -> bool:
         """Return whether the anchor is valid at this time (Unix seconds)."""

@@ -45,7 +45,13 @@ class AnchorPool:
 
     def all(self) -> tuple[Anchor, ...]:
         """Return the common anchors and every tenant's."""
-        return (*self.common, *(anchor for each in self.tenants.values() for anchor in each))
+        return tuple(anchor for each in self.bundles().values() for anchor in each)
+
+    def bundles(self) -> dict[str | None, tuple[Anchor, ...]]:
+        """Return the anchors of each bundle by issuer, None for the common bundle."""
+        found: dict[str | None, tuple[Anchor, ...]] = {None: self.common}
+        found.update(self.tenants)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,8 +118,25 @@ class TenantReport(msgspec.Struct, frozen=True, kw_only=True):
     pull_error: str = ""
 
 
+class LoadedAnchor(msgspec.Struct, frozen=True, kw_only=True):
+    """An anchor that a validator trusts: of a profile, in the bundle of an issuer (`iss`).
+
+    `issuer` is None in the common bundle; times are Unix seconds.
+    """
+
+    profile: str
+    subject: str
+    sha256: str
+    not_before: int
+    not_after: int
+    issuer: str | None = None
+
+
 class Heartbeat(SignedEvent, frozen=True, kw_only=True):
-    """A running replica's report: the digest (SHA-256) of each profile's anchors, and tenants."""
+    """A running replica's report: the digest (SHA-256) of each profile's anchors, and tenants.
+
+    `loaded` has the anchors that expire first, of all profiles (see `HEARTBEAT_ANCHORS`).
+    """
 
     role: str
     name: str
@@ -127,6 +144,7 @@ class Heartbeat(SignedEvent, frozen=True, kw_only=True):
     anchors: dict[str, str]
     tenants: tuple[TenantReport, ...] = ()
     request_sha256: str = NO_REQUEST
+    loaded: tuple[LoadedAnchor, ...] = ()
 
 
 class GatewayHeartbeat(EventPayload, frozen=True, kw_only=True):

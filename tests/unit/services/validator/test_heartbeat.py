@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cli.connector.signing import Connector, make_certificate
 from services.validator.access import Access
 from services.validator.challenges.anchors import AnchorFiles
+from services.validator.challenges.jws import Anchor
 from services.validator.challenges.signed import SIGNED, SignedAccess
 from services.validator.challenges.token import AnchorPool, TokenRules
 from services.validator.consumer import RequestConsumer
@@ -23,6 +25,7 @@ from services.validator.evaluate import Evaluator
 from services.validator.heartbeat import ValidatorHeartbeats
 from shared.bus.core import BusUnavailableError
 from shared.bus.topology import HEARTBEAT_SECONDS
+from shared.limits import ANCHOR_CHARACTERS, EVENT_BYTES, HEARTBEAT_ANCHORS
 from shared.log.envelope import EventSigner, Message, Stored, authenticate_as
 from shared.log.events.commands import (
     CommandAnswered,
@@ -30,10 +33,11 @@ from shared.log.events.commands import (
     RevocationOrdered,
     RevocationReason,
 )
-from shared.log.events.state import Heartbeat
+from shared.log.events.state import Heartbeat, LoadedAnchor
 from shared.log.reasons import Reason
 from shared.log.streams import OPS, REPLICAS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
+from shared.observe.metrics import BUNDLE_EXPIRY_DAYS
 from shared.runtime.live import Live
 from shared.runtime.log_clock import LogClock
 from shared.runtime.process import background
@@ -192,15 +196,69 @@ async def test_a_replica_says_that_it_is_there_and_which_anchors_it_has(context:
     await context.run(replica)
 
     (seen,) = context.present().values()
-    pool = context.bundle("connector")
+    pool = AnchorFiles(context.bundle("connector")).read(NOW)
+    (anchor,) = pool.common
     assert seen == Heartbeat(
         role="validator",
         name="validator-0",
         since=NOW - 5,
-        anchors={PROFILE: AnchorFiles(pool).read(NOW).sha256},
+        anchors={PROFILE: pool.sha256},
+        loaded=(
+            LoadedAnchor(
+                profile=PROFILE,
+                subject=anchor.subject,
+                sha256=anchor.sha256,
+                not_before=anchor.not_before,
+                not_after=anchor.not_after,
+            ),
+        ),
     )
+    assert len(anchor.sha256) == 64
     (stored,) = messages_of(context.world.bus, REPLICAS)
     assert stored.subject == replica_subject("validator", "validator-0")
+
+
+async def test_of_many_tenants_anchors_those_are_reported_that_expire_first(
+    context: Office,
+) -> None:
+    key = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    tenants = {
+        f"{number}-{'x' * 2000}": (Anchor("CN=" + "\u00fc" * 2000, 0, NOW + 1000 - number, key),)
+        for number in range(HEARTBEAT_ANCHORS + 5)
+    }
+    pool = AnchorPool((), tenants)
+    files = AnchorFiles(None)
+    access = accepting(by_token=SignedAccess(files, pool, TokenRules(), 0))
+    message = context.replica(demo=access).message()
+    loaded = msgspec.json.decode(message.payload, type=Heartbeat).loaded
+
+    assert len(message.payload) < EVENT_BYTES
+    ends = [NOW + 1000 - number for number in range(HEARTBEAT_ANCHORS + 5)]
+    assert [each.not_after for each in loaded] == sorted(ends)[:HEARTBEAT_ANCHORS]
+    assert {len(each.issuer or "") for each in loaded} == {ANCHOR_CHARACTERS}
+    assert {each.profile for each in loaded} == {"demo"}
+
+
+async def test_the_end_of_each_bundle_is_measured_while_it_is_loaded(context: Office) -> None:
+    def measured() -> dict[str, float]:
+        (metric,) = BUNDLE_EXPIRY_DAYS.collect()
+        return {
+            each.labels["bundle"]: round(each.value)
+            for each in metric.samples
+            if each.labels["profile"] == "demo"
+        }
+
+    key = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    days = {name: Anchor("CN=a", 0, NOW + n * 86400, key) for name, n in (("9", 9), ("5", 5))}
+    tenants = {"contoso": (days["9"], days["5"])}
+    with_tenant = AnchorPool((days["9"],), tenants)
+    for pool, expected in (
+        (with_tenant, {"common": 9, "tenant contoso": 5}),
+        (AnchorPool((), tenants), {"tenant contoso": 5}),
+    ):
+        access = SignedAccess(AnchorFiles(None), pool, TokenRules(), 0)
+        context.replica(demo=accepting(by_token=access)).message()
+        assert measured() == expected
 
 
 async def test_presence_ends_soon_after_its_replica(context: Office) -> None:
