@@ -25,6 +25,11 @@ _AUDIT = group(
             "cli.audit:show",
         ),
         Deferred(
+            "rate-limited",
+            "List devices that hit their enrollment limit within 24 hours.",
+            "cli.audit:rate_limited",
+        ),
+        Deferred(
             "replay",
             "Build a read model in another database from the event log.",
             "cli.verify:replay",

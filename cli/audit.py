@@ -1,6 +1,7 @@
-"""`scepstream audit list|show`: query the read model for what happened to a device."""
+"""`scepstream audit list|show|rate-limited`: query the read model for what happened to a device."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from services.audit.query.lookup import (
 )
 from services.audit.query.messages import with_payloads
 from services.audit.query.payload import read_payload
+from services.audit.query.rate_limited import list_rate_limited
 from services.audit.settings import database_url
 from services.audit.store.engine import DatabaseError, Engine, open_existing
 from shared.config.load import SettingsError, load
@@ -62,6 +64,40 @@ def list_enrollments(
             for line in lines
         ),
     )  # fmt: skip
+
+
+def rate_limited(
+    config: Config = None,
+    profile: Annotated[str | None, typer.Option(help="only this SCEP profile")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+) -> None:
+    """List devices that hit their enrollment limit within 24 hours.
+
+    Those with most refusals are first.
+    """
+    try:
+        with _engine(config).connect() as connection:
+            found = list_rate_limited(connection, int(time.time()), limit, profile)
+    except DatabaseError as error:
+        raise _unreadable(error) from None
+    if as_json:
+        for row in found.devices:
+            json_line(row)
+    else:
+        names = ("device", "claim_subject", "claim_issuer", "device_id")
+        show_table(
+            ("last (UTC)", "profile", "refusals", "device", "sub", "iss", "device ID"),
+            (
+                (
+                    _time(row["last_at"]), row["profile"], str(row["refusals"]),
+                    *(row[name] or "" for name in names),
+                )
+                for row in found.devices
+            ),
+        )  # fmt: skip
+    if not found.is_complete:
+        say("there were too many refusals: only the newest were counted", err=True)
 
 
 def show(

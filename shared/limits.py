@@ -220,6 +220,13 @@ FORM_BYTES: Final = Bound(4096, "bytes", "a form of the operator page", "HTTP 41
 PAGE_BYTES: Final = Bound(
     1024 * 1024, "bytes", "the rows of one page of a list", "the rest is on the next page"
 )
+REFUSALS_SEARCHED: Final = Bound(
+    50_000,
+    "refusals",
+    "signed challenges refused within 24 hours, of first requests and of renewals each, that are "
+    "searched for rate-limited devices",
+    "older ones are not counted, and the list says so",
+)
 NOTICE_CERTIFICATES: Final = Bound(
     100, "certificates", "one notice of certificates that expire", "the rest is in the next notice"
 )

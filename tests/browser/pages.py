@@ -30,6 +30,7 @@ TABS: Final = {
     "commands": "/scep/commands",
     "dead letters": "/scep/dead-letters",
     "orphans": "/scep/orphans",
+    "rate-limited devices": "/scep/rate-limited",
 }
 _STATUS: Final = re.compile(r"Failed to load resource: .* status of (\d{3})")
 _TELL: Final = """

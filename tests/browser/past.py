@@ -9,12 +9,13 @@ from tests.support.system import System
 
 ANCHOR_DAYS: Final = 12
 CONTOSO: Final = "https://sts.example/contoso"
+LIMITED: Final = "PHONE-0511"
 _SCANNERS: Final = tuple(f"SCANNER-{number:03}" for number in range(52))
 _REFUSED: Final = {
     "PHONE-0388": "expired",
     "PHONE-0419": "signature_invalid",
     "PHONE-0502": "replay",
-    "PHONE-0511": "rate_limited",
+    LIMITED: "rate_limited",
     "PHONE-0533": "claim_mismatch",
 }
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.devices import AUDIENCE, Fleet, unique
-from tests.browser.past import ANCHOR_DAYS, CONTOSO, Past
+from tests.browser.past import ANCHOR_DAYS, CONTOSO, LIMITED, Past
 from tests.support.system import System
 
 RESULTS: Final = [
@@ -139,6 +139,19 @@ def test_an_anchor_that_expires_soon_is_seen_among_the_profiles(viewer: Page) ->
     expect(found.locator(".badge.warn")).to_have_text(f"{ANCHOR_DAYS} days (rotate soon)")
     expect(fact(viewer.locator("#profile-corp"), "Trust anchors").locator(".good")).to_be_visible()
     expect(viewer.locator("#profile-demo")).not_to_contain_text("Trust anchors")
+
+
+@pytest.mark.usefixtures("past")
+def test_devices_that_hit_their_limit_are_found_from_the_failures(viewer: Page) -> None:
+    viewer.goto("/scep?tab=intune&profile=corp")
+    viewer.get_by_role("link", name="Rate-limited devices").click()
+    expect(viewer).to_have_url(re.compile(r"/scep/rate-limited\?profile=corp$"))
+    row = viewer.locator("#rate-limited tbody tr").filter(has_text=LIMITED)
+
+    expect(row.locator("[data-name=Refusals]")).to_have_text("1")
+    expect(row.locator("[data-name=Profile]")).to_have_text("corp")
+    row.get_by_role("link", name=LIMITED).click()
+    expect(viewer.get_by_text("rate_limited").first).to_be_visible()
 
 
 def test_recent_failures_are_failures_and_lead_to_their_enrollment(

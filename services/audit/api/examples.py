@@ -218,6 +218,23 @@ ANSWERS: Final[dict[tuple[str, str], dict[str, Any]]] = {
         ],
         "next": None,
     },
+    ("get", "/devices/rate-limited"): {
+        "devices": [
+            {
+                "profile": "corp",
+                "claim_issuer": "connector",
+                "claim_subject": "device-1",
+                "device_id": None,
+                "device": "CN=device-1",
+                "detail": "the device has enrolled too often within 24 hours",
+                "enrollment": _ENROLLMENT,
+                "last_at": _AT,
+                "refusals": 4,
+            }
+        ],
+        "since": _AT - 86_400_000_000_000,
+        "is_complete": True,
+    },
     ("get", "/certificates"): {"certificates": [_CERTIFICATE], "next": None},
     ("get", "/certificates/{issuer}/{serial}"): _CERTIFICATE,
     ("post", "/certificates/{issuer}/{serial}/revoke"): {

@@ -32,6 +32,8 @@ from services.audit.api.schemas import (
     OrphanRow,
     Orphans,
     Problem,
+    RateLimitedDevices,
+    RateLimitedRow,
     Revocation,
     rows_of,
 )
@@ -58,6 +60,7 @@ from services.audit.query.messages import with_payloads
 from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
 from services.audit.query.payload import read_payload
+from services.audit.query.rate_limited import list_rate_limited
 from services.audit.store.commands import Command
 from shared.config.load import SettingsError
 from shared.config.sections import Configuration
@@ -130,6 +133,21 @@ async def audit(
             total = count_enrollments(connection, filter_)
         entries = [Entry.model_validate(row | {"at": row["requested_at"]}) for row in page.rows]
         return Audit(entries=entries, total=total, next=page.next_cursor)
+
+    return await asyncio.to_thread(work)
+
+
+@router.get("/devices/rate-limited", tags=["Enrollments"])
+async def rate_limited(
+    deps: Injected, _: Viewer, profile: Text = None, limit: Limit = 50
+) -> RateLimitedDevices:
+    """List devices with signed challenges that hit their enrollment limit within 24 hours."""
+
+    def work() -> RateLimitedDevices:
+        with deps.engine.connect() as connection:
+            found = list_rate_limited(connection, int(deps.clock()), limit, profile)
+        rows = rows_of(RateLimitedRow, found.devices)
+        return RateLimitedDevices(devices=rows, since=found.since, is_complete=found.is_complete)
 
     return await asyncio.to_thread(work)
 

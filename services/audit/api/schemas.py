@@ -311,6 +311,36 @@ class DeadLetters(BaseModel):
     dead_letters: list[DeadLetterRow]
 
 
+class RateLimitedRow(BaseModel):
+    """A device with signed challenges that hit its enrollment limit.
+
+    `claim_subject` and `claim_issuer` identify it. `device` (the CSR's subject), `device_id` (the
+    GUID in the CSR's IntuneDeviceId URI), `detail` and `enrollment` are those of its last
+    refusal, at `last_at`.
+    """
+
+    profile: str
+    claim_issuer: str | None
+    claim_subject: str | None
+    device_id: str | None
+    device: str | None
+    detail: str | None
+    enrollment: str
+    last_at: int
+    refusals: int
+
+
+class RateLimitedDevices(BaseModel):
+    """Rate-limited devices since a time, those with most refusals first.
+
+    `is_complete` is false if there were too many refusals to count all of them.
+    """
+
+    devices: list[RateLimitedRow]
+    since: int
+    is_complete: bool
+
+
 class OrphanRow(BaseModel):
     """An order at an external CA whose answer was lost.
 

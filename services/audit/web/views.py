@@ -28,6 +28,7 @@ from services.audit.query.life import View
 from services.audit.query.messages import with_payloads
 from services.audit.query.orphans import list_orphans
 from services.audit.query.pages import MAX_LIMIT
+from services.audit.query.rate_limited import list_rate_limited
 from services.audit.query.signed_challenges import ends_since
 from services.audit.store.commands import Command
 from services.audit.store.engine import Connection
@@ -232,6 +233,18 @@ async def orphans(request: Request, deps: Injected) -> Response:
     who = await require_user(request, deps)
     found = await _read(deps, lambda connection: list_orphans(connection, MAX_LIMIT))
     return page("orphans.html", **await _common(deps, who, "orphans"), orphans=found)
+
+
+@router.get("/scep/rate-limited")
+async def rate_limited(request: Request, deps: Injected, profile: Text = "") -> Response:
+    """Show the devices that hit their enrollment limit within 24 hours."""
+    who, now = await require_user(request, deps), int(deps.clock())
+    found = await _read(
+        deps,
+        lambda connection: list_rate_limited(connection, now, MAX_LIMIT, profile or None),
+    )
+    common = await _common(deps, who, "intune")
+    return page("rate_limited.html", **common, found=found, profile=profile)
 
 
 @router.get("/scep/commands")

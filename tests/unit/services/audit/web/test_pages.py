@@ -58,7 +58,7 @@ PAGES: Final = (
     "/scep?tab=activity&chip=intune&state=held", "/scep/intune", "/scep/held",
     "/scep/certificates", "/scep/certificates?profile=corp", "/scep/dead-letters", "/scep/orphans",
     "/scep/certificates?view=superseded&fleet=corp&issuer=local&days=7",
-    "/scep/commands", "/scep/commands?operator=helpdesk&kind=revoke",
+    "/scep/commands", "/scep/commands?operator=helpdesk&kind=revoke", "/scep/rate-limited",
     f"/scep/enrollments/{ENROLLMENT}", f"/scep/enrollments/{HELD}",
 )  # fmt: skip
 # How often EVIL is to be seen there, at least.
@@ -74,8 +74,8 @@ ADDRESSES: Final = (
     "/scep/certificates?view={}", "/scep/certificates?fleet={}", "/scep/certificates?issuer={}",
     "/scep/certificates?days={}", "/scep/certificates?cursor={}",
     "/scep/enrollments/{}", "/scep/commands?operator={}", "/scep/commands?kind={}",
-    "/scep/commands?cursor={}", "/scep/{}", "/{}", "/static/{}/page.css", "/login?next={}",
-    "/login?next=/scep/{}",
+    "/scep/commands?cursor={}", "/scep/rate-limited?profile={}", "/scep/{}", "/{}",
+    "/static/{}/page.css", "/login?next={}", "/login?next=/scep/{}",
 )  # fmt: skip
 PLANTED: Final = (
     b"", b"\xff\x00", b"null", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 10_000,
