@@ -30,7 +30,7 @@ from shared.bus.core import Bus
 from shared.bus.log import append_first, read_authentic, read_stage
 from shared.bus.series import Series, signing
 from shared.limits import shortened
-from shared.log.envelope import Stored, sign
+from shared.log.envelope import sign
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.events.state import LeaseTaken, RevocationReported, RevocationRequested
@@ -140,21 +140,19 @@ class RevocationPull:
     async def _report(self) -> int:
         """Act on recorded requests and report those that are done; return how many are left."""
         left, done = 0, list[RevocationResult]()
-        async for stored, asked in self._open():
+        async for asked in self._open():
             result = await self._carry_out(asked)
             if result is None:
                 left += 1
                 continue
             done.append(result)
-            if not left:
-                self._cursor = stored.sequence
             if len(done) == _BATCH:
                 await self._upload(done)
                 done.clear()
         await self._upload(done)
         return left
 
-    async def _open(self) -> AsyncIterator[tuple[Stored, RevocationRequested]]:
+    async def _open(self) -> AsyncIterator[RevocationRequested]:
         """Yield the recorded requests without a report, in order."""
         wildcard, begin = revocation_request(self.connection, "*"), self._cursor + 1
         is_first = True
@@ -167,7 +165,7 @@ class RevocationPull:
                     self._cursor = stored.sequence
                 continue
             is_first = False
-            yield stored, asked
+            yield asked
 
     async def _carry_out(self, asked: RevocationRequested) -> RevocationResult | None:
         """Have a certificate revoked; return the result, None until the issuer has answered."""

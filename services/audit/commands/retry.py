@@ -17,7 +17,7 @@ from shared.log.envelope import (
     decode,
 )
 from shared.log.events.base import EventPayload
-from shared.log.events.commands import RetryOrdered, RevocationOrdered
+from shared.log.events.commands import RetryOrdered, RevocationOrdered, WithdrawalOrdered
 from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected, IssuanceFailed
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import Reason
@@ -27,6 +27,7 @@ from shared.log.streams import DEAD_LETTERS, OPS, enroll_stream
 from shared.log.subjects import EnrollmentId, parse_subject, retry_command
 
 _ANSWER_SECONDS: Final = 10.0
+_WITHDRAWAL: Final = "ops.withdraw."
 _RETRYABLE: Final[dict[str, frozenset[Stage]]] = {
     Role.VALIDATOR: frozenset({Stage.REQUEST, Stage.DECISION}),
     Role.ISSUER: frozenset({Stage.VERDICT}),
@@ -40,7 +41,7 @@ async def retry(context: OperatorContext, stream: str, sequence: int) -> str:
     not end for that reason.
     """
     letter = await _letter(context, stream, sequence)
-    if letter.subject.startswith("ops.revoke."):
+    if letter.subject.startswith(("ops.revoke.", _WITHDRAWAL)):
         return await _revoke(context, letter)
     try:
         enrollment, stage = parse_subject(letter.subject)
@@ -71,7 +72,11 @@ async def _revoke(context: OperatorContext, letter: DeadLetter) -> str:
     stored = await context.bus.get_last_or_leader(OPS, letter.subject)
     if stored is None:
         raise NotFoundError(f"{letter.subject}: no such command")
-    command = read_authentic(RevocationOrdered, stored, context.operators, "command")
+    command: RevocationOrdered | WithdrawalOrdered | None
+    if letter.subject.startswith(_WITHDRAWAL):
+        command = read_authentic(WithdrawalOrdered, stored, context.validators, "command")
+    else:
+        command = read_authentic(RevocationOrdered, stored, context.operators, "command")
     if command is None:
         raise ConflictError(f"{letter.subject}: no operator signed this command")
     answer = await revoke_certificate(context, command.issuer, command.serial, command.reason)

@@ -44,7 +44,7 @@ def _is_open(connection: Connection, row: dict[str, Any]) -> bool:
     try:
         enrollment, stage = parse_subject(row["subject"])
     except ValueError:
-        return bool(row["subject"].startswith("ops.revoke."))
+        return bool(row["subject"].startswith(("ops.revoke.", "ops.withdraw.")))
     if row["role"] == Role.VALIDATOR and stage in _NOTIFICATIONS:
         return False
     # Any attempt counts: all of them share the key without its last part.

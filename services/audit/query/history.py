@@ -48,6 +48,7 @@ def _about(row: RowMapping) -> ColumnElement[bool]:
         or_(
             events.c.subject.startswith(f"cert.{row['issuer']}.", autoescape=True),
             events.c.subject.startswith(f"ops.revoke.{row['issuer']}.", autoescape=True),
+            events.c.subject.startswith(f"ops.withdraw.{row['issuer']}.", autoescape=True),
             events.c.subject.startswith("key."),
         ),
     )

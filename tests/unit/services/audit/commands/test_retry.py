@@ -8,12 +8,13 @@ from services.audit.commands.context import ConflictError, OperatorContext
 from services.audit.commands.retry import retry
 from shared.log.catalog import DEAD_LETTER
 from shared.log.envelope import Message, Stored, encode
+from shared.log.events.commands import RevocationReason, WithdrawalOrdered
 from shared.log.events.enrollment import EnrollmentRejected
 from shared.log.events.state import DeadLetter
 from shared.log.reasons import FAIL_INFO, Reason
 from shared.log.stages import Stage
 from shared.log.streams import OPS, enroll_stream
-from shared.log.subjects import EnrollmentId, revocation_command
+from shared.log.subjects import EnrollmentId, revocation_command, withdrawal_command
 from tests.fakes.memory_bus import MemoryBus
 from tests.support.operator_api import settings
 from tests.support.world import (
@@ -115,3 +116,30 @@ async def test_a_letter_about_a_forged_revocation_is_a_conflict(
 
     with pytest.raises(ConflictError, match="no operator signed this command"):
         await retry(context, OPS, 1)
+
+
+async def test_a_letter_about_a_withdrawal_is_retried_as_a_revocation(
+    bus: MemoryBus, context: OperatorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, ...]] = []
+
+    async def revoke(_: OperatorContext, *about: str) -> str:
+        heard.append(about)
+        return "revoked"
+
+    monkeypatch.setattr("services.audit.commands.retry.revoke_certificate", revoke)
+    subject = withdrawal_command("local", "4a", 0)
+    command = WithdrawalOrdered(
+        issuer="local",
+        serial="4a",
+        attempt=0,
+        reason=RevocationReason.CESSATION_OF_OPERATION,
+        operator="contoso",
+        cause="unconfirmed",
+    )
+    await append_signed(bus, subject, command, VALIDATOR)
+    letter = DeadLetter(subject=subject, stream=OPS, sequence=1, deliveries=13, role="issuer")
+    await bus.append(DEAD_LETTER.subject(role="issuer", stream=OPS, sequence=1), encode(letter))
+
+    assert await retry(context, OPS, 1) == "revoked"
+    assert heard == [("local", "4a", RevocationReason.CESSATION_OF_OPERATION)]
