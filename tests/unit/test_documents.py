@@ -30,7 +30,8 @@ def test_the_asyncapi_document_is_that_of_the_events() -> None:
 def test_every_event_of_the_log_stands_in_the_asyncapi_document() -> None:
     """But for those that only validators and issuers keep for each other."""
     private = {"CaChain", "CrlPublished", "OcspResponseSigned", "ChallengeClaimed",
-               "DeviceCounted", "Heartbeat", "GatewayHeartbeat", "StreamMeasured"}  # fmt: skip
+               "DeviceCounted", "Heartbeat", "GatewayHeartbeat", "StreamMeasured",
+               "NoticeBegun", "LeaseTaken"}  # fmt: skip
 
     assert set(document()["components"]["messages"]) == set(EVENT_TYPES) - private
 

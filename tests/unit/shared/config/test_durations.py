@@ -104,7 +104,8 @@ def test_any_text_is_a_duration_or_the_one_error(text: str) -> None:
         (
             ProfileSection,
             {"intune_challenge_validity", "intune_clock_skew_tolerance", "device_state_timeout",
-             "webhook_timeout", "renewal_window", "renewal_grace", "reply_budget"},
+             "webhook_timeout", "renewal_window", "renewal_grace", "reply_budget",
+             "compliance_grace"},
         ),
     ],
 )  # fmt: skip
