@@ -3,8 +3,8 @@
 Theory of operation. A withheld certificate is given to its device once its enrollment has a
 `CertificateConfirmed` event, and never after a `ConfirmationFailed`: the log takes one of them.
 Before Intune is notified, a `NoticeBegun` record says so. If a validator dies between that and the
-event, nobody knows whether Intune was notified. It is not notified again: the certificate stays
-withheld and is revoked, and the device enrolls anew. So Intune is notified exactly once of each
+event, it is unknown whether Intune was notified. It is not notified again: the certificate stays
+withheld and is revoked, and the device enrolls again. So Intune is notified exactly once of each
 certificate that a device gets. A certificate that repeats an earlier enrollment's waits for that
 one's confirmation, and Intune is not notified again.
 

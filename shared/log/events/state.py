@@ -36,7 +36,7 @@ class ChallengeClaimed(SignedEvent, frozen=True, kw_only=True):
 class NoticeBegun(SignedEvent, frozen=True, kw_only=True):
     """A validator is about to notify a connection's service of a certificate, once (REPLAYS).
 
-    If there is no confirmation later, nobody knows whether the service was notified.
+    If there is no confirmation later, it is unknown whether the service was notified.
     """
 
     request_sha256: str
