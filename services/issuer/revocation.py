@@ -144,6 +144,8 @@ class RevocationConsumer:
         record = await self._recorded(command)
         if isinstance(record, str) or isinstance(command, RevocationOrdered):
             return record
+        if command.reason is not RevocationReason.CESSATION_OF_OPERATION:
+            return "a withdrawal can only be for cessationOfOperation"
         issued = await self._issued(command)
         if issued is None or issued.confirmed_by != command.operator:
             return "the connection is not notified of this certificate"
