@@ -83,12 +83,13 @@ def intune(
 
 
 async def _examine(client: Intune, device: str) -> bool:
-    """Print each step's result; return whether all succeeded."""
+    """Print each step's result; return whether none failed."""
     ok = True
     try:
         async for finding in examine(client, device):
             ok = ok and finding.ok
-            say(f"{'ok' if finding.ok else 'failed'}: {finding.step}: {finding.detail}")
+            result = ("unclear" if finding.hint else "ok") if finding.ok else "failed"
+            say(f"{result}: {finding.step}: {finding.detail}")
             if finding.hint:
                 say(f"    {finding.hint}")
     finally:

@@ -52,5 +52,11 @@ UNREACHABLE: Final = "check DNS, the firewall and ca_path"
 
 def hint_of(description: str) -> str:
     """Return what to do about an error of Entra ID, by the number in its description; else ""."""
+    found = number_of(description)
+    return AADSTS.get(int(found.removeprefix("AADSTS")), "") if found else ""
+
+
+def number_of(description: str) -> str:
+    """Return the number in an error of Entra ID, for operators to look up; else ""."""
     found = _AADSTS.search(description[:4096])
-    return AADSTS.get(int(found[1]), "") if found else ""
+    return found[0] if found else ""

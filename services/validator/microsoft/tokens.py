@@ -177,10 +177,11 @@ def _error(reply: Reply) -> MicrosoftUnavailableError:
         return unavailable(LOGIN, reply, hints.TOKEN_REFUSED)
     error = read_token_error(reply.content)
     hint = hints.hint_of(error.description)
+    codes = ", ".join(filter(None, (error.error, hints.number_of(error.description))))
     if error.error == "invalid_client":
-        detail = f"{LOGIN} refuses the credentials (invalid_client)"
+        detail = f"{LOGIN} refuses the credentials ({codes})"
         return RefusedError(Problem.CREDENTIALS, detail, hint or hints.CREDENTIALS)
     if not error.error:
         return unavailable(LOGIN, reply, hints.TOKEN_REFUSED)
-    detail = f"{LOGIN} gives no token ({error.error})"
+    detail = f"{LOGIN} gives no token ({codes})"
     return MicrosoftUnavailableError(Problem.CREDENTIALS, detail, hint or hints.TOKEN_REFUSED)

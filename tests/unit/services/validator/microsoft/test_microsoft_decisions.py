@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.validator.microsoft import bodies, retrying
 from services.validator.microsoft.clouds import CLOUDS, may_get_token, same_origin
-from services.validator.microsoft.hints import hint_of
+from services.validator.microsoft.hints import hint_of, number_of
 from services.validator.microsoft.model import (
     FailureNotice,
     RevocationError,
@@ -239,3 +239,5 @@ def test_a_list_continues_at_the_same_host_only() -> None:
 def test_a_number_of_entra_id_gives_a_hint_and_an_unknown_one_none() -> None:
     assert "expired" in hint_of("AADSTS7000222: The provided client secret keys ...")
     assert hint_of("AADSTS1: x") == hint_of("nothing") == ""
+    assert number_of("AADSTS7000222: The provided ...") == "AADSTS7000222"
+    assert number_of("nothing") == ""
