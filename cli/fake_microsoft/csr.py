@@ -48,25 +48,23 @@ def name_parts(name: Any) -> Iterator[tuple[str, str]]:
             yield attribute["type"].dotted, str(attribute["value"].native)
 
 
-def _attributes(info: Any) -> Iterator[tuple[str, Any]]:
+def _values(info: Any, *oids: str) -> Iterator[Any]:
+    """Yield the values of these attributes; others may be of syntaxes that are not known here."""
     attributes = info["attributes"]
-    for attribute in attributes if attributes.native else ():
-        yield attribute["type"].dotted, attribute["values"]
+    for attribute in attributes if attributes.contents else ():
+        if attribute["type"].dotted in oids:
+            yield from attribute["values"]
 
 
 def _challenges(info: Any) -> Iterator[str]:
-    for oid, values in _attributes(info):
-        if oid == _CHALLENGE:
-            for value in values:
-                yield str(value.native)
+    for value in _values(info, _CHALLENGE):
+        yield str(value.native)
 
 
 def _extensions(info: Any) -> Iterator[tuple[str, bytes]]:
-    for oid, values in _attributes(info):
-        if oid in _EXTENSIONS:
-            for extensions in values:
-                for extension in extensions:
-                    yield extension["extn_id"].dotted, extension["extn_value"].contents
+    for extensions in _values(info, *_EXTENSIONS):
+        for extension in extensions:
+            yield extension["extn_id"].dotted, extension["extn_value"].contents
 
 
 def _usages(value: bytes) -> Iterator[str]:
