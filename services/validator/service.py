@@ -41,8 +41,10 @@ class Resuming:
         cls, bus: Bus, requests: Consumer, confirmer: Consumer, trusted: Callable[[], Trusted]
     ) -> Self:
         """Return what carries out the commands for both stages."""
-        stages = ((Stage.VERDICT, requests), (Stage.CONFIRMATION, confirmer))
-        return cls(tuple(ResumeConsumer(bus, stage, does, trusted) for stage, does in stages))
+        verdicts = ResumeConsumer(bus, Stage.VERDICT, requests, trusted)
+        # A confirmation that failed is followed by the order to revoke the certificate.
+        confirmations = ResumeConsumer(bus, Stage.CONFIRMATION, confirmer, trusted, follows=True)
+        return cls((verdicts, confirmations))
 
     async def handle(self, stored: Stored) -> None:
         """Carry out a command; the part for another stage ignores it."""

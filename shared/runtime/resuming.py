@@ -46,12 +46,15 @@ class ResumeConsumer:
     """Carries out resume commands for the missing `stage` that this role writes; ignores others.
 
     `consumer` has the role's own handlers; `trusted` returns the keys that may sign commands.
+    `follows` says that there is something left to do after the stage, which a delivery of the
+    command after a kill must still do.
     """
 
     bus: Bus
     stage: Stage
     consumer: Consumer
     trusted: Callable[[], Trusted]
+    follows: bool = False
 
     async def handle(self, stored: Stored) -> None:
         """Handle the attempt's message again, or end the attempt if the command says so."""
@@ -85,9 +88,10 @@ class ResumeConsumer:
     async def _on(
         self, enrollment: EnrollmentId, act: Callable[[Stored], Awaitable[object]], number: int
     ) -> None:
-        """Call `act` with the attempt's message, unless the log has the stage by now."""
+        """Call `act` with the attempt's message, unless the log has the stage and that is all."""
         stream, about = enroll_stream(enrollment.shard), enrollment.prefix()
-        if await self.bus.get_last(stream, enrollment.subject(self.stage)) is not None:
+        place = enrollment.subject(self.stage)
+        if not self.follows and await self.bus.get_last(stream, place) is not None:
             return
         message = await leading(self.bus, enrollment, self.stage)
         if message is None:
