@@ -14,8 +14,8 @@ See docs/decisions/0051-a-certificate-is-withheld-until-it-is-confirmed.md.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -76,7 +76,8 @@ _MOST_KEPT: Final = 65_536
 _E_FAIL: Final = -2147467259
 _CONCURRENCY: Final = 16
 _NOTICE_SECONDS: Final = 86400 * 30
-_LONGEST_CALL: Final = 65.0  # a notice takes less: the largest budget is 60 s
+_LONGEST_BUDGET: Final = 60.0  # seconds of a call, of a connection that is not known here
+_MARGIN: Final = 5.0
 # After how many seconds a failed notice at best effort is sent again, by its age in seconds.
 _AGAIN: Final = ((30.0, 60.0), (180.0, 300.0))
 _UNKNOWN: Final = "it is unknown whether Intune was notified: the validator stopped while it did so"
@@ -98,7 +99,8 @@ class Confirmer:
     """Handles results of profiles with a connection; `clock` returns the log's time, Unix seconds.
 
     `connections` are by name, `replica` is this process. What it decided and could not append yet
-    is kept, since Intune may know of it.
+    is kept, since Intune may know of it. One message of an enrollment is handled at a time:
+    another delivery of it, or a command to resume it, waits.
     """
 
     evaluator: Evaluator
@@ -107,6 +109,7 @@ class Confirmer:
     clock: Callable[[], float]
     _decided: dict[str, Confirmation] = field(default_factory=dict)
     _begun: set[str] = field(default_factory=set)
+    _confirming: set[str] = field(default_factory=set)
     _places: dict[str, Places] = field(default_factory=dict)
 
     @property
@@ -168,13 +171,25 @@ class Confirmer:
             await self._follow(issued, stored)
             return
         prefix = issued.enrollment.prefix()
-        if prefix not in self._decided:
-            decided = await self._decide(issued)
-            if len(self._decided) >= _MOST_KEPT:
-                self._decided.clear()  # unknown then, and so never given out
-            self._decided[prefix] = decided
-        await self._record(issued, self._decided[prefix])
-        self._decided.pop(prefix, None)
+        with self._alone(prefix):
+            if prefix not in self._decided:
+                decided = await self._decide(issued)
+                if len(self._decided) >= _MOST_KEPT:
+                    self._decided.clear()  # unknown then, and so never given out
+                self._decided[prefix] = decided
+            await self._record(issued, self._decided[prefix])
+            self._decided.pop(prefix, None)
+
+    @contextmanager
+    def _alone(self, prefix: str) -> Iterator[None]:
+        """Let nobody else in this process confirm an enrollment during a block."""
+        if prefix in self._confirming:
+            raise DeferredError(prefix)
+        self._confirming.add(prefix)
+        try:
+            yield
+        finally:
+            self._confirming.discard(prefix)
 
     async def _record(self, issued: _Issued, event: Confirmation) -> None:
         subject = issued.enrollment.subject(Stage.CONFIRMATION)
@@ -223,10 +238,19 @@ class Confirmer:
             known = await self._as_the_first(issued, first)
             if known is not None:
                 return known
-        begun = await self._begin(issued)
-        if not begun:
-            return _failed(issued, _UNKNOWN, withdrawn=first == issued.enrollment)
-        return await self._notify(issued, withdrawn=first == issued.enrollment)
+        context = await self._context(issued.enrollment)
+        microsoft = self.connections.get(issued.event.confirmed_by)
+        prefix, withdrawn = issued.enrollment.prefix(), first == issued.enrollment
+        # From its record on, only this process can make the call: it must lack nothing any more.
+        async with self._place(issued.event.confirmed_by, prefix):
+            if not await self._begin(issued):
+                return _failed(issued, _UNKNOWN, withdrawn=withdrawn)
+            self._begun.discard(prefix)
+            if context is None or microsoft is None:
+                detail = "the request or its connection is no longer available"
+                return _failed(issued, detail, withdrawn=withdrawn)
+            notice = success_notice(context, issued.event)
+            return await self._notify(issued, microsoft, notice, withdrawn=withdrawn)
 
     async def _as_the_first(self, issued: _Issued, first: EnrollmentId) -> Confirmation | None:
         """Return the result of the enrollment that a certificate was made for.
@@ -274,25 +298,19 @@ class Confirmer:
             raise BusUnavailableError("the notice is not readable yet")
         if found.event.replica == self.replica:  # recorded by this process, or before it started
             return prefix in self._begun
-        left = found.stored.seconds + _LONGEST_CALL - self.clock()
+        tenant = self._settings.connections().get(issued.event.confirmed_by)
+        longest = _MARGIN + (tenant.budget if tenant is not None else _LONGEST_BUDGET)
+        left = found.stored.seconds + longest - self.clock()
         if left > 0:
             raise DeferredError(prefix, left)
         return False
 
-    async def _notify(self, issued: _Issued, *, withdrawn: bool) -> Confirmation:
+    async def _notify(
+        self, issued: _Issued, microsoft: Microsoft, notice: SuccessNotice, *, withdrawn: bool
+    ) -> Confirmation:
         """Notify Intune, once; return what the device gets."""
-        prefix = issued.enrollment.prefix()
-        context = await self._context(issued.enrollment)
-        microsoft = self.connections.get(issued.event.confirmed_by)
-        if context is None or microsoft is None:
-            self._begun.discard(prefix)
-            detail = "the request or its connection is no longer available"
-            return _failed(issued, detail, withdrawn=withdrawn)
-        notice = success_notice(context, issued.event)
         try:
-            async with self._place(issued.event.confirmed_by, prefix):
-                self._begun.discard(prefix)
-                answer = await microsoft.tell_success(notice)
+            answer = await microsoft.tell_success(notice)
         except MicrosoftUnavailableError as error:
             detail = f"Intune could not be notified: {error}"
             return _failed(issued, detail, withdrawn=withdrawn)
