@@ -78,18 +78,19 @@ class Connections:
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def apply(self, wanted: Mapping[str, TenantConnection]) -> None:
-        """Use these connections and no others."""
+        """Use these connections and no others, before the settings that name them are in effect."""
         before, self._open = self._open, {}
         for name, settings in wanted.items():
             self._open[name] = _Open(settings, self.make(settings))
         self.clients.replace({name: each.client for name, each in self._open.items()})
+        self._start()
         for gone in before.values():
             task = asyncio.create_task(gone.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def start(self) -> None:
-        """Begin to pull revocations, once the settings of `apply` are in effect."""
+    def _start(self) -> None:
+        """Begin to pull revocations; the first pass is after the next await of the caller."""
         for name, each in self._open.items():
             if each.settings.revocations and each.task is None:
                 each.pull = RevocationPull(

@@ -45,7 +45,14 @@ class ValidatorHeartbeats(HeartbeatLoop):
     _seen: int | None = None
 
     @classmethod
-    def of(cls, evaluator: Evaluator, name: str, since: int, log_clock: LogClock) -> Self:
+    def of(
+        cls,
+        evaluator: Evaluator,
+        name: str,
+        since: int,
+        log_clock: LogClock,
+        tenants: Callable[[], tuple[TenantReport, ...]],
+    ) -> Self:
         """Return the heartbeats of this process; `since` is in Unix seconds."""
         return cls(
             bus=evaluator.bus,
@@ -54,6 +61,7 @@ class ValidatorHeartbeats(HeartbeatLoop):
             clock=now,
             since=since,
             log_clock=log_clock,
+            tenants=tenants,
         )
 
     def message(self) -> Message:

@@ -63,29 +63,27 @@ async def serve(
     """Evaluate requests until stopped; serve health and metrics on `operations`."""
     replica = await Replica.connect(Role.VALIDATOR, source, name)
     bus, live = replica.bus, replica.live
-    chains = ChainBook.of(bus, live.current.chains())
+    chains, clients = ChainBook.of(bus, live.current.chains()), Clients()
     await chains.start()
-    clients = Clients()
     evaluator = Evaluator(bus, live, chains, clients, replica.clock)
     connections = Connections(evaluator, clients, Intune, name, replica.clock)
     connections.apply(live.current.connections())
-    connections.start()
     count_from_zero({name: access.kinds for name, access in live.current.access.items()})
     log_left_out(live.current.left_out)
     consumer = RequestConsumer(evaluator)
-    heartbeats = ValidatorHeartbeats.of(evaluator, name, replica.since, replica.clock)
-    heartbeats.tenants = connections.reports
+    since, clock, reports = replica.since, replica.clock, connections.reports
+    heartbeats = ValidatorHeartbeats.of(evaluator, name, since, clock, reports)
     confirmer = Confirmer(evaluator, clients, name, replica.clock)
     resuming = Resuming.of(bus, consumer, confirmer, lambda: live.current.operators)
-    workers, notifications = Workers(bus, Role.VALIDATOR), NotificationWorkers(evaluator, now)
-    confirmations = ConfirmationWorkers(confirmer)
+    workers = Workers(bus, Role.VALIDATOR)
+    senders = (NotificationWorkers(evaluator, now), ConfirmationWorkers(confirmer))
 
     async def reconcile(shards: tuple[str, ...]) -> None:
         jobs = [Job(enroll_stream(s), consumer.handle, consumer.give_up) for s in shards]
         jobs.append(Job(OPS, resuming.handle, resuming.give_up))
         await workers.reconcile(jobs, live.current.places())
-        await notifications.reconcile(shards)
-        await confirmations.reconcile(shards)
+        for sender in senders:
+            await sender.reconcile(shards)
 
     shards = replica.watch(reconcile)
 
@@ -93,7 +91,6 @@ async def serve(
         chains.set_wanted(settings.chains())
         connections.apply(settings.connections())
         live.current = settings
-        connections.start()
         heartbeats.look_now()
         await shards.set_epochs(settings.epochs)
 
@@ -103,10 +100,10 @@ async def serve(
 
     server = HttpServer(operations_app(missing), [operations])
     server.start()
-    reloader = replica.reloader(apply)
-    async with replica.running(shards, reloader.on(signals.hangup), heartbeats.run()):
+    reloading = replica.reloader(apply).on(signals.hangup)
+    async with replica.running(shards, reloading, heartbeats.run()):
         await signals.stop.wait()
-    await asyncio.gather(workers.stop(), notifications.stop(), confirmations.stop())
+    await asyncio.gather(workers.stop(), *(sender.stop() for sender in senders))
     await connections.stop()
     await server.stop()
     chains.stop()
