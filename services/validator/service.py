@@ -70,10 +70,12 @@ async def serve(
     connections.apply(live.current.connections())
     count_from_zero({name: access.kinds for name, access in live.current.access.items()})
     log_left_out(live.current.left_out)
-    consumer = RequestConsumer(evaluator)
     since, clock, reports = replica.since, replica.clock, connections.reports
     heartbeats = ValidatorHeartbeats.of(evaluator, name, since, clock, reports)
-    confirmer = Confirmer(evaluator, clients, name, replica.clock)
+    consumer, confirmer = (
+        RequestConsumer(evaluator),
+        Confirmer(evaluator, clients, name, replica.clock),
+    )
     resuming = Resuming.of(bus, consumer, confirmer, lambda: live.current.operators)
     workers = Workers(bus, Role.VALIDATOR)
     senders = (NotificationWorkers(evaluator, now), ConfirmationWorkers(confirmer))
