@@ -68,14 +68,10 @@ async def serve(
     evaluator = Evaluator(bus, live, chains, clients, replica.clock)
     connections = Connections(evaluator, clients, Intune, name, replica.clock)
     connections.apply(live.current.connections())
-    count_from_zero({name: access.kinds for name, access in live.current.access.items()})
-    log_left_out(live.current.left_out)
+    _announce(live.current)
     since, clock, reports = replica.since, replica.clock, connections.reports
     heartbeats = ValidatorHeartbeats.of(evaluator, name, since, clock, reports)
-    consumer, confirmer = (
-        RequestConsumer(evaluator),
-        Confirmer(evaluator, clients, name, replica.clock),
-    )
+    consumer, confirmer = RequestConsumer(evaluator), Confirmer(evaluator, clients, name, clock)
     resuming = Resuming.of(bus, consumer, confirmer, lambda: live.current.operators)
     workers = Workers(bus, Role.VALIDATOR)
     senders = (NotificationWorkers(evaluator, now), ConfirmationWorkers(confirmer))
@@ -110,3 +106,9 @@ async def serve(
     await server.stop()
     chains.stop()
     await bus.close()
+
+
+def _announce(settings: Settings) -> None:
+    """Export the counters of the profiles at 0, and log which are left out."""
+    count_from_zero({name: access.kinds for name, access in settings.access.items()})
+    log_left_out(settings.left_out)
