@@ -23,6 +23,7 @@ from shared.x509.name_rules import bad_general_names, bad_name
 from shared.x509.name_templates import Template
 from shared.x509.names import read_name
 from shared.x509.policies import CertificatePolicy
+from shared.x509.sid import SID, read_sid, sid_in_uri
 from shared.x509.usages import EC_KEY_USAGES, usage_name, usage_oids
 from shared.x509.weak_keys import weak_rsa
 
@@ -167,6 +168,8 @@ def _gates(policy_input: PolicyInput) -> Iterator[tuple[str, Refusal | None, str
         yield "ca", refusal, ""
     yield "key", _key(opened, policy), ""
     yield from _name_gates(policy_input)
+    if refusal := _sids(opened.csr):
+        yield "sid", refusal, ""
     if opened.csr.extended_key_usages:
         yield "usages", _usages(opened.csr, policy), ""
     if ignored := _ignored_extensions(opened.csr):
@@ -199,6 +202,19 @@ def _ignored_extensions(csr: CertificationRequest) -> str:
     """Name the requested extensions that the profile alone decides on."""
     asked = dict.fromkeys(e.oid for e in csr.extensions if e.oid not in _GRANTED)
     return shortened(f"ignored in the request: {', '.join(asked)}") if asked else ""
+
+
+def _sids(csr: CertificationRequest) -> Refusal | None:
+    """Refuse a CSR whose SID extension is not of the account in its SID URI.
+
+    The extension is never copied, but a CSR that names two accounts was tampered with.
+    """
+    named = [sid for san in csr.sans if san.kind == "uri" and (sid := sid_in_uri(san.value))]
+    asked = {read_sid(each.value) for each in csr.extensions if each.oid == SID}
+    if named and not asked.issubset(named):
+        problem = "the requested SID extension is not of the account in the SID URI"
+        return Refusal(Reason.SAN_NOT_ALLOWED, problem)
+    return None
 
 
 def _usages(csr: CertificationRequest, policy: Policy) -> Refusal | None:

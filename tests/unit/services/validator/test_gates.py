@@ -13,6 +13,7 @@ from shared.log.reasons import Reason
 from shared.x509.csr import CertificationRequest, read_csr
 from shared.x509.name_constraints import name_constraints
 from shared.x509.name_patterns import read_san_pattern, read_subject_pattern
+from shared.x509.sid import SID, write_sid
 from tests.support import pki
 from tests.support.messages import (
     DEVICE_NAME,
@@ -355,3 +356,48 @@ def test_an_ec_key_needs_a_key_usage_that_it_can_serve(
     if decision.refusal is not None:
         assert decision.refusal.reason is Reason.KEY_NOT_ALLOWED
         assert "cannot encipher" in decision.refusal.detail
+
+
+ACCOUNT, OTHER = "S-1-5-21-1-2-3-1104", "S-1-5-21-1-2-3-500"
+
+
+def with_sids(device: Identity, uri: str, *values: bytes) -> Any:
+    """A CSR with a SID URI ("": none) and SID extensions."""
+    tag = f"tag:microsoft.com,2022-09-14:sid:{uri}".encode()
+    names = [san(tlv(0x86, tag))] if uri else []
+    asked = extension_request(*names, *(extension(SID, value) for value in values))
+    return read_csr(csr(device.key, challenge(UTF8, b"s3cret"), asked))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (write_sid(OTHER),),
+        (write_sid(ACCOUNT), write_sid(OTHER)),
+        (tlv(SEQ, ACCOUNT.encode()),),
+    ],
+)
+def test_a_sid_extension_of_another_account_than_the_sid_uri_is_refused(
+    device: Identity, values: tuple[bytes, ...]
+) -> None:
+    found = refusal(with_sids(device, ACCOUNT, *values), policy(sans=frozenset({"uri"})))
+
+    assert found.reason is Reason.SAN_NOT_ALLOWED
+    assert "SID extension" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("uri", "values"),
+    [
+        (ACCOUNT, ()),
+        (ACCOUNT, (write_sid(ACCOUNT),)),
+        (ACCOUNT.lower(), (write_sid(ACCOUNT),)),
+        ("", (write_sid(OTHER),)),
+    ],
+)
+def test_a_sid_uri_and_an_extension_of_the_same_account_pass(
+    device: Identity, uri: str, values: tuple[bytes, ...]
+) -> None:
+    allowed = policy(sans=frozenset({"uri"}))
+
+    assert decide(with_sids(device, uri, *values), facts(), allowed).refusal is None
