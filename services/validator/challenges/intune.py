@@ -3,8 +3,9 @@
 Theory of operation. The challenge is claimed for this enrollment first, as every challenge is. Then
 Intune is asked, once: its yes is recorded under the attempt (`_VALIDATED`), so that a redelivery
 after a kill, a wait for compliance or a repetition with the same CSR does not ask again. Then the
-compliance gate and the look-up of a SID follow, if the profile has them. Whatever is not a clear
-yes refuses the device. See docs/intune.md.
+compliance gate and the look-up of a SID follow, if the profile has them. That a device's state
+allows it is remembered for a minute, anything else is not. Whatever is not a clear yes refuses the
+device. See docs/intune.md.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from services.validator.challenges.allowed import AllowedDevices
 from services.validator.challenges.kind import VerifierContext, VerifierKind
 from services.validator.challenges.records import Claimed, Records
 from services.validator.challenges.replay import check_replay
@@ -81,6 +83,7 @@ class IntuneVerifier:
     records: Records
     clock: Callable[[], float]
     places: Places = field(default_factory=Places)
+    allowed: AllowedDevices = field(default_factory=AllowedDevices)
 
     async def verify(self, asked: ChallengeRequest) -> ChallengeResult:
         """See `Verifier.verify`; anything but a yes of Intune in time is a no."""
@@ -156,11 +159,16 @@ class IntuneVerifier:
     async def _compliance(self, rules: ComplianceRules, ids: DeviceIds, now: float) -> Compliance:
         if not ids:
             return without_answer(rules, "the request names no device")
+        if kept := self.allowed.get(ids, self.clock()):
+            return kept
         try:
             found = await (self._entra(ids) if rules.entra else self._managed(ids))
         except MicrosoftUnavailableError as error:
             return without_answer(rules, f"Graph could not be asked: {error}")
-        return judge(rules, state_of(found), now)
+        judged = judge(rules, state_of(found), now)
+        if found is not None:
+            self.allowed.keep(ids, judged, self.clock())
+        return judged
 
     async def _managed(self, ids: DeviceIds) -> ManagedDevice | None:
         """Return the device as Intune knows it; a CN may hold either ID."""
