@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from services.validator.microsoft.calls import Client
 from services.validator.microsoft.connection import TenantConnection
 from services.validator.revocation_pull import PullStatus, RevocationPull
 from shared.log.events.state import TenantReport
+from shared.observe.metrics import REVOCATION_PULL_FAILING, REVOCATIONS_OPEN
 from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
@@ -99,8 +100,10 @@ class Connections:
                 each.task = asyncio.create_task(_run(each.pull, each.settings.revocation_interval))
 
     def reports(self) -> tuple[TenantReport, ...]:
-        """Return how each connection does."""
-        return tuple(_report(each) for each in self._open.values())
+        """Return how each connection does, and export how its pull of revocations does."""
+        found = tuple(_report(each) for each in self._open.values())
+        measure_pulls(found)
+        return found
 
     async def stop(self) -> None:
         """Stop the pulls and close the clients at once."""
@@ -108,6 +111,15 @@ class Connections:
             task.cancel()
         for each in self._open.values():
             await each.client.close()
+
+
+def measure_pulls(reports: Iterable[TenantReport]) -> None:
+    """Export how the pulls of these connections do, and of no others."""
+    for gauge in (REVOCATIONS_OPEN, REVOCATION_PULL_FAILING):
+        gauge.clear()
+    for each in reports:
+        REVOCATIONS_OPEN.labels(each.connection).set(each.pull_open)
+        REVOCATION_PULL_FAILING.labels(each.connection).set(bool(each.pull_error))
 
 
 async def _run(pull: RevocationPull, interval: float) -> None:

@@ -65,22 +65,22 @@ class ValidatorHeartbeats(HeartbeatLoop):
         )
 
     def message(self) -> Message:
-        """Return the heartbeat, and export the expiry of the anchors that it reports."""
-        pools = self._pools()
-        self._measure(pools)
+        """Return the heartbeat, and export the expiry of anchors and credentials in it."""
+        pools, tenants = self._pools(), self.tenants()
+        self._measure(pools, tenants)
         seen = Heartbeat(
             role=Role.VALIDATOR,
             name=self.name,
             since=self.since,
             anchors={profile: pool.sha256 for profile, pool in pools.items()},
-            tenants=self.tenants(),
+            tenants=tenants,
             loaded=_loaded(pools),
         )
         subject = replica_subject(Role.VALIDATOR, self.name)
         return sign(seen, subject, self.evaluator.live.current.signer)
 
-    def _measure(self, pools: Mapping[str, AnchorPool]) -> None:
-        """Export the days until each anchor and each bundle's first anchor expire.
+    def _measure(self, pools: Mapping[str, AnchorPool], tenants: tuple[TenantReport, ...]) -> None:
+        """Export the days until each anchor, each bundle's first anchor and each credential expire.
 
         Removed ones are no longer exported.
         """
@@ -97,6 +97,8 @@ class ValidatorHeartbeats(HeartbeatLoop):
             if bundle
         }
         measure_bundle_expiry(firsts, self.clock)
+        used = {t.connection: float(t.credential_not_after) for t in tenants}
+        measure_expiry("credential", {n: end for n, end in used.items() if end}, self.clock)
 
     def _pools(self) -> dict[str, AnchorPool]:
         access = self.evaluator.live.current.access

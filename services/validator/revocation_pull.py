@@ -87,6 +87,7 @@ class RevocationPull:
     async def pull(self) -> bool:
         """Make one pass, if no other replica does; return whether requests are still open."""
         if not await self._lease():
+            self.status = PullStatus()  # the replica that pulls knows better
             return False
         try:
             await self._report()

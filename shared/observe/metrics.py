@@ -106,7 +106,7 @@ STREAM_FILL: Final = Gauge(
 )
 EXPIRY_DAYS: Final = Gauge(
     "scepstream_certificate_expiry_days",
-    "Days until one of our certificates expires",
+    "Days until one of our certificates or credentials expires",
     ["kind", "name"],
 )
 BUNDLE_EXPIRY_DAYS: Final = Gauge(
@@ -144,6 +144,16 @@ MICROSOFT_BREAKER: Final = Gauge(
     "scepstream_microsoft_breaker_open",
     "1 while a service of Microsoft failed repeatedly and no call has succeeded since",
     ["connection", "service"],
+)
+REVOCATIONS_OPEN: Final = Gauge(
+    "scepstream_revocation_requests_open",
+    "Revocations that Intune asked for and that are not done, at the replica that pulls them",
+    ["connection"],
+)
+REVOCATION_PULL_FAILING: Final = Gauge(
+    "scepstream_revocation_pull_failing",
+    "1 if the last pull of revocations from Intune failed, at the replica that pulls them",
+    ["connection"],
 )
 
 _DAY: Final = 86400

@@ -61,7 +61,8 @@ def test_an_expression_names_metrics_and_labels_that_there_are(expression: str) 
 
 
 def test_results_that_are_waited_for_can_come() -> None:
-    known = {*Reason, *Problem, "success", "approved", "held"}
+    known = {*Reason, *Problem, "success", "approved", "held", "refused"}
+    known |= {"confirmed", "failed"}  # of confirmations
     for expression in expressions():
         for name, value in _MATCHER.findall(expression):
             if name in ("result", "reason"):

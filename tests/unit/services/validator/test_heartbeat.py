@@ -13,6 +13,8 @@ import msgspec
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import structs
+from prometheus_client import REGISTRY
 
 from cli.connector.signing import Connector, make_certificate
 from services.validator.access import Access
@@ -33,7 +35,7 @@ from shared.log.events.commands import (
     RevocationOrdered,
     RevocationReason,
 )
-from shared.log.events.state import Heartbeat, LoadedAnchor
+from shared.log.events.state import Heartbeat, LoadedAnchor, TenantReport
 from shared.log.reasons import Reason
 from shared.log.streams import OPS, REPLICAS
 from shared.log.subjects import anchor_reload_command, reload_answer, replica_subject
@@ -259,6 +261,32 @@ async def test_the_end_of_each_bundle_is_measured_while_it_is_loaded(context: Of
         access = SignedAccess(AnchorFiles(None), pool, TokenRules(), 0)
         context.replica(demo=accepting(by_token=access)).message()
         assert measured() == expected
+
+
+async def test_the_end_of_a_connection_s_credential_is_exported(context: Office) -> None:
+    report = TenantReport(
+        connection="contoso",
+        tenant="0f7c",
+        cloud="public",
+        credential_kind="certificate",
+        credential=1,
+        credential_not_after=NOW + 5 * 86400,
+    )
+    unknown = structs.replace(report, connection="other", credential_not_after=0)
+    replica = context.replica()
+    replica.tenants = lambda: (report, unknown)
+    replica.message()
+    days = {name: exported_days(name) for name in ("contoso", "other")}
+    replica.tenants = tuple
+    replica.message()
+
+    assert days == {"contoso": 5, "other": None}
+    assert exported_days("contoso") is None
+
+
+def exported_days(name: str) -> float | None:
+    labels = {"kind": "credential", "name": name}
+    return REGISTRY.get_sample_value("scepstream_certificate_expiry_days", labels)
 
 
 async def test_presence_ends_soon_after_its_replica(context: Office) -> None:
