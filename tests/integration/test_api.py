@@ -24,6 +24,7 @@ LEVELS: Final = ("viewer", "operator", "admin")
 ROUTES: Final[dict[tuple[str, str], str]] = {
     ("GET", "/api/v1/admin/scep/profiles"): "viewer",
     ("GET", "/api/v1/admin/scep/intune/stats"): "viewer",
+    ("GET", "/api/v1/admin/scep/intune/tenants"): "viewer",
     ("POST", "/api/v1/admin/scep/intune/reload-trust"): "operator",
     ("POST", "/api/v1/admin/scep/reload-ra"): "operator",
     ("GET", "/api/v1/enrollments"): "viewer",

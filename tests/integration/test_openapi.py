@@ -124,6 +124,7 @@ QUESTIONS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("GET", CHALLENGES): {"query": {"profile": "corp"}},
     ("GET", "/api/v1/admin/scep/profiles"): {},
     ("GET", "/api/v1/admin/scep/intune/stats"): {},
+    ("GET", "/api/v1/admin/scep/intune/tenants"): {},
     ("GET", "/api/v1/dead-letters"): {},
     ("POST", CHALLENGES): {"body": {"profile": "corp", "cn": "printer", "sans": ["dns:printer"]}},
     ("POST", RELOAD): {"body": {"path_id": "corp"}},

@@ -60,6 +60,7 @@ def _profile(
         "issuer_id": section.issuer_id,
         "challenge_password_set": any(section.challenge_password),
         "verifiers": list(section.verifiers),
+        "intune_connection": section.intune_connection,
         **_ra(configuration, section, now),
         "mtls_enabled": section.mtls_enabled,
         "mtls_trust_bundle_path": str(bundle) if section.mtls_enabled and bundle else None,

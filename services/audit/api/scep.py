@@ -1,4 +1,4 @@
-"""API routes for SCEP profiles: state, Intune statistics, reloads of anchors and RA keys."""
+"""API routes for SCEP profiles: state, Intune, reloads of anchors and RA keys."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,9 +10,21 @@ from fastapi import APIRouter
 from services.audit.api.dependencies import Dependencies, Injected, OperatorUser, Viewer
 from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import RuntimeState, describe
-from services.audit.api.schemas import Problem, Profiles, Reload, Reloaded, ReplicaResult, Stats
+from services.audit.api.schemas import (
+    Problem,
+    Profiles,
+    Reload,
+    Reloaded,
+    ReplicaResult,
+    Stats,
+    TenantRow,
+    Tenants,
+    rows_of,
+)
+from services.audit.api.tenants import Figures, describe_tenants
 from services.audit.commands.reload_anchors import reload_anchors, replicas
 from services.audit.commands.reload_ra import gateways, reload_ra
+from services.audit.query.intune import count_waiting, results_of_a_day
 from services.audit.query.signed_challenges import count_results
 from services.audit.roles import Operator
 from shared.bus.core import BusError
@@ -38,6 +50,13 @@ async def stats(deps: Injected, operator: Viewer) -> Stats:
         names = ("path_id", "issuer_id")
         rows.append({n: each[n] for n in names} | {"enabled": intune is not None} | (intune or {}))
     return Stats(profiles=rows, generated_at=_now(deps))
+
+
+@router.get("/intune/tenants")
+async def tenants(deps: Injected, operator: Viewer) -> Tenants:
+    """List the connections to tenants of Intune: state, what to do, credentials, calls, counts."""
+    found = rows_of(TenantRow, await described_tenants(deps, operator))
+    return Tenants(tenants=found, generated_at=_now(deps))
 
 
 @router.post(
@@ -104,6 +123,31 @@ async def described(deps: Dependencies, operator: Operator) -> list[dict[str, An
             counted = count_results(connection)
         state = RuntimeState(validators, there, counted, remembered)
         return describe(context.configuration, state, now)
+
+    return await asyncio.to_thread(work)
+
+
+async def described_tenants(deps: Dependencies, operator: Operator) -> list[dict[str, Any]]:
+    """Describe every connection to a tenant of Intune (see `describe_tenants`).
+
+    While the event log is unavailable, no replica reports.
+    """
+    context = deps.context(operator)
+    profiles = context.configuration.profiles.items()
+    connections = {n: p.intune_connection for n, p in profiles if p.intune_connection is not None}
+    try:
+        validators = await replicas(context)
+    except BusError as error:
+        log_failure("tenants_incomplete", error)
+        validators = []
+
+    def work() -> list[dict[str, Any]]:
+        now = deps.clock()
+        with deps.engine.connect() as connection:
+            waiting = count_waiting(connection, connections)
+            results = results_of_a_day(connection, now)
+        figures = {n: Figures(waiting[n], results.get(n, {})) for n in connections}
+        return describe_tenants(connections, figures, validators, now)
 
     return await asyncio.to_thread(work)
 

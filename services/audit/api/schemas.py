@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.audit.api.tenants import TenantState
 from services.audit.query.life import CertificateState
 from services.audit.store.commands import Command, Result
 from shared.log.events.commands import RevocationReason
@@ -44,6 +45,59 @@ class Stats(BaseModel):
     """One row per profile."""
 
     profiles: list[dict[str, Any]]
+    generated_at: str
+
+
+class Revocations(BaseModel):
+    """The pull of revocations: when the last pass ended, what is open, and its error or ""."""
+
+    pulled_at: int | None
+    open: int
+    error: str
+
+
+class TenantRow(BaseModel):
+    """A connection to a tenant of Intune, as all validators together report it.
+
+    Times are Unix seconds, null for never or unknown. `advice` says what to do. `credential` counts
+    from 1. `calls` counts calls to Microsoft by result since the validators started. `agree`:
+    all replicas have the same tenant and credential. `waiting` certificates are withheld until
+    Intune accepts them. Counts of the last 24 hours begin with a whole hour; `refused_24h` is by
+    reason.
+    """
+
+    connection: str
+    state: TenantState
+    advice: str
+    tenant: str | None
+    cloud: str | None
+    credential_kind: str | None
+    credential: int | None
+    credential_not_after: int | None
+    credential_days: int | None
+    token_at: int | None
+    token_error: str
+    discovered_at: int | None
+    last_ok: int | None
+    last_error: str
+    last_error_at: int | None
+    breaker_until: int | None
+    throttled_until: int | None
+    calls: dict[str, int]
+    replicas: list[str]
+    agree: bool
+    profiles: list[str]
+    revocations: Revocations
+    waiting: int
+    issued_24h: int
+    not_accepted_24h: int
+    refused_24h: dict[str, int]
+
+
+class Tenants(BaseModel):
+    """The connections to tenants of Intune, by name."""
+
+    tenants: list[TenantRow]
     generated_at: str
 
 

@@ -1,8 +1,12 @@
-"""Counters of enrollments with signed challenges, by profile, result and hour."""
+"""Counters of enrollments with challenges of Intune, by profile, result and hour."""
+
+from typing import Final
 
 from sqlalchemy import Connection, func, select
 
 from services.audit.store.tables import counters
+
+_KINDS: Final = ("signed", "intune")
 
 
 def ends_since(
@@ -14,7 +18,7 @@ def ends_since(
     """
     columns = counters.c
     query = select(columns.hour, columns.result, columns["count"]).where(
-        columns.challenge == "signed", columns.hour > since
+        columns.challenge.in_(_KINDS), columns.hour > since
     )
     if profile is not None:
         query = query.where(columns.profile == profile)
@@ -22,7 +26,7 @@ def ends_since(
 
 
 def count_results(connection: Connection) -> dict[str, dict[str, int]]:
-    """Return how often each result occurred, by profile and result."""
+    """Return how often each result of a signed challenge occurred, by profile and result."""
     columns = counters.c
     query = (
         select(columns.profile, columns.result, func.sum(columns["count"]))
