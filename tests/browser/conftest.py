@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from cli.fake_microsoft.fake import FakeMicrosoft
 from cli.up.authority import make_ca
 from tests.browser.devices import AUDIENCE, Fleet, write_branch_anchor
 from tests.browser.pages import Desktop, Watch
@@ -30,7 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope=SCOPE)
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def microsoft(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeMicrosoft]:
+    """Microsoft's side of the tenant contoso."""
+    with FakeMicrosoft(tmp_path_factory.mktemp("microsoft")) as found:
+        yield found
+
+
+@pytest.fixture(scope=SCOPE)
+def system(tmp_path_factory: pytest.TempPathFactory, microsoft: FakeMicrosoft) -> Iterator[System]:
     """Two validators, and a profile for each thing that the page tells of profiles."""
     layout = prepared(tmp_path_factory.mktemp("browser") / "data")
     write_branch_anchor(layout.root / "connector" / "branch.pem", ANCHOR_DAYS)
@@ -55,8 +63,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
                 "intune_audience": AUDIENCE,
                 "intune_per_device_rate_limit_24h": 0,
             },
+            "windows": {"challenge_password": [], "intune_connection": "contoso"},
         },
     )
+    layout.config.write_text(layout.config.read_text() + microsoft.configuration())
     options = ("--validators", "2", "--tls-port", "0", "--mtls-port", "0")
     with running(layout.root, *options) as found:
         yield found

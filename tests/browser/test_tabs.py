@@ -54,6 +54,7 @@ def test_profiles_are_cards_in_the_order_of_their_names(system: System, viewer: 
         ("demo", ["Challenge password set", "mTLS disabled", "Intune disabled"]),
         ("kiosks", ["Challenge password set", "mTLS enabled", "Intune disabled"]),
         ("corp", ["Challenge password not used", "mTLS disabled", "Intune enabled"]),
+        ("windows", ["Challenge password not used", "mTLS disabled", "Intune enabled"]),
     ],
 )
 def test_a_card_tells_what_its_profile_asks_for(
@@ -214,7 +215,7 @@ def test_the_chart_is_drawn_by_the_server_and_told_in_words(
     ("address", "selector", "text"),
     [
         ("/scep?tab=intune&profile=corp", ".card h3", ["corp"]),
-        ("/scep/intune", ".card h3", ["branch", "corp"]),
+        ("/scep/intune", ".card h3", ["Tenant contoso", "branch", "corp"]),
         ("/scep/intune?profile=branch&reach=7d", ".chips [aria-current]", ["branch", "7d"]),
         ("/scep?tab=activity&chip=renewal&profile=kiosks", ".chips [aria-current]", ["Renewal"]),
         (

@@ -1,15 +1,18 @@
 """Labels of the page, and the tone in which each is shown. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from services.audit.api.tenants import SUCCESS, TenantState
 from services.audit.query.life import CertificateState, View, state_of
 from services.audit.store.commands import Command, Result
 from shared.log.enrollment import State
 from shared.log.events.commands import RevocationReason
+from shared.log.reasons import Reason
 
 Tone = Literal["good", "warn", "bad", "none"]
 Status = Literal["good", "held", "revoked", "expired"]
@@ -44,7 +47,34 @@ _TONES: Final[Mapping[str, Tone]] = {
     State.FAILED: "bad",
 }
 
-
+_TENANT_TONES: Final[Mapping[str, Tone]] = {
+    TenantState.OK: "good",
+    TenantState.WARNING: "warn",
+    TenantState.FAILING: "bad",
+    TenantState.UNKNOWN: "none",
+}
+_REFUSED: Final = "refused"  # a call that Intune answered with no
+_WAITING: Final = "waiting"
+_INTUNE: Final = "intune"
+# A detail of its gate: Intune refused the request: CODE (advice; CODE, activity ID)
+_ADVICE: Final = re.compile(r" \((.)(.*); [^;]*\)$", re.DOTALL)
+# What to do about enrollments whose challenge Intune validates.
+_HINTS: Final[Mapping[str, str]] = {
+    Reason.NOT_CONFIRMED: (
+        "Intune did not accept the certificate, so the device did not get it and the issuer "
+        "revoked it. Intune's code, if it gave one, is in the detail. Let the device synchronize "
+        "with Intune: it then asks again with a new challenge."
+    ),
+    Reason.SERVICE_UNAVAILABLE: (
+        "Microsoft could not be asked, so the device was refused. The tenant's card under Intune "
+        "Monitoring says what is wrong; the device asks again when it synchronizes with Intune."
+    ),
+}
+_WAITS: Final = (
+    "The certificate is issued and withheld: the device gets it once Intune accepts it. If it "
+    "stays so for more than a minute, see the tenant's card under Intune Monitoring, and whether "
+    "validators run."
+)
 _COMMANDS: Final[Mapping[str, str]] = {
     Command.APPROVE: "Approve enrollment",
     Command.DENY: "Deny enrollment",
@@ -97,6 +127,36 @@ def state_badge(state: str) -> Badge:
     return Badge(state, _TONES.get(state, "none"))
 
 
+def tenant_badge(state: str) -> Badge:
+    """Return the badge of a connection to a tenant of Intune."""
+    return Badge(state, _TENANT_TONES.get(state, "none"))
+
+
+def result_tone(result: str, number: int) -> str:
+    """Return the tone in which a number of calls or enrollments with a result is shown."""
+    if not number:
+        return "zero"
+    if result == SUCCESS:
+        return "good"
+    return "none" if result in (_REFUSED, _WAITING) else "bad"
+
+
+def enrollment_hint(row: Mapping[str, Any], refusals: Mapping[str, str]) -> str:
+    """Return what an operator can do about an enrollment, or "".
+
+    `refusals` maps gates that refused it to their details: that of Intune says what its code means.
+    """
+    if row["state"] == State.CONFIRMING:
+        return _WAITS
+    if row["challenge"] != _INTUNE:
+        return ""
+    if hint := _HINTS.get(row["reason"] or "", ""):
+        return hint
+    if (found := _ADVICE.search(refusals.get(_INTUNE, ""))) is None:
+        return ""
+    return f"{found[1].upper()}{found[2]}."
+
+
 def action_name(action: str | None) -> str:
     """Return the label of an action; "" while it is not known yet."""
     return _ACTIONS.get(action or "", action or "")
@@ -129,6 +189,11 @@ def names_text(sans: str | None) -> str:
 def moment(nanoseconds: int) -> str:
     """Format a time of the log (Unix ns) for display, in UTC."""
     return f"{datetime.fromtimestamp(nanoseconds // _SECOND, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def second(seconds: int | None) -> str:
+    """Format Unix seconds for display in UTC, "never" for None."""
+    return "never" if seconds is None else f"{moment(seconds * _SECOND)} UTC"
 
 
 def iso(nanoseconds: int) -> str:

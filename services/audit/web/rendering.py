@@ -69,6 +69,7 @@ _WORDS: Final = (
     words.certificate_badge,
     words.certificate_status,
     words.day,
+    words.enrollment_hint,
     words.expiry_badge,
     words.iso,
     words.lasting,
@@ -76,8 +77,11 @@ _WORDS: Final = (
     words.names_text,
     words.command_badge,
     words.command_name,
+    words.result_tone,
     words.revocation_reasons,
+    words.second,
     words.state_badge,
+    words.tenant_badge,
     words.view_name,
 )
 

@@ -125,6 +125,20 @@ def spans(found: Sequence[Step]) -> tuple[Span, ...]:
     return tuple(result)
 
 
+def refusals(events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the gates that refused the enrollment, and what each says about it."""
+    read = [read_payload(each["payload"]) or {} for each in events if each["payload"]]
+    lists = [found for each in read if isinstance(found := each.get("gates"), list)]
+    gates = [gate for found in lists for gate in found if isinstance(gate, dict)]
+    return {
+        gate["gate"]: gate["detail"]
+        for gate in gates
+        if gate.get("passed") is False
+        and isinstance(gate.get("gate"), str)
+        and isinstance(gate.get("detail"), str)
+    }
+
+
 def _details(payload: bytes) -> tuple[tuple[str, str], ...]:
     """Return the members of an event as text; none if the payload is unreadable."""
     read = read_payload(payload) or {}

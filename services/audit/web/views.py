@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from services.audit.api.dependencies import Dependencies, Injected
 from services.audit.api.problems import ProblemError
 from services.audit.api.profiles import RESULTS
-from services.audit.api.scep import described
+from services.audit.api.scep import described, described_tenants
 from services.audit.query.commands import CommandFilter, list_commands
 from services.audit.query.dead_letters import list_dead_letters
 from services.audit.query.enrollments import list_enrollments
@@ -35,7 +35,7 @@ from services.audit.store.engine import Connection
 from services.audit.web.chart import beginning, draw
 from services.audit.web.labels import CHIPS
 from services.audit.web.rendering import HOME, PageUser, page, require_user, waiting
-from services.audit.web.timeline import spans, steps
+from services.audit.web.timeline import refusals, spans, steps
 from shared.log.enrollment import State
 
 router = APIRouter(include_in_schema=False)
@@ -96,7 +96,8 @@ async def _profiles(deps: Dependencies, who: PageUser) -> Response:
 
 
 async def _intune(deps: Dependencies, who: PageUser, profile: str, reach: Reach) -> Response:
-    found = [each for each in await described(deps, who.operator) if "intune" in each]
+    found = await described(deps, who.operator)
+    found = [each for each in found if "intune" in each or each["intune_connection"] is not None]
     names = [each["path_id"] for each in found]
     if profile and profile not in names:
         raise ProblemError(404, f"no such Intune profile: {profile}")
@@ -114,7 +115,12 @@ async def _intune(deps: Dependencies, who: PageUser, profile: str, reach: Reach)
         "intune.html",
         **await _common(deps, who, "intune"),
         **await _read(deps, read),
-        profiles=[each for each in found if not profile or each["path_id"] == profile],
+        profiles=[e for e in found if "intune" in e and profile in ("", e["path_id"])],
+        tenants=[
+            each
+            for each in await described_tenants(deps, who.operator)
+            if not profile or profile in each["profiles"]
+        ],
         names=names,
         profile=profile,
         reach=reach,
@@ -157,7 +163,8 @@ async def enrollment(
     history = await _read(deps, lambda connection: history_of(connection, enrollment))
     if history is None:
         raise ProblemError(404, "no such enrollment")
-    timeline = steps(await with_payloads(deps.bus, history.events))
+    events = await with_payloads(deps.bus, history.events)
+    timeline = steps(events)
     return page(
         "enrollment.html",
         **await _common(deps, who, "activity"),
@@ -166,6 +173,7 @@ async def enrollment(
         attempts=history.attempts,
         steps=timeline,
         spans=spans(timeline),
+        refusals=refusals(events),
         now=deps.clock(),
     )
 

@@ -20,6 +20,7 @@ from services.audit.web.labels import (
     command_badge,
     command_name,
     day,
+    enrollment_hint,
     expiry_badge,
     iso,
     lasting,
@@ -35,6 +36,43 @@ MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 EVER: Final = 2**63 - 1  # what a column holds: the year 2262
 DAYS: Final = st.integers(-40_000, 4_000_000)
+
+# What to do
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "challenge", "hint"),
+    [
+        ("confirming", None, "intune", "withheld"),
+        ("failed", "not_confirmed", "intune", "did not accept the certificate"),
+        ("rejected", "service_unavailable", "intune", "Microsoft could not be asked"),
+        ("rejected", "service_unavailable", "webhook", ""),
+        ("rejected", "claim_mismatch", "intune", "Compare names; one of + , ; = never matches."),
+        ("rejected", "claim_mismatch", "signed", ""),
+        ("issued", None, "static", ""),
+        ("requested", None, None, ""),
+    ],
+)
+def test_what_intune_decides_comes_with_what_to_do(
+    state: str, reason: str | None, challenge: str | None, hint: str
+) -> None:
+    detail = (
+        "Intune refused the request: SubjectNameMismatch (compare names; one of + , ; = never "
+        "matches; SubjectNameMismatch, activity 0f7c)"
+    )
+    row = {"state": state, "reason": reason, "challenge": challenge}
+    found = enrollment_hint(row, {"intune": detail} if reason == "claim_mismatch" else {})
+
+    assert hint in found
+    assert bool(hint) == bool(found)
+
+
+@pytest.mark.parametrize("detail", ["", "no advice", "(", "(;)", "Intune (x)"])
+def test_a_detail_without_advice_has_no_hint(detail: str) -> None:
+    row = {"state": "rejected", "reason": "expired", "challenge": "intune"}
+
+    assert enrollment_hint(row, {"intune": detail}) == ""
+
 
 # Badges
 
