@@ -13,15 +13,18 @@ from sqlalchemy import Engine
 
 from cli.up.firststart import first_start
 from cli.up.layout import Layout
+from services.audit.api.tenants import describe_tenants
 from services.audit.record.write import store
-from services.audit.roles import Level
+from services.audit.roles import Level, Operator
 from services.audit.store.api_tokens import add_token
-from services.audit.web.rendering import VERSION
+from services.audit.web.chart import draw
+from services.audit.web.rendering import VERSION, PageUser, page
 from shared.config.load import load
 from shared.log.envelope import Message
 from shared.log.events.certificates import CertificateStatus
 from shared.log.events.commands import RetryOrdered, RevocationReason
 from shared.log.events.enrollment import EnrollmentHeld
+from shared.log.events.state import Heartbeat, TenantReport
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, OPS
 from shared.log.subjects import (
@@ -177,6 +180,34 @@ def test_every_page_escapes_whatever_stands_in_the_database(
             found = deps.get(path)
             assert found.status_code == 200, found.text
             is_safe(found.text)
+
+
+def test_what_a_validator_says_of_a_tenant_is_escaped() -> None:
+    report = TenantReport(
+        connection="contoso", tenant=EVIL, cloud=EVIL, credential_kind=EVIL, credential=1,
+        token_error=EVIL, last_error=EVIL, last_error_at=1, calls={EVIL: 1}, pull_error=EVIL,
+    )  # fmt: skip
+    beat = Heartbeat(role="validator", name=EVIL, since=0, anchors={}, tenants=(report,))
+    tenants = describe_tenants({"windows": "contoso"}, {}, [beat], NOW)
+    shown = page(
+        "intune.html",
+        who=PageUser(Operator("desk", Level.ADMIN), "csrf"),
+        here="intune",
+        waiting={"held": 0, "letters": 0, "orphans": 0},
+        profile_count=1,
+        generated_at="",
+        tenants=tenants,
+        profiles=[],
+        names=["windows"],
+        profile="",
+        reach="24h",
+        results=(),
+        failures=[],
+        chart=draw([], "24h", NOW),
+    )
+    found = is_safe(bytes(shown.body).decode())
+
+    assert sum(EVIL in text for text in found.texts) >= 7
 
 
 def test_what_is_escaped_is_read_as_it_was_written(
