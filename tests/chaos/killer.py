@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Killer:
     system: System
     rng: random.Random
     gap: float
+    kinds: Sequence[str] = KINDS
     kills: Counter[str] = field(default_factory=Counter)
     story: list[str] = field(default_factory=list)
     _killed: dict[Victim, int] = field(default_factory=dict)
@@ -73,9 +74,9 @@ class Killer:
 
     def _victims(self) -> Iterator[Victim]:
         """Every kind twice in random order, then any."""
-        first = [*KINDS] * _EACH
+        first = [*self.kinds] * _EACH
         self.rng.shuffle(first)
-        anything = (self.rng.choice(KINDS) for _ in itertools.count())
+        anything = (self.rng.choice(self.kinds) for _ in itertools.count())
         for kind in itertools.chain(first, anything):
             numbers = [number for name, number in pids(self.system.run) if name == kind]
             yield kind, self.rng.choice(numbers)

@@ -141,6 +141,7 @@ class Ledger:
         trusted: dict[Stage, Trusted] = {
             Stage.VERDICT: read_trusted([keys / "validator-signing.pub"]),
             Stage.OUTCOME: read_trusted([keys / "issuer-signing.pub"]),
+            Stage.CONFIRMATION: read_trusted([keys / "validator-signing.pub"]),
         }
         return [problem for each in self.attempts if (problem := each.problem(trusted))]
 
