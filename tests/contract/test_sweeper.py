@@ -1,10 +1,12 @@
 """Messages that their consumer passes over, on a real server: the sweeper brings them to an end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,17 +26,26 @@ from services.issuer.orphans import OrphanConsumer
 from services.issuer.responder import Responder
 from services.issuer.revocation import RevocationConsumer
 from services.issuer.settings import Settings as IssuerSettings
+from services.validator.confirmation import Confirmer
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
+from services.validator.microsoft.calls import Microsoft
+from services.validator.service import Resuming
 from services.validator.settings import Settings as ValidatorSettings
 from shared.bus.core import Delivery
 from shared.bus.jetstream import JetStreamBus
+from shared.bus.provision import provision
 from shared.bus.servers import Servers
+from shared.bus.topology import CONFIRMER
 from shared.ca.chains import ChainBook
 from shared.log.catalog import RESUME
 from shared.log.envelope import Stored, Trusted, authenticate, authenticate_as, encode
 from shared.log.events.commands import ResumeOrdered
-from shared.log.events.enrollment import CertificateIssued, EnrollmentRejected
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    EnrollmentRejected,
+)
 from shared.log.reasons import Reason
 from shared.log.roles import Role
 from shared.log.shards import Epoch
@@ -46,8 +57,8 @@ from shared.runtime.process import background, now
 from shared.runtime.resuming import ResumeConsumer
 from shared.runtime.worker import Job, working
 from tests.support import pki
-from tests.support.messages import Identity, identity
-from tests.support.messages import device_csr as csr_of
+from tests.support.intune import TENANT, Intune, Journal, intune_access, intune_csr
+from tests.support.messages import Identity, device_csr, identity
 from tests.support.nats import NatsServer, nats_server
 from tests.support.world import (
     ACCESS,
@@ -89,21 +100,23 @@ class Log:
         roles = (Role.GATEWAY, Role.VALIDATOR, Role.ISSUER, Role.AUDIT)
         self.buses = {role: await self.server.connect(role) for role in roles}
 
-    async def request(self) -> EnrollmentId:
+    async def request(self, csr_of: Callable[[Identity], bytes] = device_csr) -> EnrollmentId:
         """Append a new device's request, as a gateway does."""
         device = identity("device", 100 + len(self.requests))
-        enrollment = enrollment_of(device, csr_of(device))
+        csr = csr_of(device)
+        enrollment = enrollment_of(device, csr)
         subject = enrollment.subject(Stage.REQUEST)
         await self.buses[Role.GATEWAY].append(
-            subject, encode(requested(device, self.ra, enrollment))
+            subject, encode(requested(device, self.ra, enrollment, csr=csr))
         )
         self.requests.append(enrollment)
         return enrollment
 
-    async def pass_over(self, role: Role) -> None:
+    async def pass_over(self, role: Role, durable: str = "") -> None:
         """Have a role's consumer done with its next message without handling it."""
         got: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        consumption = await self.buses[role].consume(STREAM, role.value, got.set_result, 1)
+        durable = durable or role.value
+        consumption = await self.buses[role].consume(STREAM, durable, got.set_result, 1)
         await (await asyncio.wait_for(got, SECONDS)).ack()
         await consumption.stop()
 
@@ -165,6 +178,32 @@ async def validators(log: Log, meets: EnrollmentId | None = None) -> AsyncIterat
         Job(STREAM, consumer.handle, consumer.give_up),
         Job(OPS, resuming.handle, resuming.give_up),
     ]
+    async with working(bus, Role.VALIDATOR, jobs, 8):
+        yield
+    chains.stop()
+
+
+@asynccontextmanager
+async def confirming(log: Log, journal: Journal, *, skip: bool) -> AsyncIterator[None]:
+    """A validator whose profile has a connection to Intune; with `skip` it confirms nothing."""
+    bus, pin = log.buses[Role.VALIDATOR], log.ca.pin
+    policies = {PROFILE: policy(ca_spki_sha256=(pin,), connection=TENANT, withheld=True)}
+    settings = ValidatorSettings(
+        BUS, "", EPOCHS, VALIDATOR, TRUSTED_VALIDATORS, TRUSTED_ISSUERS, TRUSTED_OPERATORS,
+        {OPENING_ID: OPENING}, None, policies, {PROFILE: intune_access()}, 8,
+    )  # fmt: skip
+    chains = ChainBook.of(bus, settings.chains())
+    await chains.start()
+    connections = {TENANT: cast("Microsoft", Intune(journal))}
+    evaluator = Evaluator(bus, Live(settings), chains, connections)
+    consumer, confirmer = RequestConsumer(evaluator), Confirmer(evaluator, connections, "a", now)
+    resuming = Resuming.of(bus, consumer, confirmer, lambda: settings.operators)
+    jobs = [
+        Job(STREAM, consumer.handle, consumer.give_up),
+        Job(OPS, resuming.handle, resuming.give_up),
+    ]
+    if not skip:
+        jobs.append(Job(STREAM, confirmer.handle, confirmer.give_up, CONFIRMER))
     async with working(bus, Role.VALIDATOR, jobs, 8):
         yield
     chains.stop()
@@ -238,6 +277,31 @@ async def test_an_approval_that_no_issuer_is_handed_ends_with_a_certificate(log:
     assert all(isinstance(end, CertificateIssued) for end in ends)
     first, *_ = await log.orders()
     assert (first.enrollment, first.stage, first.number) == (lost.prefix(), Stage.OUTCOME, 0)
+
+
+async def test_a_certificate_that_no_confirmer_is_handed_is_confirmed_in_the_end(
+    log: Log,
+) -> None:
+    """Intune is notified once of it, as of the younger one that overtook it."""
+    journal, seed = Journal(), log.server.seeds[Role.PROVISIONER]
+    await provision(Servers.of(log.server.url), seed, ["0"], 1, confirmed=[PROFILE])
+    async with issuers(log), auditing(log) as sweeper:
+        async with confirming(log, journal, skip=True):
+            lost = await log.request(intune_csr)
+            await log.wait(lost.subject(Stage.OUTCOME))
+            for _ in (Stage.VERDICT, Stage.OUTCOME):
+                await log.pass_over(Role.VALIDATOR, CONFIRMER)
+        async with confirming(log, journal, skip=False), background(sweeper.run()):
+            younger = await log.request(partial(intune_csr, password="B"))
+            stage, trusted = Stage.CONFIRMATION, TRUSTED_VALIDATORS
+            ends = [await log.end(each, stage, trusted) for each in (younger, lost)]
+
+    assert all(isinstance(end, CertificateConfirmed) for end in ends)
+    serials = [int(end.serial, 16) for end in ends if isinstance(end, CertificateConfirmed)]
+    assert sorted(journal.succeeded) == sorted(serials)
+    assert len(set(serials)) == 2
+    first, *_ = await log.orders()
+    assert (first.enrollment, first.stage, first.number) == (lost.prefix(), stage, 0)
 
 
 async def test_a_request_that_fails_each_time_is_ended_by_the_last_order(log: Log) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Final, cast
 
 import msgspec
@@ -12,15 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.connectors.local import LocalConnector
 from services.issuer.consumer import VerdictConsumer
-from services.validator.access import Access
-from services.validator.challenges.intune import KIND, IntuneAccess, IntuneRules
-from services.validator.challenges.kind import EnabledVerifier
 from services.validator.confirmation import Confirmer
 from services.validator.consumer import RequestConsumer
 from services.validator.evaluate import Evaluator
 from services.validator.microsoft.calls import Microsoft
-from services.validator.microsoft.connection import TenantConnection
-from services.validator.microsoft.model import Answer, FailureNotice, SuccessNotice
 from shared.bus.core import Bus, BusUnavailableError
 from shared.log.envelope import Stored, authenticate, authenticate_as
 from shared.log.events.commands import WithdrawalOrdered
@@ -35,16 +29,13 @@ from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step
+from tests.support.intune import TENANT, Intune, Journal, intune_access, intune_csr, nothing
 from tests.support.messages import (
     PRINTABLE,
     Identity,
-    challenge,
     cms_attributes,
-    csr,
     enveloped,
-    extension_request,
     recipient,
-    san,
     scep_attributes,
     signed,
     spki,
@@ -63,8 +54,6 @@ from tests.support.world import (
 )
 from tests.unit.services.issuer.issuers import settings
 
-BUDGET: Final = 25.0
-TENANT: Final = "contoso"
 FIRST: Final = "validator-0"
 OTHER: Final = "validator-1"
 Handle = Callable[[], Awaitable[object]]
@@ -73,20 +62,6 @@ Confirmation = CertificateConfirmed | ConfirmationFailed
 
 class DiedError(BaseException):
     """Kill -9: nothing handles it."""
-
-
-async def nothing() -> None:
-    """A step at which nothing happens."""
-
-
-@dataclass
-class Journal:
-    """What Intune was asked, by whoever asked it; the serial numbers of accepted certificates."""
-
-    validated: list[str] = field(default_factory=list)
-    succeeded: list[int] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    code: str = "Success"
 
 
 @dataclass
@@ -102,35 +77,6 @@ class Gate:
         if self.skipped == -1:
             self.reached.set()
             await self.open.wait()
-
-
-@dataclass
-class Intune:
-    """A connection to Intune; `step` is awaited before each call and before its answer."""
-
-    journal: Journal
-    step: Step = nothing
-
-    async def validate(self, transaction_id: str, csr: bytes) -> Answer:
-        del csr
-        await self.step()
-        self.journal.validated.append(transaction_id)
-        await self.step()
-        return Answer("Success")
-
-    async def tell_success(self, notice: SuccessNotice) -> Answer:
-        await self.step()
-        if self.journal.code == "Success":
-            self.journal.succeeded.append(int(notice.serial, 16))
-        answer = Answer(self.journal.code)
-        await self.step()
-        return answer
-
-    async def tell_failure(self, notice: FailureNotice) -> Answer:
-        await self.step()
-        self.journal.failed.append(notice.transaction_id)
-        await self.step()
-        return Answer("Success")
 
 
 @dataclass
@@ -171,11 +117,7 @@ class Steps:
     async def request(self, transaction: str = "one", password: str = "A") -> Stored:
         """The event of a request with a challenge of its own."""
         world = self.world
-        asked = csr(
-            world.device.key,
-            challenge(PRINTABLE, (password * 400).encode()),
-            extension_request(san(tlv(0x82, b"device.example"))),
-        )
+        asked = intune_csr(world.device, password)
         content = enveloped(asked, recipient(world.ra))
         name = tlv(PRINTABLE, transaction.encode())
         attributes = [*scep_attributes(transaction_id=name), *cms_attributes(content)]
@@ -273,8 +215,6 @@ async def stepping(
     device: Identity, ra: Identity, key: ec.EllipticCurvePrivateKey
 ) -> AsyncIterator[Steps]:
     """A log and its services; `device` asks for all certificates."""
-    tenant = cast("TenantConnection", SimpleNamespace(name=TENANT, budget=BUDGET))
-    access = Access((EnabledVerifier(KIND, IntuneAccess(IntuneRules(TENANT), tenant)),))
     async with validating(device, ra, key, connection=TENANT, withheld=True) as world:
-        world.accept(access)
+        world.accept(intune_access())
         yield Steps(world)

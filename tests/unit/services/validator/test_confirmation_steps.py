@@ -21,16 +21,14 @@ from shared.log.subjects import parse_subject, resume_command
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError, NotServedError
 from tests.fakes.bus_through import Step, Trouble, racing
+from tests.support.intune import BUDGET, TENANT, nothing
 from tests.support.messages import Identity
 from tests.support.world import OPERATOR, PROFILE, TRUSTED_OPERATORS, append_signed
 from tests.unit.services.validator.intune_steps import (
-    BUDGET,
     FIRST,
     OTHER,
-    TENANT,
     DiedError,
     Steps,
-    nothing,
     settle,
     stepping,
 )
