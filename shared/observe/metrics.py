@@ -48,7 +48,9 @@ CONFIRMATIONS: Final = Counter(
     ["connection", "result"],
 )
 SECURITY_EVENTS: Final = Counter(
-    "scepstream_security_events_total", "Stored events that do not authenticate", ["stage"]
+    "scepstream_security_events_total",
+    "Stored events that do not authenticate, and challenges that Intune finds forged",
+    ["stage"],
 )
 DEAD_LETTERS: Final = Counter("scepstream_dead_letters_total", "Messages given up on", ["role"])
 ORPHANS: Final = Counter(

@@ -59,6 +59,7 @@ from shared.runtime.worker import DeferredError
 _log = structlog.get_logger()
 GATE: Final = "intune"
 _VALIDATED: Final = "validated"
+_FORGED: Final = "intune_challenge"
 _KEPT_SECONDS: Final = 30 * 86400
 _WAIT_SECONDS: Final = 30.0
 _LONGEST_WAIT: Final = 3600
@@ -133,7 +134,7 @@ class IntuneVerifier:
             return ChallengeResult((passed(GATE, compared),))
         verdict = verdict_of(answer.code)
         if verdict.security:
-            SECURITY_EVENTS.labels(INTUNE).inc()
+            SECURITY_EVENTS.labels(_FORGED).inc()
             _log.error("intune_refused", code=answer.code, enrollment=asked.enrollment.prefix())
         detail = f"Intune refused the request: {answer.code or 'no code'}"
         return refused(GATE, verdict.reason, detail, f"{verdict.hint}; {compared}")
