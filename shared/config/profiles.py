@@ -76,8 +76,8 @@ class CertificateProfileSection(Section):
     """
     sid_extension: bool = False
     """Whether certificates have the extension with the SID of an Active Directory account, which
-    the webhook, the device-state plug-in or a package's verifier must answer. The issuer must have
-    `allow_sid`.
+    the webhook, the device-state plug-in or a package's verifier must answer, or `sid_lookup` find.
+    The issuer must have `allow_sid`.
     """
     crl_distribution_points: Names = ()
     """URLs of the CRL for relying parties (RFC 5280 4.2.1.13)."""
