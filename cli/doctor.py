@@ -79,7 +79,7 @@ def intune(
     except SettingsError as error:
         raise failed(error) from None
     if not asyncio.run(_examine(Intune(connection), device)):
-        raise failed(f"connection {name} cannot be used as it is")
+        raise failed(f"connection {name}: a step failed")
 
 
 async def _examine(client: Intune, device: str) -> bool:
