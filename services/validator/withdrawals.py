@@ -11,12 +11,16 @@ from shared.bus.core import Bus, BusUnavailableError
 from shared.bus.log import append_first, read_authentic
 from shared.limits import WITHDRAWALS
 from shared.log.envelope import EventSigner, Stored, Trusted, sign
+from shared.log.events.base import NO_REQUEST
 from shared.log.events.commands import CommandAnswered, RevocationReason, WithdrawalOrdered
 from shared.log.streams import OPS
 from shared.log.subjects import revocation_answer, withdrawal_command
 
 UNCONFIRMED: Final = "unconfirmed"
 REQUESTED: Final = "requested"
+_ALL_FORGED: Final = CommandAnswered(
+    request_sha256=NO_REQUEST, done=False, detail="all commands for the certificate are forged"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,10 @@ class Withdrawals:
     async def order(self, withdrawal: Withdrawal) -> CommandAnswered | None:
         """Order a withdrawal unless it is ordered; return the answer, None while there is none.
 
-        A refused command is repeated, at most `WITHDRAWALS` times.
+        A refused command is repeated, at most `WITHDRAWALS` times. If all of them are forged, the
+        answer is a refusal.
         """
-        refused: CommandAnswered | None = None
+        refused = _ALL_FORGED
         for attempt in range(WITHDRAWALS):
             subject = withdrawal_command(withdrawal.issuer, withdrawal.serial, attempt)
             stored = await self.bus.get_last_or_leader(OPS, subject)

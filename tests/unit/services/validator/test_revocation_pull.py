@@ -16,6 +16,7 @@ from services.validator.microsoft.model import (
     RevocationResult,
 )
 from services.validator.revocation_pull import RevocationPull
+from shared.limits import WITHDRAWALS
 from shared.log.envelope import Stored, sign
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.commands import CommandAnswered, RevocationReason, WithdrawalOrdered
@@ -27,6 +28,7 @@ from shared.log.subjects import (
     certificate_issued,
     revocation_answer,
     revocation_request,
+    withdrawal_command,
 )
 from tests.support.messages import Identity
 from tests.support.validators import validating
@@ -239,3 +241,23 @@ async def test_a_forged_request_is_not_carried_out(world: World) -> None:
     await world.pull.pull()
 
     assert world.orders() == []
+
+
+async def test_commands_that_are_all_forged_end_in_an_error(world: World) -> None:
+    await world.issue()
+    world.fake.asked = [RevocationAsked("a", SERIAL)]
+    for attempt in range(WITHDRAWALS):
+        subject = withdrawal_command(ISSUER, SERIAL, attempt)
+        event = WithdrawalOrdered(
+            issuer=ISSUER,
+            serial=SERIAL,
+            attempt=attempt,
+            reason=RevocationReason.CESSATION_OF_OPERATION,
+            operator="contoso",
+            cause="requested",
+        )
+        await world.bus.append(subject, sign(event, subject, STRANGER))
+
+    assert not await world.pull.pull()
+    (told,) = world.fake.told
+    assert (told.succeeded, told.error_code) == (False, RevocationError.NON_RETRYABLE)
