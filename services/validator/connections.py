@@ -94,10 +94,12 @@ class Connections:
         """Begin to pull revocations; the first pass is after the next await of the caller."""
         for name, each in self._open.items():
             if each.settings.revocations and each.task is None:
+                interval = each.settings.revocation_interval
+                rest = interval * (1 - _SPREAD)
                 each.pull = RevocationPull(
-                    self.evaluator, name, each.client, self.replica, self.clock
+                    self.evaluator, name, each.client, self.replica, self.clock, rest
                 )
-                each.task = asyncio.create_task(_run(each.pull, each.settings.revocation_interval))
+                each.task = asyncio.create_task(_run(each.pull, interval))
 
     def reports(self) -> tuple[TenantReport, ...]:
         """Return how each connection does, and export how its pull of revocations does."""

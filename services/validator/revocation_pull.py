@@ -20,6 +20,8 @@ from services.validator.evaluate import Evaluator
 from services.validator.microsoft.calls import Microsoft
 from services.validator.microsoft.model import (
     MAX_REVOCATIONS,
+    MicrosoftUnavailableError,
+    Problem,
     RevocationAsked,
     RevocationError,
     RevocationResult,
@@ -50,6 +52,7 @@ _ROUNDS: Final = 20
 _LEASE_SECONDS: Final = 120.0
 _KEPT_SECONDS: Final = 86400
 _BATCH: Final = 100
+_FEW: Final = 3  # refused results in a row, after which Intune refuses whatever it gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class PullStatus:
 class RevocationPull:
     """The pull of one connection; `clock` returns the log's time in Unix seconds.
 
-    `_cursor` is the sequence up to which every request has been reported.
+    For `rest` seconds after a download Intune is not asked for requests again. `_cursor` is the
+    sequence up to which every request has been reported. `_refused` are the contexts whose results
+    Intune refused since then, and why.
     """
 
     evaluator: Evaluator
@@ -73,8 +78,11 @@ class RevocationPull:
     microsoft: Microsoft
     replica: str
     clock: Callable[[], float]
+    rest: float = 0.0
     status: PullStatus = field(default_factory=PullStatus)
     _cursor: int = 0
+    _due: float = 0.0
+    _refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def _bus(self) -> Bus:
@@ -85,29 +93,41 @@ class RevocationPull:
         return self.evaluator.live.current
 
     async def pull(self) -> bool:
-        """Make one pass, if no other replica does; return whether requests are still open."""
-        if not await self._lease():
-            self.status = PullStatus()  # the replica that pulls knows better
-            return False
+        """Make one pass, if no other replica does; return whether issuers have yet to answer."""
         try:
-            await self._report()
-            await self._download()
-            left = await self._report()
+            if not await self._lease():
+                self.status = PullStatus()  # the replica that pulls knows better
+                return False
+            left = await self._pass()
         except Exception as error:
             detail = shortened(str(error) or type(error).__name__)
             self.status = PullStatus(self.clock(), self.status.open, detail)
             raise
-        self.status = PullStatus(self.clock(), left)
+        problem = next(iter(self._refused.values()), "")
+        self.status = PullStatus(self.clock(), left + len(self._refused), problem)
         return left > 0
 
+    async def _pass(self) -> int:
+        """Report what is done, and ask for more if it is time; return how many are left."""
+        if self.clock() < self._due:
+            return await self._report()
+        self._refused.clear()
+        await self._report()
+        await self._download()
+        self._due = self.clock() + self.rest
+        return await self._report()
+
     async def _lease(self) -> bool:
-        """Take or extend the lease; return False while another replica has it."""
+        """Take the lease, or extend it in time; return False while another replica has it."""
         place = partial(connection_lease, self.connection)
         trusted = self._settings.validators
         series = Series(self._bus, REPLAYS, place("*"), LeaseTaken, trusted, "lease")
         newest, now = await series.newest(), self.clock()
-        if newest is not None and newest.event.replica != self.replica and newest.event.until > now:
+        left = newest.event.until - now if newest is not None else 0.0
+        if newest is not None and newest.event.replica != self.replica and left > 0:
             return False
+        if left > _LEASE_SECONDS / 2:
+            return True
         until = int(now + _LEASE_SECONDS)
         event = LeaseTaken(connection=self.connection, replica=self.replica, until=until)
         written = signing(place, event, self._settings.signer, _KEPT_SECONDS)
@@ -120,12 +140,14 @@ class RevocationPull:
         not received there: it is reported again.
         """
         for _ in range(_ROUNDS):
+            if not await self._lease():
+                return
             asked = await self.microsoft.download_revocations(MAX_REVOCATIONS)
             new = [each for each in asked if await self._record(each)]
             again = [each for each in asked if each not in new]
             repeated = [r for each in again if (r := await self._reported(each.context))]
             for part in _parts(repeated):
-                await self.microsoft.upload_results(part)
+                await self._upload(part)
             if not new:
                 return
             await self._report()
@@ -142,6 +164,8 @@ class RevocationPull:
         """Act on recorded requests and report those that are done; return how many are left."""
         left, done = 0, list[RevocationResult]()
         async for asked in self._open():
+            if asked.context in self._refused:
+                continue
             result = await self._carry_out(asked)
             if result is None:
                 left += 1
@@ -186,9 +210,11 @@ class RevocationPull:
         return RevocationResult(asked.context, False, failed, shortened(answer.detail))
 
     async def _issuer(self, serial: str) -> str | None:
-        """Return the issuer of a certificate that this tenant's Intune was notified of."""
-        policies = self._settings.policies.values()
-        for issuer in sorted({p.issuer for p in policies if p.connection == self.connection}):
+        """Return the issuer of a certificate that this tenant's Intune was notified of.
+
+        It may be one that the connection's profiles no longer use.
+        """
+        for issuer in sorted({p.issuer for p in self._settings.policies.values()}):
             stored = await self._bus.get_last_or_leader(CERTS, certificate_issued(issuer, serial))
             if stored is None:
                 continue
@@ -221,24 +247,51 @@ class RevocationPull:
         return RevocationResult(context, event.succeeded, error, event.detail)
 
     async def _upload(self, results: Sequence[RevocationResult]) -> None:
-        """Report results, then record that they were."""
+        """Report results, then record that they were.
+
+        If Intune refuses them, each is sent by itself: one must not hold up the others.
+        """
         if not results:
             return
-        await self.microsoft.upload_results(results)
+        try:
+            await self.microsoft.upload_results(results)
+        except MicrosoftUnavailableError as error:
+            if error.kind is not Problem.PROTOCOL:
+                raise
+            await self._upload_each(results)
+            return
         for each in results:
-            subject = revocation_report(self.connection, each.context)
-            event = RevocationReported(
-                connection=self.connection,
-                context=each.context,
-                succeeded=each.succeeded,
-                error="" if each.succeeded else each.error_code.value,
-                detail=each.error_message,
-            )
-            message = sign(event, subject, self._settings.signer)
-            if await append_first(self._bus, subject, message):
-                _log.info(
-                    "revocation_reported", connection=self.connection, succeeded=each.succeeded
+            await self._record_report(each)
+
+    async def _upload_each(self, results: Sequence[RevocationResult]) -> None:
+        """Report results one by one; raises if Intune refuses all of the first few."""
+        accepted = 0
+        for number, each in enumerate(results, 1):
+            try:
+                await self.microsoft.upload_results((each,))
+            except MicrosoftUnavailableError as error:
+                if error.kind is not Problem.PROTOCOL or (number > _FEW and not accepted):
+                    raise
+                self._refused[each.context] = str(error)
+                _log.error(
+                    "revocation_report_refused", connection=self.connection, detail=str(error)
                 )
+                continue
+            accepted += 1
+            await self._record_report(each)
+
+    async def _record_report(self, result: RevocationResult) -> None:
+        subject = revocation_report(self.connection, result.context)
+        event = RevocationReported(
+            connection=self.connection,
+            context=result.context,
+            succeeded=result.succeeded,
+            error="" if result.succeeded else result.error_code.value,
+            detail=result.error_message,
+        )
+        message = sign(event, subject, self._settings.signer)
+        if await append_first(self._bus, subject, message):
+            _log.info("revocation_reported", connection=self.connection, succeeded=result.succeeded)
 
 
 def _parts(results: Sequence[RevocationResult]) -> list[Sequence[RevocationResult]]:

@@ -16,16 +16,18 @@ from services.validator.microsoft.model import (
     RevocationResult,
 )
 from services.validator.revocation_pull import RevocationPull
-from shared.limits import WITHDRAWALS
-from shared.log.envelope import Stored, sign
+from shared.bus.series import SeriesTooLongError
+from shared.limits import SERIES_LENGTH, WITHDRAWALS
+from shared.log.envelope import Message, Stored, sign
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.commands import CommandAnswered, RevocationReason, WithdrawalOrdered
 from shared.log.events.enrollment import CertificateIssued
 from shared.log.stages import Stage
-from shared.log.streams import OPS
+from shared.log.streams import OPS, REPLAYS
 from shared.log.subjects import (
     EnrollmentId,
     certificate_issued,
+    connection_lease,
     revocation_answer,
     revocation_request,
     withdrawal_command,
@@ -56,17 +58,22 @@ class Fake:
     asked: list[RevocationAsked] = field(default_factory=list)
     told: list[RevocationResult] = field(default_factory=list)
     fails: list[MicrosoftUnavailableError] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)
     downloads: int = 0
+    uploads: int = 0
 
     async def download_revocations(self, maximum: int) -> tuple[RevocationAsked, ...]:
         self.downloads += 1
         return tuple(self.asked[:maximum])
 
     async def upload_results(self, results: Sequence[RevocationResult]) -> None:
+        self.uploads += 1
         if self.fails:
             raise self.fails.pop()
-        self.told += results
         contexts = {each.context for each in results}
+        if contexts & self.refuses:
+            raise MicrosoftUnavailableError(Problem.PROTOCOL, "Intune did not confirm the results")
+        self.told += results
         self.asked = [each for each in self.asked if each.context not in contexts]
 
 
@@ -243,6 +250,66 @@ async def test_a_forged_request_is_not_carried_out(world: World) -> None:
     assert world.orders() == []
 
 
+async def test_intune_is_not_asked_again_while_an_issuer_has_not_answered(world: World) -> None:
+    await world.issue()
+    world.pull.rest = 480.0
+    world.fake.asked = [RevocationAsked("a", SERIAL)]
+    await world.pull.pull()
+    before = world.fake.downloads
+    world.clock.seconds += 2
+    assert await world.pull.pull()
+    assert world.fake.downloads == before
+    await world.answer()
+    assert not await world.pull.pull()
+    assert world.fake.told == [RevocationResult("a", True)]
+
+    world.clock.seconds += 480
+    await world.pull.pull()
+    assert world.fake.downloads > before
+
+
+async def test_a_lease_is_extended_only_when_half_of_it_is_over(world: World) -> None:
+    for _ in range(3):
+        await world.pull.pull()
+    assert len(messages_of(world.bus, REPLAYS)) == 1
+    world.clock.seconds += 61
+    await world.pull.pull()
+    assert len(messages_of(world.bus, REPLAYS)) == 2
+
+
+async def test_a_result_that_intune_refuses_does_not_hold_up_the_others(world: World) -> None:
+    world.pull.rest = 480.0
+    asked = [RevocationAsked(each, "ff") for each in ("a", "b", "c")]
+    world.fake.asked, world.fake.refuses = list(asked), {"b"}
+
+    assert not await world.pull.pull()
+    assert [each.context for each in world.fake.told] == ["a", "c"]
+    assert "did not confirm" in world.pull.status.error
+    assert world.pull.status.open == 1
+    before = world.fake.uploads
+    await world.pull.pull()
+    assert world.fake.uploads == before  # it is sent again with the next download
+
+    world.fake.asked.append(RevocationAsked("d", "ff"))
+    world.fake.refuses.clear()
+    world.clock.seconds += 480
+    await world.pull.pull()
+    assert [each.context for each in world.fake.told] == ["a", "c", "b", "d"]
+    assert world.pull.status.error == ""
+
+
+async def test_a_service_that_refuses_everything_is_not_asked_about_each_result(
+    world: World,
+) -> None:
+    names = [f"{number}" for number in range(40)]
+    world.fake.asked = [RevocationAsked(name, "ff") for name in names]
+    world.fake.refuses = set(names)
+    with pytest.raises(MicrosoftUnavailableError):
+        await world.pull.pull()
+
+    assert world.fake.uploads < 10
+
+
 async def test_commands_that_are_all_forged_end_in_an_error(world: World) -> None:
     await world.issue()
     world.fake.asked = [RevocationAsked("a", SERIAL)]
@@ -261,3 +328,27 @@ async def test_commands_that_are_all_forged_end_in_an_error(world: World) -> Non
     assert not await world.pull.pull()
     (told,) = world.fake.told
     assert (told.succeeded, told.error_code) == (False, RevocationError.NON_RETRYABLE)
+
+
+async def test_a_lease_that_cannot_be_read_shows_as_an_error(world: World) -> None:
+    for number in range(SERIES_LENGTH + 1):
+        await world.bus.append(connection_lease("contoso", number), Message(b"planted", {}))
+    with pytest.raises(SeriesTooLongError):
+        await world.pull.pull()
+
+    assert "forged" in world.pull.status.error
+
+
+async def test_a_certificate_of_an_issuer_that_the_profiles_have_left_is_withdrawn(
+    world: World,
+) -> None:
+    await world.issue()
+    live = world.pull.evaluator.live
+    before = live.current.policies[PROFILE]
+    moved = replace(before, issuer="another")
+    policies = {PROFILE: moved, "other": replace(before, connection="")}
+    live.current = replace(live.current, policies=policies)
+    world.fake.asked = [RevocationAsked("a", SERIAL)]
+    await world.pull.pull()
+
+    assert len(world.orders()) == 1
