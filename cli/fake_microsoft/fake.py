@@ -110,6 +110,12 @@ class FakeMicrosoft:
         with self._world.lock:
             self._world.untargeted.update(self._world.challenges)
 
+    @property
+    def access_tokens(self) -> list[str]:
+        """All access tokens that were issued, so that a test can search for them."""
+        with self._world.lock:
+            return list(self._world.tokens)
+
     def journal(self, *routes: str, tenant: str | None = None) -> list[Entry]:
         """Return the requests in order: all, or those of some routes or of one tenant."""
         with self._world.lock:

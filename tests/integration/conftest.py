@@ -1,13 +1,17 @@
-"""What the integration tests share: two running systems and their profiles."""
+"""What the integration tests share: three running systems and their profiles."""
 
 import time
+import tomllib
 from collections.abc import Iterator
 
 import pytest
+import tomli_w
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cli.fake_microsoft.fake import FakeMicrosoft
 from cli.up.authority import make_ca, pem
 from cli.up.layout import Layout, write_private
+from tests.integration.intune_devices import CONNECTIONS, KINDS, PROFILES, Intune
 from tests.support.prepared import add_kinds, add_profiles, configure, prepared
 from tests.support.requests import Endpoint
 from tests.support.system import System, running
@@ -68,6 +72,32 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     ports = ("--tls-port", "0", "--mtls-port", "0")
     with running(layout.root, "--gateways", "3", *ports) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def intune_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Intune]:
+    """Two gateways, and profiles with connections to the tenants of a fake of Microsoft."""
+    layout = prepared(tmp_path_factory.mktemp("intune") / "data")
+    add_kinds(layout, KINDS)
+    add_profiles(layout, PROFILES)
+    configure(layout.config, "issuers.local", ocsp_validity="1d", allow_sid=True)
+    with FakeMicrosoft(tmp_path_factory.mktemp("microsoft")) as fake:
+        tenants = tomllib.loads(fake.configuration())["intune"]
+        for name, (tenant, keys) in CONNECTIONS.items():
+            tenants[name] = tenants[tenant] | keys | {"revocations": False}
+        text = layout.config.read_text() + tomli_w.dumps({"intune": tenants})
+        write_private(layout.config, text.encode())
+        with running(layout.root, "--gateways", "2") as system:
+            yield Intune(system, fake)
+
+
+@pytest.fixture
+def intune(intune_system: Intune) -> Intune:
+    """The system with Intune, after the faults and scripted answers of other tests."""
+    intune_system.fake.clear_faults()
+    for route in ("validate", "success", "failure"):
+        intune_system.fake.answer(route)
+    return intune_system
 
 
 def _site(layout: Layout, name: str) -> dict[str, object]:
