@@ -45,12 +45,18 @@ from shared.log.envelope import (
 )
 from shared.log.events.certificates import CertificateRecorded, KeyCompromised
 from shared.log.events.commands import RevocationReason
-from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    EnrollmentApproved,
+    IssuanceFailed,
+)
 from shared.log.reasons import Reason
 from shared.log.seal import SealError, unseal
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
+    EnrollmentId,
     certificate_issued,
     key_compromised,
     parse_prefix,
@@ -77,7 +83,7 @@ class RequestMissingError(Exception):
 
 
 class OutcomeMissingError(Exception):
-    """Raised if the key's certificate is recorded and its enrollment has no outcome yet."""
+    """Raised if the key's certificate is recorded and its enrollment has not ended yet."""
 
 
 @dataclass
@@ -303,8 +309,8 @@ class VerdictConsumer:
     async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
         """Return the certificate that the key already has on the log; None if there will be none.
 
-        One that is recorded but not issued is about to be, even after a kill in between:
-        `OutcomeMissingError`.
+        One that is recorded but not issued is about to be, even after a kill in between, and one
+        that is withheld is about to be confirmed or not: `OutcomeMissingError`.
         """
         template = verdict.template
         recorded = await self.bus.get_last_or_leader(
@@ -329,6 +335,10 @@ class VerdictConsumer:
             return None  # its serial number was recorded, but it was not issued
         if read_certificate(issued.certificate).spki != template.spki:
             return None
+        # The verdict may be another verifier's, or of a profile that withholds nothing any more.
+        is_given = not issued.withheld or verdict.withheld
+        if not is_given and not await self._is_confirmed(enrollment, issued):
+            return None
         # Its OCSP response is as old as its issuance: the status may have changed since.
         return msgspec.structs.replace(
             issued,
@@ -338,6 +348,16 @@ class VerdictConsumer:
             confirmed_by=verdict.confirmed_by,
             withheld=verdict.withheld,
         )
+
+    async def _is_confirmed(self, enrollment: EnrollmentId, issued: CertificateIssued) -> bool:
+        """Return whether a certificate that was withheld may be given out."""
+        place, stream = enrollment.subject(Stage.CONFIRMATION), enroll_stream(enrollment.shard)
+        stored = await self.bus.get_last_or_leader(stream, place)
+        if stored is None:
+            raise OutcomeMissingError(enrollment.prefix())
+        trusted, request = self.live.current.validators, issued.request_sha256
+        event = read_stage(stored, trusted, Stage.CONFIRMATION, request)
+        return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
 
     async def _issue(
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa

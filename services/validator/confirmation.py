@@ -255,7 +255,8 @@ class Confirmer:
     async def _as_the_first(self, issued: _Issued, first: EnrollmentId) -> Confirmation | None:
         """Return the result of the enrollment that a certificate was made for.
 
-        None if Intune was never to be notified of it. Waits for a confirmation that is under way.
+        None if this connection's Intune was never to be notified of it. Waits for a confirmation
+        that is under way.
         """
         stream, settings = enroll_stream(first.shard), self._settings
         outcome = await self._bus.get_last_or_leader(stream, first.subject(Stage.OUTCOME))
@@ -272,6 +273,8 @@ class Confirmer:
             event = read_stage(stored, settings.validators, Stage.CONFIRMATION, request)
             if not isinstance(event, CertificateConfirmed) or event.serial != made.serial:
                 return _failed(issued, "Intune did not accept the key's certificate")
+        if made.confirmed_by != issued.event.confirmed_by:
+            return None
         return _confirmed(issued, first=first.prefix())
 
     async def _begin(self, issued: _Issued) -> bool:

@@ -22,6 +22,7 @@ from tests.support.messages import (
 
 BUDGET: Final = 25.0
 TENANT: Final = "contoso"
+ANOTHER_TENANT: Final = "fabrikam"
 
 
 async def nothing() -> None:
@@ -67,16 +68,16 @@ class Intune:
         return Answer("Success")
 
 
-def intune_access() -> Access:
-    """A profile whose challenges are all Intune's."""
-    tenant = cast("TenantConnection", SimpleNamespace(name=TENANT, budget=BUDGET))
-    return Access((EnabledVerifier(KIND, IntuneAccess(IntuneRules(TENANT), tenant)),))
+def intune_access(name: str = TENANT) -> Access:
+    """A profile whose challenges are all validated by this connection's Intune."""
+    tenant = cast("TenantConnection", SimpleNamespace(name=name, budget=BUDGET))
+    return Access((EnabledVerifier(KIND, IntuneAccess(IntuneRules(name), tenant)),))
 
 
 def intune_csr(device: Identity, password: str = "A") -> bytes:
-    """A CSR with a challenge that only Intune can read."""
+    """A CSR with a challenge that only Intune can read, made of a letter; or with a password."""
     return csr(
         device.key,
-        challenge(PRINTABLE, (password * 400).encode()),
+        challenge(PRINTABLE, (password if len(password) > 1 else password * 400).encode()),
         extension_request(san(tlv(0x82, b"device.example"))),
     )

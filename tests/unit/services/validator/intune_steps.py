@@ -29,7 +29,15 @@ from shared.log.subjects import EnrollmentId, csr_token, transaction_token
 from shared.runtime.live import Live
 from shared.runtime.worker import DeferredError
 from tests.fakes.bus_through import BusThrough, Step
-from tests.support.intune import TENANT, Intune, Journal, intune_access, intune_csr, nothing
+from tests.support.intune import (
+    ANOTHER_TENANT,
+    TENANT,
+    Intune,
+    Journal,
+    intune_access,
+    intune_csr,
+    nothing,
+)
 from tests.support.messages import (
     PRINTABLE,
     Identity,
@@ -108,14 +116,15 @@ class Steps:
 
     def _evaluator(self, step: Step) -> Evaluator:
         known = self.world.evaluator
-        connections = {TENANT: cast("Microsoft", Intune(self.journal, step))}
+        intune = cast("Microsoft", Intune(self.journal, step))
+        connections = {TENANT: intune, ANOTHER_TENANT: intune}
         live = Live(known.live.current)
         return Evaluator(self._bus(step), live, known.chains, connections, self.world.clock)
 
     # What a device asks for
 
     async def request(self, transaction: str = "one", password: str = "A") -> Stored:
-        """The event of a request with a challenge of its own."""
+        """The event of a request with a challenge of its own, or a static password."""
         world = self.world
         asked = intune_csr(world.device, password)
         content = enveloped(asked, recipient(world.ra))

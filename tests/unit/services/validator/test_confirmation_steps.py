@@ -11,19 +11,32 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from services.issuer.consumer import OutcomeMissingError
+from services.validator.access import Access
 from services.validator.confirmation import Confirmer
 from services.validator.service import Resuming
-from shared.log.envelope import Stored
+from shared.log.envelope import Stored, authenticate
 from shared.log.events.commands import ResumeOrdered
-from shared.log.events.enrollment import CertificateConfirmed, ConfirmationFailed
+from shared.log.events.enrollment import (
+    CertificateConfirmed,
+    CertificateIssued,
+    ConfirmationFailed,
+)
 from shared.log.stages import Stage
 from shared.log.subjects import parse_subject, resume_command
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError, NotServedError
 from tests.fakes.bus_through import Step, Trouble, racing
-from tests.support.intune import BUDGET, TENANT, nothing
-from tests.support.messages import Identity
-from tests.support.world import OPERATOR, PROFILE, TRUSTED_OPERATORS, append_signed
+from tests.support.intune import ANOTHER_TENANT, BUDGET, TENANT, intune_access, nothing
+from tests.support.messages import CHALLENGE, Identity
+from tests.support.world import (
+    ACCESS,
+    OPERATOR,
+    PROFILE,
+    TRUSTED_ISSUERS,
+    TRUSTED_OPERATORS,
+    append_signed,
+)
 from tests.unit.services.validator.intune_steps import (
     FIRST,
     OTHER,
@@ -283,3 +296,45 @@ async def test_whenever_a_process_dies_that_repeats_a_certificate_nobody_is_told
         if not trouble.happened:
             break
     assert at > 8
+
+
+@pytest.mark.parametrize("code", ["Success", "ChallengeExpired"])
+async def test_another_verifier_gives_out_no_certificate_that_intune_has_not_accepted(
+    steps: Steps, code: str
+) -> None:
+    """A static challenge beside Intune, with the key of a certificate that is withheld."""
+    steps.journal.code = code
+    steps.world.accept(Access((*intune_access(TENANT).enabled, *ACCESS.enabled)))
+    first = await steps.issued()
+    request = await steps.request("two", CHALLENGE)
+    await steps.validator().handle(request)
+    verdict = steps.of(request, Stage.VERDICT)
+    with pytest.raises(OutcomeMissingError):
+        await steps.issuer().handle(verdict)
+    await steps.confirmer().handle(first)
+    await steps.issuer().handle(verdict)
+    outcome = steps.of(request, Stage.OUTCOME)
+    event = authenticate(outcome, TRUSTED_ISSUERS, Stage.OUTCOME)
+
+    assert isinstance(event, CertificateIssued)
+    assert not event.withheld
+    same = event.serial == steps.certificate(first).serial
+    assert same == (code == "Success")
+
+
+async def test_the_intune_of_another_connection_is_notified_of_a_repeated_certificate(
+    steps: Steps,
+) -> None:
+    """The profile has moved to another tenant since the certificate was made."""
+    first = await steps.issued()
+    await steps.confirmer().handle(first)
+    steps.world.allow(connection=ANOTHER_TENANT)
+    steps.world.accept(intune_access(ANOTHER_TENANT))
+    second = await steps.issued("two", "B")
+    await steps.confirmer().handle(second)
+    event = steps.confirmation(second)
+
+    assert steps.certificate(second).serial == steps.certificate(first).serial
+    assert isinstance(event, CertificateConfirmed)
+    assert (event.connection, event.first) == (ANOTHER_TENANT, "")
+    assert len(steps.journal.succeeded) == 2
