@@ -42,6 +42,7 @@ from shared.log.events.commands import (
     ResumeOrdered,
     RetryOrdered,
     RevocationOrdered,
+    WithdrawalOrdered,
 )
 from shared.log.events.enrollment import CertificateIssued, EnrollmentHeld, HoldDecided
 from shared.log.events.state import (
@@ -49,6 +50,10 @@ from shared.log.events.state import (
     CheckpointSigned,
     DeviceCounted,
     Heartbeat,
+    LeaseTaken,
+    NoticeBegun,
+    RevocationReported,
+    RevocationRequested,
     StreamMeasured,
 )
 from shared.log.stages import Stage
@@ -67,6 +72,11 @@ SIGNED: tuple[type[Any], ...] = (
     OrphanSettled,
     OrphanReported,
     RevocationOrdered,
+    WithdrawalOrdered,
+    RevocationRequested,
+    RevocationReported,
+    NoticeBegun,
+    LeaseTaken,
     CommandAnswered,
     CrlPublished,
     CertificateIssued,
