@@ -125,7 +125,7 @@ def measure_pulls(reports: Iterable[TenantReport]) -> None:
 
 
 async def _run(pull: RevocationPull, interval: float) -> None:
-    """Pull from time to time; often while requests are open."""
+    """Pull from time to time; often while requests are open, and when a lease ends."""
     is_open = False
 
     async def work() -> None:
@@ -134,7 +134,11 @@ async def _run(pull: RevocationPull, interval: float) -> None:
 
     def pause() -> float:
         spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - not a secret
-        return _OPEN_SECONDS if is_open else interval * spread
+        if is_open:
+            return _OPEN_SECONDS
+        if pull.held_for:  # its holder may have died
+            return min(pull.held_for + _OPEN_SECONDS, interval * spread)
+        return interval * spread
 
     name = "revocation_pull"
     await every(pause, work, name=name, retry=_RETRY_SECONDS, delay=_FIRST_SECONDS)

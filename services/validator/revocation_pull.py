@@ -69,7 +69,8 @@ class RevocationPull:
     """The pull of one connection; `clock` returns the log's time in Unix seconds.
 
     For `rest` seconds after a download Intune is not asked for requests again. `_cursor` is the
-    sequence up to which every request has been reported. `_refused` are the contexts whose results
+    sequence up to which every request has been reported. `held_for` is how long (seconds) another
+    replica's lease still lasted at the last pass, 0 if none did. `_refused` are the contexts whose results
     Intune refused since then, and why.
     """
 
@@ -80,6 +81,7 @@ class RevocationPull:
     clock: Callable[[], float]
     rest: float = 0.0
     status: PullStatus = field(default_factory=PullStatus)
+    held_for: float = 0.0
     _cursor: int = 0
     _due: float = 0.0
     _refused: dict[str, str] = field(default_factory=dict)
@@ -124,7 +126,9 @@ class RevocationPull:
         series = Series(self._bus, REPLAYS, place("*"), LeaseTaken, trusted, "lease")
         newest, now = await series.newest(), self.clock()
         left = newest.event.until - now if newest is not None else 0.0
+        self.held_for = 0.0
         if newest is not None and newest.event.replica != self.replica and left > 0:
+            self.held_for = left
             return False
         if left > _LEASE_SECONDS / 2:
             return True

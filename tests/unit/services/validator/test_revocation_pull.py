@@ -227,9 +227,11 @@ async def test_one_replica_works_at_a_time(world: World) -> None:
 
     assert not await other.pull()
     assert world.fake.downloads == before
+    assert other.held_for == 120
     world.clock.seconds += 122
     await other.pull()
     assert world.fake.downloads > before
+    assert other.held_for == 0
 
 
 async def test_a_forged_request_is_not_carried_out(world: World) -> None:
