@@ -70,8 +70,8 @@ class RevocationPull:
 
     For `rest` seconds after a download Intune is not asked for requests again. `_cursor` is the
     sequence up to which every request has been reported. `held_for` is how long (seconds) another
-    replica's lease still lasted at the last pass, 0 if none did. `_refused` are the contexts whose results
-    Intune refused since then, and why.
+    replica's lease still lasted at the last pass, 0 if none did. `_refused` are the contexts whose
+    results Intune refused since the download, and why.
     """
 
     evaluator: Evaluator
