@@ -1,6 +1,7 @@
 """Consistency checks of profiles whose challenges Intune validates. Pure."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from shared.config.challenge_format import looks_encrypted
@@ -33,14 +34,19 @@ _ONLY_WITH: Final = (
     "compliance_on_error",
     "sid_lookup",
 )
+_ONLY_WITH_COMPLIANCE: Final = (
+    "compliance_policy",
+    "compliance_grace",
+    "compliance_not_found",
+    "compliance_on_error",
+)
 
 
 def intune_problems(configuration: Configuration, profile: ProfileSection) -> Iterator[str]:
     """Yield each problem of a profile's use of its connection as ".key: sentence"."""
     if profile.intune_connection is None:
-        for key in _ONLY_WITH:
-            if key in profile.model_fields_set:
-                yield f".{key}: requires intune_connection"
+        for key in filter(partial(_is_set, profile), _ONLY_WITH):
+            yield f".{key}: requires intune_connection"
         return
     # Only validators have the tables of connections.
     if configuration.intune and profile.intune_connection not in configuration.intune:
@@ -53,6 +59,12 @@ def intune_problems(configuration: Configuration, profile: ProfileSection) -> It
         yield from _sid(profile, certificate)
 
 
+def _is_set(profile: ProfileSection, key: str) -> bool:
+    """Return whether a key has another value than by default."""
+    default = ProfileSection.model_fields[key].get_default(call_default_factory=True)
+    return bool(getattr(profile, key) != default)
+
+
 def _admission(profile: ProfileSection) -> Iterator[str]:
     """Yield what would let devices in of which Intune knows nothing."""
     passwords = [each for each in profile.challenge_password if each]
@@ -63,7 +75,7 @@ def _admission(profile: ProfileSection) -> Iterator[str]:
         )
     if any(map(looks_encrypted, passwords)):
         yield ".challenge_password: looks like a challenge of Intune"
-    if profile.renewal and "renewal" in profile.model_fields_set:
+    if profile.renewal:
         yield (
             ".renewal: cannot be true with intune_connection: Intune's devices renew with a new "
             "key and a new challenge"
@@ -93,9 +105,8 @@ def _compliance(profile: ProfileSection) -> Iterator[str]:
         yield '.compliance_grace: cannot be combined with compliance = "entra"'
     if profile.compliance != "off":
         return
-    for key in ("policy", "grace", "not_found", "on_error"):
-        if f"compliance_{key}" in profile.model_fields_set:
-            yield f".compliance_{key}: requires compliance"
+    for key in filter(partial(_is_set, profile), _ONLY_WITH_COMPLIANCE):
+        yield f".{key}: requires compliance"
 
 
 def _sid(profile: ProfileSection, certificate: CertificateProfileSection) -> Iterator[str]:

@@ -236,9 +236,9 @@ class ProfileSection(Section):
     """CAs of the client certificates that are accepted there, PEM."""
     approval: Literal["auto", "manual"] = "auto"
     """`manual`: an operator decides (`scepstream approve`, `deny`); devices receive PENDING."""
-    renewal: bool = True
-    """Whether a certificate issued here may be renewed by a request that is signed with it; not
-    with `intune_connection`.
+    renewal: bool | None = None
+    """Whether a certificate issued here may be renewed by a request that is signed with it [yes; no
+    with `intune_connection`, where true is refused].
     """
     renewal_window: Duration | None = None
     """How long before expiry a certificate may be renewed [its last third]; "0s": any time."""
@@ -270,7 +270,9 @@ class ProfileSection(Section):
     @property
     def renews(self) -> bool:
         """Whether a request may be a renewal; Intune's devices enroll again instead."""
-        return self.renewal and self.intune_connection is None
+        if self.renewal is None:
+            return self.intune_connection is None
+        return self.renewal
 
     @property
     def verifiers(self) -> tuple[str, ...]:

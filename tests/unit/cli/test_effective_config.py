@@ -117,6 +117,11 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "san_templates": ["dns:{san_dns}"],
         "sid_extension": True,
     },
+    "intune.contoso": {
+        "tenant_id": "contoso.example",
+        "client_id": "4b1f5a60-3f3b-4a43-8f0a-0c1f5a603f3b",
+        "client_secret_path": "contoso.secret",
+    },
     TABLE: {
         "fleet": 'north "1"',
         "shard": "3",
@@ -124,6 +129,16 @@ RICH: Final[Mapping[str, Mapping[str, Any]]] = {
         "signer_key": "csr",
         "empty_content": "absent",
         "staple_ocsp": True,
+        "intune_connection": "contoso",
+        "intune_wait_for_success_notification": False,
+        "intune_allow_static": True,
+        "intune_allow_manual": True,
+        "intune_allow_pending": True,
+        "compliance": "intune",
+        "compliance_policy": {"compliant": "allow", "unknown": "defer"},
+        "compliance_grace": "2h",
+        "compliance_not_found": "defer",
+        "compliance_on_error": "allow",
         "intune_enabled": True,
         "intune_connector_cert_path": "anchors.pem",
         "intune_tenant_cert_paths": {"https://sts.example/1 \u00fc": "tenant.pem", "a.b": "/b.pem"},
@@ -242,7 +257,8 @@ def test_the_rich_configuration_sets_every_key_that_has_a_default(config: Path) 
     }
 
     named = {f"CertificateProfileSection.{name}" for name in elsewhere}
-    assert same == {"LocalIssuerSection.kind", "ProfileSection.webhook_url", *named}
+    named |= {"ProfileSection.webhook_url", "ProfileSection.sid_lookup"}
+    assert same == {"LocalIssuerSection.kind", *named}
 
 
 def test_what_is_shown_is_taken_as_it_is_but_for_the_masks(config: Path) -> None:
