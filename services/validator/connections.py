@@ -13,7 +13,11 @@ from services.validator.microsoft.calls import Client
 from services.validator.microsoft.connection import TenantConnection
 from services.validator.revocation_pull import PullStatus, RevocationPull
 from shared.log.events.state import TenantReport
-from shared.observe.metrics import REVOCATION_PULL_FAILING, REVOCATIONS_OPEN
+from shared.observe.metrics import (
+    MICROSOFT_BREAKER,
+    REVOCATION_PULL_FAILING,
+    REVOCATIONS_OPEN,
+)
 from shared.runtime.periodic import every
 
 _log = structlog.get_logger()
@@ -81,6 +85,7 @@ class Connections:
     def apply(self, wanted: Mapping[str, TenantConnection]) -> None:
         """Use these connections and no others, before the settings that name them are in effect."""
         before, self._open = self._open, {}
+        MICROSOFT_BREAKER.clear()  # new clients begin with closed ones
         for name, settings in wanted.items():
             self._open[name] = _Open(settings, self.make(settings))
         self.clients.replace({name: each.client for name, each in self._open.items()})
