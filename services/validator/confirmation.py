@@ -78,6 +78,7 @@ _CONCURRENCY: Final = 16
 _NOTICE_SECONDS: Final = 86400 * 30
 _LONGEST_BUDGET: Final = 60.0  # seconds of a call, of a connection that is not known here
 _MARGIN: Final = 5.0
+_RELOAD_SECONDS: Final = 600.0  # by when every replica knows a connection that one of them has
 # After how many seconds a failed notice at best effort is sent again, by its age in seconds.
 _AGAIN: Final = ((30.0, 60.0), (180.0, 300.0))
 _UNKNOWN: Final = "it is unknown whether Intune was notified: the validator stopped while it did so"
@@ -240,6 +241,8 @@ class Confirmer:
                 return known
         context = await self._context(issued.enrollment)
         microsoft = self.connections.get(issued.event.confirmed_by)
+        if microsoft is None and self.clock() - issued.stored.seconds < _RELOAD_SECONDS:
+            raise NotServedError(issued.enrollment.profile)  # a reload adds it, or another has it
         prefix, withdrawn = issued.enrollment.prefix(), first == issued.enrollment
         # From its record on, only this process can make the call: it must lack nothing any more.
         async with self._place(issued.event.confirmed_by, prefix):

@@ -231,6 +231,30 @@ async def test_a_validator_that_leaves_the_profile_out_begins_nothing(steps: Ste
     assert steps.check(outcome)
 
 
+async def test_a_validator_that_does_not_know_the_connection_yet_begins_nothing(
+    steps: Steps,
+) -> None:
+    """A reload has not reached it: another validator already asks over the connection."""
+    outcome = await steps.issued()
+    older, newer = steps.confirmer(), steps.confirmer(name=OTHER)
+    older.connections = {}
+    with pytest.raises(NotServedError):
+        await older.handle(outcome)
+    await newer.handle(outcome)
+
+    assert steps.check(outcome)
+
+
+async def test_a_certificate_of_a_connection_that_is_gone_is_revoked(steps: Steps) -> None:
+    outcome = await steps.issued()
+    confirmer = steps.confirmer()
+    confirmer.connections = {}
+    steps.world.clock.seconds += 600
+    await confirmer.handle(outcome)
+
+    assert not steps.check(outcome)
+
+
 # A certificate that repeats an earlier one
 
 
