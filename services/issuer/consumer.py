@@ -21,6 +21,7 @@ from services.issuer.connectors.connector import (
     Refused,
 )
 from services.issuer.evidence import unrelated, unsupported
+from services.issuer.existing import Existing
 from services.issuer.lints import lint
 from services.issuer.orders import Orders
 from services.issuer.outcomes import failure, issuance, order_of
@@ -29,7 +30,7 @@ from services.issuer.responder import Responder
 from services.issuer.serial_records import SerialRecords
 from services.issuer.settings import Settings
 from shared.bus.core import Bus, BusUnavailableError
-from shared.bus.log import append_first, read_stage, report_forgery
+from shared.bus.log import append_first, read_stage
 from shared.bus.series import Series
 from shared.bus.topology import gateway_hints
 from shared.limits import shortened
@@ -38,28 +39,17 @@ from shared.log.envelope import (
     TYPE,
     Message,
     Stored,
-    UnreadableEventError,
-    authenticate,
-    authenticate_as,
     sign,
 )
-from shared.log.events.certificates import CertificateRecorded, KeyCompromised
+from shared.log.events.certificates import KeyCompromised
 from shared.log.events.commands import RevocationReason
-from shared.log.events.enrollment import (
-    CertificateConfirmed,
-    CertificateIssued,
-    EnrollmentApproved,
-    IssuanceFailed,
-)
+from shared.log.events.enrollment import CertificateIssued, EnrollmentApproved, IssuanceFailed
 from shared.log.reasons import Reason
 from shared.log.seal import SealError, unseal
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import (
-    EnrollmentId,
-    certificate_issued,
     key_compromised,
-    parse_prefix,
     parse_subject,
     serial_token,
 )
@@ -80,10 +70,6 @@ Outcome = CertificateIssued | IssuanceFailed
 
 class RequestMissingError(Exception):
     """Raised for a verdict whose request is not on the log, or not yet."""
-
-
-class OutcomeMissingError(Exception):
-    """Raised if the key's certificate is recorded and its enrollment has not ended yet."""
 
 
 @dataclass
@@ -201,8 +187,11 @@ class VerdictConsumer:
         self, stored: Stored, verdict: EnrollmentApproved, ca: IssuingCa
     ) -> Outcome | None:
         """Return the outcome if it needs no new certificate; None if one is to be issued."""
-        if verdict.existing and (issued := await self._existing(verdict)):
-            return issued
+        if verdict.existing:
+            now = self.live.current
+            known = Existing(self.bus, now.trusted_issuers, now.validators)
+            if issued := await known.read(verdict):
+                return issued
         # The verdict may be hours old: a key compromised since then must not be certified.
         compromised, request = await asyncio.gather(
             self._compromised(spki_sha256(verdict.template.spki)), self._request(stored)
@@ -305,59 +294,6 @@ class VerdictConsumer:
         return unsupported(enrollment, request, verdict) or out_of_time(
             verdict.template, ca.ceilings, times
         )
-
-    async def _existing(self, verdict: EnrollmentApproved) -> CertificateIssued | None:
-        """Return the certificate that the key already has on the log; None if there will be none.
-
-        One that is recorded but not issued is about to be, even after a kill in between, and one
-        that is withheld is about to be confirmed or not: `OutcomeMissingError`.
-        """
-        template = verdict.template
-        recorded = await self.bus.get_last_or_leader(
-            CERTS, certificate_issued(template.issuer, verdict.existing)
-        )
-        if recorded is None:
-            return None
-        try:
-            record = authenticate_as(
-                CertificateRecorded, recorded, self.live.current.trusted_issuers
-            )
-            enrollment = parse_prefix(record.enrollment)
-            stream, subject = enroll_stream(enrollment.shard), enrollment.subject(Stage.OUTCOME)
-            ended = await self.bus.get_last_or_leader(stream, subject)
-            if ended is None:
-                raise OutcomeMissingError(record.enrollment)
-            issued = authenticate(ended, self.live.current.trusted_issuers, Stage.OUTCOME)
-        except UnreadableEventError as error:
-            report_forgery(Stage.OUTCOME, verdict.existing, error)
-            return None
-        if not isinstance(issued, CertificateIssued):
-            return None  # its serial number was recorded, but it was not issued
-        if read_certificate(issued.certificate).spki != template.spki:
-            return None
-        # The verdict may be another verifier's, or of a profile that withholds nothing any more.
-        is_given = not issued.withheld or verdict.withheld
-        if not is_given and not await self._is_confirmed(enrollment, issued):
-            return None
-        # Its OCSP response is as old as its issuance: the status may have changed since.
-        return msgspec.structs.replace(
-            issued,
-            request_sha256=verdict.request_sha256,
-            ocsp=b"",
-            ocsp_until=0,
-            confirmed_by=verdict.confirmed_by,
-            withheld=verdict.withheld,
-        )
-
-    async def _is_confirmed(self, enrollment: EnrollmentId, issued: CertificateIssued) -> bool:
-        """Return whether a certificate that was withheld may be given out."""
-        place, stream = enrollment.subject(Stage.CONFIRMATION), enroll_stream(enrollment.shard)
-        stored = await self.bus.get_last_or_leader(stream, place)
-        if stored is None:
-            raise OutcomeMissingError(enrollment.prefix())
-        trusted, request = self.live.current.validators, issued.request_sha256
-        event = read_stage(stored, trusted, Stage.CONFIRMATION, request)
-        return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
 
     async def _issue(
         self, stored: Stored, verdict: EnrollmentApproved, connector: Connector, ca: IssuingCa

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.issuer.ceilings import names_sha256
 from services.issuer.connectors.local import LocalCa, LocalConnector
-from services.issuer.consumer import OutcomeMissingError
+from services.issuer.existing import OutcomeMissingError
 from services.validator import facts
 from shared.bus.core import BusUnavailableError
 from shared.log.envelope import Stored, encode
