@@ -66,6 +66,7 @@ from shared.log.subjects import (
 from shared.observe.logs import log_failure
 from shared.observe.metrics import CONFIRMATIONS
 from shared.runtime.places import Places
+from shared.runtime.process import now
 from shared.runtime.worker import DeferredError, Job, NotServedError, Workers
 from shared.scep.certificate import read_certificate
 from shared.x509.dn import read_dn
@@ -76,6 +77,7 @@ _MOST_KEPT: Final = 65_536
 _E_FAIL: Final = -2147467259
 _CONCURRENCY: Final = 16
 _NOTICE_SECONDS: Final = 86400 * 30
+_CALL_SECONDS: Final = 18.0  # a service that stops waits a little longer
 _LONGEST_BUDGET: Final = 60.0  # seconds of a call, of a connection that is not known here
 _MARGIN: Final = 5.0
 _RELOAD_SECONDS: Final = 600.0  # by when every replica knows a connection that one of them has
@@ -316,7 +318,7 @@ class Confirmer:
     ) -> Confirmation:
         """Notify Intune, once; return what the device gets."""
         try:
-            answer = await microsoft.tell_success(notice)
+            answer = await microsoft.tell_success(notice, now() + _CALL_SECONDS)
         except MicrosoftUnavailableError as error:
             detail = f"Intune could not be notified: {error}"
             return _failed(issued, detail, withdrawn=withdrawn)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from services.validator.assigned import certified_facts
-from services.validator.challenges.verifier import INTUNE
+from services.validator.challenges.verifier import INTUNE, connection_of
 from services.validator.facts import DecryptedRequest, History
 from services.validator.gates import Decision, Policy, Refusal
 from services.validator.template import build_template
@@ -46,6 +46,7 @@ def approved(context: RequestContext, decision: Decision, decided_at: int) -> En
     """Return the approval; lifetimes begin at `decided_at` (Unix s), which is on the log too."""
     event = decode(context.stored.payload, context.stored.headers)
     by_intune = context.opened.facts.challenge == INTUNE
+    asked = connection_of(decision.claim) if by_intune else ""
     gateway = event.gateway if isinstance(event, EnrollmentRequested) else ""
     return EnrollmentApproved(
         request_sha256=context.stored.sha256(),
@@ -65,8 +66,8 @@ def approved(context: RequestContext, decision: Decision, decided_at: int) -> En
         existing=decision.existing,
         claim=decision.claim,
         staple=context.policy.staple_ocsp,
-        confirmed_by=context.policy.connection if by_intune else "",
-        withheld=by_intune and context.policy.withheld,
+        confirmed_by=asked,
+        withheld=bool(asked) and context.policy.withheld,
     )
 
 

@@ -71,7 +71,8 @@ class RevocationPull:
     For `rest` seconds after a download Intune is not asked for requests again. `_cursor` is the
     sequence up to which every request has been reported. `held_for` is how long (seconds) another
     replica's lease still lasted at the last pass, 0 if none did. `_refused` are the contexts whose
-    results Intune refused since the download, and why.
+    results Intune refused since the download, and why. `_sent` are results that the log
+    could not take.
     """
 
     evaluator: Evaluator
@@ -85,6 +86,7 @@ class RevocationPull:
     _cursor: int = 0
     _due: float = 0.0
     _refused: dict[str, str] = field(default_factory=dict)
+    _sent: dict[str, RevocationResult] = field(default_factory=dict)
 
     @property
     def _bus(self) -> Bus:
@@ -245,8 +247,8 @@ class RevocationPull:
             return None
         trusted = self._settings.validators
         event = read_authentic(RevocationReported, stored, trusted, "intune")
-        if event is None:  # forged: nobody reports it any more
-            return RevocationResult(context, False, RevocationError.NON_RETRYABLE, "forged")
+        if event is None:  # forged: it occupies the place, so only this process knows better
+            return self._sent.get(context)
         error = RevocationError(event.error) if event.error else RevocationError.NONE
         return RevocationResult(context, event.succeeded, error, event.detail)
 
@@ -296,6 +298,8 @@ class RevocationPull:
         message = sign(event, subject, self._settings.signer)
         if await append_first(self._bus, subject, message):
             _log.info("revocation_reported", connection=self.connection, succeeded=result.succeeded)
+        else:  # reported before, or the place is occupied by a forged event
+            self._sent[result.context] = result
 
 
 def _parts(results: Sequence[RevocationResult]) -> list[Sequence[RevocationResult]]:

@@ -66,7 +66,7 @@ def _is_set(profile: ProfileSection, key: str) -> bool:
 
 
 def _admission(profile: ProfileSection) -> Iterator[str]:
-    """Yield what would let devices in of which Intune knows nothing."""
+    """Yield what admits any device without a word, and renewals, which Intune does not have."""
     passwords = [each for each in profile.challenge_password if each]
     if passwords and not profile.intune_allow_static:
         yield (

@@ -53,7 +53,8 @@ class Intune:
         await self.step()
         return Answer("Success")
 
-    async def tell_success(self, notice: SuccessNotice) -> Answer:
+    async def tell_success(self, notice: SuccessNotice, deadline: float | None = None) -> Answer:
+        del deadline
         await self.step()
         if self.journal.code == "Success":
             self.journal.succeeded.append(int(notice.serial, 16))

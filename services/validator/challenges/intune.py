@@ -23,6 +23,7 @@ from services.validator.challenges.verifier import (
     ChallengeRequest,
     ChallengeResult,
     Verifier,
+    intune_claim,
     passed,
     refused,
 )
@@ -103,7 +104,7 @@ class IntuneVerifier:
                     step, gates=(*found.gates, *step.gates), claims={**found.claims, **step.claims}
                 )
         claim = Claim(
-            issuer=f"{INTUNE}:{self.rules.connection}",
+            issuer=intune_claim(self.rules.connection),
             subject=ids.intune or ids.named,
             record=replay_record(INTUNE, digest, "*"),
         )
@@ -112,10 +113,12 @@ class IntuneVerifier:
     async def _placed(
         self, gate: "_Gate", asked: ChallengeRequest, claimed: Claimed, ids: DeviceIds
     ) -> ChallengeResult:
+        """Run a gate in one of the profile's places, or let the request wait for one."""
         with self.places.taken() as free:
-            if not free:
-                return _unavailable("too many requests are waiting for Microsoft: try again later")
-            return await gate(asked, claimed, ids)
+            if free:
+                return await gate(asked, claimed, ids)
+        await self.records.mark_wait(asked)
+        raise DeferredError(asked.enrollment.prefix())
 
     async def _validate(
         self, asked: ChallengeRequest, claimed: Claimed, ids: DeviceIds

@@ -90,6 +90,17 @@ def route(challenge: str, kinds: Sequence[Recogniser]) -> str:
     return left[0].kind if left else NONE
 
 
+def intune_claim(connection: str) -> str:
+    """Return the issuer of a claim that this connection's Intune made."""
+    return f"{INTUNE}:{connection}"
+
+
+def connection_of(claim: Claim | None) -> str:
+    """Return the connection whose Intune vouched for a device, "" if none did."""
+    kind, _, name = claim.issuer.partition(":") if claim is not None else ("", "", "")
+    return name if kind == INTUNE else ""
+
+
 def passed(gate: str, detail: str = "") -> GateResult:
     """Return a passed gate; `detail` says what it compared."""
     return GateResult(gate=gate, passed=True, detail=shortened(detail))

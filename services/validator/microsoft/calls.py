@@ -21,8 +21,8 @@ class Microsoft(Protocol):
     async def validate(self, transaction_id: str, csr: bytes) -> Answer:
         """Ask Intune whether a CSR (DER) may have a certificate."""
 
-    async def tell_success(self, notice: SuccessNotice) -> Answer:
-        """Notify Intune of a certificate."""
+    async def tell_success(self, notice: SuccessNotice, deadline: float | None = None) -> Answer:
+        """Notify Intune of a certificate, before a deadline (Unix seconds) if one is given."""
 
     async def tell_failure(self, notice: FailureNotice) -> Answer:
         """Notify Intune that a validated request got no certificate."""

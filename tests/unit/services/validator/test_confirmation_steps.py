@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.issuer.consumer import OutcomeMissingError
+from services.issuer.existing import OutcomeMissingError
 from services.validator.access import Access
 from services.validator.confirmation import Confirmer
 from services.validator.service import Resuming

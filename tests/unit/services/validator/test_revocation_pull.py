@@ -29,6 +29,7 @@ from shared.log.subjects import (
     certificate_issued,
     connection_lease,
     revocation_answer,
+    revocation_report,
     revocation_request,
     withdrawal_command,
 )
@@ -353,4 +354,18 @@ async def test_a_certificate_of_an_issuer_that_the_profiles_have_left_is_withdra
     world.fake.asked = [RevocationAsked("a", SERIAL)]
     await world.pull.pull()
 
+    assert len(world.orders()) == 1
+
+
+async def test_a_planted_report_does_not_suppress_a_revocation(world: World) -> None:
+    await world.issue()
+    world.fake.asked = [RevocationAsked("a", SERIAL)]
+    subject = revocation_report("contoso", "a")
+    await world.bus.append(subject, Message(b"planted", {}))
+    await world.pull.pull()
+    await world.answer()
+    await world.pull.pull()
+    await world.pull.pull()
+
+    assert world.fake.told == [RevocationResult("a", True)]
     assert len(world.orders()) == 1
