@@ -22,7 +22,8 @@ from typing import Final
 
 import structlog
 
-from services.validator.challenges.intune import GATE
+from services.validator.challenges.intune import GATE, VALIDATED
+from services.validator.challenges.records import Records
 from services.validator.challenges.verifier import INTUNE
 from services.validator.evaluate import Evaluator
 from services.validator.microsoft.calls import Microsoft
@@ -129,7 +130,9 @@ class Confirmer:
         settings = self._settings
         if stage is Stage.VERDICT:
             verdict = read_stage(stored, settings.validators, stage)
-            if isinstance(verdict, EnrollmentRejected) and _was_validated(verdict):
+            if isinstance(verdict, EnrollmentRejected) and await self._validated(
+                enrollment, verdict
+            ):
                 await self._refused(enrollment, stored, verdict.detail)
             return
         event = read_stage(stored, settings.issuers, Stage.OUTCOME)
@@ -339,6 +342,21 @@ class Confirmer:
         name = issued.event.confirmed_by
         await self._best_effort(issued.stored, name, partial(microsoft.tell_success, notice))
 
+    async def _validated(self, enrollment: EnrollmentId, verdict: EnrollmentRejected) -> bool:
+        """Return whether Intune had accepted a request that was rejected afterwards.
+
+        An operator's denial and the rejection of a poisoned request list no gates.
+        """
+        if verdict.facts is not None:
+            by_intune = verdict.facts.challenge == INTUNE
+            return by_intune and any(g.gate == GATE and g.passed for g in verdict.gates)
+        settings = self._settings
+        policy = settings.policies.get(enrollment.profile)
+        if policy is None or not policy.connection:
+            return False
+        records = Records(self._bus, settings.signer, settings.validators, settings.issuers)
+        return await records.has_mark(VALIDATED, enrollment.prefix())
+
     async def _refused(
         self, enrollment: EnrollmentId, stored: Stored, detail: str, connection: str = ""
     ) -> None:
@@ -410,12 +428,6 @@ class Confirmer:
     async def _stored(self, enrollment: EnrollmentId) -> Stored | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.CONFIRMATION)
         return await self._bus.get_last_or_leader(stream, place)
-
-
-def _was_validated(verdict: EnrollmentRejected) -> bool:
-    """Return whether Intune had accepted a request that was rejected afterwards."""
-    asked = verdict.facts is not None and verdict.facts.challenge == INTUNE
-    return asked and any(gate.gate == GATE and gate.passed for gate in verdict.gates)
 
 
 def success_notice(context: RequestContext, event: CertificateIssued) -> SuccessNotice:

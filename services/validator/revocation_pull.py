@@ -30,7 +30,7 @@ from services.validator.settings import Settings
 from services.validator.withdrawals import REQUESTED, Withdrawal, Withdrawals
 from shared.bus.core import Bus
 from shared.bus.log import append_first, read_authentic, read_stage
-from shared.bus.series import Series, signing
+from shared.bus.series import Series, SeriesTooLongError, signing
 from shared.limits import shortened
 from shared.log.envelope import sign
 from shared.log.events.certificates import CertificateRecorded
@@ -86,6 +86,7 @@ class RevocationPull:
     _cursor: int = 0
     _due: float = 0.0
     _refused: dict[str, str] = field(default_factory=dict)
+    _leaseless: str = ""
     _sent: dict[str, RevocationResult] = field(default_factory=dict)
 
     @property
@@ -107,7 +108,7 @@ class RevocationPull:
             detail = shortened(str(error) or type(error).__name__)
             self.status = PullStatus(self.clock(), self.status.open, detail)
             raise
-        problem = next(iter(self._refused.values()), "")
+        problem = next(iter(self._refused.values()), self._leaseless)
         self.status = PullStatus(self.clock(), left + len(self._refused), problem)
         return left > 0
 
@@ -126,7 +127,13 @@ class RevocationPull:
         place = partial(connection_lease, self.connection)
         trusted = self._settings.validators
         series = Series(self._bus, REPLAYS, place("*"), LeaseTaken, trusted, "lease")
-        newest, now = await series.newest(), self.clock()
+        try:
+            newest, now = await series.newest(), self.clock()
+        except SeriesTooLongError as error:  # forged leases stop no pull: two at once are harmless
+            self._leaseless = shortened(str(error))
+            _log.error("lease_unreadable", connection=self.connection, detail=self._leaseless)
+            return True
+        self._leaseless = ""
         left = newest.event.until - now if newest is not None else 0.0
         self.held_for = 0.0
         if newest is not None and newest.event.replica != self.replica and left > 0:

@@ -1,7 +1,7 @@
 """`intune`: Intune itself validates each challenge, which only it can read.
 
 Theory of operation. The challenge is claimed for this enrollment first, as every challenge is. Then
-Intune is asked, once: its yes is recorded under the attempt (`_VALIDATED`), so that a redelivery
+Intune is asked, once: its yes is recorded under the attempt (`VALIDATED`), so that a redelivery
 after a kill, a wait for compliance or a repetition with the same CSR does not ask again. Then the
 compliance gate and the look-up of a SID follow, if the profile has them. That a device's state
 allows it is remembered for a minute, anything else is not. Whatever is not a clear yes refuses the
@@ -59,7 +59,7 @@ from shared.runtime.worker import DeferredError
 
 _log = structlog.get_logger()
 GATE: Final = "intune"
-_VALIDATED: Final = "validated"
+VALIDATED: Final = "validated"
 _FORGED: Final = "intune_challenge"
 _KEPT_SECONDS: Final = 30 * 86400
 _WAIT_SECONDS: Final = 30.0
@@ -125,7 +125,7 @@ class IntuneVerifier:
     ) -> ChallengeResult:
         """Ask Intune, unless it has validated this challenge with this CSR or key before."""
         del ids
-        if await self.records.has_mark(_VALIDATED, claimed.record.enrollment):
+        if await self.records.has_mark(VALIDATED, claimed.record.enrollment):
             return ChallengeResult((passed(GATE, "Success (asked before)"),))
         try:
             answer = await self.microsoft.validate(asked.transaction_id, asked.opened.csr.der)
@@ -133,7 +133,7 @@ class IntuneVerifier:
             return _unavailable("Intune could not be asked", f"{error}")
         compared = f"{answer.code or 'no code'}, activity {answer.activity_id}"
         if answer.accepted:
-            await self.records.set_mark(_VALIDATED, asked, _KEPT_SECONDS)
+            await self.records.set_mark(VALIDATED, asked, _KEPT_SECONDS)
             return ChallengeResult((passed(GATE, compared),))
         verdict = verdict_of(answer.code)
         if verdict.security:

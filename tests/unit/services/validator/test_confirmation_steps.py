@@ -6,6 +6,7 @@ Intune's journal judges: it is notified once of each certificate that a device g
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,7 @@ from shared.log.events.enrollment import (
     ConfirmationFailed,
 )
 from shared.log.stages import Stage
+from shared.log.streams import REPLAYS
 from shared.log.subjects import parse_subject, resume_command
 from shared.runtime.places import Places
 from shared.runtime.worker import DeferredError, NotServedError
@@ -36,6 +38,7 @@ from tests.support.world import (
     TRUSTED_ISSUERS,
     TRUSTED_OPERATORS,
     append_signed,
+    messages_of,
 )
 from tests.unit.services.validator.intune_steps import (
     FIRST,
@@ -362,3 +365,23 @@ async def test_the_intune_of_another_connection_is_notified_of_a_repeated_certif
     assert isinstance(event, CertificateConfirmed)
     assert (event.connection, event.first) == (ANOTHER_TENANT, "")
     assert len(steps.journal.succeeded) == 2
+
+
+async def test_intune_is_notified_that_a_request_failed_if_it_had_validated_it(
+    device: Identity, ra: Identity, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    """Such as a poisoned one, whose rejection lists no gates."""
+    seen = set()
+    for at in itertools.count():
+        async with stepping(device, ra, ec_key) as steps:
+            request = await steps.request()
+            with suppress(DiedError):
+                await steps.validator(Trouble(at, DiedError)).handle(request)
+            if steps.stored(request, Stage.VERDICT):
+                break
+            replays = messages_of(steps.world.bus, REPLAYS)
+            is_marked = any(".validated." in each.subject for each in replays)
+            await steps.validator().give_up(request)
+            await steps.confirmer().handle(steps.of(request, Stage.VERDICT))
+            seen.add((is_marked, tuple(steps.journal.failed)))
+    assert seen == {(False, ()), (True, ("one",))}
