@@ -156,7 +156,7 @@ PROFILE_PLACES: Final = Bound(
     "requests",
     "of one profile or issuer that wait in one process for an external service",
     "refused at once (webhook, device state, verifiers of packages), redelivered later "
-    "(external CA), or left to other replicas (profile not served)",
+    "(external CA, Intune), or left to other replicas (profile not served)",
 )
 SAME_CSR_PLACES: Final = Bound(
     128,
