@@ -57,9 +57,10 @@ def counts(page: Page, name: str) -> dict[str, int]:
     return dict(zip(names, map(int, numbers), strict=True))
 
 
-def test_a_tenant_that_does_well_says_so(
+def test_a_tenant_does_well_until_it_does_not_accept_a_certificate(
     viewer: Page, system: System, microsoft: FakeMicrosoft
 ) -> None:
+    """One test: what was not accepted shows for a day."""
     enroll(system, microsoft, "issued")
     shows(viewer, "Nothing to do.")
     found = card(viewer)
@@ -74,6 +75,16 @@ def test_a_tenant_that_does_well_says_so(
     ends = counts(viewer, "ends")
     assert (ends["waiting"], ends["not_confirmed"], ends["success"] >= 1) == (0, 0, True)
 
+    microsoft.answer("success", "Unknown")
+    row = enroll(system, microsoft, "failed")
+    viewer.goto(f"/scep/enrollments/{row['enrollment']}")
+    expect(viewer.locator(".note.bad strong")).to_have_text("not_confirmed")
+    expect(viewer.locator("#hint")).to_contain_text("did not get it")
+    expect(viewer.locator(".timeline")).to_contain_text("Not accepted by Intune")
+    shows(viewer, "Intune did not accept every certificate")
+    expect(card(viewer).locator("header .badge.warn")).to_have_text("warning")
+    assert counts(viewer, "ends")["not_confirmed"] == 1
+
 
 def test_a_refusal_of_intune_says_what_its_code_asks_for(
     viewer: Page, system: System, microsoft: FakeMicrosoft
@@ -86,21 +97,6 @@ def test_a_refusal_of_intune_says_what_its_code_asks_for(
     expect(viewer.locator("#hint")).to_have_text(
         "What to do: The challenge is too old: let the device synchronize with Intune."
     )
-
-
-def test_a_certificate_that_intune_does_not_accept_is_told_on_both_pages(
-    viewer: Page, system: System, microsoft: FakeMicrosoft
-) -> None:
-    microsoft.answer("success", "Unknown")
-    row = enroll(system, microsoft, "failed")
-    viewer.goto(f"/scep/enrollments/{row['enrollment']}")
-
-    expect(viewer.locator(".note.bad strong")).to_have_text("not_confirmed")
-    expect(viewer.locator("#hint")).to_contain_text("did not get it")
-    expect(viewer.locator(".timeline")).to_contain_text("Not accepted by Intune")
-    shows(viewer, "Intune did not accept every certificate")
-    expect(card(viewer).locator("header .badge.warn")).to_have_text("warning")
-    assert counts(viewer, "ends")["not_confirmed"] == 1
 
 
 @pytest.mark.parametrize("size", SIZES)
