@@ -31,6 +31,13 @@ def challenges(result: str) -> str:
     return f'scepstream_challenges_total{{profile="corp",kind="signed",result="{result}"}}'
 
 
+def calls(result: str) -> str:
+    labels = f'connection="contoso",operation="validate",result="{result}"'
+    return f"scepstream_microsoft_calls_total{{{labels}}}"
+
+
+CONTOSO: Final = {"connection": "contoso"}
+CREDENTIAL: Final = 'scepstream_certificate_expiry_days{kind="credential",name="contoso"}'
 CORP: Final = {"profile": "corp"}
 RA: Final = {"kind": "ra", "name": "corp"}
 EXPIRY: Final = 'scepstream_certificate_expiry_days{kind="ra",name="corp"}'
@@ -67,6 +74,23 @@ CASES: Final = (
          {"stream": "ENROLL_0"}, 15),
     Case("ServiceDown", 'up{job="scepstream",instance="gateway-0"}', "1x5 0x100", 9,
          {"job": "scepstream", "instance": "gateway-0"}, 6),
+    Case("IntuneChallengeForged", 'scepstream_security_events_total{stage="intune_challenge"}',
+         "0x5 1x200", 8, {}, 5),
+    Case("MicrosoftUnavailable",
+         'scepstream_microsoft_breaker_open{connection="contoso",service="Graph"}',
+         "0x5 1x100", 15, CONTOSO | {"service": "Graph"}, 8),
+    Case("MicrosoftRefusesUs", calls("permission"), "0x5 1x200", 8,
+         CONTOSO | {"result": "permission"}, 5),
+    Case("MicrosoftWithoutSuccess", calls("outage"), "0x10 1+1x100", 30, CONTOSO, 15),
+    Case("CredentialExpires", CREDENTIAL, "31x10 29x200", 80, {"name": "contoso"}, 60, "29"),
+    Case("CredentialExpiresSoon", CREDENTIAL, "8x10 6x200", 12, {"name": "contoso"}, 9, "6"),
+    Case("ConfirmationsFail",
+         'scepstream_confirmations_total{connection="contoso",result="failed"}',
+         "0x5 1x200", 8, CONTOSO, 5),
+    Case("RevocationPullFails", 'scepstream_revocation_pull_failing{connection="contoso"}',
+         "0x5 1x200", 40, CONTOSO, 25),
+    Case("RevocationsOpen", 'scepstream_revocation_requests_open{connection="contoso"}',
+         "0x5 2x200", 40, CONTOSO, 25, "2"),
 )  # fmt: skip
 
 

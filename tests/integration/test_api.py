@@ -33,6 +33,7 @@ ROUTES: Final[dict[tuple[str, str], str]] = {
     ("GET", "/api/v1/enrollments/{enrollment}"): "viewer",
     ("POST", "/api/v1/enrollments/{enrollment}/approve"): "operator",
     ("POST", "/api/v1/enrollments/{enrollment}/deny"): "operator",
+    ("GET", "/api/v1/devices/rate-limited"): "viewer",
     ("GET", "/api/v1/certificates"): "viewer",
     ("GET", "/api/v1/certificates/{issuer}/{serial}"): "viewer",
     ("POST", "/api/v1/certificates/{issuer}/{serial}/revoke"): "operator",

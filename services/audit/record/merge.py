@@ -4,8 +4,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, bindparam, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Insert,
+    Table,
+    bindparam,
+    case,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from services.audit.record.changes import Changes
@@ -16,6 +27,8 @@ from services.audit.store import tables as t
 _FIRST: Final = frozenset({"requested_at", "first_seen", "created_at"})
 _ADDED: Final = frozenset({"issued", "refused", "count", "answered"})
 _RECORDED: Final = frozenset({"recorded_at"})
+# Columns of the newest event: shards are recorded beside each other, in any order.
+_LAST: Final = frozenset({"last_seen", "last_enrollment", "last_state"})
 _KNOWN: Final = select(
     t.enrollments.c.enrollment,
     t.enrollments.c.device,
@@ -97,7 +110,7 @@ def _upserting(dialect: str, table: Table, first: frozenset[str]) -> Insert:
     keys = [column.name for column in table.primary_key]
     insert = insert_into(dialect, table)
     new = {
-        name: _merged(table, name, insert.excluded[name], first)
+        name: _merged(table, name, insert.excluded, first)
         for name in table.c.keys()  # noqa: SIM118 - a collection of columns is not a mapping
         if name not in keys
     }
@@ -110,10 +123,13 @@ def insert_into(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert
 
 
 def _merged(
-    table: Table, name: str, new: ColumnElement[Any], first: frozenset[str]
+    table: Table, name: str, excluded: ReadOnlyColumnCollection[str, Any], first: frozenset[str]
 ) -> ColumnElement[Any]:
-    """Return the sum, the first value, or the new value unless it is null."""
-    old = table.c[name]
+    """Return the sum, the first or the last value, or the new value unless it is null."""
+    old: ColumnElement[Any] = table.c[name]
+    new: ColumnElement[Any] = excluded[name]
+    if name in _LAST:
+        return case((excluded["last_seen"] >= table.c["last_seen"], new), else_=old)
     if name in _ADDED:
         return old + new
     if name in _FIRST or name in first:

@@ -223,3 +223,31 @@ def test_an_end_in_a_later_batch_is_counted_under_what_the_verdict_told(engine: 
 
     assert (counter["challenge"], counter["result"]) == ("signed", "success")
     assert device["last_state"] == "issued"
+
+
+def test_what_is_newest_does_not_depend_on_which_shard_is_recorded_first(engine: Engine) -> None:
+    """Two requests to one gateway by one device, on two shards."""
+    older, newer = (_ended(shard, seconds) for shard, seconds in (("0", 1.0), ("1", 2.0)))
+    for stream, messages in (("ENROLL_1", newer), ("ENROLL_0", older)):
+        store(engine, stream, messages)
+    (gateway,), (device,) = rows(engine, "replicas"), rows(engine, "devices")
+
+    assert gateway["last_seen"] == newer[0].time
+    assert (device["last_seen"], device["last_enrollment"]) == (
+        newer[-1].time,
+        newer[-1].subject.rpartition(".")[0],
+    )
+    assert device["issued"] == 2
+
+
+def _ended(shard: str, seconds: float) -> list[Stored]:
+    place = replace(enrollment(1), shard=shard)
+    steps = (
+        (Stage.REQUEST, event("EnrollmentRequested")),
+        (Stage.VERDICT, event("EnrollmentApproved", existing="", renews=None)),
+        (Stage.OUTCOME, event("CertificateIssued")),
+    )
+    return [
+        stored(number, place.subject(stage), found, seconds)
+        for number, (stage, found) in enumerate(steps, 1)
+    ]
