@@ -12,9 +12,10 @@ from shared.bus.series import SeriesTooLongError
 from shared.ca.chains import Chain
 from shared.ca.crls import StoredCrl, newest_head, read_crl
 from shared.ca.partitions import Partition
+from shared.log.enrollment import confirms
 from shared.log.envelope import UnreadableEventError, authenticate, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
-from shared.log.events.enrollment import CertificateConfirmed, CertificateIssued
+from shared.log.events.enrollment import CertificateIssued
 from shared.log.stages import Stage
 from shared.log.streams import CERTS, enroll_stream
 from shared.log.subjects import EnrollmentId, certificate_issued, parse_prefix, serial_token
@@ -88,7 +89,7 @@ class Lookups:
             return False
         trusted, request = self.live.current.validators, issued.request_sha256
         event = authenticate(stored, trusted, Stage.CONFIRMATION, request)
-        return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
+        return confirms(event, issued)
 
     async def crl(self, issuer: str, chain: Chain, name: bytes, serial: bytes) -> bytes | None:
         """Return the newest CRL (DER) of the issuer's CA with this name (DER), or None.

@@ -13,9 +13,9 @@ from services.gateway.settings import Profile, Settings
 from shared.bus.core import Bus
 from shared.bus.log import report_forgery
 from shared.ca.chains import Chain, ChainBook
+from shared.log.enrollment import confirms
 from shared.log.envelope import NANOSECONDS, SUBJECT, Stored, UnreadableEventError, authenticate
 from shared.log.events.enrollment import (
-    CertificateConfirmed,
     CertificateIssued,
     ConfirmationFailed,
     EnrollmentApproved,
@@ -185,7 +185,7 @@ class Outcomes:
         trusted = self.live.current.validators
         event = authenticate(stored, trusted, Stage.CONFIRMATION, request.sha256)
         at = stored.time / NANOSECONDS
-        if isinstance(event, CertificateConfirmed) and event.serial == issued.serial:
+        if confirms(event, issued):
             return EnrollmentStatus(issued, at)
         if isinstance(event, ConfirmationFailed):
             return EnrollmentStatus(event, at)

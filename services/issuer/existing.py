@@ -6,10 +6,10 @@ import msgspec
 
 from shared.bus.core import Bus
 from shared.bus.log import read_stage, report_forgery
+from shared.log.enrollment import confirms
 from shared.log.envelope import Trusted, UnreadableEventError, authenticate, authenticate_as
 from shared.log.events.certificates import CertificateRecorded
 from shared.log.events.enrollment import (
-    CertificateConfirmed,
     CertificateIssued,
     EnrollmentApproved,
 )
@@ -79,4 +79,4 @@ class Existing:
             raise OutcomeMissingError(enrollment.prefix())
         request = issued.request_sha256
         event = read_stage(stored, self.validators, Stage.CONFIRMATION, request)
-        return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
+        return confirms(event, issued)

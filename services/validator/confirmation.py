@@ -8,32 +8,22 @@ withheld and is revoked, and the device enrolls again. So Intune is notified exa
 certificate that a device gets. A certificate that repeats an earlier enrollment's waits for that
 one's confirmation, and Intune is not notified again.
 
-Notices of failures, and of certificates that are not withheld, are sent at best effort. The log
-and the position of the durable consumer are their outbox.
+Notices of failures, and of certificates that are not withheld, are sent at best effort: notices.py.
 See docs/decisions/0051-a-certificate-is-withheld-until-it-is-confirmed.md.
 """
 
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import structlog
 
-from services.validator.challenges.intune import GATE, VALIDATED
-from services.validator.challenges.records import Records
-from services.validator.challenges.verifier import INTUNE
 from services.validator.evaluate import Evaluator
 from services.validator.microsoft.calls import Microsoft
-from services.validator.microsoft.model import (
-    Answer,
-    FailureNotice,
-    MicrosoftUnavailableError,
-    SuccessNotice,
-)
-from services.validator.request_context import RequestContext
+from services.validator.microsoft.model import MicrosoftUnavailableError, SuccessNotice
+from services.validator.notices import Notices, said, success_notice
 from services.validator.settings import Settings
 from services.validator.withdrawals import UNCONFIRMED, Withdrawal, Withdrawals
 from shared.bus.core import Bus, BusUnavailableError
@@ -41,6 +31,7 @@ from shared.bus.log import append_first, read_authentic, read_stage
 from shared.bus.series import Series, signing
 from shared.bus.topology import CONFIRMER, gateway_hints
 from shared.limits import PROFILE_PLACES, shortened
+from shared.log.enrollment import confirms
 from shared.log.envelope import SUBJECT, Message, Stored, sign
 from shared.log.events.base import EventPayload
 from shared.log.events.certificates import CertificateRecorded
@@ -69,21 +60,15 @@ from shared.observe.metrics import CONFIRMATIONS
 from shared.runtime.places import Places
 from shared.runtime.process import now
 from shared.runtime.worker import DeferredError, Job, NotServedError, Workers
-from shared.scep.certificate import read_certificate
-from shared.x509.dn import read_dn
-from shared.x509.names import name_text
 
 _log = structlog.get_logger()
 _MOST_KEPT: Final = 65_536
-_E_FAIL: Final = -2147467259
 _CONCURRENCY: Final = 16
 _NOTICE_SECONDS: Final = 86400 * 30
 _CALL_SECONDS: Final = 18.0  # a service that stops waits a little longer
 _LONGEST_BUDGET: Final = 60.0  # seconds of a call, of a connection that is not known here
 _MARGIN: Final = 5.0
 _RELOAD_SECONDS: Final = 600.0  # by when every replica knows a connection that one of them has
-# After how many seconds a failed notice at best effort is sent again, by its age in seconds.
-_AGAIN: Final = ((30.0, 60.0), (180.0, 300.0))
 _UNKNOWN: Final = "it is unknown whether Intune was notified: the validator stopped while it did so"
 Confirmation = CertificateConfirmed | ConfirmationFailed
 
@@ -124,23 +109,25 @@ class Confirmer:
     def _settings(self) -> Settings:
         return self.evaluator.live.current
 
+    @property
+    def _notices(self) -> Notices:
+        return Notices(self.evaluator, self.connections, self.clock, self._places)
+
     async def handle(self, stored: Stored) -> None:
         """Confirm a certificate, or notify Intune of a result."""
         enrollment, stage = parse_subject(stored.subject)
         settings = self._settings
         if stage is Stage.VERDICT:
             verdict = read_stage(stored, settings.validators, stage)
-            if isinstance(verdict, EnrollmentRejected) and await self._validated(
-                enrollment, verdict
-            ):
-                await self._refused(enrollment, stored, verdict.detail)
+            if isinstance(verdict, EnrollmentRejected):
+                await self._notices.rejected(enrollment, stored, verdict)
             return
         event = read_stage(stored, settings.issuers, Stage.OUTCOME)
         verdict = await self._verdict(enrollment) if event is not None else None
         if verdict is None or not verdict.confirmed_by:
             return
         if isinstance(event, IssuanceFailed):
-            await self._refused(enrollment, stored, event.detail, verdict.confirmed_by)
+            await self._notices.failed(enrollment, stored, event.detail, verdict.confirmed_by)
         elif isinstance(event, CertificateIssued):
             issued = _Issued(enrollment, stored, event, verdict)
             await (self._confirm(issued) if event.withheld else self._notify_later(issued))
@@ -244,13 +231,13 @@ class Confirmer:
             known = await self._as_the_first(issued, first)
             if known is not None:
                 return known
-        context = await self._context(issued.enrollment)
+        context = await self._notices.context(issued.enrollment)
         microsoft = self.connections.get(issued.event.confirmed_by)
         if microsoft is None and self.clock() - issued.stored.seconds < _RELOAD_SECONDS:
             raise NotServedError(issued.enrollment.profile)  # a reload adds it, or another has it
         prefix, withdrawn = issued.enrollment.prefix(), first == issued.enrollment
         # From its record on, only this process can make the call: it must lack nothing any more.
-        async with self._place(issued.event.confirmed_by, prefix):
+        async with self._notices.place(issued.event.confirmed_by, prefix):
             if not await self._begin(issued):
                 return _failed(issued, _UNKNOWN, withdrawn=withdrawn)
             self._begun.discard(prefix)
@@ -279,7 +266,7 @@ class Confirmer:
                 raise DeferredError(first.prefix())
             request = made.request_sha256
             event = read_stage(stored, settings.validators, Stage.CONFIRMATION, request)
-            if not isinstance(event, CertificateConfirmed) or event.serial != made.serial:
+            if not confirms(event, made):
                 return _failed(issued, "Intune did not accept the key's certificate")
         if made.confirmed_by != issued.event.confirmed_by:
             return None
@@ -327,75 +314,13 @@ class Confirmer:
             return _failed(issued, detail, withdrawn=withdrawn)
         if answer.accepted:
             return _confirmed(issued, activity=answer.activity_id)
-        detail = f"Intune did not accept the certificate: {_said(answer)}"
+        detail = f"Intune did not accept the certificate: {said(answer)}"
         return _failed(issued, detail, withdrawn=withdrawn)
 
     async def _notify_later(self, issued: _Issued) -> None:
         """Notify Intune of a certificate that its device has already, unless it was before."""
-        if await self._first(issued) != issued.enrollment:
-            return
-        context = await self._context(issued.enrollment)
-        microsoft = self.connections.get(issued.event.confirmed_by)
-        if context is None or microsoft is None:
-            return
-        notice = success_notice(context, issued.event)
-        name = issued.event.confirmed_by
-        await self._best_effort(issued.stored, name, partial(microsoft.tell_success, notice))
-
-    async def _validated(self, enrollment: EnrollmentId, verdict: EnrollmentRejected) -> bool:
-        """Return whether Intune had accepted a request that was rejected afterwards.
-
-        An operator's denial and the rejection of a poisoned request list no gates.
-        """
-        if verdict.facts is not None:
-            by_intune = verdict.facts.challenge == INTUNE
-            return by_intune and any(g.gate == GATE and g.passed for g in verdict.gates)
-        settings = self._settings
-        policy = settings.policies.get(enrollment.profile)
-        if policy is None or not policy.connection:
-            return False
-        records = Records(self._bus, settings.signer, settings.validators, settings.issuers)
-        return await records.has_mark(VALIDATED, enrollment.prefix())
-
-    async def _refused(
-        self, enrollment: EnrollmentId, stored: Stored, detail: str, connection: str = ""
-    ) -> None:
-        """Notify Intune that a request that it had validated got no certificate."""
-        policy = self._settings.policies.get(enrollment.profile)
-        name = connection or (policy.connection if policy is not None else "")
-        microsoft = self.connections.get(name)
-        context = await self._context(enrollment) if microsoft is not None else None
-        if microsoft is None or context is None:
-            return
-        notice = FailureNotice(
-            context.opened.transaction_id, context.opened.csr.der, _E_FAIL, detail or "refused"
-        )
-        await self._best_effort(stored, name, partial(microsoft.tell_failure, notice))
-
-    @asynccontextmanager
-    async def _place(self, connection: str, about: str) -> AsyncIterator[None]:
-        """Hold one of a connection's places: a slow tenant must not hold up the others."""
-        with self._places.setdefault(connection, Places()).taken() as free:
-            if not free:
-                raise DeferredError(about)
-            yield
-
-    async def _best_effort(
-        self, stored: Stored, connection: str, call: Callable[[], Awaitable[Answer]]
-    ) -> None:
-        """Make a call; if Microsoft does not answer, have it repeated twice, later."""
-        try:
-            async with self._place(connection, stored.subject):
-                answer = await call()
-        except MicrosoftUnavailableError as error:
-            age = self.clock() - stored.seconds
-            for limit, wait in _AGAIN:
-                if age < limit:
-                    raise DeferredError(stored.subject, wait) from error
-            _log.warning("notice_given_up", about=stored.subject, detail=str(error))
-            return
-        if not answer.accepted:
-            _log.warning("notice_refused", about=stored.subject, detail=_said(answer))
+        if await self._first(issued) == issued.enrollment:
+            await self._notices.issued(issued.enrollment, issued.stored, issued.event)
 
     async def _first(self, issued: _Issued) -> EnrollmentId:
         """Return the enrollment that a certificate was made for, by its record."""
@@ -408,15 +333,6 @@ class Confirmer:
         record = read_authentic(CertificateRecorded, stored, trusted, "certificate")
         return parse_prefix(record.enrollment) if record is not None else issued.enrollment
 
-    async def _context(self, enrollment: EnrollmentId) -> RequestContext | None:
-        """Return the opened request, None if it cannot be opened any more."""
-        stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.REQUEST)
-        request = await self._bus.get_last_or_leader(stream, place)
-        if request is None:
-            return None
-        context = await self.evaluator.open(enrollment, request)
-        return context if isinstance(context, RequestContext) else None
-
     async def _verdict(self, enrollment: EnrollmentId) -> EnrollmentApproved | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.VERDICT)
         stored = await self._bus.get_last_or_leader(stream, place)
@@ -428,22 +344,6 @@ class Confirmer:
     async def _stored(self, enrollment: EnrollmentId) -> Stored | None:
         stream, place = enroll_stream(enrollment.shard), enrollment.subject(Stage.CONFIRMATION)
         return await self._bus.get_last_or_leader(stream, place)
-
-
-def success_notice(context: RequestContext, event: CertificateIssued) -> SuccessNotice:
-    """Return the notice of a certificate: what Intune later names it by. Pure."""
-    certificate = read_certificate(event.certificate)
-    issuer = name_text(certificate.issuer)
-    names = (value for kind, value in read_dn(issuer) if kind == "CN")
-    return SuccessNotice(
-        transaction_id=context.opened.transaction_id,
-        csr=context.opened.csr.der,
-        thumbprint=hashlib.sha1(event.certificate).hexdigest().upper(),  # noqa: S324 - Intune's own
-        serial=f"{int.from_bytes(certificate.serial, 'big'):X}",
-        not_after=event.not_after,
-        issuing_ca=issuer,
-        certificate_authority=next(names, issuer),
-    )
 
 
 def _confirmed(issued: _Issued, activity: str = "", first: str = "") -> CertificateConfirmed:
@@ -468,10 +368,6 @@ def _failed(issued: _Issued, detail: str, *, withdrawn: bool = False) -> Confirm
         detail=shortened(detail),
         withdrawn=withdrawn,
     )
-
-
-def _said(answer: Answer) -> str:
-    return f"{answer.code or 'no code'}, activity {answer.activity_id}"
 
 
 class ConfirmationWorkers:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from shared.log.events.base import EventPayload
-from shared.log.events.enrollment import CertificateIssued, Terminal
+from shared.log.events.enrollment import CertificateConfirmed, CertificateIssued, Terminal
 
 
 class State(StrEnum):
@@ -50,6 +50,11 @@ def evolve(state: State, event: EventPayload) -> State:
         return TRANSITIONS[state, type(event).__name__ + (".withheld" if withheld else "")]
     except KeyError:
         raise ValueError(f"{type(event).__name__} cannot follow {state}") from None
+
+
+def confirms(event: EventPayload | None, issued: CertificateIssued) -> bool:
+    """Return whether an authentic event of the stage confirmation gives a certificate out."""
+    return isinstance(event, CertificateConfirmed) and event.serial == issued.serial
 
 
 @dataclass(frozen=True, slots=True)
